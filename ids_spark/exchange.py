@@ -1,0 +1,192 @@
+"""The one shuffle of the pipeline: rows of equal features meet in one bucket, sorted by their hash.
+
+After it, deduplication, the count of two-label vectors and a global shuffle are local to a bucket: its order is a
+pseudo-random permutation that mixes files and classes, and it is the same on any cluster. Rows travel as Arrow record
+batches, one for each pair of task and bucket, so Spark moves a few large byte strings and no Python objects.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import SparkContext
+
+from ids_spark import row_hash
+from ids_spark.flows import Typed, read_piece
+from ids_spark.parts import keep_only, part_name, write_part
+from ids_spark.schema import QUARANTINE, FeatureSchema, flows_contract
+from ids_spark.sources import Piece, Source, deal
+
+SPLITS: Final = ("train", "test")
+ROW_GROUP_ROWS: Final = 65_536
+_TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
+_ROWS_PER_TASK: Final = 400_000
+_READ, _FLOWS, _QUARANTINE = "read", "flows", "quarantine"
+Record = tuple[int, tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a task needs to know; small, sent with each.
+
+    Attributes:
+        schema: Feature schema of the source.
+        buckets: Number of buckets of each split.
+        flows: URI of the staged flows.
+        quarantine: URI of the staged quarantine.
+        run_id: Of this run.
+        data_origin: `measured` or `synthetic`.
+    """
+
+    schema: FeatureSchema
+    buckets: dict[str, int]
+    flows: str
+    quarantine: str
+    run_id: str
+    data_origin: str
+
+    def partition(self, split: str, bucket: int) -> int:
+        """Return the Spark partition of a bucket."""
+        return bucket + (self.buckets["train"] if split == "test" else 0)
+
+    def located(self, partition: int) -> tuple[str, int]:
+        """Return split and bucket of a Spark partition."""
+        train = self.buckets["train"]
+        return ("train", partition) if partition < train else ("test", partition - train)
+
+
+@dataclass
+class Accepted:
+    """What became of the rows of a source.
+
+    Attributes:
+        rows_read: Rows found in the files, lines that were no row included.
+        flows: Rows accepted, by (split, class19).
+        quarantined: Rows refused, by (split, label, reason).
+        parts: Names of the files written.
+    """
+
+    rows_read: int = 0
+    flows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    quarantined: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    parts: list[str] = field(default_factory=list)
+
+    def add(self, other: "Accepted") -> None:
+        """Add the counts of another part."""
+        self.rows_read += other.rows_read
+        self.flows += other.flows
+        self.quarantined += other.quarantined
+        self.parts += other.parts
+
+
+def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
+    """Return how many buckets each split needs, from the source alone: the same on any cluster."""
+    return {split: max(1, -(-source.rows(split) // rows_per_file)) for split in SPLITS}
+
+
+def write_flows(spark_context: SparkContext, source: Source, plan: Plan) -> Accepted:
+    """Read, type, shuffle and write every row of a source; nothing passes through the driver but counts."""
+    least = 2 * spark_context.defaultParallelism
+    hands = deal(source.pieces, max(least, sum(p.rows for p in source.pieces) // _ROWS_PER_TASK))
+
+    def scatter(hand: Iterator[list[Piece]]) -> Iterator[Record]:
+        for pieces in hand:
+            for piece in pieces:
+                for typed in read_piece(piece, plan.schema):
+                    yield from _scatter(typed, plan)
+
+    def gather(partition: int, records: Iterator[Record]) -> Iterator[Accepted]:
+        yield _write_bucket(partition, records, plan)
+
+    scattered = spark_context.parallelize(hands, len(hands)).mapPartitions(scatter)
+    partitions = sum(plan.buckets.values())
+    reports = scattered.partitionBy(partitions, lambda bucket: bucket).mapPartitionsWithIndex(gather).collect()
+    total = Accepted()
+    for report in reports:
+        total.add(report)
+    keep_only(plan.flows, total.parts)
+    keep_only(plan.quarantine, total.parts)
+    return total
+
+
+def _scatter(typed: Typed, plan: Plan) -> Iterator[Record]:
+    yield 0, (_READ, typed.rows_read)
+    for i, split in enumerate(SPLITS):
+        refused = typed.quarantine
+        if len(refused):
+            refused = refused.filter(pa.array([(s == "test") == bool(i) for s in refused["split"].to_pylist()]))
+        if len(refused):
+            home = int(refused["source_row"][0].as_py()) % plan.buckets[split]
+            yield plan.partition(split, home), (_QUARANTINE, _to_bytes(refused))
+    names = typed.flows["split"].combine_chunks().dictionary_encode()
+    for code, split in enumerate(names.dictionary.to_pylist()):
+        of_split = np.flatnonzero(names.indices.to_numpy() == code) if len(names.dictionary) > 1 else None
+        table = typed.flows.drop_columns(["split"])
+        table = table if of_split is None else table.take(pa.array(of_split))
+        bucket = row_hash.buckets(table["row_key"].to_numpy(), plan.buckets[split])
+        order = np.argsort(bucket, kind="stable")
+        ends = np.cumsum(np.bincount(bucket, minlength=plan.buckets[split]))
+        table = table.take(pa.array(order)) if plan.buckets[split] > 1 else table
+        for home, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+            if end > start:
+                yield plan.partition(split, home), (_FLOWS, _to_bytes(table.slice(start, end - start)))
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _from_bytes(blobs: Sequence[bytes], contract: pa.Schema) -> pa.Table:
+    tables = [pa.ipc.open_stream(blob).read_all() for blob in blobs]
+    return pa.concat_tables([contract.empty_table(), *tables]).combine_chunks()
+
+
+def _ranks(names: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return the alphabetical rank of each name: the order in which blobs arrived must not show."""
+    encoded = names.combine_chunks().dictionary_encode()
+    alphabetical = np.argsort(np.argsort(encoded.dictionary.to_numpy(zero_copy_only=False)))
+    ranks: NDArray[np.int64] = alphabetical[encoded.indices.to_numpy()]
+    return ranks
+
+
+def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Accepted:
+    split, bucket = plan.located(partition)
+    report = Accepted()
+    blobs: dict[str, list[bytes]] = {_FLOWS: [], _QUARANTINE: []}
+    for _, (kind, content) in records:
+        if kind == _READ:
+            report.rows_read += content
+        else:
+            blobs[kind].append(content)
+    metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}
+    refused = _from_bytes(blobs[_QUARANTINE], QUARANTINE)
+    if len(refused) or partition == 0:  # the quarantine of a clean run is an empty table, not a missing one
+        name = part_name(partition)
+        stamped = refused.set_column(refused.column_names.index("run_id"), "run_id", pa.array([plan.run_id] * len(refused), pa.string()))
+        write_part(plan.quarantine, name, [stamped], QUARANTINE, metadata, ("source_file", "reason"))
+        report.parts.append(name)
+        for row in refused.select(["split", "label", "reason"]).to_pylist():
+            report.quarantined[row["split"], row["label"] or "", row["reason"]] += 1
+    contract = flows_contract(plan.schema)
+    table = _from_bytes(blobs[_FLOWS], contract)
+    blobs.clear()
+    order = row_hash.order_of(
+        table["row_key"].to_numpy(),
+        table["label19"].to_numpy(),
+        _ranks(table["source_file"]),
+        table["source_row"].to_numpy(),
+    )
+    groups = (table.take(pa.array(order[i : i + ROW_GROUP_ROWS])) for i in range(0, len(order), ROW_GROUP_ROWS))
+    name = part_name(bucket)
+    write_part(f"{plan.flows}/split={split}", name, groups, contract, metadata, _TEXT_COLUMNS)
+    report.parts.append(name)
+    for item in table["class19"].value_counts().to_pylist():
+        report.flows[split, item["values"]] += item["counts"]
+    return report

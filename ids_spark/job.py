@@ -1,0 +1,151 @@
+"""How every job starts and ends: arguments, configuration, session, logging, commit, audit row, exit code."""
+
+import argparse
+import datetime as dt
+import logging
+import os
+import re
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from ids_spark.audit import Report, write_audit_row
+from ids_spark.config import Config, load
+from ids_spark.errors import InputError
+from ids_spark.lake import Lake
+
+log = logging.getLogger(__name__)
+
+DONE: Final = 0
+FAILED: Final = 1
+REFUSED: Final = 2
+
+# How an error of ours, raised in a Python worker, stands in the text of the error that reaches the driver.
+_OURS = re.compile(r"^(?P<kind>ids_spark\.\w+\.\w+|\w*Unusable|SchemaMismatch|UnknownClass): (?P<message>.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a job works with.
+
+    Attributes:
+        spark: The session.
+        config: Checked configuration.
+        lake: Where tables are.
+        job: Name of the job.
+        run_id: Names this run in every table; sorts by time.
+    """
+
+    spark: SparkSession
+    config: Config
+    lake: Lake
+    job: str
+    run_id: str
+
+    def staged(self, table: str) -> str:
+        """Return the URI where this run writes the new version of a table."""
+        return self.lake.staged(self.job, self.run_id, table)
+
+
+def new_run_id() -> str:
+    """Return a run id that sorts by time and is unlike any other."""
+    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None = None) -> int:
+    """Run a job and return its exit code: 0 done, 2 refused (configuration or input), 1 anything else.
+
+    A refused run writes nothing. A failed run writes its audit row and nothing else.
+
+    Args:
+        run: The job; stages tables and names them in its report, commits nothing itself.
+        doc: The job's module docstring, shown by `--help`.
+        argv: Arguments; default those of the process.
+    """
+    name = run.__globals__.get("__file__", "job")
+    job = Path(name).stem
+    parser = argparse.ArgumentParser(prog=f"{job}.py", description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", force=True)
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    try:
+        config = load(given.config, given.set)
+        lake = Lake(config.lake)
+    except InputError as error:
+        log.error("%s", error)
+        return REFUSED
+    return _run(run, job, config, lake)
+
+
+def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake) -> int:
+    run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
+    log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
+    audit = f"audit/{run_id}-{job}.parquet"
+    spark = None
+    try:
+        lake.recover(job)
+        spark = session(f"ids_spark {job}")
+        report = run(Context(spark, config, lake, job, run_id))
+        report.reconcile()
+        write_audit_row(lake.staged(job, run_id, audit), job, run_id, started, config, report, None)
+        lake.commit(job, run_id, [*report.tables, audit])
+    except Exception as error:
+        lake.discard(job, run_id)
+        refusal = as_refusal(error)
+        if refusal is not None:
+            log.error("%s", refusal)
+            return REFUSED
+        log.exception("%s failed", job)
+        write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
+        return FAILED
+    finally:
+        if spark is not None and "PYTEST_CURRENT_TEST" not in os.environ:
+            spark.stop()
+    for note in report.notes:
+        log.warning("%s", note)
+    if report.data_origin == "synthetic":
+        log.warning("every row of this run is synthetic; its figures say nothing about real traffic")
+    log.info(
+        "%s done in=%d out=%d quarantined=%d duplicate=%d seconds=%.1f",
+        job,
+        report.rows_in,
+        report.rows_out,
+        report.rows_quarantined,
+        report.rows_duplicate,
+        (dt.datetime.now(dt.UTC) - started).total_seconds(),
+    )
+    return DONE
+
+
+def as_refusal(error: BaseException) -> str | None:
+    """Return the message of an input error, also of one raised in a task; None for any other error."""
+    if isinstance(error, InputError):
+        return str(error)
+    found = _OURS.search(str(error))
+    if found is None:
+        return None
+    following = str(error)[found.end() :].split("\n\n", 1)[0]
+    return found["message"] + (following if following.startswith("\n  ") else "")
+
+
+def session(app: str) -> SparkSession:
+    """Start or take the Spark session; in local mode every port it opens is on loopback."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder.appName(app)
+    SparkContext._ensure_initialized()  # spark-submit's settings can be read only once the JVM is connected
+    master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]
+    if master.startswith("local"):
+        local = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
+        for key, value in local.items():
+            builder = builder.config(key, value)
+        builder = builder.master(master)
+    return builder.getOrCreate()

@@ -1,0 +1,69 @@
+"""Part files that tasks write themselves: a file counts only when the task that wrote it reported it.
+
+Spark may run a task twice (a retry, a speculative copy). Each attempt writes under a name of its own and returns it; the
+driver then removes every file that no successful task named, so that a table holds each row once.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ids_spark.lake import files_in, resolve
+
+log = logging.getLogger(__name__)
+
+
+def part_name(index: int) -> str:
+    """Return a file name for part `index` that no other attempt uses."""
+    return f"part-{index:05d}-{uuid.uuid4().hex[:12]}.parquet"
+
+
+def write_part(
+    folder: str,
+    name: str,
+    tables: Iterator[pa.Table] | Sequence[pa.Table],
+    contract: pa.Schema,
+    metadata: Mapping[str, str],
+    dictionary: Sequence[str] = (),
+) -> int:
+    """Write tables as the row groups of one parquet file; return the number of rows.
+
+    Args:
+        folder: URI; made where needed.
+        name: From `part_name`.
+        tables: Each becomes one row group; empty ones are left out.
+        contract: Schema of every table.
+        metadata: Key-value pairs of the file's footer.
+        dictionary: Columns worth a dictionary. Continuous columns are not: it costs time and saves nothing.
+    """
+    fs, path = resolve(folder)
+    fs.create_dir(path, recursive=True)
+    schema = contract.with_metadata(dict(metadata))
+    keyed = [name for name in ("row_key",) if name in contract.names]
+    rows = 0
+    with pq.ParquetWriter(
+        f"{path}/{name}",
+        schema,
+        filesystem=fs,
+        compression="snappy",
+        use_dictionary=list(dictionary) or False,
+        write_statistics=keyed or False,
+    ) as writer:
+        for table in tables:
+            if len(table):
+                writer.write_table(table.cast(schema) if table.schema != contract else table, row_group_size=len(table))
+                rows += len(table)
+    return rows
+
+
+def keep_only(folder: str, names: Iterable[str]) -> None:
+    """Remove every part file of a staged folder that no successful task reported."""
+    wanted = set(names)
+    fs, _ = resolve(folder)
+    for uri in files_in(folder, ".parquet"):
+        if uri.rsplit("/", 1)[1] not in wanted:
+            log.warning("removing the file of an attempt that did not count file=%s", uri)
+            fs.delete_file(resolve(uri)[1])

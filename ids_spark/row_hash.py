@@ -1,0 +1,74 @@
+"""A 64-bit hash of each row's features: names a vector, spreads rows evenly, and shuffles them the same way anywhere.
+
+Equal vectors have equal keys on every machine and under every partitioning, so a key decides the bucket in which equal
+rows meet, the order of rows within it (a pseudo-random permutation) and whether a row is held out for validation.
+Unequal vectors may share a key (about n²/2⁶⁵ pairs among n), so equality is always confirmed on the values.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Keys = NDArray[np.int64]
+
+# Multipliers of xxHash64 (Y. Collet, github.com/Cyan4973/xxHash, doc/xxhash_spec.md) and its step for 8-byte lanes.
+_P1: Final = np.uint64(0x9E3779B185EBCA87)
+_P2: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+_P3: Final = np.uint64(0x165667B19E3779F9)
+_P4: Final = np.uint64(0x85EBCA77C2B2AE63)
+_P5: Final = np.uint64(0x27D4EB2F165667C5)
+_HELD_OUT_SALT: Final = np.uint64(0x51AFD7ED558CCD00)
+
+
+def _rotate(x: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
+    return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
+
+
+def _avalanche(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    h = (h ^ (h >> np.uint64(33))) * _P2
+    h = (h ^ (h >> np.uint64(29))) * _P3
+    return h ^ (h >> np.uint64(32))
+
+
+def row_keys(columns: Sequence[Floats]) -> Keys:
+    """Return one key for each row of `columns` (each of shape (rows,), without NaN); 0.0 and -0.0 are equal.
+
+    Raises:
+        ValueError: when there is no column.
+    """
+    if not columns:
+        raise ValueError("row_keys needs at least one column")
+    h = np.full(len(columns[0]), _P5 + np.uint64(8 * len(columns)), dtype=np.uint64)
+    for column in columns:
+        bits = (column + 0.0).view(np.uint64)  # adding 0.0 turns -0.0 into 0.0
+        h ^= _rotate(bits * _P2, 31) * _P1
+        h = _rotate(h, 27) * _P1 + _P4
+    return _avalanche(h).view(np.int64)
+
+
+def buckets(keys: Keys, count: int) -> NDArray[np.int64]:
+    """Return the bucket of each key, 0 … count-1, even in size and in the order of `order_of`.
+
+    Args:
+        keys: From `row_keys`.
+        count: At most 2³¹.
+    """
+    high = keys.view(np.uint64) >> np.uint64(32)
+    return ((high * np.uint64(count)) >> np.uint64(32)).astype(np.int64)
+
+
+def order_of(keys: Keys, *ties: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the permutation that sorts rows by key (as unsigned), then by `ties`, first tie first."""
+    return np.lexsort((*reversed(ties), keys.view(np.uint64)))
+
+
+def held_out(keys: Keys, share: float) -> NDArray[np.bool_]:
+    """Return which rows belong to the validation split: a share of all vectors, equal vectors always together.
+
+    Independent of `buckets` and `order_of`: the key is mixed once more with a salt.
+    """
+    mixed = _avalanche(keys.view(np.uint64) ^ _HELD_OUT_SALT) >> np.uint64(11)
+    return mixed.astype(np.float64) * 2.0**-53 < share

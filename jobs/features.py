@@ -1,0 +1,67 @@
+"""Flows to model-ready features.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/features.py --set lake=LAKE
+
+Reads: `flows/`. Deduplicates in double per split, holds out validation rows by hash, drops features whose population
+standard deviation over train is at most `features.min_std`, saturates infinities, standardises, casts to float32.
+Writes: `features/<recipe>/split=train|validation|test` and `features/<recipe>/_preprocessor.json`.
+"""
+
+import logging
+import sys
+from collections import Counter
+
+from ids_spark import feature_table, job, preprocess
+from ids_spark.audit import Report
+from ids_spark.lake import TABLE_FACTS, write_bytes, write_json
+from ids_spark.schema import FEATURE_SCHEMAS
+from ids_spark.taxonomy import CLASS19
+
+log = logging.getLogger(__name__)
+
+
+def run(context: job.Context) -> Report:
+    """Fit the preprocessor and write the feature table of one recipe."""
+    config, sc = context.config.features, context.spark.sparkContext
+    facts = context.lake.facts("flows", "jobs/ingest.py")
+    schema, origin = FEATURE_SCHEMAS[facts["feature_schema"]], facts["data_origin"]
+    buckets = feature_table.buckets_of(context.lake.uri("flows"), schema)
+
+    moments = feature_table.train_moments(sc, buckets, schema, config.validation_share)
+    fitted = preprocess.fit(moments, schema, config.recipe, config.min_std, origin)
+    dropped = [f for f in fitted.features if not f.kept]
+    log.info("fitted rows=%d kept=%d dropped=%s", fitted.rows, len(fitted.kept), [f.name for f in dropped])
+
+    table = f"features/{config.recipe}"
+    target = feature_table.Target(
+        context.staged(table), config.validation_share, config.files, config.rows_per_row_group
+    )
+    kept = feature_table.write_features(sc, buckets, fitted, target)
+
+    report = Report(feature_schema=schema.name, data_origin=origin, tables=[table])
+    report.rows_in, report.rows_out = kept.flows.total(), kept.rows.total()
+    report.rows_duplicate = kept.duplicates.total()
+    report.count("flows", kept.flows)
+    report.count("duplicates", kept.duplicates)
+    report.count("features", kept.rows)
+    for split, n in kept.two_label_vectors.items():
+        report.counts["two-label vectors", split, None] = n
+        report.counts["rows of two-label vectors", split, None] = kept.two_label_rows[split]
+    report.notes += [f"feature {f.name} dropped: {f.reason}" for f in dropped]
+    rows: Counter[str] = Counter()
+    for (split, _), n in kept.rows.items():
+        rows[split] += n
+    absent = [name for name in CLASS19 if not kept.rows["train", name]]
+    if absent:
+        report.notes.append(f"train holds no row of {len(absent)} classes: {', '.join(absent)}")
+    log.info("rows %s", " ".join(f"{split}={n}" for split, n in sorted(rows.items())))
+
+    write_bytes(f"{target.uri}/_preprocessor.json", fitted.to_json().encode())
+    stated = {"run_id": context.run_id, "feature_schema": schema.name, "data_origin": origin, "rows": rows}
+    stated |= {"row_groups": kept.row_groups, "classes_absent_in_train": absent, "preprocessor": fitted.sha256()}
+    write_json(f"{target.uri}/{TABLE_FACTS}", stated)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))

@@ -1,0 +1,62 @@
+"""Raw CICIoMT2024 flows to typed, labelled flows.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/ingest.py --set lake=LAKE --set ingest.source=FOLDER
+
+Reads: the official tree of CSV files, the same tree as parquet, or one table with a `label` column of file names.
+Writes: `flows/split=train|test` (rows shuffled by hash) and `quarantine/job=ingest` (rows refused, with reason).
+"""
+
+import logging
+import sys
+
+from ids_spark import exchange, job, sources
+from ids_spark.audit import Report
+from ids_spark.errors import InputError
+from ids_spark.lake import TABLE_FACTS, write_json
+
+log = logging.getLogger(__name__)
+FLOWS, QUARANTINE = "flows", "quarantine/job=ingest"
+
+
+def run(context: job.Context) -> Report:
+    """Ingest one source, replacing the flows of the lake."""
+    config = context.config.ingest
+    if config.source is None:
+        raise InputError("ingest.source is not set; expected a folder of flows, for example --set ingest.source=flows")
+    source = sources.discover(config.source)
+    log.info("found files=%d schema=%s origin=%s", source.files, source.schema.name, source.data_origin)
+    plan = exchange.Plan(
+        source.schema,
+        exchange.bucket_counts(source, config.rows_per_file),
+        context.staged(FLOWS),
+        context.staged(QUARANTINE),
+        context.run_id,
+        source.data_origin,
+    )
+    done = exchange.write_flows(context.spark.sparkContext, source, plan)
+
+    report = Report(feature_schema=source.schema.name, data_origin=source.data_origin, tables=[FLOWS, QUARANTINE])
+    report.rows_in, report.rows_out = done.rows_read, done.flows.total()
+    report.rows_quarantined = done.quarantined.total()
+    report.count("flows", done.flows)
+    for (split, label, reason), n in sorted(done.quarantined.items()):
+        report.counts[f"quarantined: {reason}", split, label or None] = n
+    if source.narrow:
+        report.notes.append(
+            f"{len(source.narrow)} columns of the source are float32: rows that differ in double may be equal here"
+        )
+    if report.rows_in and report.rows_quarantined > config.max_rejected_share * report.rows_in:
+        reasons = ", ".join(f"{n} {reason} in {label}" for (_, label, reason), n in done.quarantined.most_common(3))
+        raise InputError(
+            f"{report.rows_quarantined} of {report.rows_in} rows cannot be used, more than ingest.max_rejected_share"
+            f" {config.max_rejected_share:g} ({reasons}); mend the source, or raise the share to keep the rest"
+        )
+    splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in exchange.SPLITS}
+    log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
+    facts = {"run_id": context.run_id, "feature_schema": source.schema.name, "data_origin": source.data_origin}
+    write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits})
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))
