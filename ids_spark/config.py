@@ -82,9 +82,12 @@ class FeaturesConfig(Section):
 
 
 class ModelConfig(Section):
-    """The layers of one model: `gru` units (GRU models only), then `dense` layers, `dropout` after each but the last.
+    """Hyper-parameters of one model; `models` says which layers they make.
 
-    Defaults are the study's DNN: 64 and 32 units, dropout .3.
+    Attributes:
+        gru: Units of the recurrent layer; no effect on `dnn`.
+        dense: Units of each hidden dense layer.
+        dropout: Share of units left out in training.
     """
 
     gru: Count = 64

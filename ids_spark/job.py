@@ -75,7 +75,8 @@ def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None 
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", force=True)
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    for chatty in ("py4j", "py4j.clientserver", "py4j.java_gateway"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         config = load(given.config, given.set)
         lake = Lake(config.lake)

@@ -1,0 +1,47 @@
+"""How a rank finds this package.
+
+Horovod starts each rank as a new process beside a Spark task. Spark puts `--py-files` on the path of the task, not of
+that process, and at a different place on every executor. So the package travels with the function: `start` is pickled by
+value, unpacks the package it is handed, and calls into it.
+"""
+
+import importlib.resources
+import io
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+
+
+def start(package: bytes, module: str, function: str, argument: bytes) -> Any:
+    """Import `module` from a zipped package and return `function(argument unpickled)`.
+
+    Runs where nothing of this package is importable yet, so it leans on nothing but the standard library.
+    """
+    import atexit
+    import importlib
+    import pickle
+    import shutil
+    import sys
+    import tempfile
+    from pathlib import Path
+
+    folder = tempfile.mkdtemp(prefix="ids_spark-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "ids_spark.zip"
+    path.write_bytes(package)
+    sys.path.insert(0, str(path))
+    # The argument comes from this job's driver over Horovod's authenticated channel, as the function itself does.
+    return getattr(importlib.import_module(module), function)(pickle.loads(argument))
+
+
+def packed(function: Callable[[Any], Any], argument: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return a function and its arguments that run `function(argument)` in a process without this package."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for file in importlib.resources.files("ids_spark").iterdir():
+            if file.name.endswith((".py", ".json")):
+                zipped.writestr(f"ids_spark/{file.name}", file.read_bytes())
+    cloudpickle.register_pickle_by_value(importlib.import_module(__name__))
+    return start, (archive.getvalue(), function.__module__, function.__name__, cloudpickle.dumps(argument))
