@@ -72,7 +72,7 @@ def code_version() -> str:
     folder = Path(ids_spark.__file__).parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ids_spark.__version__
@@ -95,7 +95,8 @@ def write_audit_row(
     """
     finished = dt.datetime.now(dt.UTC)
     counts = [
-        {"split": split, "class_name": name, "what": what, "rows": n} for (what, split, name), n in report.counts.items()
+        {"split": split, "class_name": name, "what": what, "rows": n}
+        for (what, split, name), n in report.counts.items()
     ]
     row: dict[str, Any] = {
         "run_id": run_id,

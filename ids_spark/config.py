@@ -40,6 +40,7 @@ class ReplicaConfig(Section):
         min_rows_per_file: Small classes keep at least so many rows at small scales.
         feature_schema: Which release to imitate.
         format: File format of the tree.
+        capture_day_iat: Whether `IAT` of the first release names the capture's day, as it does in the data set.
     """
 
     target: str = "replica"
@@ -47,6 +48,7 @@ class ReplicaConfig(Section):
     min_rows_per_file: Count = 40
     feature_schema: Literal["original45", "release39"] = "original45"
     format: Literal["parquet", "csv"] = "parquet"
+    capture_day_iat: bool = True
 
 
 class IngestConfig(Section):

@@ -13,24 +13,22 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Distinct:
-    """What is left of a bucket.
+class Marks:
+    """What rows are to their equals.
 
     Attributes:
-        keep: Which rows stay, shape (rows,): the first of each distinct (features, label).
-        two_label_vectors: Distinct feature vectors that carry more than one label among the kept rows.
-        two_label_rows: Kept rows of those vectors; they all stay.
+        duplicate: Every row but the first of those equal in features and label, shape (rows,).
+        two_label: Rows of vectors that carry more than one label, duplicates included, shape (rows,).
     """
 
-    keep: Mask
-    two_label_vectors: int
-    two_label_rows: int
+    duplicate: Mask
+    two_label: Mask
 
 
-def distinct(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -> Distinct:
-    """Find the rows to keep; equality is that of doubles, with 0.0 = -0.0 and infinity equal to itself.
+def marks_of(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -> Marks:
+    """Mark duplicates and two-label vectors; equality is that of doubles, with 0.0 = -0.0 and infinity equal to itself.
 
-    Only rows that share a key are compared, and they are compared value by value: a hash collision costs time, never a row.
+    Only rows that share a key are compared, and value by value: a hash collision costs time, never a row.
 
     Args:
         keys: Row keys in sorted order, shape (rows,).
@@ -40,21 +38,20 @@ def distinct(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -
     Raises:
         ValueError: when equal keys do not stand together.
     """
-    keep = np.ones(len(keys), dtype=np.bool_)
+    duplicate, two_label = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.bool_)
     if len(keys) < 2:
-        return Distinct(keep, 0, 0)
+        return Marks(duplicate, two_label)
     unsigned = keys.view(np.uint64)
     if (unsigned[1:] < unsigned[:-1]).any():
         raise ValueError("flows are not sorted by row key")
     same = np.r_[False, unsigned[1:] == unsigned[:-1]]
     candidates = np.flatnonzero(same | np.r_[same[1:], False])
     if not len(candidates):
-        return Distinct(keep, 0, 0)
+        return Marks(duplicate, two_label)
     vectors = pd.DataFrame({i: (column[candidates] + 0.0).view(np.int64) for i, column in enumerate(columns)})
     names = list(vectors.columns)
     vectors["label"] = labels[candidates]
-    repeated = vectors.duplicated().to_numpy()
-    keep[candidates[repeated]] = False
-    rows_of_vector = vectors[~repeated].groupby(names, sort=False).size()
-    several = rows_of_vector[rows_of_vector > 1]
-    return Distinct(keep, len(several), int(several.sum()))
+    duplicate[candidates] = vectors.duplicated().to_numpy()
+    group = vectors.groupby(names, sort=False)["label"]
+    two_label[candidates] = (group.transform("min") != group.transform("max")).to_numpy()
+    return Marks(duplicate, two_label)

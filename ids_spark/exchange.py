@@ -1,7 +1,7 @@
 """The one shuffle of the pipeline: rows of equal features meet in one bucket, sorted by their hash.
 
-After it, deduplication, the count of two-label vectors and a global shuffle are local to a bucket: its order is a
-pseudo-random permutation that mixes files and classes, and it is the same on any cluster. Rows travel as Arrow record
+There duplicates and two-label vectors are found by a look at the neighbours. The order of a bucket is a pseudo-random
+permutation that mixes files and classes, a global shuffle that is the same on any cluster. Rows travel as Arrow record
 batches, one for each pair of task and bucket, so Spark moves a few large byte strings and no Python objects.
 """
 
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark import row_hash
-from ids_spark.flows import Typed, read_piece
+from ids_spark.dedup import marks_of
+from ids_spark.flows import SPLITS, Typed, read_piece, typed_contract
 from ids_spark.parts import keep_only, part_name, write_part
 from ids_spark.schema import QUARANTINE, FeatureSchema, flows_contract
 from ids_spark.sources import Piece, Source, deal
 
-SPLITS: Final = ("train", "test")
 ROW_GROUP_ROWS: Final = 65_536
 _TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
 _ROWS_PER_TASK: Final = 400_000
@@ -169,13 +169,15 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Acce
     refused = _from_bytes(blobs[_QUARANTINE], QUARANTINE)
     if len(refused) or partition == 0:  # the quarantine of a clean run is an empty table, not a missing one
         name = part_name(partition)
-        stamped = refused.set_column(refused.column_names.index("run_id"), "run_id", pa.array([plan.run_id] * len(refused), pa.string()))
+        stamped = refused.set_column(
+            refused.column_names.index("run_id"), "run_id", pa.array([plan.run_id] * len(refused), pa.string())
+        )
         write_part(plan.quarantine, name, [stamped], QUARANTINE, metadata, ("source_file", "reason"))
         report.parts.append(name)
         for row in refused.select(["split", "label", "reason"]).to_pylist():
             report.quarantined[row["split"], row["label"] or "", row["reason"]] += 1
-    contract = flows_contract(plan.schema)
-    table = _from_bytes(blobs[_FLOWS], contract)
+    own = typed_contract(plan.schema)
+    table = _from_bytes(blobs[_FLOWS], own.remove(own.get_field_index("split")))
     blobs.clear()
     order = row_hash.order_of(
         table["row_key"].to_numpy(),
@@ -183,9 +185,15 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Acce
         _ranks(table["source_file"]),
         table["source_row"].to_numpy(),
     )
-    groups = (table.take(pa.array(order[i : i + ROW_GROUP_ROWS])) for i in range(0, len(order), ROW_GROUP_ROWS))
+    table = table.take(pa.array(order))
+    columns = [table[name].to_numpy() for name in plan.schema.features]
+    marks = marks_of(table["row_key"].to_numpy(), table["label19"].to_numpy(), columns)
+    table = table.append_column("duplicate", pa.array(marks.duplicate)).append_column(
+        "two_label", pa.array(marks.two_label)
+    )
+    groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
     name = part_name(bucket)
-    write_part(f"{plan.flows}/split={split}", name, groups, contract, metadata, _TEXT_COLUMNS)
+    write_part(f"{plan.flows}/split={split}", name, groups, flows_contract(plan.schema), metadata, _TEXT_COLUMNS)
     report.parts.append(name)
     for item in table["class19"].value_counts().to_pylist():
         report.flows[split, item["values"]] += item["counts"]

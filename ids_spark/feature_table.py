@@ -1,7 +1,7 @@
 """From `flows/` to `features/`: two passes over the buckets, no shuffle; the exchange did that.
 
-Pass 1 reads the train buckets and returns moments and counts. Pass 2 reads every bucket, leaves duplicates out, scales and
-writes. A bucket is the unit of both, so statistics and tables do not depend on how many tasks ran.
+Pass 1 reads the train buckets and returns moments. Pass 2 reads every bucket, leaves duplicates out, scales and writes.
+A bucket is the unit of both, so statistics and tables do not depend on how many tasks ran.
 """
 
 from collections import Counter
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark import row_hash, taxonomy
-from ids_spark.dedup import Distinct, distinct
 from ids_spark.lake import files_in, resolve
 from ids_spark.moments import Moments, moments_of
 from ids_spark.parts import keep_only, part_name, write_part
@@ -44,8 +43,8 @@ class Kept:
         flows: Rows read, by (split, class19); split is train or test.
         duplicates: Rows left out, by (split, class19).
         rows: Rows written, by (split, class19); split is train, validation or test.
-        two_label_vectors: By split of the flows.
-        two_label_rows: By split of the flows.
+        two_label_vectors: By split of the flows; these rows all stay.
+        two_label_rows: By split of the flows, without duplicates.
         row_groups: Of each written split.
         parts: Files written.
     """
@@ -88,17 +87,18 @@ def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
 class _Flows:
     keys: row_hash.Keys
     labels: NDArray[np.int32]
+    keep: NDArray[np.bool_]
+    two_label: NDArray[np.bool_]
     columns: dict[str, Floats]
-    distinct: Distinct
 
 
 def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
     fs, path = resolve(bucket.uri)
-    wanted = ["row_key", "label19", *schema.features]
+    wanted = ["row_key", "label19", "duplicate", "two_label", *schema.features]
     table = pq.read_table(path, filesystem=fs, columns=wanted, use_threads=False, partitioning=None).combine_chunks()
-    keys, labels = table["row_key"].to_numpy(), table["label19"].to_numpy()
     columns = {name: table[name].to_numpy() for name in schema.features}
-    return _Flows(keys, labels, columns, distinct(keys, labels, list(columns.values())))
+    keep, two_label = ~table["duplicate"].to_numpy(), table["two_label"].to_numpy()
+    return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, two_label, columns)
 
 
 def train_moments(
@@ -108,7 +108,7 @@ def train_moments(
 
     def measure(bucket: Bucket) -> tuple[int, list[Moments]]:
         flows = _read(bucket, schema)
-        fitted = flows.distinct.keep & ~row_hash.held_out(flows.keys, validation_share)
+        fitted = flows.keep & ~row_hash.held_out(flows.keys, validation_share)
         return bucket.index, [moments_of(column[fitted]) for column in flows.columns.values()]
 
     train = [b for b in buckets if b.split == "train"]
@@ -155,12 +155,13 @@ def write_features(
 
 def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> Kept:
     flows = _read(bucket, preprocessor.schema)
-    keep, split = flows.distinct.keep, bucket.split
+    keep, split = flows.keep, bucket.split
     report = Kept()
     report.flows = _count(split, flows.labels)
     report.duplicates = _count(split, flows.labels[~keep])
-    report.two_label_vectors[split] = flows.distinct.two_label_vectors
-    report.two_label_rows[split] = flows.distinct.two_label_rows
+    several = flows.keys[keep & flows.two_label]
+    report.two_label_rows[split] = len(several)
+    report.two_label_vectors[split] = len(np.unique(several))
     if split == "train":
         held = row_hash.held_out(flows.keys, target.validation_share)
         parts = {"train": keep & ~held, "validation": keep & held}

@@ -1,7 +1,7 @@
 """From the row groups of one split to batches of one rank: the only place that uses Petastorm.
 
-Rows on disk already stand in a pseudo-random order across files and classes; every pass shuffles the order of row groups
-and the rows within each.
+Rows on disk already stand in a pseudo-random order across files and classes; every pass shuffles the order of row
+groups and the rows within each.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ids_spark.errors import InputError
 
-# petastorm 0.13 leans on what pyarrow 14 still has and calls deprecated; its reader threads would warn for every row group.
+# petastorm 0.13 leans on what pyarrow 14 calls deprecated; its reader threads would warn for every row group.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="petastorm")
 

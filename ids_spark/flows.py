@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ids_spark import row_hash, taxonomy
 from ids_spark.lake import resolve
+from ids_spark.row_hash import Floats
 from ids_spark.schema import QUARANTINE, FeatureSchema, flows_contract
 from ids_spark.sources import LABEL, Piece, SourceUnusable
 
@@ -27,9 +28,11 @@ MISSING: Final = "missing"
 NOT_A_NUMBER: Final = "not_a_number"
 UNPARSABLE: Final = "unparsable"
 WRONG_FIELD_COUNT: Final = "wrong_field_count"
+SPLITS: Final = ("train", "test")  # of a source; validation is cut from train later
 _REASONS: Final = (MISSING, NOT_A_NUMBER, UNPARSABLE)  # a row with several takes the first
 
 Mask = NDArray[np.bool_]
+Faults = dict[str, dict[str, Mask]]  # reason → feature → rows
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,19 @@ class Typed:
     """What became of some rows of a source: `rows_read` = rows of `flows` + rows of `quarantine`.
 
     Attributes:
-        flows: As `schema.flows_contract`, plus `split`.
+        flows: As `typed_contract`.
         quarantine: As `schema.QUARANTINE`, run_id null.
     """
 
     rows_read: int
     flows: pa.Table
     quarantine: pa.Table
+
+
+def typed_contract(schema: FeatureSchema) -> pa.Schema:
+    """Return what a typed row knows of itself: a flow without the marks that need its equals, plus its split."""
+    own = [field for field in flows_contract(schema) if field.name not in ("duplicate", "two_label")]
+    return pa.schema([*own, pa.field("split", pa.string())])
 
 
 def read_piece(piece: Piece, schema: FeatureSchema) -> Iterator[Typed]:
@@ -79,18 +88,14 @@ def type_rows(table: pa.Table, piece: Piece, schema: FeatureSchema, source_rows:
 
     Numbers may be infinite. Null, empty text, NaN and text that is no number send the row to quarantine.
     """
-    faults: dict[str, dict[str, Mask]] = {reason: {} for reason in _REASONS}
-    values: dict[str, NDArray[np.float64]] = {}
-    for feature in schema.features:
-        values[feature] = _to_double(table.column(feature), feature, faults)
-    bad = np.zeros(len(table), dtype=np.bool_)
-    for masks in faults.values():
-        for mask in masks.values():
-            bad |= mask
-    label, class_ids, splits = _labels(table, piece)
-    rejected = _quarantine(table, piece, schema, source_rows, label, splits, faults, np.flatnonzero(bad))
+    values, faults = to_doubles(table, schema.features)
+    bad = any_fault(faults, len(table))
+    labels, class_ids, splits = _labels(table, piece)
+    rejected = QUARANTINE.empty_table()
     good = np.flatnonzero(~bad)
     if len(good) < len(table):
+        names = [SPLITS[i] for i in splits]
+        rejected = refused_rows(table, piece.name, schema.features, source_rows, labels, names, faults)
         values = {feature: column[good] for feature, column in values.items()}
         class_ids, splits, source_rows = class_ids[good], splits[good], source_rows[good]
     columns: list[Any] = [
@@ -100,14 +105,31 @@ def type_rows(table: pa.Table, piece: Piece, schema: FeatureSchema, source_rows:
         *(pa.array(column) for column in values.values()),
     ]
     for level in (19, 6, 2):
-        names = pa.array([taxonomy.CLASSES[level][i] for i in taxonomy.parents(19, level)])
-        columns.append(names.take(pa.array(class_ids)))
-    columns += [pa.array(class_ids), pa.array(["train", "test"]).take(pa.array(splits))]
-    contract = flows_contract(schema).append(pa.field("split", pa.string()))
-    return Typed(len(table), pa.Table.from_arrays(columns, schema=contract), rejected)
+        classes = pa.array([taxonomy.CLASSES[level][i] for i in taxonomy.parents(19, level)])
+        columns.append(classes.take(pa.array(class_ids)))
+    columns += [pa.array(class_ids), pa.array(SPLITS).take(pa.array(splits))]
+    return Typed(len(table), pa.Table.from_arrays(columns, schema=typed_contract(schema)), rejected)
 
 
-def _to_double(column: pa.ChunkedArray, feature: str, faults: dict[str, dict[str, Mask]]) -> NDArray[np.float64]:
+def to_doubles(table: pa.Table, features: Sequence[str]) -> tuple[dict[str, Floats], Faults]:
+    """Return the features as double columns of shape (rows,), and where a value is missing or no number.
+
+    A faulty value is NaN in its column.
+    """
+    faults: Faults = {reason: {} for reason in _REASONS}
+    return {feature: _to_double(table.column(feature), feature, faults) for feature in features}, faults
+
+
+def any_fault(faults: Faults, rows: int) -> Mask:
+    """Return which rows have a fault, shape (rows,)."""
+    bad = np.zeros(rows, dtype=np.bool_)
+    for masks in faults.values():
+        for mask in masks.values():
+            bad |= mask
+    return bad
+
+
+def _to_double(column: pa.ChunkedArray, feature: str, faults: Faults) -> Floats:
     def found(reason: str, where: Any) -> None:
         mask = np.asarray(where, dtype=np.bool_)
         if mask.any():
@@ -127,7 +149,7 @@ def _to_double(column: pa.ChunkedArray, feature: str, faults: dict[str, dict[str
         if column.null_count:
             found(MISSING, pc.is_null(column))
         column = column.cast(pa.float64(), safe=False)
-    doubles: NDArray[np.float64] = column.to_numpy()
+    doubles: Floats = column.to_numpy()
     if column.null_count:
         known = np.asarray(pc.is_valid(column))
         found(NOT_A_NUMBER, np.isnan(doubles) & known)
@@ -136,16 +158,22 @@ def _to_double(column: pa.ChunkedArray, feature: str, faults: dict[str, dict[str
     return doubles
 
 
-def _labels(table: pa.Table, piece: Piece) -> tuple[Sequence[str] | str, NDArray[np.int32], NDArray[np.int32]]:
-    """Return the labels (one, or one a row), the class id of each row, and 0 (train) or 1 (test) of each row."""
+def _labels(table: pa.Table, piece: Piece) -> tuple[Sequence[str], NDArray[np.int32], NDArray[np.int32]]:
+    """Return the label, the class id, and the split (index into `SPLITS`) of each row."""
     if piece.class19 is not None:
         class_id = taxonomy.CLASS19.index(piece.class19)
-        is_test = int(piece.split == "test")
-        return piece.class19, np.full(len(table), class_id, np.int32), np.full(len(table), is_test, np.int32)
+        split = SPLITS.index(str(piece.split))
+        return (
+            [piece.class19] * len(table),
+            np.full(len(table), class_id, np.int32),
+            np.full(len(table), split, np.int32),
+        )
     encoded = table.column(LABEL).combine_chunks().dictionary_encode()
     names: list[str] = encoded.dictionary.to_pylist()
     if encoded.null_count:
-        raise SourceUnusable(f"{piece.name}: {encoded.null_count} rows have no label; expected a capture file name in each")
+        raise SourceUnusable(
+            f"{piece.name}: {encoded.null_count} rows have no label; expected a capture file name in each"
+        )
     index = encoded.indices.to_numpy()
     class_of = np.array([taxonomy.CLASS19.index(taxonomy.class19_of(n)) for n in names], dtype=np.int32)
     split_of = [taxonomy.split_of(n) or piece.split for n in names]
@@ -155,29 +183,40 @@ def _labels(table: pa.Table, piece: Piece) -> tuple[Sequence[str] | str, NDArray
             " stands in no folder train or test; add one of the two"
         )
     test = np.array([s == "test" for s in split_of], dtype=np.int32)
-    return [names[i] for i in index] if len(names) > 1 else names[0] if names else "", class_of[index], test[index]
+    return [names[i] for i in index], class_of[index], test[index]
 
 
-def _quarantine(
+def refused_rows(
     table: pa.Table,
-    piece: Piece,
-    schema: FeatureSchema,
+    source_file: str,
+    features: Sequence[str],
     source_rows: NDArray[np.int64],
-    labels: Sequence[str] | str,
-    splits: NDArray[np.int32],
-    faults: dict[str, dict[str, Mask]],
-    bad: NDArray[np.int64],
+    labels: Sequence[str | None],
+    splits: Sequence[str | None],
+    faults: Faults,
 ) -> pa.Table:
-    raw = table.select(list(schema.features)).take(pa.array(bad)).to_pylist() if len(bad) else []
+    """Return one quarantine row for each row with a fault: raw values, the reason, and the features at fault.
+
+    Args:
+        table: Raw rows.
+        source_file: Where they come from.
+        features: Columns whose raw values are kept.
+        source_rows: Row numbers in the file, shape (rows,).
+        labels: Of each row.
+        splits: Of each row.
+        faults: From `to_doubles`.
+    """
+    bad = np.flatnonzero(any_fault(faults, len(table)))
+    raw = table.select(list(features)).take(pa.array(bad)).to_pylist() if len(bad) else []
     rows = []
     for values, i in zip(raw, bad.tolist(), strict=True):
         where = {reason: [f for f, mask in masks.items() if mask[i]] for reason, masks in faults.items()}
         rows.append(
             {
-                "source_file": piece.name,
+                "source_file": source_file,
                 "source_row": int(source_rows[i]),
-                "split": "test" if splits[i] else "train",
-                "label": labels if isinstance(labels, str) else labels[i],
+                "split": splits[i],
+                "label": labels[i],
                 "reason": next(reason for reason in _REASONS if where[reason]),
                 "features": [feature for features in where.values() for feature in features],
                 "raw": json.dumps(values),
@@ -233,5 +272,4 @@ def _broken_lines(lines: Sequence[tuple[int, str]], piece: Piece, schema: Featur
         }
         for number, text in lines
     ]
-    contract = flows_contract(schema).append(pa.field("split", pa.string()))
-    return Typed(len(rows), contract.empty_table(), pa.Table.from_pylist(rows, schema=QUARANTINE))
+    return Typed(len(rows), typed_contract(schema).empty_table(), pa.Table.from_pylist(rows, schema=QUARANTINE))

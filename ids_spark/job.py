@@ -27,7 +27,9 @@ FAILED: Final = 1
 REFUSED: Final = 2
 
 # How an error of ours, raised in a Python worker, stands in the text of the error that reaches the driver.
-_OURS = re.compile(r"^(?P<kind>ids_spark\.\w+\.\w+|\w*Unusable|SchemaMismatch|UnknownClass): (?P<message>.+)$", re.MULTILINE)
+_OURS = re.compile(
+    r"^(?P<kind>ids_spark\.\w+\.\w+|\w*Unusable|SchemaMismatch|UnknownClass): (?P<message>.+)$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None 
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", force=True)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", force=True
+    )
     for chatty in ("py4j", "py4j.clientserver", "py4j.java_gateway"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:

@@ -112,7 +112,9 @@ def read(uri: str) -> Model:
         manifest: dict[str, str] = json.loads(sealed)
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore the directory or retrain") from error
+        raise ModelUnusable(
+            f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore the directory or retrain"
+        ) from error
     for name, wanted in expected.items():
         try:
             data[name] = read_bytes(f"{uri}/{name}")
@@ -139,7 +141,9 @@ def read(uri: str) -> Model:
     fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
     unknown = sorted(set(card.features) - set(fitted.kept))
     if unknown:
-        raise ModelUnusable(f"{uri}: its preprocessor does not keep {', '.join(unknown)}; restore the directory or retrain")
+        raise ModelUnusable(
+            f"{uri}: its preprocessor does not keep {', '.join(unknown)}; restore the directory or retrain"
+        )
     return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest())
 
 

@@ -5,13 +5,13 @@ that process, and at a different place on every executor. So the package travels
 value, unpacks the package it is handed, and calls into it.
 """
 
-import importlib.resources
-import io
-import zipfile
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+
+from ids_spark.package import archive
 
 
 def start(package: bytes, module: str, function: str, argument: bytes) -> Any:
@@ -38,10 +38,5 @@ def start(package: bytes, module: str, function: str, argument: bytes) -> Any:
 
 def packed(function: Callable[[Any], Any], argument: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Return a function and its arguments that run `function(argument)` in a process without this package."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for file in importlib.resources.files("ids_spark").iterdir():
-            if file.name.endswith((".py", ".json")):
-                zipped.writestr(f"ids_spark/{file.name}", file.read_bytes())
     cloudpickle.register_pickle_by_value(importlib.import_module(__name__))
-    return start, (archive.getvalue(), function.__module__, function.__name__, cloudpickle.dumps(argument))
+    return start, (archive(), function.__module__, function.__name__, cloudpickle.dumps(argument))

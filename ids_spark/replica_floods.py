@@ -21,7 +21,7 @@ FLOOD_PREFIXES: Final = ("DDoS-", "DoS-")
 # Bytes of an unpadded frame, by protocol.
 FRAME: Final = {"ICMP": 42.0, "UDP": 50.0, "TCP": 54.0, "SYN": 54.0}
 # Share of flood windows in which a packet of other traffic stands: where `Std` and `Variance` are not 0.
-_MIXED: Final = 0.17
+_MIXED: Final = 0.18
 # Seconds: the ranges in which IAT of each family lies, because each family was captured on its own day. The ranges
 # of one family are cut into equal parts, one for each protocol.
 _DAY: Final = {"DDoS": (84_696_008.0, 84_697_184.0), "DoS": (84_670_752.0, 84_679_552.0)}
@@ -55,28 +55,38 @@ class Marginal:
         return float(np.sum((self.x[1:] + self.x[:-1]) / 2 * np.diff(self.p)))
 
 
-def marginals(class19: str) -> dict[str, Marginal]:
-    """Return the features of a flood that the first release defines in its own way."""
+def marginals(class19: str, time_to_live: Marginal) -> dict[str, Marginal]:
+    """Return the features of a flood that the second release defines in another way or scatters less.
+
+    Args:
+        class19: One of the eight floods.
+        time_to_live: Of the second release.
+    """
     family, protocol = class19.split("-", 1)
     tcp = protocol in ("TCP", "SYN")
-    # Fast windows: DDoS floods show them more often. Median 50 packets per second otherwise; 4 % have rate 0.
+    # Fast windows: DDoS floods show them more often. Median 65 packets per second otherwise; 4 % have rate 0.
     fast = {"DDoS": 0.45, "DoS": 0.27}[family]
-    rate = _mixture([(0.04, _point(0.0)), (0.96 - fast, _lognormal(50.0, 1.0)), (fast, _lognormal(25_000.0, 1.0))])
+    rate = _mixture([(0.04, _point(0.0)), (0.96 - fast, _lognormal(65.0, 1.0)), (fast, _lognormal(25_000.0, 1.0))])
     header = _mixture([(0.95, _around(_HEADER[protocol])), (0.05, _exponential(200_000.0))])
     return {
         "Rate": _capped(rate, 2_097_152.0),
         "Header_Length": _capped(header, 4_000_000.0),
-        "Std": _capped(_mixture([(1 - _MIXED, _point(0.0)), (_MIXED, _lognormal(4.0, 1.6))]), 720.0),
-        "Variance": _capped(_mixture([(1 - _MIXED, _point(0.0)), (_MIXED, _exponential(0.22))]), 0.95),
+        # A few windows with a remote sender: up to 255 hops to live instead of 64.
+        "Duration": _capped(_mixture([(0.99, time_to_live), (0.01, _shifted(_exponential(45.0), 64.0))]), 255.0),
+        "Std": _capped(_mixture([(1 - _MIXED, _point(0.0)), (_MIXED, _lognormal(3.4, 1.8))]), 720.0),
+        # Given that `Std` is not 0: the rows decide where it stands.
+        "Variance": _capped(_exponential(0.22), 0.95),
         "ack_count": _mixture([(0.985, _point(0.0)), (0.015, _exponential(0.08))]),
         "syn_count": _spread(0.95, 2.0) if protocol == "SYN" else _point(0.0),
-        "fin_count": _rare(0.36 if tcp else 0.0, _lognormal(0.21, 1.4), 151.74),
-        "rst_count": _rare(0.36 if tcp else 0.0, _mixture([(0.985, _exponential(2.0)), (0.015, _lognormal(900.0, 1.0))]), 9_576.5),
+        "fin_count": _rare(0.30 if tcp else 0.0, _lognormal(0.21, 1.45), 151.74),
+        "rst_count": _rare(
+            0.36 if tcp else 0.0, _mixture([(0.983, _exponential(2.0)), (0.017, _lognormal(900.0, 1.0))]), 9_576.5
+        ),
     }
 
 
 # Bytes; a running sum over the windows of a flow without connection.
-_HEADER: Final = {"ICMP": 0.0, "UDP": 84.0, "TCP": 118.0, "SYN": 122.0}
+_HEADER: Final = {"ICMP": 0.0, "UDP": 92.0, "TCP": 118.0, "SYN": 122.0}
 
 
 def capture_day(class19: str) -> Marginal:
@@ -120,6 +130,10 @@ def _mixture(parts: list[tuple[float, Marginal]]) -> Marginal:
         x.append(part.x)
         start += share
     return Marginal(np.concatenate(p) / start, np.concatenate(x))
+
+
+def _shifted(marginal: Marginal, by: float) -> Marginal:
+    return Marginal(marginal.p, marginal.x + by)
 
 
 def _capped(marginal: Marginal, top: float) -> Marginal:

@@ -24,7 +24,7 @@ _PROTOCOLS: Final = ("TCP", "UDP", "ICMP", "ARP", "IGMP")
 _TEN_PACKETS: Final = ("Benign", "ARP_Spoofing", "MQTT-Malformed_Data", "Recon-")
 _PORT_SCAN: Final = "Recon-Port_Scan"
 # Where the sample of the second release measures the same thing as the first release.
-_SAME_MEANING: Final = ("flag_number", "HTTP", "DNS", "Telnet", "SMTP", "SSH", "IRC", "DHCP", *_PROTOCOLS)
+_SAME_MEANING: Final = ("flag_number", "HTTP", "HTTPS", "DNS", "Telnet", "SMTP", "SSH", "IRC", "DHCP", *_PROTOCOLS)
 # Between the 0.995 quantile and the maximum only the number of rows is known; these levels are filled in.
 _TAIL: Final = (0.9975, 0.999, 0.9995)
 # The profile saw Benign's test file only; with its share of bulk transfers in the train file as well, the whole data
@@ -108,9 +108,10 @@ def class_model(schema: FeatureSchema, class19: str, split: str, capture_day_iat
 def _first_release(class19: str, split: str) -> tuple[dict[str, Marginal], Marginal]:
     profile = _profile()
     if class19.startswith(FLOOD_PREFIXES):
-        same = {f: m for f, m in _marginals(profile["release39"][class19]).items() if _means_the_same(f)}
-        ttl = _marginals(profile["release39"][class19])["Time_To_Live"]
-        return {**same, "Duration": ttl, **replica_floods.marginals(class19)}, replica_floods.capture_day(class19)
+        second = _marginals(profile["release39"][class19])
+        same = {f: m for f, m in second.items() if _means_the_same(f)}
+        own = replica_floods.marginals(class19, second["Time_To_Live"])
+        return {**same, **own}, replica_floods.capture_day(class19)
     if class19 == _PORT_SCAN:
         scans = _marginals(profile["release39"][class19])
         borrowed = _marginals(profile["original45"]["Recon-OS_Scan"])
@@ -164,5 +165,3 @@ def _thinner_tail(marginal: Marginal, kept: float) -> Marginal:
     start = 1 - (1 - _TAIL_FROM) * kept
     low = marginal.p * (start / _TAIL_FROM)
     return Marginal(np.where(marginal.p < _TAIL_FROM, low, 1 - (1 - marginal.p) * kept), marginal.x)
-
-

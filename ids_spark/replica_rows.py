@@ -35,6 +35,7 @@ _COUNTS: Final = ("ack", "syn", "fin", "rst")
 _TEN_EVEN: Final = (5.5, 38.5, 5.5)
 _TEN_ODD: Final = (13.5, 244.6, 15.5)
 _HUNDRED: Final = (9.5, 141.55, 10.5)
+_MOST_COVARIANCE: Final = 520_437.9  # bytes squared; the data set's maximum
 # How freely features of one group vary within a row: 0 in step, 2 independent.
 _LOOSE: Final = 0.4
 _LOOSE_FLOOD: Final = 0.02
@@ -71,9 +72,7 @@ class _Drawing:
         return np.minimum(np.rint(self.draw(feature, u, loose) * self.model.window), limit)
 
 
-def draw(
-    schema: FeatureSchema, model: ClassModel, odd: NDArray[np.bool_], rng: np.random.Generator
-) -> Floats:
+def draw(schema: FeatureSchema, model: ClassModel, odd: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
     """Return synthetic rows, shape (features, rows), columns in the schema's order, `IAT` not yet numbered.
 
     Args:
@@ -156,14 +155,16 @@ def _first_release(d: _Drawing, odd: NDArray[np.bool_]) -> None:
     deviation = d.near(d.row, loose)
     _first_lengths(d, deviation)
     average, std = columns["AVG"], columns["Std"]
-    columns["Variance"] = np.where(std > 0, _whole(d, d.draw("Variance", deviation, loose)), 0.0)
     if d.model.flood:
-        # Mean of the squares over mean squared, where only the share Variance of the parts is not 0.
-        ratio = 1.0 / np.maximum(columns["Variance"], 0.2)
+        columns["Variance"] = np.where(std > 0, np.maximum(_whole(d, d.draw("Variance", deviation, _FREE)), 0.01), 0.0)
+        # Mean of the squares over mean squared, where only the share Variance of a window's parts is not 0; but single
+        # large packets do not stand in nearly homogeneous windows, so not more than 2.5 (from the global moments).
+        ratio = 1.0 / np.maximum(columns["Variance"], 0.4)
     else:
+        columns["Variance"] = np.where(std > 0, _whole(d, d.draw("Variance", deviation, loose)), 0.0)
         exact = np.maximum(d.model.marginals["Std"].at(deviation), 1e-3)
-        ratio = np.clip(d.model.marginals["Covariance"].at(deviation) / exact**2, 1.0, 4.0)
-    columns["Covariance"] = std**2 * ratio
+        ratio = np.clip(d.model.marginals["Covariance"].at(deviation) / exact**2, 1.0, 10.0)
+    columns["Covariance"] = np.maximum(np.minimum(std**2 * ratio, _MOST_COVARIANCE), std**2)
     columns["Radius"] = np.sqrt(2.0) * std * (1.0 + 0.004 * (d.rng.random(d.rows) - 0.5))
     columns["Magnitue"] = np.sqrt(2.0 * average) * (1.0 - 0.002 * d.rng.random(d.rows))
     counter = [np.full(d.rows, v) for v in _HUNDRED]
@@ -191,7 +192,7 @@ def _first_lengths(d: _Drawing, deviation: Floats) -> None:
         wanted = columns["AVG"] + 0.3 * std * (d.rng.random(d.rows) - 0.5)
     else:
         columns["AVG"] = average = d.draw("AVG", d.row, 0.0)
-        columns["Min"] = np.minimum(d.draw("Min", d.row, loose), average)
+        columns["Min"] = np.minimum(d.draw("Min", d.row, loose / 4), average)
         columns["Max"] = np.maximum(d.draw("Max", d.row, loose), average)
         columns["Std"] = np.minimum(d.model.marginals["Std"].at(deviation), columns["Max"] - columns["Min"])
         wanted = d.draw("Tot size", d.row, loose / 2)

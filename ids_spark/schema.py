@@ -92,7 +92,9 @@ def _contract(*columns: tuple[str, pa.DataType]) -> pa.Schema:
 def flows_contract(schema: FeatureSchema) -> pa.Schema:
     """`flows/split=…`: one row for each accepted row of the source, equal rows included.
 
-    `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row.
+    `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row. `duplicate` marks every row but
+    the first of those equal in features and label within the split; `two_label` marks the rows of a vector that carries
+    more than one label there. Files hold ranges of the hash, rows sorted by it.
     """
     return _contract(
         ("source_file", pa.string()),
@@ -103,6 +105,8 @@ def flows_contract(schema: FeatureSchema) -> pa.Schema:
         ("class6", pa.string()),
         ("class2", pa.string()),
         ("label19", pa.int32()),
+        ("duplicate", pa.bool_()),
+        ("two_label", pa.bool_()),
     )
 
 
@@ -127,6 +131,29 @@ QUARANTINE: Final = _contract(
     ("raw", pa.string()),
     ("run_id", pa.string()),
 )
+
+PREDICTIONS: Final = _contract(
+    ("source_file", pa.string()),
+    ("source_row", pa.int64()),
+    ("row_key", pa.int64()),
+    ("predicted_class19_id", pa.int32()),
+    ("predicted_class19", pa.string()),
+    ("predicted_class6_id", pa.int32()),
+    ("predicted_class6", pa.string()),
+    ("predicted_class2_id", pa.int32()),
+    ("predicted_class2", pa.string()),
+    ("probability", pa.float32()),
+    ("attack_probability", pa.float32()),
+    ("top3", pa.list_(pa.struct([("class_name", pa.string()), ("probability", pa.float32())]))),
+    ("class19", pa.string()),
+    ("class6", pa.string()),
+    ("class2", pa.string()),
+    ("model_version", pa.string()),
+    ("run_id", pa.string()),
+    ("scored_at", pa.timestamp("us", tz="UTC")),
+    ("data_origin", pa.string()),
+)
+"""`predictions/event_date=…/model=…`: one row for each scored flow; levels finer than the model's are null."""
 
 METRICS: Final = _contract(
     ("run_id", pa.string()),
@@ -168,7 +195,11 @@ AUDIT: Final = _contract(
     ("rows_duplicate", pa.int64()),
     (
         "counts",
-        pa.list_(pa.struct([("split", pa.string()), ("class_name", pa.string()), ("what", pa.string()), ("rows", pa.int64())])),
+        pa.list_(
+            pa.struct(
+                [("split", pa.string()), ("class_name", pa.string()), ("what", pa.string()), ("rows", pa.int64())]
+            )
+        ),
     ),
     ("notes", pa.list_(pa.string())),
     ("models", pa.list_(pa.string())),

@@ -90,7 +90,9 @@ def discover(source: str) -> Source:
     is_file = source.endswith((".csv", ".parquet")) and not files_in(source, "")
     uris = [source] if is_file else [*files_in(source, ".csv"), *files_in(source, ".parquet")]
     if not uris:
-        raise SourceUnusable(f"{source}: found no .csv or .parquet file below it; expected the official files or a table")
+        raise SourceUnusable(
+            f"{source}: found no .csv or .parquet file below it; expected the official files or a table"
+        )
     base = source.rstrip("/").rsplit("/", 1)[0] if is_file else source.rstrip("/")
     faults: list[str] = []
     headers: dict[str, _Header] = {}
@@ -121,6 +123,28 @@ def discover(source: str) -> Source:
     schema = next(iter(schemas.values()))
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
     return Source(schema, tuple(pieces), len(uris), "synthetic" if synthetic else "measured", _narrow(headers, schema))
+
+
+def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
+    """Return the row groups of every parquet file below a folder (or of one file), each with the file's column names.
+
+    Raises:
+        SourceUnusable: nothing there, or a file that cannot be read.
+    """
+    is_file = source.endswith(".parquet") and exists(source) and not files_in(source, "")
+    uris = [source] if is_file else files_in(source, ".parquet")
+    if not uris:
+        raise SourceUnusable(f"{source}: found no .parquet file; expected a folder of flows")
+    base = source.rstrip("/").rsplit("/", 1)[0] if is_file else source.rstrip("/")
+    found = []
+    for uri in uris:
+        header = _read_header(uri)
+        if isinstance(header, SourceUnusable):
+            raise header
+        starts = [sum(header.row_groups[:i]) for i in range(len(header.row_groups))]
+        for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=True)):
+            found.append((Piece(uri, uri[len(base) + 1 :], i, start, rows, None, None), header.columns))
+    return found
 
 
 def _read_header(uri: str) -> _Header | SourceUnusable:
@@ -177,7 +201,9 @@ def _pieces_of(uri: str, name: str, header: _Header) -> Iterable[Piece]:
     stems = [part.removesuffix(".csv").removesuffix(".parquet") for part in reversed(parts)]
     split = split or taxonomy.split_of(own) or next((s for s in stems if s in ("train", "test")), None)
     if split is None and class19 is not None:
-        raise SourceUnusable(f"{name}: cannot tell train from test; name the file …_train or …_test, or its folder train or test")
+        raise SourceUnusable(
+            f"{name}: cannot tell train from test; name the file …_train or …_test, or its folder train or test"
+        )
     if not header.types:
         return [Piece(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
     starts = [sum(header.row_groups[:i]) for i in range(len(header.row_groups))]

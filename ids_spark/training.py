@@ -125,7 +125,12 @@ def train_fn(task: Task) -> dict[str, Any]:
 
     hvd.init()
     rank, size = hvd.rank(), hvd.size()
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", force=True)
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.ERROR,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        force=True,
+    )
     logging.getLogger("petastorm").setLevel(logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)
     tf.config.threading.set_inter_op_parallelism_threads(2)
@@ -248,7 +253,11 @@ class _Loop:
             for features, labels in rows:
                 predicted = model(features, training=False)
                 right = tf.equal(tf.argmax(predicted, axis=1, output_type=tf.int32), labels)
-                parts = (tf.reduce_sum(losses(labels, predicted)), tf.reduce_sum(tf.cast(right, tf.float32)), tf.size(labels))
+                parts = (
+                    tf.reduce_sum(losses(labels, predicted)),
+                    tf.reduce_sum(tf.cast(right, tf.float32)),
+                    tf.size(labels),
+                )
                 total += tf.stack([tf.cast(part, tf.float64) for part in parts])
             return total
 

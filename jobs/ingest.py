@@ -9,7 +9,7 @@ Writes: `flows/split=train|test` (rows shuffled by hash) and `quarantine/job=ing
 import logging
 import sys
 
-from ids_spark import exchange, job, sources
+from ids_spark import exchange, flows, job, sources
 from ids_spark.audit import Report
 from ids_spark.errors import InputError
 from ids_spark.lake import TABLE_FACTS, write_json
@@ -51,7 +51,7 @@ def run(context: job.Context) -> Report:
             f"{report.rows_quarantined} of {report.rows_in} rows cannot be used, more than ingest.max_rejected_share"
             f" {config.max_rejected_share:g} ({reasons}); mend the source, or raise the share to keep the rest"
         )
-    splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in exchange.SPLITS}
+    splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in flows.SPLITS}
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
     facts = {"run_id": context.run_id, "feature_schema": source.schema.name, "data_origin": source.data_origin}
     write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits})

@@ -40,14 +40,20 @@ def run(context: job.Context) -> Report:
     return report
 
 
-def plan(context: job.Context, features: str, facts: dict[str, object], architecture: ModelName, classes: Classes) -> training.Task:
+def plan(
+    context: job.Context, features: str, facts: dict[str, object], architecture: ModelName, classes: Classes
+) -> training.Task:
     """Say all that a rank needs to know to train one model."""
     config, where = context.config.train, context.lake.uri(features)
     fitted = preprocess.from_json(read_bytes(f"{where}/_preprocessor.json").decode(), where)
     if fitted.sha256() != facts["preprocessor"]:
-        raise InputError(f"{where}/_preprocessor.json was changed after jobs/features.py wrote it; rerun jobs/features.py")
+        raise InputError(
+            f"{where}/_preprocessor.json was changed after jobs/features.py wrote it; rerun jobs/features.py"
+        )
     inputs = tuple(name for name in fitted.schema.profile(config.profile) if name in fitted.kept)
-    present = {parents(19, classes)[CLASSES[19].index(n)] for n in CLASSES[19] if n not in facts["classes_absent_in_train"]}  # type: ignore[operator]
+    present = {
+        parents(19, classes)[CLASSES[19].index(n)] for n in CLASSES[19] if n not in facts["classes_absent_in_train"]
+    }  # type: ignore[operator]
     name = model_store.model_name(architecture, classes, config.profile)
     card = model_store.Card(
         name=name,
