@@ -93,13 +93,13 @@ def write_flows(spark_context: SparkContext, source: Source, plan: Plan) -> Acce
     least = 2 * spark_context.defaultParallelism
     hands = deal(source.pieces, max(least, sum(p.rows for p in source.pieces) // _ROWS_PER_TASK))
 
-    def scatter(hand: Iterator[list[Piece]]) -> Iterator[Record]:
+    def scatter(hand: Iterable[list[Piece]]) -> Iterator[Record]:
         for pieces in hand:
             for piece in pieces:
                 for typed in read_piece(piece, plan.schema):
                     yield from _scatter(typed, plan)
 
-    def gather(partition: int, records: Iterator[Record]) -> Iterator[Accepted]:
+    def gather(partition: int, records: Iterable[Record]) -> Iterator[Accepted]:
         yield _write_bucket(partition, records, plan)
 
     scattered = spark_context.parallelize(hands, len(hands)).mapPartitions(scatter)

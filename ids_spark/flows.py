@@ -245,6 +245,7 @@ def _read_csv(piece: Piece, schema: FeatureSchema) -> Iterator[Typed]:
             ),
         )
         next_row = reported = 0
+        rows: NDArray[np.int64]
         for batch in reader:
             # The handler has run for every line up to this batch, and perhaps for later ones.
             skipped = np.array([number for number, _ in broken], dtype=np.int64)
@@ -259,7 +260,7 @@ def _read_csv(piece: Piece, schema: FeatureSchema) -> Iterator[Typed]:
 
 
 def _broken_lines(lines: Sequence[tuple[int, str]], piece: Piece, schema: FeatureSchema) -> Typed:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "source_file": piece.name,
             "source_row": number,

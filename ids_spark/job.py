@@ -19,6 +19,7 @@ from ids_spark.audit import Report, write_audit_row
 from ids_spark.config import Config, load
 from ids_spark.errors import InputError
 from ids_spark.lake import Lake
+from ids_spark.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +77,8 @@ def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None 
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     given = parser.parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", force=True
-    )
-    for chatty in ("py4j", "py4j.clientserver", "py4j.java_gateway"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_to_stderr(logging.INFO)
+    logging.getLogger(run.__module__).setLevel(logging.INFO)
     try:
         config = load(given.config, given.set)
         lake = Lake(config.lake)
@@ -94,6 +92,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
     run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
     audit = f"audit/{run_id}-{job}.parquet"
+    running = SparkSession.getActiveSession()
     spark = None
     try:
         lake.recover(job)
@@ -112,7 +111,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
         return FAILED
     finally:
-        if spark is not None and "PYTEST_CURRENT_TEST" not in os.environ:
+        if spark is not None and running is None:
             spark.stop()
     for note in report.notes:
         log.warning("%s", note)

@@ -85,7 +85,7 @@ def model_name(architecture: str, classes: int, profile: str) -> str:
 def write(uri: str, card: Card, weights: Weights, preprocessor: Preprocessor) -> None:
     """Write a model directory; the manifest last, so that a directory without one is unfinished."""
     packed = io.BytesIO()
-    np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})  # type: ignore[arg-type]
+    np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
     content = {"format": _FORMAT, "class_names": card.class_names, **asdict(card)}
     files = {
         _CARD: (json.dumps(content, indent=2) + "\n").encode(),
@@ -112,9 +112,7 @@ def read(uri: str) -> Model:
         manifest: dict[str, str] = json.loads(sealed)
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelUnusable(
-            f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore the directory or retrain"
-        ) from error
+        raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
     for name, wanted in expected.items():
         try:
             data[name] = read_bytes(f"{uri}/{name}")
@@ -123,8 +121,8 @@ def read(uri: str) -> Model:
         found = hashlib.sha256(data[name]).hexdigest()
         if found != wanted:
             raise ModelUnusable(
-                f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, the manifest says {wanted[:16]}…;"
-                " restore the directory or retrain"
+                f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, its manifest says"
+                f" {wanted[:16]}…; restore the directory or retrain"
             )
     try:
         content = json.loads(data[_CARD])

@@ -1,8 +1,8 @@
 """Mean and population standard deviation of a column in pieces, exact to rounding whatever the pieces.
 
-Sums of squares fail here: a feature of 1.7e8 with a spread of 1 loses every digit. Each block is centred on its own mean
-first, and blocks are merged by their means and centred squares (Chan, Golub, LeVeque 1983, "Algorithms for computing the
-sample variance", The American Statistician 37:242, eq. 2.1).
+Sums of squares fail here: a feature of 1.7e8 with a spread of 1 loses every digit. Each block is centred on its own
+mean first, and blocks are merged by their means and centred squares (Chan, Golub, LeVeque 1983, "Algorithms for
+computing the sample variance", The American Statistician 37:242).
 """
 
 import math
@@ -85,7 +85,7 @@ def moments_of(column: Floats) -> Moments:
         return Moments(above=above, below=below)
     mean = float(np.mean(finite))
     centred = finite - mean
-    # Second-order correction for the rounding of the mean (ibid., eq. 1.7, the corrected two-pass algorithm).
+    # Second-order correction for the rounding of the mean: the corrected two-pass algorithm (ibid.).
     residue = float(np.sum(centred))
     squares = float(np.dot(centred, centred)) - residue * residue / len(finite)
     mean += residue / len(finite)

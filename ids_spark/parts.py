@@ -1,7 +1,7 @@
 """Part files that tasks write themselves: a file counts only when the task that wrote it reported it.
 
-Spark may run a task twice (a retry, a speculative copy). Each attempt writes under a name of its own and returns it; the
-driver then removes every file that no successful task named, so that a table holds each row once.
+Spark may run a task twice (a retry, a speculative copy). Each attempt writes under a name of its own and returns it;
+the driver then removes every file that no successful task named, so that a table holds each row once.
 """
 
 import logging

@@ -162,7 +162,7 @@ def fit(
     fitted = tuple(_fit_feature(name, m, min_std) for name, m in zip(schema.features, moments, strict=True))
     if not any(feature.kept for feature in fitted):
         raise PreprocessorUnusable(
-            f"no feature of {rows} train rows has a standard deviation above min_std {min_std:g}; lower features.min_std"
+            f"no feature of {rows} train rows varies by more than min_std {min_std:g}; lower features.min_std"
         )
     return Preprocessor(recipe, schema, min_std, rows, data_origin, fitted)
 

@@ -1,8 +1,8 @@
 """How a rank finds this package.
 
 Horovod starts each rank as a new process beside a Spark task. Spark puts `--py-files` on the path of the task, not of
-that process, and at a different place on every executor. So the package travels with the function: `start` is pickled by
-value, unpacks the package it is handed, and calls into it.
+that process, and at a different place on every executor. So the package travels with the function: `start` is pickled
+by value, unpacks the package it is handed, and calls into it.
 """
 
 import importlib
@@ -33,7 +33,7 @@ def start(package: bytes, module: str, function: str, argument: bytes) -> Any:
     path.write_bytes(package)
     sys.path.insert(0, str(path))
     # The argument comes from this job's driver over Horovod's authenticated channel, as the function itself does.
-    return getattr(importlib.import_module(module), function)(pickle.loads(argument))
+    return getattr(importlib.import_module(module), function)(pickle.loads(argument))  # noqa: S301
 
 
 def packed(function: Callable[[Any], Any], argument: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:

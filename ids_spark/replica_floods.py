@@ -73,7 +73,7 @@ def marginals(class19: str, time_to_live: Marginal) -> dict[str, Marginal]:
         "Header_Length": _capped(header, 4_000_000.0),
         # A few windows with a remote sender: up to 255 hops to live instead of 64.
         "Duration": _capped(_mixture([(0.99, time_to_live), (0.01, _shifted(_exponential(45.0), 64.0))]), 255.0),
-        "Std": _capped(_mixture([(1 - _MIXED, _point(0.0)), (_MIXED, _lognormal(3.4, 1.8))]), 720.0),
+        "Std": _capped(_mixture([(1 - _MIXED, _point(0.0)), (_MIXED, _lognormal(3.2, 1.8))]), 720.0),
         # Given that `Std` is not 0: the rows decide where it stands.
         "Variance": _capped(_exponential(0.22), 0.95),
         "ack_count": _mixture([(0.985, _point(0.0)), (0.015, _exponential(0.08))]),

@@ -35,6 +35,7 @@ _COUNTS: Final = ("ack", "syn", "fin", "rst")
 _TEN_EVEN: Final = (5.5, 38.5, 5.5)
 _TEN_ODD: Final = (13.5, 244.6, 15.5)
 _HUNDRED: Final = (9.5, 141.55, 10.5)
+_LONGEST_FRAME: Final = 1_514.0  # bytes
 _MOST_COVARIANCE: Final = 520_437.9  # bytes squared; the data set's maximum
 # How freely features of one group vary within a row: 0 in step, 2 independent.
 _LOOSE: Final = 0.4
@@ -163,7 +164,7 @@ def _first_release(d: _Drawing, odd: NDArray[np.bool_]) -> None:
     else:
         columns["Variance"] = np.where(std > 0, _whole(d, d.draw("Variance", deviation, loose)), 0.0)
         exact = np.maximum(d.model.marginals["Std"].at(deviation), 1e-3)
-        ratio = np.clip(d.model.marginals["Covariance"].at(deviation) / exact**2, 1.0, 10.0)
+        ratio = np.clip(d.model.marginals["Covariance"].at(deviation) / exact**2, 1.0, 4.0)
     columns["Covariance"] = np.maximum(np.minimum(std**2 * ratio, _MOST_COVARIANCE), std**2)
     columns["Radius"] = np.sqrt(2.0) * std * (1.0 + 0.004 * (d.rng.random(d.rows) - 0.5))
     columns["Magnitue"] = np.sqrt(2.0 * average) * (1.0 - 0.002 * d.rng.random(d.rows))
@@ -187,14 +188,16 @@ def _first_lengths(d: _Drawing, deviation: Floats) -> None:
         # One packet of another length among ten: it lies 3 standard deviations above the mean of the ten.
         columns["Min"] = np.full(d.rows, frame)
         columns["AVG"] = np.minimum(frame + 0.35 * std, 1_400.0)
-        columns["Max"] = np.minimum(frame + 3.1 * std, 1_514.0)
+        columns["Max"] = np.minimum(frame + 3.1 * std, _LONGEST_FRAME)
         columns["Std"] = np.minimum(std, columns["Max"] - frame)
         wanted = columns["AVG"] + 0.3 * std * (d.rng.random(d.rows) - 0.5)
     else:
         columns["AVG"] = average = d.draw("AVG", d.row, 0.0)
         columns["Min"] = np.minimum(d.draw("Min", d.row, loose / 4), average)
-        columns["Max"] = np.maximum(d.draw("Max", d.row, loose), average)
-        columns["Std"] = np.minimum(d.model.marginals["Std"].at(deviation), columns["Max"] - columns["Min"])
+        std = d.model.marginals["Std"].at(deviation)
+        most = np.maximum(d.draw("Max", d.row, loose), columns["Min"] + std)
+        columns["Max"] = np.maximum(np.minimum(most, _LONGEST_FRAME), average)
+        columns["Std"] = np.minimum(std, columns["Max"] - columns["Min"])
         wanted = d.draw("Tot size", d.row, loose / 2)
     columns["Tot size"] = np.clip(wanted, columns["Min"], columns["Max"])
 

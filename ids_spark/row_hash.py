@@ -62,7 +62,8 @@ def buckets(keys: Keys, count: int) -> NDArray[np.int64]:
 
 def order_of(keys: Keys, *ties: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return the permutation that sorts rows by key (as unsigned), then by `ties`, first tie first."""
-    return np.lexsort((*reversed(ties), keys.view(np.uint64)))
+    order: NDArray[np.int64] = np.lexsort((*reversed(ties), keys.view(np.uint64)))
+    return order
 
 
 def held_out(keys: Keys, share: float) -> NDArray[np.bool_]:

@@ -92,9 +92,9 @@ def _contract(*columns: tuple[str, pa.DataType]) -> pa.Schema:
 def flows_contract(schema: FeatureSchema) -> pa.Schema:
     """`flows/split=…`: one row for each accepted row of the source, equal rows included.
 
-    `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row. `duplicate` marks every row but
-    the first of those equal in features and label within the split; `two_label` marks the rows of a vector that carries
-    more than one label there. Files hold ranges of the hash, rows sorted by it.
+    `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row. `duplicate` marks every row
+    but the first of those equal in features and label within the split; `two_label` marks the rows of a vector that
+    carries more than one label there. Files hold ranges of the hash, rows sorted by it.
     """
     return _contract(
         ("source_file", pa.string()),

@@ -103,7 +103,7 @@ def score(spark_context: SparkContext, pieces: Sequence[Piece], model: Model, ta
     hands = deal(pieces, max(spark_context.defaultParallelism, sum(p.rows for p in pieces) // _ROWS_PER_TASK))
     shared = spark_context.broadcast(model)
 
-    def score_hand(index: int, hand: Iterator[list[Piece]]) -> Iterator[Scored]:
+    def score_hand(index: int, hand: Iterable[list[Piece]]) -> Iterator[Scored]:
         for dealt in hand:
             yield _score_hand(index, dealt, shared.value, task)
 
@@ -203,7 +203,8 @@ def _labels(column: Any, level: taxonomy.Level) -> NDArray[np.int32]:
     encoded = column.combine_chunks().dictionary_encode()
     of_name = {name: int(taxonomy.parents(19, level)[i]) for i, name in enumerate(taxonomy.CLASS19)}
     ids = np.array([*(of_name.get(name, -1) for name in encoded.dictionary.to_pylist()), -1], dtype=np.int32)
-    return ids[encoded.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)]
+    found: NDArray[np.int32] = ids[encoded.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)]
+    return found
 
 
 def _prediction_columns(probabilities: Floats32, level: taxonomy.Level) -> dict[str, Any]:

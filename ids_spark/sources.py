@@ -114,7 +114,8 @@ def discover(source: str) -> Source:
         shown = (f"{next(n for n, s in schemas.items() if s.name == kind)} is {kind}" for kind in counts)
         faults.append(
             "the source mixes two feature schemas, which no model may see together: "
-            f"{', '.join(f'{n} files of {k}' for k, n in counts.items())} ({'; '.join(shown)}); ingest them into two lakes"
+            + ", ".join(f"{n} files of {kind}" for kind, n in counts.items())
+            + f" ({'; '.join(shown)}); ingest each into its own lake"
         )
     if faults:
         more = f"\n  and {len(faults) - _MOST_FAULTS_SHOWN} more" if len(faults) > _MOST_FAULTS_SHOWN else ""
@@ -182,7 +183,7 @@ def _schema_of(header: _Header, name: str) -> FeatureSchema:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    return any(is_kind(kind) for is_kind in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal))
 
 
 def _narrow(headers: dict[str, _Header], schema: FeatureSchema) -> frozenset[str]:

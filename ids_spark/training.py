@@ -1,7 +1,7 @@
 """Data-parallel training: what one rank does, and how all ranks are started. The only place that uses Horovod.
 
-Every rank holds the same weights, reads its own shard, and takes the same number of steps; gradients are averaged in one
-allreduce a step. Ranks agree on every decision because they take it on the same averaged numbers.
+Every rank holds the same weights, reads its own shard, and takes the same number of steps; gradients are averaged in
+one allreduce a step. Ranks agree on every decision because they take it on the same averaged numbers.
 """
 
 import io
@@ -17,6 +17,7 @@ from pyspark import SparkContext
 
 from ids_spark.config import TrainConfig
 from ids_spark.errors import InputError
+from ids_spark.logs import log_to_stderr
 from ids_spark.model_store import Card, Weights, write
 from ids_spark.preprocess import Preprocessor
 from ids_spark.rank_start import packed
@@ -91,7 +92,7 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
             f" {task.config.batch_size}; set train.batch_size lower"
         )
     ranks = task.config.ranks
-    local = spark_context.master.startswith("local")
+    local = (spark_context.master or "").startswith("local")
     if local and spark_context.defaultParallelism < ranks:
         raise TooFewRows(
             f"train.ranks is {ranks}, but {spark_context.master} runs {spark_context.defaultParallelism} tasks at once;"
@@ -125,13 +126,7 @@ def train_fn(task: Task) -> dict[str, Any]:
 
     hvd.init()
     rank, size = hvd.rank(), hvd.size()
-    logging.basicConfig(
-        level=logging.INFO if rank == 0 else logging.ERROR,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        force=True,
-    )
-    logging.getLogger("petastorm").setLevel(logging.ERROR)
+    log_to_stderr(logging.INFO if rank == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     tf.keras.utils.set_random_seed(task.seed + rank)  # unlike dropout on each rank; weights are broadcast below
@@ -188,7 +183,7 @@ def _progress(task: Task, history: list[dict[str, float]], best_epoch: int, begi
     last, done = history[-1], len(history)
     left = (time.monotonic() - begin) / done * (task.config.epochs - done)
     log.info(
-        "%s epoch %d/%d loss=%.4f validation_loss=%.4f validation_accuracy=%.4f best_epoch=%d rows/s=%.0f at_most_left=%.0fs",
+        "%s epoch %d/%d loss=%.4f validation_loss=%.4f validation_accuracy=%.4f best=%d rows/s=%.0f at_most_left=%.0fs",
         task.card.name,
         done,
         task.config.epochs,
@@ -235,7 +230,6 @@ class _Loop:
             flat = hvd.allreduce(flat, op=hvd.Average, name="gradients")
             return [tf.reshape(p, s) for p, s in zip(tf.split(flat, sizes), shapes, strict=True)]
 
-        @tf.function(reduce_retracing=True)
         def train_steps(rows: Any, steps: Any) -> Any:
             total = tf.constant(0.0)
             for _ in tf.range(steps):
@@ -247,7 +241,6 @@ class _Loop:
                 total += loss
             return total
 
-        @tf.function(reduce_retracing=True)
         def evaluate(rows: Any) -> Any:
             total = tf.zeros(3, tf.float64)
             for features, labels in rows:
@@ -261,7 +254,8 @@ class _Loop:
                 total += tf.stack([tf.cast(part, tf.float64) for part in parts])
             return total
 
-        self._train_steps, self._evaluate = train_steps, evaluate
+        self._train_steps = tf.function(train_steps, reduce_retracing=True)
+        self._evaluate = tf.function(evaluate, reduce_retracing=True)
 
     def train(self, rows: Any, steps: int) -> float:
         """Take the steps of an epoch; return the mean loss over steps and ranks."""

@@ -2,13 +2,14 @@
 
     spark-submit --py-files dist/ids_spark.zip jobs/train.py --set lake=LAKE
 
-Reads: `features/<recipe>`. Each model trains on `train.ranks` Spark tasks until the validation loss, averaged over ranks,
-stops falling; the best weights are kept.
+Reads: `features/<recipe>`. Each model trains on `train.ranks` Spark tasks until the validation loss, averaged over
+ranks, stops falling; the best weights are kept.
 Writes: `models/<architecture>-<classes>-<profile>/<version>`; the version is the run id.
 """
 
 import logging
 import sys
+from typing import Any
 
 from ids_spark import feed, job, model_store, preprocess, training
 from ids_spark.audit import Report
@@ -41,7 +42,7 @@ def run(context: job.Context) -> Report:
 
 
 def plan(
-    context: job.Context, features: str, facts: dict[str, object], architecture: ModelName, classes: Classes
+    context: job.Context, features: str, facts: dict[str, Any], architecture: ModelName, classes: Classes
 ) -> training.Task:
     """Say all that a rank needs to know to train one model."""
     config, where = context.config.train, context.lake.uri(features)
@@ -53,7 +54,7 @@ def plan(
     inputs = tuple(name for name in fitted.schema.profile(config.profile) if name in fitted.kept)
     present = {
         parents(19, classes)[CLASSES[19].index(n)] for n in CLASSES[19] if n not in facts["classes_absent_in_train"]
-    }  # type: ignore[operator]
+    }
     name = model_store.model_name(architecture, classes, config.profile)
     card = model_store.Card(
         name=name,
@@ -75,7 +76,7 @@ def plan(
         label=f"label{classes}",
         preprocessor=fitted,
         config=config,
-        train_rows=facts["rows"]["train"],  # type: ignore[index]
+        train_rows=facts["rows"]["train"],
         seed=context.config.seed,
         threads=int(context.spark.conf.get("spark.task.cpus", "1") or 1),
     )
