@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 import ids_spark
 from ids_spark.config import Config
-from ids_spark.lake import resolve
+from ids_spark.parts import write_rows
 from ids_spark.schema import AUDIT
 
 
@@ -52,6 +49,16 @@ class Report:
         """Add counts by (split, class name)."""
         for (split, class_name), n in sorted(rows.items()):
             self.counts[what, split, class_name] = n
+
+    def add_scored(self, name: str, version: str, rows_in: int, scored: int, quarantined: Mapping[str, int]) -> None:
+        """Add the rows of one model's scoring; a run with several models counts every flow once for each."""
+        self.models.append(f"{name}/{version}")
+        self.rows_in += rows_in
+        self.rows_out += scored
+        self.rows_quarantined += sum(quarantined.values())
+        self.counts[f"scored by {name}", "", None] = scored
+        for reason, rows in sorted(quarantined.items()):
+            self.counts[f"not scored by {name}: {reason}", "", None] = rows
 
     def reconcile(self) -> None:
         """Check that every row that came in is accounted for.
@@ -123,6 +130,4 @@ def write_audit_row(
         "code_version": code_version(),
         "error": error,
     }
-    fs, path = resolve(uri)
-    fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    pq.write_table(pa.Table.from_pylist([row], schema=AUDIT), path, filesystem=fs)
+    write_rows(uri, [row], AUDIT)

@@ -3,6 +3,7 @@
 Every key has a default, so a file states only what differs. Later files and `--set` win over earlier ones.
 """
 
+import datetime as dt
 import difflib
 import hashlib
 import json
@@ -148,7 +149,7 @@ class ScoreConfig(Section):
     split: str = "test"
     models: tuple[str, ...] = ()
     version: str = "latest"
-    event_date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+    event_date: dt.date | None = None
     batch_rows: Count = 16_384
 
 

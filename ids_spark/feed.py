@@ -12,20 +12,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from ids_spark.errors import InputError
-
 # petastorm 0.13 leans on what pyarrow 14 calls deprecated; its reader threads would warn for every row group.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="petastorm")
 
 from petastorm import make_batch_reader  # noqa: E402
 from petastorm.tf_utils import make_petastorm_dataset  # noqa: E402
-
-_QUEUED_ROW_GROUPS = 4  # read ahead; a row group of 50,000 rows × 44 float32 is 9 MB
-
-
-class TooFewRowGroups(InputError):
-    """Raised when a split has fewer row groups than there are ranks to read it."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +39,6 @@ class Shard:
     rank: int
     size: int
     seed: int
-
-
-def require_row_groups(row_groups: int, ranks: int, where: str) -> None:
-    """Check that every rank gets at least one row group.
-
-    Raises:
-        TooFewRowGroups: when it does not.
-    """
-    if row_groups < ranks:
-        raise TooFewRowGroups(
-            f"{where} has {row_groups} row groups for {ranks} ranks;"
-            f" set features.files >= {ranks} and rerun jobs/features.py, or train with fewer ranks"
-        )
 
 
 @contextlib.contextmanager
@@ -85,8 +64,10 @@ def batches(shard: Shard, batch_size: int, *, endless: bool) -> Iterator[Any]:
         shuffle_row_groups=endless,
         shuffle_rows=endless,
         seed=shard.seed,
-        workers_count=1,  # one thread reads millions of rows a second, and two would finish in varying order
-        results_queue_size=_QUEUED_ROW_GROUPS,
+        # Petastorm 0.13.1's thread pool now and then ends a pass before its last row group: it asks "all read?" and
+        # "all handed out?" one after the other while another thread hands out. The dummy pool reads in the thread that
+        # asks, which is tf.data's own: as concurrent, complete, and in the same order every time.
+        reader_pool_type="dummy",
     )
     try:
         dataset = make_petastorm_dataset(reader).map(lambda row: _stack(row, shard.columns, shard.label))

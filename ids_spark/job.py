@@ -144,7 +144,8 @@ def session(app: str) -> SparkSession:
     """Start or take the Spark session; in local mode every port it opens is on loopback."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    builder = SparkSession.builder.appName(app)
+    progress = str(sys.stderr.isatty()).lower()  # a bar in a log file is noise
+    builder = SparkSession.builder.appName(app).config("spark.ui.showConsoleProgress", progress)
     SparkContext._ensure_initialized()  # spark-submit's settings can be read only once the JVM is connected
     master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]
     if master.startswith("local"):

@@ -51,6 +51,12 @@ def exists(uri: str) -> bool:
     return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
 
 
+def is_file(uri: str) -> bool:
+    """Return whether a file, and no folder, is there."""
+    fs, path = resolve(uri)
+    return bool(fs.get_file_info(path).type == pafs.FileType.File)
+
+
 def read_bytes(uri: str) -> bytes:
     """Return a whole file.
 

@@ -56,5 +56,12 @@ def metrics_of(confusion: Counts, class_names: tuple[str, ...]) -> Iterator[dict
             yield row(class_names[i], name, float(scores[name][i]), int(support[i]))
 
 
+def confusion_rows(confusion: Counts, class_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield tidy rows with keys `class_name` (label), `predicted_class` and `count`, one for each cell."""
+    for i, label in enumerate(class_names):
+        for j, predicted in enumerate(class_names):
+            yield {"class_name": label, "predicted_class": predicted, "count": int(confusion[i, j])}
+
+
 def _ratio(part: NDArray[np.float64], whole: Counts) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

@@ -7,6 +7,7 @@ the driver then removes every file that no successful task named, so that a tabl
 import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,6 +58,13 @@ def write_part(
                 writer.write_table(table.cast(schema) if table.schema != contract else table, row_group_size=len(table))
                 rows += len(table)
     return rows
+
+
+def write_rows(uri: str, rows: Sequence[Mapping[str, Any]], contract: pa.Schema) -> None:
+    """Write a small table, given as rows, as one parquet file; its folder is made where needed."""
+    fs, path = resolve(uri)
+    fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=contract), path, filesystem=fs)
 
 
 def keep_only(folder: str, names: Iterable[str]) -> None:

@@ -36,7 +36,10 @@ def start(package: bytes, module: str, function: str, argument: bytes) -> Any:
     return getattr(importlib.import_module(module), function)(pickle.loads(argument))  # noqa: S301
 
 
-def packed(function: Callable[[Any], Any], argument: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Return a function and its arguments that run `function(argument)` in a process without this package."""
+def packed(module: str, function: str, argument: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return a function and its arguments that run `module.function(argument)` in a process without this package.
+
+    The module is imported there alone, so it may import what the driver does not.
+    """
     cloudpickle.register_pickle_by_value(importlib.import_module(__name__))
-    return start, (archive(), function.__module__, function.__name__, cloudpickle.dumps(argument))
+    return start, (archive(), module, function, cloudpickle.dumps(argument))

@@ -5,6 +5,12 @@ which both releases define alike. (2) Frames without Ethernet padding: an ICMP f
 flood's 54, and UDP's 50; with the class sizes these give the global medians of AVG (50.04), Magnitue (10.002) and Tot
 sum (525.6 = 10.5 x 50.06). (3) What the global moments of the first release leave for the floods after the known
 classes are subtracted; the constants below reproduce these remainders.
+
+At scale 1 the mean and standard deviation of every feature with less than 90 % zeros lie within 15 % of the data set's.
+Rarer features are not fitted, and some differ by more: HTTPS, DNS, Telnet, SMTP and IRC are too rare by half, because
+the second release's floods, whence they come, hold less other traffic; SSH, ece_flag_number, cwr_flag_number and IGMP
+are two to three times too frequent, because the profile saw Benign's test file only, not its train file; DHCP is too
+frequent by two thirds and scatters too little, because either release contributes to it.
 """
 
 from dataclasses import dataclass
@@ -20,6 +26,8 @@ FLOOD_PREFIXES: Final = ("DDoS-", "DoS-")
 
 # Bytes of an unpadded frame, by protocol.
 FRAME: Final = {"ICMP": 42.0, "UDP": 50.0, "TCP": 54.0, "SYN": 54.0}
+# Bytes; in the first release a running sum, so more than one header.
+_HEADER: Final = {"ICMP": 0.0, "UDP": 92.0, "TCP": 118.0, "SYN": 122.0}
 # Share of flood windows in which a packet of other traffic stands: where `Std` and `Variance` are not 0.
 _MIXED: Final = 0.18
 # Seconds: the ranges in which IAT of each family lies, because each family was captured on its own day. The ranges
@@ -50,6 +58,10 @@ class Marginal:
         """Return the values at probabilities `u`."""
         return np.interp(u, self.p, self.x)
 
+    def below(self, limit: float) -> float:
+        """Return the probability of a value below `limit`; for distributions whose values never fall."""
+        return float(np.interp(limit, self.x, self.p)) if limit > self.x[0] else 0.0
+
     def mean(self) -> float:
         """Return the mean."""
         return float(np.sum((self.x[1:] + self.x[:-1]) / 2 * np.diff(self.p)))
@@ -73,7 +85,7 @@ def marginals(class19: str, time_to_live: Marginal) -> dict[str, Marginal]:
         "Header_Length": _capped(header, 4_000_000.0),
         # A few windows with a remote sender: up to 255 hops to live instead of 64.
         "Duration": _capped(_mixture([(0.99, time_to_live), (0.01, _shifted(_exponential(45.0), 64.0))]), 255.0),
-        "Std": _capped(_mixture([(1 - _MIXED, _point(0.0)), (_MIXED, _lognormal(3.2, 1.8))]), 720.0),
+        "Std": _capped(_mixture([(1 - _MIXED, _point(0.0)), (_MIXED, _lognormal(3.0, 1.8))]), 720.0),
         # Given that `Std` is not 0: the rows decide where it stands.
         "Variance": _capped(_exponential(0.22), 0.95),
         "ack_count": _mixture([(0.985, _point(0.0)), (0.015, _exponential(0.08))]),
@@ -83,10 +95,6 @@ def marginals(class19: str, time_to_live: Marginal) -> dict[str, Marginal]:
             0.36 if tcp else 0.0, _mixture([(0.983, _exponential(2.0)), (0.017, _lognormal(900.0, 1.0))]), 9_576.5
         ),
     }
-
-
-# Bytes; a running sum over the windows of a flow without connection.
-_HEADER: Final = {"ICMP": 0.0, "UDP": 92.0, "TCP": 118.0, "SYN": 122.0}
 
 
 def capture_day(class19: str) -> Marginal:

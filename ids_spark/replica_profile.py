@@ -32,6 +32,7 @@ _TAIL: Final = (0.9975, 0.999, 0.9995)
 # of the tail above the 0.85 quantile.
 _BENIGN_TRAIN_TAIL: Final = {"Header_Length": 0.62, "HTTP": 0.36}
 _TAIL_FROM: Final = 0.85
+_FULL_FRAME: Final = 1_400.0  # bytes
 _EPOCH_LIKE: Final = 1e6  # seconds: a greater IAT holds the capture's epoch
 
 
@@ -44,6 +45,9 @@ class ClassModel:
         window: Packets that one row averages: 10 or 100.
         flood: One of the eight TCP/IP floods.
         main_protocol: The protocol that takes what the drawn shares of the others leave.
+        second_protocol: The most frequent of the others.
+        mixed_tcp: Share of rows with other packets than TCP.
+        full_frames: Share of rows with packets of full length only.
         marginals: Distribution of each feature that is drawn.
         iat: Distribution of `IAT` without the capture's epoch.
         iat_day: Distribution of `IAT` where it holds the epoch; None: never.
@@ -54,6 +58,9 @@ class ClassModel:
     window: int
     flood: bool
     main_protocol: str
+    second_protocol: str
+    mixed_tcp: float
+    full_frames: float
     marginals: Mapping[str, Marginal]
     iat: Marginal
     iat_day: Marginal | None
@@ -101,8 +108,21 @@ def class_model(schema: FeatureSchema, class19: str, split: str, capture_day_iat
         if capture_day_iat and not long_window:
             clean = _small_iat(class19)
         day = day if capture_day_iat else None
-    main = max(_PROTOCOLS, key=lambda name: marginals[name].mean())
-    return ClassModel(class19, 100 if long_window else 10, flood, main, marginals, clean, day, share)
+    main, second_most = sorted(_PROTOCOLS, key=lambda name: -marginals[name].mean())[:2]
+    window = 100 if long_window else 10
+    return ClassModel(
+        class19=class19,
+        window=window,
+        flood=flood,
+        main_protocol=main,
+        second_protocol=second_most,
+        mixed_tcp=marginals["TCP"].below(1 - 0.5 / window),
+        full_frames=0.0 if flood else 1 - marginals["Min"].below(_FULL_FRAME),
+        marginals=marginals,
+        iat=clean,
+        iat_day=day,
+        infinite_rate_share=share,
+    )
 
 
 def _first_release(class19: str, split: str) -> tuple[dict[str, Marginal], Marginal]:

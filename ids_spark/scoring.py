@@ -247,6 +247,8 @@ def _build(model: Model) -> Any:
 
     from ids_spark import models
 
+    tf.get_logger().setLevel("ERROR")  # a worker that scores several models makes a graph for each; it warns of that
+
     if not _networks:  # a task has one core; the number can be set only before TensorFlow runs its first operation
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ids_spark import taxonomy
 from ids_spark.errors import InputError
-from ids_spark.lake import exists, files_in, resolve
+from ids_spark.lake import exists, files_in, is_file, resolve
 from ids_spark.schema import FeatureSchema, SchemaMismatch, recognise
 
 log = logging.getLogger(__name__)
@@ -87,13 +87,13 @@ def discover(source: str) -> Source:
     """
     if not exists(source):
         raise SourceUnusable(f"{source}: no such file or folder; set ingest.source to a folder of CICIoMT2024 files")
-    is_file = source.endswith((".csv", ".parquet")) and not files_in(source, "")
-    uris = [source] if is_file else [*files_in(source, ".csv"), *files_in(source, ".parquet")]
+    single = is_file(source)
+    uris = [source] if single else [*files_in(source, ".csv"), *files_in(source, ".parquet")]
     if not uris:
         raise SourceUnusable(
             f"{source}: found no .csv or .parquet file below it; expected the official files or a table"
         )
-    base = source.rstrip("/").rsplit("/", 1)[0] if is_file else source.rstrip("/")
+    base = source.rstrip("/").rsplit("/", 1)[0] if single else source.rstrip("/")
     faults: list[str] = []
     headers: dict[str, _Header] = {}
     schemas: dict[str, FeatureSchema] = {}
@@ -132,11 +132,11 @@ def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
     Raises:
         SourceUnusable: nothing there, or a file that cannot be read.
     """
-    is_file = source.endswith(".parquet") and exists(source) and not files_in(source, "")
-    uris = [source] if is_file else files_in(source, ".parquet")
+    single = is_file(source)
+    uris = [source] if single else files_in(source, ".parquet")
     if not uris:
         raise SourceUnusable(f"{source}: found no .parquet file; expected a folder of flows")
-    base = source.rstrip("/").rsplit("/", 1)[0] if is_file else source.rstrip("/")
+    base = source.rstrip("/").rsplit("/", 1)[0] if single else source.rstrip("/")
     found = []
     for uri in uris:
         header = _read_header(uri)

@@ -1,4 +1,4 @@
-"""What tests share: one Spark session, real flows where they are, small synthetic sources, and jobs run as a user would."""
+"""What tests share: a Spark session, real flows where they are, synthetic sources, and jobs run as a user would."""
 
 import importlib
 import logging

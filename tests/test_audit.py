@@ -1,0 +1,62 @@
+import datetime as dt
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+import ids_spark
+from ids_spark.audit import NotReconciled, Report, code_version, write_audit_row
+from ids_spark.config import Config, load
+from ids_spark.schema import AUDIT
+
+STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)
+
+
+def test_rows_that_are_all_accounted_for_reconcile():
+    Report(rows_in=10, rows_out=6, rows_quarantined=3, rows_duplicate=1).reconcile()
+    Report().reconcile()
+
+
+@pytest.mark.parametrize("rows_in", [9, 11])
+def test_rows_that_vanish_or_appear_are_shown_with_every_count(rows_in):
+    with pytest.raises(NotReconciled) as error:
+        Report(rows_in=rows_in, rows_out=6, rows_quarantined=3, rows_duplicate=1).reconcile()
+    assert str(error.value) == (
+        f"{rows_in} rows in, but 10 accounted for (6 out, 3 quarantined, 1 duplicate); nothing was committed"
+    )
+
+
+def test_an_audit_row_comes_back_as_written(tmp_path):
+    config = load([], ["train.epochs=3"])
+    report = Report(5, 3, 1, 1, notes=["mind this"], models=["dnn-2-paper/v1"], feature_schema="release39")
+    report.count("flows", {("train", "DoS-TCP"): 2, ("test", "Benign"): 1})
+    report.counts["two-label vectors", "train", None] = 0
+    write_audit_row(str(tmp_path / "audit" / "r.parquet"), "ingest", "r", STARTED, config, report, None)
+    table = pq.read_table(tmp_path / "audit" / "r.parquet")
+    assert table.schema.equals(AUDIT)
+    [row] = table.to_pylist()
+    assert (row["run_id"], row["job"], row["status"], row["error"]) == ("r", "ingest", "done", None)
+    assert [row[f"rows_{what}"] for what in ("in", "out", "quarantined", "duplicate")] == [5, 3, 1, 1]
+    assert row["counts"] == [
+        {"split": "test", "class_name": "Benign", "what": "flows", "rows": 1},
+        {"split": "train", "class_name": "DoS-TCP", "what": "flows", "rows": 2},
+        {"split": "train", "class_name": None, "what": "two-label vectors", "rows": 0},
+    ]
+    assert (row["notes"], row["models"]) == (["mind this"], ["dnn-2-paper/v1"])
+    assert (row["feature_schema"], row["data_origin"]) == ("release39", None)
+    assert row["started_at"] == STARTED
+    assert row["seconds"] == (row["finished_at"] - STARTED).total_seconds() > 0
+    assert json.loads(row["config"])["train"]["epochs"] == 3
+    assert row["config_sha256"] == config.sha256() != Config().sha256()
+    assert row["code_version"] == code_version()
+
+
+def test_a_failed_run_leaves_an_audit_row_with_its_error(tmp_path):
+    path = tmp_path / "r.parquet"
+    write_audit_row(str(path), "train", "r", STARTED, Config(), Report(), "ValueError: no")
+    [row] = pq.read_table(path).to_pylist()
+    assert (row["status"], row["error"], row["counts"]) == ("failed", "ValueError: no", [])
+
+
+def test_the_code_version_starts_with_that_of_the_package():
+    assert code_version().split("+")[0] == ids_spark.__version__

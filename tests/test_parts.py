@@ -1,0 +1,66 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ids_spark.parts import keep_only, part_name, write_part
+
+CONTRACT = pa.schema([("row_key", pa.int64()), ("Rate", pa.float64()), ("class19", pa.string())])
+
+
+def table(start, rows):
+    numbers = range(start, start + rows)
+    return pa.table(
+        {"row_key": list(numbers), "Rate": [n / 3 for n in numbers], "class19": ["Benign"] * rows}, schema=CONTRACT
+    )
+
+
+def test_two_attempts_at_one_part_have_two_names():
+    names = {part_name(7) for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.startswith("part-00007-") and name.endswith(".parquet") for name in names)
+
+
+@pytest.mark.parametrize("dictionary", [(), ("class19",)])
+def test_rows_come_back_as_written_one_row_group_for_each_table(tmp_path, dictionary):
+    tables = [table(0, 3), table(3, 0), table(3, 4)]
+    rows = write_part(str(tmp_path / "new"), "part-0.parquet", iter(tables), CONTRACT, {"origin": "x"}, dictionary)
+    file = pq.ParquetFile(tmp_path / "new" / "part-0.parquet")
+    assert rows == 7
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 4]
+    assert file.read().equals(pa.concat_tables(tables))
+    assert file.schema_arrow.metadata[b"origin"] == b"x"
+
+
+def test_only_columns_worth_it_have_a_dictionary_and_only_the_key_has_statistics(tmp_path):
+    write_part(str(tmp_path), "part-0.parquet", [table(0, 5)], CONTRACT, {}, ("class19",))
+    group = pq.ParquetFile(tmp_path / "part-0.parquet").metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    with_dictionary = {name for name, column in columns.items() if "RLE_DICTIONARY" in column.encodings}
+    assert with_dictionary == {"class19"}
+    assert {name for name, column in columns.items() if column.is_stats_set} == {"row_key"}
+    assert (columns["row_key"].statistics.min, columns["row_key"].statistics.max) == (0, 4)
+
+
+def test_a_part_without_rows_is_a_readable_file(tmp_path):
+    assert write_part(str(tmp_path), "part-0.parquet", [], CONTRACT, {}) == 0
+    assert pq.read_table(tmp_path / "part-0.parquet").schema.equals(CONTRACT)
+
+
+def test_a_narrower_type_is_widened_to_the_contract(tmp_path):
+    narrow = table(0, 2).set_column(0, "row_key", pa.array([0, 1], pa.int32()))
+    write_part(str(tmp_path), "part-0.parquet", [narrow], CONTRACT, {})
+    assert pq.read_table(tmp_path / "part-0.parquet").equals(table(0, 2))
+
+
+def test_files_of_attempts_that_did_not_count_are_removed(tmp_path, caplog):
+    names = ["part-00000-a.parquet", "part-00000-b.parquet", "part-00001-c.parquet", "_table.json"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    keep_only(str(tmp_path), ["part-00000-b.parquet", "part-00001-c.parquet", "part-of-another-split.parquet"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["_table.json", "part-00000-b.parquet", "part-00001-c.parquet"]
+    assert f"file={tmp_path / 'part-00000-a.parquet'}" in caplog.text
+
+
+def test_a_folder_that_no_task_made_needs_no_clearing(tmp_path):
+    keep_only(str(tmp_path / "absent"), ["part-00000-a.parquet"])
+    assert not (tmp_path / "absent").exists()
