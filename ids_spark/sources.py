@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ids_spark import taxonomy
 from ids_spark.errors import InputError
-from ids_spark.lake import exists, files_in, is_file, resolve
+from ids_spark.lake import exists, files_in, is_file, read_json, resolve
 from ids_spark.schema import FeatureSchema, SchemaMismatch, recognise
 
 log = logging.getLogger(__name__)
@@ -123,6 +123,8 @@ def discover(source: str) -> Source:
         raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {len(uris)} file(s):\n  {listed}{more}")
     schema = next(iter(schemas.values()))
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
+    if synthetic and not read_json(f"{base}/{SYNTHETIC_MARK}").get("complete", True):
+        raise SourceUnusable(f"{source}: this replica was not written to its end; rerun jobs/replica.py")
     return Source(schema, tuple(pieces), len(uris), "synthetic" if synthetic else "measured", _narrow(headers, schema))
 
 

@@ -73,7 +73,15 @@ def test_rows_of_equal_vectors_share_a_key_whatever_their_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("inf", np.inf), ("-inf", -np.inf), ("Infinity", np.inf), ("+2", 2.0), (".5", 0.5), ("1e400", np.inf), ("7.", 7.0)],
+    [
+        ("inf", np.inf),
+        ("-inf", -np.inf),
+        ("Infinity", np.inf),
+        ("+2", 2.0),
+        (".5", 0.5),
+        ("1e400", np.inf),
+        ("7.", 7.0),
+    ],
 )
 @pytest.mark.parametrize("neighbour", ["1.5", "abc"])  # text that is no number takes another way through the code
 def test_a_number_is_read_whatever_its_neighbours(tmp_path, text, value, neighbour):

@@ -25,7 +25,9 @@ def measured(labels, predicted):
 @given(pairs)
 def test_counts_are_those_of_scikit_learn(drawn):
     labels, predicted = split(drawn)
-    np.testing.assert_array_equal(confusion_of(labels, predicted, 6), confusion_matrix(labels, predicted, labels=range(6)))
+    np.testing.assert_array_equal(
+        confusion_of(labels, predicted, 6), confusion_matrix(labels, predicted, labels=range(6))
+    )
 
 
 @given(pairs)

@@ -183,7 +183,7 @@ def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(night: Pat
     assert 3 not in set(predictions["source_row"])
     assert 7 in set(predictions["source_row"])
     refused = read(folder, "quarantine/job=score/event_date=2026-01-31")
-    assert refused["reason"].tolist() == ["not_a_number"] * 4
+    assert refused["reason"].tolist() == ["missing"] * 4
     assert refused["source_row"].tolist() == [3] * 4
     assert not read(folder, "metrics")["split"].eq("night").any()
 

@@ -82,13 +82,19 @@ def test_a_folder_of_part_files_counts_as_the_capture_it_is_named_for(tree):
 def test_a_table_with_a_label_column_is_read_in_every_form(tmp_path, ending, place):
     frame = synthetic_frame(4, 0)
     marked = place in ("alone", "folder")
-    frame["label"] = ["Benign", "DoS-TCP", "Benign", "ARP_Spoofing"] if not marked else [
-        "Benign_train",
-        "TCP_IP-DoS-TCP1_train",
-        "Benign_test",
-        "ARP_Spoofing_test",
+    frame["label"] = (
+        ["Benign", "DoS-TCP", "Benign", "ARP_Spoofing"]
+        if not marked
+        else [
+            "Benign_train",
+            "TCP_IP-DoS-TCP1_train",
+            "Benign_test",
+            "ARP_Spoofing_test",
+        ]
+    )
+    paths = {"alone": ["all"], "folder": ["all"], "named": ["train/a", "test/a"], "tables": ["x/train", "x/test"]}[
+        place
     ]
-    paths = {"alone": ["all"], "folder": ["all"], "named": ["train/a", "test/a"], "tables": ["x/train", "x/test"]}[place]
     for path in paths:
         target = tmp_path / f"{path}.{ending}"
         target.parent.mkdir(exist_ok=True)
@@ -147,7 +153,11 @@ def truncate(path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("Benign_train.pcap.csv", lambda p: p.rename(p.with_name("Mirai_train.csv")), "'Mirai_train.csv' names no known"),
+        (
+            "Benign_train.pcap.csv",
+            lambda p: p.rename(p.with_name("Mirai_train.csv")),
+            "'Mirai_train.csv' names no known",
+        ),
         ("Benign_train.pcap.csv", lambda p: spoil(p, lambda f: f.drop(columns="Rate")), "lacks 1 of the 39 columns of"),
         ("Benign_train.pcap.csv", lambda p: p.write_text(""), "Benign_train.pcap.csv is empty; expected a header line"),
         (

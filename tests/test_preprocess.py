@@ -1,0 +1,181 @@
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+
+from ids_spark.moments import moments_of
+from ids_spark.preprocess import Preprocessor, PreprocessorUnusable, fit, from_json
+from ids_spark.schema import ORIGINAL_45, RELEASE_39
+
+ROWS = 2_000
+
+
+def train_columns(schema=RELEASE_39, **special):
+    """Return one column for each feature, of very different sizes, as the real ones are."""
+    rng = np.random.default_rng(3)
+    sizes = 10.0 ** rng.integers(-3, 7, len(schema.features))
+    columns = {f: rng.normal(3.0, 1.0, ROWS) * s for f, s in zip(schema.features, sizes, strict=True)}
+    return columns | {name.replace("_of_", " "): np.asarray(column, float) for name, column in special.items()}
+
+
+def fitted(columns, schema=RELEASE_39, min_std=1e-8):
+    return fit([moments_of(columns[f]) for f in schema.features], schema, "paper", min_std, "measured")
+
+
+@pytest.fixture(scope="module")
+def columns():
+    return train_columns()
+
+
+@pytest.fixture(scope="module")
+def preprocessor(columns):
+    return fitted(columns)
+
+
+def test_train_is_standardised_as_scikit_learn_does(columns, preprocessor):
+    matrix = np.column_stack([columns[f] for f in RELEASE_39.features])
+    scaler = StandardScaler().fit(matrix)
+    np.testing.assert_allclose([f.mean for f in preprocessor.features], scaler.mean_, rtol=1e-12)
+    np.testing.assert_allclose([f.std for f in preprocessor.features], scaler.scale_, rtol=1e-12)
+    scaled = preprocessor.transform(columns)
+    assert {column.dtype for column in scaled} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(np.column_stack(scaled), scaler.transform(matrix), rtol=1e-6, atol=1e-6)
+
+
+def test_scaling_happens_in_double():
+    rng = np.random.default_rng(1)
+    iat = 84_670_752.0 + rng.normal(0, 1, ROWS)  # in single precision every value here is a multiple of 8
+    [scaled] = fitted(train_columns(IAT=iat)).transform({"IAT": iat}, ["IAT"])
+    np.testing.assert_allclose(scaled, (iat - iat.mean()) / iat.std(), atol=1e-5)
+    assert len(np.unique(scaled)) > 0.9 * ROWS
+
+
+def test_infinities_take_the_extreme_finite_train_values_in_fit_and_transform():
+    rate = np.r_[np.full(3, np.inf), np.linspace(-5, 20, ROWS - 4), -np.inf]
+    preprocessor = fitted(train_columns(Rate=rate))
+    saturated = np.clip(rate, -5, 20)
+    feature = preprocessor.features[RELEASE_39.features.index("Rate")]
+    assert (feature.low, feature.high, feature.infinite, feature.kept) == (-5.0, 20.0, 4, True)
+    assert feature.mean == pytest.approx(saturated.mean(), rel=1e-12)
+    assert feature.std == pytest.approx(saturated.std(), rel=1e-12)
+    values = np.array([np.inf, -np.inf, 1.0, 40.0])  # a finite value beyond the train extremes stays as it is
+    [scaled] = preprocessor.transform({"Rate": values}, ["Rate"])
+    expected = (np.array([20.0, -5.0, 1.0, 40.0]) - saturated.mean()) / saturated.std()
+    np.testing.assert_allclose(scaled, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("column", "min_std", "kept", "reason"),
+    [
+        (np.full(ROWS, 0.0), 1e-8, False, "standard deviation 0 <= min_std 1e-08"),
+        (np.full(ROWS, 1.7e8 + 0.1), 1e-8, False, "standard deviation 0 <= min_std 1e-08"),
+        (np.tile([1.0, 2.0], ROWS // 2), 0.5, False, "standard deviation 0.5 <= min_std 0.5"),
+        (np.tile([1.0, 2.0], ROWS // 2), 0.49, True, "standard deviation 0.5 > min_std 0.49"),
+        (np.tile([0.0, 2e-3], ROWS // 2), 1e-8, True, "standard deviation 0.001 > min_std 1e-08"),
+        (np.full(ROWS, np.inf), 1e-8, False, "every train value is infinite"),
+        (np.r_[np.full(ROWS - 1, np.inf), 1.0], 1e-8, False, "standard deviation 0 <= min_std 1e-08"),
+    ],
+)
+def test_a_feature_that_hardly_varies_is_dropped_with_the_reason(column, min_std, kept, reason):
+    preprocessor = fitted(
+        train_columns(ORIGINAL_45, Drate=column) | {}, ORIGINAL_45, min_std if min_std < 0.4 else 1e-8
+    )
+    if min_std >= 0.4:
+        preprocessor = fitted(
+            dict.fromkeys(ORIGINAL_45.features, np.arange(ROWS) * 1.0) | {"Drate": column}, ORIGINAL_45, min_std
+        )
+    feature = preprocessor.features[ORIGINAL_45.features.index("Drate")]
+    assert (feature.kept, feature.reason) == (kept, reason)
+    assert preprocessor.kept == tuple(f for f in ORIGINAL_45.features if kept or f != "Drate")
+    assert len(preprocessor.columns) == (45 if kept else 44)
+    assert preprocessor.columns[1] == "Protocol_Type"
+
+
+def test_a_part_of_the_features_is_given_in_the_order_asked_for(columns, preprocessor):
+    names = ["Variance", "Header_Length", "Tot sum"]
+    everything = dict(zip(preprocessor.kept, preprocessor.transform(columns), strict=True))
+    part = preprocessor.transform({name: columns[name] for name in names}, names)
+    for name, column in zip(names, part, strict=True):
+        np.testing.assert_array_equal(column, everything[name])
+
+
+@pytest.mark.parametrize("name", ["Drate", "Speed"])
+def test_a_feature_that_was_not_kept_cannot_be_asked_for(name):
+    columns = train_columns(ORIGINAL_45, Drate=np.zeros(ROWS))
+    with pytest.raises(KeyError, match=name):
+        fitted(columns, ORIGINAL_45).transform(columns | {name: np.ones(ROWS)}, [name])
+
+
+@given(st.lists(st.floats(allow_nan=False), max_size=20))
+def test_every_value_that_is_not_nan_becomes_a_finite_one(values):
+    preprocessor = fitted(train_columns(Rate=np.tile([0.0, 2e-3], ROWS // 2)))
+    [scaled] = preprocessor.transform({"Rate": np.array(values, dtype=np.float64)}, ["Rate"])
+    assert np.isfinite(scaled).all()
+    ordered = [z for _, z in sorted(zip(values, scaled.tolist(), strict=True)) if abs(_) < 1e30]
+    assert ordered == sorted(ordered)
+
+
+def test_json_gives_the_same_preprocessor_back(columns, preprocessor):
+    text = preprocessor.to_json()
+    again = from_json(text, "here")
+    assert isinstance(again, Preprocessor)
+    assert again == preprocessor
+    assert again.to_json() == text
+    assert again.sha256() == preprocessor.sha256() == hashlib.sha256(text.encode()).hexdigest()
+    for first, second in zip(preprocessor.transform(columns), again.transform(columns), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_hash_tells_preprocessors_apart(preprocessor):
+    moved = dataclasses.replace(preprocessor.features[0], mean=np.nextafter(preprocessor.features[0].mean, np.inf))
+    other = dataclasses.replace(preprocessor, features=(moved, *preprocessor.features[1:]))
+    assert other.sha256() != preprocessor.sha256()
+
+
+@pytest.mark.parametrize("extreme", [1e200, 1.7e308])
+def test_a_preprocessor_of_any_finite_values_can_be_stored(extreme):
+    preprocessor = fitted(train_columns(Rate=np.r_[np.full(ROWS - 1, 1.0), extreme]))
+    assert from_json(preprocessor.to_json(), "here") == preprocessor
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=2), "here: format 2, this version reads format 1"),
+        (lambda c: c.update(feature_schema="release40"), "here: not a preprocessor (KeyError('release40'))"),
+        (lambda c: c["features"].pop(), "here: its features are not those of release39; rerun jobs/features.py"),
+        (lambda c: c["features"].reverse(), "here: its features are not those of release39; rerun jobs/features.py"),
+        (lambda c: c["features"][0].pop("std"), "here: not a preprocessor (TypeError("),
+        (lambda c: c.pop("format"), "here: not a preprocessor (KeyError('format')); rerun jobs/features.py"),
+        (lambda c: c.pop("recipe"), "here: not a preprocessor (KeyError('recipe')); rerun jobs/features.py"),
+        (lambda c: c.pop("min_std"), "here: not a preprocessor (KeyError('min_std')); rerun jobs/features.py"),
+    ],
+)
+def test_another_json_is_refused(preprocessor, change, message):
+    content = json.loads(preprocessor.to_json())
+    change(content)
+    with pytest.raises(PreprocessorUnusable) as error:
+        from_json(json.dumps(content), "here")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 1}'])
+def test_text_that_is_no_preprocessor_is_refused(text):
+    with pytest.raises(PreprocessorUnusable, match=r"here: not a preprocessor \(.*\); rerun jobs/features.py"):
+        from_json(text, "here")
+
+
+def test_without_any_varying_feature_there_is_no_preprocessor():
+    with pytest.raises(PreprocessorUnusable) as error:
+        fitted(dict.fromkeys(RELEASE_39.features, np.full(7, 2.0)))
+    assert str(error.value) == "no feature of 7 train rows varies by more than min_std 1e-08; lower features.min_std"
+
+
+def test_without_rows_there_is_no_preprocessor():
+    with pytest.raises(PreprocessorUnusable, match="there is no train row to fit on; check the split of the source"):
+        fitted(dict.fromkeys(RELEASE_39.features, np.array([])))
