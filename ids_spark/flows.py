@@ -19,7 +19,7 @@ from ids_spark import row_hash, taxonomy
 from ids_spark.lake import resolve
 from ids_spark.row_hash import Floats
 from ids_spark.schema import QUARANTINE, FeatureSchema, flows_contract
-from ids_spark.sources import LABEL, Piece, SourceUnusable
+from ids_spark.sources import HEADER_BYTES, LABEL, Piece, SourceUnusable, csv_header
 
 _CSV_BLOCK_BYTES: Final = 8 << 20
 # A decimal number, an infinity or NaN: what Arrow's own conversion accepts.
@@ -142,6 +142,7 @@ def _to_double(column: pa.ChunkedArray, feature: str, faults: Faults) -> Floats:
         try:
             column = column.cast(pa.float64())
         except pa.ArrowInvalid:
+            column = pc.replace_substring_regex(column, '^"(.*)"$', "\\1")
             parsable = pc.match_substring_regex(column, _NUMBER).fill_null(False)
             found(UNPARSABLE, pc.and_not(pc.invert(parsable), absent))
             column = pc.if_else(parsable, column, None).cast(pa.float64())
@@ -169,7 +170,7 @@ def _labels(table: pa.Table, piece: Piece) -> tuple[Sequence[str], NDArray[np.in
             np.full(len(table), split, np.int32),
         )
     encoded = table.column(LABEL).combine_chunks().dictionary_encode()
-    names: list[str] = encoded.dictionary.to_pylist()
+    names = [str(name).strip('" ') for name in encoded.dictionary.to_pylist()]
     if encoded.null_count:
         raise SourceUnusable(
             f"{piece.name}: {encoded.null_count} rows have no label; expected a capture file name in each"
@@ -236,10 +237,15 @@ def _read_csv(piece: Piece, schema: FeatureSchema) -> Iterator[Typed]:
     names = [*schema.features, *([LABEL] if piece.class19 is None else [])]
     fs, path = resolve(piece.uri)
     with fs.open_input_stream(path) as stream:
+        header = csv_header(stream.read(HEADER_BYTES))
+    with fs.open_input_stream(path) as stream:
         reader = pacsv.open_csv(
             stream,
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
-            parse_options=pacsv.ParseOptions(invalid_row_handler=note),
+            read_options=pacsv.ReadOptions(
+                use_threads=False, block_size=_CSV_BLOCK_BYTES, column_names=header, skip_rows=1
+            ),
+            # A flow log has no quoted line breaks, but a stray quote would swallow lines up to the next one.
+            parse_options=pacsv.ParseOptions(invalid_row_handler=note, quote_char=False),
             convert_options=pacsv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, include_columns=names, strings_can_be_null=False
             ),

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 LABEL: Final = "label"
 SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
+HEADER_BYTES: Final = 1 << 16
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
 _MOST_FAULTS_SHOWN: Final = 10
 
@@ -150,6 +151,12 @@ def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
     return found
 
 
+def csv_header(head: bytes) -> list[str]:
+    """Return the column names in the first bytes of a CSV file; none where it is empty."""
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()
+    return [name.strip() for name in next(csv.reader(lines[:1]))] if lines and lines[0].strip() else []
+
+
 def _read_header(uri: str) -> _Header | SourceUnusable:
     fs, path = resolve(uri)
     try:
@@ -159,11 +166,10 @@ def _read_header(uri: str) -> _Header | SourceUnusable:
                 arrow = footer.schema_arrow
                 groups = tuple(footer.metadata.row_group(i).num_rows for i in range(footer.metadata.num_row_groups))
                 return _Header(tuple(arrow.names), {f.name: f.type for f in arrow}, groups)
-            head = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
-            if not head.strip():
+            columns = csv_header(stream.read(HEADER_BYTES))
+            if not columns:
                 return SourceUnusable(f"{uri} is empty; expected a header line; remove the file or fetch it again")
-            columns = next(csv.reader([head.splitlines()[0]]))
-            return _Header(tuple(columns), {}, (), max(0, stream.size() - len(head.splitlines()[0]) - 1))
+            return _Header(tuple(columns), {}, (), stream.size())
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         return SourceUnusable(f"{uri} cannot be read as parquet, it may be truncated ({reason}); fetch the file again")

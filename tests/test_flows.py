@@ -13,38 +13,36 @@ from ids_spark import flows, taxonomy
 from ids_spark.flows import read_piece, typed_contract
 from ids_spark.row_hash import row_keys
 from ids_spark.schema import QUARANTINE, RELEASE_39
-from ids_spark.sources import Piece, SourceUnusable, discover
+from ids_spark.sources import SourceUnusable, discover
 
 FEATURES = RELEASE_39.features
 HEADER = ",".join(FEATURES)
+BAD = [("", "missing"), ("   ", "missing"), ("nan", "not_a_number"), ("-NaN", "not_a_number")]
+BAD += [(text, "unparsable") for text in ("abc", "1_000", "0x10", "1 2", "null", "--1", "1e")]
 
 
 def line(first, **cells):
     """Return a CSV line whose first feature is `first`, `cells` where named, 1.5 elsewhere."""
-    named = {name.replace("_of_", " "): text for name, text in cells.items()}
-    return ",".join(str({FEATURES[0]: first, **named}.get(f, "1.5")) for f in FEATURES)
+    return ",".join(str({FEATURES[0]: first, **cells}.get(f, "1.5")) for f in FEATURES)
 
 
 def csv_piece(folder, lines, header=HEADER, name="Benign_train.pcap.csv", newline="\n"):
     (Path(folder) / name).write_text(newline.join([header, *lines]) + newline, encoding="utf-8", newline="")
-    [piece] = discover(str(folder)).pieces
-    return piece
+    return discover(str(folder)).pieces[0]
 
 
-def read(piece, schema=RELEASE_39):
-    """Return rows read, flows and quarantine of a whole piece, each source row once and in order."""
-    parts = list(read_piece(piece, schema))
-    for part in parts:
-        assert part.rows_read == len(part.flows) + len(part.quarantine)
-    good = pa.concat_tables([typed_contract(schema).empty_table(), *(p.flows for p in parts)])
+def read(piece):
+    """Return rows read, flows and quarantine of a whole piece, quarantine in order of rows."""
+    parts = list(read_piece(piece, RELEASE_39))
+    assert all(part.rows_read == len(part.flows) + len(part.quarantine) for part in parts)
+    good = pa.concat_tables([typed_contract(RELEASE_39).empty_table(), *(p.flows for p in parts)])
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(p.quarantine for p in parts)]).sort_by("source_row")
     return sum(p.rows_read for p in parts), good, refused
 
 
 def label_table(labels, **columns):
-    count = len(labels)
-    data = {f: pa.array(np.arange(count) + 0.5) for f in FEATURES} | columns | {"label": pa.array(labels, pa.string())}
-    return pa.table(data)
+    values = {f: pa.array(np.arange(len(labels)) + 0.5) for f in FEATURES}
+    return pa.table(values | columns | {"label": pa.array(labels, pa.string())})
 
 
 def parquet_pieces(folder, table, name="Benign_train.pcap.parquet", row_group_size=None):
@@ -55,72 +53,36 @@ def parquet_pieces(folder, table, name="Benign_train.pcap.parquet", row_group_si
 def test_good_rows_become_typed_labelled_flows(tmp_path):
     piece = csv_piece(tmp_path, [line(8.5, Rate=" 3 ", IAT="1e5"), line("-0.0")], name="TCP_IP-DoS-SYN2_test.pcap.csv")
     count, good, refused = read(piece)
-    assert (count, len(refused)) == (2, 0)
-    assert good.schema.equals(typed_contract(RELEASE_39))
+    assert (count, len(good), len(refused), good.schema) == (2, 2, 0, typed_contract(RELEASE_39))
     first, second = good.to_pylist()
-    assert (first["source_file"], first["source_row"], second["source_row"]) == ("TCP_IP-DoS-SYN2_test.pcap.csv", 0, 1)
-    assert (first["Header_Length"], first["Rate"], first["IAT"], first["Std"]) == (8.5, 3.0, 100_000.0, 1.5)
-    labels = ("DoS-SYN", "DoS", "Attack", 6, "test")
-    assert tuple(first[c] for c in ("class19", "class6", "class2", "label19", "split")) == labels
+    found = {"Header_Length": 8.5, "Rate": 3.0, "IAT": 100_000.0, "Std": 1.5, "split": "test"}
+    found |= {"source_file": piece.name, "class19": "DoS-SYN", "class6": "DoS", "class2": "Attack", "label19": 6}
+    assert found.items() <= first.items()
+    assert (first["source_row"], second["source_row"], second["Header_Length"]) == (0, 1, 0.0)
 
 
 def test_rows_of_equal_vectors_share_a_key_whatever_their_text(tmp_path):
     _, good, _ = read(csv_piece(tmp_path, [line("3"), line("3.0"), line(" 0.3e1"), line("4")]))
-    first, second, third, other = good["row_key"].to_pylist()
-    assert first == second == third != other
+    assert [key == good["row_key"][0].as_py() for key in good["row_key"].to_pylist()] == [True, True, True, False]
     np.testing.assert_array_equal(good["row_key"], row_keys([good[f].to_numpy() for f in FEATURES]))
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("inf", np.inf),
-        ("-inf", -np.inf),
-        ("Infinity", np.inf),
-        ("+2", 2.0),
-        (".5", 0.5),
-        ("1e400", np.inf),
-        ("7.", 7.0),
-    ],
-)
+@pytest.mark.parametrize("text", ["inf", "-inf", "Infinity", "-.5", "+2.", "1e400", "1E-3", "9007199254740993"])
 @pytest.mark.parametrize("neighbour", ["1.5", "abc"])  # text that is no number takes another way through the code
-def test_a_number_is_read_whatever_its_neighbours(tmp_path, text, value, neighbour):
+def test_a_number_is_read_whatever_its_neighbours(tmp_path, text, neighbour):
     _, good, _ = read(csv_piece(tmp_path, [line(text), line(neighbour)]))
-    assert good["Header_Length"][0].as_py() == value
+    assert good["Header_Length"][0].as_py() == float(text)
     assert len(good) == (1 if neighbour == "abc" else 2)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "missing"),
-        ("   ", "missing"),
-        ("nan", "not_a_number"),
-        ("-NaN", "not_a_number"),
-        ("abc", "unparsable"),
-        ("1_000", "unparsable"),
-        ("0x10", "unparsable"),
-        ("1 2", "unparsable"),
-        ("null", "unparsable"),
-    ],
-)
+@pytest.mark.parametrize(("text", "reason"), BAD)
 @pytest.mark.parametrize("neighbour", ["1.5", "abc"])
 def test_a_value_that_is_no_number_sends_its_row_to_quarantine(tmp_path, text, reason, neighbour):
-    count, good, refused = read(csv_piece(tmp_path, [line(1), line(2, Tot_of_sum=text), line(3, Std=neighbour)]))
-    assert count == 3
-    assert good["source_row"].to_pylist() == ([0, 2] if neighbour == "1.5" else [0])
-    row = refused.to_pylist()[0]
-    raw = json.loads(row.pop("raw"))
-    assert row == {
-        "source_file": "Benign_train.pcap.csv",
-        "source_row": 1,
-        "split": "train",
-        "label": "Benign",
-        "reason": reason,
-        "features": ["Tot sum"],
-        "run_id": None,
-    }
-    assert raw == {f: {"Header_Length": "2", "Tot sum": text}.get(f, "1.5") for f in FEATURES}
+    count, good, refused = read(csv_piece(tmp_path, [line(1), line(2, **{"Tot sum": text}), line(3, Std=neighbour)]))
+    assert (count, good["source_row"].to_pylist()) == (3, [0, 2] if neighbour == "1.5" else [0])
+    *who, raw, run_id = refused.to_pylist()[0].values()
+    assert [*who, run_id] == ["Benign_train.pcap.csv", 1, "train", "Benign", reason, ["Tot sum"], None]
+    assert json.loads(raw) == {f: {"Header_Length": "2", "Tot sum": text}.get(f, "1.5") for f in FEATURES}
 
 
 def test_a_row_with_several_faults_stands_once_with_every_feature_at_fault(tmp_path):
@@ -130,14 +92,12 @@ def test_a_row_with_several_faults_stands_once_with_every_feature_at_fault(tmp_p
 
 
 KINDS = {
-    "good": (lambda i: line(i), None),
-    "spaced": (lambda i: line(f"  {i} ", Rate="-inf"), None),
+    "good": (line, None),
     "long": (lambda i: line(i, Std="1." + "5" * 300), None),
     "missing": (lambda i: line(i, Rate=""), "missing"),
     "nan": (lambda i: line(i, Rate="nan"), "not_a_number"),
     "abc": (lambda i: line(i, Rate="abc"), "unparsable"),
     "few": (lambda i: f"{i},1.5", "wrong_field_count"),
-    "one": (lambda i: "#", "wrong_field_count"),
     "many": (lambda i: line(i) + ",1.5", "wrong_field_count"),
 }
 
@@ -150,38 +110,35 @@ def test_every_line_is_a_flow_or_in_quarantine_under_its_own_number(newline, kin
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(flows, "_CSV_BLOCK_BYTES", block)
         count, good, refused = read(csv_piece(folder, lines, newline=newline))
-    expected = [i for i, kind in enumerate(kinds) if KINDS[kind][1] is None]
-    assert good["source_row"].to_pylist() == expected
-    assert good["Header_Length"].to_pylist() == expected
-    broken = {i: KINDS[kind][1] for i, kind in enumerate(kinds) if KINDS[kind][1]}
-    assert dict(zip(*(refused[c].to_pylist() for c in ("source_row", "reason")), strict=True)) == broken
+    reasons = {i: KINDS[kind][1] for i, kind in enumerate(kinds)}
+    expected = [i for i, reason in reasons.items() if reason is None]
+    assert good["source_row"].to_pylist() == good["Header_Length"].to_pylist() == expected
+    found = {row["source_row"]: row for row in refused.to_pylist()}
+    assert {i: row["reason"] for i, row in found.items()} == {i: r for i, r in reasons.items() if r}
     assert count == len(kinds) == len(good) + len(refused)
-    texts = {row["source_row"]: row["raw"] for row in refused.to_pylist() if row["reason"] == "wrong_field_count"}
-    assert texts == {i: lines[i] for i, kind in enumerate(kinds) if KINDS[kind][1] == "wrong_field_count"}
+    assert all(row["raw"] == lines[i] for i, row in found.items() if row["reason"] == "wrong_field_count")
 
 
 def test_a_stray_quote_costs_its_own_line_only(tmp_path):
     count, good, _ = read(csv_piece(tmp_path, [line(0), '"' + line(1), line(2), line(3)]))
-    assert count == 4
-    assert good["source_row"].to_pylist() == [0, 2, 3]
+    assert (count, good["source_row"].to_pylist()) == (4, [0, 2, 3])
 
 
 def test_columns_in_another_order_and_among_others_are_read_by_name(tmp_path):
-    names = ["extra", *reversed(FEATURES)]
     cells = ["x", *(str(i) for i in range(len(FEATURES)))]
-    _, good, _ = read(csv_piece(tmp_path, [",".join(cells)], header=",".join(names)))
+    _, good, _ = read(csv_piece(tmp_path, [",".join(cells)], header=",".join(["extra", *reversed(FEATURES)])))
     assert [good[f][0].as_py() for f in FEATURES] == list(range(len(FEATURES)))[::-1]
 
 
 def test_parquet_of_any_number_type_is_widened_exactly(tmp_path):
-    columns = {f: pa.array([1.5, 2.5]) for f in FEATURES}
-    columns |= {"Rate": pa.array([0.1, 3e38], pa.float32()), "ack_count": pa.array([7, -(2**53)], pa.int64())}
-    columns |= {"Number": pa.array([10, 255], pa.uint8())}
-    [piece] = parquet_pieces(tmp_path, pa.table(columns))
-    _, good, _ = read(piece)
-    assert good["Rate"].to_pylist() == [0.10000000149011612, float(np.float32(3e38))]
-    assert good["ack_count"].to_pylist() == [7.0, -(2.0**53)]
-    assert good["Number"].to_pylist() == [10.0, 255.0]
+    columns = {f: pa.array([1.5, 2.5]) for f in FEATURES} | {"Rate": pa.array([0.1, 3e38], pa.float32())}
+    columns |= {"ack_count": pa.array([7, -(2**53)], pa.int64()), "Number": pa.array([10, 255], pa.uint8())}
+    found = read(parquet_pieces(tmp_path, pa.table(columns))[0])[1].select(["Rate", "ack_count", "Number"]).to_pydict()
+    assert found == {
+        "Rate": [0.10000000149011612, float(np.float32(3e38))],
+        "ack_count": [7, -(2**53)],
+        "Number": [10, 255],
+    }
 
 
 def test_parquet_nulls_and_nans_are_refused_and_rows_numbered_over_row_groups(tmp_path):
@@ -191,14 +148,11 @@ def test_parquet_nulls_and_nans_are_refused_and_rows_numbered_over_row_groups(tm
     pieces = parquet_pieces(tmp_path, pa.table(columns), row_group_size=2)
     assert [(p.row_group, p.first_row, p.rows) for p in pieces] == [(0, 0, 2), (1, 2, 2), (2, 4, 2)]
     parts = [read(piece) for piece in pieces]
-    assert [part[1]["source_row"].to_pylist() for part in parts] == [[0], [2], []]
+    assert [good["source_row"].to_pylist() for _, good, _ in parts] == [[0], [2], []]
     refused = pa.concat_tables([part[2] for part in parts]).to_pylist()
-    assert [(row["source_row"], row["reason"], row["features"]) for row in refused] == [
-        (1, "missing", ["Rate"]),
-        (3, "not_a_number", ["Rate"]),
-        (4, "missing", ["ack_count"]),
-        (5, "missing", ["Rate"]),
-    ]
+    assert [row["source_row"] for row in refused] == [1, 3, 4, 5]
+    assert [row["reason"] for row in refused] == ["missing", "not_a_number", "missing", "missing"]
+    assert [row["features"] for row in refused] == [["Rate"], ["Rate"], ["ack_count"], ["Rate"]]
     assert json.loads(refused[2]["raw"])["Rate"] == 5.0
     assert [json.loads(row["raw"])["ack_count"] for row in refused] == [2, 4, None, 6]
 
@@ -210,19 +164,17 @@ def test_one_table_of_both_splits_is_labelled_row_by_row(tmp_path, form):
         piece = csv_piece(tmp_path, [f"{line(0)},{x}" for x in labels], header=f"{HEADER},label", name="all.csv")
     else:
         [piece] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
-    _, good, _ = read(piece)
+    good = read(piece)[1]
     assert good["split"].to_pylist() == ["train", "test", "train", "test"]
     assert good["class19"].to_pylist() == ["DDoS-ICMP", "Benign", "DDoS-ICMP", "MQTT-DoS-Publish_Flood"]
     assert good["class6"].to_pylist() == ["DDoS", "Benign", "DDoS", "MQTT"]
-    assert good["class2"].to_pylist() == ["Attack", "Benign", "Attack", "Attack"]
     assert good["label19"].to_pylist() == [1, 0, 1, 12]
 
 
 def test_refused_rows_of_a_labelled_table_keep_their_own_label_and_split(tmp_path):
-    labels = ["Benign_train", "Recon-VulScan_test", "ARP_Spoofing_test"]
-    [piece] = parquet_pieces(tmp_path, label_table(labels, Rate=pa.array([1.0, None, np.nan])), name="all.parquet")
-    _, _, refused = read(piece)
-    assert [(r["label"], r["split"]) for r in refused.to_pylist()] == [*zip(labels[1:], ["test", "test"], strict=True)]
+    table = label_table(["Benign_train", "Recon-VulScan_test"], Rate=pa.array([1.0, None]))
+    [row] = read(parquet_pieces(tmp_path, table, name="all.parquet")[0])[2].to_pylist()
+    assert (row["label"], row["split"]) == ("Recon-VulScan_test", "test")
 
 
 @pytest.mark.parametrize(
@@ -235,15 +187,14 @@ def test_refused_rows_of_a_labelled_table_keep_their_own_label_and_split(tmp_pat
 )
 def test_a_label_without_class_or_split_is_refused(tmp_path, labels, error, message):
     [piece] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=message):
         read(piece)
-    assert message in str(caught.value)
 
 
 def test_a_file_broken_behind_its_footer_is_named(tmp_path):
     [piece] = parquet_pieces(tmp_path, label_table(["Benign_train"] * 500), name="all.parquet")
-    content = bytearray((tmp_path / "all.parquet").read_bytes())
-    content[4:400] = b"\xff" * 396
-    (tmp_path / "all.parquet").write_bytes(content)
+    with (tmp_path / "all.parquet").open("r+b") as file:
+        file.seek(4)
+        file.write(b"\xff" * 396)
     with pytest.raises(SourceUnusable, match=r"all\.parquet: its content cannot be read \(.*\); fetch the file again"):
         read(piece)

@@ -2,7 +2,8 @@ import json
 import subprocess
 import sys
 
-LIGHT = "config schema taxonomy sources flows exchange feature_table preprocess replica job scoring training reporting"
+LIGHT = """config schema taxonomy sources flows exchange feature_table preprocess replica job scoring training
+    reporting audit evaluation"""
 HEAVY = ("tensorflow", "keras", "horovod", "petastorm")
 CODE = """
 import importlib, json, sys

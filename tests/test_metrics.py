@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from ids_spark.metrics import confusion_of, metrics_of
+from ids_spark.metrics import confusion_of, confusion_rows, metrics_of
 
 NAMES = ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
 pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)
@@ -28,6 +28,16 @@ def test_counts_are_those_of_scikit_learn(drawn):
     np.testing.assert_array_equal(
         confusion_of(labels, predicted, 6), confusion_matrix(labels, predicted, labels=range(6))
     )
+
+
+def test_the_confusion_matrix_is_one_row_for_each_pair_of_classes():
+    rows = list(confusion_rows(np.array([[5, 1], [0, 7]]), ("Benign", "Attack")))
+    assert [(row["class_name"], row["predicted_class"], row["count"]) for row in rows] == [
+        ("Benign", "Benign", 5),
+        ("Benign", "Attack", 1),
+        ("Attack", "Benign", 0),
+        ("Attack", "Attack", 7),
+    ]
 
 
 @given(pairs)

@@ -20,7 +20,7 @@ def train_columns(schema=RELEASE_39, **special):
     rng = np.random.default_rng(3)
     sizes = 10.0 ** rng.integers(-3, 7, len(schema.features))
     columns = {f: rng.normal(3.0, 1.0, ROWS) * s for f, s in zip(schema.features, sizes, strict=True)}
-    return columns | {name.replace("_of_", " "): np.asarray(column, float) for name, column in special.items()}
+    return columns | {name: np.asarray(column, float) for name, column in special.items()}
 
 
 def fitted(columns, schema=RELEASE_39, min_std=1e-8):
@@ -82,13 +82,8 @@ def test_infinities_take_the_extreme_finite_train_values_in_fit_and_transform():
     ],
 )
 def test_a_feature_that_hardly_varies_is_dropped_with_the_reason(column, min_std, kept, reason):
-    preprocessor = fitted(
-        train_columns(ORIGINAL_45, Drate=column) | {}, ORIGINAL_45, min_std if min_std < 0.4 else 1e-8
-    )
-    if min_std >= 0.4:
-        preprocessor = fitted(
-            dict.fromkeys(ORIGINAL_45.features, np.arange(ROWS) * 1.0) | {"Drate": column}, ORIGINAL_45, min_std
-        )
+    columns = dict.fromkeys(ORIGINAL_45.features, np.arange(float(ROWS))) | {"Drate": column}
+    preprocessor = fitted(columns, ORIGINAL_45, min_std)
     feature = preprocessor.features[ORIGINAL_45.features.index("Drate")]
     assert (feature.kept, feature.reason) == (kept, reason)
     assert preprocessor.kept == tuple(f for f in ORIGINAL_45.features if kept or f != "Drate")
@@ -116,8 +111,6 @@ def test_every_value_that_is_not_nan_becomes_a_finite_one(values):
     preprocessor = fitted(train_columns(Rate=np.tile([0.0, 2e-3], ROWS // 2)))
     [scaled] = preprocessor.transform({"Rate": np.array(values, dtype=np.float64)}, ["Rate"])
     assert np.isfinite(scaled).all()
-    ordered = [z for _, z in sorted(zip(values, scaled.tolist(), strict=True)) if abs(_) < 1e30]
-    assert ordered == sorted(ordered)
 
 
 def test_json_gives_the_same_preprocessor_back(columns, preprocessor):
@@ -138,8 +131,9 @@ def test_the_hash_tells_preprocessors_apart(preprocessor):
 
 
 @pytest.mark.parametrize("extreme", [1e200, 1.7e308])
-def test_a_preprocessor_of_any_finite_values_can_be_stored(extreme):
-    preprocessor = fitted(train_columns(Rate=np.r_[np.full(ROWS - 1, 1.0), extreme]))
+def test_one_extreme_value_drops_no_feature_and_can_be_stored(extreme):
+    preprocessor = fitted(train_columns(Rate=np.r_[np.arange(ROWS - 1.0), extreme]))
+    assert "Rate" in preprocessor.kept
     assert from_json(preprocessor.to_json(), "here") == preprocessor
 
 

@@ -95,6 +95,10 @@ def test_buckets_follow_one_another_in_the_order_of_keys(million, count):
     assert (np.diff(buckets(ordered, count)) >= 0).all()
 
 
+def test_a_bucket_is_the_share_of_the_unsigned_range_below_the_key():
+    assert buckets(np.array([0, 2**62, -(2**63), -1], dtype=np.int64), 10).tolist() == [0, 2, 5, 9]
+
+
 @given(st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 2), st.integers(0, 2)), max_size=30))
 def test_ties_are_broken_in_the_order_given(rows):
     columns = [np.array(c, dtype=np.int64) for c in zip(*rows, strict=True)] or [np.array([], dtype=np.int64)] * 3
@@ -106,6 +110,11 @@ def test_ties_are_broken_in_the_order_given(rows):
 def test_the_share_held_out_is_close_to_the_share_asked_for(million, share):
     deviation = np.sqrt(share * (1 - share) / len(million))
     assert abs(held_out(million, share).mean() - share) < 5 * deviation
+
+
+def test_the_rows_held_out_are_those_of_version_0_1():
+    out = held_out(row_keys([np.arange(40.0)]), 0.2)
+    assert np.flatnonzero(out).tolist() == [7, 9, 11, 15, 16, 24, 35]
 
 
 def test_nothing_or_everything_can_be_held_out(million):
