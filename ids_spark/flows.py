@@ -143,6 +143,8 @@ def _to_double(column: pa.ChunkedArray, feature: str, faults: Faults) -> Floats:
             column = column.cast(pa.float64())
         except pa.ArrowInvalid:
             column = pc.replace_substring_regex(column, '^"(.*)"$', "\\1")
+            absent = pc.equal(column, "").fill_null(True)
+            found(MISSING, absent)
             parsable = pc.match_substring_regex(column, _NUMBER).fill_null(False)
             found(UNPARSABLE, pc.and_not(pc.invert(parsable), absent))
             column = pc.if_else(parsable, column, None).cast(pa.float64())

@@ -144,7 +144,9 @@ class Lake:
         self._remove(self.uri(f"{_STAGING}/{job}"))
 
     def discard(self, job: str, run_id: str) -> None:
-        """Remove what a run staged and will not commit."""
+        """Remove what a run staged and will not commit; a commit that has begun is left for `recover` to finish."""
+        if exists(self.uri(f"{_JOURNAL}{run_id}.json")):
+            return
         self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
 
     def _finish(self, journal: str) -> None:

@@ -134,9 +134,9 @@ def read(uri: str) -> Model:
         card = Card(**content)
         with np.load(io.BytesIO(data[_WEIGHTS]), allow_pickle=False) as packed:
             weights = [packed[key] for key in sorted(packed.files)]
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ModelUnusable(f"{uri}: cannot be understood ({error!r}); retrain") from error
-    fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
     unknown = sorted(set(card.features) - set(fitted.kept))
     if unknown:
         raise ModelUnusable(

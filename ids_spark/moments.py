@@ -1,16 +1,21 @@
-"""Mean and population standard deviation of a column in pieces, exact to rounding whatever the pieces.
+"""Mean and population standard deviation of a column in pieces, the same to rounding whatever the pieces.
 
 Sums of squares fail here: a feature of 1.7e8 with a spread of 1 loses every digit. Each block is centred on its own
 mean first, and blocks are merged by their means and centred squares (Chan, Golub, LeVeque 1983, "Algorithms for
-computing the sample variance", The American Statistician 37:242).
+computing the sample variance", The American Statistician 37:242). Means are kept to twice the digits of a double: their
+rounding would show in the difference of two means when the spread is small beside the offset.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from ids_spark.row_hash import Floats
+
+LARGEST: Final = 1e100
+"""Values beyond ± this count as infinite: the square of a difference of such values leaves the range of a double."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Moments:
         high: Largest finite value; minus infinity when there is none.
         above: Number of +infinity.
         below: Number of -infinity.
+        rest: What rounding took from the mean.
     """
 
     count: int = 0
@@ -34,6 +40,7 @@ class Moments:
     high: float = -math.inf
     above: int = 0
     below: int = 0
+    rest: float = 0.0
 
     @property
     def std(self) -> float:
@@ -43,12 +50,14 @@ class Moments:
     def merged(self, other: "Moments") -> "Moments":
         """Return the moments of both sets of values together."""
         count = self.count + other.count
-        difference = other.mean - self.mean
         if not self.count or not other.count:
-            mean, squares = (self.mean, self.squares) if self.count else (other.mean, other.squares)
+            known = self if self.count else other
+            mean, rest, squares = known.mean, known.rest, known.squares
         else:
-            mean = self.mean + difference * (other.count / count)
-            squares = self.squares + other.squares + difference * difference * (self.count * (other.count / count))
+            share = other.count / count
+            difference = (other.mean - self.mean) + (other.rest - self.rest)
+            mean, rest = _sum(self.mean, self.rest + difference * share)
+            squares = self.squares + other.squares + difference * difference * (self.count * share)
         return Moments(
             count,
             mean,
@@ -57,15 +66,26 @@ class Moments:
             max(self.high, other.high),
             self.above + other.above,
             self.below + other.below,
+            rest,
         )
 
     def saturated(self) -> "Moments":
         """Return the moments after every infinity took the nearest finite extreme; unchanged without finite values."""
         if not self.count:
             return self
-        top = Moments(self.above, self.high, 0.0, self.high, self.high)
-        bottom = Moments(self.below, self.low, 0.0, self.low, self.low)
-        return Moments(self.count, self.mean, self.squares, self.low, self.high).merged(top).merged(bottom)
+        finite = Moments(self.count, self.mean, self.squares, self.low, self.high, rest=self.rest)
+        return finite.merged(_repeated(self.high, self.above)).merged(_repeated(self.low, self.below))
+
+
+def _repeated(value: float, times: int) -> Moments:
+    return Moments(times, value, low=value, high=value) if times else Moments()
+
+
+def _sum(a: float, b: float) -> tuple[float, float]:
+    """Return a + b and its rounding error, exactly (Knuth's TwoSum)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def moments_of(column: Floats) -> Moments:
@@ -74,19 +94,23 @@ def moments_of(column: Floats) -> Moments:
     Raises:
         ValueError: when it holds NaN: a missing value has no place in a flow.
     """
-    finite = column
+    if not len(column):
+        return Moments()
+    low, high = float(np.min(column)), float(np.max(column))
+    if math.isnan(low):
+        raise ValueError("a feature column holds NaN")
     above = below = 0
-    if len(column) and not math.isfinite(float(np.sum(column))):  # NaN and infinity survive a sum
-        if np.isnan(column).any():
-            raise ValueError("a feature column holds NaN")
-        above, below = int((column == np.inf).sum()), int((column == -np.inf).sum())
-        finite = column[np.isfinite(column)]
-    if not len(finite):
-        return Moments(above=above, below=below)
-    mean = float(np.mean(finite))
-    centred = finite - mean
-    # Second-order correction for the rounding of the mean: the corrected two-pass algorithm (ibid.).
+    finite = column
+    if low < -LARGEST or high > LARGEST:
+        above, below = int((column > LARGEST).sum()), int((column < -LARGEST).sum())
+        finite = column[np.abs(column) <= LARGEST]
+        if not len(finite):
+            return Moments(above=above, below=below)
+        low, high = float(np.min(finite)), float(np.max(finite))
+    first = float(np.mean(finite))
+    centred = finite - first
+    # What the rounding of the mean left over corrects mean and squares: the corrected two-pass algorithm (ibid.).
     residue = float(np.sum(centred))
     squares = float(np.dot(centred, centred)) - residue * residue / len(finite)
-    mean += residue / len(finite)
-    return Moments(len(finite), mean, max(0.0, squares), float(np.min(finite)), float(np.max(finite)), above, below)
+    mean, rest = _sum(first, residue / len(finite))
+    return Moments(len(finite), mean, max(0.0, squares), low, high, above, below, rest)

@@ -5,7 +5,6 @@ Fitted once on train, stored as JSON, used unchanged by training and scoring: on
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -14,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ids_spark.errors import InputError
-from ids_spark.moments import Moments
+from ids_spark.moments import LARGEST, Moments
 from ids_spark.row_hash import Floats
 from ids_spark.schema import FEATURE_SCHEMAS, FeatureSchema, column_of
 
 _FORMAT: Final = 1
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 
 class PreprocessorUnusable(InputError):
@@ -81,7 +81,7 @@ class Preprocessor:
         return tuple(column_of(name) for name in self.kept)
 
     def transform(self, values: Mapping[str, Floats], names: Sequence[str] | None = None) -> list[NDArray[np.float32]]:
-        """Saturate, standardise in double, then cast: z = (x - mean) / std.
+        """Saturate, standardise in double, then cast: z = (x - mean) / std, within the range of float32.
 
         Args:
             values: Raw columns by official name, each of shape (rows,), without NaN.
@@ -97,9 +97,10 @@ class Preprocessor:
         scaled = []
         for name in self.kept if names is None else names:
             feature, column = fitted[name], values[name]
-            if not math.isfinite(float(np.sum(column))):
-                column = np.where(column == np.inf, feature.high, np.where(column == -np.inf, feature.low, column))
-            scaled.append(((column - feature.mean) / feature.std).astype(np.float32))
+            if len(column) and (np.max(column) > LARGEST or np.min(column) < -LARGEST):
+                column = np.where(column > LARGEST, feature.high, np.where(column < -LARGEST, feature.low, column))
+            z = (column - feature.mean) / feature.std
+            scaled.append(np.clip(z, -_FLOAT32_MAX, _FLOAT32_MAX, out=z).astype(np.float32))
         return scaled
 
     def to_json(self) -> str:
@@ -129,16 +130,19 @@ def from_json(text: str, where: str) -> Preprocessor:
     try:
         content: Any = json.loads(text)
         if content["format"] != _FORMAT:
-            raise PreprocessorUnusable(f"{where}: format {content['format']}, this version reads format {_FORMAT}")
+            raise PreprocessorUnusable(
+                f"{where}: format {content['format']}, expected format {_FORMAT}; rerun jobs/features.py"
+            )
         schema = FEATURE_SCHEMAS[content["feature_schema"]]
         features = tuple(FittedFeature(**feature) for feature in content["features"])
+        fitted = Preprocessor(
+            content["recipe"], schema, content["min_std"], content["rows"], content["data_origin"], features
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise PreprocessorUnusable(f"{where}: not a preprocessor ({error!r}); rerun jobs/features.py") from error
     if tuple(f.name for f in features) != schema.features:
         raise PreprocessorUnusable(f"{where}: its features are not those of {schema.name}; rerun jobs/features.py")
-    return Preprocessor(
-        content["recipe"], schema, content["min_std"], content["rows"], content["data_origin"], features
-    )
+    return fitted
 
 
 def fit(

@@ -171,8 +171,8 @@ def _read_header(uri: str) -> _Header | SourceUnusable:
                 return SourceUnusable(f"{uri} is empty; expected a header line; remove the file or fetch it again")
             return _Header(tuple(columns), {}, (), stream.size())
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        return SourceUnusable(f"{uri} cannot be read as parquet, it may be truncated ({reason}); fetch the file again")
+        reason, kind = str(error).splitlines()[0], uri.rsplit(".", 1)[-1]
+        return SourceUnusable(f"{uri} cannot be read as {kind}, it may be truncated ({reason}); fetch the file again")
 
 
 def _schema_of(header: _Header, name: str) -> FeatureSchema:

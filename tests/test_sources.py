@@ -1,5 +1,3 @@
-import shutil
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -115,6 +113,8 @@ def test_a_marked_source_is_synthetic_and_narrow_columns_are_named(tree):
     pd.read_parquet(path).astype({"Rate": np.float32}).to_parquet(path, index=False)
     source = discover(str(tree))
     assert (source.data_origin, source.narrow) == ("synthetic", {"Rate"})
+    (tree / "_SYNTHETIC.json").write_text('{"complete": false}')
+    assert refusal(tree) == f"{tree}: this replica was not written to its end; rerun jobs/replica.py"
 
 
 def test_no_folder_and_an_empty_folder_are_refused(tmp_path):
@@ -164,13 +164,12 @@ def test_a_source_with_a_fault_is_refused_with_the_file_named(tree, ending, chan
 
 
 def test_every_fault_of_a_source_is_reported_at_once(tree):
-    train = tree / "train"
-    (train / "Benign_train.pcap.csv").write_text("")
-    drop(train / "ARP_Spoofing_train.pcap.csv", "IAT", "Std")
-    shutil.copy(train / "Recon-VulScan_train.pcap.csv", train / "Other_train.csv")
+    (tree / "train" / "Benign_train.pcap.csv").write_text("")
+    drop(tree / "train" / "ARP_Spoofing_train.pcap.csv", "IAT", "Std")
+    (tree / "Other_train.csv").write_text("a,b\n")
     text = refusal(tree)
     assert text.startswith(f"{tree}: 3 fault(s) in 13 file(s):\n  ")
-    for part in ("is empty", "ARP_Spoofing_train.pcap.csv lacks 2 of the 39", "'Other_train.csv' names no known class"):
+    for part in ("is empty", "ARP_Spoofing_train.pcap.csv lacks 2 of the 39", "Other_train.csv lacks"):
         assert part in text
 
 
@@ -183,10 +182,10 @@ def test_of_many_faults_ten_are_shown(tree):
 def test_row_groups_of_flows_are_listed_with_their_columns(tmp_path):
     with pytest.raises(SourceUnusable, match=r"found no \.parquet file; expected a folder of flows"):
         row_groups(str(tmp_path))
-    pq.write_table(pa.table({"a": range(5), "b": range(5)}), tmp_path / "p.parquet", row_group_size=3)
+    pq.write_table(pa.table({"a": range(5)}), tmp_path / "p.parquet", row_group_size=3)
     for source in (tmp_path, tmp_path / "p.parquet"):
         found = [(p.name, p.row_group, p.first_row, p.rows, columns) for p, columns in row_groups(str(source))]
-        assert found == [("p.parquet", 0, 0, 3, ("a", "b")), ("p.parquet", 1, 3, 2, ("a", "b"))]
+        assert found == [("p.parquet", 0, 0, 3, ("a",)), ("p.parquet", 1, 3, 2, ("a",))]
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 12), st.randoms())
