@@ -9,12 +9,9 @@ from typing import Any
 
 import ids_spark
 from ids_spark.config import Config
+from ids_spark.errors import NotReconciled
 from ids_spark.parts import write_rows
 from ids_spark.schema import AUDIT
-
-
-class NotReconciled(Exception):
-    """Raised when rows in and rows accounted for differ: a fault of this program, nothing is committed."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The one kind of error that a user can mend."""
+"""Two kinds of error: what a user can mend, and what this program got wrong."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
     The message states what was found, what was expected and what to do. A job that ends with it exits with code 2 and
     prints the message alone, without a stack trace.
     """
+
+
+class NotReconciled(Exception):
+    """Rows that came in and rows accounted for differ: a fault of this program; nothing is committed."""

@@ -17,15 +17,17 @@ from pyspark import SparkContext
 
 from ids_spark import row_hash
 from ids_spark.dedup import marks_of
-from ids_spark.flows import SPLITS, Typed, read_piece, typed_contract
+from ids_spark.errors import NotReconciled
+from ids_spark.flows import SPLITS, Typed, typed_contract
 from ids_spark.parts import keep_only, part_name, write_part
+from ids_spark.readers import read_piece
 from ids_spark.schema import QUARANTINE, FeatureSchema, flows_contract
 from ids_spark.sources import Piece, Source, deal
 
 ROW_GROUP_ROWS: Final = 65_536
 _TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
 _ROWS_PER_TASK: Final = 400_000
-_READ, _FLOWS, _QUARANTINE = "read", "flows", "quarantine"
+_COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
 Record = tuple[int, tuple[str, Any]]
 
 
@@ -64,23 +66,39 @@ class Accepted:
     """What became of the rows of a source.
 
     Attributes:
-        rows_read: Rows found in the files, lines that were no row included.
+        read: Rows found in the files by (split, class19), lines that were no row included.
         flows: Rows accepted, by (split, class19).
-        quarantined: Rows refused, by (split, label, reason).
+        quarantined: Rows refused, by (split, class19, reason).
+        warnings: Flows that break a rule that only warns, by (rule, split, class19).
         parts: Names of the files written.
     """
 
-    rows_read: int = 0
+    read: Counter[tuple[str, str]] = field(default_factory=Counter)
     flows: Counter[tuple[str, str]] = field(default_factory=Counter)
     quarantined: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
 
     def add(self, other: "Accepted") -> None:
         """Add the counts of another part."""
-        self.rows_read += other.rows_read
+        self.read += other.read
+        self.warnings += other.warnings
         self.flows += other.flows
         self.quarantined += other.quarantined
         self.parts += other.parts
+
+    def reconcile(self) -> None:
+        """Check that every row read is a flow or in quarantine, for each split and class.
+
+        Raises:
+            NotReconciled: a fault of this program.
+        """
+        accounted = self.flows.copy()
+        for (split, class19, _), rows in self.quarantined.items():
+            accounted[split, class19] += rows
+        for key in self.read.keys() | accounted.keys():
+            if self.read[key] != accounted[key]:
+                raise NotReconciled(f"{key}: {self.read[key]} rows read, {accounted[key]} accounted for")
 
 
 def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
@@ -114,7 +132,7 @@ def write_flows(spark_context: SparkContext, source: Source, plan: Plan) -> Acce
 
 
 def _scatter(typed: Typed, plan: Plan) -> Iterator[Record]:
-    yield 0, (_READ, typed.rows_read)
+    yield 0, (_COUNTS, (typed.read, typed.warnings))
     for i, split in enumerate(SPLITS):
         refused = typed.quarantine
         if len(refused):
@@ -161,8 +179,9 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Acce
     report = Accepted()
     blobs: dict[str, list[bytes]] = {_FLOWS: [], _QUARANTINE: []}
     for _, (kind, content) in records:
-        if kind == _READ:
-            report.rows_read += content
+        if kind == _COUNTS:  # counts travel with the rows, so a task that ran twice is counted once
+            report.read += content[0]
+            report.warnings += content[1]
         else:
             blobs[kind].append(content)
     metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}
@@ -175,7 +194,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Acce
         write_part(plan.quarantine, name, [stamped], QUARANTINE, metadata, ("source_file", "reason"))
         report.parts.append(name)
         for row in refused.select(["split", "label", "reason"]).to_pylist():
-            report.quarantined[row["split"], row["label"] or "", row["reason"]] += 1
+            report.quarantined[row["split"] or "", row["label"] or "", row["reason"]] += 1
     own = typed_contract(plan.schema)
     table = _from_bytes(blobs[_FLOWS], own.remove(own.get_field_index("split")))
     blobs.clear()

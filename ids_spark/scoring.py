@@ -15,17 +15,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
-from ids_spark import row_hash, taxonomy
-from ids_spark.flows import any_fault, refused_rows, to_doubles
+from ids_spark import predictions, row_hash
 from ids_spark.lake import resolve
 from ids_spark.metrics import Counts, confusion_of
 from ids_spark.model_store import Model
 from ids_spark.parts import keep_only, part_name, write_part
 from ids_spark.schema import PREDICTIONS, QUARANTINE, SchemaMismatch
 from ids_spark.sources import Piece, deal
+from ids_spark.values import any_fault, refused_rows, to_doubles
 
 _ROWS_PER_TASK: Final = 500_000
-_TOP: Final = 3
 _TEXT: Final = [f.name for f in PREDICTIONS if pa.types.is_string(f.type)] + ["top3.list.element.class_name"]
 _networks: dict[str, Any] = {}  # of this Python worker, by model hash
 
@@ -120,7 +119,7 @@ def _score_hand(index: int, pieces: Sequence[Piece], model: Model, task: Task) -
     report = Scored(np.zeros((model.card.classes, model.card.classes), dtype=np.int64))
     refused: list[pa.Table] = []
 
-    def predictions() -> Iterator[pa.Table]:
+    def scored_row_groups() -> Iterator[pa.Table]:
         for piece in pieces:
             scored, rejected = _score_piece(piece, model, task, report)
             refused.append(rejected)
@@ -128,7 +127,7 @@ def _score_hand(index: int, pieces: Sequence[Piece], model: Model, task: Task) -
 
     name = part_name(index)
     metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": model.card.name}
-    write_part(task.target, name, predictions(), PREDICTIONS, metadata, _TEXT)
+    write_part(task.target, name, scored_row_groups(), PREDICTIONS, metadata, _TEXT)
     rejected = pa.concat_tables([QUARANTINE.empty_table(), *refused])
     if len(rejected) or index == 0:
         write_part(task.quarantine, name, [rejected], QUARANTINE, metadata, ("reason",))
@@ -149,17 +148,20 @@ def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tupl
     if "source_row" not in there:
         table = table.append_column("source_row", pa.array(np.arange(piece.first_row, piece.first_row + len(table))))
     if "source_file" not in there:
-        table = table.append_column("source_file", _repeated(piece.name, len(table)))
+        table = table.append_column("source_file", predictions.repeated(piece.name, len(table)))
     values, faults = to_doubles(table, features)
     bad = any_fault(faults, len(table))
     report.rows_read += len(table)
     rejected = QUARANTINE.empty_table()
     if bad.any():
-        labels = table["class19"].to_pylist() if "class19" in there else [None] * len(table)
-        rows = table["source_row"].to_numpy()
-        splits = [task.split] * len(table)
-        rejected = refused_rows(table, piece.name, features, rows, labels, splits, faults)
-        rejected = rejected.set_column(7, "run_id", _repeated(task.run_id, len(rejected)))
+        known = {
+            "source_file": table["source_file"].to_pylist(),
+            "source_row": table["source_row"].to_numpy(),
+            "split": task.split,
+            "label": table["class19"].to_pylist() if "class19" in there else None,
+            "run_id": task.run_id,
+        }
+        rejected = refused_rows(table, faults, features, known)
         good = np.flatnonzero(~bad)
         table, values = table.take(pa.array(good)), {name: column[good] for name, column in values.items()}
     matrix = np.column_stack(model.preprocessor.transform(values, features))
@@ -167,70 +169,25 @@ def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tupl
     report.rows_scored += len(table)
     if "row_key" not in there:
         table = table.append_column("row_key", pa.array(row_hash.row_keys(list(values.values()))))
-    columns = _identity(table, there) | _prediction_columns(probabilities, card.classes)
+    columns = predictions.identity(table, there) | predictions.columns_of(probabilities, card.classes)
     columns |= {
-        "model_version": _repeated(card.version, len(table)),
-        "run_id": _repeated(task.run_id, len(table)),
+        "model_version": predictions.repeated(card.version, len(table)),
+        "run_id": predictions.repeated(task.run_id, len(table)),
         "scored_at": pa.array(np.full(len(table), np.datetime64(task.scored_at.replace(tzinfo=None), "us"))),
-        "data_origin": _repeated(task.data_origin, len(table)),
+        "data_origin": predictions.repeated(task.data_origin, len(table)),
     }
     if "class19" in there and len(table):
-        truth = _labels(table["class19"], card.classes)
-        known = truth >= 0
+        truth = predictions.label_ids(table["class19"], card.classes)
+        counted = truth >= 0
         if "duplicate" in there:  # an evaluation counts each distinct flow once, as the study does
-            known &= ~table["duplicate"].to_numpy()
+            counted &= ~table["duplicate"].to_numpy()
         predicted = probabilities.argmax(axis=1).astype(np.int32)
-        report.confusion = report.confusion + confusion_of(truth[known], predicted[known], card.classes)
+        report.confusion = report.confusion + confusion_of(truth[counted], predicted[counted], card.classes)
     arrays = [columns.get(f.name, pa.nulls(len(table), f.type)) for f in PREDICTIONS]
     scored = pa.Table.from_arrays(
         [a.cast(f.type) for a, f in zip(arrays, PREDICTIONS, strict=True)], schema=PREDICTIONS
     )
     return scored, rejected
-
-
-def _identity(table: pa.Table, there: Sequence[str]) -> dict[str, Any]:
-    columns = {name: table[name] for name in ("source_file", "source_row", "row_key")}
-    if "class19" in there:
-        ids = _labels(table["class19"], 19)
-        for level in taxonomy.LEVELS:
-            names = pa.array([taxonomy.CLASSES[level][i] for i in taxonomy.parents(19, level)])
-            columns[f"class{level}"] = names.take(pa.array(ids, mask=ids < 0))
-    return columns
-
-
-def _labels(column: Any, level: taxonomy.Level) -> NDArray[np.int32]:
-    """Return class ids at a level, -1 where the label is null or unknown."""
-    encoded = column.combine_chunks().dictionary_encode()
-    of_name = {name: int(taxonomy.parents(19, level)[i]) for i, name in enumerate(taxonomy.CLASS19)}
-    ids = np.array([*(of_name.get(name, -1) for name in encoded.dictionary.to_pylist()), -1], dtype=np.int32)
-    found: NDArray[np.int32] = ids[encoded.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)]
-    return found
-
-
-def _prediction_columns(probabilities: Floats32, level: taxonomy.Level) -> dict[str, Any]:
-    """Return prediction columns from probabilities of shape (rows, level).
-
-    The probability of a coarser class is the sum over its members, so the prediction at a coarser level is the most
-    probable class of that level, which need not be the parent of the most probable finer class.
-    """
-    columns: dict[str, Any] = {}
-    for coarser in taxonomy.levels_from(level):
-        member = np.zeros((level, coarser), dtype=np.float32)
-        member[np.arange(level), taxonomy.parents(level, coarser)] = 1.0
-        best = (probabilities @ member).argmax(axis=1).astype(np.int32)
-        columns[f"predicted_class{coarser}_id"] = pa.array(best)
-        columns[f"predicted_class{coarser}"] = pa.array(taxonomy.CLASSES[coarser]).take(pa.array(best))
-    columns["probability"] = pa.array(probabilities.max(axis=1, initial=0.0))
-    columns["attack_probability"] = pa.array(1.0 - probabilities[:, taxonomy.BENIGN_ID])
-    shown = min(_TOP, level)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :shown]
-    names = pa.array(taxonomy.CLASSES[level]).take(pa.array(order.ravel()))
-    values = pa.array(np.take_along_axis(probabilities, order, axis=1).ravel())
-    pairs = pa.StructArray.from_arrays([names, values], names=["class_name", "probability"])
-    columns["top3"] = pa.ListArray.from_arrays(
-        pa.array(np.arange(len(probabilities) + 1, dtype=np.int32) * shown), pairs
-    )
-    return columns
 
 
 def forward(model: Model, matrix: Floats32, batch_rows: int) -> Floats32:
@@ -256,7 +213,3 @@ def _build(model: Model) -> Any:
     network.set_weights(model.weights)
     signature = [tf.TensorSpec((None, len(model.card.features)), tf.float32)]
     return tf.function(lambda features: network(features, training=False), input_signature=signature)
-
-
-def _repeated(text: str, times: int) -> pa.Array:
-    return pa.array([text]).take(pa.array(np.zeros(times, dtype=np.int32)))

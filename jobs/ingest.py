@@ -36,11 +36,15 @@ def run(context: job.Context) -> Report:
     done = exchange.write_flows(context.spark.sparkContext, source, plan)
 
     report = Report(feature_schema=source.schema.name, data_origin=source.data_origin, tables=[FLOWS, QUARANTINE])
-    report.rows_in, report.rows_out = done.rows_read, done.flows.total()
+    report.rows_in, report.rows_out = done.read.total(), done.flows.total()
     report.rows_quarantined = done.quarantined.total()
+    report.count("read", done.read)
     report.count("flows", done.flows)
     for (split, label, reason), n in sorted(done.quarantined.items()):
-        report.counts[f"quarantined: {reason}", split, label or None] = n
+        report.counts[f"quarantined: {reason}", split, label] = n
+    for (rule, split, label), n in sorted(done.warnings.items()):
+        report.counts[f"warned: {rule}", split, label] = n
+    done.reconcile()
     if source.narrow:
         report.notes.append(
             f"{len(source.narrow)} columns of the source are float32: rows that differ in double may be equal here"

@@ -140,7 +140,7 @@ def test_one_extreme_value_drops_no_feature_and_can_be_stored(extreme):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=2), "here: format 2, this version reads format 1"),
+        (lambda c: c.update(format=2), "here: format 2, expected format 1; rerun jobs/features.py"),
         (lambda c: c.update(feature_schema="release40"), "here: not a preprocessor (KeyError('release40'))"),
         (lambda c: c["features"].pop(), "here: its features are not those of release39; rerun jobs/features.py"),
         (lambda c: c["features"].reverse(), "here: its features are not those of release39; rerun jobs/features.py"),
