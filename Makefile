@@ -16,6 +16,7 @@ MODELS  ?= dnn gru_dnn
 CLASSES ?= 2 6 19
 CONF    ?= conf/small.yaml
 SET     ?=
+SCALE   ?= 0.002
 MASTER  ?= local[$(shell n=$$(nproc); echo $$((n > 2 ? n : 2)))]
 ARGS    ?=
 
@@ -39,6 +40,19 @@ run: package ## All jobs on DATA (default: a small synthetic replica), then a ta
 	$(call submit,train)
 	$(call submit,score)
 	$(call submit,report)
+
+.PHONY: replica
+replica: package ## Synthetic flows of SCALE times the data set's size into LAKE/replica
+	$(call submit,replica) --set replica.scale=$(SCALE)
+
+.PHONY: prep
+prep: package ## ingest and features alone, on DATA or the replica of LAKE
+	$(call submit,ingest)
+	$(call submit,features)
+
+.PHONY: ingest features train score
+ingest features train score: package ## That job alone
+	$(call submit,$@)
 
 .PHONY: table
 table: package ## The newest metrics of every model in LAKE
@@ -79,4 +93,4 @@ clean: ## Remove what make made, but no lake
 help: ## This text
 	@awk 'BEGIN {FS = ":.*## "; print "ids_spark: distributed batch intrusion detection for the Internet of Medical Things"} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z][a-z -]*:.*## / {printf "  make %-27s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

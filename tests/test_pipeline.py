@@ -1,51 +1,32 @@
 """The four jobs by spark-submit from another folder, through real parquet and two real Horovod ranks."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, write_synthetic_source
+from conftest import write_synthetic_source
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from submitting import prepare, submit
 
-from ids_spark import package, preprocess
+from ids_spark import preprocess
 from ids_spark.schema import RELEASE_39
 from ids_spark.taxonomy import CLASS6, CLASS19, class6_of
 
 SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6,19]", "features.files=4", "train.patience=2")
 
 
-def submit(folder: Path, job: str, *settings: str) -> subprocess.CompletedProcess[str]:
-    """Run one job's documented line in `folder`, with nothing of the checkout on the Python path."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYSPARK_PYTHON")}
-    options = [part for setting in settings for part in ("--set", setting)]
-    program = ["spark-submit", "--master", "local[2]", "--py-files", str(folder / "ids_spark.zip")]
-    return subprocess.run(
-        [*program, str(ROOT / "jobs" / f"{job}.py"), "--set", "lake=lake", *options],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a source, the package, and a lake that all four jobs wrote."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    (folder / "ids_spark.zip").write_bytes(package.archive())
+    folder = prepare(tmp_path_factory.mktemp("elsewhere"))
     write_synthetic_source(folder / "source")
     for job, more in (("ingest", ("ingest.source=source",)), ("features", ()), ("train", ()), ("score", ())):
-        done = submit(folder, job, *SETTINGS, *more)
-        assert done.returncode == 0, done.stdout
-        assert f"{job} done" in done.stdout
+        code, output = submit(folder, job, *SETTINGS, *more)
+        assert code == 0, output
+        assert f"{job} done" in output
     return folder
 
 
@@ -155,8 +136,8 @@ def test_scoring_again_replaces_the_date_and_keeps_every_flow(night: Path, tmp_p
     folder = tmp_path / "copy"
     shutil.copytree(night, folder)
     before = read(folder, "predictions")
-    done = submit(folder, "score", *SETTINGS, "score.models=[dnn-19-paper]")
-    assert done.returncode == 0, done.stdout
+    code, output = submit(folder, "score", *SETTINGS, "score.models=[dnn-19-paper]")
+    assert code == 0, output
     after = read(folder, "predictions")
     key = ["model", "source_file", "source_row", "probability", "predicted_class19"]
     pd.testing.assert_frame_equal(
@@ -173,10 +154,10 @@ def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(night: Pat
     flows["device"] = "pump"
     (folder / "tonight").mkdir()
     flows.to_parquet(folder / "tonight" / "flows.parquet", index=False)
-    done = submit(
+    code, output = submit(
         folder, "score", *SETTINGS, "score.source=tonight", "score.event_date=2026-01-31", "score.split=night"
     )
-    assert done.returncode == 0, done.stdout
+    assert code == 0, output
     predictions = read(folder, "predictions/event_date=2026-01-31")
     assert len(predictions) == 4 * 99
     assert predictions["class19"].isna().all()
@@ -199,8 +180,8 @@ def test_a_changed_byte_in_a_model_file_refuses_to_score_and_writes_nothing(
     content[len(content) // 2] ^= 1
     target.write_bytes(bytes(content))
     before = sorted(str(path) for path in (folder / "lake").rglob("*"))
-    done = submit(folder, "score", *SETTINGS)
-    assert done.returncode == 2
-    assert f"{file} was changed after training" in done.stdout
-    assert "Traceback" not in done.stdout
+    code, output = submit(folder, "score", *SETTINGS)
+    assert code == 2
+    assert f"{file} was changed after training" in output
+    assert "Traceback" not in output
     assert sorted(str(path) for path in (folder / "lake").rglob("*")) == before

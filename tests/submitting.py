@@ -1,0 +1,38 @@
+"""Jobs as a user runs them: spark-submit, in a folder of its own, with nothing of the checkout on the Python path."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from conftest import ROOT
+
+from ids_spark import package
+
+
+def prepare(folder: Path) -> Path:
+    """Put the packaged project into a folder; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ids_spark.zip").write_bytes(package.archive())
+    return folder
+
+
+def start(folder: Path, job: str, *settings: str, master: str = "local[2]") -> "subprocess.Popen[str]":
+    """Start one job's documented line in `folder`, in a process group of its own; its lake is `folder`/lake."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYSPARK_PYTHON")}
+    options = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
+    return subprocess.Popen(
+        ["spark-submit", "--master", master, "--py-files", "ids_spark.zip", str(ROOT / "jobs" / f"{job}.py"), *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def submit(folder: Path, job: str, *settings: str, master: str = "local[2]") -> tuple[int, str]:
+    """Run one job to its end; returns exit code and output."""
+    process = start(folder, job, *settings, master=master)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
