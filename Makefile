@@ -19,6 +19,11 @@ SET     ?=
 SCALE   ?= 0.002
 MASTER  ?= local[$(shell n=$$(nproc); echo $$((n > 2 ? n : 2)))]
 ARGS    ?=
+PART    ?= prep
+OUT     ?= runs/bench
+SCALES  ?= 1 0.25 4
+ROUNDS  ?= 3
+CASES   ?=
 
 comma  := ,
 empty  :=
@@ -58,6 +63,10 @@ ingest features train score: package ## That job alone
 table: package ## The newest metrics of every model in LAKE
 	$(call submit,report)
 
+.PHONY: leakage
+leakage: package ## Duplicates and leakage of the flows in LAKE: one page below LAKE/reports/leakage
+	$(call submit,leakage)
+
 ##@ Develop
 .PHONY: test
 test: package ## All tests, in local-mode Spark. ARGS="-k name" picks some
@@ -70,6 +79,11 @@ check: setup ## Format, lint, types and the layering of the modules
 .PHONY: format
 format: setup ## Rewrite the sources in the common format
 	$(ENV); ruff format .; ruff check --fix .
+
+.PHONY: bench
+bench: setup ## Beside pandas, polars and plain Spark: a table and OUT/bench.json. PART= OUT= SCALES= ROUNDS= CASES=
+	$(ENV); python -m tests.bench --part $(PART) --out $(OUT) --scales $(SCALES) --rounds $(ROUNDS) \
+	  $(if $(CASES),--cases $(CASES))
 
 .PHONY: package
 package: $(ZIP) ## dist/ids_spark.zip for spark-submit --py-files

@@ -153,6 +153,32 @@ class ScoreConfig(Section):
     batch_rows: Count = 16_384
 
 
+class LeakageConfig(Section):
+    """`jobs/leakage.py`.
+
+    Attributes:
+        pairs: Classes that a single feature is asked to tell apart; by default those of one tool or protocol captured
+            on two days, and those that models confuse. Pairs whose classes are absent are listed as such.
+        sample_rows: Most train rows of a class that the AUC is measured on.
+    """
+
+    pairs: tuple[tuple[str, str], ...] = (
+        ("DDoS-ICMP", "DoS-ICMP"),
+        ("DDoS-SYN", "DoS-SYN"),
+        ("DDoS-TCP", "DoS-TCP"),
+        ("DDoS-UDP", "DoS-UDP"),
+        ("MQTT-DDoS-Connect_Flood", "MQTT-DoS-Connect_Flood"),
+        ("MQTT-DDoS-Publish_Flood", "MQTT-DoS-Publish_Flood"),
+        ("MQTT-DoS-Connect_Flood", "MQTT-Malformed_Data"),
+        ("Benign", "ARP_Spoofing"),
+        ("Benign", "MQTT-Malformed_Data"),
+        ("MQTT-Malformed_Data", "Recon-VulScan"),
+        ("Recon-OS_Scan", "Recon-Port_Scan"),
+        ("Recon-VulScan", "Recon-Ping_Sweep"),
+    )
+    sample_rows: Count = 50_000
+
+
 class Config(Section):
     """Everything a run is told.
 
@@ -168,6 +194,7 @@ class Config(Section):
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
+    leakage: LeakageConfig = LeakageConfig()
 
     def as_json(self) -> str:
         """Return the whole configuration as JSON with sorted keys."""

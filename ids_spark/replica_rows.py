@@ -195,7 +195,9 @@ def _first_release(d: _Drawing, odd: NDArray[np.bool_]) -> None:
     if d.model.window == 10:
         counter = [np.where(odd, second, first) for first, second in zip(_TEN_EVEN, _TEN_ODD, strict=True)]
     columns["Number"], columns["Weight"], running = counter
-    columns["Tot sum"] = running * (average + 0.3 * std * (d.rng.random(d.rows) - 0.5))
+    # A window's total is near its running mean; a rare very wide spread must not make it negative.
+    swing = 0.3 * std * (d.rng.random(d.rows) - 0.5)
+    columns["Tot sum"] = running * (average + np.clip(swing, -0.9 * average, None))
     iat = d.model.iat.at(d.rng.random(d.rows))
     if d.model.iat_day is not None:
         day = d.model.iat_day.at(d.rng.random(d.rows))

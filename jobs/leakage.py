@@ -1,0 +1,49 @@
+"""What a data set repeats and gives away: duplicates, shared and two-label vectors, spread, telling features.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/leakage.py --set lake=LAKE
+
+Reads: `flows/`. Changes nothing in it.
+Writes: `reports/leakage/`: `leakage.html` (one page that needs nothing else), its pictures, `leakage.parquet` (tidy).
+"""
+
+import logging
+import sys
+
+from ids_spark import feature_table, job, leakage, leakage_page
+from ids_spark.audit import Report
+from ids_spark.flows import SPLITS
+from ids_spark.leakage_figures import PRECISIONS
+from ids_spark.schema import FEATURE_SCHEMAS
+
+log = logging.getLogger(__name__)
+REPORT = "reports/leakage"
+
+
+def run(context: job.Context) -> Report:
+    """Measure the flows of the lake and write the report."""
+    config, lake = context.config.leakage, context.lake
+    facts = lake.facts("flows", "jobs/ingest.py")
+    schema, rows = FEATURE_SCHEMAS[facts["feature_schema"]], sum(facts["rows"].values())
+    plan = leakage.plan_of(schema, rows, config.pairs, config.sample_rows, context.config.features.min_std)
+    buckets = feature_table.buckets_of(lake.uri("flows"), schema)
+
+    figures = leakage.measure(context.spark.sparkContext, buckets, plan)
+    findings = leakage_page.Findings(figures, plan)
+    leakage_page.write(context.staged(REPORT), findings, figures, context.run_id, facts["data_origin"])
+
+    report = Report(feature_schema=schema.name, data_origin=facts["data_origin"], tables=[REPORT])
+    report.rows_in, report.rows_out = rows, sum(findings.total("flows", split) for split in SPLITS)
+    for what in ("flows", "duplicates_double", "duplicates_float32"):
+        report.count(what, findings.by_class(what))
+    for split in SPLITS:
+        double, single = (findings.total(f"duplicates_{p}", split) for p in PRECISIONS)
+        log.info("%s duplicates double=%d float32=%d", split, double, single)
+    log.info("vectors in both splits double=%d", findings.count("shared_double"))
+    if (top := findings.most_telling()) is not None:
+        pair = " | ".join(top.pair)
+        log.info("most telling %s auc_ranges=%.4f auc_order=%.4f of %s", top.feature, top.ranges, top.order, pair)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))
