@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import ids_spark
-from ids_spark.config import Config
 from ids_spark.errors import NotReconciled
 from ids_spark.parts import write_rows
 from ids_spark.schema import AUDIT
+from ids_spark.settings import Config
 
 
 @dataclass

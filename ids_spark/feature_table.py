@@ -1,6 +1,7 @@
 """From `flows/` to `features/`: two passes over the buckets, no shuffle; the exchange did that.
 
-Pass 1 reads the train buckets and returns moments. Pass 2 reads every bucket, leaves duplicates out, scales and writes.
+Pass 1 reads the train buckets and returns moments and a sample. Pass 2 reads every bucket, leaves duplicates out,
+scales and writes.
 A bucket is the unit of both, so statistics and tables do not depend on how many tasks ran.
 """
 
@@ -19,7 +20,7 @@ from ids_spark import row_hash, taxonomy
 from ids_spark.lake import files_in, resolve
 from ids_spark.moments import Moments, moments_of
 from ids_spark.parts import keep_only, part_name, write_part
-from ids_spark.preprocess import Preprocessor
+from ids_spark.preprocess import Preprocessor, Recipe
 from ids_spark.row_hash import Floats
 from ids_spark.schema import FeatureSchema, features_contract, flows_contract, require
 
@@ -101,22 +102,36 @@ def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
     return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, two_label, columns)
 
 
-def train_moments(
-    spark_context: SparkContext, buckets: Sequence[Bucket], schema: FeatureSchema, validation_share: float
-) -> list[Moments]:
-    """Pass 1: moments of each feature over the distinct train rows that are not held out for validation."""
+def measure_train(
+    spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, validation_share: float, sample_share: float
+) -> tuple[list[Moments], Floats]:
+    """Pass 1: what the preprocessor is fitted on, over the distinct train rows that are not held out for validation.
 
-    def measure(bucket: Bucket) -> tuple[int, list[Moments]]:
-        flows = _read(bucket, schema)
+    Args:
+        spark_context: Its executors read and compute.
+        buckets: Of `flows/`.
+        recipe: Its transform is applied before anything is measured.
+        validation_share: Share of train held out.
+        sample_share: Share of rows returned as a sample, chosen by hash: the same rows whatever the buckets.
+
+    Returns:
+        Moments of each transformed feature, and the sample, shape (rows, features), infinities included.
+    """
+
+    def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats]:
+        flows = _read(bucket, recipe.schema)
         fitted = flows.keep & ~row_hash.held_out(flows.keys, validation_share)
-        return bucket.index, [moments_of(column[fitted]) for column in flows.columns.values()]
+        columns = [recipe.transformed(column[fitted]) for column in flows.columns.values()]
+        sampled = row_hash.sampled(flows.keys[fitted], sample_share)
+        return bucket.index, [moments_of(c) for c in columns], np.column_stack([c[sampled] for c in columns])
 
     train = [b for b in buckets if b.split == "train"]
-    measured = sorted(spark_context.parallelize(train, max(1, len(train))).map(measure).collect())
-    total = [Moments()] * len(schema.features)
-    for _, part in measured:  # merged in bucket order: rounding is the same whichever task ended first
+    measured = spark_context.parallelize(train, max(1, len(train))).map(measure).collect()
+    measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding whichever task ended first
+    total = [Moments()] * len(recipe.schema.features)
+    for _, part, _ in measured:
         total = [so_far.merged(more) for so_far, more in zip(total, part, strict=True)]
-    return total
+    return total, np.concatenate([sample for _, _, sample in measured])
 
 
 @dataclass(frozen=True)
@@ -171,7 +186,7 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
     contract = features_contract(preprocessor.columns)
     levels = [taxonomy.parents(19, level)[flows.labels] for level in (19, 6, 2)]
     table = pa.Table.from_arrays([pa.array(c) for c in (flows.keys, *scaled, *levels)], schema=contract)
-    metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe}
+    metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe.name}
     for name, mask in parts.items():
         rows = np.flatnonzero(mask)
         report.rows += _count(name, flows.labels[rows])

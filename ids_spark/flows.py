@@ -97,11 +97,15 @@ def _flows(
         pa.array(row_hash.row_keys(list(values.values()))),
         *(pa.array(column) for column in values.values()),
     ]
-    for level in (19, 6, 2):
-        classes = pa.array([taxonomy.CLASSES[level][i] for i in taxonomy.parents(19, level)])
-        columns.append(classes.take(pa.array(class_ids)))
+    columns += class_columns(class_ids).values()
     columns += [pa.array(class_ids), pa.array(SPLITS).take(pa.array(splits))]
     return pa.Table.from_arrays(columns, schema=typed_contract(schema))
+
+
+def class_columns(class_ids: Ids) -> dict[str, pa.Array]:
+    """Return the class names of 19-class ids at every level, as `class19`, `class6` and `class2`."""
+    names = {level: [taxonomy.CLASSES[level][i] for i in taxonomy.parents(19, level)] for level in (19, 6, 2)}
+    return {f"class{level}": pa.array(text).take(pa.array(class_ids)) for level, text in names.items()}
 
 
 def _count(class_ids: Ids, splits: Ids) -> Counter[tuple[str, str]]:

@@ -16,10 +16,11 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from ids_spark.audit import Report, write_audit_row
-from ids_spark.config import Config, load
-from ids_spark.errors import InputError
+from ids_spark.config import load
+from ids_spark.errors import InputError, Interrupted
 from ids_spark.lake import Lake
 from ids_spark.logs import log_to_stderr
+from ids_spark.settings import Config
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,10 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         if refusal is not None:
             log.error("%s", refusal)
             return REFUSED
-        log.exception("%s failed", job)
+        if isinstance(error, Interrupted):
+            log.error("%s", error)
+        else:
+            log.exception("%s failed", job)
         write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
         return FAILED
     finally:

@@ -1,4 +1,4 @@
-"""`Preprocessor`: feature selection by standard deviation, saturation of infinities, standardisation.
+"""`Preprocessor`: transform, feature selection by standard deviation, saturation of infinities, standardisation.
 
 Fitted once on train, stored as JSON, used unchanged by training and scoring: one formula, one implementation.
 """
@@ -19,6 +19,9 @@ from ids_spark.schema import FEATURE_SCHEMAS, FeatureSchema, column_of
 
 _FORMAT: Final = 1
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+_LOG_SCALE: Final = 1000.0  # small shares and seconds are told apart, large counts and bytes are drawn together
+GRID: Final = np.linspace(0.0, 1.0, 129)
+"""Levels of the quantiles kept with each feature; 2, 4, … 128 equal bins are subsets of it."""
 
 
 class PreprocessorUnusable(InputError):
@@ -26,8 +29,33 @@ class PreprocessorUnusable(InputError):
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What is to be fitted.
+
+    Attributes:
+        name: Of the recipe and its table.
+        schema: Feature schema of the flows.
+        transform: `none`, or `signed_log`: sign(x) · log(1 + 1000 |x|).
+        min_std: A feature with a population standard deviation at or below it is dropped.
+        data_origin: `measured` or `synthetic`.
+    """
+
+    name: str
+    schema: FeatureSchema
+    transform: str
+    min_std: float
+    data_origin: str
+
+    def transformed(self, column: Floats) -> Floats:
+        """Return a raw column transformed; infinities stay infinite, NaN stays NaN."""
+        if self.transform == "none":
+            return column
+        return np.copysign(np.log1p(_LOG_SCALE * np.abs(column)), column)
+
+
+@dataclass(frozen=True)
 class FittedFeature:
-    """What was learned about one feature on the train split.
+    """What was learned about one feature on the train split; every number is of the transformed values.
 
     Attributes:
         name: Official name.
@@ -38,6 +66,7 @@ class FittedFeature:
         low: Smallest finite value; stands for -infinity.
         high: Largest finite value; stands for +infinity.
         infinite: Rows that held an infinity.
+        quantiles: At the levels of `GRID`, from a sample, infinities at the extremes.
     """
 
     name: str
@@ -48,27 +77,32 @@ class FittedFeature:
     low: float
     high: float
     infinite: int
+    quantiles: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """A fitted preprocessor of one feature schema.
+    """A fitted recipe.
 
     Attributes:
-        recipe: Its name.
-        schema: Feature schema it was fitted on.
-        min_std: Largest standard deviation at which a feature is dropped.
+        recipe: What was fitted.
         rows: Rows it was fitted on: train, without duplicates and validation.
-        data_origin: `measured` or `synthetic`.
         features: One for each feature of the schema, in its order.
     """
 
-    recipe: str
-    schema: FeatureSchema
-    min_std: float
+    recipe: Recipe
     rows: int
-    data_origin: str
     features: tuple[FittedFeature, ...]
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """Feature schema it was fitted on."""
+        return self.recipe.schema
+
+    @property
+    def data_origin(self) -> str:
+        """Origin of the rows it was fitted on."""
+        return self.recipe.data_origin
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -81,7 +115,7 @@ class Preprocessor:
         return tuple(column_of(name) for name in self.kept)
 
     def transform(self, values: Mapping[str, Floats], names: Sequence[str] | None = None) -> list[NDArray[np.float32]]:
-        """Saturate, standardise in double, then cast: z = (x - mean) / std, within the range of float32.
+        """Transform, saturate, standardise in double, then cast: z = (t(x) - mean) / std, in the range of float32.
 
         Args:
             values: Raw columns by official name, each of shape (rows,), without NaN.
@@ -96,20 +130,28 @@ class Preprocessor:
         fitted = {f.name: f for f in self.features if f.kept}
         scaled = []
         for name in self.kept if names is None else names:
-            feature, column = fitted[name], values[name]
+            feature, column = fitted[name], self.recipe.transformed(values[name])
             if len(column) and (np.max(column) > LARGEST or np.min(column) < -LARGEST):
                 column = np.where(column > LARGEST, feature.high, np.where(column < -LARGEST, feature.low, column))
             z = (column - feature.mean) / feature.std
             scaled.append(np.clip(z, -_FLOAT32_MAX, _FLOAT32_MAX, out=z).astype(np.float32))
         return scaled
 
+    def edges(self, names: Sequence[str], bins: int) -> NDArray[np.float32]:
+        """Return the edges of equally filled bins in scaled units, ascending, shape (len(names), bins + 1)."""
+        fitted = {f.name: f for f in self.features}
+        at = np.linspace(0.0, 1.0, bins + 1)
+        rows = [(np.interp(at, GRID, fitted[n].quantiles) - fitted[n].mean) / fitted[n].std for n in names]
+        return np.array(rows, dtype=np.float32)
+
     def to_json(self) -> str:
         """Return the preprocessor as JSON; equal preprocessors give equal text."""
         content = {
             "format": _FORMAT,
-            "recipe": self.recipe,
+            "recipe": self.recipe.name,
             "feature_schema": self.schema.name,
-            "min_std": self.min_std,
+            "transform": self.recipe.transform,
+            "min_std": self.recipe.min_std,
             "rows": self.rows,
             "data_origin": self.data_origin,
             "features": [asdict(feature) for feature in self.features],
@@ -134,28 +176,23 @@ def from_json(text: str, where: str) -> Preprocessor:
                 f"{where}: format {content['format']}, expected format {_FORMAT}; rerun jobs/features.py"
             )
         schema = FEATURE_SCHEMAS[content["feature_schema"]]
-        features = tuple(FittedFeature(**feature) for feature in content["features"])
-        fitted = Preprocessor(
-            content["recipe"], schema, content["min_std"], content["rows"], content["data_origin"], features
-        )
+        features = tuple(FittedFeature(**(f | {"quantiles": tuple(f["quantiles"])})) for f in content["features"])
+        recipe = Recipe(content["recipe"], schema, content["transform"], content["min_std"], content["data_origin"])
+        rows = int(content["rows"])
     except (ValueError, KeyError, TypeError) as error:
         raise PreprocessorUnusable(f"{where}: not a preprocessor ({error!r}); rerun jobs/features.py") from error
     if tuple(f.name for f in features) != schema.features:
         raise PreprocessorUnusable(f"{where}: its features are not those of {schema.name}; rerun jobs/features.py")
-    return fitted
+    return Preprocessor(recipe, rows, features)
 
 
-def fit(
-    moments: Sequence[Moments], schema: FeatureSchema, recipe: str, min_std: float, data_origin: str
-) -> Preprocessor:
+def fit(recipe: Recipe, moments: Sequence[Moments], sample: Floats) -> Preprocessor:
     """Decide which features to keep and remember how to scale them.
 
     Args:
-        moments: Of each feature of the schema over the train rows, infinities counted apart.
-        schema: Feature schema.
-        recipe: Name of the result.
-        min_std: A feature with a population standard deviation at or below it is dropped.
-        data_origin: `measured` or `synthetic`.
+        recipe: What to fit.
+        moments: Of each transformed feature over the train rows, infinities counted apart.
+        sample: Transformed train rows for the quantiles, shape (rows, features); may hold infinities.
 
     Raises:
         PreprocessorUnusable: when there is no row, or no feature is left.
@@ -163,19 +200,22 @@ def fit(
     rows = moments[0].count + moments[0].above + moments[0].below
     if not rows:
         raise PreprocessorUnusable("there is no train row to fit on; check the split of the source")
-    fitted = tuple(_fit_feature(name, m, min_std) for name, m in zip(schema.features, moments, strict=True))
+    names = recipe.schema.features
+    fitted = tuple(_fit_feature(names[i], m, recipe.min_std, sample[:, i]) for i, m in enumerate(moments))
     if not any(feature.kept for feature in fitted):
         raise PreprocessorUnusable(
-            f"no feature of {rows} train rows varies by more than min_std {min_std:g}; lower features.min_std"
+            f"no feature of {rows} train rows varies by more than min_std {recipe.min_std:g}; lower features.min_std"
         )
-    return Preprocessor(recipe, schema, min_std, rows, data_origin, fitted)
+    return Preprocessor(recipe, rows, fitted)
 
 
-def _fit_feature(name: str, raw: Moments, min_std: float) -> FittedFeature:
+def _fit_feature(name: str, raw: Moments, min_std: float, sample: Floats) -> FittedFeature:
     infinite = raw.above + raw.below
     if not raw.count:
-        return FittedFeature(name, False, "every train value is infinite", 0.0, 0.0, 0.0, 0.0, infinite)
+        return FittedFeature(name, False, "every train value is infinite", 0.0, 0.0, 0.0, 0.0, infinite, ())
     m = raw.saturated()
     kept = m.std > min_std
     reason = f"standard deviation {m.std:.6g} {'>' if kept else '<='} min_std {min_std:g}"
-    return FittedFeature(name, kept, reason, m.mean, m.std, m.low, m.high, infinite)
+    within = np.clip(sample, m.low, m.high) if len(sample) else np.array([m.low, m.high])
+    quantiles = tuple(float(q) for q in np.quantile(within, GRID))
+    return FittedFeature(name, kept, reason, m.mean, m.std, m.low, m.high, infinite, quantiles)

@@ -66,6 +66,11 @@ def order_of(keys: Keys, *ties: NDArray[np.generic]) -> NDArray[np.int64]:
     return order
 
 
+def sampled(keys: Keys, share: float) -> NDArray[np.bool_]:
+    """Return which rows belong to a sample of about a share of all vectors; independent of `held_out`."""
+    return keys.view(np.uint64).astype(np.float64) * 2.0**-64 < share
+
+
 def held_out(keys: Keys, share: float) -> NDArray[np.bool_]:
     """Return which rows belong to the validation split: a share of all vectors, equal vectors always together.
 

@@ -8,14 +8,15 @@ from typing import Any, Final
 
 from pyspark import SparkContext
 
-from ids_spark import preprocess
-from ids_spark.config import Classes, ModelName, TrainConfig
-from ids_spark.errors import InputError
+from ids_spark import checkpoint, preprocess
+from ids_spark.checkpoint import fingerprint
+from ids_spark.errors import InputError, Interrupted
 from ids_spark.lake import Lake, read_bytes
 from ids_spark.model_store import Card, model_name
 from ids_spark.preprocess import Preprocessor
 from ids_spark.rank_start import packed
 from ids_spark.schema import column_of
+from ids_spark.settings import Classes, ModelName, TrainConfig
 from ids_spark.taxonomy import CLASSES, parents
 
 # Gradients of these networks are a few kilobytes: what an allreduce costs is the wait for Horovod's next cycle.
@@ -30,6 +31,14 @@ class TooFewRowGroups(InputError):
     """Raised when a split has fewer row groups than there are ranks to read it."""
 
 
+class Diverged(InputError):
+    """Raised when the loss is no longer a number: the learning rate does not suit the data."""
+
+
+class RanksLost(Interrupted):
+    """Raised when a rank ended before its work did."""
+
+
 class TooFewSlots(InputError):
     """Raised when Spark cannot run all ranks at once."""
 
@@ -41,12 +50,14 @@ class FeatureTable:
     Attributes:
         uri: Its folder.
         preprocessor: What made it.
+        run_id: Of the run that wrote it.
         rows: Of each split.
         absent: Classes of the 19 that no train row carries.
     """
 
     uri: str
     preprocessor: Preprocessor
+    run_id: str
     rows: dict[str, int]
     absent: frozenset[str]
 
@@ -58,6 +69,7 @@ class Task:
     Attributes:
         table: What to read.
         target: URI of the staged model directory.
+        checkpoint: URI of the file that says where training stands.
         card: What is being trained; rank 0 adds the history.
         config: Training settings.
         seed: Of weights, dropout and shuffle.
@@ -66,6 +78,7 @@ class Task:
 
     table: FeatureTable
     target: str
+    checkpoint: str
     card: Card
     config: TrainConfig
     seed: int
@@ -75,6 +88,13 @@ class Task:
     def columns(self) -> tuple[str, ...]:
         """Columns of the feature table, in input order."""
         return tuple(column_of(name) for name in self.card.features)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names everything that decides the course of training, but not when or whether it was interrupted."""
+        settings = self.config.model_dump(mode="json", exclude={"resume", "models", "classes", "start_timeout"})
+        card = (self.card.name, self.card.hyper, self.card.features)
+        return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -102,7 +122,7 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
     fitted = preprocess.from_json(read_bytes(f"{uri}/_preprocessor.json").decode(), uri)
     if fitted.sha256() != facts["preprocessor"]:
         raise InputError(f"{uri}/_preprocessor.json is not the one that made this table; rerun jobs/features.py")
-    return FeatureTable(uri, fitted, dict(facts["rows"]), frozenset(facts["classes_absent_in_train"]))
+    return FeatureTable(uri, fitted, facts["run_id"], dict(facts["rows"]), frozenset(facts["classes_absent_in_train"]))
 
 
 def card_of(table: FeatureTable, config: TrainConfig, architecture: ModelName, classes: Classes, version: str) -> Card:
@@ -117,7 +137,7 @@ def card_of(table: FeatureTable, config: TrainConfig, architecture: ModelName, c
         hyper=getattr(config, architecture).model_dump(mode="json"),
         classes=classes,
         profile=config.profile,
-        recipe=fitted.recipe,
+        recipe=fitted.recipe.name,
         features=tuple(name for name in fitted.schema.profile(config.profile) if name in fitted.kept),
         data_origin=fitted.data_origin,
         classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in seen),
@@ -132,6 +152,9 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
 
     Raises:
         TooFewRows: there is less than one global batch.
+        CheckpointUnusable: the run to resume had other settings.
+        Diverged: the loss became NaN or infinite.
+        RanksLost: a rank was killed or failed.
         TooFewSlots: local mode has fewer task slots than ranks, so that they would wait for each other for ever.
     """
     import horovod.spark
@@ -148,19 +171,33 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
             f"train.ranks is {ranks}, but {spark_context.master} runs {spark_context.defaultParallelism} tasks at once;"
             f" use --master 'local[{ranks}]' or set train.ranks lower"
         )
+    if config.resume:
+        checkpoint.read(task.checkpoint, task.fingerprint)  # refuses another run's before any rank starts
     start, arguments = packed("ids_spark.rank", "train", task)
-    results: list[dict[str, Any]] = horovod.spark.run(
-        start,
-        args=arguments,
-        num_proc=ranks,
-        start_timeout=config.start_timeout,
-        use_gloo=True,
-        env=_HOROVOD,
-        nics={"lo"} if local else None,
-        stdout=_RankOutput(),
-        stderr=_RankOutput(),
-        verbose=0,
-    )
+    try:
+        results: list[dict[str, Any]] = horovod.spark.run(
+            start,
+            args=arguments,
+            num_proc=ranks,
+            start_timeout=config.start_timeout,
+            use_gloo=True,
+            env=_HOROVOD,
+            nics={"lo"} if local else None,
+            stdout=_RankOutput(),
+            stderr=_RankOutput(),
+            verbose=0,
+        )
+    except Exception as error:
+        raise RanksLost(
+            f"a rank that trained {task.card.name} ended too early ({' '.join(str(error).split())[:300]});"
+            " what it printed stands above. Run jobs/train.py again with --set train.resume=true to go on after the"
+            " last whole epoch"
+        ) from error
+    if "diverged" in results[0]:
+        raise Diverged(
+            f"training of {task.card.name} diverged in {results[0]['diverged']}, learning rate"
+            f" {config.peak_learning_rate:g}; set train.learning_rate lower"
+        )
     return results[0]
 
 

@@ -27,8 +27,10 @@ def run(context: job.Context) -> Report:
     schema, origin = FEATURE_SCHEMAS[facts["feature_schema"]], facts["data_origin"]
     buckets = feature_table.buckets_of(context.lake.uri("flows"), schema)
 
-    moments = feature_table.train_moments(sc, buckets, schema, config.validation_share)
-    fitted = preprocess.fit(moments, schema, config.recipe, config.min_std, origin)
+    recipe = preprocess.Recipe(config.recipe, schema, config.transform, config.min_std, origin)
+    share = config.sample_rows / max(1, facts["rows"]["train"])
+    measured = feature_table.measure_train(sc, buckets, recipe, config.validation_share, share)
+    fitted = preprocess.fit(recipe, *measured)
     dropped = [f for f in fitted.features if not f.kept]
     log.info("fitted rows=%d kept=%d dropped=%s", fitted.rows, len(fitted.kept), [f.name for f in dropped])
 

@@ -25,7 +25,8 @@ def run(context: job.Context) -> Report:
     for classes, architecture in itertools.product(config.classes, config.models):
         card = training.card_of(table, config, architecture, classes, context.run_id)
         place = f"models/{card.name}/{card.version}"
-        task = training.Task(table, context.staged(place), card, config, context.config.seed)
+        checkpoint = context.lake.uri(f"checkpoints/{card.name}.npz")
+        task = training.Task(table, context.staged(place), checkpoint, card, config, context.config.seed)
         done = training.launch(sc, task)
         log.info("trained %s epochs=%d best_epoch=%d", card.name, done["epochs"], done["best_epoch"])
         report.models.append(f"{card.name}/{card.version}")

@@ -6,8 +6,9 @@ import pytest
 
 import ids_spark
 from ids_spark.audit import NotReconciled, Report, code_version, write_audit_row
-from ids_spark.config import Config, load
+from ids_spark.config import load
 from ids_spark.schema import AUDIT
+from ids_spark.settings import Config
 
 STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)
 

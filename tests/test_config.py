@@ -7,7 +7,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from ids_spark.config import Config, ConfigError, load
+from ids_spark.config import ConfigError, load
+from ids_spark.settings import Config
 
 
 def refused(files=(), settings=()):
@@ -80,9 +81,9 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
     [
         ("trian.epochs=5", "trian: unknown key, did you mean 'train'? Known here: lake, seed, replica, ingest"),
         ("train.epoch=5", "train.epoch: unknown key, did you mean 'epochs'? Known here: models, classes, profile"),
-        ("train.dnn.units=5", "train.dnn.units: unknown key Known here: gru, dense, dropout"),
+        ("train.dnn.gru=5", "train.dnn.gru: unknown key Known here: bins, units, dense, dropout, dense_dropout"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),
-        ("train.models=[dnn,cnn]", "train.models.1: Input should be 'dnn' or 'gru_dnn'; found 'cnn'"),
+        ("train.models=[dnn,cnn]", "train.models.1: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
         ("train.classes=[7]", "train.classes.0: Input should be 2, 6 or 19; found 7"),
         ("train=5", "train: Input should be a valid dictionary or instance of TrainConfig; found 5"),
         ("features.validation_share=1", "features.validation_share: Input should be less than 1; found 1"),
@@ -161,6 +162,6 @@ def test_json_holds_every_value_and_gives_the_configuration_back():
 
 
 def test_the_hash_is_the_same_in_another_process():
-    code = "from ids_spark.config import Config; print(Config().sha256())"
+    code = "from ids_spark.settings import Config; print(Config().sha256())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == Config().sha256()

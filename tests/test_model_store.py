@@ -10,13 +10,15 @@ import pytest
 from ids_spark.errors import InputError
 from ids_spark.model_store import Card, ModelUnusable, choose, model_name, names, read, versions, write
 from ids_spark.moments import Moments
-from ids_spark.preprocess import fit
+from ids_spark.preprocess import Recipe, fit
 from ids_spark.schema import RELEASE_39
 
 FILES = ["model.json", "weights.npz", "preprocessor.json"]
 DROPPED = RELEASE_39.features.index("IAT")
 MOMENTS = [Moments(9, 0.5 * i, 0.0 if i == DROPPED else 9.0 + i, -1.0, 40.0) for i in range(39)]
-PREPROCESSOR = fit(MOMENTS, RELEASE_39, "paper", 1e-8, "synthetic")
+PREPROCESSOR = fit(
+    Recipe("paper", RELEASE_39, "none", 1e-8, "synthetic"), MOMENTS, np.linspace(-1, 40, 39 * 5).reshape(5, 39)
+)
 WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros(3, np.float32), np.array(7, np.int64)]
 WEIGHTS += [np.full(1, i, np.float32) for i in range(12)]  # more than ten: order is not that of text without padding
 CARD = Card(

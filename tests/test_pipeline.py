@@ -46,7 +46,17 @@ def test_every_job_left_an_audit_row_that_reconciles(night: Path) -> None:
 
 def test_nothing_but_the_tables_of_the_lake_is_left(night: Path) -> None:
     names = sorted(path.name for path in (night / "lake").iterdir())
-    assert names == ["audit", "confusion", "features", "flows", "metrics", "models", "predictions", "quarantine"]
+    assert names == [
+        "audit",
+        "checkpoints",
+        "confusion",
+        "features",
+        "flows",
+        "metrics",
+        "models",
+        "predictions",
+        "quarantine",
+    ]
 
 
 def forward(weights: list[np.ndarray], x: np.ndarray, gru: bool) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from ids_spark.moments import moments_of
-from ids_spark.preprocess import Preprocessor, PreprocessorUnusable, fit, from_json
+from ids_spark.preprocess import Preprocessor, PreprocessorUnusable, Recipe, fit, from_json
 from ids_spark.schema import ORIGINAL_45, RELEASE_39
 
 ROWS = 2_000
@@ -23,8 +23,10 @@ def train_columns(schema=RELEASE_39, **special):
     return columns | {name: np.asarray(column, float) for name, column in special.items()}
 
 
-def fitted(columns, schema=RELEASE_39, min_std=1e-8):
-    return fit([moments_of(columns[f]) for f in schema.features], schema, "paper", min_std, "measured")
+def fitted(columns, schema=RELEASE_39, min_std=1e-8, transform="none"):
+    recipe = Recipe("paper", schema, transform, min_std, "measured")
+    changed = [recipe.transformed(columns[f]) for f in schema.features]
+    return fit(recipe, [moments_of(column) for column in changed], np.column_stack(changed))
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +175,21 @@ def test_without_any_varying_feature_there_is_no_preprocessor():
 def test_without_rows_there_is_no_preprocessor():
     with pytest.raises(PreprocessorUnusable, match="there is no train row to fit on; check the split of the source"):
         fitted(dict.fromkeys(RELEASE_39.features, np.array([])))
+
+
+def test_signed_log_is_taken_before_everything_is_measured():
+    rate = np.r_[np.inf, -np.geomspace(1e-6, 1e6, 999), np.geomspace(1e-6, 1e6, 1000)]
+    preprocessor = fitted(train_columns(Rate=rate), transform="signed_log")
+    finite = np.where(np.isinf(rate), 1e6, rate)
+    expected = np.sign(finite) * np.log(1.0 + 1000.0 * np.abs(finite))
+    [scaled] = preprocessor.transform({"Rate": rate}, ["Rate"])
+    np.testing.assert_allclose(scaled, (expected - expected.mean()) / expected.std(), rtol=1e-5, atol=1e-6)
+    assert from_json(preprocessor.to_json(), "here") == preprocessor
+
+
+def test_edges_are_quantiles_in_scaled_units():
+    column = np.random.default_rng(5).gamma(2.0, 3.0, ROWS)
+    preprocessor = fitted(train_columns(Rate=column))
+    [edges] = preprocessor.edges(["Rate"], 8)
+    scaled = (column - column.mean()) / column.std()
+    np.testing.assert_allclose(edges, np.quantile(scaled, np.linspace(0, 1, 9)), rtol=1e-5, atol=1e-6)
