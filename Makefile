@@ -17,6 +17,11 @@ CLASSES ?= 2 6 19
 CONF    ?= conf/small.yaml
 SET     ?=
 SCALE   ?= 0.002
+PART    ?= prep
+OUT     ?= runs/bench
+ROUNDS  ?= 3
+SCALES  ?= 1 0.25 4
+CASES   ?=
 MASTER  ?= local[$(shell n=$$(nproc); echo $$((n > 2 ? n : 2)))]
 ARGS    ?=
 PART    ?= prep
@@ -71,6 +76,11 @@ leakage: package ## Duplicates and leakage of the flows in LAKE: one page below 
 .PHONY: test
 test: package ## All tests, in local-mode Spark. ARGS="-k name" picks some
 	$(ENV); python -m pytest $(ARGS)
+
+.PHONY: bench
+bench: package ## This project beside pandas, polars and plain Spark. PART=prep OUT= ROUNDS= SCALES= CASES=
+	$(ENV); python -m tests.bench --part $(PART) --out $(OUT) --rounds $(ROUNDS) --scales $(SCALES) \
+	  $(if $(CASES),--cases $(CASES))
 
 .PHONY: check
 check: setup ## Format, lint, types and the layering of the modules

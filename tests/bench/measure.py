@@ -1,0 +1,187 @@
+"""Wall time, CPU time and peak memory of a command and everything it starts.
+
+    python -m tests.bench.measure USAGE.json CPUS -- COMMAND …
+
+runs as a process of its own around the command, so that the figures of one case hold nothing of another.
+
+CPU time is user plus system seconds of every process the command started. The kernel adds an ended process to the
+account of whoever waits for it; the meter adopts orphans (`PR_SET_CHILD_SUBREAPER`) and waits for all of them, so this
+is exact, short-lived processes included. One exception: the kernel forgets the times of children whose parent ignores
+SIGCHLD, as Spark's Python daemon does. Those are sampled while they live, and at most the last 0.1 s of each is lost.
+
+Peak memory is the largest sum over the processes that live at one moment. What is summed is the proportional set size
+(PSS: private pages, plus each shared page divided by the number of its users), because forked Python workers share most
+of their pages and the sum of their resident sizes (RSS) would count those once for each worker. Where the kernel does
+not show PSS, or a single process lives, RSS is taken. In bench.json it is called `peak_rss_mb`; 1 MB is 10^6 bytes.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_INTERVAL_S: Final = 0.1
+_PSS_SHARE: Final = 0.03  # of the time may go into reading PSS, whose price grows with the memory it describes
+_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
+_MB: Final = 1e6
+
+
+class CommandFailed(RuntimeError):
+    """Raised when a measured command ends with another exit code than 0; carries the end of its log."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a command took.
+
+    Attributes:
+        wall_s: Seconds from start to end.
+        cpu_s: User and system seconds of the whole process tree.
+        peak_rss_mb: Largest memory of the whole process tree at one moment, see the module.
+        exit_code: Of the command; negative for a signal.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_rss_mb: float
+    exit_code: int = 0
+
+    def then(self, other: "Usage") -> "Usage":
+        """Return the usage of two commands run one after the other."""
+        peak = max(self.peak_rss_mb, other.peak_rss_mb)
+        wall, cpu = round(self.wall_s + other.wall_s, 3), round(self.cpu_s + other.cpu_s, 3)
+        return Usage(wall, cpu, peak, self.exit_code or other.exit_code)
+
+
+def measured(command: Sequence[str], log: Path, cpus: Sequence[int], env: Mapping[str, str] | None = None) -> Usage:
+    """Run a command from the root of the checkout on some CPUs and return what it took.
+
+    Args:
+        command: Program and arguments.
+        log: Takes stdout and stderr; appended to.
+        cpus: CPUs the whole tree is bound to.
+        env: Environment; default this process's.
+
+    Raises:
+        CommandFailed: when it fails.
+    """
+    report = log.with_suffix(".usage.json")
+    report.unlink(missing_ok=True)
+    where = ",".join(map(str, cpus))
+    meter = [sys.executable, str(Path(__file__).resolve()), str(report), where, "--", *command]
+    with log.open("ab") as stream:
+        subprocess.run(meter, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, cwd=ROOT, env=env, check=True)
+    usage = Usage(**json.loads(report.read_text()))
+    report.unlink()
+    if usage.exit_code:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        raise CommandFailed(f"{' '.join(command)} ended with exit code {usage.exit_code}; the end of {log}:\n{tail}")
+    return usage
+
+
+class _Tree:
+    """What was seen of the processes below this one."""
+
+    def __init__(self) -> None:
+        self.peak = 0  # bytes
+        self._not_before = 0.0
+        self._me = psutil.Process()
+        self._forgotten: dict[int, bool] = {}  # by pid: whether the kernel will forget its times
+        self._seconds: dict[int, float] = {}  # last seen CPU time of those
+
+    def look(self) -> None:
+        """Take one sample."""
+        resident = {}
+        for process in self._me.children(recursive=True):
+            pid = process.pid
+            with contextlib.suppress(psutil.Error):
+                if pid not in self._forgotten:
+                    self._forgotten[pid] = _ignores_children(process.ppid())
+                if self._forgotten[pid]:
+                    times = process.cpu_times()
+                    used = times.user + times.system + times.children_user + times.children_system
+                    self._seconds[pid] = max(used, self._seconds.get(pid, 0.0))
+                resident[pid] = process.memory_info().rss
+        self._weigh(resident)
+
+    def forgotten_s(self, waited_for: Collection[int]) -> float:
+        """Return the seconds that are on nobody's account, given the processes this one waited for."""
+        return sum(seconds for pid, seconds in self._seconds.items() if pid not in waited_for)
+
+    def _weigh(self, resident: Mapping[int, int]) -> None:
+        total = sum(resident.values())
+        if total <= self.peak:
+            return  # PSS is never more than RSS: this cannot be a new peak
+        if len([size for size in resident.values() if size]) == 1:
+            self.peak = total
+            return
+        started = time.monotonic()
+        if started >= self._not_before:
+            self.peak = max(self.peak, sum(_pss(pid, size) for pid, size in resident.items()))
+            self._not_before = started + (time.monotonic() - started) / _PSS_SHARE
+
+
+def _ignores_children(pid: int) -> bool:
+    """Return whether a process ignores SIGCHLD: then it need not wait for its children, and their times are lost."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigIgn:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGCHLD - 1) & 1)
+    return False
+
+
+def _pss(pid: int, resident: int) -> int:
+    """Return the PSS of a process in bytes; its RSS where PSS cannot be read, 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    except (ProcessLookupError, FileNotFoundError, StopIteration):
+        return resident if Path(f"/proc/{pid}").exists() else 0
+    except OSError:
+        return resident
+
+
+def _meter(report: Path, cpus: Sequence[int], command: Sequence[str]) -> None:
+    os.sched_setaffinity(0, cpus)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    tree, ended = _Tree(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_INTERVAL_S):
+            tree.look()
+
+    started = time.monotonic()
+    child = subprocess.Popen(command)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    exit_code = child.wait()
+    wall = time.monotonic() - started
+    waited_for = {child.pid}
+    with contextlib.suppress(ChildProcessError):
+        while True:  # what the command left running or unwaited; ours by adoption
+            waited_for.add(os.wait()[0])
+    ended.set()
+    watcher.join()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime + tree.forgotten_s(waited_for)
+    usage = Usage(round(wall, 3), round(cpu, 3), round(tree.peak / _MB, 1), exit_code)
+    report.write_text(json.dumps(asdict(usage)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 5 or sys.argv[3] != "--":
+        sys.exit(__doc__)
+    _meter(Path(sys.argv[1]), [int(cpu) for cpu in sys.argv[2].split(",")], sys.argv[4:])

@@ -1,0 +1,65 @@
+"""Figures to people and files: a table on the terminal, and bench.json."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.rounds import Measured, Ratio
+
+
+def write_json(
+    path: Path,
+    machine: Mapping[str, object],
+    settings: Mapping[str, object],
+    cases: Sequence[Measured],
+    ratios: Sequence[Ratio],
+) -> None:
+    """Write bench.json; a reader never meets half a file."""
+    content = {
+        "machine": dict(machine),
+        "settings": dict(settings),
+        "cases": [measured.as_json() for measured in cases],
+        "ratios": {ratio.name: round(ratio.value, 3) for ratio in ratios},
+        "bars": {ratio.name: {"at_most": ratio.bar, "verdict": ratio.verdict} for ratio in ratios if ratio.bar},
+    }
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measured], ratios: Sequence[Ratio]) -> None:
+    """Print the tables."""
+    table = Table(
+        title=f"{machine['cores_used']} of {machine['cores']} cores, {machine['cpu']}, {machine['memory_gb']} GB;"
+        " synthetic replica; medians"
+    )
+    for heading in ("part", "case"):
+        table.add_column(heading)
+    for heading in ("scale", "rows", "wall s", "least … most", "CPU s", "peak MB", "rows/s"):
+        table.add_column(heading, justify="right")
+    for one in cases:
+        walls = [usage.wall_s for usage in one.usages]
+        table.add_row(
+            one.case.part,
+            one.case.name,
+            f"{one.case.scale:g}",
+            f"{one.case.rows:,}",
+            f"{one.median('wall_s'):.1f}",
+            f"{min(walls):.1f} … {max(walls):.1f}",
+            f"{one.median('cpu_s'):.1f}",
+            f"{one.median('peak_rss_mb'):,.0f}",
+            f"{one.case.rows / one.median('wall_s'):,.0f}",
+        )
+    console.print(table)
+    if ratios:
+        table = Table()
+        table.add_column("ratio")
+        for heading in ("value", "at most", ""):
+            table.add_column(heading, justify="right")
+        for ratio in ratios:
+            table.add_row(ratio.name, f"{ratio.value:.2f}", f"{ratio.bar:g}" if ratio.bar else "", ratio.verdict)
+        console.print(table)
