@@ -24,11 +24,6 @@ SCALES  ?= 1 0.25 4
 CASES   ?=
 MASTER  ?= local[$(shell n=$$(nproc); echo $$((n > 2 ? n : 2)))]
 ARGS    ?=
-PART    ?= prep
-OUT     ?= runs/bench
-SCALES  ?= 1 0.25 4
-ROUNDS  ?= 3
-CASES   ?=
 
 comma  := ,
 empty  :=
@@ -76,11 +71,6 @@ leakage: package ## Duplicates and leakage of the flows in LAKE: one page below 
 .PHONY: test
 test: package ## All tests, in local-mode Spark. ARGS="-k name" picks some
 	$(ENV); python -m pytest $(ARGS)
-
-.PHONY: bench
-bench: package ## This project beside pandas, polars and plain Spark. PART=prep OUT= ROUNDS= SCALES= CASES=
-	$(ENV); python -m tests.bench --part $(PART) --out $(OUT) --rounds $(ROUNDS) --scales $(SCALES) \
-	  $(if $(CASES),--cases $(CASES))
 
 .PHONY: check
 check: setup ## Format, lint, types and the layering of the modules

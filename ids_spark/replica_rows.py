@@ -195,8 +195,7 @@ def _first_release(d: _Drawing, odd: NDArray[np.bool_]) -> None:
     if d.model.window == 10:
         counter = [np.where(odd, second, first) for first, second in zip(_TEN_EVEN, _TEN_ODD, strict=True)]
     columns["Number"], columns["Weight"], running = counter
-    # A window's total is near its running mean; a rare very wide spread must not make it negative.
-    swing = 0.3 * std * (d.rng.random(d.rows) - 0.5)
+    swing = 0.3 * std * (d.rng.random(d.rows) - 0.5)  # a rare very wide one must not make the total negative
     columns["Tot sum"] = running * (average + np.clip(swing, -0.9 * average, None))
     iat = d.model.iat.at(d.rng.random(d.rows))
     if d.model.iat_day is not None:
