@@ -5,6 +5,7 @@ Three forms are read: the official tree of CSV files (label = file name), the sa
 """
 
 import csv
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -145,9 +146,7 @@ def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
         header = _read_header(uri)
         if isinstance(header, SourceUnusable):
             raise header
-        starts = [sum(header.row_groups[:i]) for i in range(len(header.row_groups))]
-        for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=True)):
-            found.append((Piece(uri, uri[len(base) + 1 :], i, start, rows, None, None), header.columns))
+        found += [(piece, header.columns) for piece in _cut(uri, uri[len(base) + 1 :], header, None, None)]
     return found
 
 
@@ -215,10 +214,15 @@ def _pieces_of(uri: str, name: str, header: _Header) -> Iterable[Piece]:
         )
     if not header.types:
         return [Piece(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
-    starts = [sum(header.row_groups[:i]) for i in range(len(header.row_groups))]
+    return _cut(uri, name, header, class19, split)
+
+
+def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str | None) -> list[Piece]:
+    """Return one piece for each row group of a parquet file."""
+    starts = itertools.accumulate(header.row_groups, initial=0)
     return [
         Piece(uri, name, i, start, rows, class19, split)
-        for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=True))
+        for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=False))
     ]
 
 
