@@ -36,7 +36,7 @@ class Results:
             return
         shared = {
             "run_id": self.run_id,
-            "model": card.architecture,
+            "model": card.title,
             "model_version": card.version,
             "profile": card.profile,
             "classes": card.classes,

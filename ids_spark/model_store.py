@@ -36,9 +36,10 @@ class Card:
     """What a model is.
 
     Attributes:
-        name: Directory below `models/`: architecture, classes and profile.
+        name: Directory below `models/`: title, classes and profile.
         version: Directory below the name; the run that trained it.
         architecture: Name in `models.ARCHITECTURES`.
+        variant: Tells models of one architecture apart that were trained in different ways; may be empty.
         hyper: Its hyper-parameters.
         classes: 2, 6 or 19.
         profile: `paper` or `operational`.
@@ -52,6 +53,7 @@ class Card:
     name: str
     version: str
     architecture: str
+    variant: str
     hyper: dict[str, Any]
     classes: Level
     profile: str
@@ -66,6 +68,11 @@ class Card:
         """Names of the outputs, by id."""
         return CLASSES[self.classes]
 
+    @property
+    def title(self) -> str:
+        """Name in metrics: the architecture, and the variant where there is one."""
+        return title_of(self.architecture, self.variant)
+
 
 @dataclass(frozen=True)
 class Model:
@@ -77,9 +84,14 @@ class Model:
     sha256: str  # of the manifest: names these exact bytes
 
 
-def model_name(architecture: str, classes: int, profile: str) -> str:
+def title_of(architecture: str, variant: str) -> str:
+    """Return how metrics call a model, such as `gru_dnn` or `gru_dnn-best`."""
+    return f"{architecture}-{variant}" if variant else architecture
+
+
+def model_name(title: str, classes: int, profile: str) -> str:
     """Return the directory name of a model, such as `gru_dnn-19-paper`."""
-    return f"{architecture}-{classes}-{profile}"
+    return f"{title}-{classes}-{profile}"
 
 
 def write(uri: str, card: Card, weights: Weights, preprocessor: Preprocessor) -> None:

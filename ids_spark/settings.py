@@ -97,6 +97,7 @@ class TrainConfig(Section):
     """`jobs/train.py`: every model in `models` at every level in `classes`.
 
     Attributes:
+        variant: Goes into the models' names, so that one architecture trained in two ways gives two models.
         batch_size: Global batch: rows of one step over all ranks together.
         learning_rate: Adam's, for the global batch of `reference_batch` rows, or of `batch_size` where that is not set.
         reference_batch: Where set, the learning rate grows with the batch: learning_rate · batch_size / reference_batch
@@ -116,6 +117,7 @@ class TrainConfig(Section):
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")
     classes: Annotated[tuple[Classes, ...], Field(min_length=1)] = (2, 6, 19)
     profile: Literal["paper", "operational"] = "paper"
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
     ranks: Count = 2
     epochs: Count = 50
     batch_size: Count = 64

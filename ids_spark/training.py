@@ -12,7 +12,7 @@ from ids_spark import checkpoint, preprocess
 from ids_spark.checkpoint import fingerprint
 from ids_spark.errors import InputError, Interrupted
 from ids_spark.lake import Lake, read_bytes
-from ids_spark.model_store import Card, model_name
+from ids_spark.model_store import Card, model_name, title_of
 from ids_spark.preprocess import Preprocessor
 from ids_spark.rank_start import packed
 from ids_spark.schema import column_of
@@ -131,9 +131,10 @@ def card_of(table: FeatureTable, config: TrainConfig, architecture: ModelName, c
     parent = parents(19, classes)
     seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
     return Card(
-        name=model_name(architecture, classes, config.profile),
+        name=model_name(title_of(architecture, config.variant), classes, config.profile),
         version=version,
         architecture=architecture,
+        variant=config.variant,
         hyper=getattr(config, architecture).model_dump(mode="json"),
         classes=classes,
         profile=config.profile,

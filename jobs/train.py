@@ -4,7 +4,7 @@
 
 Reads: `features/<recipe>`. Each model trains on `train.ranks` Spark tasks until the validation loss, averaged over
 ranks, stops falling; the best weights are kept.
-Writes: `models/<architecture>-<classes>-<profile>/<version>`; the version is the run id.
+Writes: `models/<architecture>[-<variant>]-<classes>-<profile>/<version>`; the version is the run id.
 """
 
 import itertools

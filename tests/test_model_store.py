@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ids_spark.errors import InputError
-from ids_spark.model_store import Card, ModelUnusable, choose, model_name, names, read, versions, write
+from ids_spark.model_store import Card, ModelUnusable, choose, model_name, names, read, title_of, versions, write
 from ids_spark.moments import Moments
 from ids_spark.preprocess import Recipe, fit
 from ids_spark.schema import RELEASE_39
@@ -25,6 +25,7 @@ CARD = Card(
     name="dnn-6-paper",
     version="20240501T000000Z-ab",
     architecture="dnn",
+    variant="",
     hyper={"dense": [64, 32], "dropout": 0.3},
     classes=6,
     profile="paper",
@@ -194,5 +195,6 @@ def test_a_lake_without_models_names_the_job_to_run(tmp_path):
     assert str(error.value) == f"{tmp_path} holds no model; run jobs/train.py on this lake first"
 
 
-def test_a_model_is_named_by_architecture_classes_and_profile():
-    assert model_name("gru_dnn", 19, "operational") == "gru_dnn-19-operational"
+def test_a_model_is_named_by_architecture_variant_classes_and_profile():
+    assert model_name(title_of("gru_dnn", ""), 19, "operational") == "gru_dnn-19-operational"
+    assert model_name(title_of("gru_dnn", "best"), 6, "paper") == "gru_dnn-best-6-paper"
