@@ -99,13 +99,16 @@ def _run_epochs(task: Task, loop: Loop, course: Course) -> str | None:
         seed = task.seed * 1_000 + epoch
         with feed.batches(shard("train", seed), config.batch_size // hvd.size(), endless=True) as rows:
             loss = loop.train(rows)
+        train_seconds = time.monotonic() - begin
         with feed.batches(shard("validation", seed), _EVALUATION_BATCH, endless=False) as held_out:
             measured = loop.evaluate(held_out)
         if not (math.isfinite(loss) and math.isfinite(measured["validation_loss"])):
             return f"epoch {epoch}: loss {loss}, validation loss {measured['validation_loss']}"
         seconds = time.monotonic() - begin
         course.seconds += seconds
-        course.history.append({"epoch": epoch, "loss": loss, **measured, "seconds": seconds})
+        course.history.append(
+            {"epoch": epoch, "loss": loss, **measured, "train_seconds": train_seconds, "seconds": seconds}
+        )
         course.weights, course.optimizer = loop.weights(), loop.optimizer_state()
         cost = measured["validation_loss"] if config.monitor == "loss" else 1.0 - measured["validation_accuracy"]
         if cost < course.best_cost - config.min_delta:
