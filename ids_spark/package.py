@@ -5,6 +5,7 @@ python -m ids_spark.package dist/ids_spark.zip
 
 import importlib.resources
 import io
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -27,4 +28,6 @@ def archive() -> bytes:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(archive())
+    unfinished = target.with_suffix(".unfinished")
+    unfinished.write_bytes(archive())
+    os.replace(unfinished, target)  # a job that starts meanwhile reads the old zip or the new one, never half of it
