@@ -1,11 +1,14 @@
 """Training and evaluation steps of one rank: forward, backward, one allreduce, one update."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import horovod.tensorflow as hvd
+import numpy as np
 import tensorflow as tf
 
 from ids_spark.checkpoint import Arrays
+from ids_spark.feed import Rows
 from ids_spark.settings import TrainConfig
 
 
@@ -51,8 +54,11 @@ class Loop:
         self._steps_per_epoch, self._seed = steps_per_epoch, seed
         self._optimizer = tf.keras.optimizers.Adam(Schedule(config, steps_per_epoch))
         self._optimizer.build(model.trainable_variables)
-        self._train_steps = tf.function(self._take_steps, reduce_retracing=True)
-        self._evaluate = tf.function(self._sums, reduce_retracing=True)
+        self._batch = config.batch_size // hvd.size()
+        rows = (tf.TensorSpec((None, model.input_shape[1]), tf.float32), tf.TensorSpec((None,), tf.int32))
+        self._train_steps = tf.function(self._take_steps, input_signature=rows)
+        self._evaluate = tf.function(self._sums, input_signature=rows)
+        self._gradients = tf.function(self._loss_and_gradients, jit_compile=config.xla)
 
     def weights(self) -> Arrays:
         """Return copies of all weights of the model."""
@@ -80,46 +86,51 @@ class Loop:
             if generator is not None:
                 generator.reset_from_seed(((self._seed * 1_000 + epoch) * 1_000 + hvd.rank()) * 100 + i)
 
-    def train(self, dataset: Any) -> float:
+    @property
+    def block_sizes(self) -> list[int]:
+        """Rows of each block that `train` takes: those of `steps_per_execution` steps, the last maybe of fewer."""
+        batch, steps = self._batch, min(self._config.steps_per_execution, self._steps_per_epoch)
+        whole, rest = divmod(self._steps_per_epoch, steps)
+        return [batch * steps] * whole + ([batch * rest] if rest else [])
+
+    def train(self, blocks: Iterator[Rows]) -> float:
         """Take the steps of an epoch; return the mean loss over steps and ranks."""
-        rows, total, left = iter(dataset), 0.0, self._steps_per_epoch
-        while left:
-            chunk = min(self._config.steps_per_execution, left)
-            total += float(self._train_steps(rows, tf.constant(chunk)))
-            left -= chunk
+        total = sum(float(self._train_steps(*block)) for block in blocks)
         self._average_statistics()
         mean = tf.constant(total / self._steps_per_epoch, tf.float64)
         return float(hvd.allreduce(mean, op=hvd.Average, name="loss"))
 
-    def evaluate(self, dataset: Any) -> dict[str, float]:
+    def evaluate(self, pieces: Iterator[Rows]) -> dict[str, float]:
         """Return loss and accuracy over the rows of all ranks together."""
-        loss, right, count = hvd.allreduce(self._evaluate(dataset), op=hvd.Sum, name="validation").numpy()
+        sums = np.sum([self._evaluate(*piece).numpy() for piece in pieces], axis=0)
+        loss, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()
         return {"validation_loss": float(loss / count), "validation_accuracy": float(right / count)}
 
-    def _take_steps(self, rows: Any, steps: Any) -> Any:
-        variables, total = self._model.trainable_variables, tf.constant(0.0)
-        for _ in tf.range(steps):
-            features, labels = next(rows)
-            with tf.GradientTape() as tape:
-                predicted = self._model(features, training=True)
-                loss = tf.reduce_mean(self._losses(labels, predicted, self._config.label_smoothing))
-            gradients = _averaged(tape.gradient(loss, variables))
-            self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    def _take_steps(self, features: Any, labels: Any) -> Any:
+        variables, total, batch = self._model.trainable_variables, tf.constant(0.0), self._batch
+        for step in tf.range(tf.size(labels) // batch):
+            at = step * batch
+            x = tf.ensure_shape(features[at : at + batch], (batch, features.shape[1]))
+            loss, gradients = self._gradients(x, tf.ensure_shape(labels[at : at + batch], (batch,)))
+            self._optimizer.apply_gradients(zip(_averaged(gradients), variables, strict=True))
             total += loss
         return total
 
-    def _sums(self, dataset: Any) -> Any:
-        total = tf.zeros(3, tf.float64)
-        for features, labels in dataset:
-            predicted = self._model(features, training=False)
-            right = tf.equal(tf.argmax(predicted, axis=1, output_type=tf.int32), labels)
-            parts = (
-                tf.reduce_sum(self._losses(labels, predicted, 0.0)),
-                tf.reduce_sum(tf.cast(right, tf.float32)),
-                tf.size(labels),
-            )
-            total += tf.stack([tf.cast(part, tf.float64) for part in parts])
-        return total
+    def _loss_and_gradients(self, features: Any, labels: Any) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            predicted = self._model(features, training=True)
+            loss = tf.reduce_mean(self._losses(labels, predicted, self._config.label_smoothing))
+        return loss, tape.gradient(loss, self._model.trainable_variables)
+
+    def _sums(self, features: Any, labels: Any) -> Any:
+        predicted = self._model(features, training=False)
+        right = tf.equal(tf.argmax(predicted, axis=1, output_type=tf.int32), labels)
+        parts = (
+            tf.reduce_sum(self._losses(labels, predicted, 0.0)),
+            tf.reduce_sum(tf.cast(right, tf.float32)),
+            tf.size(labels),
+        )
+        return tf.stack([tf.cast(part, tf.float64) for part in parts])
 
     def _losses(self, labels: Any, predicted: Any, smoothing: float) -> Any:
         if self._config.loss == "one_hot" or smoothing:

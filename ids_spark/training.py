@@ -16,7 +16,7 @@ from ids_spark.model_store import Card, model_name, title_of
 from ids_spark.preprocess import Preprocessor
 from ids_spark.rank_start import packed
 from ids_spark.schema import column_of
-from ids_spark.settings import Classes, ModelName, TrainConfig
+from ids_spark.settings import Classes, ModelName, ProfileName, TrainConfig
 from ids_spark.taxonomy import CLASSES, parents
 
 # Gradients of these networks are a few kilobytes: what an allreduce costs is the wait for Horovod's next cycle.
@@ -92,7 +92,9 @@ class Task:
     @property
     def fingerprint(self) -> str:
         """Names everything that decides the course of training, but not when or whether it was interrupted."""
-        settings = self.config.model_dump(mode="json", exclude={"resume", "models", "classes", "start_timeout"})
+        settings = self.config.model_dump(
+            mode="json", exclude={"resume", "models", "classes", "profiles", "start_timeout"}
+        )
         card = (self.card.name, self.card.hyper, self.card.features)
         return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
 
@@ -125,21 +127,28 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
     return FeatureTable(uri, fitted, facts["run_id"], dict(facts["rows"]), frozenset(facts["classes_absent_in_train"]))
 
 
-def card_of(table: FeatureTable, config: TrainConfig, architecture: ModelName, classes: Classes, version: str) -> Card:
+def card_of(
+    table: FeatureTable,
+    config: TrainConfig,
+    architecture: ModelName,
+    classes: Classes,
+    profile: ProfileName,
+    version: str,
+) -> Card:
     """Return the card of a model to be trained: inputs by profile, outputs by classes."""
     fitted = table.preprocessor
     parent = parents(19, classes)
     seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
     return Card(
-        name=model_name(title_of(architecture, config.variant), classes, config.profile),
+        name=model_name(title_of(architecture, config.variant), classes, profile),
         version=version,
         architecture=architecture,
         variant=config.variant,
         hyper=getattr(config, architecture).model_dump(mode="json"),
         classes=classes,
-        profile=config.profile,
+        profile=profile,
         recipe=fitted.recipe.name,
-        features=tuple(name for name in fitted.schema.profile(config.profile) if name in fitted.kept),
+        features=tuple(name for name in fitted.schema.profile(profile) if name in fitted.kept),
         data_origin=fitted.data_origin,
         classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in seen),
     )

@@ -1,4 +1,4 @@
-"""Features to models: every architecture and number of classes of the configuration, on Horovod ranks.
+"""Features to models: every architecture, number of classes and profile of the configuration, on Horovod ranks.
 
     spark-submit --py-files dist/ids_spark.zip jobs/train.py --set lake=LAKE
 
@@ -22,8 +22,8 @@ def run(context: job.Context) -> Report:
     config, sc = context.config.train, context.spark.sparkContext
     table = training.open_features(context.lake, context.config.features.recipe, config.ranks)
     report = Report(feature_schema=table.preprocessor.schema.name, data_origin=table.preprocessor.data_origin)
-    for classes, architecture in itertools.product(config.classes, config.models):
-        card = training.card_of(table, config, architecture, classes, context.run_id)
+    for profile, classes, architecture in itertools.product(config.profiles, config.classes, config.models):
+        card = training.card_of(table, config, architecture, classes, profile, context.run_id)
         place = f"models/{card.name}/{card.version}"
         checkpoint = context.lake.uri(f"checkpoints/{card.name}.npz")
         task = training.Task(table, context.staged(place), checkpoint, card, config, context.config.seed)

@@ -1,17 +1,21 @@
 """The feed over real Petastorm readers and real parquet."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark.feed import Shard, batches
+from ids_spark import feed
+from ids_spark.feed import Rows, Shard, ahead, one_pass, shuffled
 from ids_spark.parts import part_name, write_part
 from ids_spark.schema import features_contract
 
 COLUMNS = ("a", "b")
 GROUP_ROWS = (50, 37, 64, 50, 11)
+ALL_ROWS = sum(GROUP_ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -28,53 +32,90 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"file://{folder}"
 
 
-def read(split: str, rank: int, size: int, batch: int, *, endless: bool, steps: int = 0, seed: int = 1) -> np.ndarray:
-    shard = Shard(split, COLUMNS, "label19", rank, size, seed)
-    with batches(shard, batch, endless=endless) as dataset:
-        taken = dataset.take(steps) if steps else dataset
-        found = [(x.numpy(), y.numpy()) for x, y in taken]
-    if endless:
-        assert all(len(x) == batch for x, _ in found)
-    features, labels = np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
-    assert features.dtype == np.float32
-    np.testing.assert_array_equal(features[:, 1], features[:, 0] / 2)  # columns keep their order and rows stay whole
-    np.testing.assert_array_equal(labels, features[:, 0].astype(int) % 19)
-    return features[:, 0].astype(int)
+def numbers(blocks: Iterator[Rows]) -> list[np.ndarray]:
+    """Return the row numbers of each block, after a look at types, order of columns and labels."""
+    found = []
+    for features, labels in blocks:
+        assert features.dtype == np.float32
+        assert labels.dtype == np.int32
+        np.testing.assert_array_equal(features[:, 1], features[:, 0] / 2)
+        np.testing.assert_array_equal(labels, features[:, 0].astype(int) % 19)
+        found.append(features[:, 0].astype(int))
+    return found
+
+
+def once(split: str, rank: int = 0, size: int = 1, most: int = 16) -> np.ndarray:
+    return np.concatenate(numbers(one_pass(Shard(split, COLUMNS, "label19", rank, size), most)))
+
+
+def mixed(split: str, sizes: list[int], rank: int = 0, size: int = 1, seed: int = 1) -> list[np.ndarray]:
+    return numbers(shuffled(Shard(split, COLUMNS, "label19", rank, size), sizes, seed))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_one_pass_over_all_shards_gives_every_row_once(split: str, size: int) -> None:
     for _ in range(10):  # a reader that ends too early does so now and then
-        seen = np.concatenate([read(split, rank, size, 16, endless=False) for rank in range(size)])
-        np.testing.assert_array_equal(np.sort(seen), np.arange(sum(GROUP_ROWS)))
+        seen = np.concatenate([once(split, rank, size) for rank in range(size)])
+        np.testing.assert_array_equal(np.sort(seen), np.arange(ALL_ROWS))
 
 
-def test_an_endless_feed_repeats_its_shard_and_never_another(split: str) -> None:
-    own = [set(read(split, rank, 2, 16, endless=False)) for rank in (0, 1)]
-    seen = read(split, 0, 2, 8, endless=True, steps=60)
-    assert len(seen) == 480
+def test_one_pass_keeps_the_order_of_the_files_in_pieces_of_at_most_so_many_rows(split: str) -> None:
+    pieces = numbers(one_pass(Shard(split, COLUMNS, "label19", 0, 1), 16))
+    assert max(map(len, pieces)) == 16
+    np.testing.assert_array_equal(np.concatenate(pieces), np.arange(ALL_ROWS))
+
+
+def test_blocks_have_the_wanted_sizes_also_across_row_groups_and_passes(split: str) -> None:
+    sizes = [7, 100, 1, 212, 64]
+    assert [len(block) for block in mixed(split, sizes)] == sizes
+
+
+def test_a_shard_is_repeated_and_never_another(split: str) -> None:
+    own = [set(once(split, rank, 2)) for rank in (0, 1)]
+    seen = np.concatenate(mixed(split, [48] * 10, 0, 2))
     assert set(seen) == own[0]
     assert not set(seen) & own[1]
 
 
-def test_every_row_of_a_shard_comes_once_in_each_pass(split: str) -> None:
-    rows = len(read(split, 0, 1, 16, endless=False))
-    seen = read(split, 0, 1, rows // 4, endless=True, steps=8)
-    np.testing.assert_array_equal(np.sort(seen[:rows]), np.arange(rows))
-    np.testing.assert_array_equal(np.sort(seen[rows : 2 * rows]), np.arange(rows))
+@pytest.mark.parametrize("mixed_rows", [1, 100, 10_000])
+def test_every_row_comes_once_in_each_pass(split: str, mixed_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MIXED_ROWS", mixed_rows)
+    first, second = mixed(split, [ALL_ROWS, ALL_ROWS])
+    np.testing.assert_array_equal(np.sort(first), np.arange(ALL_ROWS))
+    np.testing.assert_array_equal(np.sort(second), np.arange(ALL_ROWS))
+    assert (first != second).any()
 
 
-def test_order_is_shuffled_and_the_same_for_a_seed(split: str) -> None:
-    first, again = (read(split, 0, 1, 16, endless=True, steps=13, seed=5) for _ in range(2))
-    other = read(split, 0, 1, 16, endless=True, steps=13, seed=6)
+def test_equal_seeds_give_equal_blocks_and_others_do_not(split: str) -> None:
+    first, again = (np.concatenate(mixed(split, [16] * 13, seed=5)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-    assert (np.diff(first[:50]) != 1).mean() > 0.5
+    assert (first != np.concatenate(mixed(split, [16] * 13, seed=6))).any()
 
 
-def test_the_reader_is_closed_at_the_end(split: str, tmp_path: Path) -> None:
-    import threading
+def test_a_batch_draws_from_several_row_groups(split: str) -> None:
+    (batch,) = mixed(split, [32])
+    group_of = np.repeat(np.arange(len(GROUP_ROWS)), GROUP_ROWS)
+    assert len(set(group_of[batch])) >= 3
+    assert (np.diff(batch) != 1).mean() > 0.8
 
+
+def test_reading_ahead_changes_nothing_and_leaves_no_thread(split: str) -> None:
     before = threading.active_count()
-    read(split, 0, 1, 16, endless=True, steps=2)
-    assert threading.active_count() <= before + 1  # tf.data keeps one thread of its own for a while
+    shard = Shard(split, COLUMNS, "label19", 0, 1)
+    with ahead(shuffled(shard, [16] * 13, 5)) as blocks:
+        read = numbers(blocks)
+    np.testing.assert_array_equal(np.concatenate(read), np.concatenate(mixed(split, [16] * 13, seed=5)))
+    with ahead(shuffled(shard, [16] * 1_000, 5)) as blocks:
+        next(blocks)  # a caller that stops early
+    assert threading.active_count() == before
+
+
+def test_an_error_after_some_blocks_is_raised_too() -> None:
+    def broken() -> Iterator[Rows]:
+        yield Rows(np.zeros((1, 2), np.float32), np.zeros(1, np.int32))
+        raise RuntimeError("the disk is gone")
+
+    with ahead(broken()) as rows:
+        next(rows)
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            next(rows)
