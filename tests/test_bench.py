@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.bench import prep_checks, rounds
+from tests.bench import prep, prep_checks, rounds
 from tests.bench.measure import ROOT, CommandFailed, Usage, measured
-from tests.bench.prep import Prep
+from tests.bench.rounds import Taken
 
 CPUS = sorted(os.sched_getaffinity(0))[:2]
 HOLD = "import time; held = b'x' * 300_000_000; time.sleep(1)"
@@ -70,13 +70,13 @@ def test_two_commands_add_times_and_keep_the_larger_peak() -> None:
 
 
 def case(name: str, scale: float, wall: float, peak: float) -> rounds.Measured:
-    one = rounds.Case("prep", name, scale, 1_000, lambda _: Usage(0, 0, 0), lambda _: None, 1.0)
-    return rounds.Measured(one, [Usage(wall, 1.0, peak), Usage(100 * wall, 1.0, peak), Usage(wall, 1.0, peak)])
+    one = rounds.Case("prep", name, scale, 1_000, lambda _: Taken(Usage(0, 0, 0)), lambda _: None, 1.0)
+    return rounds.Measured(one, [Taken(Usage(seconds, 1.0, peak)) for seconds in (wall, 100 * wall, wall)])
 
 
 def test_ratios_are_of_medians_and_know_their_bars() -> None:
-    part = Prep.__new__(Prep)
-    part._plan = rounds.Plan(Path(), Path(), (0,), 1.0, (4.0,), ())
+    part = prep.Part.__new__(prep.Part)
+    part._plan = rounds.Plan(Path(), Path(), (0,), (1.0, 4.0), ())
     done = [case("ids_spark", 1.0, 20, 900), case("pandas", 1.0, 80, 9_000), case("ids_spark", 4.0, 90, 900)]
     found = {ratio.name: (ratio.value, ratio.verdict) for ratio in part.ratios(done)}
     assert found == {
@@ -90,18 +90,18 @@ def test_cases_take_turns_and_are_checked_once(tmp_path: Path) -> None:
     seen: list[str] = []
 
     def named(name: str) -> rounds.Case:
-        def run(target: Path) -> Usage:
+        def run(target: Path) -> Taken:
             assert list(target.iterdir()) == []
             (target / "table").touch()
             seen.append(name)
-            return Usage(1.0, 1.0, 1.0)
+            return Taken(Usage(1.0, 1.0, 1.0))
 
         return rounds.Case("prep", name, 1.0, 10, run, lambda target: seen.append(f"{name} checked"), 1.0)
 
     lines: list[str] = []
     *_, last = rounds.run([named("a"), named("b")], 2, tmp_path, lines.append)
     assert seen == ["a", "a checked", "b", "b checked", "a", "b"]
-    assert [len(one.usages) for one in last] == [2, 2]
+    assert [len(one.runs) for one in last] == [2, 2]
     assert lines[-1] == "prep round 2/2 b scale 1: 1.0 s, 1.0 s CPU, 1 MB; about 0 min left"
 
 
@@ -165,7 +165,7 @@ def test_deviations_of_other_data_are_found() -> None:
 
 
 def test_tiny_run_of_every_case(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.bench", "--scales", "0.001", "--rounds", "1"]
+    command = [sys.executable, "-m", "tests.bench", "--part", "prep", "--scales", "0.001", "--rounds", "1"]
     done = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "bench.json").read_text())

@@ -6,19 +6,16 @@ row's origin, counts every class in and out, and commits tables whole.
 """
 
 import json
-import os
-import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.bench import prep_checks
-from tests.bench.measure import ROOT, Usage, measured
-from tests.bench.rounds import Case, Measured, Plan, Ratio
+from tests.bench.programs import DRIVER_MEMORY, Programs
+from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "prep"
-DRIVER_MEMORY: Final = "2g"  # of every Spark case, for want of which plain Spark would fail or spill
+SCALES: Final = (1.0, 0.25, 4.0)  # all cases run at the first, this project alone also at the others
 _LOOPBACK: Final = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
@@ -26,6 +23,7 @@ _LOOPBACK: Final = {
 }
 _GUESSES: Final = {"ids_spark": 5.0, "pandas": 8.0, "polars": 2.2, "plain_spark": 30.0}
 CASES: Final = tuple(_GUESSES)
+ON_DEMAND: Final = ()
 _RATIOS: Final = (
     ("prep_vs_pandas_wall", "pandas", "wall_s", 0.6),
     ("prep_vs_pandas_memory", "pandas", "peak_rss_mb", 0.6),
@@ -34,27 +32,29 @@ _RATIOS: Final = (
 )
 
 
-class Prep:
+def scales(given: Sequence[float]) -> tuple[float, ...]:
+    """Return the scales to run at: those given, all of them, or the usual ones."""
+    return tuple(given) or SCALES
+
+
+class Part:
     """The cases of this part; holds what they left, to compare."""
 
     def __init__(self, plan: Plan) -> None:
         """Write the package and Spark's settings once, so that a change during the run changes no case."""
         self._plan = plan
         self._outcomes: dict[tuple[str, float], prep_checks.Outcome] = {}
-        self._zip, self._defaults = plan.scratch / "ids_spark.zip", plan.scratch / "plain.conf"
-        self._python("package", "ids_spark.package", str(self._zip))
+        self._programs, self._defaults = Programs(plan), plan.scratch / "plain.conf"
         self._defaults.write_text("".join(f"{key} {value}\n" for key, value in _LOOPBACK.items()))
 
     def cases(self) -> list[Case]:
         """Make the replicas and return the cases: all at one scale, this project also at the scales of growth."""
-        wanted = [(name, self._plan.scale) for name in CASES if name in self._plan.cases]
+        wanted = [(name, self._plan.scales[0]) for name in CASES if name in self._plan.cases]
         if "ids_spark" in self._plan.cases:
-            wanted += [("ids_spark", other) for other in self._plan.growth if other != self._plan.scale]
+            wanted += [("ids_spark", other) for other in self._plan.scales[1:] if other != self._plan.scales[0]]
         rows = {}
         for each in sorted({scale for _, scale in wanted}):
-            replica = self._replica(each)
-            told = {"replica.target": replica, "replica.scale": each, "replica.min_rows_per_file": 1}
-            self._job("replica", told, self._plan.scratch / "lake")
+            replica = self._programs.replica(each, min_rows_per_file=1)
             rows[each] = sum(json.loads((replica / "_SYNTHETIC.json").read_text())["rows"].values())
         return [
             Case(NAME, name, each, rows[each], self._run(name, each), self._check(name, each), _GUESSES[name])
@@ -63,7 +63,7 @@ class Prep:
 
     def ratios(self, cases: Sequence[Measured]) -> list[Ratio]:
         """Return the ratios whose cases ran, with their bars."""
-        scale = self._plan.scale
+        scale = self._plan.scales[0]
         known = {(one.case.name, one.case.scale): one for one in cases}
         ours = known.get(("ids_spark", scale))
         if ours is None:
@@ -87,44 +87,17 @@ class Prep:
     def _replica(self, scale: float) -> Path:
         return self._plan.scratch / f"replica-{scale:g}"
 
-    def _env(self) -> dict[str, str]:
-        """Return the environment of every subprocess: this checkout and interpreter, scratch beside the data."""
-        return {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PYSPARK_PYTHON": sys.executable,
-            "PYSPARK_DRIVER_PYTHON": sys.executable,
-            "SPARK_CONF_DIR": str(ROOT / "conf" / "spark"),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_LOCAL_DIRS": str(self._plan.scratch / "spark"),
-            "POLARS_MAX_THREADS": str(len(self._plan.cpus)),
-        }
-
-    def _submit(self, log: str, *arguments: str) -> Usage:
-        beside = Path(sys.executable).parent / "spark-submit"
-        program = shutil.which("spark-submit") or str(beside)
-        command = [program, "--master", f"local[{len(self._plan.cpus)}]", "--driver-memory", DRIVER_MEMORY, *arguments]
-        return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
-
-    def _python(self, log: str, module: str, *arguments: str) -> Usage:
-        command = [sys.executable, "-m", module, *arguments]
-        return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
-
-    def _job(self, name: str, settings: Mapping[str, object], lake: Path) -> Usage:
-        options = [part for key, value in {"lake": lake, **settings}.items() for part in ("--set", f"{key}={value}")]
-        return self._submit("ids_spark", "--py-files", str(self._zip), f"jobs/{name}.py", *options)
-
-    def _run(self, name: str, scale: float) -> Callable[[Path], Usage]:
+    def _run(self, name: str, scale: float) -> Callable[[Path], Taken]:
         source = str(self._replica(scale))
 
-        def run(target: Path) -> Usage:
+        def run(target: Path) -> Taken:
             if name == "ids_spark":
-                ingest = self._job("ingest", {"ingest.source": source}, target)
-                return ingest.then(self._job("features", {}, target))
+                ingest = self._programs.job("ingest", {"ingest.source": source}, target)
+                return Taken(ingest.then(self._programs.job("features", {}, target)))
             if name == "plain_spark":
                 plain = ("--properties-file", str(self._defaults), "tests/bench/baseline_spark.py")
-                return self._submit(name, *plain, source, str(target))
-            return self._python(name, f"tests.bench.baseline_{name}", source, str(target))
+                return Taken(self._programs.submit(name, *plain, source, str(target)))
+            return Taken(self._programs.python(name, f"tests.bench.baseline_{name}", source, str(target)))
 
         return run
 

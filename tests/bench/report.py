@@ -24,7 +24,7 @@ def write_json(
         "settings": dict(settings),
         "cases": [measured.as_json() for measured in cases],
         "ratios": {ratio.name: round(ratio.value, 3) for ratio in ratios},
-        "bars": {ratio.name: {"at_most": ratio.bar, "verdict": ratio.verdict} for ratio in ratios if ratio.bar},
+        "bars": {ratio.name: {**ratio.bar, "verdict": ratio.verdict} for ratio in ratios if ratio.bar},
     }
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
@@ -42,7 +42,7 @@ def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measur
     for heading in ("scale", "rows", "wall s", "least … most", "CPU s", "peak MB", "rows/s"):
         table.add_column(heading, justify="right")
     for one in cases:
-        walls = [usage.wall_s for usage in one.usages]
+        walls = one.values("wall_s")
         table.add_row(
             one.case.part,
             one.case.name,
@@ -52,14 +52,37 @@ def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measur
             f"{min(walls):.1f} … {max(walls):.1f}",
             f"{one.median('cpu_s'):.1f}",
             f"{one.median('peak_rss_mb'):,.0f}",
-            f"{one.case.rows / one.median('wall_s'):,.0f}",
+            "" if one.stated else f"{one.case.rows / one.median('wall_s'):,.0f}",
         )
     console.print(table)
+    _show_stated(console, [one for one in cases if one.stated])
     if ratios:
         table = Table()
         table.add_column("ratio")
-        for heading in ("value", "at most", ""):
+        for heading in ("value", "bar", ""):
             table.add_column(heading, justify="right")
         for ratio in ratios:
-            table.add_row(ratio.name, f"{ratio.value:.2f}", f"{ratio.bar:g}" if ratio.bar else "", ratio.verdict)
+            bars = ", ".join(f"{kind.replace('_', ' ')} {bar:g}" for kind, bar in ratio.bar.items())
+            table.add_row(ratio.name, f"{ratio.value:.2f}", bars, ratio.verdict)
         console.print(table)
+
+
+def _show_stated(console: Console, cases: Sequence[Measured]) -> None:
+    """Print what cases state themselves, one figure a line."""
+    if not cases:
+        return
+    table = Table(title="stated by the cases themselves; medians")
+    for heading in ("part", "case", "figure"):
+        table.add_column(heading)
+    for heading in ("value", "least … most"):
+        table.add_column(heading, justify="right")
+    for one in cases:
+        for figure in one.stated:
+            values = one.values(figure)
+            spread = f"{_short(min(values))} … {_short(max(values))}"
+            table.add_row(one.case.part, one.case.name, figure, _short(one.median(figure)), spread)
+    console.print(table)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"

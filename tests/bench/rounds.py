@@ -1,9 +1,10 @@
 """Cases run in turn, again and again, so that a noisy minute of the machine does not fall on one case alone."""
 
+import math
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,17 +22,33 @@ class Plan:
         scratch: Folder for data, removed at the end.
         logs: Folder for what programs print.
         cpus: CPUs that every case is bound to.
-        scale: Of the data that all cases read.
-        growth: Scales at which this project runs alone.
+        scales: Of the data; the part says what each is for.
         cases: Names of the cases wanted.
+        models: What training cases train.
+        recommended: Configuration file whose way to train stands beside the study's.
     """
 
     scratch: Path
     logs: Path
     cpus: tuple[int, ...]
-    scale: float
-    growth: tuple[float, ...]
+    scales: tuple[float, ...]
     cases: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    recommended: str = ""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one run of a case took.
+
+    Attributes:
+        usage: As the meter saw it.
+        stated: Figures that the programs of the case state themselves, such as rows/s after start-up; infinite where
+            something was not reached.
+    """
+
+    usage: Usage
+    stated: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,7 @@ class Case:
     name: str
     scale: float
     rows: int
-    run: Callable[[Path], Usage]
+    run: Callable[[Path], Taken]
     check: Callable[[Path], None]
     guess: float
 
@@ -62,19 +79,29 @@ class Measured:
     """A case and what each of its runs took."""
 
     case: Case
-    usages: list[Usage] = field(default_factory=list)
+    runs: list[Taken] = field(default_factory=list)
+
+    def values(self, figure: str) -> list[float]:
+        """Return a stated figure, or a field of `Usage`, of each run."""
+        return [run.stated[figure] if figure in run.stated else getattr(run.usage, figure) for run in self.runs]
 
     def median(self, figure: str) -> float:
-        """Return the median of a field of `Usage` over the runs."""
-        return statistics.median(getattr(usage, figure) for usage in self.usages)
+        """Return the median of a stated figure, or of a field of `Usage`, over the runs."""
+        return statistics.median(self.values(figure))
 
     def expected(self) -> float:
         """Return the seconds that the next run will about take."""
-        return self.median("wall_s") if self.usages else _START_S + self.case.guess * self.case.rows / 1e6
+        return self.median("wall_s") if self.runs else _START_S + self.case.guess * self.case.rows / 1e6
+
+    @property
+    def stated(self) -> list[str]:
+        """Names of the figures that the case states itself."""
+        return list(self.runs[0].stated) if self.runs else []
 
     def as_json(self) -> dict[str, object]:
-        """Return the medians, and the wall time of each run."""
+        """Return the medians, and the wall time and stated figures of each run; null for what was not reached."""
         wall = self.median("wall_s")
+        own = {name: [_finite(value) for value in self.values(name)] for name in self.stated}
         return {
             "part": self.case.part,
             "case": self.case.name,
@@ -83,31 +110,45 @@ class Measured:
             "wall_s": wall,
             "cpu_s": self.median("cpu_s"),
             "peak_rss_mb": self.median("peak_rss_mb"),
-            "rows_per_s": round(self.case.rows / wall),
-            "wall_s_of_runs": [usage.wall_s for usage in self.usages],
+            **({name: _finite(self.median(name)) for name in own} or {"rows_per_s": round(self.case.rows / wall)}),
+            "wall_s_of_runs": self.values("wall_s"),
+            **({"stated_of_runs": own} if own else {}),
         }
+
+
+def _finite(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of one case over that of another.
+    """A figure of one case over that of another, or a figure that has a bar of its own.
 
     Attributes:
         name: Stands in bench.json.
         value: Of medians.
-        bar: What it should not exceed; None where there is no bar.
+        at_most: What it should not exceed, where there is such a bar.
+        at_least: What it should not fall short of, where there is such a bar.
     """
 
     name: str
     value: float
-    bar: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def bar(self) -> dict[str, float]:
+        """The bar by its kind, `at_most` or `at_least`; empty where there is none."""
+        return {kind: bar for kind in ("at_most", "at_least") if (bar := getattr(self, kind)) is not None}
 
     @property
     def verdict(self) -> str:
-        """Whether the bar is met; empty where there is none."""
-        if self.bar is None:
+        """Whether every bar is met; empty where there is none."""
+        if not self.bar:
             return ""
-        return "met" if self.value <= self.bar else "missed"
+        low = self.at_least is not None and not self.value >= self.at_least
+        high = self.at_most is not None and not self.value <= self.at_most
+        return "missed" if low or high else "met"
 
 
 class Part(Protocol):
@@ -138,11 +179,11 @@ def run(cases: Sequence[Case], rounds: int, scratch: Path, say: Callable[[str], 
             case, target = one.case, scratch / "run"
             target.mkdir()
             os.sync()  # the last case's pages are written back at nobody's cost
-            one.usages.append(case.run(target))
+            one.runs.append(case.run(target))
             if number == 1:
                 case.check(target)
             shutil.rmtree(target)
-            usage = one.usages[-1]
+            usage = one.runs[-1].usage
             left = sum(m.expected() for m in measured[i + 1 :]) + (rounds - number) * sum(
                 m.expected() for m in measured
             )

@@ -1,0 +1,71 @@
+"""This project's training feed without training: every rank a process that throws its rows away.
+
+    python -m tests.bench.feed_alone LAKE STATEMENT RANKS BATCH EPOCHS
+
+Each rank opens its shard for every epoch, as training does, and takes the blocks that training would take. Ranks start
+an epoch together, and an epoch lasts as long as its slowest rank. Writes STATEMENT: rows and seconds of each epoch.
+"""
+
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from ids_spark import feed
+from ids_spark.settings import TrainConfig
+from tests.bench.train_figures import LABEL, SEED, columns, train_rows
+
+
+def drain(
+    lake: str, rank: int, ranks: int, batch: int, epochs: int, start: Barrier, said: "Queue[list[float]]"
+) -> None:
+    """Take one rank's batches of `batch` rows, epoch after epoch, and say what each epoch took."""
+    shard = feed.Shard(f"file://{lake}/features/paper/split=train", columns(lake), LABEL, rank, ranks)
+    steps = train_rows(lake) // (batch * ranks)
+    block = min(TrainConfig().steps_per_execution, steps)
+    sizes = [batch * min(block, steps - taken) for taken in range(0, steps, block)]
+    seconds = []
+    try:
+        for epoch in range(1, epochs + 1):
+            start.wait()
+            begin = time.monotonic()
+            rows = _drained(shard, sizes, batch, epoch)
+            seconds.append(time.monotonic() - begin)
+            if rows != steps * batch:
+                raise RuntimeError(f"rank {rank} was fed {rows} rows in epoch {epoch}, expected {steps * batch}")
+    except BaseException:
+        start.abort()  # the others would wait for this rank
+        raise
+    said.put(seconds)
+
+
+def _drained(shard: feed.Shard, sizes: Sequence[int], batch: int, epoch: int) -> int:
+    """Return the rows of an epoch's batches."""
+    with feed.ahead(feed.shuffled(shard, sizes, SEED * 1_000 + epoch)) as blocks:
+        return sum(len(features[at : at + batch]) for features, _ in blocks for at in range(0, len(features), batch))
+
+
+def main(lake: str, statement: str, ranks: int, batch: int, epochs: int) -> None:
+    """Run all ranks at once."""
+    spawn = multiprocessing.get_context("spawn")
+    start, said = spawn.Barrier(ranks), spawn.Queue()
+    processes = [
+        spawn.Process(target=drain, args=(lake, rank, ranks, batch, epochs, start, said)) for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        sys.exit("a rank failed, see above")
+    slowest = [max(of_ranks) for of_ranks in zip(*(said.get() for _ in processes), strict=True)]
+    rows = train_rows(lake) // (batch * ranks) * batch * ranks
+    Path(statement).write_text(json.dumps({"rows": rows, "seconds": slowest}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *(int(argument) for argument in sys.argv[3:]))

@@ -1,0 +1,70 @@
+"""How a part starts programs: measured, on the bench's CPUs, from this checkout, logs beside bench.json."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.bench.measure import ROOT, Usage, measured
+from tests.bench.rounds import Plan
+
+DRIVER_MEMORY: Final = "2g"  # of every Spark case, for want of which plain Spark would fail or spill
+
+
+class Programs:
+    """The programs of one part.
+
+    The package is written once, so that a change of the checkout during the run changes no job.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._zip = plan, plan.scratch / "ids_spark.zip"
+        self.python("package", "ids_spark.package", str(self._zip))
+
+    def python(self, log: str, module: str, *arguments: str) -> Usage:
+        """Run a module."""
+        command = [sys.executable, "-m", module, *arguments]
+        return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
+
+    def submit(self, log: str, *arguments: str) -> Usage:
+        """Run spark-submit in local mode, a task slot for each CPU."""
+        beside = Path(sys.executable).parent / "spark-submit"
+        program = shutil.which("spark-submit") or str(beside)
+        command = [program, "--master", f"local[{len(self._plan.cpus)}]", "--driver-memory", DRIVER_MEMORY, *arguments]
+        return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
+
+    def job(
+        self,
+        name: str,
+        settings: Mapping[str, object],
+        lake: Path,
+        configs: Sequence[str] = (),
+        log: str = "ids_spark",
+    ) -> Usage:
+        """Run a job of this project on a lake; settings win over configuration files."""
+        options = [part for file in configs for part in ("--config", file)]
+        options += [part for key, value in {"lake": lake, **settings}.items() for part in ("--set", f"{key}={value}")]
+        return self.submit(log, "--py-files", str(self._zip), f"jobs/{name}.py", *options)
+
+    def replica(self, scale: float, **settings: object) -> Path:
+        """Write a synthetic replica of a scale and return its folder."""
+        folder = self._plan.scratch / f"replica-{scale:g}"
+        told = {f"replica.{key}": value for key, value in settings.items()}
+        self.job("replica", {"replica.target": folder, "replica.scale": scale, **told}, self._plan.scratch / "lake")
+        return folder
+
+    def _env(self) -> dict[str, str]:
+        """Return the environment of every subprocess: this checkout and interpreter, scratch beside the data."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYSPARK_PYTHON": sys.executable,
+            "PYSPARK_DRIVER_PYTHON": sys.executable,
+            "SPARK_CONF_DIR": str(ROOT / "conf" / "spark"),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_LOCAL_DIRS": str(self._plan.scratch / "spark"),
+            "POLARS_MAX_THREADS": str(len(self._plan.cpus)),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
