@@ -1,6 +1,6 @@
 """Metrics and confusion matrices of several models as tables of the lake."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +30,15 @@ class Results:
     _metrics: list[dict[str, Any]] = field(default_factory=list)
     _confusion: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, card: Card, confusion: Counts, data_origin: str) -> None:
-        """Add one model; nothing is added for flows without labels."""
+    def add(self, card: Card, confusion: Counts, data_origin: str, facts: Mapping[str, float] | None = None) -> None:
+        """Add one model; nothing is added for flows without labels.
+
+        Args:
+            card: Of the model.
+            confusion: Labels by predictions.
+            data_origin: `measured` or `synthetic`.
+            facts: Of a model that has no directory to state them: metrics of no class and without support.
+        """
         if not confusion.sum():
             return
         shared = {
@@ -44,6 +51,8 @@ class Results:
             "data_origin": data_origin,
         }
         self._metrics += [shared | row for row in metrics_of(confusion, card.class_names)]
+        for name, value in (facts or {}).items():
+            self._metrics.append(shared | {"class_name": None, "metric": name, "value": value, "support": None})
         self._confusion += [shared | row for row in confusion_rows(confusion, card.class_names)]
 
     def write(self, staged: Callable[[str], str]) -> list[str]:

@@ -1,0 +1,61 @@
+"""A random forest of Spark ML on the same features: the reference beside every network.
+
+    spark-submit --driver-java-options -XX:+UseParallelGC --py-files dist/ids_spark.zip jobs/forest.py --set lake=LAKE
+
+The option gives it the JVM's optimising compiler, which conf/spark leaves out for jobs that only move blobs; without it
+the forests grow several times slower.
+
+Reads: `features/<recipe>`: grows on split train, measures on split test, which holds each distinct labelled flow once,
+as the metrics of `jobs/score.py` count them. One forest for each of `train.classes` and `train.profiles`.
+Writes: `metrics/` and `confusion/` as model `random_forest`, with metrics `fit_seconds`, `nodes`, `trees`, `depth`.
+No model: a reference is no product.
+"""
+
+import itertools
+import logging
+import sys
+from multiprocessing.pool import ThreadPool
+
+from ids_spark import evaluation, forest, job, training
+from ids_spark.audit import Report
+from ids_spark.model_store import Card
+
+log = logging.getLogger(__name__)
+SPLIT = "test"
+
+
+def run(context: job.Context) -> Report:
+    """Grow and measure every forest that the configuration names."""
+    config, spark, seed = context.config.forest, context.spark, context.config.seed
+    table = training.open_features(context.lake, context.config.features.recipe, ranks=1)
+    wanted = itertools.product(context.config.train.profiles, context.config.train.classes)
+    cards = [forest.card_of(table, config, classes, profile, context.run_id) for profile, classes in wanted]
+    train = forest.read_split(spark, table, "train", config.rows_per_partition).cache()
+    test = forest.read_split(spark, table, SPLIT, config.rows_per_partition).cache()
+
+    def grow(card: Card) -> forest.Grown:
+        grown = forest.grow(train, test, card, config, seed)
+        log.info("grown %s %s", card.name, " ".join(f"{name}={value:.0f}" for name, value in grown.facts.items()))
+        return grown
+
+    # One forest keeps one core busy while its rows stand in one partition, so that several are grown side by side.
+    with ThreadPool(config.at_once) as pool:
+        grown = pool.map(grow, sorted(cards, key=lambda card: -card.classes), chunksize=1)
+    train.unpersist()
+    test.unpersist()
+
+    origin, rows = table.preprocessor.data_origin, table.rows["train"] + table.rows[SPLIT]
+    report = Report(feature_schema=table.preprocessor.schema.name, data_origin=origin, rows_in=rows, rows_out=rows)
+    results = evaluation.Results(context.run_id, SPLIT)
+    for one in grown:
+        results.add(one.card, one.confusion, origin, one.facts)
+        report.models.append(f"{one.card.name}/{one.card.version}")
+        unseen = evaluation.unseen_classes(one.card, one.confusion)
+        if unseen:
+            report.notes.append(f"{one.card.name} met {len(unseen)} classes it never saw: {', '.join(unseen)}")
+    report.tables += results.write(context.staged)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))
