@@ -17,10 +17,10 @@ CLASSES ?= 2 6 19
 CONF    ?= conf/small.yaml
 SET     ?=
 SCALE   ?= 0.002
-PART    ?= prep
+PART    ?= prep train
 OUT     ?= runs/bench
 ROUNDS  ?= 3
-SCALES  ?= 1 0.25 4
+SCALES  ?=
 CASES   ?=
 MASTER  ?= local[$(shell n=$$(nproc); echo $$((n > 2 ? n : 2)))]
 ARGS    ?=
@@ -31,10 +31,13 @@ space  := $(empty) $(empty)
 list    = [$(subst $(space),$(comma),$(strip $(1)))]
 REPLICA := $(LAKE)/replica
 SOURCE   = $(if $(DATA),$(DATA),$(REPLICA))
-OPTIONS  = --config $(CONF) --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set replica.target=$(REPLICA) \
+OPTIONS  = --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set replica.target=$(REPLICA) \
            --set "train.models=$(call list,$(MODELS))" --set "train.classes=$(call list,$(CLASSES))" \
            $(foreach setting,$(SET),--set $(setting))
-submit   = $(ENV); spark-submit --master '$(MASTER)' --py-files $(ZIP) jobs/$(1).py $(OPTIONS)
+submit   = $(ENV); spark-submit --master '$(MASTER)' --py-files $(ZIP) $(JAVA_$(1)) jobs/$(1).py --config $(or $(2),$(CONF)) $(OPTIONS)
+
+# Growing trees is the one job whose work is the JVM's own: it takes the optimising compiler that the others do without.
+JAVA_forest = --driver-java-options -XX:+UseParallelGC
 
 ##@ Run
 .PHONY: run
@@ -59,9 +62,28 @@ prep: package ## ingest and features alone, on DATA or the replica of LAKE
 ingest features train score: package ## That job alone
 	$(call submit,$@)
 
-.PHONY: table
-table: package ## The newest metrics of every model in LAKE
+.PHONY: report
+report: package ## The newest metrics of every model in LAKE: terminal, and a page below LAKE/reports/run
 	$(call submit,report)
+
+.PHONY: forest
+forest: package ## A random forest on the features in LAKE, as a reference beside the networks
+	$(call submit,forest)
+
+# The study's three networks by its recipe, the best network and a forest; each job once, for both profiles.
+PROFILES = --set "train.profiles=[paper,operational]"
+STUDY    = $(PROFILES) --set "train.models=[dnn,gru_dnn,lstm]"
+.PHONY: table
+table: package ## Every model, number of classes and profile beside published figures; reports/table. DATA= LAKE= CLASSES= SET=
+	$(if $(DATA),,$(call submit,replica))
+	$(call submit,ingest)
+	$(call submit,features,conf/paper.yaml)
+	$(call submit,features,conf/best.yaml)
+	$(call submit,train,conf/paper.yaml) $(STUDY)
+	$(call submit,train,conf/best.yaml) $(PROFILES) --set "train.models=[gru_dnn]"
+	$(call submit,forest,conf/paper.yaml) $(PROFILES)
+	$(call submit,score)
+	$(call submit,table)
 
 .PHONY: leakage
 leakage: package ## Duplicates and leakage of the flows in LAKE: one page below LAKE/reports/leakage
@@ -81,9 +103,9 @@ format: setup ## Rewrite the sources in the common format
 	$(ENV); ruff format .; ruff check --fix .
 
 .PHONY: bench
-bench: setup ## Beside pandas, polars and plain Spark: a table and OUT/bench.json. PART= OUT= SCALES= ROUNDS= CASES=
-	$(ENV); python -m tests.bench --part $(PART) --out $(OUT) --scales $(SCALES) --rounds $(ROUNDS) \
-	  $(if $(CASES),--cases $(CASES))
+bench: setup ## Beside pandas, polars, plain Spark and model.fit: a table, OUT/bench.json. PART= CASES= ROUNDS= SCALES= MODELS=
+	$(ENV); python -m tests.bench --part $(PART) --out $(OUT) --rounds $(ROUNDS) --models $(MODELS) \
+	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED))
 
 .PHONY: package
 package: $(ZIP) ## dist/ids_spark.zip for spark-submit --py-files

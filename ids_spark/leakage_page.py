@@ -1,19 +1,18 @@
 """The leakage report as a table, pictures and one page that needs nothing else, also on a phone."""
 
-import base64
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 
+from ids_spark import pages
 from ids_spark.flows import SPLITS
 from ids_spark.lake import write_bytes
 from ids_spark.leakage import Plan
 from ids_spark.leakage_figures import PRECISIONS, Figures, Measure, Pair
-from ids_spark.leakage_pictures import DPI, auc_map, duplicate_bars
+from ids_spark.leakage_pictures import auc_map, duplicate_bars
 from ids_spark.leakage_template import PAGE
 from ids_spark.parts import write_rows
 from ids_spark.taxonomy import CLASS19
@@ -174,15 +173,11 @@ def draw(findings: Findings) -> dict[str, bytes]:
 
 def page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origin: str) -> str:
     """Return the page; every text is escaped."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["n"] = lambda value: f"{value:,}"
-    environment.filters["auc"] = lambda value: f"{value:.4f}"
-    environment.filters["g"] = lambda value: f"{value:.4g}"
-    embedded = {name: _embedded(content) for name, content in pictures.items()}
     artefacts = [name for name in findings.schema.features if name in findings.schema.artefacts]
-    return environment.from_string(PAGE).render(
+    return pages.render(
+        PAGE,
+        pictures,
         f=findings,
-        pictures=embedded,
         run_id=run_id,
         data_origin=data_origin,
         splits=SPLITS,
@@ -190,11 +185,6 @@ def page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origi
         artefacts=[(name, findings.strongest(name)) for name in artefacts],
         features=sorted(findings.schema.features, key=lambda name: _nan_last(findings.of_feature("std", name))),
     )
-
-
-def _embedded(png: bytes) -> dict[str, Any]:
-    """Return a picture for the page: its bytes as text, its width in CSS pixels (from the PNG's header)."""
-    return {"content": base64.b64encode(png).decode(), "width": int.from_bytes(png[16:20], "big") * 96 // DPI}
 
 
 def _nan_last(value: float) -> tuple[bool, float]:

@@ -1,6 +1,5 @@
-"""Pictures of the leakage report as PNG bytes. Drawn without pyplot: no state is left behind in the process."""
+"""Pictures of the leakage report as PNG bytes."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -9,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-DPI: Final = 160
-_COLOURS: Final = {"double": "#1f5fa8", "float32": "#e08a1e"}
-_MARKED: Final = "#b3261e"
+from ids_spark.pictures import BLUE, ORANGE, RED, png
+
+_COLOURS: Final = {"double": BLUE, "float32": ORANGE}
 
 
 def auc_map(
@@ -34,7 +33,7 @@ def auc_map(
     axes.tick_params(length=0)
     for label in axes.get_yticklabels():
         if label.get_text() in marked:
-            label.set(color=_MARKED, fontweight="bold")
+            label.set(color=RED, fontweight="bold")
     for (row, column), value in np.ndenumerate(values):
         if value >= 0.6:  # below, a figure in every cell would hide the pattern
             shown = "1.0" if value >= 0.9995 else f"{min(value, 0.999):.2f}" if value < 0.995 else ">.99"
@@ -43,7 +42,7 @@ def auc_map(
     bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.8, aspect=40, pad=0.01)
     bar.set_label("AUC of one feature", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def duplicate_bars(
@@ -62,7 +61,7 @@ def duplicate_bars(
         _bars(axes, classes, of_split, totals[split])
         axes.set_title(f"{split}: duplicates by class", fontsize=10, loc="left")
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=9, loc="outside upper right", ncols=2, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _bars(axes: Axes, classes: Sequence[str], counts: Mapping[str, Sequence[int]], totals: Sequence[int]) -> None:
@@ -80,9 +79,3 @@ def _bars(axes: Axes, classes: Sequence[str], counts: Mapping[str, Sequence[int]
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})  # equal figures give equal bytes
-    return content.getvalue()

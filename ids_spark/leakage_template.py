@@ -3,13 +3,8 @@
 from typing import Final
 
 PAGE: Final = """\
-{% macro figure(name, text) %}
-{% if name in pictures %}
-<figure><div class="wide"><img style="--width: {{ pictures[name].width }}px"
-src="data:image/png;base64,{{ pictures[name].content }}" alt="{{ text }}"></div>
-<figcaption>{{ text }}</figcaption></figure>
-{% endif %}
-{% endmacro %}
+{% extends "base" %}
+{% from "parts" import banner, figure %}
 {% macro vectors(rows, first, second) %}
 <div class="wide"><table><tr><th class="n">vectors</th><th>{{ first }}</th><th>{{ second }}</th></tr>
 {% for a, b, n in rows[:30] %}
@@ -18,37 +13,9 @@ src="data:image/png;base64,{{ pictures[name].content }}" alt="{{ text }}"></div>
 </table></div>
 {% if rows | length > 30 %}<p>{{ rows | length - 30 }} more pairs stand in leakage.parquet.</p>{% endif %}
 {% endmacro %}
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Duplicates and leakage: {{ f.schema.name }}, {{ data_origin }}</title>
-<style>
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; margin: 0 auto; padding: 1rem; max-width: 60rem; }
-h1 { font-size: 1.5rem; line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-.synthetic { background: #b3261e; color: #fff; font-weight: 700; padding: .75rem 1rem; border-radius: .3rem; }
-.facts { color: #55555c; font-size: .85rem; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; white-space: nowrap; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #e3e3e8; text-align: left; vertical-align: top; }
-th { background: #f4f4f7; }
-.n { text-align: right; font-variant-numeric: tabular-nums; }
-.mark { color: #b3261e; font-weight: 700; }
-figure { margin: 1rem 0; }
-figure img { display: block; width: min(var(--width), max(100%, .8 * var(--width))); height: auto; }
-figcaption { color: #55555c; font-size: .85rem; }
-li { margin-bottom: .5rem; }
-@media (max-width: 32rem) { ul { padding-left: 1.2rem; } table { font-size: .75rem; } th, td { padding: .25rem; } }
-</style>
-</head>
-<body>
-{% if data_origin != "measured" %}
-<p class="synthetic">{{ data_origin | upper }} FLOWS: every row was generated. These figures say nothing about real
-traffic.</p>
-{% endif %}
+{% block title %}Duplicates and leakage: {{ f.schema.name }}, {{ data_origin }}{% endblock %}
+{% block body %}
+{{ banner(data_origin) }}
 <h1>Duplicates and leakage: {{ f.schema.name }}</h1>
 <p class="facts">{{ data_origin }} flows, {{ f.schema.features | length }} features, run {{ run_id }}</p>
 <ul>
@@ -68,7 +35,7 @@ another or never vary; the operational profile leaves them out.</p>
 <tr><th>feature</th><th>separates best</th><th class="n">by ranges</th><th class="n">by order</th></tr>
 {% for name, t in artefacts %}
 <tr><td class="mark">{{ name }}</td><td>{{ t.pair[0] }}<br>{{ t.pair[1] }}</td>
-<td class="n">{{ t.ranges | auc }}</td><td class="n">{{ t.order | auc }}</td></tr>
+<td class="n">{{ t.ranges | f4 }}</td><td class="n">{{ t.order | f4 }}</td></tr>
 {% endfor %}
 </table></div>
 {% endif %}
@@ -81,8 +48,8 @@ another or never vary; the operational profile leaves them out.</p>
 {% set top = f.best(pair) %}{% set rest = f.best(pair, honest=True) %}
 <tr><td>{{ pair[0] }}<br>{{ pair[1] }}</td>
 <td{% if top.feature in f.schema.artefacts %} class="mark"{% endif %}>{{ top.feature }}</td>
-<td class="n">{{ top.ranges | auc }}</td><td class="n">{{ top.order | auc }}</td>
-<td>{{ rest.feature }}</td><td class="n">{{ rest.ranges | auc }}</td></tr>
+<td class="n">{{ top.ranges | f4 }}</td><td class="n">{{ top.order | f4 }}</td>
+<td>{{ rest.feature }}</td><td class="n">{{ rest.ranges | f4 }}</td></tr>
 {% endfor %}
 </table></div>
 {% endif %}
@@ -94,15 +61,16 @@ another or never vary; the operational profile leaves them out.</p>
 {% endfor %}
 </ul>
 {% endif %}
-{{ figure("auc_ranges", "AUC by ranges of values, feature by class pair, highest mean on top") }}
-{{ figure("auc_order", "AUC by order of values, features in the same places; where only the picture above is bright, "
- ~ "a look at the order alone misses the leak") }}
+{{ figure(pictures.get("auc_ranges"), "AUC by ranges of values, feature by class pair, highest mean on top") }}
+{{ figure(pictures.get("auc_order"), "AUC by order of values, features in the same places; where only the picture "
+ ~ "above is bright, a look at the order alone misses the leak") }}
 
 <h2>Duplicates</h2>
 <p>Rows that repeat an earlier row of their split in every feature and the label: in double, as the source prints its
 numbers, and after a cast to float32, where values beyond its range become infinite and so equal. Deduplicate in double:
 whatever float32 adds are different flows.</p>
-{{ figure("duplicates", "Duplicates by class and precision, with their share of its flows; logarithmic scale") }}
+{{ figure(pictures.get("duplicates"), "Duplicates by class and precision, with their share of its flows; "
+ ~ "logarithmic scale") }}
 {% for split in splits %}
 <h3>{{ split }}</h3>
 <div class="wide"><table>
@@ -144,6 +112,5 @@ extreme. At or below {{ f.plan.min_std | g }} a feature is dropped.</p>
 <td>{% if f.of_feature("dropped", name) == 1 %}dropped{% endif %}</td></tr>
 {% endfor %}
 </table></div>
-</body>
-</html>
+{% endblock %}
 """

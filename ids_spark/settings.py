@@ -1,22 +1,18 @@
 """Every setting of every job: names, types, defaults, and what they mean. `config` reads and checks them."""
 
-import datetime as dt
 import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ids_spark.score_settings import AlertsConfig, Count, PromoteConfig, PurgeConfig, ScoreConfig, Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
 ModelName = Literal["dnn", "gru_dnn", "lstm"]
 Classes = Literal[2, 6, 19]
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_SUBSET = r"^(sqrt|onethird|log2|all|0\.\d+|[1-9]\d*)$"
+ProfileName = Literal["paper", "operational"]
 
 
 class ReplicaConfig(Section):
@@ -94,9 +90,10 @@ class ModelConfig(Section):
 
 
 class TrainConfig(Section):
-    """`jobs/train.py`: every model in `models` at every level in `classes`.
+    """`jobs/train.py`: every model in `models` at every level in `classes` for every profile in `profiles`.
 
     Attributes:
+        profiles: `paper` sees every kept feature, `operational` leaves out what names the lab.
         variant: Goes into the models' names, so that one architecture trained in two ways gives two models.
         batch_size: Global batch: rows of one step over all ranks together.
         learning_rate: Adam's, for the global batch of `reference_batch` rows, or of `batch_size` where that is not set.
@@ -109,6 +106,7 @@ class TrainConfig(Section):
         patience: Epochs without a better one before training stops.
         min_delta: How much better counts.
         steps_per_execution: Steps that Keras runs between two looks at the host; at most the steps of an epoch.
+        xla: Compile each step with XLA: some seconds at the start, more rows/s after.
         loss: Cross-entropy of one-hot labels (as the study) or of integer ids; the same value.
         start_timeout: Seconds that the ranks may take to start.
         resume: Go on after the last epoch of an interrupted run with the same settings.
@@ -116,7 +114,7 @@ class TrainConfig(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")
     classes: Annotated[tuple[Classes, ...], Field(min_length=1)] = (2, 6, 19)
-    profile: Literal["paper", "operational"] = "paper"
+    profiles: Annotated[tuple[ProfileName, ...], Field(min_length=1)] = ("paper",)
     variant: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
     ranks: Count = 2
     epochs: Count = 50
@@ -130,6 +128,7 @@ class TrainConfig(Section):
     patience: Count = 5
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     steps_per_execution: Count = 32
+    xla: bool = False
     loss: Literal["one_hot", "sparse"] = "sparse"
     start_timeout: Count = 120
     resume: bool = False
@@ -149,24 +148,27 @@ class TrainConfig(Section):
         return self
 
 
-class ScoreConfig(Section):
-    """`jobs/score.py`.
+class ForestConfig(Section):
+    """`jobs/forest.py`: Spark ML's random forest, for `train.classes` and `train.profiles`.
 
     Attributes:
-        source: Parquet of flows; default: split `split` of the lake's flows.
-        split: Which split, and the name that metrics carry.
-        models: Names below `models/`, such as `gru_dnn-19-paper`; empty: all.
-        version: A version, or `latest`.
-        event_date: Partition of `predictions/`; default: today in UTC.
-        batch_rows: Flows that one forward pass takes.
+        trees, max_depth: Of each forest and each tree; Spark ML allows a depth of 30.
+        max_bins: Quantile bins of a feature.
+        features_per_split: That each split chooses from: `sqrt`, `onethird`, `log2`, `all`, or a share or number.
+        subsampling_rate: Rows of each tree, drawn with replacement, relative to the rows of train.
+        min_rows_per_leaf: No split leaves fewer rows on a side.
+        rows_per_partition: Every partition shuffles a histogram of each node that is being split, so few are fast.
+        at_once: Forests that are grown at the same time.
     """
 
-    source: str | None = None
-    split: str = "test"
-    models: tuple[str, ...] = ()
-    version: str = "latest"
-    event_date: dt.date | None = None
-    batch_rows: Count = 16_384
+    trees: Count = 100
+    max_depth: Annotated[int, Field(ge=1, le=30)] = 20
+    max_bins: Annotated[int, Field(ge=2)] = 32
+    features_per_split: Annotated[str, Field(coerce_numbers_to_str=True, pattern=_SUBSET)] = "sqrt"
+    subsampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_rows_per_leaf: Count = 1
+    rows_per_partition: Count = 100_000
+    at_once: Count = 2
 
 
 class LeakageConfig(Section):
@@ -200,7 +202,7 @@ class Config(Section):
 
     Attributes:
         lake: Root URI or folder of every table.
-        seed: Of weights, dropout, batch order and the replica.
+        seed: Of weights, dropout, batch order, forests, replica.
     """
 
     lake: str = "lake"
@@ -209,7 +211,11 @@ class Config(Section):
     ingest: IngestConfig = IngestConfig()
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()
+    forest: ForestConfig = ForestConfig()
     score: ScoreConfig = ScoreConfig()
+    alerts: AlertsConfig = AlertsConfig()
+    promote: PromoteConfig = PromoteConfig()
+    purge: PurgeConfig = PurgeConfig()
     leakage: LeakageConfig = LeakageConfig()
 
     def as_json(self) -> str:

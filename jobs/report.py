@@ -1,24 +1,36 @@
-"""The newest metrics of every model as one table on the terminal.
+"""The newest metrics of every model: one table on the terminal, and one page with learning curves and confusions.
 
     spark-submit --py-files dist/ids_spark.zip jobs/report.py --set lake=LAKE
 
-Reads: `metrics/` and `models/`. Writes: nothing but its audit row.
+Reads: `metrics/`, `confusion/` and `models/`.
+Writes: `reports/run/`: `run.html` (one page that needs nothing else), its pictures.
 """
 
+import logging
 import sys
 
 from rich.console import Console
 
-from ids_spark import job, reporting
+from ids_spark import job, reporting, run_page
 from ids_spark.audit import Report
+
+log = logging.getLogger(__name__)
+REPORT = "reports/run"
 
 
 def run(context: job.Context) -> Report:
-    """Print the comparison of all models on one split."""
-    reporting.print_comparison(
-        context.lake, context.config.score.split, Console(width=None if sys.stdout.isatty() else 110)
+    """Compare all models on one split."""
+    split = context.config.score.split
+    models = reporting.newest(context.lake, split)
+    reporting.print_comparison(models, split, Console(width=None if sys.stdout.isatty() else 110))
+    run_page.write(context.staged(REPORT), models, split, context.run_id)
+    log.info("page %s models=%d", context.lake.uri(f"{REPORT}/run.html"), len(models))
+    synthetic = any(model.data_origin == "synthetic" for model in models)
+    return Report(
+        tables=[REPORT],
+        models=[f"{model.name}/{model.version}" for model in models],
+        data_origin="synthetic" if synthetic else "measured",
     )
-    return Report()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,118 @@
+"""Contracts of the tables that a scored night leaves behind, one partition `event_date=…` of each."""
+
+from typing import Final
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+"""Rises whenever a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning."""
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+REASON: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float32())])
+"""A feature, its raw value in the flow, and by how much it moved the attack score, in log-odds."""
+
+
+def _contract(*columns: tuple[str, pa.DataType]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns])
+
+
+INCIDENTS: Final = _contract(
+    ("incident_id", pa.string()),
+    ("rank", pa.int32()),
+    ("severity", pa.string()),
+    ("class_name", pa.string()),
+    ("category", pa.string()),
+    ("entity_kind", pa.string()),
+    ("entity", pa.string()),
+    ("window_start", _TIME),
+    ("first_seen", _TIME),
+    ("last_seen", _TIME),
+    ("flows", pa.int64()),
+    ("max_attack_probability", pa.float32()),
+    ("max_attack_logit", pa.float32()),
+    ("top_reasons", pa.list_(REASON)),
+    ("model", pa.string()),
+    ("model_version", pa.string()),
+    ("threshold_logit", pa.float32()),
+    ("schema_version", pa.int32()),
+    ("run_id", pa.string()),
+    ("created_at", _TIME),
+    ("data_origin", pa.string()),
+)
+"""`alerts/`: one row for each incident within the night's budget.
+
+An incident is all flagged flows of one entity, one predicted class and one window of time. `entity` is the value of the
+first of `alerts.entities` that the flows carry, `entity_kind` that column's name (`source_file` where there is none).
+`window_start`, `first_seen` and `last_seen` are null where flows carry no event time. `top_reasons` are the reasons of
+the flow with the highest score. `rank` counts from 1.
+"""
+
+DRIFT: Final = _contract(
+    ("kind", pa.string()),
+    ("name", pa.string()),
+    ("psi", pa.float64()),
+    ("band", pa.string()),
+    ("rows", pa.int64()),
+    ("below_range", pa.int64()),
+    ("above_range", pa.int64()),
+    ("saturated", pa.int64()),
+    ("edges", pa.list_(pa.float64())),
+    ("expected", pa.list_(pa.float64())),
+    ("counts", pa.list_(pa.int64())),
+    ("model", pa.string()),
+    ("model_version", pa.string()),
+    ("run_id", pa.string()),
+    ("data_origin", pa.string()),
+)
+"""`drift/`: one row for each feature (`kind` feature) and one for the mix of predicted classes (`kind` class_mix).
+
+`edges` are in raw units; `expected` are shares of the train rows (class mix: of the validation rows' predictions),
+`counts` the night's flows, in the same bins. `below_range` and `above_range` are flows beyond what train held,
+`saturated` those among them that are infinite.
+"""
+
+NIGHTS: Final = _contract(
+    ("run_id", pa.string()),
+    ("role", pa.string()),
+    ("model", pa.string()),
+    ("model_version", pa.string()),
+    ("model_sha256", pa.string()),
+    ("rows_in", pa.int64()),
+    ("rows_scored", pa.int64()),
+    ("rows_quarantined", pa.int64()),
+    ("rows_late", pa.int64()),
+    ("rows_of_another_date", pa.int64()),
+    ("files", pa.list_(pa.struct([("name", pa.string()), ("rows", pa.int64()), ("reason", pa.string())]))),
+    ("extra_columns", pa.list_(pa.string())),
+    ("quarantine", pa.list_(pa.struct([("reason", pa.string()), ("rows", pa.int64())]))),
+    ("warnings", pa.list_(pa.struct([("rule", pa.string()), ("rows", pa.int64())]))),
+    (
+        "class_mix",
+        pa.list_(pa.struct([("hour", pa.int32()), ("class_name", pa.string()), ("flows", pa.int64())])),
+    ),
+    ("flows_flagged", pa.int64()),
+    ("flows_allowed", pa.int64()),
+    ("flows_explained", pa.int64()),
+    ("incidents", pa.int64()),
+    ("incidents_shown", pa.int64()),
+    ("budget", pa.int64()),
+    ("threshold_logit", pa.float64()),
+    ("expected_false_alarms", pa.float64()),
+    ("false_alarms_at_most", pa.float64()),
+    ("calibration_rows", pa.int64()),
+    ("smallest_rate", pa.float64()),
+    ("drift_moderate", pa.int64()),
+    ("drift_significant", pa.int64()),
+    ("seconds", pa.float64()),
+    ("scored_at", _TIME),
+    ("code_version", pa.string()),
+    ("schema_version", pa.int32()),
+    ("data_origin", pa.string()),
+)
+"""`nights/`: one row for each model that scored the night (`role` champion or challenger), for the page and the trend.
+
+`files` names every file found, with the reason where one could not be read (then `rows` is 0). `flows_allowed` are
+flagged flows that an allow-list entry covers. `hour` of `class_mix` is null where flows carry no event time.
+`rows_late` are rows of files that the last scoring of the same date did not find; 0 at the first.
+`false_alarms_at_most` is the upper end of a 95 % interval.
+"""

@@ -1,0 +1,39 @@
+"""Every scored model at 2, 6 and 19 classes and both profiles, beside the published figures.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/table.py --set lake=LAKE
+
+Reads: `metrics/`, `confusion/`, `models/`, and what `flows/` states of itself. What was not scored is left out.
+Writes: `reports/table/`: `table.md`, `table.html` (one page that needs nothing else), `table.parquet` (tidy). The
+terminal shows the same, shorter.
+"""
+
+import logging
+import sys
+
+from rich.console import Console
+
+from ids_spark import comparison, comparison_page, job, reporting
+from ids_spark.audit import Report
+
+log = logging.getLogger(__name__)
+REPORT = "reports/table"
+
+
+def run(context: job.Context) -> Report:
+    """Compare the newest metrics of every model with each other and with what is published."""
+    split, lake = context.config.score.split, context.lake
+    models = reporting.newest(lake, split)
+    rows, setting = comparison.rows_of(models), comparison.setting_of(lake, split, models)
+    comparison_page.write(context.staged(REPORT), rows, setting, context.run_id)
+    comparison_page.print_tables(rows, setting, Console(width=None if sys.stdout.isatty() else 120))
+    log.info("table %s models=%d", lake.uri(f"{REPORT}/table.md"), len(models))
+    return Report(
+        tables=[REPORT],
+        models=[f"{model.name}/{model.version}" for model in models],
+        feature_schema=setting.feature_schema,
+        data_origin=setting.data_origin,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))
