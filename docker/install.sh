@@ -2,15 +2,23 @@
 # Everything a machine needs to run this project, into one folder: the same steps serve `make` and a container image.
 #
 #   docker/install.sh VENV [run|dev]     run: what the jobs need; dev: also the test and check tools
+#   VARIANT=gpu docker/install.sh VENV run     TensorFlow with CUDA 12.2, Horovod with NCCL; docker/Dockerfile has what it needs
 #
 # Writes VENV/env.sh (source it, then spark-submit works) and VENV/install.log. Safe to repeat: finished steps are skipped.
 set -euo pipefail
 
 venv=${1:?usage: docker/install.sh VENV [run|dev]}
 want=${2:-dev}
+variant=${VARIANT:-cpu}
 locks=$(cd "$(dirname "$0")/../conf/locks" && pwd)
 
 die() { printf 'install: %s\n' "$*" >&2; exit 2; }
+
+case $variant in
+  cpu) run=run.txt horovod="horovod, built with Gloo against TensorFlow (~2 min)" ;;
+  gpu) run=run-gpu.txt horovod="horovod, built with Gloo and NCCL (~5 min)" ;;
+  *) die "VARIANT is '$variant', expected cpu or gpu" ;;
+esac
 
 # --- what must be on the machine already -------------------------------------------------------------------------
 python=${PYTHON:-}
@@ -31,6 +39,11 @@ import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
 P
 
+if [ "$variant" = gpu ]; then
+  nvcc=${HOROVOD_CUDA_HOME:-/usr/local/cuda}/bin/nvcc
+  "$nvcc" --version 2>/dev/null | grep -q 'release 12\.' || die "$nvcc is not the compiler of a CUDA 12 toolkit (TensorFlow 2.15 runs on CUDA 12.2, and Horovod's kernels are compiled to match); install CUDA 12.2 with NCCL's headers, or set HOROVOD_CUDA_HOME"
+fi
+
 java_is_17() { "$1" -version 2>&1 | head -n 1 | grep -q '"17[."]'; }
 find_java() {  # prints the JAVA_HOME of a Java 17, or nothing
   local java
@@ -44,6 +57,12 @@ find_java() {  # prints the JAVA_HOME of a Java 17, or nothing
 # --- steps: each runs once for each state of its lock file ---------------------------------------------------------
 mkdir -p "$venv"
 venv=$(cd "$venv" && pwd)
+if [ ! -f "$venv/.done-run" ]; then
+  if [ "$variant" = gpu ]; then touch "$venv/.gpu"; fi
+else
+  if [ -f "$venv/.gpu" ]; then was=gpu; else was=cpu; fi
+  [ "$was" = "$variant" ] || die "$venv holds the $was variant, not $variant (one TensorFlow cannot replace the other in place); name another folder"
+fi
 log=$venv/install.log
 
 step() {  # step NAME LOCK TITLE COMMAND...: run the command unless it succeeded before with this lock
@@ -66,6 +85,7 @@ step() {  # step NAME LOCK TITLE COMMAND...: run the command unless it succeeded
 }
 pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --require-hashes --no-build-isolation "$@"; }
 build_horovod() {
+  if [ "$variant" = gpu ]; then export HOROVOD_GPU=CUDA HOROVOD_GPU_OPERATIONS=NCCL; fi
   PATH="$venv/bin:$PATH" HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
     HOROVOD_WITHOUT_MPI=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO MAKEFLAGS="-j$(nproc)" \
     pip_install --no-cache-dir --no-binary horovod -r "$locks/horovod.txt"
@@ -73,8 +93,8 @@ build_horovod() {
 
 step venv    "$locks/build.in"    "virtual environment (Python 3.11)"                      "$python" -m venv "$venv"
 step build   "$locks/build.txt"   "build tools"                                            pip_install -r "$locks/build.txt"
-step run     "$locks/run.txt"     "packages: pyspark, tensorflow, petastorm (~2 min)"      pip_install -r "$locks/run.txt"
-step horovod "$locks/horovod.txt" "horovod, built with Gloo against TensorFlow (~2 min)"   build_horovod
+step run     "$locks/$run"        "packages: pyspark, tensorflow, petastorm (~2 min)"      pip_install -r "$locks/$run"
+step horovod "$locks/horovod.txt" "$horovod"                                               build_horovod
 if [ "$want" = dev ]; then
   step dev   "$locks/dev.txt"     "test and check tools"                                   pip_install -r "$locks/dev.txt"
 fi

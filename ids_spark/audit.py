@@ -47,6 +47,18 @@ class Report:
         for (split, class_name), n in sorted(rows.items()):
             self.counts[what, split, class_name] = n
 
+    def add(self, other: "Report") -> None:
+        """Add what another part of the same run did."""
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.rows_quarantined += other.rows_quarantined
+        self.rows_duplicate += other.rows_duplicate
+        self.tables += other.tables
+        self.counts |= other.counts
+        self.notes += other.notes
+        self.models += [model for model in other.models if model not in self.models]
+        self.data_origin = "synthetic" if "synthetic" in (self.data_origin, other.data_origin) else other.data_origin
+
     def add_scored(self, name: str, version: str, rows_in: int, scored: int, quarantined: Mapping[str, int]) -> None:
         """Add the rows of one model's scoring; a run with several models counts every flow once for each."""
         self.models.append(f"{name}/{version}")

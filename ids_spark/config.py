@@ -4,6 +4,7 @@ Every key has a default, so a file states only what differs. Later files and `--
 """
 
 import difflib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,9 @@ def _describe(fault: Any) -> str:
         return f"{where}: {fault['msg']}; found {fault['input']!r}" if path else f"{where}: {fault['msg']}"
     section: Any = Config
     for part in path[:-1]:
-        section = section.model_fields[part].annotation
+        if not part.isdigit():  # a place in a list of sections
+            section = section.model_fields[part].annotation
+            section = next((a for a in typing.get_args(section) if hasattr(a, "model_fields")), section)
     near = difflib.get_close_matches(path[-1], section.model_fields, n=1)
     known = ", ".join(section.model_fields)
     return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else "") + f" Known here: {known}"

@@ -104,7 +104,7 @@ def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
 
 def measure_train(
     spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, validation_share: float, sample_share: float
-) -> tuple[list[Moments], Floats]:
+) -> tuple[list[Moments], Floats, NDArray[np.bool_]]:
     """Pass 1: what the preprocessor is fitted on, over the distinct train rows that are not held out for validation.
 
     Args:
@@ -115,23 +115,26 @@ def measure_train(
         sample_share: Share of rows returned as a sample, chosen by hash: the same rows whatever the buckets.
 
     Returns:
-        Moments of each transformed feature, and the sample, shape (rows, features), infinities included.
+        Moments of each transformed feature, the sample, shape (rows, features), infinities included, and which of its
+        rows are benign, shape (rows,).
     """
 
-    def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats]:
+    def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_]]:
         flows = _read(bucket, recipe.schema)
         fitted = flows.keep & ~row_hash.held_out(flows.keys, validation_share)
         columns = [recipe.transformed(column[fitted]) for column in flows.columns.values()]
         sampled = row_hash.sampled(flows.keys[fitted], sample_share)
-        return bucket.index, [moments_of(c) for c in columns], np.column_stack([c[sampled] for c in columns])
+        benign = flows.labels[fitted][sampled] == taxonomy.BENIGN_ID
+        return bucket.index, [moments_of(c) for c in columns], np.column_stack([c[sampled] for c in columns]), benign
 
     train = [b for b in buckets if b.split == "train"]
     measured = spark_context.parallelize(train, max(1, len(train))).map(measure).collect()
     measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding whichever task ended first
     total = [Moments()] * len(recipe.schema.features)
-    for _, part, _ in measured:
+    for _, part, _, _ in measured:
         total = [so_far.merged(more) for so_far, more in zip(total, part, strict=True)]
-    return total, np.concatenate([sample for _, _, sample in measured])
+    samples, benign = (np.concatenate([entry[i] for entry in measured]) for i in (2, 3))
+    return total, samples, benign
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -39,18 +40,21 @@ class Context:
     """What a job works with.
 
     Attributes:
-        spark: The session.
         config: Checked configuration.
         lake: Where tables are.
         job: Name of the job.
         run_id: Names this run in every table; sorts by time.
     """
 
-    spark: SparkSession
     config: Config
     lake: Lake
     job: str
     run_id: str
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The session; started when a job first asks for it, as not every job has work for executors."""
+        return session(f"ids_spark {self.job}")
 
     def staged(self, table: str) -> str:
         """Return the URI where this run writes the new version of a table."""
@@ -94,11 +98,10 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
     audit = f"audit/{run_id}-{job}.parquet"
     running = SparkSession.getActiveSession()
-    spark = None
+    context = Context(config, lake, job, run_id)
     try:
         lake.recover(job)
-        spark = session(f"ids_spark {job}")
-        report = run(Context(spark, config, lake, job, run_id))
+        report = run(context)
         report.reconcile()
         write_audit_row(lake.staged(job, run_id, audit), job, run_id, started, config, report, None)
         lake.commit(job, run_id, [*report.tables, audit])
@@ -115,8 +118,8 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
         return FAILED
     finally:
-        if spark is not None and running is None:
-            spark.stop()
+        if running is None and "spark" in vars(context):
+            context.spark.stop()
     for note in report.notes:
         log.warning("%s", note)
     if report.data_origin == "synthetic":

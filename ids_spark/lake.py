@@ -76,6 +76,13 @@ def write_bytes(uri: str, content: bytes) -> None:
         stream.write(content)
 
 
+def remove(uri: str) -> None:
+    """Remove a file if it is there."""
+    if is_file(uri):
+        fs, path = resolve(uri)
+        fs.delete_file(path)
+
+
 def read_json(uri: str) -> Any:
     """Return a JSON file's content."""
     return json.loads(read_bytes(uri))

@@ -6,6 +6,7 @@ from typing import Any
 import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from ids_spark.checkpoint import Arrays
 from ids_spark.feed import Rows
@@ -58,6 +59,7 @@ class Loop:
         rows = (tf.TensorSpec((None, model.input_shape[1]), tf.float32), tf.TensorSpec((None,), tf.int32))
         self._train_steps = tf.function(self._take_steps, input_signature=rows)
         self._evaluate = tf.function(self._sums, input_signature=rows)
+        self._forward = tf.function(lambda features: model(features, training=False), input_signature=rows[:1])
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=config.xla)
 
     def weights(self) -> Arrays:
@@ -106,6 +108,11 @@ class Loop:
         loss, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()
         return {"validation_loss": float(loss / count), "validation_accuracy": float(right / count)}
 
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return class probabilities of scaled features, shape (rows, classes)."""
+        found: NDArray[np.float32] = self._forward(features).numpy()
+        return found
+
     def _take_steps(self, features: Any, labels: Any) -> Any:
         variables, total, batch = self._model.trainable_variables, tf.constant(0.0), self._batch
         for step in tf.range(tf.size(labels) // batch):
@@ -133,6 +140,9 @@ class Loop:
         return tf.stack([tf.cast(part, tf.float64) for part in parts])
 
     def _losses(self, labels: Any, predicted: Any, smoothing: float) -> Any:
+        """Return the loss of each row; of each row and member where predictions are (batch, members, classes)."""
+        if len(predicted.shape) == 3:
+            labels = tf.repeat(labels[:, tf.newaxis], predicted.shape[1], axis=1)
         if self._config.loss == "one_hot" or smoothing:
             one_hot = tf.one_hot(labels, self._n_classes)
             return tf.keras.losses.categorical_crossentropy(one_hot, predicted, label_smoothing=smoothing)

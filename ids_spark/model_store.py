@@ -1,8 +1,9 @@
 """One model directory as one thing: written whole, read only when every byte is as it was written.
 
 A directory holds `model.json` (what the model is and how it was trained), `weights.npz` (plain arrays), the
-`preprocessor.json` it was trained behind, and `manifest.json` with the SHA-256 of the three. It holds no code and no
-pickle: the architecture is rebuilt from its name and hyper-parameters.
+`preprocessor.json` it was trained behind, `calibration.json` (what its scores are on validation rows; scoring nights
+needs it), and `manifest.json` with the SHA-256 of these. It holds no code and no pickle: the architecture is rebuilt
+from its name and hyper-parameters.
 """
 
 import hashlib
@@ -16,14 +17,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ids_spark import preprocess
+from ids_spark import calibration, preprocess
+from ids_spark.calibration import Calibration
 from ids_spark.errors import InputError
 from ids_spark.lake import exists, files_in, read_bytes, write_bytes
 from ids_spark.preprocess import Preprocessor
 from ids_spark.taxonomy import CLASSES, Level
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
+_CALIBRATION: Final = "calibration.json"
 Weights = list[NDArray[Any]]
 
 
@@ -76,12 +79,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Model:
-    """A model as read: card, weights in Keras order, and the preprocessor that belongs to it."""
+    """A model as read: card, weights in Keras order, and the preprocessor and calibration that belong to it."""
 
     card: Card
     weights: Weights
     preprocessor: Preprocessor
     sha256: str  # of the manifest: names these exact bytes
+    calibration: Calibration | None = None  # None where none was stored
 
 
 def title_of(architecture: str, variant: str) -> str:
@@ -94,16 +98,20 @@ def model_name(title: str, classes: int, profile: str) -> str:
     return f"{title}-{classes}-{profile}"
 
 
-def write(uri: str, card: Card, weights: Weights, preprocessor: Preprocessor) -> None:
+def write(
+    uri: str, card: Card, weights: Weights, preprocessor: Preprocessor, calibrated: Calibration | None = None
+) -> None:
     """Write a model directory; the manifest last, so that a directory without one is unfinished."""
     packed = io.BytesIO()
     np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
-    content = {"format": _FORMAT, "class_names": card.class_names, **asdict(card)}
+    content = {"format": _FORMAT, "class_names": card.class_names, "preprocessor_sha256": preprocessor.sha256()}
     files = {
-        _CARD: (json.dumps(content, indent=2) + "\n").encode(),
+        _CARD: (json.dumps(content | asdict(card), indent=2) + "\n").encode(),
         _WEIGHTS: packed.getvalue(),
         _PREPROCESSOR: preprocessor.to_json().encode(),
     }
+    if calibrated is not None:
+        files[_CALIBRATION] = calibrated.to_json().encode()
     for name, data in files.items():
         write_bytes(f"{uri}/{name}", data)
     manifest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -114,15 +122,49 @@ def read(uri: str) -> Model:
     """Read a model directory and check every file against the manifest before anything is made of it.
 
     Raises:
-        ModelUnusable: a file is missing, differs from the manifest or cannot be understood.
+        ModelUnusable: a file is missing, differs from the manifest, belongs to another model or cannot be understood.
     """
     if not exists(f"{uri}/{_MANIFEST}"):
         raise ModelUnusable(f"{uri} holds no complete model ({_MANIFEST} is missing); run jobs/train.py")
     sealed = read_bytes(f"{uri}/{_MANIFEST}")
+    data = _checked(uri, sealed)
+    try:
+        content = json.loads(data[_CARD])
+        if content.pop("format") != _FORMAT:
+            raise ModelUnusable(f"{uri}: another format than {_FORMAT}; retrain with this version")
+        content.pop("class_names")
+        behind = content.pop("preprocessor_sha256")
+        content["features"] = tuple(content["features"])
+        content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
+        card = Card(**content)
+        with np.load(io.BytesIO(data[_WEIGHTS]), allow_pickle=False) as packed:
+            weights = [packed[key] for key in sorted(packed.files)]
+        fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
+        calibrated = None
+        if _CALIBRATION in data:
+            calibrated = calibration.from_json(data[_CALIBRATION].decode(), f"{uri}/{_CALIBRATION}")
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelUnusable(f"{uri}: cannot be understood ({error!r}); retrain") from error
+    unknown = sorted(set(card.features) - set(fitted.kept))
+    if unknown:
+        raise ModelUnusable(
+            f"{uri}: its preprocessor does not keep {', '.join(unknown)}; restore the directory or retrain"
+        )
+    if fitted.sha256() != behind:
+        raise ModelUnusable(
+            f"{uri}/{_PREPROCESSOR} is that of another model: its SHA-256 is {fitted.sha256()[:16]}…, this model was"
+            f" trained behind {behind[:16]}…; restore the directory or retrain"
+        )
+    return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest(), calibrated)
+
+
+def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
+    """Return the content of every file that the manifest names; each is as it was written."""
     data: dict[str, bytes] = {}
     try:
         manifest: dict[str, str] = json.loads(sealed)
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
+        expected |= {name: manifest[name] for name in (_CALIBRATION,) if name in manifest}
     except (ValueError, KeyError, TypeError) as error:
         raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
     for name, wanted in expected.items():
@@ -136,25 +178,7 @@ def read(uri: str) -> Model:
                 f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, its manifest says"
                 f" {wanted[:16]}…; restore the directory or retrain"
             )
-    try:
-        content = json.loads(data[_CARD])
-        if content.pop("format") != _FORMAT:
-            raise ModelUnusable(f"{uri}: another format than {_FORMAT}; retrain with this version")
-        content.pop("class_names")
-        content["features"] = tuple(content["features"])
-        content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
-        card = Card(**content)
-        with np.load(io.BytesIO(data[_WEIGHTS]), allow_pickle=False) as packed:
-            weights = [packed[key] for key in sorted(packed.files)]
-        fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelUnusable(f"{uri}: cannot be understood ({error!r}); retrain") from error
-    unknown = sorted(set(card.features) - set(fitted.kept))
-    if unknown:
-        raise ModelUnusable(
-            f"{uri}: its preprocessor does not keep {', '.join(unknown)}; restore the directory or retrain"
-        )
-    return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest())
+    return data
 
 
 def versions(models_uri: str, name: str) -> list[str]:

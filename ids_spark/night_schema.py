@@ -1,5 +1,6 @@
 """Contracts of the tables that a scored night leaves behind, one partition `event_date=…` of each."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -116,3 +117,41 @@ flagged flows that an allow-list entry covers. `hour` of `class_mix` is null whe
 `rows_late` are rows of files that the last scoring of the same date did not find; 0 at the first.
 `false_alarms_at_most` is the upper end of a 95 % interval.
 """
+
+TOP: Final = pa.struct([("class_name", pa.string()), ("probability", pa.float32())])
+
+
+def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequence[str]) -> pa.Schema:
+    """`predictions/` of a night: one row for each scored flow, `columns` as asked for.
+
+    Always: where the flow stands (`source_file`, `source_row`), the pass-through columns (`event_time` as a time, all
+    others as text), the predicted class at 2 classes, `attack_probability` (the score), `attack_logit` (the same in
+    log-odds, which the threshold is of), `alert` (score at or above the night's threshold, and on no allow-list),
+    `severity` (null where there is no alert), and by what the row was scored. Group `levels` adds classes and ids at
+    every level up to the model's, `top3` the three most probable classes, `reasons` what moved the score of alerted
+    rows most, `lineage` the hash of the features.
+    """
+    wanted = set(groups)
+    levels = [
+        (f"predicted_class{n}{end}", kind) for n in (19, 6, 2) for end, kind in (("_id", pa.int32()), ("", pa.string()))
+    ]
+    return _contract(
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        *((name, _TIME if name == event_time else pa.string()) for name in pass_through),
+        *((("row_key", pa.int64()),) if "lineage" in wanted else ()),
+        *(levels if "levels" in wanted else levels[-1:]),
+        ("probability", pa.float32()),
+        ("attack_probability", pa.float32()),
+        ("attack_logit", pa.float32()),
+        ("alert", pa.bool_()),
+        ("severity", pa.string()),
+        *((("top3", pa.list_(TOP)),) if "top3" in wanted else ()),
+        *((("reasons", pa.list_(REASON)),) if "reasons" in wanted else ()),
+        ("model", pa.string()),
+        ("model_version", pa.string()),
+        ("schema_version", pa.int32()),
+        ("run_id", pa.string()),
+        ("scored_at", _TIME),
+        ("data_origin", pa.string()),
+    )

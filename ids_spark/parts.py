@@ -62,9 +62,14 @@ def write_part(
 
 def write_rows(uri: str, rows: Sequence[Mapping[str, Any]], contract: pa.Schema) -> None:
     """Write a small table, given as rows, as one parquet file; its folder is made where needed."""
+    write_table(uri, pa.Table.from_pylist(list(rows), schema=contract))
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write a small table as one parquet file; its folder is made where needed."""
     fs, path = resolve(uri)
     fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=contract), path, filesystem=fs)
+    pq.write_table(table, path, filesystem=fs)
 
 
 def keep_only(folder: str, names: Iterable[str]) -> None:

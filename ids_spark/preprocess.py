@@ -12,12 +12,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.drift import Histogram, histogram_of
 from ids_spark.errors import InputError
 from ids_spark.moments import LARGEST, Moments
 from ids_spark.row_hash import Floats
 from ids_spark.schema import FEATURE_SCHEMAS, FeatureSchema, column_of
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _LOG_SCALE: Final = 1000.0  # small shares and seconds are told apart, large counts and bytes are drawn together
 GRID: Final = np.linspace(0.0, 1.0, 129)
@@ -52,6 +53,12 @@ class Recipe:
             return column
         return np.copysign(np.log1p(_LOG_SCALE * np.abs(column)), column)
 
+    def inverted(self, transformed: Floats) -> Floats:
+        """Return raw values, to rounding, of transformed ones; infinities stay infinite, NaN stays NaN."""
+        if self.transform == "none":
+            return transformed
+        return np.copysign(np.expm1(np.abs(transformed)) / _LOG_SCALE, transformed)
+
 
 @dataclass(frozen=True)
 class FittedFeature:
@@ -67,6 +74,8 @@ class FittedFeature:
         high: Largest finite value; stands for +infinity.
         infinite: Rows that held an infinity.
         quantiles: At the levels of `GRID`, from a sample, infinities at the extremes.
+        edges: Inner edges of about 10 bins, ascending, from its benign rows; a value at an edge is in the upper bin.
+        shares: Of the same rows in each bin, len(edges) + 1 of them; empty without a sample.
     """
 
     name: str
@@ -78,6 +87,8 @@ class FittedFeature:
     high: float
     infinite: int
     quantiles: tuple[float, ...]
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -88,11 +99,13 @@ class Preprocessor:
         recipe: What was fitted.
         rows: Rows it was fitted on: train, without duplicates and validation.
         features: One for each feature of the schema, in its order.
+        reference_rows: Sampled rows that gave the histograms: benign ones, or all where train has no benign row.
     """
 
     recipe: Recipe
     rows: int
     features: tuple[FittedFeature, ...]
+    reference_rows: int
 
     @property
     def schema(self) -> FeatureSchema:
@@ -101,7 +114,7 @@ class Preprocessor:
 
     @property
     def data_origin(self) -> str:
-        """Origin of the rows it was fitted on."""
+        """Origin of its rows."""
         return self.recipe.data_origin
 
     @property
@@ -144,6 +157,15 @@ class Preprocessor:
         rows = [(np.interp(at, GRID, fitted[n].quantiles) - fitted[n].mean) / fitted[n].std for n in names]
         return np.array(rows, dtype=np.float32)
 
+    def histograms(self, names: Sequence[str]) -> list[Histogram]:
+        """Return what train held of each feature, in raw units: what a night's drift is measured against."""
+        fitted = {f.name: f for f in self.features}
+        found = []
+        for f in (fitted[name] for name in names):
+            low, *edges, high = self.recipe.inverted(np.array([f.low, *f.edges, f.high])).tolist()
+            found.append(Histogram(f.name, tuple(edges), f.shares, low, high, self.reference_rows))
+        return found
+
     def to_json(self) -> str:
         """Return the preprocessor as JSON; equal preprocessors give equal text."""
         content = {
@@ -153,13 +175,14 @@ class Preprocessor:
             "transform": self.recipe.transform,
             "min_std": self.recipe.min_std,
             "rows": self.rows,
+            "reference_rows": self.reference_rows,
             "data_origin": self.data_origin,
             "features": [asdict(feature) for feature in self.features],
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def sha256(self) -> str:
-        """Return the SHA-256 of `to_json`, in hex: names this preprocessor in models and audits."""
+        """Return the SHA-256 of `to_json`, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
@@ -176,23 +199,28 @@ def from_json(text: str, where: str) -> Preprocessor:
                 f"{where}: format {content['format']}, expected format {_FORMAT}; rerun jobs/features.py"
             )
         schema = FEATURE_SCHEMAS[content["feature_schema"]]
-        features = tuple(FittedFeature(**(f | {"quantiles": tuple(f["quantiles"])})) for f in content["features"])
+        lists = ("quantiles", "edges", "shares")
+        features = tuple(FittedFeature(**(f | {k: tuple(f[k]) for k in lists})) for f in content["features"])
         recipe = Recipe(content["recipe"], schema, content["transform"], content["min_std"], content["data_origin"])
-        rows = int(content["rows"])
+        rows, reference_rows = int(content["rows"]), int(content["reference_rows"])
     except (ValueError, KeyError, TypeError) as error:
         raise PreprocessorUnusable(f"{where}: not a preprocessor ({error!r}); rerun jobs/features.py") from error
     if tuple(f.name for f in features) != schema.features:
         raise PreprocessorUnusable(f"{where}: its features are not those of {schema.name}; rerun jobs/features.py")
-    return Preprocessor(recipe, rows, features)
+    return Preprocessor(recipe, rows, features, reference_rows)
 
 
-def fit(recipe: Recipe, moments: Sequence[Moments], sample: Floats) -> Preprocessor:
+def fit(
+    recipe: Recipe, moments: Sequence[Moments], sample: Floats, benign: NDArray[np.bool_] | None = None
+) -> Preprocessor:
     """Decide which features to keep and remember how to scale them.
 
     Args:
         recipe: What to fit.
         moments: Of each transformed feature over the train rows, infinities counted apart.
-        sample: Transformed train rows for the quantiles, shape (rows, features); may hold infinities.
+        sample: Transformed train rows for quantiles and histograms, shape (rows, features); may hold infinities.
+        benign: Which of them are benign, shape (rows,): if any, these alone make the histograms. A night is nearly all
+            benign and train nearly all attacks: against all of train every night has drifted.
 
     Raises:
         PreprocessorUnusable: when there is no row, or no feature is left.
@@ -200,22 +228,26 @@ def fit(recipe: Recipe, moments: Sequence[Moments], sample: Floats) -> Preproces
     rows = moments[0].count + moments[0].above + moments[0].below
     if not rows:
         raise PreprocessorUnusable("there is no train row to fit on; check the split of the source")
+    reference = sample if benign is None or not benign.any() else sample[benign]
     names = recipe.schema.features
-    fitted = tuple(_fit_feature(names[i], m, recipe.min_std, sample[:, i]) for i, m in enumerate(moments))
+    columns = zip(names, moments, sample.T, reference.T, strict=True)
+    fitted = tuple(_fit_feature(name, m, recipe.min_std, own, of) for name, m, own, of in columns)
     if not any(feature.kept for feature in fitted):
         raise PreprocessorUnusable(
             f"no feature of {rows} train rows varies by more than min_std {recipe.min_std:g}; lower features.min_std"
         )
-    return Preprocessor(recipe, rows, fitted)
+    return Preprocessor(recipe, rows, fitted, len(reference))
 
 
-def _fit_feature(name: str, raw: Moments, min_std: float, sample: Floats) -> FittedFeature:
+def _fit_feature(name: str, raw: Moments, min_std: float, sample: Floats, reference: Floats) -> FittedFeature:
     infinite = raw.above + raw.below
     if not raw.count:
-        return FittedFeature(name, False, "every train value is infinite", 0.0, 0.0, 0.0, 0.0, infinite, ())
+        reason, shares = "every train value is infinite", (1.0,) if len(sample) else ()
+        return FittedFeature(name, False, reason, 0.0, 0.0, 0.0, 0.0, infinite, (), (), shares)
     m = raw.saturated()
     kept = m.std > min_std
     reason = f"standard deviation {m.std:.6g} {'>' if kept else '<='} min_std {min_std:g}"
-    within = np.clip(sample, m.low, m.high) if len(sample) else np.array([m.low, m.high])
-    quantiles = tuple(float(q) for q in np.quantile(within, GRID))
-    return FittedFeature(name, kept, reason, m.mean, m.std, m.low, m.high, infinite, quantiles)
+    within = np.clip(sample, m.low, m.high)
+    quantiles = np.quantile(within if len(within) else np.array([m.low, m.high]), GRID).tolist()
+    histogram = histogram_of(np.clip(reference, m.low, m.high), m.low, m.high)
+    return FittedFeature(name, kept, reason, m.mean, m.std, m.low, m.high, infinite, tuple(quantiles), *histogram)

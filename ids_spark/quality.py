@@ -20,6 +20,7 @@ from ids_spark.schema import ORIGINAL_45, RELEASE_39, FeatureSchema
 Columns = Mapping[str, Floats]
 Mask = NDArray[np.bool_]
 Severity = Literal["reject", "warn"]
+_NOTHING: Final = np.empty(0)
 _TOLERANCE: Final = 1e-6  # relative to the size of the terms; printed values carry 15 digits
 
 
@@ -34,6 +35,7 @@ class Rule:
         statement: The rule in words.
         broken: Given columns of shape (rows,), returns for each feature at fault which rows break the rule; features
             without a fault may be left out. NaN breaks no rule.
+        each: Whether it speaks of each feature alone, so that some of them may be absent.
     """
 
     name: str
@@ -41,20 +43,27 @@ class Rule:
     features: tuple[str, ...]
     statement: str
     broken: Callable[[Columns], dict[str, Mask]]
+    each: bool = False
+
+    def applies(self, columns: Columns) -> bool:
+        """Return whether the columns suffice to check the rule, or part of it."""
+        return self.each or all(feature in columns for feature in self.features)
 
 
 def _within(name: str, severity: Severity, features: Sequence[str], low: float, high: float) -> Rule:
     def broken(columns: Columns) -> dict[str, Mask]:
         found = {}
         for feature in features:
-            column = columns[feature]
+            column = columns.get(feature, _NOTHING)
             if len(column) and not (np.min(column) >= low and np.max(column) <= high):  # NaN falls through to the mask
                 mask = (column < low) | (column > high)
                 if mask.any():
                     found[feature] = mask
         return found
 
-    return Rule(name, severity, tuple(features), f"each of the features is within {low:g} … {high:g}", broken)
+    return Rule(
+        name, severity, tuple(features), f"each of the features is within {low:g} … {high:g}", broken, each=True
+    )
 
 
 def _equal(
@@ -156,6 +165,9 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
 
 
 def check(columns: Columns, schema: FeatureSchema) -> dict[Rule, dict[str, Mask]]:
-    """Return the broken rules, for each the features at fault and the rows, shape (rows,)."""
-    found = ((rule, rule.broken(columns)) for rule in RULES[schema.name])
+    """Return the broken rules, for each the features at fault and the rows, shape (rows,).
+
+    Flow logs may lack features that no model in use sees; a rule over several features then is not checked.
+    """
+    found = ((rule, rule.broken(columns)) for rule in RULES[schema.name] if rule.applies(columns))
     return {rule: faults for rule, faults in found if faults}

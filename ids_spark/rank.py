@@ -12,28 +12,31 @@ from dataclasses import replace
 from typing import Any, Final
 
 import horovod.tensorflow as hvd
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from ids_spark import checkpoint, feed, models
+from ids_spark import calibration, checkpoint, feed, models, progress
+from ids_spark.calibration import Calibration
 from ids_spark.checkpoint import Course
 from ids_spark.logs import log_to_stderr
 from ids_spark.loop import Loop
 from ids_spark.model_store import write
+from ids_spark.taxonomy import BENIGN_ID
 from ids_spark.training import Task
 
-log = logging.getLogger(__name__)
-
 _EVALUATED_ROWS: Final = 8_192  # at once; changes nothing but speed
+_BASELINE_ROWS: Final = 20_000  # of each rank give the median of benign flows
 
 
 def train(task: Task) -> dict[str, Any]:
     """Train as one rank: same weights everywhere, epochs until the validation loss stops falling, best weights kept.
 
     Every rank returns the `training` entry of the model's card, or, when the loss is no longer a number, an entry
-    `diverged` that says when; rank 0 alone logs and writes.
+    `diverged` that says when; rank 0 alone speaks and writes.
     """
     hvd.init()
-    log_to_stderr(logging.INFO if hvd.rank() == 0 else logging.ERROR)
+    log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     tf.keras.backend.experimental.enable_tf_random_generator()  # dropout whose state can be set, see Loop.begin_epoch
@@ -44,7 +47,10 @@ def train(task: Task) -> dict[str, Any]:
     model = models.build(card.architecture, len(task.columns), len(card.class_names), card.hyper, edges)
     loop = Loop(model, config, len(card.class_names), task.steps_per_epoch, task.seed)
     course = _start(task, loop)
-    diverged = _run_epochs(task, loop, course)
+    published = progress.Published(progress.place(task.checkpoint))
+    if course.history and hvd.rank() == 0:
+        published.say(f"{card.name} goes on after epoch {len(course.history)}")
+    diverged = _run_epochs(task, loop, course, published)
     if diverged:
         hvd.shutdown()
         return {"diverged": diverged}
@@ -63,8 +69,9 @@ def train(task: Task) -> dict[str, Any]:
         "seconds": course.seconds,
         "history": course.history,
     }
+    calibrated = _calibrated(task, loop, course)
     if hvd.rank() == 0:
-        write(task.target, replace(card, training=training), course.best, task.table.preprocessor)
+        write(task.target, replace(card, training=training), course.best, task.table.preprocessor, calibrated)
     hvd.shutdown()
     return training
 
@@ -77,20 +84,18 @@ def _start(task: Task, loop: Loop) -> Course:
     if course is None:
         weights = loop.weights()
         course = Course(weights, loop.optimizer_state(), weights)
-    elif hvd.rank() == 0:
-        log.info("%s goes on after epoch %d", task.card.name, len(course.history))
     loop.restore(course.weights, course.optimizer)
     loop.broadcast()
     return course
 
 
-def _run_epochs(task: Task, loop: Loop, course: Course) -> str | None:
-    config, label = task.config, f"label{task.card.classes}"
+def _shard(task: Task, split: str) -> feed.Shard:
+    label = f"label{task.card.classes}"
+    return feed.Shard(f"{task.table.uri}/split={split}", task.columns, label, hvd.rank(), hvd.size())
 
-    train, held_out = (
-        feed.Shard(f"{task.table.uri}/split={split}", task.columns, label, hvd.rank(), hvd.size())
-        for split in ("train", "validation")
-    )
+
+def _run_epochs(task: Task, loop: Loop, course: Course, published: progress.Published) -> str | None:
+    config, train, held_out = task.config, _shard(task, "train"), _shard(task, "validation")
     for epoch in range(len(course.history) + 1, config.epochs + 1):
         if course.history and epoch - 1 - course.best_epoch >= config.patience:
             break  # also where a run goes on that had ended
@@ -115,22 +120,50 @@ def _run_epochs(task: Task, loop: Loop, course: Course) -> str | None:
             course.best_cost, course.best_epoch, course.best = cost, epoch, course.weights
         if hvd.rank() == 0:
             checkpoint.write(task.checkpoint, course, task.fingerprint)
-            _log_progress(task, course)
+            published.say(_line(task, course))
+            _log_to_board(task.board, course.history[-1])
     return None
 
 
-def _log_progress(task: Task, course: Course) -> None:
-    """Log one line for the epoch just ended; the time left is that of all epochs, early stopping may save some."""
-    last, done = course.history[-1], len(course.history)
-    log.info(
-        "%s epoch %d/%d loss=%.4f validation_loss=%.4f validation_accuracy=%.4f best=%d rows/s=%.0f at_most_left=%.0fs",
-        task.card.name,
-        done,
-        task.config.epochs,
-        last["loss"],
-        last["validation_loss"],
-        last["validation_accuracy"],
-        course.best_epoch,
-        task.steps_per_epoch * task.config.batch_size / last["seconds"],
-        course.seconds / done * (task.config.epochs - done),
+def _calibrated(task: Task, loop: Loop, course: Course) -> Calibration:
+    """Return what the validation rows of all ranks say about the scores of the best weights; the same on every rank."""
+    loop.restore(course.best, loop.optimizer_state())
+    logits: list[NDArray[np.float64]] = []
+    benign: list[NDArray[np.bool_]] = []
+    predicted: list[NDArray[np.int32]] = []
+    rows: list[NDArray[np.float32]] = []
+    with feed.ahead(feed.one_pass(_shard(task, "validation"), _EVALUATED_ROWS)) as pieces:
+        for features, labels in pieces:
+            probabilities = loop.probabilities(features)
+            logits.append(calibration.attack_logits(probabilities))
+            benign.append(labels == BENIGN_ID)
+            predicted.append(probabilities.argmax(axis=1).astype(np.int32))
+            if sum(len(part) for part in rows) < _BASELINE_ROWS:
+                rows.append(features[benign[-1]][:_BASELINE_ROWS])
+    flags = np.concatenate(benign).astype(np.uint8)
+    parts = (np.concatenate(logits), flags, np.concatenate(predicted), np.concatenate(rows))
+    scores, is_benign, ids, matrix = (
+        hvd.allgather(part, name=f"calibration.{i}").numpy() for i, part in enumerate(parts)
+    )
+    baseline = calibration.benign_baseline(matrix, np.ones(len(matrix), dtype=bool))
+    counts = np.bincount(ids, minlength=len(task.card.class_names))
+    return calibration.calibrate(scores, is_benign == 1, counts, baseline)
+
+
+def _log_to_board(folder: str, entry: dict[str, float]) -> None:
+    """Add an epoch to a TensorBoard folder; each goes to a file of its own, so that nothing stays open."""
+    if folder:
+        with tf.summary.create_file_writer(folder, filename_suffix=f".{entry['epoch']:04.0f}").as_default():
+            for name, value in entry.items():
+                tf.summary.scalar(name, value, step=int(entry["epoch"]))
+
+
+def _line(task: Task, course: Course) -> str:
+    """Return what is said of the epoch just ended; the time left is that of all epochs, should none stop it early."""
+    last, done, epochs = course.history[-1], len(course.history), task.config.epochs
+    rate = task.steps_per_epoch * task.config.batch_size / last["seconds"]
+    measured = " ".join(f"{name}={last[name]:.4f}" for name in ("loss", "validation_loss", "validation_accuracy"))
+    return (
+        f"{task.card.name} epoch {done}/{epochs} {measured} best={course.best_epoch} rows/s={rate:.0f}"
+        f" at_most_left={course.seconds / done * (epochs - done):.0f}s"
     )

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
-ColumnGroup = Literal["labels", "levels", "top3", "reasons", "lineage"]
+ColumnGroup = Literal["levels", "top3", "reasons", "lineage"]
 
 
 class Section(BaseModel):
@@ -78,6 +78,10 @@ class ScoreConfig(Section):
         if self.first_date and self.last_date and self.first_date > self.last_date:
             raise ValueError(f"score.first_date {self.first_date} is after score.last_date {self.last_date}")
         strangers = sorted(set(self.pseudonymise) - set(self.pass_through))
+        if self.event_time in self.pseudonymise:
+            raise ValueError(f"score.pseudonymise names {self.event_time}, which is a time; leave it out")
+        if self.event_time not in self.pass_through:
+            raise ValueError(f"score.event_time is {self.event_time}, not in score.pass_through")
         if strangers:
             raise ValueError(f"score.pseudonymise names {', '.join(strangers)}, not in score.pass_through")
         return self

@@ -1,21 +1,20 @@
 """Flows to predictions, on the executors: read a row group, preprocess, one forward pass, write.
 
-Nothing is collected but counts. TensorFlow is imported, and a model built, once in each Python worker.
+Nothing is collected but counts.
 """
 
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pyspark import SparkContext
 
-from ids_spark import predictions, row_hash
+from ids_spark import network, predictions, row_hash
 from ids_spark.lake import resolve
 from ids_spark.metrics import Counts, confusion_of
 from ids_spark.model_store import Model
@@ -26,9 +25,6 @@ from ids_spark.values import any_fault, refused_rows, to_doubles
 
 _ROWS_PER_TASK: Final = 500_000
 _TEXT: Final = [f.name for f in PREDICTIONS if pa.types.is_string(f.type)] + ["top3.list.element.class_name"]
-_networks: dict[str, Any] = {}  # of this Python worker, by model hash
-
-Floats32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tupl
         good = np.flatnonzero(~bad)
         table, values = table.take(pa.array(good)), {name: column[good] for name, column in values.items()}
     matrix = np.column_stack(model.preprocessor.transform(values, features))
-    probabilities = forward(model, matrix, task.batch_rows)
+    probabilities = network.forward(model, matrix, task.batch_rows)
     report.rows_scored += len(table)
     if "row_key" not in there:
         table = table.append_column("row_key", pa.array(row_hash.row_keys(list(values.values()))))
@@ -188,28 +184,3 @@ def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tupl
         [a.cast(f.type) for a, f in zip(arrays, PREDICTIONS, strict=True)], schema=PREDICTIONS
     )
     return scored, rejected
-
-
-def forward(model: Model, matrix: Floats32, batch_rows: int) -> Floats32:
-    """Return class probabilities of shape (rows, classes) for scaled features of shape (rows, n_features)."""
-    network = _networks.get(model.sha256)
-    if network is None:
-        network = _networks[model.sha256] = _build(model)
-    batches = [network(matrix[i : i + batch_rows]).numpy() for i in range(0, len(matrix), batch_rows)]
-    return np.concatenate(batches) if batches else np.empty((0, model.card.classes), dtype=np.float32)
-
-
-def _build(model: Model) -> Any:
-    import tensorflow as tf
-
-    from ids_spark import models
-
-    tf.get_logger().setLevel("ERROR")  # a worker that scores several models makes a graph for each; it warns of that
-
-    if not _networks:  # a task has one core; the number can be set only before TensorFlow runs its first operation
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    network = models.build(model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper)
-    network.set_weights(model.weights)
-    signature = [tf.TensorSpec((None, len(model.card.features)), tf.float32)]
-    return tf.function(lambda features: network(features, training=False), input_signature=signature)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ids_spark.replica_night_settings import ReplicaNightConfig
 from ids_spark.score_settings import AlertsConfig, Count, PromoteConfig, PurgeConfig, ScoreConfig, Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -76,6 +77,8 @@ class ModelConfig(Section):
 
     Attributes:
         bins: Piecewise linear bins of each feature, given to the network beside its scaled value; 0 for none.
+        embedding: Units of a dense layer that each feature has for its own bins; 0 for none.
+        members: Networks in one, which share their kernels and vote; `dnn` only.
         units: Of the recurrent layer; no effect on `dnn`.
         dense: Units of each hidden dense layer.
         dropout: Share of units left out in training: after every dense layer of `dnn`, after the recurrent layer.
@@ -83,6 +86,8 @@ class ModelConfig(Section):
     """
 
     bins: Annotated[int, Field(ge=0, le=128)] = 0
+    embedding: Annotated[int, Field(ge=0, le=64)] = 0
+    members: Annotated[int, Field(ge=1, le=64)] = 1
     units: Count = 64
     dense: tuple[Count, ...] = (64, 32)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -110,6 +115,7 @@ class TrainConfig(Section):
         loss: Cross-entropy of one-hot labels (as the study) or of integer ids; the same value.
         start_timeout: Seconds that the ranks may take to start.
         resume: Go on after the last epoch of an interrupted run with the same settings.
+        tensorboard: Write `tensorboard/<model>/<version>` in the lake, an event an epoch; local and hdfs lakes.
     """
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")
@@ -132,6 +138,7 @@ class TrainConfig(Section):
     loss: Literal["one_hot", "sparse"] = "sparse"
     start_timeout: Count = 120
     resume: bool = False
+    tensorboard: bool = False
     dnn: ModelConfig = ModelConfig()
     gru_dnn: ModelConfig = ModelConfig()
     lstm: ModelConfig = ModelConfig()
@@ -140,6 +147,13 @@ class TrainConfig(Section):
     def peak_learning_rate(self) -> float:
         """The learning rate after warm-up."""
         return self.learning_rate * self.batch_size / (self.reference_batch or self.batch_size)
+
+    @model_validator(mode="after")
+    def _members_are_dense(self) -> "TrainConfig":
+        for name in ("gru_dnn", "lstm"):
+            if getattr(self, name).members > 1:
+                raise ValueError(f"{name}.members is {getattr(self, name).members}; only dnn may have several members")
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":
@@ -208,6 +222,7 @@ class Config(Section):
     lake: str = "lake"
     seed: int = 7
     replica: ReplicaConfig = ReplicaConfig()
+    replica_night: ReplicaNightConfig = ReplicaNightConfig()
     ingest: IngestConfig = IngestConfig()
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()

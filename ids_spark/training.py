@@ -1,6 +1,7 @@
 """What is trained, and how all ranks of a run are started; `rank` says what each of them does."""
 
 import io
+import logging
 import re
 import sys
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Final
 
 from pyspark import SparkContext
 
-from ids_spark import checkpoint, preprocess
+from ids_spark import checkpoint, preprocess, progress
 from ids_spark.checkpoint import fingerprint
 from ids_spark.errors import InputError, Interrupted
 from ids_spark.lake import Lake, read_bytes
@@ -18,6 +19,8 @@ from ids_spark.rank_start import packed
 from ids_spark.schema import column_of
 from ids_spark.settings import Classes, ModelName, ProfileName, TrainConfig
 from ids_spark.taxonomy import CLASSES, parents
+
+log = logging.getLogger(__name__)
 
 # Gradients of these networks are a few kilobytes: what an allreduce costs is the wait for Horovod's next cycle.
 _HOROVOD: Final = {"HOROVOD_CYCLE_TIME": "0", "HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -70,6 +73,7 @@ class Task:
         table: What to read.
         target: URI of the staged model directory.
         checkpoint: URI of the file that says where training stands.
+        board: URI of the folder for TensorBoard; empty for none.
         card: What is being trained; rank 0 adds the history.
         config: Training settings.
         seed: Of weights, dropout and shuffle.
@@ -79,6 +83,7 @@ class Task:
     table: FeatureTable
     target: str
     checkpoint: str
+    board: str
     card: Card
     config: TrainConfig
     seed: int
@@ -93,7 +98,7 @@ class Task:
     def fingerprint(self) -> str:
         """Names everything that decides the course of training, but not when or whether it was interrupted."""
         settings = self.config.model_dump(
-            mode="json", exclude={"resume", "models", "classes", "profiles", "start_timeout"}
+            mode="json", exclude={"resume", "models", "classes", "profiles", "start_timeout", "tensorboard"}
         )
         card = (self.card.name, self.card.hyper, self.card.features)
         return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
@@ -185,18 +190,19 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
         checkpoint.read(task.checkpoint, task.fingerprint)  # refuses another run's before any rank starts
     start, arguments = packed("ids_spark.rank", "train", task)
     try:
-        results: list[dict[str, Any]] = horovod.spark.run(
-            start,
-            args=arguments,
-            num_proc=ranks,
-            start_timeout=config.start_timeout,
-            use_gloo=True,
-            env=_HOROVOD,
-            nics={"lo"} if local else None,
-            stdout=_RankOutput(),
-            stderr=_RankOutput(),
-            verbose=0,
-        )
+        with progress.followed(progress.place(task.checkpoint), log.info):
+            results: list[dict[str, Any]] = horovod.spark.run(
+                start,
+                args=arguments,
+                num_proc=ranks,
+                start_timeout=config.start_timeout,
+                use_gloo=True,
+                env=_HOROVOD,
+                nics={"lo"} if local else None,
+                stdout=_RankOutput(),
+                stderr=_RankOutput(),
+                verbose=0,
+            )
     except Exception as error:
         raise RanksLost(
             f"a rank that trained {task.card.name} ended too early ({' '.join(str(error).split())[:300]});"

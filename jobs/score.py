@@ -1,56 +1,54 @@
-"""Flows to predictions and, where labels exist, metrics.
+"""Flows to predictions: nights of flow logs to incidents, or a labelled split to metrics.
 
+    spark-submit --py-files dist/ids_spark.zip jobs/score.py --set lake=LAKE --set score.flow_logs=LOGS NIGHTS
     spark-submit --py-files dist/ids_spark.zip jobs/score.py --set lake=LAKE [--set score.source=FLOWS]
 
-Reads: `models/`, and a split of `flows/` or any parquet with the model's feature columns. Every flow gets its
-prediction, duplicates too; metrics count each distinct labelled flow once.
-Writes: `predictions/event_date=…/model=…` (replaced whole), `quarantine/job=score/…`, `metrics/` and `confusion/`.
+with NIGHTS: --set score.date=DATE, or score.first_date and score.last_date, or score.last_days=K.
+
+A night reads `LOGS/event_date=DATE/`, is scored by the model's champion (and challenger), and replaces that date in
+`predictions/`, `alerts/`, `drift/`, `nights/`, `exports/`, `reports/night/` and `quarantine/job=score/`. Two equal
+flows are two events: nothing is deduplicated.
+
+A split reads `flows/`, or any parquet with the model's feature columns, and every chosen model; it writes
+`predictions/event_date=…/model=…`, `quarantine/job=score/…`, `metrics/` and `confusion/`. Metrics count each distinct
+labelled flow once.
 """
 
 import datetime as dt
 import logging
 import sys
 
-from ids_spark import evaluation, job, model_store, scoring, sources
+from ids_spark import aliases, job, night, night_duty, night_sources, split_scoring
 from ids_spark.audit import Report
-from ids_spark.lake import exists
+from ids_spark.lake import write_bytes
 
 log = logging.getLogger(__name__)
 
 
 def run(context: job.Context) -> Report:
-    """Score one set of flows with every chosen model."""
-    config, now, lake = context.config.score, dt.datetime.now(dt.UTC), context.lake
-    source, origin = config.source, "measured"
-    if source is None:
-        source, origin = lake.uri(f"flows/split={config.split}"), lake.facts("flows", "jobs/ingest.py")["data_origin"]
-    elif exists(f"{source}/{sources.SYNTHETIC_MARK}"):
-        origin = "synthetic"
-    pieces = sources.row_groups(source)
-    models = [model_store.read(uri) for uri in model_store.choose(lake.uri("models"), config.models, config.version)]
-    for model in models:
-        scoring.require_features(pieces, model)
-
-    report = Report(feature_schema=models[0].preprocessor.schema.name, data_origin=origin)
-    results = evaluation.Results(context.run_id, config.split)
-    for model in models:
-        card = model.card
-        place = f"event_date={config.event_date or now.date()}/model={card.name}"
-        tables = [f"predictions/{place}", f"quarantine/job=score/{place}"]
-        origin = "synthetic" if "synthetic" in (origin, card.data_origin) else "measured"
-        target, refused = (context.staged(table) for table in tables)
-        task = scoring.Task(target, refused, config.split, context.run_id, now, origin, config.batch_rows)
-        done = scoring.score(context.spark.sparkContext, [piece for piece, _ in pieces], model, task)
-        log.info("scored %s rows=%d quarantined=%d", card.name, done.rows_scored, done.quarantined.total())
-
-        results.add(card, done.confusion, origin)
-        report.add_scored(card.name, card.version, done.rows_read, done.rows_scored, done.quarantined)
-        report.tables += tables
-        unseen = evaluation.unseen_classes(card, done.confusion)
-        if unseen:
-            report.notes.append(f"{card.name} met {len(unseen)} classes it never saw in training: {', '.join(unseen)}")
-    report.data_origin = origin
-    report.tables += results.write(context.staged)
+    """Score what the configuration names."""
+    config, now = context.config.score, dt.datetime.now(dt.UTC)
+    if config.flow_logs is None:
+        return split_scoring.score(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
+    duty = night_duty.read(context.lake, context.config, context.run_id, now)
+    card = duty.champion.card
+    report = Report(models=[f"{card.name}/{card.version}"], feature_schema=duty.champion.preprocessor.schema.name)
+    wanted = night_sources.dates_of(config, now.date())
+    for date in wanted:
+        source = night_sources.find(config, date, duty.champion.preprocessor.schema, duty.needed)
+        if source is None:
+            if config.date is not None:
+                raise night_sources.NightMissing(
+                    f"{config.flow_logs}/event_date={date} holds no parquet file; expected the flow logs of that night"
+                )
+            report.notes.append(f"{date}: there are no flow logs; nothing of that date was changed")
+            continue
+        report.add(night.score(context.spark.sparkContext, context.lake, context.staged, source, duty))
+    adopted = aliases.adopt(context.lake.uri("models"), card.name, context.run_id, now)
+    if adopted is not None:
+        write_bytes(context.staged(aliases.place(card.name)), adopted.to_json())
+        report.tables.append(aliases.place(card.name))
+        report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
     return report
 
 

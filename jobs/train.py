@@ -26,7 +26,8 @@ def run(context: job.Context) -> Report:
         card = training.card_of(table, config, architecture, classes, profile, context.run_id)
         place = f"models/{card.name}/{card.version}"
         checkpoint = context.lake.uri(f"checkpoints/{card.name}.npz")
-        task = training.Task(table, context.staged(place), checkpoint, card, config, context.config.seed)
+        board = context.lake.uri(f"tensorboard/{card.name}/{card.version}") if config.tensorboard else ""
+        task = training.Task(table, context.staged(place), checkpoint, board, card, config, context.config.seed)
         done = training.launch(sc, task)
         log.info("trained %s epochs=%d best_epoch=%d", card.name, done["epochs"], done["best_epoch"])
         report.models.append(f"{card.name}/{card.version}")

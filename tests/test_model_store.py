@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pytest
 
+from ids_spark.calibration import calibrate
 from ids_spark.errors import InputError
 from ids_spark.model_store import Card, ModelUnusable, choose, model_name, names, read, title_of, versions, write
 from ids_spark.moments import Moments
 from ids_spark.preprocess import Recipe, fit
 from ids_spark.schema import RELEASE_39
 
-FILES = ["model.json", "weights.npz", "preprocessor.json"]
+FILES = ["model.json", "weights.npz", "preprocessor.json", "calibration.json"]
 DROPPED = RELEASE_39.features.index("IAT")
 MOMENTS = [Moments(9, 0.5 * i, 0.0 if i == DROPPED else 9.0 + i, -1.0, 40.0) for i in range(39)]
 PREPROCESSOR = fit(
@@ -21,6 +22,8 @@ PREPROCESSOR = fit(
 )
 WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros(3, np.float32), np.array(7, np.int64)]
 WEIGHTS += [np.full(1, i, np.float32) for i in range(12)]  # more than ten: order is not that of text without padding
+SCORES = np.linspace(-9.0, 9.0, 50)
+CALIBRATION = calibrate(SCORES, SCORES < 3, np.array([30, 20, 0, 0, 0, 0]), np.array([0.5, -0.5]))
 CARD = Card(
     name="dnn-6-paper",
     version="20240501T000000Z-ab",
@@ -39,7 +42,7 @@ CARD = Card(
 
 @pytest.fixture
 def stored(tmp_path):
-    write(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
+    write(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR, CALIBRATION)
     return tmp_path / "m"
 
 
@@ -62,6 +65,7 @@ def test_a_model_comes_back_as_written(stored):
     assert model.card == CARD
     assert model.card.class_names == ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
     assert model.preprocessor == PREPROCESSOR
+    assert model.calibration == CALIBRATION
     assert model.sha256 == hashlib.sha256((stored / "manifest.json").read_bytes()).hexdigest()
     assert len(model.weights) == len(WEIGHTS)
     for found, written in zip(model.weights, WEIGHTS, strict=True):
@@ -91,6 +95,21 @@ def test_one_changed_byte_is_refused_with_the_file_named(stored, name, place):
 def test_a_missing_file_is_named(stored, name):
     (stored / name).unlink()
     assert refusal(stored) == f"{stored}/{name} is missing; restore the directory or retrain"
+
+
+def test_a_preprocessor_of_another_model_is_refused_even_where_the_manifest_names_it(stored):
+    other = dataclasses.replace(PREPROCESSOR, rows=PREPROCESSOR.rows + 1)
+    reseal(stored, "preprocessor.json", other.to_json().encode())
+    text = refusal(stored)
+    assert text.startswith(
+        f"{stored}/preprocessor.json is that of another model: its SHA-256 is {other.sha256()[:16]}…"
+    )
+    assert f"this model was trained behind {PREPROCESSOR.sha256()[:16]}…" in text
+
+
+def test_a_model_without_calibration_comes_back_without(tmp_path):
+    write(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
+    assert read(str(tmp_path / "m")).calibration is None
 
 
 def test_without_a_manifest_a_model_is_not_complete(stored):
@@ -129,7 +148,7 @@ def test_weights_that_are_no_arrays_are_refused(stored, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=2), "another format than 1; retrain with this version"),
+        (lambda c: c.update(format=1), "another format than 2; retrain with this version"),
         (lambda c: c.pop("architecture"), "cannot be understood (TypeError("),
         (lambda c: c.update(code="x"), "cannot be understood (TypeError("),
         (lambda c: c.pop("features"), "cannot be understood (KeyError('features'))"),

@@ -142,11 +142,15 @@ def test_one_extreme_value_drops_no_feature_and_can_be_stored(extreme):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=2), "here: format 2, expected format 1; rerun jobs/features.py"),
+        (lambda c: c.update(format=1), "here: format 1, expected format 2; rerun jobs/features.py"),
         (lambda c: c.update(feature_schema="release40"), "here: not a preprocessor (KeyError('release40'))"),
         (lambda c: c["features"].pop(), "here: its features are not those of release39; rerun jobs/features.py"),
         (lambda c: c["features"].reverse(), "here: its features are not those of release39; rerun jobs/features.py"),
         (lambda c: c["features"][0].pop("std"), "here: not a preprocessor (TypeError("),
+        (
+            lambda c: c["features"][0].pop("edges"),
+            "here: not a preprocessor (KeyError('edges')); rerun jobs/features.py",
+        ),
         (lambda c: c.pop("format"), "here: not a preprocessor (KeyError('format')); rerun jobs/features.py"),
         (lambda c: c.pop("recipe"), "here: not a preprocessor (KeyError('recipe')); rerun jobs/features.py"),
         (lambda c: c.pop("min_std"), "here: not a preprocessor (KeyError('min_std')); rerun jobs/features.py"),
@@ -160,7 +164,7 @@ def test_another_json_is_refused(preprocessor, change, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 2}'])
 def test_text_that_is_no_preprocessor_is_refused(text):
     with pytest.raises(PreprocessorUnusable, match=r"here: not a preprocessor \(.*\); rerun jobs/features.py"):
         from_json(text, "here")
@@ -193,3 +197,54 @@ def test_edges_are_quantiles_in_scaled_units():
     [edges] = preprocessor.edges(["Rate"], 8)
     scaled = (column - column.mean()) / column.std()
     np.testing.assert_allclose(edges, np.quantile(scaled, np.linspace(0, 1, 9)), rtol=1e-5, atol=1e-6)
+
+
+def test_shares_of_each_bin_are_those_of_the_sample_with_infinities_at_the_extremes():
+    rate = np.r_[np.full(400, np.inf), np.linspace(-5, 20, ROWS - 500), np.full(100, -np.inf)]
+    feature = fitted(train_columns(Rate=rate)).features[RELEASE_39.features.index("Rate")]
+    assert list(feature.edges) == sorted(set(feature.edges))
+    places = np.searchsorted(feature.edges, np.clip(rate, -5, 20), side="right")
+    np.testing.assert_allclose(feature.shares, np.bincount(places, minlength=len(feature.edges) + 1) / ROWS)
+    assert feature.shares[-1] == pytest.approx(401 / ROWS)  # 400 rows are a point mass, with the one that measured 20
+    assert sum(feature.shares) == pytest.approx(1.0)
+
+
+def test_a_feature_without_finite_or_without_different_values_has_one_bin(columns):
+    columns = columns | {"Rate": np.full(ROWS, np.inf), "IAT": np.full(ROWS, 3.5)}
+    preprocessor = fitted(columns)
+    for name in ("Rate", "IAT"):
+        feature = preprocessor.features[RELEASE_39.features.index(name)]
+        assert (feature.edges, feature.shares) == ((), (1.0,))
+    assert from_json(preprocessor.to_json(), "here") == preprocessor
+
+
+def test_without_a_sample_there_are_moments_but_no_bins():
+    columns = train_columns(Rate=np.full(ROWS, np.inf))
+    recipe = Recipe("paper", RELEASE_39, "none", 1e-8, "measured")
+    preprocessor = fit(recipe, [moments_of(columns[f]) for f in RELEASE_39.features], np.empty((0, 39)))
+    assert {(f.edges, f.shares) for f in preprocessor.features} == {((), ())}
+    assert from_json(preprocessor.to_json(), "here") == preprocessor
+
+
+@pytest.mark.parametrize("transform", ["none", "signed_log"])
+def test_histograms_are_in_raw_units_and_in_the_order_asked_for(transform):
+    rate = np.r_[-np.geomspace(1e-6, 1e6, 1_000), np.geomspace(1e-6, 1e6, 1_000)]
+    preprocessor = fitted(train_columns(Rate=rate), transform=transform)
+    assert [h.name for h in preprocessor.histograms(["Variance", "Rate"])] == ["Variance", "Rate"]
+    [known] = preprocessor.histograms(["Rate"])
+    assert (known.low, known.high) == pytest.approx((-1e6, 1e6), rel=1e-12)
+    assert known.rows == ROWS
+    np.testing.assert_allclose(known.shares, 0.1)
+    for i, edge in enumerate(known.edges):  # between the same neighbours as in units of the transform
+        assert np.sort(rate)[200 * i + 199] < edge < np.sort(rate)[200 * i + 200]
+    with pytest.raises(KeyError, match="Speed"):
+        preprocessor.histograms(["Speed"])
+
+
+@given(st.floats(-1e100, 1e100) | st.sampled_from([np.inf, -np.inf, 0.0]))
+def test_the_transform_can_be_taken_back(value):
+    for transform in ("none", "signed_log"):
+        recipe = Recipe("paper", RELEASE_39, transform, 1e-8, "measured")
+        [back] = recipe.inverted(recipe.transformed(np.array([value])))
+        assert back == pytest.approx(value, rel=1e-12, abs=1e-18)
+        assert np.isnan(recipe.inverted(recipe.transformed(np.array([np.nan])))).all()

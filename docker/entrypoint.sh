@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# What a container does, by its first word:
+#
+#   master | worker      that part of a Spark standalone cluster
+#   executor             an executor on Kubernetes; Spark starts it by this word, with SPARK_… variables
+#   anything else        is run as it stands: spark-submit …, python …
+#
+# Where IDS_SPARK_MASTER is set (spark://… or k8s://…), all of them authenticate with the secret in the file spark_auth
+# and encrypt what they send and spill. Where it is not, spark-submit runs in local mode and needs no secret.
+#
+#   IDS_SPARK_SECRETS   folder of secret files (default /run/secrets); each is copied to IDS_SPARK_PRIVATE, where its
+#                       owner alone reads it, whatever the volume that brought it
+#   IDS_SPARK_PRIVATE   that folder (default /tmp/ids_spark; should be in memory)
+#   IDS_SPARK_ADDRESS   address under which others reach this container (default: its first)
+#   SPARK_CONF_DIR      Spark settings to start from; what is needed here is added to a copy
+set -euo pipefail
+
+role=${1:-}
+master=${IDS_SPARK_MASTER:-}
+secrets=${IDS_SPARK_SECRETS:-/run/secrets}
+private=${IDS_SPARK_PRIVATE:-/tmp/ids_spark}
+
+refuse() { printf 'entrypoint: %s\n' "$*" >&2; exit 2; }
+
+take_secrets() {
+  local file mode
+  mkdir -p "$private/conf"  # settings apart from secrets: Spark sends a driver's settings folder to its executors
+  chmod 700 "$private" "$private/conf"
+  for file in "$secrets"/*; do
+    [ -f "$file" ] || continue
+    [ -r "$file" ] || refuse "$file cannot be read by uid $(id -u); give it to that uid: chown $(id -u) FILE, mode 400"
+    mode=$(stat -L -c %a "$file")
+    [ "${mode: -1}" = 0 ] || refuse "$file has mode $mode, so everybody reads it; expected 400 or 440: chmod o= FILE"
+    install -m 400 -t "$private" "$file"
+  done
+}
+
+require_secret() {
+  [ -f "$private/spark_auth" ] || refuse "no $secrets/spark_auth found; the cluster authenticates with the secret in that file: openssl rand -hex 32"
+  [[ $(<"$private/spark_auth") =~ ^[A-Za-z0-9+/=_-]{2,}$ ]] || refuse "$secrets/spark_auth is not one line of at least 32 letters and digits; write one: openssl rand -hex 32"
+}
+
+add_settings() {  # to a copy of SPARK_CONF_DIR; the last line of a name counts
+  local address=${IDS_SPARK_ADDRESS:-$(hostname -i | cut -d ' ' -f 1)}
+  find -L "$SPARK_CONF_DIR" -maxdepth 1 -type f -exec cp -t "$private/conf" {} +
+  {
+    printf '\n'
+    printf '%s=%s\n' spark.master "$master" \
+      spark.driver.host "$address" spark.driver.bindAddress "$address" \
+      spark.ui.killEnabled false \
+      spark.authenticate true spark.network.crypto.enabled true spark.io.encryption.enabled true
+    case $master in
+      # Spark takes a file on Kubernetes alone, and there it must: a value would stand in every executor's pod.
+      k8s://*) printf '%s=%s\n' spark.authenticate.secret.file "$private/spark_auth" ;;
+      *) printf '%s=%s\n' spark.authenticate.secret "$(<"$private/spark_auth")" ;;
+    esac
+  } >>"$private/conf/spark-defaults.conf"
+  chmod 600 "$private/conf/spark-defaults.conf"
+  export SPARK_CONF_DIR=$private/conf
+}
+
+executor() {
+  local options=() name i
+  for ((i = 0; ; i++)); do
+    name=SPARK_JAVA_OPT_$i
+    [ -n "${!name+set}" ] || break
+    options+=("${!name}")
+  done
+  if [ -z "${_SPARK_AUTH_SECRET:-}" ]; then
+    # Spark 3.5 reads the file in an executor only once the driver has told it the master, and it must authenticate to be
+    # told; the variable counts from the start. The driver takes the file's content in base64, too.
+    require_secret
+    _SPARK_AUTH_SECRET=$(base64 --wrap 0 "$private/spark_auth")
+    export _SPARK_AUTH_SECRET
+  fi
+  cd "$(mktemp -d -p "${SPARK_LOCAL_DIRS%%,*}")"  # executors unpack the files of a job where they stand
+  exec "$JAVA_HOME/bin/java" "${options[@]}" "-Xms$SPARK_EXECUTOR_MEMORY" "-Xmx$SPARK_EXECUTOR_MEMORY" \
+    -cp "$SPARK_CONF_DIR:$SPARK_HOME/jars/*" org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend \
+    --driver-url "$SPARK_DRIVER_URL" --executor-id "$SPARK_EXECUTOR_ID" --cores "$SPARK_EXECUTOR_CORES" \
+    --app-id "$SPARK_APPLICATION_ID" --hostname "$SPARK_EXECUTOR_POD_IP" \
+    --resourceProfileId "$SPARK_RESOURCE_PROFILE_ID" --podName "$SPARK_EXECUTOR_POD_NAME"
+}
+
+[ -n "$role" ] || refuse "nothing to do; expected master, worker, or a command such as spark-submit"
+take_secrets
+case $role in
+  executor) executor ;;
+  master | worker) [ -n "$master" ] || refuse "IDS_SPARK_MASTER is not set; expected spark://HOST:7077" ;;
+esac
+if [ -n "$master" ]; then
+  require_secret
+  add_settings
+fi
+case $role in
+  master) exec spark-class org.apache.spark.deploy.master.Master --host "${SPARK_MASTER_HOST:-$(hostname)}" ;;
+  worker) exec spark-class org.apache.spark.deploy.worker.Worker --host "${IDS_SPARK_ADDRESS:-$(hostname -i | cut -d ' ' -f 1)}" "$master" ;;
+  *) exec "$@" ;;
+esac

@@ -1,0 +1,127 @@
+"""What is on duty in a run that scores nights: models, thresholds, policies; checked before the first night begins."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from ids_spark import aliases, allow_list, model_store, pseudonyms, severity
+from ids_spark.allow_list import AllowList
+from ids_spark.calibration import Calibration, Threshold
+from ids_spark.errors import InputError
+from ids_spark.lake import Lake
+from ids_spark.model_store import Model, ModelUnusable
+from ids_spark.night_sources import NightSource
+from ids_spark.pseudonyms import Pseudonyms
+from ids_spark.settings import Config
+from ids_spark.severity import Policy
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What is the same for every night of a run.
+
+    Attributes:
+        config: Of the run.
+        champion: Whose scores count.
+        challenger: Who scores beside it; None for nobody.
+        policy: Severities.
+        allowed: What is known and accepted.
+        pseudonyms: For the columns in `score.pseudonymise`; None where there are none.
+        run_id: Of the run.
+        now: In UTC; one time for the whole run.
+    """
+
+    config: Config
+    champion: Model
+    challenger: Model | None
+    policy: Policy
+    allowed: AllowList
+    pseudonyms: Pseudonyms | None
+    run_id: str
+    now: dt.datetime
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Features that any of the models sees, in official order."""
+        models = [model for model in (self.champion, self.challenger) if model is not None]
+        seen = {feature for model in models for feature in model.card.features}
+        return tuple(feature for feature in self.champion.preprocessor.schema.features if feature in seen)
+
+    def threshold(self, model: Model, flows: int) -> Threshold:
+        """Return from which score on a model flags flows in a night of so many."""
+        return calibration_of(model).threshold(flows, self.config.alerts.per_night)
+
+    def origin(self, source: NightSource) -> str:
+        """Return `synthetic` as soon as the flows or the train rows of a model are."""
+        origins = [source.data_origin, self.champion.card.data_origin]
+        return "synthetic" if "synthetic" in origins else "measured"
+
+    def facts(self) -> dict[str, str]:
+        """Return what else decides what a night becomes, text by name, without any secret."""
+        alerts = self.config.alerts
+        said = {
+            "severity policy": f"{alerts.severity_policy or 'built in'}, SHA-256 {self.policy.sha256()[:16]}…",
+            "allow-list": f"{alerts.allow_list or 'none'}, SHA-256 {self.allowed.sha256()[:16]}…",
+        }
+        if self.pseudonyms is not None:
+            said["pseudonyms"] = f"{', '.join(self.config.score.pseudonymise)}, key {self.pseudonyms.key_id}"
+        return said
+
+
+def calibration_of(model: Model) -> Calibration:
+    """Return what a model's scores are on validation rows.
+
+    Raises:
+        ModelUnusable: it was stored without.
+    """
+    if model.calibration is None:
+        raise ModelUnusable(
+            f"model {model.card.name} version {model.card.version} has no calibration, without which no threshold"
+            " follows from a budget; retrain with this version"
+        )
+    return model.calibration
+
+
+def read(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> Duty:
+    """Read and check everything that a run needs; nothing is written and no flow is read.
+
+    Raises:
+        InputError: no model or several are named; or the key, the severity policy or the allow-list is not usable.
+        ModelUnusable: a model is not as it was written, has no calibration, or is of another feature schema.
+    """
+    models_uri, name = lake.uri("models"), _name_of(lake, config)
+    champion = aliases.read_model(models_uri, name, "champion")
+    challenger = aliases.read_model(models_uri, name, "challenger") if config.score.challenger else None
+    if champion is None:  # a champion is found or refused; for the type checker
+        raise ModelUnusable(f"model {name} has no champion")
+    for model in (champion, challenger):
+        if model is not None:
+            calibration_of(model)
+    if challenger is not None and challenger.preprocessor.schema != champion.preprocessor.schema:
+        raise ModelUnusable(
+            f"champion {champion.card.version} is of feature schema {champion.preprocessor.schema.name}, challenger"
+            f" {challenger.card.version} of {challenger.preprocessor.schema.name}; promote one of the same schema"
+        )
+    carried = [column for column in config.score.pass_through if column != config.score.event_time]
+    return Duty(
+        config,
+        champion,
+        challenger,
+        severity.read(config.alerts.severity_policy),
+        allow_list.read(config.alerts.allow_list, now.date(), carried),
+        pseudonyms.load_key(config.score),
+        run_id,
+        now,
+    )
+
+
+def _name_of(lake: Lake, config: Config) -> str:
+    wanted, models_uri = config.score.models, lake.uri("models")
+    there = wanted or tuple(model_store.names(models_uri))
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        model_store.choose(models_uri, [], "latest")  # says that there is none
+    raise InputError(
+        f"a night is scored by one model, found {len(there)}: {', '.join(there)}; name it, for example"
+        f" --set 'score.models=[{there[-1]}]'"
+    )

@@ -1,0 +1,44 @@
+"""Makes a version of a model its champion, which nights are scored with, or its challenger, which scores beside it.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/promote.py --set lake=LAKE --set promote.model=MODEL [MORE]
+
+with MORE: --set promote.version=VERSION (or latest, or previous), --set promote.alias=challenger.
+
+Reads: `models/<name>/<version>/`, and checks every hash. Writes: `models/<name>/_aliases.json`, together with the audit
+row. `promote.version=previous` rolls back.
+"""
+
+import datetime as dt
+import logging
+import sys
+
+from ids_spark import aliases, job, model_store
+from ids_spark.audit import Report
+from ids_spark.lake import write_bytes
+
+log = logging.getLogger(__name__)
+
+
+def run(context: job.Context) -> Report:
+    """Promote one version."""
+    config, models = context.config.promote, context.lake.uri("models")
+    before = aliases.read(models, config.model)
+    after = aliases.promote(models, config.model, config.version, config.alias, context.run_id, dt.datetime.now(dt.UTC))
+    version = after.holder(config.alias)
+    card = model_store.read(f"{models}/{config.model}/{version}").card
+    report = Report(models=[f"{config.model}/{version}"], data_origin=card.data_origin)
+    if after == before:
+        report.notes.append(f"{config.model}: {version} is the {config.alias} already; nothing changed")
+        return report
+    write_bytes(context.staged(aliases.place(config.model)), after.to_json())
+    report.tables.append(aliases.place(config.model))
+    for change in after.history[len(before.history) :]:
+        report.notes.append(
+            f"{config.model}: {change.alias} is {change.version or 'nobody'}, was {change.previous or 'nobody'}"
+        )
+    log.info("promoted model=%s version=%s alias=%s", config.model, version, config.alias)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))

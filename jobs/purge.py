@@ -1,0 +1,32 @@
+"""Retention: removes nights that are too old from every table that holds any of them; keeps the audit.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/purge.py --set lake=LAKE --set purge.older_than_days=90
+
+Removes: folders `event_date=…` of `predictions/`, `alerts/`, `drift/`, `nights/`, `reports/night/`, `exports/` and
+`quarantine/job=score/`, and files of `metrics/` and `confusion/`, of dates before today minus so many days.
+"""
+
+import datetime as dt
+import sys
+
+from ids_spark import job, retention
+from ids_spark.audit import Report
+
+
+def run(context: job.Context) -> Report:
+    """Remove what is too old."""
+    config = context.config.purge
+    first = retention.first_kept(config.older_than_days, config.today, dt.datetime.now(dt.UTC))
+    done = retention.purge(context.lake, first)
+    report = Report()
+    for table in (*retention.BY_DATE, *retention.BY_RUN):
+        what = "dates" if table in retention.BY_DATE else "files"
+        report.counts[f"{what} removed from {table}", "", None] = len(done.dates.get(table, ()))
+    span = f"removed {done.span[0]} to {done.span[1]}" if done.span else "nothing was that old"
+    report.notes.append(f"dates before {first} are not kept: {span}")
+    report.notes += [f"{path} names no date and was left" for path in done.strangers]
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))

@@ -1,0 +1,27 @@
+"""A synthetic night of hospital flow logs: benign traffic of a fleet of devices, some attacks, no label, no real row.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/replica_night.py --set replica_night.target=FOLDER
+
+Reads: nothing. Writes: `event_date=…/` below `replica_night.target`, for `score.flow_logs`, marked as synthetic; below
+`_truth/` beside it, where no reader of the logs looks, the class of every flow. Night: `replica_night.date`.
+"""
+
+import sys
+
+from ids_spark import job, replica_night
+from ids_spark.audit import Report
+
+
+def run(context: job.Context) -> Report:
+    """Write the night that the configuration describes."""
+    config = context.config.replica_night
+    done = replica_night.write(context.spark, config, context.config.seed)
+    report = Report(feature_schema=config.feature_schema, data_origin=done.data_origin)
+    report.rows_in = report.rows_out = done.rows
+    for class19, flows in done.flows_per_class.items():
+        report.counts["synthetic flows", "", class19] = flows
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(run, __doc__))

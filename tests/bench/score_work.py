@@ -1,0 +1,39 @@
+"""What the scoring cases share: the model they score with, and the columns they leave."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark import model_store, models
+from ids_spark.model_store import Model
+
+MODEL: Final = "gru_dnn-19-paper"
+WRITTEN: Final = ("predicted_class19_id", "probability", "attack_probability")
+
+
+def read_model(lake: str) -> Model:
+    """Return the only version of the model of the bench."""
+    (version,) = model_store.versions(f"{lake}/models", MODEL)
+    return model_store.read(f"{lake}/models/{MODEL}/{version}")
+
+
+def build(model: Model) -> Any:
+    """Return the Keras model with its weights."""
+    network = models.build(model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper)
+    network.set_weights(model.weights)
+    return network
+
+
+def scaling(model: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each feature the model sees, each of shape (n_features,)."""
+    fitted = {feature.name: feature for feature in model.preprocessor.features}
+    mean = np.array([fitted[name].mean for name in model.card.features])
+    std = np.array([fitted[name].std for name in model.card.features])
+    return mean, std
+
+
+def files_of(source: str) -> list[str]:
+    """Return the parquet files of the night, in order of their names."""
+    return [str(path) for path in sorted(Path(source).glob("*.parquet"))]
