@@ -17,7 +17,11 @@ CLASSES ?= 2 6 19
 CONF    ?= conf/small.yaml
 SET     ?=
 SCALE   ?= 0.002
-PART    ?= prep train
+PART    ?= prep train score
+LOGS    ?=
+DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
+NIGHT   ?= gru_dnn-19-paper
+DAYS    ?= 90
 OUT     ?= runs/bench
 ROUNDS  ?= 3
 SCALES  ?=
@@ -61,6 +65,29 @@ prep: package ## ingest and features alone, on DATA or the replica of LAKE
 .PHONY: ingest features train score
 ingest features train score: package ## That job alone
 	$(call submit,$@)
+
+# A demo needs a model that knows the replica: a tenth of the data set's size, a few epochs.
+define demo
+	test -d $(LAKE)/models/$(NIGHT) || { $(MAKE) --no-print-directory replica prep train LAKE=$(LAKE) SCALE=0.1 \
+	  CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 SET="train.epochs=8 $(SET)"; }
+	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,replica_night) --set replica_night.target=$(LAKE)/logs \
+	  --set replica_night.date=$(DATE); }
+endef
+
+.PHONY: nightly
+nightly: package ## Score night DATE of LOGS with champion NIGHT of LAKE; without LOGS a demo on synthetic flows. DATE= LOGS= NIGHT=
+	$(if $(LOGS),,$(demo))
+	$(call submit,score) --set score.flow_logs=$(or $(LOGS),$(LAKE)/logs) --set score.date=$(DATE) \
+	  --set "score.models=[$(NIGHT)]"
+
+.PHONY: promote
+promote: package ## Make a version of NIGHT the champion of LAKE: VERSION= (default latest; previous rolls back) ALIAS=
+	$(call submit,promote) --set promote.model=$(NIGHT) --set promote.version=$(or $(VERSION),latest) \
+	  --set promote.alias=$(or $(ALIAS),champion)
+
+.PHONY: purge
+purge: package ## Remove nights older than DAYS (default 90) from every table of LAKE but the audit
+	$(call submit,purge) --set purge.older_than_days=$(DAYS)
 
 .PHONY: report
 report: package ## The newest metrics of every model in LAKE: terminal, and a page below LAKE/reports/run

@@ -7,8 +7,10 @@ and `training` use Horovod.
 
 import logging
 import math
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import horovod.tensorflow as hvd
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from ids_spark import calibration, checkpoint, feed, models, progress
 from ids_spark.calibration import Calibration
 from ids_spark.checkpoint import Course
+from ids_spark.lake import write_bytes
 from ids_spark.logs import log_to_stderr
 from ids_spark.loop import Loop
 from ids_spark.model_store import write
@@ -50,6 +53,8 @@ def train(task: Task) -> dict[str, Any]:
     published = progress.Published(progress.place(task.checkpoint))
     if course.history and hvd.rank() == 0:
         published.say(f"{card.name} goes on after epoch {len(course.history)}")
+        for entry in course.history:  # a resumed run is a version of its own
+            _log_to_board(task.board, entry)
     diverged = _run_epochs(task, loop, course, published)
     if diverged:
         hvd.shutdown()
@@ -151,11 +156,15 @@ def _calibrated(task: Task, loop: Loop, course: Course) -> Calibration:
 
 
 def _log_to_board(folder: str, entry: dict[str, float]) -> None:
-    """Add an epoch to a TensorBoard folder; each goes to a file of its own, so that nothing stays open."""
-    if folder:
-        with tf.summary.create_file_writer(folder, filename_suffix=f".{entry['epoch']:04.0f}").as_default():
+    """Add an epoch to a TensorBoard folder, as a file of its own; TensorFlow alone cannot write to hdfs or s3."""
+    if not folder:
+        return
+    with tempfile.TemporaryDirectory(prefix="ids_spark-") as local:
+        with tf.summary.create_file_writer(local, filename_suffix=f".{entry['epoch']:04.0f}").as_default():
             for name, value in entry.items():
                 tf.summary.scalar(name, value, step=int(entry["epoch"]))
+        for path in Path(local).iterdir():
+            write_bytes(f"{folder}/{path.name}", path.read_bytes())
 
 
 def _line(task: Task, course: Course) -> str:

@@ -93,6 +93,14 @@ class ModelConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     dense_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
+    @model_validator(mode="after")
+    def _has_what_it_builds_on(self) -> "ModelConfig":
+        if self.members > 1 and not self.dense:
+            raise ValueError(f"members is {self.members}, but dense is empty; members need a hidden layer")
+        if self.embedding and not self.bins:
+            raise ValueError(f"embedding is {self.embedding}, but bins is 0; an embedding needs bins")
+        return self
+
 
 class TrainConfig(Section):
     """`jobs/train.py`: every model in `models` at every level in `classes` for every profile in `profiles`.
@@ -115,7 +123,7 @@ class TrainConfig(Section):
         loss: Cross-entropy of one-hot labels (as the study) or of integer ids; the same value.
         start_timeout: Seconds that the ranks may take to start.
         resume: Go on after the last epoch of an interrupted run with the same settings.
-        tensorboard: Write `tensorboard/<model>/<version>` in the lake, an event an epoch; local and hdfs lakes.
+        tensorboard: Write `tensorboard/<model>/<version>` in the lake, an event an epoch.
     """
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")

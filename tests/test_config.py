@@ -30,6 +30,8 @@ def test_without_files_every_key_has_its_default():
     config = load([], [])
     assert config == Config()
     assert (config.train.batch_size, config.train.learning_rate, config.train.epochs) == (64, 1e-4, 50)
+    assert config.train.tensorboard is False
+    assert {(m.bins, m.embedding, m.members) for m in (config.train.dnn, config.train.gru_dnn)} == {(0, 0, 1)}
     assert (config.features.min_std, config.features.validation_share) == (1e-8, 0.2)
 
 
@@ -55,6 +57,10 @@ def test_settings_win_over_files_and_the_last_setting_over_earlier_ones(yaml_fil
         ("score.models=[]", lambda c: c.score.models, ()),
         ("train.learning_rate=1e-3", lambda c: c.train.learning_rate, 1e-3),
         ("replica.capture_day_iat=false", lambda c: c.replica.capture_day_iat, False),
+        ("train.dnn.members=64", lambda c: c.train.dnn.members, 64),
+        ("train.gru_dnn.members=1", lambda c: c.train.gru_dnn.members, 1),
+        ("train.lstm={bins: 8, embedding: 12}", lambda c: c.train.lstm.embedding, 12),
+        ("train.tensorboard=true", lambda c: c.train.tensorboard, True),
         ("lake=hdfs://namenode:8020/lake", lambda c: c.lake, "hdfs://namenode:8020/lake"),
         ("lake=a=b", lambda c: c.lake, "a=b"),
         ("lake=@home", lambda c: c.lake, "@home"),  # no YAML; taken as text
@@ -79,9 +85,12 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("trian.epochs=5", "trian: unknown key, did you mean 'train'? Known here: lake, seed, replica, ingest"),
+        (
+            "trian.epochs=5",
+            "trian: unknown key, did you mean 'train'? Known here: lake, seed, replica, replica_night, ingest",
+        ),
         ("train.epoch=5", "train.epoch: unknown key, did you mean 'epochs'? Known here: models, classes, profile"),
-        ("train.dnn.gru=5", "train.dnn.gru: unknown key Known here: bins, units, dense, dropout, dense_dropout"),
+        ("train.dnn.gru=5", "train.dnn.gru: unknown key Known here: bins, embedding, members, units, dense, dropout"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),
         ("train.models=[dnn,cnn]", "train.models.1: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
         ("train.classes=[7]", "train.classes.0: Input should be 2, 6 or 19; found 7"),
@@ -90,6 +99,14 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("features.recipe=Paper/1", "features.recipe: String should match pattern"),
         ("score.event_date=yesterday", "score.event_date: Input should be a valid date"),
         ("train.batch_size=65", "batch_size 65 must be a multiple of ranks 2"),
+        ("train.gru_dnn.members=4", "train: Value error, gru_dnn.members is 4; only dnn may have several members"),
+        ("train.lstm.members=2", "train: Value error, lstm.members is 2; only dnn may have several members"),
+        ("train.dnn.members=0", "train.dnn.members: Input should be greater than or equal to 1; found 0"),
+        ("train.dnn.members=65", "train.dnn.members: Input should be less than or equal to 64; found 65"),
+        ("train.dnn.embedding=12", "train.dnn: Value error, embedding is 12, but bins is 0; an embedding needs bins"),
+        ("train.dnn={members: 4, dense: []}", "train.dnn: Value error, members is 4, but dense is empty; members need a"),
+        ("train.dnn.embedding=-1", "train.dnn.embedding: Input should be greater than or equal to 0; found -1"),
+        ("train.tensorboard=sometimes", "train.tensorboard: Input should be a valid boolean"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(setting, message):

@@ -3,7 +3,10 @@ import subprocess
 import sys
 
 LIGHT = """config schema taxonomy sources flows exchange feature_table preprocess replica job scoring training
-    reporting audit evaluation"""
+    reporting audit evaluation calibration tails reasons drift night_sources night_reader night_rows night_duty
+    night_task night_scoring night_findings night_page night incidents allow_list severity pseudonyms ocsf ecs aliases
+    network policy_file retention progress checkpoint rank_start model_store published forest replica_night
+    split_scoring run_page comparison_page leakage_page"""
 HEAVY = ("tensorflow", "keras", "horovod", "petastorm")
 CODE = """
 import importlib, json, sys

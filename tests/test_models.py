@@ -1,15 +1,59 @@
 import numpy as np
 import pytest
 
-from ids_spark.models import PiecewiseLinear, UnknownModel, build, keras
+from ids_spark.models import FeatureEmbedding, MeanOfMembers, MemberDense, PiecewiseLinear, UnknownModel, build, keras
 from ids_spark.settings import TrainConfig
 
 DEFAULTS = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 
 
+SEVERAL = DEFAULTS["dnn"] | {"bins": 4, "embedding": 3, "members": 5, "dense": (16, 8)}
+
+
 @pytest.fixture(scope="module")
 def flows():
     return np.random.default_rng(2).normal(0, 2, (50, 44)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def edges():
+    return np.sort(np.random.default_rng(1).normal(size=(44, 5)), axis=1).astype(np.float32)
+
+
+def random_weights(model, seed=3):
+    """Weights that no layer starts with, so that every scale and bias matters; edges stay what they are."""
+    rng, trained = np.random.default_rng(seed), {id(v) for v in model.trainable_weights}
+    for weight in model.weights:
+        if id(weight) in trained:
+            weight.assign(rng.normal(0.0, 0.7, weight.shape))
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def encoded(x, weights, n_features):
+    """Scaled values beside embedded bins, one feature and one bin after the other; returns the weights left over."""
+    low, width, kernel, bias = (w.astype(np.float64) for w in weights[:4])
+    columns = [x.astype(np.float64)]
+    for f in range(n_features):
+        bins = np.clip((x[:, f, None] - low[f]) / width[f], 0.0, 1.0)
+        columns.append(np.maximum(bins @ kernel[f] + bias[f], 0.0))
+    return np.hstack(columns), weights[4:]
+
+
+def each_member(x, weights, members):
+    """Class probabilities of every member by itself, shape (rows, members, classes)."""
+    *layers, head, head_bias = (w.astype(np.float64) for w in weights)
+    found = []
+    for k in range(members):
+        h = x
+        for kernel, scale_in, scale_out, bias in zip(*(layers[i::4] for i in range(4)), strict=True):
+            own = np.diag(scale_in[k]) @ kernel @ np.diag(scale_out[k])  # its kernel, written out
+            h = np.maximum(h @ own + bias[k], 0.0)
+        found.append(softmax(h @ head[k] + head_bias[k]))
+    return np.stack(found, axis=1)
 
 
 @pytest.mark.parametrize("name", ["dnn", "gru_dnn", "lstm"])
@@ -120,3 +164,129 @@ def test_the_unrolled_lstm_computes_what_a_looped_one_does(flows):
     looped.set_weights(inner.get_weights())
     expected = looped(flows[:, None, :]).numpy()
     np.testing.assert_allclose(inner(flows[:, None, :]).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bins", [0, 4])
+@pytest.mark.parametrize("members", [1, 5])
+@pytest.mark.parametrize("classes", [2, 6, 19])
+def test_several_members_give_one_probability_for_each_class_and_row(flows, bins, members, classes):
+    hyper = SEVERAL | {"bins": bins, "members": members}
+    model = build("dnn", 44, classes, hyper)
+    probabilities = model(flows).numpy()
+    assert probabilities.shape == (50, classes)
+    assert probabilities.dtype == np.float32
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
+    np.testing.assert_array_equal(model(flows[:1]).numpy().shape, (1, classes))
+
+
+def test_a_feature_embedding_is_a_dense_layer_of_each_features_own_bins():
+    layer, x = FeatureEmbedding(3, 2), np.random.default_rng(5).uniform(0, 1, (7, 3 * 4)).astype(np.float32)
+    assert layer(x).shape == (7, 3 * 2)
+    kernel, bias = layer.get_weights()
+    assert kernel.shape == (3, 4, 2)
+    assert np.abs(kernel).max() <= 0.5  # 1 / sqrt(4 bins)
+    assert (bias == 0).all()
+    bias = np.array([[0.1, -0.2], [0.3, 0.0], [-0.4, 0.5]], dtype=np.float32)
+    layer.set_weights([kernel, bias])
+    expected = np.hstack([np.maximum(x[:, 4 * f : 4 * f + 4] @ kernel[f] + bias[f], 0.0) for f in range(3)])
+    np.testing.assert_allclose(layer(x).numpy(), expected, atol=1e-6)
+    assert (expected == 0).any()  # the ReLU has work
+    moved = x.copy()
+    moved[:, :4] += 1.0  # the bins of the first feature alone
+    changed = (layer(moved).numpy() != layer(x).numpy()).any(axis=0)
+    assert not changed[2:].any()
+
+
+def test_several_members_compute_what_their_own_networks_would(flows, edges):
+    model = build("dnn", 44, 6, SEVERAL, edges)
+    random_weights(model)
+    x, left = encoded(flows, model.get_weights(), 44)
+    expected = each_member(x, left, 5)
+    np.testing.assert_allclose(model(flows).numpy(), expected.mean(axis=1), atol=1e-5)
+    assert expected.std(axis=1).max() > 0.05  # members disagree, so their mean is put to the test
+    assert expected.std(axis=0).max() > 0.05  # and so do flows
+
+
+def test_an_embedding_without_members_computes_a_plain_network_behind_it(flows, edges):
+    model = build("dnn", 44, 6, SEVERAL | {"members": 1}, edges)
+    random_weights(model)
+    h, (*layers, head, head_bias) = encoded(flows, model.get_weights(), 44)
+    for kernel, bias in zip(layers[::2], layers[1::2], strict=True):
+        h = np.maximum(h @ kernel + bias, 0.0)
+    np.testing.assert_allclose(model(flows).numpy(), softmax(h @ head + head_bias), atol=1e-5)
+
+
+def test_in_training_every_member_answers_for_itself(flows, edges):
+    model = build("dnn", 44, 6, SEVERAL | {"dropout": 0.0}, edges)
+    random_weights(model)
+    apart = model(flows, training=True).numpy()
+    assert apart.shape == (50, 5, 6)
+    x, left = encoded(flows, model.get_weights(), 44)
+    np.testing.assert_allclose(apart, each_member(x, left, 5), atol=1e-5)
+    np.testing.assert_allclose(model(flows, training=False).numpy(), apart.mean(axis=1), atol=1e-6)
+
+
+def test_the_mean_is_over_members():
+    each = np.array([[[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]], [[1.0, 0.0], [0.0, 1.0], [0.2, 0.8]]], dtype=np.float32)
+    np.testing.assert_allclose(MeanOfMembers()(each).numpy(), [[0.5, 0.5], [0.4, 0.6]], atol=1e-7)
+
+
+def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
+    model = build("dnn", 44, 6, SEVERAL | {"dropout": 0.0})
+    first, second = (layer for layer in model.layers if isinstance(layer, MemberDense))
+    _, signs, scale, bias = first.get_weights()
+    assert signs.shape == (5, 44 + 44 * 3)
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    assert 0.4 < (signs > 0).mean() < 0.6
+    assert len(np.unique(signs, axis=0)) == 5
+    assert (scale == 1).all()
+    assert (bias == 0).all()
+    assert all((part == part[:1]).all() for part in second.get_weights()[1:])  # and by nothing else but their heads
+    apart = model(flows, training=True).numpy()
+    assert all(np.abs(apart[:, a] - apart[:, b]).max() > 0.01 for a in range(5) for b in range(a))
+
+
+@pytest.mark.parametrize(
+    ("hyper", "trainable", "fixed"),
+    [
+        # every layer: one kernel, and for each of 5 members scales of inputs and outputs and a bias; a head for each
+        (
+            {"bins": 0, "members": 5},
+            (44 * 16 + 5 * (44 + 16 + 16)) + (16 * 8 + 5 * (16 + 8 + 8)) + 5 * (8 * 19 + 19),
+            0,
+        ),
+        # 4 bins of 44 features have lower edge and width; 3 units of each: 4 kernels and a bias; inputs 44 + 132
+        (
+            {"bins": 4, "members": 5},
+            44 * (4 * 3 + 3) + (176 * 16 + 5 * (176 + 32)) + (16 * 8 + 5 * (16 + 16)) + 5 * (8 * 19 + 19),
+            2 * 44 * 4,
+        ),
+        (
+            {"bins": 4, "members": 1},
+            44 * (4 * 3 + 3) + (176 * 16 + 16) + (16 * 8 + 8) + (8 * 19 + 19),
+            2 * 44 * 4,
+        ),
+    ],
+)
+def test_members_and_embedding_have_the_parameters_counted_by_hand(hyper, trainable, fixed):
+    model = build("dnn", 44, 19, SEVERAL | hyper)
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == trainable
+    assert sum(int(np.prod(w.shape)) for w in model.non_trainable_weights) == fixed
+    assert model.count_params() == trainable + fixed
+
+
+def test_weights_alone_carry_members_embedding_and_edges(flows, edges):
+    trained = build("dnn", 44, 6, SEVERAL, edges)
+    random_weights(trained)
+    loaded = build("dnn", 44, 6, SEVERAL)
+    loaded.set_weights(trained.get_weights())
+    np.testing.assert_array_equal(loaded(flows).numpy(), trained(flows).numpy())
+    assert np.abs(build("dnn", 44, 6, SEVERAL)(flows).numpy() - loaded(flows).numpy()).max() > 0.01
+
+
+def test_logits_are_what_the_softmax_takes(flows):
+    for hyper in (SEVERAL, SEVERAL | {"members": 1}):
+        model = build("dnn", 44, 6, hyper | {"dropout": 0.0})
+        logits = keras.Model(model.input, model.get_layer("logits").output)(flows).numpy()
+        np.testing.assert_allclose(softmax(logits), model(flows, training=True).numpy(), atol=1e-6)

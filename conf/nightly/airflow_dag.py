@@ -1,0 +1,37 @@
+"""The night as an Airflow DAG: needs apache-airflow-providers-apache-spark and a connection `spark_default`."""
+
+import datetime as dt
+
+from airflow import DAG
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+
+HOME, LAKE, LOGS = "/opt/ids_spark", "hdfs://namenode/ids", "hdfs://namenode/flow_logs"
+
+with DAG(
+    "ids_spark_night",
+    schedule="30 2 * * *",
+    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": dt.timedelta(minutes=10)},
+) as dag:
+    shared = {"py_files": f"{HOME}/dist/ids_spark.zip", "conn_id": "spark_default"}
+    score = SparkSubmitOperator(
+        task_id="score",
+        application=f"{HOME}/jobs/score.py",
+        application_args=[
+            *("--config", f"{HOME}/conf/nightly/night.yaml"),
+            *("--set", f"lake={LAKE}"),
+            *("--set", f"score.flow_logs={LOGS}"),
+            # The night that the run is for, however late it runs: a cleared task scores the same date again.
+            *("--set", "score.date={{ ds }}"),
+        ],
+        **shared,
+    )
+    purge = SparkSubmitOperator(
+        task_id="purge",
+        application=f"{HOME}/jobs/purge.py",
+        application_args=["--config", f"{HOME}/conf/nightly/night.yaml", "--set", f"lake={LAKE}"],
+        **shared,
+    )
+    score >> purge

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# One night on a cluster: score the last three days, then forget what is too old. Exit code: that of the first job that
+# did not end well (2: configuration or input was refused and nothing was written; 1: run it again).
+set -euo pipefail
+here=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$here"  # the policies that night.yaml names stand there
+. .venv/env.sh
+: "${LAKE:?the lake, for example hdfs://namenode/ids}" "${LOGS:?flow logs, folders event_date=YYYY-MM-DD below it}"
+submit() {
+  spark-submit --master "${MASTER:-local[*]}" --py-files "$here/dist/ids_spark.zip" "$here/jobs/$1.py" \
+    --config "${CONF:-$here/conf/nightly/night.yaml}" --set "lake=$LAKE" "${@:2}"
+}
+submit score --set "score.flow_logs=$LOGS" --set score.last_days=3
+submit purge
