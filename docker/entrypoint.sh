@@ -5,7 +5,7 @@
 #   executor             an executor on Kubernetes; Spark starts it by this word, with SPARK_… variables
 #   anything else        is run as it stands: spark-submit …, python …
 #
-# Where IDS_SPARK_MASTER is set (spark://… or k8s://…), all of them authenticate with the secret in the file spark_auth
+# Where IDS_SPARK_MASTER is set (spark://… or k8s://…), all of them authenticate with the secret in the file spark_auth,
 # and encrypt what they send and spill. Where it is not, spark-submit runs in local mode and needs no secret.
 #
 #   IDS_SPARK_SECRETS   folder of secret files (default /run/secrets); each is copied to IDS_SPARK_PRIVATE, where its
@@ -36,13 +36,14 @@ take_secrets() {
 }
 
 require_secret() {
-  [ -f "$private/spark_auth" ] || refuse "no $secrets/spark_auth found; the cluster authenticates with the secret in that file: openssl rand -hex 32"
-  [[ $(<"$private/spark_auth") =~ ^[A-Za-z0-9+/=_-]{2,}$ ]] || refuse "$secrets/spark_auth is not one line of at least 32 letters and digits; write one: openssl rand -hex 32"
+  [ -f "$private/spark_auth" ] ||
+    refuse "no $secrets/spark_auth found; the cluster authenticates with the secret in that file: openssl rand -hex 32"
+  [[ $(<"$private/spark_auth") =~ ^[A-Za-z0-9+/=_-]{32,}$ ]] ||
+    refuse "$secrets/spark_auth is not one line of at least 32 letters and digits; write one: openssl rand -hex 32"
 }
 
 add_settings() {  # to a copy of SPARK_CONF_DIR; the last line of a name counts
-  local address=${IDS_SPARK_ADDRESS:-$(hostname -i | cut -d ' ' -f 1)}
-  find -L "$SPARK_CONF_DIR" -maxdepth 1 -type f -exec cp -t "$private/conf" {} +
+  find -L "$SPARK_CONF_DIR" -maxdepth 1 -type f -exec cp --no-preserve=mode -t "$private/conf" {} +
   {
     printf '\n'
     printf '%s=%s\n' spark.master "$master" \
@@ -67,8 +68,8 @@ executor() {
     options+=("${!name}")
   done
   if [ -z "${_SPARK_AUTH_SECRET:-}" ]; then
-    # Spark 3.5 reads the file in an executor only once the driver has told it the master, and it must authenticate to be
-    # told; the variable counts from the start. The driver takes the file's content in base64, too.
+    # Spark 3.5 reads the file in an executor only when the driver has told it the master, and it must authenticate to
+    # be told; the variable counts from the start. The driver takes the file's content in base64, too.
     require_secret
     _SPARK_AUTH_SECRET=$(base64 --wrap 0 "$private/spark_auth")
     export _SPARK_AUTH_SECRET
@@ -89,10 +90,11 @@ case $role in
 esac
 if [ -n "$master" ]; then
   require_secret
+  address=${IDS_SPARK_ADDRESS:-$(hostname -i | cut -d ' ' -f 1)}
   add_settings
 fi
 case $role in
   master) exec spark-class org.apache.spark.deploy.master.Master --host "${SPARK_MASTER_HOST:-$(hostname)}" ;;
-  worker) exec spark-class org.apache.spark.deploy.worker.Worker --host "${IDS_SPARK_ADDRESS:-$(hostname -i | cut -d ' ' -f 1)}" "$master" ;;
+  worker) exec spark-class org.apache.spark.deploy.worker.Worker --host "$address" "$master" ;;
   *) exec "$@" ;;
 esac

@@ -27,6 +27,7 @@ class Report:
         counts: Rows by (what, split, class name or None); what is for example `flows` or `quarantined: missing`.
         notes: Sentences that a reader of the audit should see.
         models: `name/version` of every model read or written.
+        inputs: Files that were read, where a run names them.
         feature_schema: Name of the feature schema, if one was met.
         data_origin: `measured` or `synthetic`; None when no row was read.
     """
@@ -39,6 +40,7 @@ class Report:
     counts: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
     feature_schema: str | None = None
     data_origin: str | None = None
 
@@ -56,6 +58,7 @@ class Report:
         self.tables += other.tables
         self.counts |= other.counts
         self.notes += other.notes
+        self.inputs += other.inputs
         self.models += [model for model in other.models if model not in self.models]
         self.data_origin = "synthetic" if "synthetic" in (self.data_origin, other.data_origin) else other.data_origin
 
@@ -132,6 +135,7 @@ def write_audit_row(
         "counts": counts,
         "notes": report.notes,
         "models": report.models,
+        "inputs": report.inputs,
         "feature_schema": report.feature_schema,
         "data_origin": report.data_origin,
         "config": config.as_json(),

@@ -3,6 +3,7 @@
 The driver only decides and gathers counts; flows stay on the executors.
 """
 
+import datetime as dt
 import logging
 import time
 from collections import Counter
@@ -10,14 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark import SparkContext
 
-from ids_spark import audit, drift, ecs, incidents, night_page, night_scoring, ocsf
+from ids_spark import audit, drift, ecs, incidents, night_page, night_scoring, night_sources, ocsf
 from ids_spark.audit import Report
 from ids_spark.calibration import Threshold
 from ids_spark.errors import NotReconciled
-from ids_spark.lake import Lake, files_in, resolve, write_bytes
+from ids_spark.lake import Lake, write_bytes
 from ids_spark.model_store import Model
 from ids_spark.night_duty import Duty, calibration_of
 from ids_spark.night_findings import Night
@@ -36,9 +36,22 @@ Row = dict[str, Any]
 
 
 def score(
-    spark_context: SparkContext, lake: Lake, staged: Callable[[str], str], source: NightSource, duty: Duty
+    spark_context: SparkContext,
+    lake: Lake,
+    staged: Callable[[str], str],
+    source: NightSource,
+    duty: Duty,
+    done_before: dict[dt.date, list[Row]],
 ) -> Report:
     """Score one night and stage every table of it; the report names them.
+
+    Args:
+        spark_context: Its executors read, score and write.
+        lake: Holds the tables of earlier nights.
+        staged: Gives the URI of the staged version of a table.
+        source: The night.
+        duty: What scores it.
+        done_before: Rows of `nights/` of other nights that this run scored; this night's are added.
 
     Raises:
         NotReconciled: a row was neither scored nor refused: a fault of this program.
@@ -56,11 +69,12 @@ def score(
             f"{source.rows} rows in the files of {date}, {done.rows_read} read, {done.rows_scored} scored and"
             f" {done.quarantined.total()} quarantined; nothing was committed"
         )
-    rows, shown, drifted = [], INCIDENTS.empty_table(), _drift(duty, done)
+    known = night_sources.rows_found_before(lake, date)
+    rows, shown, drifted = [], INCIDENTS.empty_table(), _drift(source, duty, done)
     for role, (model, limit) in limits.items():
         ranked, total = _ranked(source, duty, model, limit, getattr(done, role))
         shown = ranked if role == "champion" else shown
-        rows.append(_row(source, duty, done, role, model, limit, total, len(ranked), drifted, _known(lake, source)))
+        rows.append(_row(source, duty, done, role, model, limit, total, len(ranked), drifted, known))
     for row in rows:
         row["seconds"] = time.monotonic() - begin
     write_table(staged(f"alerts/{place}/part-00000.parquet"), shown)
@@ -73,13 +87,14 @@ def score(
         date,
         shown.to_pylist(),
         drifted,
-        {**night_page.earlier(lake, date), date: rows},
+        {**night_page.earlier(lake, date), **done_before, date: rows},
         [entry.stated(duty.config.score.pseudonymise) for entry in duty.allowed.entries],
-        _agreement(done) if duty.challenger is not None else None,
+        done.agreement if duty.challenger is not None else None,
         {role: model.card for role, (model, _) in limits.items()},
         duty.facts(),
     )
     night_page.write(staged(f"reports/night/{place}"), page)
+    done_before[date] = rows
     log.info(
         "scored night=%s in=%d scored=%d quarantined=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
         date,
@@ -130,13 +145,13 @@ def _ranked(source: NightSource, duty: Duty, model: Model, limit: Threshold, cou
     return incidents.rank(counted.found, duty.policy, duty.config.alerts.per_night, facts)
 
 
-def _drift(duty: Duty, done: Scored) -> list[Row]:
+def _drift(source: NightSource, duty: Duty, done: Scored) -> list[Row]:
     card = duty.champion.card
     facts = {
         "model": card.name,
         "model_version": card.version,
         "run_id": duty.run_id,
-        "data_origin": card.data_origin,
+        "data_origin": duty.origin(source),
     }
     histograms = duty.champion.preprocessor.histograms(card.features)
     predicted = Counter[int]()
@@ -203,25 +218,7 @@ def _row(
         "scored_at": duty.now,
         "code_version": audit.code_version(),
         "schema_version": SCHEMA_VERSION,
-        "data_origin": duty.origin(source),
-    }
-
-
-def _known(lake: Lake, source: NightSource) -> dict[str, int] | None:
-    """Return the rows of each file that the last scoring of the date found; None where it was not scored before."""
-    found = files_in(lake.uri(f"nights/event_date={source.event_date}"), ".parquet")
-    if not found:
-        return None
-    fs, path = resolve(found[0])
-    rows = pq.read_table(path, filesystem=fs, columns=["files"], partitioning=None).to_pylist()
-    return {file["name"]: file["rows"] for row in rows for file in row["files"] or ()}
-
-
-def _agreement(done: Scored) -> dict[str, int]:
-    return {
-        "both": done.both,
-        "champion_only": done.champion.flagged - done.both,
-        "challenger_only": done.challenger.flagged - done.both,
+        "data_origin": duty.origin(source, model),
     }
 
 
@@ -239,8 +236,7 @@ def _report(source: NightSource, duty: Duty, done: Scored, limit: Threshold, row
     counts |= {f"warned: {rule}": n for rule, n in sorted(done.warnings.items())}
     report.counts = {(what, date, None): n for what, n in counts.items()}
     report.notes = [f"{date}: {limit.statement()}", *duty.allowed.notes(source.event_date, done.allowed.tolist())]
-    names = ", ".join(file.name for file in source.files)
-    report.notes.append(f"{date}: {len(source.files)} file(s), {source.rows} rows: {names}")
+    report.inputs = [f"event_date={date}/{file.name}: {file.rows} rows" for file in source.files]
     report.notes += [f"{date}: {file.name} was not scored: {file.reason}" for file in source.files if file.reason]
     if source.extra_columns:
         columns = ", ".join(source.extra_columns)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Final, get_args
 
 from ids_spark import aliases, allow_list, model_store, pseudonyms, severity
 from ids_spark.allow_list import AllowList
@@ -9,10 +10,15 @@ from ids_spark.calibration import Calibration, Threshold
 from ids_spark.errors import InputError
 from ids_spark.lake import Lake
 from ids_spark.model_store import Model, ModelUnusable
+from ids_spark.night_schema import night_predictions
 from ids_spark.night_sources import NightSource
 from ids_spark.pseudonyms import Pseudonyms
+from ids_spark.score_settings import ColumnGroup, ScoreConfig
 from ids_spark.settings import Config
 from ids_spark.severity import Policy
+
+_EVENT_TIME: Final = "event_time"
+_CLASS: Final = "class_name"
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,9 @@ class Duty:
         """Return from which score on a model flags flows in a night of so many."""
         return calibration_of(model).threshold(flows, self.config.alerts.per_night)
 
-    def origin(self, source: NightSource) -> str:
-        """Return `synthetic` as soon as the flows or the train rows of a model are."""
-        origins = [source.data_origin, self.champion.card.data_origin]
+    def origin(self, source: NightSource, model: Model | None = None) -> str:
+        """Return `synthetic` as soon as the flows or the train rows of a model, by default the champion, are."""
+        origins = [source.data_origin, (model or self.champion).card.data_origin]
         return "synthetic" if "synthetic" in origins else "measured"
 
     def facts(self) -> dict[str, str]:
@@ -85,9 +91,11 @@ def read(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> Duty:
     """Read and check everything that a run needs; nothing is written and no flow is read.
 
     Raises:
-        InputError: no model or several are named; or the key, the severity policy or the allow-list is not usable.
+        InputError: no model or several are named; a pass-through column bears a name that is taken; or the key, the
+            severity policy or the allow-list is not usable.
         ModelUnusable: a model is not as it was written, has no calibration, or is of another feature schema.
     """
+    _refuse_taken_names(config.score)
     models_uri, name = lake.uri("models"), _name_of(lake, config)
     champion = aliases.read_model(models_uri, name, "champion")
     challenger = aliases.read_model(models_uri, name, "challenger") if config.score.challenger else None
@@ -112,6 +120,19 @@ def read(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> Duty:
         run_id,
         now,
     )
+
+
+def _refuse_taken_names(config: ScoreConfig) -> None:
+    wanted = config.pass_through
+    own = night_predictions((), config.event_time, get_args(ColumnGroup)).names
+    if config.event_time != _EVENT_TIME:
+        own = [*own, _EVENT_TIME]  # incidents and allow-list call it so, whatever the logs do
+    taken = sorted({name for name in wanted if name in (*own, _CLASS) or wanted.count(name) > 1})
+    if taken:
+        raise InputError(
+            f"score.pass_through names {', '.join(taken)} twice, or what predictions have a column of already; name"
+            " each column once, and rename such columns where the logs are written"
+        )
 
 
 def _name_of(lake: Lake, config: Config) -> str:

@@ -17,12 +17,18 @@ from ids_spark.lake import resolve
 from ids_spark.night_sources import NightPiece
 from ids_spark.row_hash import Floats
 from ids_spark.schema import QUARANTINE, FeatureSchema
-from ids_spark.values import any_fault, refused_rows, to_doubles
+from ids_spark.values import Mask, any_fault, refused_rows, to_doubles
 
 log = logging.getLogger(__name__)
 
 UNREADABLE: Final = "unreadable_row_group"
+UNSCORABLE: Final = "no_finite_score"
 _TIME: Final = pa.timestamp("us", tz="UTC")
+_TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
+_TIME_TEXT: Final = (  # ISO 8601, with a blank for the T as well; finer than a microsecond is cut off
+    r"^\s*(?P<day>\d{4}-\d\d-\d\d)[T ](?P<clock>\d\d:\d\d:\d\d)(?:[.,](?P<part>\d{1,6})\d*)?"
+    r"\s*(?:Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?\s*$"
+)
 
 
 @dataclass(frozen=True)
@@ -104,22 +110,71 @@ def read(night_piece: NightPiece, wanted: Wanted) -> Rows:
     return Rows(values, carried, source_rows, refused, warnings)
 
 
-def _carried(table: pa.Table, name: str, event_time: str) -> pa.ChunkedArray:
+def refuse(rows: Rows, bad: Mask, columns: NDArray[np.int64], file: str, wanted: Wanted) -> tuple[Rows, pa.Table]:
+    """Part the rows that the model has no finite score for from the others.
+
+    Args:
+        rows: Of one row group.
+        bad: Which of them, shape (rows,).
+        columns: For each row the place in `wanted.features` of the value that is to blame, shape (rows,).
+        file: Its name.
+        wanted: Names the features.
+
+    Returns:
+        The other rows, and the refused ones as `schema.QUARANTINE`.
+    """
+    faults = {UNSCORABLE: {wanted.features[i]: bad & (columns == i) for i in np.unique(columns[bad]).tolist()}}
+    known = {"source_file": file, "source_row": rows.source_rows, "split": "night", "run_id": wanted.run_id}
+    refused = refused_rows(pa.table(rows.values), faults, wanted.features, known)
+    good = np.flatnonzero(~bad)
+    values = {name: column[good] for name, column in rows.values.items()}
+    carried = rows.carried.take(pa.array(good))
+    return Rows(values, carried, rows.source_rows[good], rows.refused, rows.warnings), refused
+
+
+def _carried(table: pa.Table, name: str, event_time: str) -> pa.Array | pa.ChunkedArray:
     """Return a pass-through column in its contract's type; null where the file lacks it or a time is none."""
     if name not in table.column_names:
         return pa.nulls(len(table), _TIME if name == event_time else pa.string())
     column = table[name]
     if name != event_time:
-        return column if pa.types.is_string(column.type) else column.cast(pa.string())
+        return _text(column)
     if pa.types.is_timestamp(column.type):
         return column.cast(_TIME, safe=False)
-    if pa.types.is_string(column.type):
-        for text_format in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"):
-            whole = pc.utf8_slice_codeunits(column, 0, 19)
-            parsed = pc.strptime(whole, text_format, "us", error_is_null=True)
-            if parsed.null_count < len(column):
-                return parsed.cast(_TIME)
-    return pa.nulls(len(table), _TIME)
+    return _time_of(_text(column)) if _holds_text(column.type) else pa.nulls(len(table), _TIME)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return a column as text; null where it holds bytes that are none."""
+    try:
+        return column if pa.types.is_string(column.type) else column.cast(pa.string())
+    except pa.ArrowException as error:
+        log.warning("a pass-through column is no text type=%s error=%s", column.type, str(error).splitlines()[0])
+        return pa.nulls(len(column), pa.string())
+
+
+def _time_of(text: pa.ChunkedArray) -> pa.Array:
+    """Return the moments that texts of ISO 8601 name, in UTC where they name no zone; null for any other text."""
+    parts = pc.extract_regex(text, _TIME_TEXT)
+    parts = parts.combine_chunks() if isinstance(parts, pa.ChunkedArray) else parts
+    day, clock, part, sign, hours, minutes = (pc.struct_field(parts, i) for i in range(6))
+    whole = pc.binary_join_element_wise(day, clock, " ")
+    parsed = pc.strptime(whole, _TIME_FORMAT, "s", error_is_null=True)
+    real = pc.equal(pc.strftime(parsed, _TIME_FORMAT), whole)  # or 31 February would be 3 March
+    micros = pc.utf8_rpad(pc.coalesce(part, ""), 6, "0").cast(pa.int64())
+    zone = pc.add(pc.multiply(_number(hours), 60), _number(minutes))
+    behind = pc.multiply(pc.if_else(pc.equal(sign, "-"), pc.negate(zone), zone), 60_000_000)
+    moments = pc.subtract(pc.add(pc.multiply(parsed.cast(pa.int64()), 1_000_000), micros), behind)
+    return pc.if_else(real, moments, None).cast(_TIME)
+
+
+def _number(digits: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(pc.utf8_length(pc.coalesce(digits, "")), 0), "0", digits).cast(pa.int64())
 
 
 def _refuse_all(night_piece: NightPiece, wanted: Wanted, reason: str) -> Rows:

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ids_spark import calibration, drift, incidents, network, night_columns, reasons, row_hash, taxonomy
+from ids_spark import calibration, drift, incidents, network, night_columns, night_reader, reasons, row_hash, taxonomy
 from ids_spark.night_reader import Rows
 from ids_spark.night_schema import REASON, SCHEMA_VERSION
 from ids_spark.night_task import Judge, Scored, Task
 from ids_spark.row_hash import Floats
+from ids_spark.schema import QUARANTINE
 from ids_spark.severity import SEVERITIES
 
 UNKNOWN_HOUR: Final = -1
@@ -30,7 +31,7 @@ Found = dict[str, list[pa.Table]]
 """Incidents before they are ranked, by role."""
 
 
-def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> pa.Table:
+def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> tuple[pa.Table, pa.Table]:
     """Score one row group.
 
     Args:
@@ -41,11 +42,17 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> p
         found: Incidents are added to it.
 
     Returns:
-        Predictions, one row for each flow.
+        Predictions, one row for each flow, and as `schema.QUARANTINE` those for which the model has no finite score:
+        finite values beyond anything it can compute with.
     """
-    judge, n = task.champion, len(rows.source_rows)
-    card, config = judge.model.card, task.config
+    judge, card, config = task.champion, task.champion.model.card, task.config
     matrix, probabilities = _forward(judge, rows, config.batch_rows)
+    highest, lost = probabilities.max(axis=1, initial=0.0), QUARANTINE.empty_table()
+    if (bad := np.isnan(highest)).any():
+        columns = np.array([task.wanted.features.index(name) for name in card.features])
+        rows, lost = night_reader.refuse(rows, bad, columns[np.abs(matrix).argmax(axis=1)], file, task.wanted)
+        matrix, probabilities, highest = matrix[~bad], probabilities[~bad], highest[~bad]
+    n = len(rows.source_rows)
     logits = calibration.attack_logits(probabilities)
     flagged = logits >= judge.threshold
     hours, misdated = _hours(rows.carried[config.event_time], task.event_date)
@@ -63,8 +70,8 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> p
         "source_file": night_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),
         **_named(rows.carried, task),
-        "probability": pa.array(probabilities.max(axis=1, initial=0.0)),
-        "attack_probability": pa.array(probabilities[:, 1:].sum(axis=1)),
+        "probability": pa.array(highest),
+        "attack_probability": pa.array(_attack(probabilities)),
         "attack_logit": pa.array(logits.astype(np.float32)),
         **alerts,
         **_stamps(task, n),
@@ -76,13 +83,19 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> p
         known["top3"] = night_columns.top(probabilities, card.classes)
     if "lineage" in config.columns:
         known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.features]))
-    return night_columns.assembled(known, task.contract)
+    return night_columns.assembled(known, task.contract), lost
 
 
 def _forward(judge: Judge, rows: Rows, batch_rows: int) -> tuple[Floats32, Floats32]:
     model = judge.model
     matrix = night_columns.as_rows(model.preprocessor.transform(rows.values, model.card.features))
     return matrix, network.forward(model, matrix, batch_rows)
+
+
+def _attack(probabilities: Floats32) -> Floats32:
+    """Return the probability of attack; 18 rounded numbers may add up to a little more than 1."""
+    total: Floats32 = np.minimum(probabilities[:, 1:].sum(axis=1), np.float32(1.0))
+    return total
 
 
 def _attack_ids(probabilities: Floats32) -> Ids:
@@ -148,7 +161,8 @@ def _challenge(
     logits = calibration.attack_logits(probabilities)
     own = logits >= judge.threshold
     total.challenger.flagged += int(own.sum())
-    total.challenger.mix += _mix(hours, probabilities.argmax(axis=1).astype(np.int32))
+    known = np.isfinite(logits)  # what it has no score for it neither flags nor predicts
+    total.challenger.mix += _mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
     total.both += int((own & flagged).sum())
     flows = _flows(
         file, rows, task, np.flatnonzero(own), _attack_ids(probabilities), probabilities, logits, card.classes
@@ -175,7 +189,7 @@ def _flows(
         "source_file": night_columns.constant(file, pa.string(), len(at)),
         "source_row": pa.array(rows.source_rows[at]),
         "class_name": night_columns.coded(attack_ids[at], taxonomy.CLASSES[level]),
-        "attack_probability": pa.array(probabilities[at, 1:].sum(axis=1)),
+        "attack_probability": pa.array(_attack(probabilities[at])),
         "attack_logit": pa.array(logits[at]),
     }
     return pa.table(columns)
@@ -198,7 +212,6 @@ def _named(carried: pa.Table, task: Task) -> dict[str, Any]:
 def _stamps(task: Task, times: int) -> dict[str, Any]:
     card, contract = task.champion.model.card, task.contract
     values = {
-        "model": card.name,
         "model_version": card.version,
         "schema_version": SCHEMA_VERSION,
         "run_id": task.wanted.run_id,

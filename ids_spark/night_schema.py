@@ -129,7 +129,8 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
     log-odds, which the threshold is of), `alert` (score at or above the night's threshold, and on no allow-list),
     `severity` (null where there is no alert), and by what the row was scored. Group `levels` adds classes and ids at
     every level up to the model's, `top3` the three most probable classes, `reasons` what moved the score of alerted
-    rows most, `lineage` the hash of the features.
+    rows most, `lineage` the hash of the features. `model` stands in the path, `model=…`, not in the files. A flow for
+    which the model has no finite score has no row; it is in quarantine.
     """
     wanted = set(groups)
     levels = [

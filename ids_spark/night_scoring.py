@@ -4,6 +4,7 @@ A task holds one row group at a time; `night_rows` says what becomes of it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
@@ -25,11 +26,12 @@ def score(spark_context: SparkContext, pieces: Sequence[NightPiece], task: Task)
     by_piece = {piece.piece: piece for piece in pieces}
     tasks = max(spark_context.defaultParallelism, sum(piece.rows for piece in by_piece) // _ROWS_PER_TASK)
     hands = [[by_piece[piece] for piece in hand] for hand in deal(list(by_piece), tasks)]
-    shared = spark_context.broadcast(task)
+    key = task.pseudonyms  # goes with the function: a broadcast is a file on disk, also after a killed run
+    shared = spark_context.broadcast(replace(task, pseudonyms=None))
 
     def score_hand(index: int, dealt: Iterable[list[NightPiece]]) -> Iterator[Scored]:
         for hand in dealt:
-            yield _score_hand(index, hand, shared.value)
+            yield _score_hand(index, hand, replace(shared.value, pseudonyms=key))
 
     total = nothing(task)
     for scored in spark_context.parallelize(hands, len(hands)).mapPartitionsWithIndex(score_hand).collect():
@@ -50,8 +52,9 @@ def _score_hand(index: int, pieces: Sequence[NightPiece], task: Task) -> Scored:
             rows = night_reader.read(piece, task.wanted)
             total.rows_read += len(rows.source_rows) + len(rows.refused)
             total.warnings += rows.warnings
-            refused.append(rows.refused)
-            yield night_rows.predict(piece.piece.name, rows, task, total, found)
+            predicted, lost = night_rows.predict(piece.piece.name, rows, task, total, found)
+            refused.extend((rows.refused, lost))
+            yield predicted
 
     metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": task.champion.model.card.name}
     texts = [f.name for f in contract if pa.types.is_string(f.type) and f.name not in _PLAIN]

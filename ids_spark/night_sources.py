@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.errors import InputError
-from ids_spark.lake import exists, resolve
+from ids_spark.lake import Lake, exists, files_in, resolve
 from ids_spark.schema import FeatureSchema, SchemaMismatch
 from ids_spark.score_settings import ScoreConfig
 from ids_spark.sources import SYNTHETIC_MARK, Piece
@@ -27,7 +27,6 @@ from ids_spark.sources import SYNTHETIC_MARK, Piece
 log = logging.getLogger(__name__)
 
 ALIASES: Final[Mapping[str, str]] = {
-    "flow_duration": "Duration",
     "TTL": "Time_To_Live",
     "ttl": "Time_To_Live",
     "Magnitude": "Magnitue",
@@ -35,9 +34,18 @@ ALIASES: Final[Mapping[str, str]] = {
     "Tot_sum": "Tot sum",
     "Tot_size": "Tot size",
 }
-"""Official feature names by spellings that exporters and copies of the data set use for them."""
+"""Official feature names by spellings that exporters and copies of the data set use for them.
+
+`flow_duration` is none of `Duration`, which is a time to live: CICIoT2023, whose exporter is the same, has both.
+"""
 _EITHER: Final = ("Duration", "Time_To_Live")  # the two releases' names of the same thing
-_READABLE: Final = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_string)
+_READABLE: Final = (
+    pa.types.is_floating,
+    pa.types.is_integer,
+    pa.types.is_decimal,
+    pa.types.is_string,
+    pa.types.is_large_string,
+)
 _AT_ONCE: Final = 16
 
 
@@ -61,7 +69,7 @@ class NightPiece:
     Attributes:
         piece: The row group.
         columns: Column of the file by official feature name.
-        carried: Pass-through columns that the file has.
+        carried: Pass-through columns that the file has; one of lists or structures has no text and counts as extra.
         reason: Why its rows cannot be read; None where they can.
     """
 
@@ -112,7 +120,7 @@ def find(config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed
     Args:
         config: Names the flow logs, aliases and pass-through columns.
         event_date: The night.
-        schema: Of the model; all of its features that a file has are read, for the quality rules.
+        schema: Of the model; none of its features is an extra column, whether models see it or not.
         needed: Official names of the features that models see.
 
     Returns:
@@ -141,6 +149,16 @@ def find(config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed
         tuple(sorted({column for look in looks for column in look.extra})),
         "synthetic" if exists(f"{root}/{SYNTHETIC_MARK}") else "measured",
     )
+
+
+def rows_found_before(lake: Lake, event_date: dt.date) -> dict[str, int] | None:
+    """Return the rows of each file that the last scoring of a date found; None where it was not scored before."""
+    found = files_in(lake.uri(f"nights/event_date={event_date}"), ".parquet")
+    if not found:
+        return None
+    fs, path = resolve(found[0])
+    rows = pq.read_table(path, filesystem=fs, columns=["files"], partitioning=None).to_pylist()
+    return {file["name"]: file["rows"] for row in rows for file in row["files"] or ()}
 
 
 @dataclass(frozen=True)
@@ -176,12 +194,14 @@ def _look(uri: str, name: str, config: ScoreConfig, schema: FeatureSchema, neede
     except (pa.ArrowException, OSError) as error:
         log.warning("unreadable file=%s error=%s", uri, str(error).splitlines()[0])
         return _Look(NightFile(name, 0, "unreadable_file"))
-    columns = _features_of(arrow.names, config.column_aliases, schema)
-    lacking = [feature for feature in needed if feature not in columns]
+    known = _features_of(arrow.names, config.column_aliases, schema)
+    lacking = [feature for feature in needed if feature not in known]
     if lacking:
         return f"{name} lacks {len(lacking)} feature column(s) of {schema.name}: {', '.join(lacking)}"
-    carried = tuple(column for column in config.pass_through if column in arrow.names)
-    extra = tuple(sorted(set(arrow.names) - set(columns.values()) - set(carried)))
+    columns = {feature: known[feature] for feature in needed}
+    nested = {column.name for column in arrow if pa.types.is_nested(column.type)}
+    carried = tuple(column for column in config.pass_through if column in set(arrow.names) - nested)
+    extra = tuple(sorted(set(arrow.names) - set(known.values()) - set(carried)))
     reason = _fault_of(arrow, [*columns.values(), *carried], list(columns.values()))
     reason = reason or (None if sum(groups) else "no_rows")
     pieces, start = [], 0

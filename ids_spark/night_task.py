@@ -61,8 +61,9 @@ class Task:
 
     @property
     def contract(self) -> pa.Schema:
-        """Schema of the predictions."""
-        return night_predictions(self.config.pass_through, self.config.event_time, self.config.columns)
+        """Schema of the files of predictions; `model` is in their path, and readers refuse a column twice."""
+        whole = night_predictions(self.config.pass_through, self.config.event_time, self.config.columns)
+        return pa.schema([field for field in whole if field.name != "model"])
 
 
 @dataclass
@@ -118,6 +119,12 @@ class Scored:
     explained: int = 0
     of_another_date: int = 0
     parts: list[str] = field(default_factory=list)
+
+    @property
+    def agreement(self) -> dict[str, int]:
+        """Flagged flows by who flagged them."""
+        ours, theirs = self.champion.flagged, self.challenger.flagged
+        return {"both": self.both, "champion_only": ours - self.both, "challenger_only": theirs - self.both}
 
     def add(self, other: "Scored") -> None:
         """Add what another task counted."""

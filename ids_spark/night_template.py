@@ -52,10 +52,10 @@ body > p:not(.synthetic) { max-width: 50rem; overflow-wrap: anywhere; }
 .incidents { white-space: normal; width: 100%; }
 .incidents td { overflow-wrap: anywhere; }
 .incidents td:first-child { border-left: .4rem solid var(--severity); }
-.incidents .who { min-width: 9rem; max-width: 18rem; }
-.incidents .class, .incidents .seen, .incidents .n { white-space: nowrap; }
+.incidents .who { min-width: 7rem; max-width: 18rem; }
+.incidents .rank, .incidents .class, .incidents .seen, .incidents .n { white-space: nowrap; }
 td, li { unicode-bidi: isolate; }
-.incidents .why { min-width: 22rem; }
+.incidents .why { min-width: 12rem; }
 .incidents .why span { display: block; }
 .incidents .unit { display: none; }
 small { color: #55555c; }

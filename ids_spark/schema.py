@@ -203,6 +203,7 @@ AUDIT: Final = _contract(
     ),
     ("notes", pa.list_(pa.string())),
     ("models", pa.list_(pa.string())),
+    ("inputs", pa.list_(pa.string())),
     ("feature_schema", pa.string()),
     ("data_origin", pa.string()),
     ("config", pa.string()),

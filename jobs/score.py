@@ -32,7 +32,10 @@ def run(context: job.Context) -> Report:
         return split_scoring.score(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
     duty = night_duty.read(context.lake, context.config, context.run_id, now)
     card = duty.champion.card
-    report = Report(models=[f"{card.name}/{card.version}"], feature_schema=duty.champion.preprocessor.schema.name)
+    models = [model.card for model in (duty.champion, duty.challenger) if model is not None]
+    report = Report(feature_schema=duty.champion.preprocessor.schema.name)
+    report.models = [f"{model.name}/{model.version}" for model in models]
+    done: dict[dt.date, list[night.Row]] = {}
     wanted = night_sources.dates_of(config, now.date())
     for date in wanted:
         source = night_sources.find(config, date, duty.champion.preprocessor.schema, duty.needed)
@@ -43,7 +46,9 @@ def run(context: job.Context) -> Report:
                 )
             report.notes.append(f"{date}: there are no flow logs; nothing of that date was changed")
             continue
-        report.add(night.score(context.spark.sparkContext, context.lake, context.staged, source, duty))
+        report.add(night.score(context.spark.sparkContext, context.lake, context.staged, source, duty, done))
+    if not done:
+        return report
     adopted = aliases.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:
         write_bytes(context.staged(aliases.place(card.name)), adopted.to_json())
