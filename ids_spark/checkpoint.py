@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ids_spark.errors import InputError
-from ids_spark.lake import exists, read_bytes, resolve, write_bytes
+from ids_spark.storage import exists, read_bytes, replace_bytes
 
 _FORMAT: Final = 1
 Arrays = list[NDArray[Any]]
@@ -51,7 +51,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def write(uri: str, course: Course, mark: str) -> None:
-    """Replace the checkpoint at `uri` by one rename."""
+    """Replace the checkpoint at `uri`, whole."""
     arrays: dict[str, NDArray[Any]] = {}
     for kind, values in (("w", course.weights), ("o", course.optimizer), ("b", course.best)):
         arrays |= {f"{kind}{i:04d}": np.asarray(value) for i, value in enumerate(values)}
@@ -66,9 +66,7 @@ def write(uri: str, course: Course, mark: str) -> None:
     arrays["state"] = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
     packed = io.BytesIO()
     np.savez(packed, **arrays)
-    write_bytes(f"{uri}.new", packed.getvalue())
-    fs, path = resolve(uri)
-    fs.move(f"{path}.new", path)
+    replace_bytes(uri, packed.getvalue())
 
 
 def read(uri: str, mark: str) -> Course | None:

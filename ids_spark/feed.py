@@ -19,7 +19,12 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from fsspec.implementations.arrow import ArrowFSWrapper
 from numpy.typing import NDArray
+from pyarrow.filesystem import FileSystem
+from pyarrow.fs import SubTreeFileSystem
+
+from ids_spark.storage import resolve
 
 # petastorm 0.13 leans on what pyarrow 14 calls deprecated; it would warn for every row group.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
@@ -55,6 +60,10 @@ class Shard:
     label: str
     rank: int
     size: int
+
+
+class _AsLegacy(ArrowFSWrapper, FileSystem):  # type: ignore[misc]
+    """A file system of today as the kind that petastorm 0.13 reads: pyarrow 14 takes its arguments for no other."""
 
 
 def one_pass(shard: Shard, most: int) -> Iterator[Rows]:
@@ -149,8 +158,10 @@ def _permuted(groups: Sequence[Rows], random: np.random.Generator) -> Rows:
 
 def _row_groups(shard: Shard, seed: int | None) -> Iterator[Rows]:
     """Yield one pass over the shard's row groups, in an order that the seed gives; None: in file order."""
+    fs, path = resolve(shard.url)
     reader = make_batch_reader(
-        shard.url,
+        "file:///",  # the root of the file system below, which is the shard's folder
+        filesystem=_AsLegacy(SubTreeFileSystem(path, fs), skip_instance_cache=True),
         schema_fields=[f"^{name}$" for name in (*shard.columns, shard.label)],
         cur_shard=shard.rank,
         shard_count=shard.size,

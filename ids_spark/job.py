@@ -115,7 +115,10 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
             log.error("%s", error)
         else:
             log.exception("%s failed", job)
-        write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
+        try:
+            write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
+        except OSError as unwritten:  # often the lake itself is what failed
+            log.error("the audit row of this failure could not be written: %s", unwritten)
         return FAILED
     finally:
         if running is None and "spark" in vars(context):

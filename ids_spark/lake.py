@@ -3,17 +3,52 @@
 A job writes new tables below a hidden staging folder, then commits all of them together: first a journal that names
 them (one atomic rename), then a rename for each. A job killed before the journal leaves the old tables; one killed
 after it leaves a journal that the next job finishes. Readers never meet a table that is half old, half new.
+
+S3 has no folders to rename. There the journal is one object, there whole or not at all, and lists every file; after it
+new files are copied within the store, and files of older versions are deleted. A kill leaves what it leaves elsewhere.
+But while a journal `.commit-*` stands, readers may meet files of both versions; jobs finish it before they read.
 """
 
-import json
+import contextlib
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow.fs as pafs
 
 from ids_spark.errors import InputError
+from ids_spark.storage import (
+    copy_all,
+    delete_all,
+    exists,
+    files_in,
+    is_file,
+    make_folder,
+    read_bytes,
+    read_json,
+    remove,
+    renames,
+    resolve,
+    sizes_in,
+    write_bytes,
+    write_json,
+)
+
+__all__ = [
+    "TABLE_FACTS",
+    "Lake",
+    "TableMissing",
+    "TooLarge",
+    "exists",
+    "files_in",
+    "is_file",
+    "read_bytes",
+    "read_json",
+    "remove",
+    "resolve",
+    "write_bytes",
+    "write_json",
+]
 
 log = logging.getLogger(__name__)
 
@@ -21,85 +56,15 @@ _STAGING: Final = ".staging"
 _TRASH: Final = ".trash"
 _JOURNAL: Final = ".commit-"
 TABLE_FACTS: Final = "_table.json"
+_LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
 
 
 class TableMissing(InputError):
     """Raised when a job needs a table that no job has written yet."""
 
 
-def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a URI or local path, and the absolute path on it.
-
-    Raises:
-        InputError: when the scheme is unknown or the URI malformed.
-    """
-    if ":" not in uri.split("/", 1)[0]:
-        return pafs.LocalFileSystem(), os.path.abspath(uri)
-    scheme, rest = uri.split(":", 1)
-    if scheme == "file":
-        return pafs.LocalFileSystem(), "/" + rest.lstrip("/")
-    try:
-        fs, path = pafs.FileSystem.from_uri(uri.replace("s3a:", "s3:", 1))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{uri}: {error}; expected a local path or a file:, hdfs: or s3a: URI") from error
-    return fs, path
-
-
-def exists(uri: str) -> bool:
-    """Return whether a file or folder is there."""
-    fs, path = resolve(uri)
-    return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
-
-
-def is_file(uri: str) -> bool:
-    """Return whether a file, and no folder, is there."""
-    fs, path = resolve(uri)
-    return bool(fs.get_file_info(path).type == pafs.FileType.File)
-
-
-def read_bytes(uri: str) -> bytes:
-    """Return a whole file.
-
-    Raises:
-        FileNotFoundError: when it is not there.
-    """
-    fs, path = resolve(uri)
-    with fs.open_input_file(path) as stream:
-        return bytes(stream.read())
-
-
-def write_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file; its folder is made where needed. Not atomic: for files in staging."""
-    fs, path = resolve(uri)
-    fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    with fs.open_output_stream(path) as stream:
-        stream.write(content)
-
-
-def remove(uri: str) -> None:
-    """Remove a file if it is there."""
-    if is_file(uri):
-        fs, path = resolve(uri)
-        fs.delete_file(path)
-
-
-def read_json(uri: str) -> Any:
-    """Return a JSON file's content."""
-    return json.loads(read_bytes(uri))
-
-
-def write_json(uri: str, content: Any) -> None:
-    """Write a JSON file, indented for people."""
-    write_bytes(uri, (json.dumps(content, indent=2, sort_keys=False) + "\n").encode())
-
-
-def files_in(uri: str, ending: str) -> list[str]:
-    """Return the URIs of the visible files below a folder whose names end so, sorted; none where it is missing."""
-    fs, path = resolve(uri)
-    found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    names = [info.path[len(path) :].lstrip("/") for info in found if info.type == pafs.FileType.File]
-    visible = (n for n in names if n.endswith(ending) and not any(p.startswith((".", "_")) for p in n.split("/")))
-    return [f"{uri.rstrip('/')}/{name}" for name in sorted(visible)]
+class TooLarge(InputError):
+    """Raised when a file is too large for S3 to copy it in a commit."""
 
 
 class Lake:
@@ -135,9 +100,16 @@ class Lake:
         return facts
 
     def commit(self, job: str, run_id: str, tables: Sequence[str]) -> None:
-        """Put the staged versions of `tables` in place of the present ones, all or none."""
+        """Put the staged versions of `tables` in place of the present ones, all or none.
+
+        Raises:
+            TooLarge: on S3, where a file of 5 GiB or more cannot be copied; nothing was changed.
+        """
         journal = self.uri(f"{_JOURNAL}{run_id}.json")
-        write_json(self.staged(job, run_id, "journal.json"), {"job": job, "run_id": run_id, "tables": list(tables)})
+        entry: dict[str, Any] = {"job": job, "run_id": run_id, "tables": list(tables)}
+        if not renames(self._fs):
+            entry["files"] = {table: _copyable(self.staged(job, run_id, table)) for table in tables}
+        write_json(self.staged(job, run_id, "journal.json"), entry)
         self._move(self.staged(job, run_id, "journal.json"), journal)
         self._finish(journal)
 
@@ -159,30 +131,66 @@ class Lake:
     def _finish(self, journal: str) -> None:
         entry = read_json(journal)
         job, run_id = entry["job"], entry["run_id"]
-        for table in entry["tables"]:
-            new = self.staged(job, run_id, table)
+        if "files" in entry:
+            self._copy(journal, {self.staged(job, run_id, table): table for table in entry["tables"]}, entry["files"])
+        else:
+            self._rename(run_id, {self.staged(job, run_id, table): table for table in entry["tables"]})
+        self._remove(self.uri(f"{_TRASH}/{run_id}"))
+        self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
+        remove(journal)
+        for hidden in (f"{_STAGING}/{job}", _STAGING, _TRASH):
+            self._remove_if_empty(self.uri(hidden))
+
+    def _rename(self, run_id: str, tables: Mapping[str, str]) -> None:
+        for new, table in tables.items():
             if not exists(new):
                 continue  # moved before the interruption
             if exists(self.uri(table)):
                 self._move(self.uri(table), self.uri(f"{_TRASH}/{run_id}/{table}"))
             self._move(new, self.uri(table))
-        self._remove(self.uri(f"{_TRASH}/{run_id}"))
-        self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
-        self._fs.delete_file(resolve(journal)[1])
-        for hidden in (f"{_STAGING}/{job}", _STAGING, _TRASH):
-            self._remove_if_empty(self.uri(hidden))
+
+    def _copy(self, journal: str, tables: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> None:
+        """Copy every staged file in place, then delete what is of an older version; repeating it changes nothing.
+
+        Another job may finish the same commit at the same time. Nothing that it put in place is touched: staged files
+        go once all are copied, and only files that the journal does not list are deleted, while it stands.
+        """
+        for new, table in tables.items():
+            self._put(new, self.uri(table), files[table])
+        for table, names in files.items():
+            old = set(sizes_in(self.uri(table))) - set(names)
+            if exists(journal):
+                self._drop(self.uri(table), old)
+
+    def _put(self, source: str, target: str, names: Iterable[str]) -> None:
+        copy_all(self._fs, resolve(source)[1], resolve(target)[1], names)
+
+    def _drop(self, uri: str, names: Iterable[str]) -> None:
+        delete_all(self._fs, resolve(uri)[1], names)
 
     def _move(self, source: str, target: str) -> None:
         source_path, target_path = resolve(source)[1], resolve(target)[1]
-        self._fs.create_dir(target_path.rsplit("/", 1)[0], recursive=True)
+        make_folder(self._fs, target_path.rsplit("/", 1)[0])
         self._fs.move(source_path, target_path)
 
     def _remove(self, uri: str) -> None:
         path = resolve(uri)[1]
         if exists(uri):
-            self._fs.delete_dir(path)
+            with contextlib.suppress(FileNotFoundError):  # another job that finishes the same commit was faster
+                self._fs.delete_dir(path)
 
     def _remove_if_empty(self, uri: str) -> None:
         path = resolve(uri)[1]
         if not self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
             self._remove(uri)
+
+
+def _copyable(uri: str) -> list[str]:
+    sizes = sizes_in(uri)
+    large = sorted(name for name, size in sizes.items() if size >= _LARGEST_COPY)
+    if large:
+        raise TooLarge(
+            f"{uri}/{large[0]} holds {sizes[large[0]]} bytes; expected less than {_LARGEST_COPY}, the most that S3"
+            " copies at once; write more files (ingest.files, features.files)"
+        )
+    return list(sizes)

@@ -69,12 +69,12 @@ def score(
             f"{source.rows} rows in the files of {date}, {done.rows_read} read, {done.rows_scored} scored and"
             f" {done.quarantined.total()} quarantined; nothing was committed"
         )
-    known = night_sources.rows_found_before(lake, date)
+    late = night_sources.late_rows(lake, source)
     rows, shown, drifted = [], INCIDENTS.empty_table(), _drift(source, duty, done)
     for role, (model, limit) in limits.items():
         ranked, total = _ranked(source, duty, model, limit, getattr(done, role))
         shown = ranked if role == "champion" else shown
-        rows.append(_row(source, duty, done, role, model, limit, total, len(ranked), drifted, known))
+        rows.append(_row(source, duty, done, role, model, limit, total, len(ranked), drifted, late))
     for row in rows:
         row["seconds"] = time.monotonic() - begin
     write_table(staged(f"alerts/{place}/part-00000.parquet"), shown)
@@ -172,13 +172,12 @@ def _row(
     incidents_found: int,
     incidents_shown: int,
     drifted: list[Row],
-    known: Mapping[str, int] | None,
+    rows_late: int,
 ) -> Row:
     """Return the row of `nights/` of one model."""
     counted: Counted = getattr(done, role)
     champion = role == "champion"
     bands = Counter(row["band"] for row in drifted if row["kind"] == "feature")
-    late = 0 if known is None else sum(max(0, file.rows - known.get(file.name, 0)) for file in source.files)
     return {
         "run_id": duty.run_id,
         "role": role,
@@ -188,7 +187,7 @@ def _row(
         "rows_in": done.rows_read,
         "rows_scored": done.rows_scored,
         "rows_quarantined": done.quarantined.total(),
-        "rows_late": late,
+        "rows_late": rows_late,
         "rows_of_another_date": done.of_another_date,
         "files": [{"name": f.name, "rows": f.rows, "reason": f.reason} for f in source.files],
         "extra_columns": list(source.extra_columns),

@@ -114,7 +114,7 @@ NIGHTS: Final = _contract(
 
 `files` names every file found, with the reason where one could not be read (then `rows` is 0). `flows_allowed` are
 flagged flows that an allow-list entry covers. `hour` of `class_mix` is null where flows carry no event time.
-`rows_late` are rows of files that the last scoring of the same date did not find; 0 at the first.
+`rows_late` are rows of files, or of parts of them, that came after the date was first scored.
 `false_alarms_at_most` is the upper end of a 95 % interval.
 """
 

@@ -151,14 +151,18 @@ def find(config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed
     )
 
 
-def rows_found_before(lake: Lake, event_date: dt.date) -> dict[str, int] | None:
-    """Return the rows of each file that the last scoring of a date found; None where it was not scored before."""
-    found = files_in(lake.uri(f"nights/event_date={event_date}"), ".parquet")
+def late_rows(lake: Lake, source: NightSource) -> int:
+    """Return how many rows of a night came after its date was first scored; 0 where it was not.
+
+    What the last scoring counted stays counted, so that scoring the same files again gives the same number.
+    """
+    found = files_in(lake.uri(f"nights/event_date={source.event_date}"), ".parquet")
     if not found:
-        return None
+        return 0
     fs, path = resolve(found[0])
-    rows = pq.read_table(path, filesystem=fs, columns=["files"], partitioning=None).to_pylist()
-    return {file["name"]: file["rows"] for row in rows for file in row["files"] or ()}
+    last = pq.read_table(path, filesystem=fs, columns=["files", "rows_late"], partitioning=None).to_pylist()[0]
+    known = {file["name"]: file["rows"] for file in last["files"]}
+    return int(last["rows_late"]) + sum(max(0, file.rows - known.get(file.name, 0)) for file in source.files)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ids_spark.lake import files_in, resolve
+from ids_spark.storage import files_in, make_folder, resolve
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def write_part(
         dictionary: Columns worth a dictionary. Continuous columns are not: it costs time and saves nothing.
     """
     fs, path = resolve(folder)
-    fs.create_dir(path, recursive=True)
+    make_folder(fs, path)
     schema = contract.with_metadata(dict(metadata))
     keyed = [name for name in ("row_key",) if name in contract.names]
     rows = 0
@@ -68,7 +68,7 @@ def write_rows(uri: str, rows: Sequence[Mapping[str, Any]], contract: pa.Schema)
 def write_table(uri: str, table: pa.Table) -> None:
     """Write a small table as one parquet file; its folder is made where needed."""
     fs, path = resolve(uri)
-    fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    make_folder(fs, path.rsplit("/", 1)[0])
     pq.write_table(table, path, filesystem=fs)
 
 

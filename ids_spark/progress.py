@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ids_spark.lake import read_bytes, remove, resolve, write_bytes
+from ids_spark.storage import read_bytes, remove, replace_bytes
 
 _EVERY_S: Final = 1.0
 
@@ -34,9 +34,7 @@ class Published:
     def say(self, line: str) -> None:
         """Add a line; the file is replaced whole."""
         self._lines.append(line)
-        write_bytes(f"{self._uri}.new", json.dumps(self._lines).encode())
-        fs, path = resolve(self._uri)
-        fs.move(f"{path}.new", path)
+        replace_bytes(self._uri, json.dumps(self._lines).encode())
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ids_spark import lake, replica_rows
+from ids_spark import lake, replica_rows, storage
 from ids_spark.errors import InputError
 from ids_spark.replica_night_settings import ADDRESSES, FIRST_DEVICE, FLEET, OTHER_SOURCES, RHYTHM, ReplicaNightConfig
 from ids_spark.replica_plan import generator
@@ -127,10 +127,9 @@ def write(spark: "SparkSession", config: ReplicaNightConfig, seed: int) -> Night
     try:
         spark.sparkContext.parallelize(tasks, len(tasks)).foreach(write_file)
         lake.write_json(f"{root}/{hidden}/{TRUTH}/{night}/{SYNTHETIC_MARK}", asdict(report))
-        fs.create_dir(f"{path}/{TRUTH}")
         for folder in (f"{TRUTH}/{night}", night):
             _remove(fs, f"{path}/{folder}")
-            fs.move(f"{path}/{hidden}/{folder}", f"{path}/{folder}")
+            storage.move(fs, f"{path}/{hidden}/{folder}", f"{path}/{folder}")
     finally:
         _remove(fs, f"{path}/{hidden}")
     log.info("night written data_origin=synthetic target=%s date=%s rows=%d", root, date, report.rows)
@@ -165,7 +164,7 @@ def write_file(task: FileTask) -> None:
     places = [f"{root}/{night}/{task.name}", f"{root}/{TRUTH}/{night}/{task.name}"]
     aside = [f"{root}/{uuid.uuid4().hex}" for _ in places]
     for place in places:
-        fs.create_dir(place.rsplit("/", 1)[0])
+        storage.make_folder(fs, place.rsplit("/", 1)[0])
     with ExitStack() as opened:
         writers: list[pq.ParquetWriter] = []
         for piece in range(len(task.counts)):

@@ -1,9 +1,9 @@
 """How long nights are kept: whole dates leave the lake, from every table that holds any of them.
 
-A date is first moved out of sight by one rename, then deleted, so no reader meets half of it; what a killed purge left
-out of sight is deleted by the next, which counts what it finds. `audit/` is never purged: it is the record of what was
-done to the lake, the purges among it, and holds counts and the names of models and files, but no flow. Models, and the
-flows and features of training, are no nights and stay.
+A date is first moved out of sight by one rename, then deleted, so no reader meets half of it (on S3, which renames no
+folder, a reader may); what a killed purge left out of sight is deleted by the next, which counts what it finds.
+`audit/` is never purged: it is the record of what was done to the lake, the purges among it, and holds counts and the
+names of models and files, but no flow. Models, and the flows and features of training, are no nights and stay.
 """
 
 import datetime as dt
@@ -17,7 +17,8 @@ from typing import Final
 import pyarrow.fs as pafs
 
 from ids_spark.errors import InputError
-from ids_spark.lake import Lake, exists, resolve
+from ids_spark.lake import Lake
+from ids_spark.storage import exists, move, resolve
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,7 @@ def purge(lake: Lake, first: dt.date) -> Purged:
             if date is None:
                 purged.strangers.append(f"{table}/{name}")
             elif date < first:
-                fs.create_dir(f"{root}/{_OUT_OF_SIGHT}/{table}", recursive=True)
-                fs.move(f"{root}/{table}/{name}", f"{root}/{_OUT_OF_SIGHT}/{table}/{name}")
+                move(fs, f"{root}/{table}/{name}", f"{root}/{_OUT_OF_SIGHT}/{table}/{name}")
     _delete(lake, purged)
     log.info("purged first_kept=%s entries=%d", first, sum(map(len, purged.dates.values())))
     return purged

@@ -104,7 +104,10 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("train.dnn.members=0", "train.dnn.members: Input should be greater than or equal to 1; found 0"),
         ("train.dnn.members=65", "train.dnn.members: Input should be less than or equal to 64; found 65"),
         ("train.dnn.embedding=12", "train.dnn: Value error, embedding is 12, but bins is 0; an embedding needs bins"),
-        ("train.dnn={members: 4, dense: []}", "train.dnn: Value error, members is 4, but dense is empty; members need a"),
+        (
+            "train.dnn={members: 4, dense: []}",
+            "train.dnn: Value error, members is 4, but dense is empty; members need a",
+        ),
         ("train.dnn.embedding=-1", "train.dnn.embedding: Input should be greater than or equal to 0; found -1"),
         ("train.tensorboard=sometimes", "train.tensorboard: Input should be a valid boolean"),
     ],

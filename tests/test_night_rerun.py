@@ -127,6 +127,10 @@ def test_late_files_are_counted_and_join_the_night(nights: Path, tmp_path: Path)
     pd.testing.assert_series_equal(after.loc[before.index, "attack_logit"], before["attack_logit"])
     assert set(after.drop(before.index).reset_index()["source_file"]) == {"hour=23/late.parquet"}
     assert after["run_id"].nunique() == 1
+    first = comparable(folder)
+    code, said = score(folder)
+    assert code == 0, said
+    assert comparable(folder) == first
 
 
 def test_a_challenger_scores_beside_the_champion_and_is_compared(nights: Path, tmp_path: Path) -> None:

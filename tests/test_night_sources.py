@@ -201,9 +201,20 @@ def test_numbers_of_any_type_and_text_can_be_features(tmp_path: Path, kind: pa.D
     assert find(tmp_path).files[0].reason is None
 
 
-def test_rows_found_before_are_those_of_the_last_scoring(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    assert night_sources.rows_found_before(lake, DATE) is None
-    row = dict.fromkeys(NIGHTS.names) | {"files": [{"name": "a.parquet", "rows": 5, "reason": None}]}
-    write_rows(lake.uri(f"nights/event_date={DATE}/part-00000.parquet"), [row], NIGHTS)
-    assert night_sources.rows_found_before(lake, DATE) == {"a.parquet": 5}
+def test_late_rows_came_after_the_first_scoring_and_stay_late(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+
+    def scored(late: int, **rows: int) -> int:
+        files = [{"name": f"{name}.parquet", "rows": n, "reason": None} for name, n in rows.items()]
+        row = dict.fromkeys(NIGHTS.names) | {"files": files, "rows_late": late}
+        write_rows(lake.uri(f"nights/event_date={DATE}/part-00000.parquet"), [row, row], NIGHTS)
+        return night_sources.late_rows(lake, find(tmp_path))
+
+    put(tmp_path, "a.parquet", flows(5))
+    put(tmp_path, "b.parquet", flows(3))
+    assert night_sources.late_rows(lake, find(tmp_path)) == 0
+    assert scored(0, a=5, b=3) == 0
+    assert scored(0, a=5) == 3
+    assert scored(0, a=1) == 7  # a file that was cut off, or has grown
+    assert scored(3, a=5, b=3) == 3
+    assert scored(0, a=5, b=3, gone=9) == 0

@@ -131,7 +131,7 @@ def test_a_purge_that_was_killed_is_finished_and_counted_by_the_next(lake, momen
     class DyingFileSystem:
         def __init__(self, fs):
             self.move, self.delete_dir = ending(fs.move), ending(fs.delete_dir)
-            self.create_dir, self.get_file_info = fs.create_dir, fs.get_file_info
+            self.create_dir, self.get_file_info, self.type_name = fs.create_dir, fs.get_file_info, fs.type_name
 
     with monkeypatch.context() as patched:
         patched.setattr(retention, "resolve", lambda uri: (DyingFileSystem(resolve(uri)[0]), resolve(uri)[1]))
