@@ -22,8 +22,9 @@ from pyspark.sql import functions as F
 from ids_spark.metrics import Counts
 from ids_spark.model_store import Card, model_name
 from ids_spark.schema import column_of
-from ids_spark.settings import Classes, ForestConfig, ProfileName
+from ids_spark.settings import ForestConfig
 from ids_spark.taxonomy import CLASSES, parents
+from ids_spark.train_settings import Classes, ProfileName
 from ids_spark.training import FeatureTable
 
 TITLE: Final = "random_forest"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ids_spark.checkpoint import Arrays
 from ids_spark.feed import Rows
-from ids_spark.settings import TrainConfig
+from ids_spark.train_settings import TrainConfig
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]

@@ -161,8 +161,9 @@ def late_rows(lake: Lake, source: NightSource) -> int:
         return 0
     fs, path = resolve(found[0])
     last = pq.read_table(path, filesystem=fs, columns=["files", "rows_late"], partitioning=None).to_pylist()[0]
-    known = {file["name"]: file["rows"] for file in last["files"]}
-    return int(last["rows_late"]) + sum(max(0, file.rows - known.get(file.name, 0)) for file in source.files)
+    known: dict[str, int] = {file["name"]: file["rows"] for file in last["files"]}
+    came = sum(max(0, file.rows - known.get(file.name, 0)) for file in source.files)
+    return came + int(last["rows_late"])
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ KEY = "0123456789abcdef0123456789abcdef-key-of-a-test"
 TRAINING = ("train.models=[gru_dnn]", "train.classes=[19]", "train.epochs=3", "train.learning_rate=2e-3")
 SMALL = ("train.batch_size=128", "train.gru_dnn.units=16", "train.gru_dnn.dense=[16]", "features.files=2")
 TABLES = ("predictions", "alerts", "drift", "nights", "exports", "reports/night", "quarantine/job=score")
-OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds"]
-"""Columns that differ from run to run."""
+OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds", "code_version"]
+"""Columns that differ from run to run; somebody may commit while tests run."""
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +37,6 @@ def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     Never written to again: tests copy it. Test files share it, whichever asks first makes it.
     """
-    import os
-
-    if os.environ.get("NIGHTS_DEV"):
-        return Path(os.environ["NIGHTS_DEV"])
     folder = tmp_path_factory.getbasetemp() / "nights"
     if not folder.exists():
         made = folder.with_name("nights-unfinished")
@@ -104,6 +100,13 @@ def comparable(folder: Path, date: dt.date = DATE) -> dict[str, Any]:
         frame = read(folder, table, date).drop(columns=OF_A_RUN, errors="ignore")
         found[table] = frame.map(_plain).to_dict("list")
     return found
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return table and column of everything in which two results of `comparable` differ."""
+    assert one.keys() == other.keys()
+    columns = {table: [*one[table], *(set(other[table]) - set(one[table]))] for table in one}
+    return [(t, c) for t, names in columns.items() for c in names if one[t].get(c) != other[t].get(c)]
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,9 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 from ids_spark import forest, job, model_store, training
 from ids_spark.config import ConfigError, load
 from ids_spark.lake import Lake
-from ids_spark.settings import ForestConfig, TrainConfig
+from ids_spark.settings import ForestConfig
 from ids_spark.taxonomy import CLASSES
+from ids_spark.train_settings import TrainConfig
 
 SETTINGS = ["forest.trees=5", "forest.max_depth=6", "forest.rows_per_partition=200", "features.files=4"]
 CONFIG = load([], SETTINGS).forest

@@ -9,7 +9,7 @@ import pytest
 from ids_spark.feed import Rows
 from ids_spark.loop import Loop
 from ids_spark.models import build, keras
-from ids_spark.settings import TrainConfig
+from ids_spark.train_settings import TrainConfig
 
 FEATURES, CLASSES, ROWS = 5, 3, 64
 HYPER = {"bins": 2, "embedding": 3, "members": 4, "dense": (12, 8), "dropout": 0.0}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ids_spark.models import FeatureEmbedding, MeanOfMembers, MemberDense, PiecewiseLinear, UnknownModel, build, keras
-from ids_spark.settings import TrainConfig
+from ids_spark.train_settings import TrainConfig
 
 DEFAULTS = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 

@@ -10,7 +10,7 @@ from ids_spark import models
 from ids_spark.calibration import LIMIT, attack_logits
 from ids_spark.night_schema import REASON
 from ids_spark.reasons import STEPS, contributions, logit_function, most, to_explain
-from ids_spark.settings import TrainConfig
+from ids_spark.train_settings import TrainConfig
 
 HYPER = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 KINDS = {

@@ -25,7 +25,7 @@ from ids_spark.lake import Lake
 from ids_spark.loop import Loop
 from ids_spark.model_store import Model
 from ids_spark.schema import column_of
-from ids_spark.settings import TrainConfig
+from ids_spark.train_settings import TrainConfig
 
 SETTINGS = (
     "train.models=[gru_dnn]",
