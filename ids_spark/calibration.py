@@ -98,7 +98,7 @@ class Calibration:
         benign_tail: The highest attack logits of benign rows, descending: 2,000, or all where there are fewer.
         benign_quantiles: Of all attack logits of benign rows at the levels 0, 0.002, … 1; empty without a row.
         attack_quantiles: The same of attack rows.
-        class_mix: Validation rows predicted as each class of the model's level, by id.
+        class_mix: Benign validation rows (without any: all) predicted as each class of the model's level, by id.
         baseline: What a benign flow looks like, from which reasons are measured: scaled features in input order.
     """
 
@@ -179,7 +179,7 @@ def calibrate(logits: Floats, benign: Mask, predicted_counts: NDArray[np.int64],
     Args:
         logits: Shape (rows,), from `attack_logits`.
         benign: Shape (rows,): whether a row's label is benign.
-        predicted_counts: Shape (classes,): rows predicted as each class.
+        predicted_counts: Shape (classes,): rows predicted as each class, those that `class_mix` is of.
         baseline: Shape (n_features,), from `benign_baseline`.
 
     Raises:

@@ -44,8 +44,8 @@ quarantined, from {{ w.counted(champion.files | length, "file") }}.</p>
 </table></div>
 {% endfor %}
 <ul>
-<li>{{ w.counted(champion.rows_late, "flow") if champion.rows_late else "No flow" }} came late: in files that the last
-scoring of this date did not find.</li>
+<li>{{ w.counted(champion.rows_late, "flow") if champion.rows_late else "No flow" }} came late: after this
+date was first scored.</li>
 <li>{{ w.counted(champion.rows_of_another_date, "flow") if champion.rows_of_another_date else "No flow" }} carried
 another date.</li>
 <li>{% if champion.extra_columns %}{{ w.counted(champion.extra_columns | length, "column") }} that no model uses:

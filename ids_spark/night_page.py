@@ -179,7 +179,7 @@ def by_hour(row: Row) -> dict[str, night_pictures.Hours]:
 def classes_of(night: Night) -> list[tuple[str, int, float | None]]:
     """Return (class, flows, expected share) of each predicted class, most flows first.
 
-    The expected share is that of the validation rows' predictions; None where it is unknown.
+    The expected share is that of the benign validation rows' predictions; None where it is unknown.
     """
     found = _flows_by(night.champion, str)
     expected: dict[str, float] = {}

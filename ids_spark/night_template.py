@@ -172,7 +172,7 @@ flow; +1 makes the odds of an attack 2.7 times as high.</p>
 {% if classes %}
 <details><summary>Flows by predicted class</summary>
 <div class="wide"><table>
-<tr><th>class</th><th class="n">flows</th><th class="n">share</th><th class="n">on validation rows</th></tr>
+<tr><th>class</th><th class="n">flows</th><th class="n">share</th><th class="n">on benign validation rows</th></tr>
 {% for name, flows, expected in classes %}
 <tr><td>{{ name }}</td><td class="n">{{ flows | n }}</td><td class="n">{{ w.percent(flows / champion.rows_scored) }}
 </td><td class="n">{{ "–" if expected is none else w.percent(expected) }}</td></tr>

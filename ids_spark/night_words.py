@@ -60,6 +60,7 @@ FAULTS: Final[Mapping[str, str]] = {
         for rule in rules
     },
     "missing": "a value is missing",
+    "no_finite_score": "the model has no finite score; a value is beyond what it can compute with",
     "not_a_number": "a value is not a number",
     "unparsable": "a value cannot be read as a number",
     "wrong_field_count": "the row has too many or too few fields",

@@ -151,8 +151,9 @@ def _calibrated(task: Task, loop: Loop, course: Course) -> Calibration:
         hvd.allgather(part, name=f"calibration.{i}").numpy() for i, part in enumerate(parts)
     )
     baseline = calibration.benign_baseline(matrix, np.ones(len(matrix), dtype=bool))
-    counts = np.bincount(ids, minlength=len(task.card.class_names))
-    return calibration.calibrate(scores, is_benign == 1, counts, baseline)
+    of_benign = is_benign == 1
+    counts = np.bincount(ids[of_benign] if of_benign.any() else ids, minlength=len(task.card.class_names))
+    return calibration.calibrate(scores, of_benign, counts, baseline)
 
 
 def _log_to_board(folder: str, entry: dict[str, float]) -> None:

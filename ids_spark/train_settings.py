@@ -61,7 +61,6 @@ class TrainConfig(Section):
         xla: Compile each step with XLA: some seconds at the start, more rows/s after.
         loss: Cross-entropy of one-hot labels (as the study) or of integer ids; the same value.
         start_timeout: Seconds that the ranks may take to start.
-        at_once: Models that are trained side by side, each on its own ranks: small ones keep more cores busy that way.
         resume: Go on after the last epoch of an interrupted run with the same settings.
         tensorboard: Write `tensorboard/<model>/<version>` in the lake, an event an epoch.
     """
@@ -85,7 +84,6 @@ class TrainConfig(Section):
     xla: bool = False
     loss: Literal["one_hot", "sparse"] = "sparse"
     start_timeout: Count = 120
-    at_once: Count = 1
     resume: bool = False
     tensorboard: bool = False
     dnn: ModelConfig = ModelConfig()

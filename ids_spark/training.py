@@ -99,7 +99,7 @@ class Task:
         """Names everything that decides the course of training, but not when or whether it was interrupted."""
         settings = self.config.model_dump(
             mode="json",
-            exclude={"resume", "models", "classes", "profiles", "start_timeout", "tensorboard", "at_once"},
+            exclude={"resume", "models", "classes", "profiles", "start_timeout", "tensorboard"},
         )
         card = (self.card.name, self.card.hyper, self.card.features)
         return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
@@ -182,12 +182,10 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
             f" {config.batch_size}; set train.batch_size lower"
         )
     local = (spark_context.master or "").startswith("local")
-    wanted = ranks * config.at_once
-    if local and spark_context.defaultParallelism < wanted:
-        models = f" for each of {config.at_once} models at once" if config.at_once > 1 else ""
+    if local and spark_context.defaultParallelism < ranks:
         raise TooFewSlots(
-            f"train.ranks is {ranks}{models}, but {spark_context.master} runs {spark_context.defaultParallelism} tasks"
-            f" at once; use --master 'local[{wanted}]' or set {'train.at_once' if models else 'train.ranks'} lower"
+            f"train.ranks is {ranks}, but {spark_context.master} runs {spark_context.defaultParallelism} tasks at once;"
+            f" use --master 'local[{ranks}]' or set train.ranks lower"
         )
     if config.resume:
         checkpoint.read(task.checkpoint, task.fingerprint)  # refuses another run's before any rank starts

@@ -99,7 +99,7 @@ def agrees_with_its_rows(folder: Path) -> Model:
     assert found is not None
     assert 0 < benign.sum() < 2_000  # so that the tail holds all of them
     assert (found.benign_rows, found.attack_rows) == (benign.sum(), (~benign).sum())
-    assert found.class_mix == tuple((p.argmax(axis=1) == i).sum() for i in range(6))
+    assert found.class_mix == tuple((p[benign].argmax(axis=1) == i).sum() for i in range(6))
     np.testing.assert_allclose(found.benign_tail, np.sort(logits[benign])[::-1], rtol=1e-4, atol=1e-4)
     for stored, expected in ((found.benign_quantiles, logits[benign]), (found.attack_quantiles, logits[~benign])):
         np.testing.assert_allclose(stored[:: len(stored) - 1], [expected.min(), expected.max()], rtol=1e-4, atol=1e-4)

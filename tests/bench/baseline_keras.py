@@ -21,7 +21,7 @@ from typing import Final
 import tensorflow as tf
 
 from ids_spark import models
-from ids_spark.settings import TrainConfig
+from ids_spark.train_settings import TrainConfig
 from tests.bench.train_figures import CLASSES, LEARNING_RATE, SEED, arrays, parameters
 
 STEPS_PER_EXECUTION: Final = 32

@@ -16,7 +16,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from ids_spark import feed
-from ids_spark.settings import TrainConfig
+from ids_spark.train_settings import TrainConfig
 from tests.bench.train_figures import LABEL, SEED, columns, train_rows
 
 
