@@ -4,7 +4,7 @@ import io
 import logging
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pyspark import SparkContext
@@ -77,7 +77,7 @@ class Task:
         card: What is being trained; rank 0 adds the history.
         config: Training settings.
         seed: Of weights, dropout and shuffle.
-        threads: TensorFlow threads of a rank: the cores of a Spark task.
+        threads: TensorFlow threads of a rank, set by `launch`.
     """
 
     table: FeatureTable
@@ -189,7 +189,10 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
         )
     if config.resume:
         checkpoint.read(task.checkpoint, task.fingerprint)  # refuses another run's before any rank starts
-    start, arguments = packed("ids_spark.rank", "train", task)
+    # A local master's ranks share the machine; elsewhere a rank has the cores of its Spark task.
+    threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
+    threads = max(threads, spark_context.defaultParallelism // ranks) if local else threads
+    start, arguments = packed("ids_spark.rank", "train", replace(task, threads=threads))
     try:
         with progress.followed(progress.place(task.checkpoint), log.info):
             results: list[dict[str, Any]] = horovod.spark.run(
