@@ -122,6 +122,10 @@ leakage: package ## Duplicates and leakage of the flows in LAKE: one page below 
 test: package ## All tests, in local-mode Spark. ARGS="-k name" picks some
 	$(ENV); python -m pytest $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: package ## A Spark master and two workers on loopback: all jobs, faults, the locked door
+	$(ENV); python -m pytest tests/cluster $(ARGS)
+
 .PHONY: check
 check: setup ## Format, lint, types and the layering of the modules
 	$(ENV); ruff format --check .; ruff check .; mypy; lint-imports --no-cache

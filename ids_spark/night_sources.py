@@ -23,6 +23,7 @@ from ids_spark.lake import Lake, exists, files_in, resolve
 from ids_spark.schema import FeatureSchema, SchemaMismatch
 from ids_spark.score_settings import ScoreConfig
 from ids_spark.sources import SYNTHETIC_MARK, Piece
+from ids_spark.storage import absolute
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def find(config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed
     Raises:
         SchemaMismatch: a readable file lacks a needed feature; names every such file and column.
     """
-    root = (config.flow_logs or "").rstrip("/")
+    root = absolute(config.flow_logs or "").rstrip("/")
     folder = f"{root}/event_date={event_date}"
     names = _listed(folder)
     if not names:

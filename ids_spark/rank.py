@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ids_spark import calibration, checkpoint, feed, models, progress
+from ids_spark import calibration, checkpoint, cluster_security, feed, models, progress
 from ids_spark.calibration import Calibration
 from ids_spark.checkpoint import Course
 from ids_spark.lake import write_bytes
@@ -38,6 +38,7 @@ def train(task: Task) -> dict[str, Any]:
     Every rank returns the `training` entry of the model's card, or, when the loss is no longer a number, an entry
     `diverged` that says when; rank 0 alone speaks and writes.
     """
+    cluster_security.enter()
     hvd.init()
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)

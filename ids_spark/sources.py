@@ -20,6 +20,7 @@ from ids_spark import taxonomy
 from ids_spark.errors import InputError
 from ids_spark.lake import exists, files_in, is_file, read_json, resolve
 from ids_spark.schema import FeatureSchema, SchemaMismatch, recognise
+from ids_spark.storage import absolute
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def discover(source: str) -> Source:
         SourceUnusable: no such folder, no CSV or parquet in it, an unreadable or truncated file, an unknown class, no
             split, a column that is missing, doubled or not a number, or two feature schemas at once.
     """
+    source = absolute(source)
     if not exists(source):
         raise SourceUnusable(f"{source}: no such file or folder; set ingest.source to a folder of CICIoMT2024 files")
     single = is_file(source)
@@ -136,6 +138,7 @@ def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
     Raises:
         SourceUnusable: nothing there, or a file that cannot be read.
     """
+    source = absolute(source)
     single = is_file(source)
     uris = [source] if single else files_in(source, ".parquet")
     if not uris:

@@ -101,6 +101,11 @@ def make_folder(fs: pafs.FileSystem, path: str) -> None:
         fs.create_dir(path, recursive=True)
 
 
+def absolute(uri: str) -> str:
+    """Return a URI as it is and a local path from the root: executors stand in folders of their own."""
+    return uri if ":" in uri.split("/", 1)[0] else os.path.abspath(uri)
+
+
 def exists(uri: str) -> bool:
     """Return whether a file or folder is there."""
     fs, path = resolve(uri)

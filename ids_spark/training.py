@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pyspark import SparkContext
 
-from ids_spark import checkpoint, preprocess, progress
+from ids_spark import checkpoint, cluster_security, preprocess, progress
 from ids_spark.checkpoint import fingerprint
 from ids_spark.errors import InputError, Interrupted
 from ids_spark.lake import Lake, read_bytes
@@ -193,16 +193,17 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
     threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
     threads = max(threads, spark_context.defaultParallelism // ranks) if local else threads
     start, arguments = packed("ids_spark.rank", "train", replace(task, threads=threads))
+    driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
-        with progress.followed(progress.place(task.checkpoint), log.info):
+        with progress.followed(progress.place(task.checkpoint), log.info), cluster_security.locked(driver) as door:
             results: list[dict[str, Any]] = horovod.spark.run(
                 start,
                 args=arguments,
                 num_proc=ranks,
                 start_timeout=config.start_timeout,
                 use_gloo=True,
-                env=_HOROVOD,
-                nics={"lo"} if local else None,
+                env=_HOROVOD | door.environment,
+                nics=door.nics,
                 stdout=_RankOutput(),
                 stderr=_RankOutput(),
                 verbose=0,

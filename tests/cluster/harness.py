@@ -1,0 +1,260 @@
+"""A Spark standalone cluster on loopback, in processes that have nothing of this checkout on their path."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pyspark
+
+from ids_spark import package
+
+ROOT = Path(__file__).resolve().parents[2]
+_SPARK = Path(pyspark.__file__).parent
+_SMALL = {
+    "spark.driver.memory": "1g",
+    "spark.executor.memory": "1g",
+    "spark.executor.cores": "1",
+    "spark.cores.max": "2",
+    "spark.ui.showConsoleProgress": "false",
+}
+# Without authentication nothing else of the door works either; the last line of a name counts.
+_OPEN = {
+    "spark.authenticate": "false",
+    "spark.network.crypto.enabled": "false",
+    "spark.io.encryption.enabled": "false",
+}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def waited(
+    condition: Callable[[], object], seconds: float, what: str, process: subprocess.Popen[str] | None = None
+) -> None:
+    """Return once the condition holds; fail when it does not in time, or when the process ended before it did."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the job ended before: {what}\n{process.communicate()[0]}")
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
+        time.sleep(0.01)
+
+
+@dataclass
+class Cluster:
+    """Master and two workers of one core each; their processes are those this class started, and their children.
+
+    Attributes:
+        folder: Everything of the cluster: settings, work folders, logs.
+        secret: Of `spark.authenticate`; None for a cluster that lets everybody in.
+        more: Further Spark properties of every process.
+        shuffle: Folder for shuffle files; default: below `folder`.
+    """
+
+    folder: Path
+    secret: str | None = field(default_factory=lambda: secrets.token_hex(32))
+    more: dict[str, str] = field(default_factory=dict)
+    shuffle: Path | None = None
+    processes: dict[str, psutil.Popen] = field(default_factory=dict)
+    port: int = 0
+    page: int = 0
+
+    @property
+    def url(self) -> str:
+        """Where jobs are submitted to."""
+        return f"spark://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> Path:
+        """Folder for SPARK_CONF_DIR."""
+        return self.folder / "settings"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process of the cluster and every job starts with; the checkout is nowhere in it."""
+        kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
+        python = {name: str(Path(os.environ["PYSPARK_PYTHON"])) for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")}
+        local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.shuffle or self.folder / "shuffle")}
+        return (
+            kept
+            | python
+            | local
+            | {"HOME": str(self.folder), "SPARK_CONF_DIR": str(self.settings), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        )
+
+    def start(self) -> None:
+        """Start master and workers and wait until both have registered."""
+        self.start_settings()
+        self.port, self.page = free_port(), free_port()
+        self._spawn(
+            "master", "master.Master", "--host", "127.0.0.1", "--port", str(self.port), "--webui-port", str(self.page)
+        )
+        waited(lambda: self._state() is not None, 60, "the master's page")
+        for name in ("worker-1", "worker-2"):
+            self.start_worker(name)
+        waited(lambda: self.workers_alive() == 2, 60, "two workers")
+
+    def start_settings(self) -> None:
+        """Write the settings of the cluster as the README says: a private copy of `conf/cluster` with the secret."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "shuffle").mkdir(exist_ok=True)
+        self.settings.mkdir(mode=0o700)
+        for file in (ROOT / "conf/cluster").iterdir():
+            shutil.copyfile(file, self.settings / file.name)
+        secret = {"spark.authenticate.secret": self.secret} if self.secret else _OPEN
+        defaults = self.settings / "spark-defaults.conf"
+        with defaults.open("a") as file:
+            file.writelines(f"{key} {value}\n" for key, value in (_SMALL | secret | self.more).items())
+        defaults.chmod(0o600)
+
+    def start_worker(self, name: str) -> None:
+        """Start one worker of one core with a work folder of its own."""
+        self._spawn(
+            name, "worker.Worker", "--host", "127.0.0.1", "--port", str(free_port()), "--webui-port", str(free_port()),
+            "--cores", "1", "--memory", "1500m", "--work-dir", str(self.folder / name), self.url,
+        )  # fmt: skip
+
+    def _spawn(self, name: str, role: str, *arguments: str) -> None:
+        with (self.folder / f"{name}.log").open("a") as log:
+            self.processes[name] = psutil.Popen(
+                [str(_SPARK / "bin/spark-class"), f"org.apache.spark.deploy.{role}", *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _state(self) -> dict[str, object] | None:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self.page}/json/", timeout=5) as page,
+        ):
+            return dict(json.load(page))
+        return None
+
+    def workers_alive(self) -> int:
+        """Return how many workers the master counts on."""
+        return int(str((self._state() or {}).get("aliveworkers", 0)))
+
+    def executors(self) -> list[psutil.Process]:
+        """Return the executor processes, by pid."""
+        found = []
+        for name, process in self.processes.items():
+            for child in family(process)[:-1] if name.startswith("worker") else ():
+                with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile, or a zombie
+                    if any("CoarseGrainedExecutorBackend" in word for word in child.cmdline()):
+                        found.append(child)
+        return sorted(found, key=lambda process: process.pid)
+
+    def stop(self) -> None:
+        """End the processes that this class started, with all their children."""
+        for process in self.processes.values():
+            end(process)
+        self.processes.clear()
+
+    def logs(self) -> str:
+        """Return everything that master, workers and executors wrote."""
+        files = [*self.folder.glob("*.log"), *self.folder.glob("worker-*/app-*/*/std*")]
+        return "\n".join(file.read_text(errors="replace") for file in files)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """Return the children of a process, with theirs, and at the end the process itself."""
+    try:
+        return [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return [process]
+
+
+def end(process: psutil.Process) -> None:
+    """Kill a process and its children; the process is one that a test started."""
+    members = family(process)
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(signal.SIGKILL)
+    psutil.wait_procs(members, timeout=10)
+
+
+def prepare(folder: Path) -> Path:
+    """Put what a user submits into a folder: the packaged project and the jobs; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "ids_spark.zip").write_bytes(package.archive())
+    return folder
+
+
+def start(
+    cluster: Cluster,
+    folder: Path,
+    job: str,
+    *settings: str,
+    options: Sequence[str] = (),
+    master: str = "",
+    more: dict[str, str] | None = None,
+) -> psutil.Popen:
+    """Start one job's documented line in `folder`; its lake is `folder`/lake."""
+    chosen = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
+    return psutil.Popen(
+        [
+            "spark-submit",
+            "--master",
+            master or cluster.url,
+            *options,
+            "--py-files",
+            "ids_spark.zip",
+            f"jobs/{job}.py",
+            *chosen,
+        ],
+        cwd=folder,
+        env=cluster.environment | (more or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: psutil.Popen, seconds: float = 180) -> tuple[int, str]:
+    """Wait for a job; returns exit code and output."""
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        end(process)
+        raise
+    return process.returncode, output
+
+
+def submit(
+    cluster: Cluster, folder: Path, job: str, *settings: str, options: Sequence[str] = (), master: str = ""
+) -> str:
+    """Run one job to its end, which must be a good one; returns its output."""
+    code, output = finished(start(cluster, folder, job, *settings, options=options, master=master))
+    assert code == 0, output
+    return output
+
+
+@contextlib.contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """Hold a process still (SIGSTOP) for the time of the block."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()

@@ -1,0 +1,249 @@
+"""The door of a cluster is locked: no port answers without the secret, and no secret is seen anywhere.
+
+The same knocks report open doors on a cluster without authentication, so they would report them here.
+"""
+
+import contextlib
+import pickle
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from horovod.runner.common.util.network import BasicService
+
+from cluster import doors
+from cluster.conftest import TRAINING, Night
+from cluster.harness import Cluster, end, family, finished, free_port, prepare, start, waited
+from ids_spark import cluster_security
+
+# Spark's file server asks for no secret, but knows only what was submitted: this package, which is public.
+_SUBMITTED = ["spark file: the file"]
+_LONG = (*TRAINING, "train.epochs=400", "train.patience=400")
+_KEY = "f0e1d2c3b4a5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0f"
+
+
+def found_open(cluster: Cluster, folder: Path) -> tuple[set[doors.Port], dict[doors.Port, list[str]], psutil.Popen]:
+    """Return the ports of a cluster with two ranks at work, those that grant something, and the job, still running."""
+    checkpoint = folder / "lake/checkpoints/dnn-6-paper.npz"
+    checkpoint.unlink(missing_ok=True)
+    job = start(cluster, folder, "train", *_LONG)
+    waited(checkpoint.exists, 180, "the first epoch", job)
+    ports = doors.listening(cluster.processes | {"job": job})
+    return ports, doors.open_ports(ports), job
+
+
+def test_nobody_without_the_secret_is_let_in_while_ranks_train(cluster: Cluster, copy: Path) -> None:
+    ports, granted, job = found_open(cluster, copy)
+    try:
+        assert {port.program for port in ports} >= {
+            *("master.Master", "worker.Worker", "CoarseGrainedExecutorBackend"),
+            *("pyspark.daemon", "java driver", "python driver"),
+        }
+        assert {port.address for port in ports} == {"127.0.0.1"}
+        # Master and worker have a page that no password guards; a job has none.
+        pages = {port for port in granted if port.program in ("master.Master", "worker.Worker")}
+        assert len(pages) == 3
+        assert [what for port in pages for what in granted[port] if not what.startswith("http: ")] == []
+        others = {port: what for port, what in granted.items() if port not in pages}
+        assert [port.program for port in others] == ["java driver"]
+        assert list(others.values()) == [_SUBMITTED]
+        before = (copy / "lake/checkpoints/dnn-6-paper.npz").stat().st_mtime_ns
+        waited(
+            lambda: (copy / "lake/checkpoints/dnn-6-paper.npz").stat().st_mtime_ns > before, 30, "another epoch", job
+        )
+    finally:
+        end(job)
+
+
+def test_the_same_knocks_find_every_spark_port_open_where_authentication_is_off(copy: Path, tmp_path: Path) -> None:
+    unlocked = Cluster(tmp_path / "open", secret=None)
+    job = None
+    try:
+        unlocked.start()
+        _, granted, job = found_open(unlocked, copy)
+        for program in ("master.Master", "worker.Worker", "CoarseGrainedExecutorBackend", "java driver"):
+            assert any(
+                w.startswith("spark rpc") for p, what in granted.items() if p.program == program for w in what
+            ), program
+        assert any("spark file: the file" in what for what in granted.values())
+    finally:
+        if job is not None:
+            end(job)
+        unlocked.stop()
+
+
+class _Canary:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("key", "read"), [(b"another key of 32 bytes, as theirs", False), (b"the key of this service: 32 byte", True)]
+)
+def test_horovod_unpickles_nothing_that_another_key_signed(tmp_path: Path, key: bytes, read: bool) -> None:
+    canary = tmp_path / "canary"
+    service = BasicService("service", b"the key of this service: 32 byte", {"lo"})
+    try:
+        doors._exchange("127.0.0.1", service.get_port(), doors.signed(pickle.dumps(_Canary(canary)), key))
+        assert canary.exists() == read
+    finally:
+        service.shutdown()
+
+
+def test_ranks_meet_on_spark_s_interface_under_a_path_that_only_they_know() -> None:
+    import horovod.runner.gloo_run as launcher
+
+    before = launcher.RendezvousServer
+    with cluster_security.locked("127.0.0.1") as door:
+        assert door.nics == {"lo"}
+        path = door.environment["IDS_SPARK_RENDEZVOUS"]
+        locked, served = launcher.RendezvousServer(), before()
+        port, other = locked.start(), served.start()
+        locked.init([])
+        served.init([])
+        assert locked._httpd.server_address[0] == "127.0.0.1"
+        assert doors.answers(doors.Port("test", "127.0.0.1", port, "rendezvous")) == []
+        assert doors.answers(doors.Port("test", "127.0.0.1", other, "rendezvous")) != []
+        url = f"http://127.0.0.1:{port}/{path}:{port}/global/key"
+        urllib.request.urlopen(urllib.request.Request(url, data=b"an address", method="PUT"), timeout=5).close()
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            assert answer.read() == b"an address"
+        locked.stop()
+        served.stop()
+    assert launcher.RendezvousServer is before
+
+
+@pytest.mark.parametrize(("host", "nic"), [("127.0.0.1", "lo"), ("localhost", "lo"), ("no-such-host.invalid", None)])
+def test_the_interface_is_the_one_that_carries_spark_s_address(host: str, nic: str | None) -> None:
+    assert cluster_security.interface_of(host) == nic
+
+
+def test_a_client_with_another_secret_runs_nothing(cluster: Cluster, night: Night, tmp_path: Path) -> None:
+    other = Cluster(tmp_path / "other")
+    other.start_settings()
+    other.port = cluster.port
+    folder = prepare(tmp_path / "work")
+    before = len(list((cluster.folder / "worker-1").glob("app-*")))
+    job = start(other, folder, "ingest", f"ingest.source={night.source}")
+    try:
+        code, output = finished(job, 120)
+        assert code != 0
+        assert (
+            "All masters are unresponsive" in output
+            or "AuthenticationException" in output
+            or "Authentication" in output
+        ), output
+    finally:
+        end(job)
+    assert len(list((cluster.folder / "worker-1").glob("app-*"))) == before
+    assert not (folder / "lake/flows").exists()
+
+
+def test_a_job_in_local_mode_listens_on_loopback_alone(cluster: Cluster, copy: Path) -> None:
+    checkpoint = copy / "lake/checkpoints/dnn-6-paper.npz"
+    checkpoint.unlink(missing_ok=True)
+    job = start(cluster, copy, "train", *_LONG, master="local[2]")
+    ports: set[doors.Port] = set()
+
+    def trained() -> bool:
+        ports.update(doors.listening({"job": job}))
+        return checkpoint.exists()
+
+    try:
+        waited(trained, 180, "the first epoch", job)
+        assert len(ports) >= 6
+        assert {port for port in ports if port.address not in ("127.0.0.1", "::1")} == set()
+    finally:
+        end(job)
+
+
+def test_no_secret_is_seen_in_logs_event_log_or_pages(
+    cluster: Cluster, night: Night, copy: Path, tmp_path: Path
+) -> None:
+    events, page = tmp_path / "events", free_port()
+    events.mkdir()
+    chosen = {
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": f"file:{events}",
+        "spark.ui.enabled": "true",
+        "spark.ui.port": page,
+        "spark.executorEnv.PLAIN": "visible",
+    }
+    options = [part for key, value in chosen.items() for part in ("--conf", f"{key}={value}")]
+    more = {"IDS_SPARK_PSEUDONYM_KEY": _KEY}
+    job = start(cluster, copy, "ingest", f"ingest.source={night.source}", options=options, more=more)
+    seen = {}
+
+    def looked() -> bool:
+        for url in (
+            f"http://127.0.0.1:{page}/environment/",
+            f"http://127.0.0.1:{page}/api/v1/applications",
+            f"http://127.0.0.1:{page}/executors/",
+            f"http://127.0.0.1:{cluster.page}/json/",
+            f"http://127.0.0.1:{cluster.page}/",
+        ):
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+                seen[url] = answer.read().decode()
+        return any("/environment" in url for url in seen) and len(cluster.executors()) == 2
+
+    waited(looked, 60, "the job's page", job)
+    code, output = finished(job)
+    assert code == 0, output
+    log = "\n".join(path.read_text() for path in events.iterdir())
+    assert "spark.authenticate.secret" in log
+    assert "*********(redacted)" in log
+    assert "visible" in log, "what is no secret is there, so a secret would be"
+    written = {"output": output, "event log": log, "cluster": cluster.logs(), **seen}
+    for secret in (cluster.secret, _KEY):
+        assert [where for where, text in written.items() if str(secret) in text] == []
+
+
+def test_no_command_line_shows_the_secret(cluster: Cluster, copy: Path) -> None:
+    job = start(cluster, copy, "features", *TRAINING)
+    lines: set[str] = set()
+
+    def looked() -> bool:
+        for process in (*cluster.processes.values(), job):
+            for member in family(process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    lines.add(" ".join(member.cmdline()))
+        return job.poll() is not None
+
+    waited(looked, 120, "the end of the job")
+    assert finished(job)[0] == 0
+    assert any("CoarseGrainedExecutorBackend" in line for line in lines)
+    assert [line for line in lines if str(cluster.secret) in line] == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda file: file.chmod(0o644), "has mode 644, so others can read the secret; expected 600"),
+        (
+            lambda file: file.write_text("spark.authenticate true\n"),
+            "holds no spark.authenticate.secret of at least 32",
+        ),
+        (
+            lambda file: file.write_text(
+                "spark.authenticate true\nspark.authenticate.secret ${env:SECRET_OF_THE_CLUSTER_12345678}\n"
+            ),
+            "holds no spark.authenticate.secret of at least 32",
+        ),
+    ],
+)
+def test_nothing_starts_from_settings_that_others_read_or_that_hold_no_secret(
+    tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoiled = Cluster(tmp_path / "spoiled")
+    spoiled.start_settings()
+    spoil(spoiled.settings / "spark-defaults.conf")
+    code, output = finished(start(spoiled, prepare(tmp_path / "work"), "ingest", master="local[1]"), 30)
+    assert code == 2
+    assert message in output

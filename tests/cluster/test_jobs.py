@@ -1,0 +1,68 @@
+"""All four jobs on a real cluster; what they leave is what local mode leaves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from cluster.conftest import TRAINING, Night
+from cluster.harness import ROOT, Cluster, prepare, submit
+from cluster.tables import assert_same_rows, rows
+
+
+def test_every_job_ran_on_the_cluster_and_reconciles(night: Night) -> None:
+    audit = pd.read_parquet(night.folder / "lake/audit").set_index("job")
+    assert set(audit.index) == {"ingest", "features", "train", "score"}
+    assert (audit["status"] == "done").all()
+    assert audit.loc["ingest", "rows_in"] == 2 * 6 * 60 + 4 * 15_000
+    assert (audit["rows_in"] == audit["rows_out"] + audit["rows_quarantined"] + audit["rows_duplicate"]).all()
+    assert sorted(path.name for path in night.folder.iterdir()) == ["ids_spark.zip", "jobs", "lake"]
+
+
+def test_both_workers_ran_executors_of_every_job_and_one_rank_each(cluster: Cluster, night: Night) -> None:
+    for name in ("worker-1", "worker-2"):
+        assert len(list((cluster.folder / name).glob("app-*"))) >= 4
+    card = json.loads(next((night.folder / "lake/models/dnn-6-paper").glob("*/model.json")).read_text())
+    assert card["training"]["ranks"] == 2
+
+
+def test_nothing_of_the_checkout_is_on_the_path_of_executors(cluster: Cluster, night: Night, tmp_path: Path) -> None:
+    folder = prepare(tmp_path)
+    (folder / "jobs" / "where.py").write_text(
+        "import os, sys\n"
+        "from pyspark.sql import SparkSession\n"
+        "sc = SparkSession.builder.getOrCreate().sparkContext\n"
+        "def where(_):\n"
+        "    import ids_spark\n"
+        "    yield os.getcwd(), ids_spark.__file__, [p for p in sys.path if p]\n"
+        "for found in sc.parallelize(range(2), 2).mapPartitions(where).collect():\n"
+        "    print('FOUND', *found)\n"
+    )
+    found = [line for line in submit(cluster, folder, "where").splitlines() if line.startswith("FOUND")]
+    assert len(found) == 2
+    for line in found:
+        assert str(cluster.folder / "worker-") in line
+        assert "ids_spark.zip/ids_spark/__init__.py" in line
+        assert str(ROOT / "ids_spark") not in line
+        assert f"'{ROOT}'" not in line
+
+
+def test_real_flows_give_the_rows_and_metrics_of_local_mode(cluster: Cluster, real_flows: Path, tmp_path: Path) -> None:
+    training = (*TRAINING, "train.classes=[19]", "train.epochs=1")
+    there, here = (prepare(tmp_path / name) for name in ("there", "here"))
+    for job, more in (("ingest", (f"ingest.source={real_flows / 'release39'}",)), ("features", ())):
+        submit(cluster, there, job, *training, *more)
+        submit(cluster, here, job, *training, *more, master="local[2]")
+    assert_same_rows(there / "lake", here / "lake", "flows/split=train", "flows/split=test")
+    assert_same_rows(
+        there / "lake", here / "lake", *(f"features/paper/split={s}" for s in ("train", "validation", "test"))
+    )
+
+    submit(cluster, there, "train", *training)
+    shutil.copytree(there / "lake/models", here / "lake/models")
+    submit(cluster, there, "score", *training)
+    submit(cluster, here, "score", *training, master="local[2]")
+    assert_same_rows(there / "lake", here / "lake", "predictions", "metrics", "confusion")
+    metrics = rows(there / "lake", "metrics")
+    assert metrics["metric"].eq("accuracy").any()
