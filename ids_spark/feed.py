@@ -6,7 +6,7 @@ Rows on disk already stand in a pseudo-random order across files and classes.
 Rows travel as one matrix, in blocks of many batches, and a compiled loop takes its batches as slices. That costs one
 call of Python for a block, where a `tf.data` pipeline over Petastorm costs several operators for every batch.
 
-Memory of a training feed: the row groups being mixed, twice (at most 2 · (`MIXED_ROWS` + one row group)), and three
+Memory of a training feed: the row groups being mixed, twice (at most 2 · (`MIXED_ROWS` + one row group)), and four
 blocks, each row 4 · (features + 1) bytes; under 200 MB for 45 features, however many rows there are.
 """
 
@@ -33,6 +33,7 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module="petastorm
 from petastorm import make_batch_reader  # noqa: E402
 
 MIXED_ROWS: Final = 131_072  # permuted together: several row groups, so that a batch draws from all of them
+_AHEAD: Final = 2  # blocks
 _TRANSPOSED_ROWS: Final = 512  # of 45 float32 columns fit in a core's cache while they become rows
 
 
@@ -99,8 +100,8 @@ def shuffled(shard: Shard, sizes: Sequence[int], seed: int) -> Iterator[Rows]:
 
 @contextlib.contextmanager
 def ahead(rows: Iterator[Rows]) -> Generator[Iterator[Rows], None, None]:
-    """Read in a thread of its own while the caller computes, one item ahead; its errors are raised in the caller."""
-    ready: queue.Queue[Rows | BaseException | None] = queue.Queue(maxsize=1)
+    """Read in a thread of its own while the caller computes, up to two items ahead; errors are raised in the caller."""
+    ready: queue.Queue[Rows | BaseException | None] = queue.Queue(maxsize=_AHEAD)
     unwanted = threading.Event()
 
     def put(item: Rows | BaseException | None) -> None:

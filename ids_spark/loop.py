@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from ids_spark.adam import FlatAdam
 from ids_spark.checkpoint import Arrays
 from ids_spark.feed import Rows
 from ids_spark.train_settings import TrainConfig
@@ -53,8 +54,7 @@ class Loop:
     def __init__(self, model: Any, config: TrainConfig, n_classes: int, steps_per_epoch: int, seed: int) -> None:
         self._model, self._config, self._n_classes = model, config, n_classes
         self._steps_per_epoch, self._seed = steps_per_epoch, seed
-        self._optimizer = tf.keras.optimizers.Adam(Schedule(config, steps_per_epoch))
-        self._optimizer.build(model.trainable_variables)
+        self._optimizer = FlatAdam(model.trainable_variables, Schedule(config, steps_per_epoch))
         self._batch = config.batch_size // hvd.size()
         rows = (tf.TensorSpec((None, model.input_shape[1]), tf.float32), tf.TensorSpec((None,), tf.int32))
         self._train_steps = tf.function(self._take_steps, input_signature=rows)
@@ -114,12 +114,12 @@ class Loop:
         return found
 
     def _take_steps(self, features: Any, labels: Any) -> Any:
-        variables, total, batch = self._model.trainable_variables, tf.constant(0.0), self._batch
+        total, batch = tf.constant(0.0), self._batch
         for step in tf.range(tf.size(labels) // batch):
             at = step * batch
             x = tf.ensure_shape(features[at : at + batch], (batch, features.shape[1]))
-            loss, gradients = self._gradients(x, tf.ensure_shape(labels[at : at + batch], (batch,)))
-            self._optimizer.apply_gradients(zip(_averaged(gradients), variables, strict=True))
+            loss, gradient = self._gradients(x, tf.ensure_shape(labels[at : at + batch], (batch,)))
+            self._optimizer.apply(_averaged(gradient))
             total += loss
         return total
 
@@ -127,7 +127,8 @@ class Loop:
         with tf.GradientTape() as tape:
             predicted = self._model(features, training=True)
             loss = tf.reduce_mean(self._losses(labels, predicted, self._config.label_smoothing))
-        return loss, tape.gradient(loss, self._model.trainable_variables)
+        gradients = tape.gradient(loss, self._model.trainable_variables, unconnected_gradients="zero")
+        return loss, tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
 
     def _sums(self, features: Any, labels: Any) -> Any:
         predicted = self._model(features, training=False)
@@ -155,11 +156,6 @@ class Loop:
                 variable.assign(hvd.allreduce(variable, op=hvd.Average, name=f"statistics.{i}"))
 
 
-def _averaged(gradients: Any) -> Any:
-    """Average gradients over ranks as one flat tensor: one message a step, whatever the number of layers."""
-    if hvd.size() == 1:
-        return gradients
-    flat = tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
-    flat = hvd.allreduce(flat, op=hvd.Average, name="gradients")
-    parts = tf.split(flat, [gradient.shape.num_elements() for gradient in gradients])
-    return [tf.reshape(part, gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
+def _averaged(gradient: Any) -> Any:
+    """Average a flat gradient over ranks: one message a step, whatever the number of layers."""
+    return gradient if hvd.size() == 1 else hvd.allreduce(gradient, op=hvd.Average, name="gradients")

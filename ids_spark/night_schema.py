@@ -68,8 +68,8 @@ DRIFT: Final = _contract(
 """`drift/`: one row for each feature (`kind` feature) and one for the mix of predicted classes (`kind` class_mix).
 
 `edges`, the inner edges of the bins, are in raw units; a value at an edge is in the upper bin. `expected` are shares of
-the benign train rows (class mix: of the predictions for benign validation rows), `counts` the night's flows, in the same
-bins. `below_range` and `above_range` are flows beyond what train held, `saturated` those among them that are
+the benign train rows (class mix: of the predictions for benign validation rows), `counts` the night's flows, in the
+same bins. `below_range` and `above_range` are flows beyond what train held, `saturated` those among them that are
 infinite. `band` may be `too_few_rows`; `psi` is null without rows.
 """
 

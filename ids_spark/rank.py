@@ -5,10 +5,12 @@ one allreduce a step. Ranks agree on every decision because they take it on the 
 and `training` use Horovod.
 """
 
+import itertools
 import logging
 import math
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -101,34 +103,45 @@ def _shard(task: Task, split: str) -> feed.Shard:
 
 
 def _run_epochs(task: Task, loop: Loop, course: Course, published: progress.Published) -> str | None:
-    config, train, held_out = task.config, _shard(task, "train"), _shard(task, "validation")
-    for epoch in range(len(course.history) + 1, config.epochs + 1):
-        if course.history and epoch - 1 - course.best_epoch >= config.patience:
-            break  # also where a run goes on that had ended
-        begin = time.monotonic()
-        loop.begin_epoch(epoch)
-        # A feed of its own for each epoch, so that an epoch's batches depend on its number and not on what came before.
-        with feed.ahead(feed.shuffled(train, loop.block_sizes, task.seed * 1_000 + epoch)) as blocks:
-            loss = loop.train(blocks)
-        train_seconds = time.monotonic() - begin
-        with feed.ahead(feed.one_pass(held_out, _EVALUATED_ROWS)) as pieces:
-            measured = loop.evaluate(pieces)
-        if not (math.isfinite(loss) and math.isfinite(measured["validation_loss"])):
-            return f"epoch {epoch}: loss {loss}, validation loss {measured['validation_loss']}"
-        seconds = time.monotonic() - begin
-        course.seconds += seconds
-        course.history.append(
-            {"epoch": epoch, "loss": loss, **measured, "train_seconds": train_seconds, "seconds": seconds}
-        )
-        course.weights, course.optimizer = loop.weights(), loop.optimizer_state()
-        cost = measured["validation_loss"] if config.monitor == "loss" else 1.0 - measured["validation_accuracy"]
-        if cost < course.best_cost - config.min_delta:
-            course.best_cost, course.best_epoch, course.best = cost, epoch, course.weights
-        if hvd.rank() == 0:
-            checkpoint.write(task.checkpoint, course, task.fingerprint)
-            published.say(_line(task, course))
-            _log_to_board(task.board, course.history[-1])
+    config, held_out = task.config, _shard(task, "validation")
+    first = len(course.history) + 1
+    with feed.ahead(_blocks(task, loop, first)) as blocks:
+        for epoch in range(first, config.epochs + 1):
+            if course.history and epoch - 1 - course.best_epoch >= config.patience:
+                break  # also where a run goes on that had ended
+            begin = time.monotonic()
+            loop.begin_epoch(epoch)
+            loss = loop.train(itertools.islice(blocks, len(loop.block_sizes)))
+            train_seconds = time.monotonic() - begin
+            with feed.ahead(feed.one_pass(held_out, _EVALUATED_ROWS)) as pieces:
+                measured = loop.evaluate(pieces)
+            if not (math.isfinite(loss) and math.isfinite(measured["validation_loss"])):
+                return f"epoch {epoch}: loss {loss}, validation loss {measured['validation_loss']}"
+            seconds = time.monotonic() - begin
+            course.seconds += seconds
+            course.history.append(
+                {"epoch": epoch, "loss": loss, **measured, "train_seconds": train_seconds, "seconds": seconds}
+            )
+            course.weights, course.optimizer = loop.weights(), loop.optimizer_state()
+            cost = measured["validation_loss"] if config.monitor == "loss" else 1.0 - measured["validation_accuracy"]
+            if cost < course.best_cost - config.min_delta:
+                course.best_cost, course.best_epoch, course.best = cost, epoch, course.weights
+            if hvd.rank() == 0:
+                checkpoint.write(task.checkpoint, course, task.fingerprint)
+                published.say(_line(task, course))
+                _log_to_board(task.board, course.history[-1])
     return None
+
+
+def _blocks(task: Task, loop: Loop, first: int) -> Iterator[feed.Rows]:
+    """Yield the blocks of every epoch from `first` on.
+
+    An epoch's order depends on its number and not on what came before. All epochs are one stream, so that the first
+    block of the next is read while this one is validated.
+    """
+    train = _shard(task, "train")
+    for epoch in range(first, task.config.epochs + 1):
+        yield from feed.shuffled(train, loop.block_sizes, task.seed * 1_000 + epoch)
 
 
 def _calibrated(task: Task, loop: Loop, course: Course) -> Calibration:

@@ -22,8 +22,10 @@ from ids_spark.train_settings import Classes, ModelName, ProfileName, TrainConfi
 
 log = logging.getLogger(__name__)
 
-# Gradients of these networks are a few kilobytes: what an allreduce costs is the wait for Horovod's next cycle.
-_HOROVOD: Final = {"HOROVOD_CYCLE_TIME": "0", "HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
+_HOROVOD: Final = {"HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
+_ROWS_PER_CYCLE_MS: Final = 4_096
+"""Rows that a rank trains while Horovod looks for work once: a few per cent of a step. Gradients are kilobytes, so
+an allreduce costs the wait for that look; but a thread that looks without pause takes half of a core from a rank."""
 
 
 class TooFewRows(InputError):
@@ -189,9 +191,9 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
         )
     if config.resume:
         checkpoint.read(task.checkpoint, task.fingerprint)  # refuses another run's before any rank starts
-    # A local master's ranks share the machine; elsewhere a rank has the cores of its Spark task.
+    # One thread is fastest for networks this small: a second one waits more than it works, and the feed needs a core.
     threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
-    threads = max(threads, spark_context.defaultParallelism // ranks) if local else threads
+    cycle = {"HOROVOD_CYCLE_TIME": f"{config.batch_size / ranks / _ROWS_PER_CYCLE_MS:.3f}"}
     start, arguments = packed("ids_spark.rank", "train", replace(task, threads=threads))
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
@@ -202,7 +204,7 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
                 num_proc=ranks,
                 start_timeout=config.start_timeout,
                 use_gloo=True,
-                env=_HOROVOD | door.environment,
+                env=_HOROVOD | cycle | door.environment,
                 nics=door.nics,
                 stdout=_RankOutput(),
                 stderr=_RankOutput(),
