@@ -74,7 +74,7 @@ class FittedFeature:
         high: Largest finite value; stands for +infinity.
         infinite: Rows that held an infinity.
         quantiles: At the levels of `GRID`, from a sample, infinities at the extremes.
-        edges: Inner edges of about 10 bins, ascending, from its benign rows; a value at an edge is in the upper bin.
+        edges: Inner edges of about 10 bins, ascending, of its benign rows; a value at an edge is in the upper bin.
         shares: Of the same rows in each bin, len(edges) + 1 of them; empty without a sample.
     """
 
@@ -219,8 +219,7 @@ def fit(
         recipe: What to fit.
         moments: Of each transformed feature over the train rows, infinities counted apart.
         sample: Transformed train rows for quantiles and histograms, shape (rows, features); may hold infinities.
-        benign: Which of them are benign, shape (rows,): if any, these alone make the histograms. A night is nearly all
-            benign and train nearly all attacks: against all of train every night has drifted.
+        benign: Which of them are benign, shape (rows,): if any, these alone make the histograms, as a night is benign.
 
     Raises:
         PreprocessorUnusable: when there is no row, or no feature is left.
@@ -229,8 +228,7 @@ def fit(
     if not rows:
         raise PreprocessorUnusable("there is no train row to fit on; check the split of the source")
     reference = sample if benign is None or not benign.any() else sample[benign]
-    names = recipe.schema.features
-    columns = zip(names, moments, sample.T, reference.T, strict=True)
+    columns = zip(recipe.schema.features, moments, sample.T, reference.T, strict=True)
     fitted = tuple(_fit_feature(name, m, recipe.min_std, own, of) for name, m, own, of in columns)
     if not any(feature.kept for feature in fitted):
         raise PreprocessorUnusable(
