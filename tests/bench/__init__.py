@@ -2,7 +2,7 @@
 
     python -m tests.bench --part prep train --out runs/bench
 
-A part is a module (`prep`, `train`) that names its cases, checks that they did the same work, and says which ratios
-matter. A case is a program run as a subprocess (`baseline_*`, or the jobs of this project); `programs` starts them,
-`measure` is the meter around them, `rounds` runs the cases in turn, `report` writes the table and bench.json.
+A part is a module (`prep`, `train`, `score`) that names its cases, checks that they did the same work, and says which
+ratios matter. A case is a program run as a subprocess (`baseline_*`, or the jobs of this project); `programs` starts
+them, `measure` is the meter around them, `rounds` runs the cases in turn, `report` writes the table and bench.json.
 """

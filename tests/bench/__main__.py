@@ -11,9 +11,9 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import machine, prep, report, rounds, train
+from tests.bench import machine, prep, report, rounds, score, train
 
-PARTS: Final[Mapping[str, ModuleType]] = {prep.NAME: prep, train.NAME: train}
+PARTS: Final[Mapping[str, ModuleType]] = {prep.NAME: prep, train.NAME: train, score.NAME: score}
 
 
 def main() -> int:

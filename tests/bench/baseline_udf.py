@@ -52,8 +52,8 @@ def main(source: str, target: str, lake: str) -> None:
         *(((F.col(f"`{n}`") - m) / s).cast("float") for n, m, s in zip(model.card.features, mean, std, strict=True))
     )
     scored = spark.read.parquet(source).select(predict(scaled).alias("p"))
-    best = F.array_max("p")
-    columns = ((F.array_position("p", best) - 1).cast("int"), best, 1 - F.col("p")[0])
+    best = F.expr("cast(array_position(p, array_max(p)) - 1 as int)")
+    columns = (best, F.array_max("p"), 1 - F.col("p")[0])
     scored.select(*(c.alias(name) for c, name in zip(columns, WRITTEN, strict=True))).write.parquet(
         f"{target}/predictions"
     )

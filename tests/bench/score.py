@@ -129,6 +129,7 @@ class Part:
             if name == "ids_spark":
                 (target / "models").symlink_to(self._lake / "models", target_is_directory=True)
                 told = {"score.flow_logs": logs, "score.date": _DATE, "score.models": f"[{MODEL}]"}
+                told["score.columns"] = "[levels]"  # the others write no more
                 return Taken(self._programs.job("score", told, target))
             if name == "pandas":
                 return Taken(
