@@ -20,12 +20,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from ids_spark.metrics import Counts
-from ids_spark.model_store import Card, model_name
+from ids_spark.model_store import Card
 from ids_spark.schema import column_of
 from ids_spark.settings import ForestConfig
-from ids_spark.taxonomy import CLASSES, parents
 from ids_spark.train_settings import Classes, ProfileName
-from ids_spark.training import FeatureTable
+from ids_spark.training import FeatureTable, untrained_card
 
 TITLE: Final = "random_forest"
 _VECTOR: Final = "vector"
@@ -48,21 +47,7 @@ class Grown:
 
 def card_of(table: FeatureTable, config: ForestConfig, classes: Classes, profile: ProfileName, version: str) -> Card:
     """Return what a forest is: inputs by profile, outputs by classes."""
-    fitted, parent = table.preprocessor, parents(19, classes)
-    seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
-    return Card(
-        name=model_name(TITLE, classes, profile),
-        version=version,
-        architecture=TITLE,
-        variant="",
-        hyper=config.model_dump(mode="json"),
-        classes=classes,
-        profile=profile,
-        recipe=fitted.recipe.name,
-        features=tuple(name for name in fitted.schema.profile(profile) if name in fitted.kept),
-        data_origin=fitted.data_origin,
-        classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in seen),
-    )
+    return untrained_card(table, TITLE, "", config.model_dump(mode="json"), classes, profile, version)
 
 
 def read_split(spark: SparkSession, table: FeatureTable, split: str, rows_per_partition: int) -> DataFrame:

@@ -1,6 +1,6 @@
 """Scores of a night's flows to the columns of its predictions. Pure functions on Arrow and numpy columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -13,15 +13,6 @@ from ids_spark.night_schema import TOP
 Floats32 = NDArray[np.float32]
 Ids = NDArray[np.int32]
 _TOP: Final = 3
-_BLOCK: Final = 512  # rows of 45 float32 columns fit in a core's cache while they become rows
-
-
-def as_rows(columns: Sequence[Floats32]) -> Floats32:
-    """Return columns as rows, shape (rows, columns); block by block, which is faster than `numpy.stack`."""
-    rows = np.empty((len(columns[0]), len(columns)), dtype=np.float32)
-    for start in range(0, len(rows), _BLOCK):
-        rows[start : start + _BLOCK] = np.array([column[start : start + _BLOCK] for column in columns]).T
-    return rows
 
 
 def coded(ids: Ids, names: tuple[str, ...]) -> pa.DictionaryArray:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ids_spark import calibration, drift, incidents, network, night_columns, night_reader, reasons, row_hash, taxonomy
+from ids_spark.matrix import as_rows
 from ids_spark.night_reader import Rows
 from ids_spark.night_schema import REASON, SCHEMA_VERSION
 from ids_spark.night_task import Judge, Scored, Task
@@ -88,7 +89,7 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> t
 
 def _forward(judge: Judge, rows: Rows, batch_rows: int) -> tuple[Floats32, Floats32]:
     model = judge.model
-    matrix = night_columns.as_rows(model.preprocessor.transform(rows.values, model.card.features))
+    matrix = as_rows(model.preprocessor.transform(rows.values, model.card.features))
     return matrix, network.forward(model, matrix, batch_rows)
 
 

@@ -143,16 +143,30 @@ def card_of(
     profile: ProfileName,
     version: str,
 ) -> Card:
-    """Return the card of a model to be trained: inputs by profile, outputs by classes."""
+    """Return the card of a model to be trained."""
+    hyper = getattr(config, architecture).model_dump(mode="json")
+    return untrained_card(table, architecture, config.variant, hyper, classes, profile, version)
+
+
+def untrained_card(
+    table: FeatureTable,
+    architecture: str,
+    variant: str,
+    hyper: dict[str, Any],
+    classes: Classes,
+    profile: ProfileName,
+    version: str,
+) -> Card:
+    """Return the card of any model of a feature table: inputs by profile, outputs by classes."""
     fitted = table.preprocessor
     parent = parents(19, classes)
     seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
     return Card(
-        name=model_name(title_of(architecture, config.variant), classes, profile),
+        name=model_name(title_of(architecture, variant), classes, profile),
         version=version,
         architecture=architecture,
-        variant=config.variant,
-        hyper=getattr(config, architecture).model_dump(mode="json"),
+        variant=variant,
+        hyper=hyper,
         classes=classes,
         profile=profile,
         recipe=fitted.recipe.name,

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from ids_spark import night_columns
+from ids_spark.matrix import as_rows
 from ids_spark.night_schema import night_predictions
 from ids_spark.taxonomy import CLASS6, CLASS19, CLASSES, LEVELS, class2_of, class6_of
 
@@ -17,7 +18,7 @@ def softmax(rows: int, classes: int, seed: int = 3) -> np.ndarray:
 @pytest.mark.parametrize("rows", [0, 1, 511, 512, 513, 2_000])
 def test_columns_become_rows(rows: int) -> None:
     matrix = np.random.default_rng(1).normal(size=(rows, 7)).astype(np.float32)
-    found = night_columns.as_rows([matrix[:, i].copy() for i in range(7)])
+    found = as_rows([matrix[:, i].copy() for i in range(7)])
     assert found.shape == (rows, 7)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, matrix)
