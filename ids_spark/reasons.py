@@ -63,7 +63,7 @@ def logit_function(model: Any) -> AttackLogit:
     """
     import tensorflow as tf
 
-    from ids_spark.models import PiecewiseLinear
+    from ids_spark.layers import PiecewiseLinear
 
     encoded, logits = model.input, model.get_layer("logits").output
     if any(isinstance(layer, PiecewiseLinear) for layer in model.layers):

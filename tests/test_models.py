@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from ids_spark.models import FeatureEmbedding, MeanOfMembers, MemberDense, PiecewiseLinear, UnknownModel, build, keras
+from ids_spark.layers import (
+    FeatureEmbedding,
+    FirstStepGRU,
+    FirstStepLSTM,
+    MeanOfMembers,
+    MemberDense,
+    PiecewiseLinear,
+    keras,
+)
+from ids_spark.models import UnknownModel, build
 from ids_spark.train_settings import TrainConfig
 
 DEFAULTS = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
@@ -70,11 +80,11 @@ def test_each_row_gets_one_probability_for_each_class(flows, name, classes):
     ("name", "trainable", "fixed"),
     [
         ("dnn", (44 * 64 + 64) + (64 * 32 + 32) + (32 * 19 + 19), 0),
-        # GRU as in cuDNN: three gates, each with input and recurrent weights and two biases; then normalisation of 64
-        # units with scale, shift (trained), mean, variance (not trained); then the dense layers.
+        # GRU as in cuDNN: three gates, each with input weights and two biases; its recurrent weights meet zeros and are
+        # left out. Then normalisation of 64 units with scale, shift (trained), mean, variance (not trained).
         (
             "gru_dnn",
-            3 * (44 * 64 + 64 * 64 + 2 * 64) + 2 * 64 + (64 * 64 + 64) + (64 * 32 + 32) + (32 * 19 + 19),
+            3 * (44 * 64 + 2 * 64) + 2 * 64 + (64 * 64 + 64) + (64 * 32 + 32) + (32 * 19 + 19),
             2 * 64,
         ),
     ],
@@ -83,14 +93,14 @@ def test_default_models_have_the_parameters_counted_by_hand(name, trainable, fix
     model = build(name, 44, 19, DEFAULTS[name])
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == trainable
     assert sum(int(np.prod(w.shape)) for w in model.non_trainable_weights) == fixed
-    assert model.count_params() == {"dnn": 5_587, "gru_dnn": 28_243}[name]
+    assert model.count_params() == {"dnn": 5_587, "gru_dnn": 15_955}[name]
 
 
 def test_hyper_parameters_set_units_and_dropout():
     model = build("gru_dnn", 5, 3, DEFAULTS["gru_dnn"] | {"units": 7, "dense": (11, 4, 2), "dropout": 0.25})
     layers = [(type(x).__name__, getattr(x, "units", getattr(x, "rate", None))) for x in model.layers]
-    assert [x for x in layers if x[0] in ("GRU", "Dropout", "Dense")] == [
-        ("GRU", 7),
+    assert [x for x in layers if x[0] in ("FirstStepGRU", "Dropout", "Dense")] == [
+        ("FirstStepGRU", 7),
         ("Dropout", 0.25),
         ("Dense", 11),
         ("Dense", 4),
@@ -105,21 +115,62 @@ def test_hyper_parameters_set_units_and_dropout():
     assert rates == [0.1, 0.1]
 
 
-def test_the_unrolled_gru_computes_what_a_looped_one_does(flows):
-    model = build("gru_dnn", 44, 19, DEFAULTS["gru_dnn"])
+def trained_by(layer, inputs, targets, steps=5):
+    """Outputs of a layer before and after some steps of plain gradient descent."""
+    before = layer(inputs).numpy()
+    for _ in range(steps):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(layer(inputs) - targets))
+        variables = layer.trainable_variables
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            variable.assign_sub(0.5 * gradient)
+    return before, layer(inputs).numpy()
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_gru_of_one_step_is_and_learns_what_keras_own_does(flows, unroll):
+    ours, theirs = FirstStepGRU(64), keras.layers.GRU(64, unroll=unroll)
+    targets = np.random.default_rng(6).uniform(-1, 1, (50, 64)).astype(np.float32)
+    theirs(flows[:, None, :])
     rng = np.random.default_rng(4)
-    weights = [rng.uniform(0.1, 1.0, w.shape).astype(np.float32) * 0.3 for w in model.get_weights()]
-    model.set_weights(weights)
-    inputs = keras.Input((1, 44))
-    x = keras.layers.GRU(64, unroll=False)(inputs)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.Dense(64, activation="relu")(x)
-    x = keras.layers.Dense(32, activation="relu")(x)
-    looped = keras.Model(inputs, keras.layers.Dense(19, activation="softmax")(x))
-    looped.set_weights(weights)
-    expected = looped.predict(flows[:, None, :], verbose=0)
-    np.testing.assert_allclose(model.predict(flows, verbose=0), expected, atol=1e-6)
-    assert expected.std(axis=0).max() > 1e-3  # the inputs matter
+    kernel, recurrent, bias = (rng.uniform(-0.3, 0.3, w.shape).astype(np.float32) for w in theirs.get_weights())
+    theirs.set_weights([kernel, recurrent, bias])
+    ours(flows)
+    ours.set_weights([kernel, bias])
+    for found, expected in zip(
+        trained_by(ours, flows, targets), trained_by(theirs, flows[:, None, :], targets), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(theirs.get_weights()[1], recurrent)  # the weights left out never move
+    assert np.abs(ours.get_weights()[0] - kernel).max() > 1e-3
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_an_lstm_of_one_step_is_and_learns_what_keras_own_does(flows, unroll):
+    ours, theirs = FirstStepLSTM(64), keras.layers.LSTM(64, unroll=unroll)
+    targets = np.random.default_rng(6).uniform(-1, 1, (50, 64)).astype(np.float32)
+    theirs(flows[:, None, :])
+    rng = np.random.default_rng(4)
+    kernel, recurrent, bias = (rng.uniform(-0.3, 0.3, w.shape).astype(np.float32) for w in theirs.get_weights())
+    theirs.set_weights([kernel, recurrent, bias])
+    ours(flows)
+    used = np.r_[0:64, 128:256]  # Keras keeps input, forget, cell, output
+    ours.set_weights([kernel[:, used], bias[used]])
+    for found, expected in zip(
+        trained_by(ours, flows, targets), trained_by(theirs, flows[:, None, :], targets), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(theirs.get_weights()[0][:, 64:128], kernel[:, 64:128])
+    assert np.abs(ours.get_weights()[0] - kernel[:, used]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("name", "layer"), [("gru_dnn", "gru"), ("lstm", "lstm")])
+def test_recurrent_kernels_start_as_wide_as_keras_own(name, layer):
+    ours = build(name, 44, 19, DEFAULTS[name]).get_layer(layer).get_weights()
+    theirs = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}[layer](64)
+    theirs(np.zeros((1, 1, 44), dtype=np.float32))
+    assert ours[0].std() == pytest.approx(theirs.get_weights()[0].std(), rel=0.05)
+    assert (ours[1] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["dnn", "gru_dnn", "lstm"])
@@ -154,16 +205,6 @@ def test_an_encoded_model_carries_its_edges_in_its_weights(flows):
     loaded.set_weights(trained.get_weights())
     np.testing.assert_allclose(loaded.predict(flows, verbose=0), trained.predict(flows, verbose=0), atol=1e-6)
     assert not np.allclose(build("gru_dnn", 44, 6, hyper).predict(flows, verbose=0), loaded.predict(flows, verbose=0))
-
-
-def test_the_unrolled_lstm_computes_what_a_looped_one_does(flows):
-    model = build("lstm", 44, 19, DEFAULTS["lstm"])
-    looped = keras.layers.LSTM(64, unroll=False)
-    inner = next(layer for layer in model.layers if isinstance(layer, keras.layers.LSTM))
-    expected = looped(flows[:, None, :])
-    looped.set_weights(inner.get_weights())
-    expected = looped(flows[:, None, :]).numpy()
-    np.testing.assert_allclose(inner(flows[:, None, :]).numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("bins", [0, 4])

@@ -1,0 +1,181 @@
+"""Layers that Keras does not have: encodings of features, networks in one, recurrence without a past."""
+
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+keras = tf.keras
+
+_NARROWEST: Final = 1e-6  # of a bin, in standard deviations: edges that coincide make a step
+
+
+class PiecewiseLinear(tf.keras.layers.Layer):  # type: ignore[misc]
+    """Piecewise linear encoding of numeric features (Gorishniy et al. 2022, arXiv:2203.05556, eq. 1).
+
+    A feature becomes one number for each of its bins: 1 for bins below the value, 0 above, and in its own bin the share
+    of the bin that lies below it. A network then bends at every edge, which standardised values alone make it learn.
+
+    Args:
+        edges: Ascending bin edges of each feature, shape (n_features, bins + 1). Stored as weights, not trained.
+    """
+
+    def __init__(self, edges: NDArray[np.float32]) -> None:
+        super().__init__(name="piecewise_linear")
+        self._n_outputs = edges.shape[0] * (edges.shape[1] - 1)
+        fixed = keras.initializers.Constant
+        low, width = edges[:, :-1], np.maximum(np.diff(edges, axis=1), _NARROWEST)
+        self._low = self.add_weight("low", low.shape, initializer=fixed(low), trainable=False)
+        self._width = self.add_weight("width", width.shape, initializer=fixed(width), trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        """Encode features of shape (batch, n_features) to (batch, n_features · bins), each within 0 … 1."""
+        share = (inputs[:, :, tf.newaxis] - self._low) / self._width
+        return tf.reshape(tf.clip_by_value(share, 0.0, 1.0), (-1, self._n_outputs))
+
+
+class FeatureEmbedding(tf.keras.layers.Layer):  # type: ignore[misc]
+    """A small dense layer with ReLU for each feature, of its own bins ("PLE-LR" of Gorishniy et al. 2022, see above).
+
+    Args:
+        n_features: Features whose bins come one after the other.
+        units: Outputs of each feature.
+    """
+
+    def __init__(self, n_features: int, units: int) -> None:
+        super().__init__(name="feature_embedding")
+        self._n_features, self._units = n_features, units
+
+    def build(self, input_shape: Any) -> None:
+        """Make one kernel for each feature."""
+        bins = input_shape[-1] // self._n_features
+        wide = keras.initializers.RandomUniform(-(bins**-0.5), bins**-0.5)
+        self._kernel = self.add_weight("kernel", (self._n_features, bins, self._units), initializer=wide)
+        self._bias = self.add_weight("bias", (self._n_features, self._units), initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        """Embed encoded features, (batch, n_features · bins) to (batch, n_features · units)."""
+        encoded = tf.reshape(inputs, (-1, *self._kernel.shape[:2]))
+        embedded = tf.nn.relu(tf.einsum("bfi,fiu->bfu", encoded, self._kernel) + self._bias)
+        return tf.reshape(embedded, (-1, self._n_features * self._units))
+
+
+class MemberDense(tf.keras.layers.Layer):  # type: ignore[misc]
+    """A dense layer of several networks that share its kernel (BatchEnsemble, Wen et al. 2020, arXiv:2002.06715).
+
+    Each member scales its inputs and outputs and adds a bias of its own, as in TabM (Gorishniy et al. 2024,
+    arXiv:2410.24210): in the first layer the scales of the inputs are random signs, so that members differ.
+
+    Args:
+        units: Outputs of each member.
+        members: How many networks.
+        signs: Whether this is the first layer.
+    """
+
+    def __init__(self, units: int, members: int, *, signs: bool) -> None:
+        super().__init__()
+        self._units, self._members, self._signs = units, members, signs
+
+    def build(self, input_shape: Any) -> None:
+        """Make the shared kernel and each member's scales and bias."""
+        n, shape = input_shape[-1], (self._members, self._units)
+        ones = keras.initializers.Ones()
+        self._kernel = self.add_weight("kernel", (n, self._units), initializer="he_uniform")
+        self._scale_in = self.add_weight("scale_in", (self._members, n), initializer=_signs if self._signs else ones)
+        self._scale_out = self.add_weight("scale_out", shape, initializer=ones)
+        self._bias = self.add_weight("bias", shape, initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        """Return ReLU of (batch, members, units) for inputs of (batch, members, n) or (batch, 1, n)."""
+        scaled = tf.reshape(inputs * self._scale_in, (-1, self._kernel.shape[0]))
+        mixed = tf.reshape(tf.matmul(scaled, self._kernel), (-1, self._members, self._units))
+        return tf.nn.relu(mixed * self._scale_out + self._bias)
+
+
+class MemberLogits(tf.keras.layers.Layer):  # type: ignore[misc]
+    """An output layer for each member, (batch, members, n) to (batch, members, units); nothing is shared."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__(name="logits")
+        self._units = units
+
+    def build(self, input_shape: Any) -> None:
+        """Make a kernel and a bias for each member."""
+        _, members, n = input_shape
+        bound = n**-0.5
+        self._kernel = self.add_weight(
+            "kernel", (members, n, self._units), initializer=keras.initializers.RandomUniform(-bound, bound)
+        )
+        self._bias = self.add_weight("bias", (members, self._units), initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        """Return the logits."""
+        return tf.einsum("bmn,mnu->bmu", inputs, self._kernel) + self._bias
+
+
+class MeanOfMembers(tf.keras.layers.Layer):  # type: ignore[misc]
+    """The mean of the members' probabilities; in training each member's own, so that each has a loss of its own."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return (batch, classes), in training (batch, members, classes)."""
+        return inputs if training else tf.reduce_mean(inputs, axis=1)
+
+
+class FirstStepGRU(tf.keras.layers.Layer):  # type: ignore[misc]
+    """The first step of a GRU from a zero state (Cho et al. 2014, arXiv:1406.1078, in the form that cuDNN computes).
+
+    A flow is a sequence of one step. The recurrent kernel would be multiplied with zeros and get a gradient of zero, so
+    it is left out; its biases stay. With the weights of `keras.layers.GRU` the outputs are the same.
+
+    Args:
+        units: Outputs.
+    """
+
+    def __init__(self, units: int) -> None:
+        super().__init__(name="gru")
+        self.units = units
+
+    def build(self, input_shape: Any) -> None:
+        """Make the kernel of three gates (update, reset, candidate), and their input and recurrent biases."""
+        self._kernel = self.add_weight("kernel", (input_shape[-1], 3 * self.units), initializer="glorot_uniform")
+        self._bias = self.add_weight("bias", (2, 3 * self.units), initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        """Return the state after one step, (batch, units) for inputs of (batch, n)."""
+        update, reset, candidate = tf.split(tf.matmul(inputs, self._kernel) + self._bias[0], 3, axis=1)
+        update_bias, reset_bias, candidate_bias = tf.split(self._bias[1], 3)
+        candidate = tf.tanh(candidate + tf.sigmoid(reset + reset_bias) * candidate_bias)
+        return (1.0 - tf.sigmoid(update + update_bias)) * candidate
+
+
+class FirstStepLSTM(tf.keras.layers.Layer):  # type: ignore[misc]
+    """The first step of an LSTM from a zero state (Hochreiter & Schmidhuber 1997): there is nothing to forget.
+
+    Neither the recurrent kernel nor the forget gate touches the output; both are left out. With the other weights of
+    `keras.layers.LSTM` the outputs are the same.
+
+    Args:
+        units: Outputs.
+    """
+
+    def __init__(self, units: int) -> None:
+        super().__init__(name="lstm")
+        self.units = units
+
+    def build(self, input_shape: Any) -> None:
+        """Make kernel and bias of input gate, cell, output gate; the kernel starts as wide as if all four stood."""
+        n = input_shape[-1]
+        bound = (6.0 / (n + 4 * self.units)) ** 0.5  # Glorot & Bengio 2010
+        wide = keras.initializers.RandomUniform(-bound, bound)
+        self._kernel = self.add_weight("kernel", (n, 3 * self.units), initializer=wide)
+        self._bias = self.add_weight("bias", (3 * self.units,), initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        """Return the output after one step, (batch, units) for inputs of (batch, n)."""
+        gate, cell, output = tf.split(tf.matmul(inputs, self._kernel) + self._bias, 3, axis=1)
+        return tf.sigmoid(output) * tf.tanh(tf.sigmoid(gate) * tf.tanh(cell))
+
+
+def _signs(shape: Any, dtype: Any = None, **_: Any) -> Any:
+    return tf.sign(tf.random.uniform(shape, -1.0, 1.0, dtype=dtype))
