@@ -1,20 +1,22 @@
 """From the row groups of one split to blocks of rows for one rank: the only place that uses Petastorm.
 
-Petastorm deals row groups to ranks and shuffles their order; several of them at a time are then permuted together here.
-Rows on disk already stand in a pseudo-random order across files and classes.
+Petastorm deals row groups to ranks. A shard that fits in the memory it is given is read once, and permuted as a whole
+for every epoch. Of a larger one Petastorm shuffles the order of row groups, and several of them at a time are permuted
+together here, again for every epoch; rows on disk already stand in a pseudo-random order across files and classes.
 
 Rows travel as one matrix, in blocks of many batches, and a compiled loop takes its batches as slices. That costs one
 call of Python for a block, where a `tf.data` pipeline over Petastorm costs several operators for every batch.
 
-Memory of a training feed: the row groups being mixed, twice (at most 2 · (`MIXED_ROWS` + one row group)), and four
-blocks, each row 4 · (features + 1) bytes; under 200 MB for 45 features, however many rows there are.
+A row takes 4 · (features + 1) bytes. Memory of a training feed: the shard, if it fits; otherwise the row groups being
+mixed, twice (at most 2 · (`MIXED_ROWS` + one row group)); and four blocks. Without the shard that is under 200 MB for
+45 features, however many rows there are.
 """
 
 import contextlib
 import queue
 import threading
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -54,6 +56,7 @@ class Shard:
         label: Label column.
         rank: Which shard.
         size: Number of shards.
+        rows: Of all shards together.
     """
 
     url: str
@@ -61,6 +64,11 @@ class Shard:
     label: str
     rank: int
     size: int
+    rows: int
+
+    def fits(self, memory: int) -> bool:
+        """Return whether this shard's part of the rows, taken as equal parts, fits in so many bytes."""
+        return self.rows / self.size * 4 * (len(self.columns) + 1) <= memory
 
 
 class _AsLegacy(ArrowFSWrapper, FileSystem):  # type: ignore[misc]
@@ -74,28 +82,22 @@ def one_pass(shard: Shard, most: int) -> Iterator[Rows]:
             yield Rows(group.features[start : start + most], group.labels[start : start + most])
 
 
-def shuffled(shard: Shard, sizes: Sequence[int], seed: int) -> Iterator[Rows]:
-    """Yield blocks of exactly the wanted numbers of rows, shuffled.
+def epochs(shard: Shard, sizes: Sequence[int], seeds: Iterable[int], memory: int) -> Iterator[Rows]:
+    """Yield the blocks of one epoch after another: in each, blocks of exactly the wanted numbers of rows, shuffled.
 
-    No row comes twice before every row of the shard came once; a shard too small for all blocks is then read again in
-    another order. Equal arguments give equal blocks.
+    Within an epoch no row comes twice before every row of the shard came once; a shard too small for all blocks is then
+    read again in another order. Equal arguments give equal blocks, and those of an epoch depend on its seed alone.
 
     Args:
         shard: What to read.
         sizes: Rows of each block.
-        seed: Of the order of row groups and rows.
+        seeds: One for each epoch: of the order of row groups and rows.
+        memory: Bytes in which the shard may be kept.
     """
-    chunks = _mixed(shard, seed)
-    left = next(chunks)
-    for size in sizes:
-        taken, wanted = [], size
-        while wanted:
-            if not len(left.labels):
-                left = next(chunks)
-            taken.append(Rows(left.features[:wanted], left.labels[:wanted]))
-            left = Rows(left.features[wanted:], left.labels[wanted:])
-            wanted -= len(taken[-1].labels)
-        yield taken[0] if len(taken) == 1 else Rows(*(np.concatenate(parts) for parts in zip(*taken, strict=True)))
+    kept = _whole(shard) if shard.fits(memory) else None
+    for seed in seeds:
+        random = np.random.default_rng(seed)
+        yield from _blocks(_drawn(kept, random) if kept else _mixed(shard, random), sizes)
 
 
 @contextlib.contextmanager
@@ -137,9 +139,30 @@ def ahead(rows: Iterator[Rows]) -> Generator[Iterator[Rows], None, None]:
             rows.close()  # its reader with it
 
 
-def _mixed(shard: Shard, seed: int) -> Iterator[Rows]:
+def _blocks(chunks: Iterator[Rows], sizes: Sequence[int]) -> Iterator[Rows]:
+    """Yield the rows of chunks of any size in blocks of the wanted ones."""
+    left = next(chunks)
+    for size in sizes:
+        taken, wanted = [], size
+        while wanted:
+            if not len(left.labels):
+                left = next(chunks)
+            taken.append(Rows(left.features[:wanted], left.labels[:wanted]))
+            left = Rows(left.features[wanted:], left.labels[wanted:])
+            wanted -= len(taken[-1].labels)
+        yield taken[0] if len(taken) == 1 else _joined(taken)
+
+
+def _drawn(rows: Rows, random: np.random.Generator) -> Iterator[Rows]:
+    """Yield rows for ever, pass after pass, each a new permutation of all of them, in chunks."""
+    while True:
+        order = random.permutation(len(rows.labels))
+        for start in range(0, len(order), MIXED_ROWS):
+            yield _picked(rows, order[start : start + MIXED_ROWS])
+
+
+def _mixed(shard: Shard, random: np.random.Generator) -> Iterator[Rows]:
     """Yield the shard's rows for ever, pass after pass, several row groups permuted together."""
-    random = np.random.default_rng(seed)
     while True:
         waiting: list[Rows] = []
         for group in _row_groups(shard, int(random.integers(2**31))):
@@ -152,9 +175,27 @@ def _mixed(shard: Shard, seed: int) -> Iterator[Rows]:
 
 
 def _permuted(groups: Sequence[Rows], random: np.random.Generator) -> Rows:
-    features, labels = (np.concatenate(parts) for parts in zip(*groups, strict=True))
-    order = random.permutation(len(labels))
-    return Rows(features[order], labels[order])
+    rows = _joined(groups)
+    return _picked(rows, random.permutation(len(rows.labels)))
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _picked(rows: Rows, order: NDArray[np.int64]) -> Rows:
+    return Rows(rows.features.take(order, axis=0), rows.labels.take(order))  # twice as fast as rows.features[order]
+
+
+def _whole(shard: Shard) -> Rows:
+    """Return all rows of the shard in file order."""
+    # Room for the rows of all shards: what is never written takes no memory, and no group is held twice.
+    rows = Rows(np.empty((shard.rows, len(shard.columns)), np.float32), np.empty(shard.rows, np.int32))
+    end = 0
+    for group in _row_groups(shard, None):
+        start, end = end, end + len(group.labels)
+        rows.features[start:end], rows.labels[start:end] = group
+    return Rows(rows.features[:end], rows.labels[:end])
 
 
 def _row_groups(shard: Shard, seed: int | None) -> Iterator[Rows]:

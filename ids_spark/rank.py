@@ -44,7 +44,7 @@ def train(task: Task) -> dict[str, Any]:
     hvd.init()
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(2)
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one takes the core from Horovod's thread
     tf.keras.backend.experimental.enable_tf_random_generator()  # dropout whose state can be set, see Loop.begin_epoch
     tf.keras.utils.set_random_seed(task.seed)
 
@@ -99,7 +99,8 @@ def _start(task: Task, loop: Loop) -> Course:
 
 def _shard(task: Task, split: str) -> feed.Shard:
     label = f"label{task.card.classes}"
-    return feed.Shard(f"{task.table.uri}/split={split}", task.columns, label, hvd.rank(), hvd.size())
+    rows = task.table.rows[split]
+    return feed.Shard(f"{task.table.uri}/split={split}", task.columns, label, hvd.rank(), hvd.size(), rows)
 
 
 def _run_epochs(task: Task, loop: Loop, course: Course, published: progress.Published) -> str | None:
@@ -134,14 +135,13 @@ def _run_epochs(task: Task, loop: Loop, course: Course, published: progress.Publ
 
 
 def _blocks(task: Task, loop: Loop, first: int) -> Iterator[feed.Rows]:
-    """Yield the blocks of every epoch from `first` on.
+    """Return the blocks of every epoch from `first` on.
 
     An epoch's order depends on its number and not on what came before. All epochs are one stream, so that the first
     block of the next is read while this one is validated.
     """
-    train = _shard(task, "train")
-    for epoch in range(first, task.config.epochs + 1):
-        yield from feed.shuffled(train, loop.block_sizes, task.seed * 1_000 + epoch)
+    seeds = (task.seed * 1_000 + epoch for epoch in range(first, task.config.epochs + 1))
+    return feed.epochs(_shard(task, "train"), loop.block_sizes, seeds, task.config.feed_memory_mb * 1_000_000)
 
 
 def _calibrated(task: Task, loop: Loop, course: Course) -> Calibration:

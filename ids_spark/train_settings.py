@@ -57,6 +57,7 @@ class TrainConfig(Section):
         monitor: What says which epoch was best, and when to stop: the `loss` or the `accuracy` of validation.
         patience: Epochs without a better one before training stops.
         min_delta: How much better counts.
+        feed_memory_mb: In which each rank may keep its rows. Where they do not fit, it reads them anew at every epoch.
         steps_per_execution: Steps that Keras runs between two looks at the host; at most the steps of an epoch.
         xla: Compile each step with XLA: some seconds at the start, more rows/s after.
         loss: Cross-entropy of one-hot labels (as the study) or of integer ids; the same value.
@@ -80,6 +81,7 @@ class TrainConfig(Section):
     monitor: Literal["loss", "accuracy"] = "loss"
     patience: Count = 5
     min_delta: Annotated[float, Field(ge=0)] = 0.0
+    feed_memory_mb: Annotated[int, Field(ge=0)] = 1_000
     steps_per_execution: Count = 32
     xla: bool = False
     loss: Literal["one_hot", "sparse"] = "sparse"

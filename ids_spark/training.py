@@ -23,7 +23,7 @@ from ids_spark.train_settings import Classes, ModelName, ProfileName, TrainConfi
 log = logging.getLogger(__name__)
 
 _HOROVOD: Final = {"HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
-_ROWS_PER_CYCLE_MS: Final = 8_192
+_ROWS_PER_CYCLE_MS: Final = 4_096
 """Rows that a rank trains while Horovod looks for work once: a few per cent of a step. Gradients are kilobytes, so
 an allreduce costs the wait for that look; but a thread that looks without pause takes half of a core from a rank."""
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from ids_spark import feed
-from ids_spark.feed import Rows, Shard, ahead, one_pass, shuffled
+from ids_spark.feed import Rows, Shard, ahead, epochs, one_pass
 from ids_spark.parts import part_name, write_part
 from ids_spark.schema import features_contract
 
@@ -44,11 +44,20 @@ def numbers(blocks: Iterator[Rows]) -> list[np.ndarray]:
 
 
 def once(split: str, rank: int = 0, size: int = 1, most: int = 16) -> np.ndarray:
-    return np.concatenate(numbers(one_pass(Shard(split, COLUMNS, "label19", rank, size), most)))
+    return np.concatenate(numbers(one_pass(shard(split, rank, size), most)))
 
 
-def mixed(split: str, sizes: list[int], rank: int = 0, size: int = 1, seed: int = 1) -> list[np.ndarray]:
-    return numbers(shuffled(Shard(split, COLUMNS, "label19", rank, size), sizes, seed))
+def shard(split: str, rank: int = 0, size: int = 1) -> Shard:
+    return Shard(split, COLUMNS, "label19", rank, size, ALL_ROWS)
+
+
+def mixed(
+    split: str, sizes: list[int], rank: int = 0, size: int = 1, seed: int = 1, memory: int = 0
+) -> list[np.ndarray]:
+    return numbers(epochs(shard(split, rank, size), sizes, [seed], memory))
+
+
+KEPT = pytest.mark.parametrize("memory", [0, 1_000_000], ids=["read at every epoch", "kept in memory"])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -59,52 +68,80 @@ def test_one_pass_over_all_shards_gives_every_row_once(split: str, size: int) ->
 
 
 def test_one_pass_keeps_the_order_of_the_files_in_pieces_of_at_most_so_many_rows(split: str) -> None:
-    pieces = numbers(one_pass(Shard(split, COLUMNS, "label19", 0, 1), 16))
+    pieces = numbers(one_pass(shard(split), 16))
     assert max(map(len, pieces)) == 16
     np.testing.assert_array_equal(np.concatenate(pieces), np.arange(ALL_ROWS))
 
 
-def test_blocks_have_the_wanted_sizes_also_across_row_groups_and_passes(split: str) -> None:
+@KEPT
+def test_blocks_have_the_wanted_sizes_also_across_row_groups_and_passes(split: str, memory: int) -> None:
     sizes = [7, 100, 1, 212, 64]
-    assert [len(block) for block in mixed(split, sizes)] == sizes
+    assert [len(block) for block in mixed(split, sizes, memory=memory)] == sizes
 
 
-def test_a_shard_is_repeated_and_never_another(split: str) -> None:
+@KEPT
+def test_a_shard_is_repeated_and_never_another(split: str, memory: int) -> None:
     own = [set(once(split, rank, 2)) for rank in (0, 1)]
-    seen = np.concatenate(mixed(split, [48] * 10, 0, 2))
+    seen = np.concatenate(mixed(split, [48] * 10, 0, 2, memory=memory))
     assert set(seen) == own[0]
     assert not set(seen) & own[1]
 
 
+@KEPT
 @pytest.mark.parametrize("mixed_rows", [1, 100, 10_000])
-def test_every_row_comes_once_in_each_pass(split: str, mixed_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_comes_once_in_each_pass(
+    split: str, mixed_rows: int, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(feed, "MIXED_ROWS", mixed_rows)
-    first, second = mixed(split, [ALL_ROWS, ALL_ROWS])
+    first, second = mixed(split, [ALL_ROWS, ALL_ROWS], memory=memory)
     np.testing.assert_array_equal(np.sort(first), np.arange(ALL_ROWS))
     np.testing.assert_array_equal(np.sort(second), np.arange(ALL_ROWS))
     assert (first != second).any()
 
 
-def test_equal_seeds_give_equal_blocks_and_others_do_not(split: str) -> None:
-    first, again = (np.concatenate(mixed(split, [16] * 13, seed=5)) for _ in range(2))
+@KEPT
+def test_equal_seeds_give_equal_blocks_and_others_do_not(split: str, memory: int) -> None:
+    first, again = (np.concatenate(mixed(split, [16] * 13, seed=5, memory=memory)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert (first != np.concatenate(mixed(split, [16] * 13, seed=6))).any()
+    assert (first != np.concatenate(mixed(split, [16] * 13, seed=6, memory=memory))).any()
 
 
-def test_a_batch_draws_from_several_row_groups(split: str) -> None:
-    (batch,) = mixed(split, [32])
+@KEPT
+def test_an_epoch_is_the_same_whatever_came_before(split: str, memory: int) -> None:
+    sizes = [16, 100, 48]
+    both = numbers(epochs(shard(split), sizes, [5, 6], memory))
+    assert [len(block) for block in both] == sizes * 2
+    later = numbers(epochs(shard(split), sizes, [6], memory))
+    np.testing.assert_array_equal(np.concatenate(both[3:]), np.concatenate(later))
+
+
+@KEPT
+def test_a_batch_draws_from_several_row_groups(split: str, memory: int) -> None:
+    (batch,) = mixed(split, [32], memory=memory)
     group_of = np.repeat(np.arange(len(GROUP_ROWS)), GROUP_ROWS)
     assert len(set(group_of[batch])) >= 3
     assert (np.diff(batch) != 1).mean() > 0.8
 
 
+@pytest.mark.parametrize(("memory", "passes"), [(0, 3), (ALL_ROWS // 2 * 12 - 1, 3), (ALL_ROWS // 2 * 12, 1)])
+def test_a_shard_that_fits_is_read_once(split: str, memory: int, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, make = [], feed.make_batch_reader
+
+    def counted(*args: object, **options: object) -> object:
+        opened.append(1)
+        return make(*args, **options)
+
+    monkeypatch.setattr(feed, "make_batch_reader", counted)
+    list(epochs(shard(split, 1, 2), [40], [1, 2, 3], memory))  # rows of two features and a label, 4 bytes each
+    assert len(opened) == passes
+
+
 def test_reading_ahead_changes_nothing_and_leaves_no_thread(split: str) -> None:
     before = threading.active_count()
-    shard = Shard(split, COLUMNS, "label19", 0, 1)
-    with ahead(shuffled(shard, [16] * 13, 5)) as blocks:
+    with ahead(epochs(shard(split), [16] * 13, [5], 0)) as blocks:
         read = numbers(blocks)
     np.testing.assert_array_equal(np.concatenate(read), np.concatenate(mixed(split, [16] * 13, seed=5)))
-    with ahead(shuffled(shard, [16] * 1_000, 5)) as blocks:
+    with ahead(epochs(shard(split), [16] * 1_000, [5], 0)) as blocks:
         next(blocks)  # a caller that stops early
     assert threading.active_count() == before
 

@@ -2,15 +2,17 @@
 
     python -m tests.bench.feed_alone LAKE STATEMENT RANKS BATCH EPOCHS
 
-Each rank opens its shard for every epoch, as training does, and takes the blocks that training would take. Ranks start
-an epoch together, and an epoch lasts as long as its slowest rank. Writes STATEMENT: rows and seconds of each epoch.
+Each rank takes the blocks that training would take, from one stream over all epochs; the first epoch reads the files.
+Ranks start an epoch together, and an epoch lasts as long as its slowest rank. Writes STATEMENT: rows and seconds of
+each epoch.
 """
 
+import itertools
 import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -24,29 +26,31 @@ def drain(
     lake: str, rank: int, ranks: int, batch: int, epochs: int, start: Barrier, said: "Queue[list[float]]"
 ) -> None:
     """Take one rank's batches of `batch` rows, epoch after epoch, and say what each epoch took."""
-    shard = feed.Shard(f"file://{lake}/features/paper/split=train", columns(lake), LABEL, rank, ranks)
+    shard = feed.Shard(f"file://{lake}/features/paper/split=train", columns(lake), LABEL, rank, ranks, train_rows(lake))
     steps = train_rows(lake) // (batch * ranks)
     block = min(TrainConfig().steps_per_execution, steps)
     sizes = [batch * min(block, steps - taken) for taken in range(0, steps, block)]
     seconds = []
+    seeds = (SEED * 1_000 + epoch for epoch in range(1, epochs + 1))
+    memory = TrainConfig().feed_memory_mb * 1_000_000
     try:
-        for epoch in range(1, epochs + 1):
-            start.wait()
-            begin = time.monotonic()
-            rows = _drained(shard, sizes, batch, epoch)
-            seconds.append(time.monotonic() - begin)
-            if rows != steps * batch:
-                raise RuntimeError(f"rank {rank} was fed {rows} rows in epoch {epoch}, expected {steps * batch}")
+        with feed.ahead(feed.epochs(shard, sizes, seeds, memory)) as blocks:
+            for epoch in range(1, epochs + 1):
+                start.wait()
+                begin = time.monotonic()
+                rows = _drained(itertools.islice(blocks, len(sizes)), batch)
+                seconds.append(time.monotonic() - begin)
+                if rows != steps * batch:
+                    raise RuntimeError(f"rank {rank} was fed {rows} rows in epoch {epoch}, expected {steps * batch}")
     except BaseException:
         start.abort()  # the others would wait for this rank
         raise
     said.put(seconds)
 
 
-def _drained(shard: feed.Shard, sizes: Sequence[int], batch: int, epoch: int) -> int:
+def _drained(blocks: Iterator[feed.Rows], batch: int) -> int:
     """Return the rows of an epoch's batches."""
-    with feed.ahead(feed.shuffled(shard, sizes, SEED * 1_000 + epoch)) as blocks:
-        return sum(len(features[at : at + batch]) for features, _ in blocks for at in range(0, len(features), batch))
+    return sum(len(features[at : at + batch]) for features, _ in blocks for at in range(0, len(features), batch))
 
 
 def main(lake: str, statement: str, ranks: int, batch: int, epochs: int) -> None:
