@@ -1,30 +1,24 @@
-"""Flagged flows to incidents: who, which attack, in which window of time; ranked, and cut at the night's budget.
+"""Flagged flows to incidents: who, which attack, in which window of time.
 
-Every piece of a night is aggregated where it was scored (`partial`), the driver joins what is left (`merge`) and ranks
-it (`rank`). Sums, extremes and a choice that depends on no order make the incidents the same however flows are cut into
+Every piece of a night is aggregated where it was scored (`partial`), and the driver joins what is left (`merge`). Sums,
+extremes and a choice that depends on no order make the incidents the same however flows are cut into
 pieces. Pure functions on Arrow and numpy columns, no step for a single flow.
 """
 
-import datetime as dt
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ids_spark.night_schema import INCIDENTS, REASON, SCHEMA_VERSION
-from ids_spark.severity import SEVERITIES, Policy, category_of
+from ids_spark.night_schema import REASON
 
 Ints = NDArray[np.int64]
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _DAY: Final = 86_400_000_000  # microseconds
 _MINUTE: Final = 60_000_000
-_ID_LENGTH: Final = 32  # hex characters, 128 bits
 _KEYS: Final = ("entity_kind", "entity", "class_name", "window_start")
 PARTIAL: Final = pa.schema(
     [
@@ -47,28 +41,34 @@ PARTIAL: Final = pa.schema(
 where no flow carries any."""
 
 
-@dataclass(frozen=True)
-class NightFacts:
-    """What is the same for every incident of one model and night; as in `night_schema.INCIDENTS`.
+class Keyed(NamedTuple):
+    """To which incident each of some flows belongs: its key, as columns and as a number below `groups`.
 
-    Attributes:
-        event_date: The night.
-        model, model_version: By what the flows were scored.
-        threshold_logit: From which attack logit on they were flagged.
-        run_id, created_at: Of the scoring run; the time in UTC.
-        data_origin: `measured` or `synthetic`.
+    `firsts` is a flow of each incident, shape (groups,); `inverse` the number of each flow's, shape (flows,).
     """
 
-    event_date: dt.date
-    model: str
-    model_version: str
-    threshold_logit: float
-    run_id: str
-    created_at: dt.datetime
-    data_origin: str
+    columns: dict[str, Any]
+    groups: int
+    firsts: Ints
+    inverse: Ints
+
+    def leaders(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Return which flows have the highest logit of their incident, shape (flows,); of equal ones the first."""
+        found = np.zeros(len(self.inverse), dtype=np.bool_)
+        order = np.lexsort((-logits, self.inverse))
+        found[order[np.searchsorted(self.inverse[order], np.arange(self.groups))]] = True
+        return found
 
 
-def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> pa.Table:
+def keyed(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> Keyed:
+    """Return to which incident each flagged flow belongs; arguments as those of `partial`."""
+    entity, kind = _entity_of(flows, entities)
+    window = _window_of(_times(flows), window_minutes)
+    columns = dict(zip(_KEYS, (kind, entity, flows["class_name"].cast(pa.string()), window), strict=True))
+    return Keyed(columns, *_groups_of(pa.table(columns)))
+
+
+def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known: Keyed | None = None) -> pa.Table:
     """Aggregate the flagged flows of a piece; returns `PARTIAL`, one row for each incident.
 
     Args:
@@ -78,17 +78,15 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> pa
         entities: Columns that say who is concerned, best first. A flow's entity is the first that is there and neither
             null nor empty text; the source file where there is none.
         window_minutes: Windows begin at midnight in UTC and every so many minutes after it.
+        known: What `keyed` made of the same flows, where that was asked before.
     """
-    entity, kind = _entity_of(flows, entities)
-    times = flows["event_time"].cast(_TIME, safe=False) if "event_time" in flows.column_names else _nulls(flows, _TIME)
+    known = known or keyed(flows, entities, window_minutes)
+    times = _times(flows)
     reasons = flows["reasons"] if "reasons" in flows.column_names else _nulls(flows, pa.list_(REASON))
     explained = pc.greater(pc.list_value_length(reasons), 0).fill_null(False)
     logits = flows["attack_logit"].cast(pa.float64())
     single = {
-        "entity_kind": kind,
-        "entity": entity,
-        "class_name": flows["class_name"].cast(pa.string()),
-        "window_start": _window_of(times, window_minutes),
+        **known.columns,
         "flows": pa.array(np.ones(len(flows), dtype=np.int64)),
         "first_seen": times,
         "last_seen": times,
@@ -99,71 +97,22 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> pa
         "explained_row": flows["source_row"].cast(pa.int64()),
         "reasons": reasons,
     }
-    return _grouped(pa.table([single[name] for name in PARTIAL.names], names=PARTIAL.names).cast(PARTIAL))
+    rows = pa.table([single[name] for name in PARTIAL.names], names=PARTIAL.names).cast(PARTIAL)
+    return _grouped(rows, known.groups, known.firsts, known.inverse)
 
 
 def merge(tables: Iterable[pa.Table]) -> pa.Table:
     """Join what `partial` or `merge` made of parts of a night; returns `PARTIAL`, the same for any cut in any order."""
-    return _grouped(pa.concat_tables([PARTIAL.empty_table(), *tables]))
-
-
-def rank(merged: pa.Table, policy: Policy, budget: int, night: NightFacts) -> tuple[pa.Table, int]:
-    """Return the incidents that somebody should look at first, as `night_schema.INCIDENTS`, and how many there are.
-
-    The order: severity, worst first; then flows times the highest attack probability among them, which is the most
-    attack flows that the incident can be expected to hold; then the highest logit, where probabilities are all but 1;
-    then what was seen first. What is still equal stays in the order of kind, entity, class and window.
-
-    Args:
-        merged: From `merge`, all of the night.
-        policy: Severity by class, flows and probability.
-        budget: Most incidents that are returned.
-        night: What all of them share.
-    """
-    flows, certain = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
-    severities = policy.severities(merged["class_name"], flows, certain)
-    severity_ids = pc.index_in(severities, value_set=pa.array(SEVERITIES)).to_numpy()
-    seen = merged["first_seen"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
-    order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * certain, severity_ids))[:budget]
-    shown, severities = merged.take(pa.array(order)), severities.take(pa.array(order))
-    starts = shown["window_start"].cast(pa.int64()).to_pylist()
-    names = [shown[key].to_pylist() for key in ("entity_kind", "entity", "class_name")]
-    constant: dict[str, Any] = {
-        "model": night.model,
-        "model_version": night.model_version,
-        "threshold_logit": night.threshold_logit,
-        "schema_version": SCHEMA_VERSION,
-        "run_id": night.run_id,
-        "created_at": night.created_at,
-        "data_origin": night.data_origin,
-    }
-    columns = {
-        **{name: shown[name] for name in INCIDENTS.names if name in PARTIAL.names},
-        "incident_id": pa.array([incident_id(night.event_date, *key) for key in zip(*names, starts, strict=True)]),
-        "rank": pa.array(np.arange(1, len(shown) + 1)),
-        "severity": severities,
-        "category": pa.array([category_of(name) for name in names[2]]),
-        "top_reasons": shown["reasons"],
-        **{name: pa.array([value] * len(shown), INCIDENTS.field(name).type) for name, value in constant.items()},
-    }
-    arrays = [columns[f.name].cast(f.type) for f in INCIDENTS]
-    return pa.table(arrays, schema=INCIDENTS), len(merged)
-
-
-def incident_id(event_date: dt.date, kind: str, entity: str, class_name: str, window_start: int | None) -> str:
-    """Return the name of an incident: 32 hex characters of a SHA-256, the same in every run and for every model.
-
-    Args:
-        event_date: The night.
-        kind, entity, class_name: What the incident is about.
-        window_start: Microseconds since 1970 in UTC; None without an event time.
-    """
-    key = json.dumps([str(event_date), kind, entity, class_name, window_start])
-    return hashlib.sha256(key.encode()).hexdigest()[:_ID_LENGTH]
+    rows = pa.concat_tables([PARTIAL.empty_table(), *tables])
+    return _grouped(rows, *_groups_of(rows))
 
 
 def _nulls(flows: pa.Table, kind: pa.DataType) -> pa.Array:
     return pa.nulls(len(flows), kind)
+
+
+def _times(flows: pa.Table) -> Any:
+    return flows["event_time"].cast(_TIME, safe=False) if "event_time" in flows.column_names else _nulls(flows, _TIME)
 
 
 def _entity_of(flows: pa.Table, entities: Sequence[str]) -> tuple[Any, Any]:
@@ -183,12 +132,11 @@ def _window_of(times: Any, minutes: int) -> pa.Array:
     return pa.array(starts, mask=np.asarray(times.is_null())).cast(_TIME)
 
 
-def _grouped(rows: pa.Table) -> pa.Table:
+def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Table:
     """Return one row for each key, by key."""
     if not len(rows):
         return PARTIAL.empty_table()
     rows = rows.combine_chunks()
-    groups, firsts, inverse = _groups_of(rows)
     order = np.argsort(inverse, kind="stable")
     starts = np.searchsorted(inverse[order], np.arange(groups))
 

@@ -34,6 +34,8 @@ _OURS = re.compile(
     r"^(?P<kind>ids_spark\.\w+\.\w+|\w*Unusable|SchemaMismatch|UnknownClass): (?P<message>.+)$", re.MULTILINE
 )
 
+_DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Context:
@@ -111,8 +113,9 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         if refusal is not None:
             log.error("%s", refusal)
             return REFUSED
-        if isinstance(error, Interrupted):
-            log.error("%s", error)
+        known = str(error) if isinstance(error, Interrupted) else full_disk(error, lake.root)
+        if known is not None:
+            log.error("%s", known)
         else:
             log.exception("%s failed", job)
         try:
@@ -148,6 +151,19 @@ def as_refusal(error: BaseException) -> str | None:
         return None
     following = str(error)[found.end() :].split("\n\n", 1)[0]
     return found["message"] + (following if following.startswith("\n  ") else "")
+
+
+def full_disk(error: BaseException, lake: str) -> str | None:
+    """Return what to do about a full disk, also of an executor; None where the error is no such thing."""
+    found = _DISK_IS_FULL.search(str(error))
+    if found is None:
+        return None
+    return (
+        f"a disk is full: {found[0].strip()}\n"
+        f"  expected room for the new tables in {lake}, and for shuffled rows where Spark keeps them on each machine"
+        " (SPARK_LOCAL_DIRS, spark.local.dir); the README says how much\n"
+        "  the old tables are as they were; make room and run the same line again"
+    )
 
 
 def session(app: str) -> SparkSession:

@@ -47,7 +47,9 @@ def _build(model: Model) -> tuple[Any, Any]:
     from ids_spark import models
 
     tf.get_logger().setLevel("ERROR")  # a worker that scores several models makes a graph for each; it warns of that
-    if not _networks:  # a task has one core; the number can be set only before TensorFlow runs its first operation
+    if not _networks:  # can be set only before TensorFlow runs its first operation
+        # A task has one core, and workers that share a GPU would each take all of its memory.
+        tf.config.set_visible_devices([], "GPU")
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     network = models.build(model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pyspark import SparkContext
 
-from ids_spark import audit, drift, ecs, incidents, night_page, night_scoring, night_sources, ocsf
+from ids_spark import audit, drift, ecs, incident_ranking, night_page, night_scoring, night_sources, ocsf
 from ids_spark.audit import Report
 from ids_spark.calibration import Threshold
 from ids_spark.errors import NotReconciled
@@ -139,10 +139,10 @@ def _task(
 
 def _ranked(source: NightSource, duty: Duty, model: Model, limit: Threshold, counted: Counted) -> tuple[pa.Table, int]:
     card = model.card
-    facts = incidents.NightFacts(
+    facts = incident_ranking.NightFacts(
         source.event_date, card.name, card.version, limit.logit, duty.run_id, duty.now, duty.origin(source)
     )
-    return incidents.rank(counted.found, duty.policy, duty.config.alerts.per_night, facts)
+    return incident_ranking.rank(counted.found, duty.policy, duty.config.alerts.per_night, facts)
 
 
 def _drift(source: NightSource, duty: Duty, done: Scored) -> list[Row]:

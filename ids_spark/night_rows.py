@@ -63,8 +63,8 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> t
     total.tally.add(drift.tally(judge.model.preprocessor.histograms(card.features), rows.values))
     total.champion.flagged += int(flagged.sum())
     total.champion.mix += _mix(hours, ids[card.classes])
-    alerts, flows = _alerts(file, rows, task, matrix, probabilities, logits, flagged, total)
-    found["champion"].append(incidents.partial(flows, task.alerts.entities, task.alerts.window_minutes))
+    alerts, grouped = _alerts(file, rows, task, matrix, probabilities, logits, flagged, total)
+    found["champion"].append(grouped)
     if task.challenger is not None:
         _challenge(file, rows, task, task.challenger, flagged, hours, total, found)
     known: dict[str, Any] = {
@@ -115,7 +115,7 @@ def _alerts(
     flagged: Mask,
     total: Scored,
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Return the columns `alert`, `severity` and `reasons`, and the flows that incidents are made of."""
+    """Return the columns `alert`, `severity` and `reasons`, and the incidents of these flows."""
     n, card = len(flagged), task.champion.model.card
     attack_ids = _attack_ids(probabilities)
     at = np.flatnonzero(flagged)
@@ -123,11 +123,14 @@ def _alerts(
     covered, counts = task.allowed.covers(flows, task.event_date)
     total.allowed = total.allowed + counts
     total.flows_allowed += int(covered.sum())
-    flows, at = flows.filter(pa.array(~covered)), at[~covered]
-    alert = np.zeros(n, dtype=np.bool_)
+    flows, at = _hidden(flows.filter(pa.array(~covered)), task), at[~covered]
+    alert, urgent = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     alert[at] = True
+    by = (task.alerts.entities, task.alerts.window_minutes)
+    keyed = incidents.keyed(flows, *by)
+    urgent[at] = keyed.leaders(logits[at])  # so that no incident stands there without reasons
 
-    explained = reasons.to_explain(logits, attack_ids, alert, task.alerts.explained_rows)
+    explained = reasons.to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
     total.explained += len(explained)
     why = _why(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(REASON))
     severity_ids = task.policy.severity_ids(attack_ids[at], card.classes, probability=1 / (1 + np.exp(-logits[at])))
@@ -138,8 +141,8 @@ def _alerts(
         "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~alert), pa.array(SEVERITIES)),
         "reasons": night_columns.scattered(why, explained, n),
     }
-    flows = _hidden(flows, task).append_column("reasons", columns["reasons"].take(pa.array(at)))
-    return columns, flows
+    flows = flows.append_column("reasons", columns["reasons"].take(pa.array(at)))
+    return columns, incidents.partial(flows, *by, keyed)
 
 
 def _why(rows: Rows, task: Task, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:

@@ -45,6 +45,8 @@ def train(task: Task) -> dict[str, Any]:
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one takes the core from Horovod's thread
+    if gpus := tf.config.list_physical_devices("GPU"):  # one for each rank of a machine
+        tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
     tf.keras.backend.experimental.enable_tf_random_generator()  # dropout whose state can be set, see Loop.begin_epoch
     tf.keras.utils.set_random_seed(task.seed)
 

@@ -149,18 +149,23 @@ def most(contributed: Floats32, values: Floats, names: Sequence[str], k: int) ->
 
 
 def to_explain(
-    logits: Floats, predicted_ids: NDArray[np.int32], flagged: NDArray[np.bool_], per_class: int
+    logits: Floats,
+    predicted_ids: NDArray[np.int32],
+    flagged: NDArray[np.bool_],
+    urgent: NDArray[np.bool_],
+    per_class: int,
 ) -> Integers:
-    """Return the rows, ascending, of the `per_class` highest logits among flagged flows of each predicted class.
+    """Return at most `per_class` flagged rows of each predicted class, ascending: urgent ones, then the highest logits.
 
     Args:
         logits: Shape (rows,); of equal ones the earlier row comes first, NaN comes last.
         predicted_ids: Shape (rows,).
         flagged: Shape (rows,).
+        urgent: Rows that come before others of their class, shape (rows,).
         per_class: At least 0.
     """
     rows = np.flatnonzero(flagged)
-    rows = rows[np.lexsort((rows, -logits[rows], predicted_ids[rows]))]
+    rows = rows[np.lexsort((rows, -logits[rows], ~urgent[rows], predicted_ids[rows]))]
     _, first, size = np.unique(predicted_ids[rows], return_index=True, return_counts=True)
     place = np.arange(len(rows)) - np.repeat(first, size)
     return np.sort(rows[place < per_class])

@@ -95,7 +95,8 @@ class AlertsConfig(Section):
         entities: Pass-through columns that say who is concerned, best first.
         window_minutes: Flagged flows of one entity and class within such a window are one incident.
         reasons: Features named with each alerted flow.
-        explained_rows: Of each row group and class, so many flagged flows with the highest scores carry reasons.
+        explained_rows: Of each row group and class, so many flagged flows carry reasons: first the highest score of
+            each incident, then the highest of all.
         severity_policy: YAML file with the severities; default: the table that comes with the project.
         allow_list: YAML file with what is known and accepted, each entry with an expiry date.
     """

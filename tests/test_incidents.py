@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ids_spark import incidents
-from ids_spark.incidents import PARTIAL, NightFacts, merge, partial, rank
+from ids_spark.incident_ranking import NightFacts, incident_id, rank
+from ids_spark.incidents import PARTIAL, keyed, merge, partial
 from ids_spark.night_schema import INCIDENTS, REASON
 from ids_spark.severity import DEFAULT
 from ids_spark.taxonomy import CLASS19
@@ -211,6 +211,18 @@ def test_incidents_are_what_pandas_makes_of_the_flows():
     )
 
 
+def test_each_incident_has_one_leader_the_flow_with_its_highest_logit():
+    table = many(40_000, devices=40)
+    logits = table["attack_logit"].to_numpy()
+    led = table.filter(pa.array(keyed(table, ENTITIES, 60).leaders(logits)))
+    found = partial(table, ENTITIES, 60)
+    assert len(led) == len(found)
+    by_key = partial(led, ENTITIES, 60)
+    keys = ["entity_kind", "entity", "class_name", "window_start", "max_attack_logit"]
+    assert by_key.select(keys).equals(found.select(keys))
+    assert keyed(table.slice(0, 0), ENTITIES, 60).leaders(logits[:0]).tolist() == []
+
+
 @pytest.fixture(scope="module")
 def million():
     return many(1_000_000)
@@ -282,16 +294,16 @@ def test_an_incident_keeps_its_name_in_every_run_and_no_two_share_one(million):
     ids = found["incident_id"].to_pylist()
     assert len(set(ids)) == len(ids) == 100_000
     start = 1_772_359_200_000_000  # 2026-03-01 10:00 UTC
-    name = incidents.incident_id(NIGHT, "device_id", "pump-1", "DoS-TCP", start)
+    name = incident_id(NIGHT, "device_id", "pump-1", "DoS-TCP", start)
     assert (
         name == hashlib.sha256(b'["2026-03-01", "device_id", "pump-1", "DoS-TCP", 1772359200000000]').hexdigest()[:32]
     )
     others = [
-        incidents.incident_id(dt.date(2026, 3, 2), "device_id", "pump-1", "DoS-TCP", start),
-        incidents.incident_id(NIGHT, "src_ip", "pump-1", "DoS-TCP", start),
-        incidents.incident_id(NIGHT, "device_id", "pump-2", "DoS-TCP", start),
-        incidents.incident_id(NIGHT, "device_id", "pump-1", "DoS-UDP", start),
-        incidents.incident_id(NIGHT, "device_id", "pump-1", "DoS-TCP", None),
+        incident_id(dt.date(2026, 3, 2), "device_id", "pump-1", "DoS-TCP", start),
+        incident_id(NIGHT, "src_ip", "pump-1", "DoS-TCP", start),
+        incident_id(NIGHT, "device_id", "pump-2", "DoS-TCP", start),
+        incident_id(NIGHT, "device_id", "pump-1", "DoS-UDP", start),
+        incident_id(NIGHT, "device_id", "pump-1", "DoS-TCP", None),
     ]
     assert len({name, *others}) == 6
     table = flows(("DoS-TCP", 6), device_id=["pump-1"], event_time=[at("10:59")])

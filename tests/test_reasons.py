@@ -219,11 +219,22 @@ def test_the_highest_flagged_flows_of_each_class_are_explained():
     logits = np.array([9.0, 1.0, 5.0, 5.0, 7.0, 3.0, 8.0, np.nan])
     ids = np.array([4, 4, 4, 4, 2, 2, 1, 2], dtype=np.int32)
     flagged = np.array([0, 1, 1, 1, 1, 1, 1, 1], dtype=bool)
-    assert to_explain(logits, ids, flagged, 1).tolist() == [2, 4, 6]
-    assert to_explain(logits, ids, flagged, 2).tolist() == [2, 3, 4, 5, 6]
-    assert to_explain(logits, ids, flagged, 9).tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert to_explain(logits, ids, flagged, 0).tolist() == []
-    assert to_explain(logits, ids, np.zeros(8, dtype=bool), 3).tolist() == []
+    none = np.zeros(8, dtype=bool)
+    assert to_explain(logits, ids, flagged, none, 1).tolist() == [2, 4, 6]
+    assert to_explain(logits, ids, flagged, none, 2).tolist() == [2, 3, 4, 5, 6]
+    assert to_explain(logits, ids, flagged, none, 9).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert to_explain(logits, ids, flagged, none, 0).tolist() == []
+    assert to_explain(logits, ids, none, none, 3).tolist() == []
+
+
+def test_urgent_flows_are_explained_before_higher_ones_of_their_class():
+    logits = np.array([9.0, 1.0, 5.0, 5.0, 7.0, 3.0])
+    ids = np.array([4, 4, 4, 4, 2, 2], dtype=np.int32)
+    flagged, urgent = np.array([1, 1, 1, 1, 1, 1], dtype=bool), np.array([0, 1, 0, 1, 0, 1], dtype=bool)
+    assert to_explain(logits, ids, flagged, urgent, 1).tolist() == [3, 5]
+    assert to_explain(logits, ids, flagged, urgent, 3).tolist() == [0, 1, 3, 4, 5]
+    flagged[1] = False
+    assert to_explain(logits, ids, flagged, urgent, 2).tolist() == [0, 3, 4, 5]
 
 
 def test_the_module_alone_loads_no_tensorflow():

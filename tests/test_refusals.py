@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from conftest import RunJob, synthetic_frame, write_synthetic_source
 
+from ids_spark.job import full_disk
+
 Caplog = pytest.LogCaptureFixture
 
 
@@ -155,3 +157,14 @@ def test_unusable_rows_below_the_limit_are_quarantined_with_their_raw_values(
     assert '"Rate": "fast"' in refused_rows["raw"].iloc[0]
     flows = pd.read_parquet(tmp_path / "lake/flows")
     assert len(flows) == 12 * 20 + 58
+
+
+def test_a_full_disk_is_named_with_what_to_do() -> None:
+    with pytest.raises(OSError, match="No space left") as error, open("/dev/full", "wb", buffering=0) as full:
+        full.write(b"flows")
+    said = full_disk(error.value, "file:///lake")
+    assert said is not None
+    assert said.startswith("a disk is full: [Errno 28] No space left on device\n")
+    assert "file:///lake" in said
+    assert "make room and run the same line again" in said
+    assert full_disk(ValueError("no disk at all"), "file:///lake") is None

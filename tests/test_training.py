@@ -242,7 +242,8 @@ def test_one_rank_trains_the_same_model_up_to_noise(
     assert code == 0, output
     one, two = curve(training_of(folder)[0]), curve(whole[0])
     assert agrees_with_its_rows(folder).card.training["ranks"] == 1
-    np.testing.assert_allclose(np.array(one)[-1, 1], np.array(two)[-1, 1], rtol=0.2)  # a few hundred rows: another seed moves it as much
+    # Few rows: another seed moves it as much.
+    np.testing.assert_allclose(np.array(one)[-1, 1], np.array(two)[-1, 1], rtol=0.2)
 
 
 def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(features: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Executors, workers and disks fail while jobs run; rows stay what they are without the fault."""
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def test_an_executor_killed_during_a_job_changes_no_row(cluster: Cluster, night:
 
 
 def test_a_straggler_changes_no_row(cluster: Cluster, night: Night, copy: Path) -> None:
-    process = start(cluster, copy, "ingest", *TRAINING, f"ingest.source={night.source}")
+    relative = os.path.relpath(night.source, copy)  # as a user types it, where the job is submitted
+    process = start(cluster, copy, "ingest", *TRAINING, f"ingest.source={relative}")
     executor = met(cluster, copy, "ingest", process)
     with stopped(executor):
         time.sleep(5)
@@ -127,7 +129,10 @@ def test_a_full_disk_ends_the_job_with_its_reason_and_leaves_the_old_tables(
     finally:
         small.stop()
     assert code == 1, output
+    assert "a disk is full: " in output
     assert "No space left on device" in output
+    assert "make room and run the same line again" in output
+    assert "Traceback" not in output
     after = {path: path.stat().st_mtime_ns for path in (copy / "lake").rglob("*.parquet") if "audit" not in path.parts}
     assert after == before
     failed = pd.read_parquet(copy / "lake/audit").query("status == 'failed'")

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cluster.conftest import TRAINING, Night
@@ -48,8 +49,15 @@ def test_nothing_of_the_checkout_is_on_the_path_of_executors(cluster: Cluster, n
         assert f"'{ROOT}'" not in line
 
 
+def curve(folder: Path) -> list[tuple[float, float, float]]:
+    """Loss, validation loss and validation accuracy of each epoch of the only model."""
+    [card] = (folder / "lake/models").glob("dnn-19-paper/*/model.json")
+    history = json.loads(card.read_text())["training"]["history"]
+    return [tuple(epoch[name] for name in ("loss", "validation_loss", "validation_accuracy")) for epoch in history]
+
+
 def test_real_flows_give_the_rows_and_metrics_of_local_mode(cluster: Cluster, real_flows: Path, tmp_path: Path) -> None:
-    training = (*TRAINING, "train.classes=[19]", "train.epochs=1")
+    training = (*TRAINING, "train.classes=[19]", "train.epochs=3")
     there, here = (prepare(tmp_path / name) for name in ("there", "here"))
     for job, more in (("ingest", (f"ingest.source={real_flows / 'release39'}",)), ("features", ())):
         submit(cluster, there, job, *training, *more)
@@ -60,6 +68,10 @@ def test_real_flows_give_the_rows_and_metrics_of_local_mode(cluster: Cluster, re
     )
 
     submit(cluster, there, "train", *training)
+    submit(cluster, here, "train", *training, master="local[2]")
+    # Equal seed and ranks give equal steps: what is left is the order in which threads add up.
+    np.testing.assert_allclose(curve(there), curve(here), rtol=1e-4)
+    shutil.rmtree(here / "lake/models")
     shutil.copytree(there / "lake/models", here / "lake/models")
     submit(cluster, there, "score", *training)
     submit(cluster, here, "score", *training, master="local[2]")
