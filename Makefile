@@ -108,7 +108,7 @@ table: package ## Every model, number of classes and profile beside published fi
 	$(call submit,features,conf/paper.yaml)
 	$(call submit,features,conf/best.yaml)
 	$(call submit,train,conf/paper.yaml) $(STUDY)
-	$(call submit,train,conf/best.yaml) $(PROFILES) --set "train.models=[gru_dnn]"
+	$(call submit,train,conf/best.yaml) $(PROFILES) --set "train.models=[dnn]"
 	$(call submit,forest,conf/paper.yaml) $(PROFILES)
 	$(call submit,score)
 	$(call submit,table)
