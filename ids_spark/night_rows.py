@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ids_spark import calibration, drift, incidents, network, night_columns, night_reader, reasons, row_hash, taxonomy
+from ids_spark import calibration, drift, incidents, network, night_reader, reasons, row_hash, score_columns, taxonomy
 from ids_spark.matrix import as_rows
 from ids_spark.night_reader import Rows
 from ids_spark.night_schema import REASON, SCHEMA_VERSION
@@ -57,7 +57,7 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> t
     logits = calibration.attack_logits(probabilities)
     flagged = logits >= judge.threshold
     hours, misdated = _hours(rows.carried[config.event_time], task.event_date)
-    ids = night_columns.levels(probabilities, card.classes)
+    ids = score_columns.levels(probabilities, card.classes)
     total.rows_scored += n
     total.of_another_date += misdated
     total.tally.add(drift.tally(judge.model.preprocessor.histograms(card.features), rows.values))
@@ -68,7 +68,7 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> t
     if task.challenger is not None:
         _challenge(file, rows, task, task.challenger, flagged, hours, total, found)
     known: dict[str, Any] = {
-        "source_file": night_columns.constant(file, pa.string(), n),
+        "source_file": score_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),
         **_named(rows.carried, task),
         "probability": pa.array(highest),
@@ -79,12 +79,12 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> t
     }
     for level, of_level in ids.items():
         known[f"predicted_class{level}_id"] = pa.array(of_level)
-        known[f"predicted_class{level}"] = night_columns.coded(of_level, taxonomy.CLASSES[level])
+        known[f"predicted_class{level}"] = score_columns.coded(of_level, taxonomy.CLASSES[level])
     if "top3" in config.columns:
-        known["top3"] = night_columns.top(probabilities, card.classes)
+        known["top3"] = score_columns.top(probabilities, card.classes)
     if "lineage" in config.columns:
         known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.features]))
-    return night_columns.assembled(known, task.contract), lost
+    return score_columns.assembled(known, task.contract), lost
 
 
 def _forward(judge: Judge, rows: Rows, batch_rows: int) -> tuple[Floats32, Floats32]:
@@ -139,7 +139,7 @@ def _alerts(
     columns = {
         "alert": pa.array(alert),
         "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~alert), pa.array(SEVERITIES)),
-        "reasons": night_columns.scattered(why, explained, n),
+        "reasons": score_columns.scattered(why, explained, n),
     }
     flows = flows.append_column("reasons", columns["reasons"].take(pa.array(at)))
     return columns, incidents.partial(flows, *by, keyed)
@@ -190,9 +190,9 @@ def _flows(
     carried = rows.carried.take(pa.array(at))
     names = [_TIME if name == task.config.event_time else name for name in carried.column_names]
     columns = dict(zip(names, carried.columns, strict=True)) | {
-        "source_file": night_columns.constant(file, pa.string(), len(at)),
+        "source_file": score_columns.constant(file, pa.string(), len(at)),
         "source_row": pa.array(rows.source_rows[at]),
-        "class_name": night_columns.coded(attack_ids[at], taxonomy.CLASSES[level]),
+        "class_name": score_columns.coded(attack_ids[at], taxonomy.CLASSES[level]),
         "attack_probability": pa.array(_attack(probabilities[at])),
         "attack_logit": pa.array(logits[at]),
     }
@@ -222,7 +222,7 @@ def _stamps(task: Task, times: int) -> dict[str, Any]:
         "scored_at": task.scored_at,
         "data_origin": task.data_origin,
     }
-    return {name: night_columns.constant(value, contract.field(name).type, times) for name, value in values.items()}
+    return {name: score_columns.constant(value, contract.field(name).type, times) for name, value in values.items()}
 
 
 def _hours(times: pa.ChunkedArray, event_date: dt.date) -> tuple[Ids, int]:

@@ -1,15 +1,14 @@
-"""Class probabilities to the columns of `predictions/`. Pure functions on Arrow and numpy columns."""
+"""What a labelled split's predictions say of each flow. Pure functions on Arrow and numpy columns."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ids_spark import taxonomy
+from ids_spark import score_columns, taxonomy
 
-_TOP: Final = 3
 Floats32 = NDArray[np.float32]
 
 
@@ -44,23 +43,12 @@ def columns_of(probabilities: Floats32, level: taxonomy.Level) -> dict[str, Any]
     The probability of a coarser class is the sum over its members, so the prediction at a coarser level is the most
     probable class of that level, which need not be the parent of the most probable finer class.
     """
-    columns: dict[str, Any] = {}
-    for coarser in taxonomy.levels_from(level):
-        member = np.zeros((level, coarser), dtype=np.float32)
-        member[np.arange(level), taxonomy.parents(level, coarser)] = 1.0
-        best = (probabilities @ member).argmax(axis=1).astype(np.int32)
+    columns: dict[str, Any] = {"top3": score_columns.top(probabilities, level)}
+    for coarser, best in score_columns.levels(probabilities, level).items():
         columns[f"predicted_class{coarser}_id"] = pa.array(best)
-        columns[f"predicted_class{coarser}"] = pa.array(taxonomy.CLASSES[coarser]).take(pa.array(best))
+        columns[f"predicted_class{coarser}"] = score_columns.coded(best, taxonomy.CLASSES[coarser])
     columns["probability"] = pa.array(probabilities.max(axis=1, initial=0.0))
     columns["attack_probability"] = pa.array(1.0 - probabilities[:, taxonomy.BENIGN_ID])
-    shown = min(_TOP, level)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :shown]
-    names = pa.array(taxonomy.CLASSES[level]).take(pa.array(order.ravel()))
-    values = pa.array(np.take_along_axis(probabilities, order, axis=1).ravel())
-    pairs = pa.StructArray.from_arrays([names, values], names=["class_name", "probability"])
-    columns["top3"] = pa.ListArray.from_arrays(
-        pa.array(np.arange(len(probabilities) + 1, dtype=np.int32) * shown), pairs
-    )
     return columns
 
 

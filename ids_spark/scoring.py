@@ -16,6 +16,7 @@ from pyspark import SparkContext
 
 from ids_spark import network, predictions, row_hash
 from ids_spark.lake import resolve
+from ids_spark.matrix import as_rows
 from ids_spark.metrics import Counts, confusion_of
 from ids_spark.model_store import Model
 from ids_spark.parts import keep_only, part_name, write_part
@@ -160,7 +161,7 @@ def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tupl
         rejected = refused_rows(table, faults, features, known)
         good = np.flatnonzero(~bad)
         table, values = table.take(pa.array(good)), {name: column[good] for name, column in values.items()}
-    matrix = np.column_stack(model.preprocessor.transform(values, features))
+    matrix = as_rows(model.preprocessor.transform(values, features))
     probabilities = network.forward(model, matrix, task.batch_rows)
     report.rows_scored += len(table)
     if "row_key" not in there:

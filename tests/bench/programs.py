@@ -28,11 +28,18 @@ class Programs:
         command = [sys.executable, "-m", module, *arguments]
         return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
 
-    def submit(self, log: str, *arguments: str) -> Usage:
-        """Run spark-submit in local mode, a task slot for each CPU."""
+    def submit(self, log: str, *arguments: str, slots: int = 0) -> Usage:
+        """Run spark-submit in local mode, a task slot for each CPU, or more slots if told."""
         beside = Path(sys.executable).parent / "spark-submit"
         program = shutil.which("spark-submit") or str(beside)
-        command = [program, "--master", f"local[{len(self._plan.cpus)}]", "--driver-memory", DRIVER_MEMORY, *arguments]
+        command = [
+            program,
+            "--master",
+            f"local[{max(slots, len(self._plan.cpus))}]",
+            "--driver-memory",
+            DRIVER_MEMORY,
+            *arguments,
+        ]
         return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
 
     def job(
@@ -42,11 +49,12 @@ class Programs:
         lake: Path,
         configs: Sequence[str] = (),
         log: str = "ids_spark",
+        slots: int = 0,
     ) -> Usage:
         """Run a job of this project on a lake; settings win over configuration files."""
         options = [part for file in configs for part in ("--config", file)]
         options += [part for key, value in {"lake": lake, **settings}.items() for part in ("--set", f"{key}={value}")]
-        return self.submit(log, "--py-files", str(self._zip), f"jobs/{name}.py", *options)
+        return self.submit(log, "--py-files", str(self._zip), f"jobs/{name}.py", *options, slots=slots)
 
     def replica(self, scale: float, **settings: object) -> Path:
         """Write a synthetic replica of a scale and return its folder."""

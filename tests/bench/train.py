@@ -6,6 +6,7 @@
 | `1rank-BATCH`, `2ranks-BATCH` | `jobs/train.py`, global batch BATCH; validation does not count |
 | `feed` | the feed of 2 ranks alone at global batch 1,024, see `feed_alone` |
 | `loss-study`, `loss-recommended` | `jobs/train.py` on 2 ranks: the study's recipe, then ours until its loss |
+| `4ranks-BATCH` | as `2ranks-BATCH`, also where the bench has fewer cores; only when asked for |
 | `full-memory`, `full-2ranks` | one epoch at full scale; only when asked for |
 
 A case trains every model in one process or job. Rows/s are those of the median epoch but the first.
@@ -32,17 +33,19 @@ MODELS: Final = ("gru_dnn", "dnn")
 RECOMMENDED: Final = "conf/large.yaml"
 STUDY: Final = "conf/paper.yaml"
 BATCHES: Final = (64, 1024, 8192)
-_WAYS: Final = ("memory", "1rank", "2ranks")
-_RATES: Final = tuple(f"{way}-{batch}" for batch in BATCHES for way in _WAYS)
+_WAYS: Final = ("memory", "1rank", "2ranks", "4ranks")
+_MORE_RANKS: Final = tuple(f"4ranks-{batch}" for batch in BATCHES)
+_RATES: Final = tuple(f"{way}-{batch}" for batch in BATCHES for way in _WAYS[:-1])
 _LOSS: Final = ("loss-study", "loss-recommended")
-ON_DEMAND: Final = ("full-memory", "full-2ranks")
+_FULL: Final = ("full-memory", "full-2ranks")
+ON_DEMAND: Final = (*_MORE_RANKS, *_FULL)
 CASES: Final = (*_RATES, "feed", *_LOSS, *ON_DEMAND)
 
 _FEED_BATCH: Final = 1024
-_EPOCHS: Final = {"feed": 6, **dict.fromkeys(_RATES, 4), **dict.fromkeys(ON_DEMAND, 1)}
+_EPOCHS: Final = {"feed": 6, **dict.fromkeys((*_RATES, *_MORE_RANKS), 4), **dict.fromkeys(_FULL, 1)}
 _STUDY_EPOCHS: Final = 10  # give the loss to reach
 _MOST_EPOCHS: Final = 30  # of the recommended setting, to reach it
-_GUESS_S: Final = {"memory": 15, "1rank": 40, "2ranks": 50, "feed": 15, "loss": 90, "full": 90}
+_GUESS_S: Final = {"memory": 15, "1rank": 40, "2ranks": 50, "4ranks": 80, "feed": 15, "loss": 90, "full": 90}
 _RATIOS: Final = (  # name, case and figure above, case and figure below, bar for gru_dnn
     ("train_1rank_vs_memory_1024", "1rank-1024", "memory-1024", "{}_rows_per_s", {"at_least": 0.8}),
     ("train_2ranks_vs_memory_8192", "2ranks-8192", "memory-8192", "{}_rows_per_s", {"at_least": 1.0}),
@@ -166,7 +169,8 @@ class Part:
             "train.patience": 1_000,  # every epoch is taken
             "seed": train_figures.SEED,
         }
-        usage = self._programs.job("train", {**told, **settings}, target, configs, name)
+        slots = int(str(settings["train.ranks"]))
+        usage = self._programs.job("train", {**told, **settings}, target, configs, name, slots)
         trained = {model: train_figures.read_trained(target, model) for model in self._models(name)}
         self._latest = {model: train_figures.statement_of(training) for model, training in trained.items()}
         return Taken(usage)
@@ -205,7 +209,7 @@ class Part:
         return Taken(usage, {f"{model}_epoch_s": stated.seconds[0] for model, stated in self._latest.items()})
 
     def _models(self, name: str) -> list[str]:
-        return [MODELS[0]] if name in ON_DEMAND else list(self._plan.models)
+        return [MODELS[0]] if name in _FULL else list(self._plan.models)
 
     def _check(self, name: str) -> None:
         """Compare what the case stated with the cases that train the same network at the same batch."""

@@ -1,4 +1,4 @@
-"""Scores of a night's flows to the columns of its predictions. Pure functions on Arrow and numpy columns."""
+"""Class probabilities of flows to columns of predictions. Pure functions on Arrow and numpy columns."""
 
 from collections.abc import Mapping
 from typing import Any, Final
