@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _DAY: Final = 86_400_000_000  # microseconds
 _MINUTE: Final = 60_000_000
+_SPARSE: Final = 16  # a table of so many entries for each row is quicker than sorting the rows
 _KEYS: Final = ("entity_kind", "entity", "class_name", "window_start")
 PARTIAL: Final = pa.schema(
     [
@@ -54,9 +55,11 @@ class Keyed(NamedTuple):
 
     def leaders(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         """Return which flows have the highest logit of their incident, shape (flows,); of equal ones the first."""
+        highest = np.full(self.groups, -np.inf)
+        np.maximum.at(highest, self.inverse, logits)
+        candidates = np.flatnonzero(logits == highest[self.inverse])
         found = np.zeros(len(self.inverse), dtype=np.bool_)
-        order = np.lexsort((-logits, self.inverse))
-        found[order[np.searchsorted(self.inverse[order], np.arange(self.groups))]] = True
+        found[candidates[np.unique(self.inverse[candidates], return_index=True)[1]]] = True
         return found
 
 
@@ -137,7 +140,9 @@ def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Tab
     if not len(rows):
         return PARTIAL.empty_table()
     rows = rows.combine_chunks()
-    order = np.argsort(inverse, kind="stable")
+    order = np.argsort(
+        inverse.astype(np.uint16) if groups < 1 << 16 else inverse, kind="stable"
+    )  # 16 bits: no compares
     starts = np.searchsorted(inverse[order], np.arange(groups))
 
     def reduced(name: str, how: np.ufunc) -> Any:
@@ -167,13 +172,28 @@ def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Tab
 
 def _groups_of(rows: pa.Table) -> tuple[int, Ints, Ints]:
     """Return how many keys there are, a row of each, and the key of every row as a number."""
-    combined = np.zeros(len(rows), dtype=np.int64)
+    combined, keys = np.zeros(len(rows), dtype=np.int64), 1
     for name in _KEYS:
         encoded = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
-        combined = combined * len(encoded.dictionary) + encoded.indices.to_numpy()
-        _, combined = np.unique(combined, return_inverse=True)  # stays below the number of rows: nothing overflows
-    keys, firsts = np.unique(combined, return_index=True)
-    return len(keys), firsts, combined
+        values = max(1, len(encoded.dictionary))
+        if keys * values > _SPARSE * len(rows) + _SPARSE:
+            keys, combined = _numbered(combined, keys)  # at most the number of rows: nothing overflows
+        combined, keys = combined * values + encoded.indices.to_numpy(), keys * values
+    groups, combined = _numbered(combined, keys)
+    firsts = np.empty(groups, dtype=np.int64)
+    firsts[combined[::-1]] = np.arange(len(rows) - 1, -1, -1)  # of equal ones the first is written last
+    return groups, firsts, combined
+
+
+def _numbered(numbers: Ints, bound: int) -> tuple[int, Ints]:
+    """Return how many different numbers there are, and each as its rank among them."""
+    if bound > _SPARSE * len(numbers) + _SPARSE:
+        known, ranks = np.unique(numbers, return_inverse=True)
+        return len(known), ranks
+    there = np.zeros(bound, dtype=np.bool_)
+    there[numbers] = True
+    ranks = np.cumsum(there, dtype=np.int64) - 1
+    return int(ranks[-1]) + 1 if bound else 0, ranks[numbers]
 
 
 def _explained_rows(rows: pa.Table, inverse: Ints, order: Ints, starts: Ints) -> Ints:

@@ -165,7 +165,24 @@ def to_explain(
         per_class: At least 0.
     """
     rows = np.flatnonzero(flagged)
+    rows = rows[_may_count(np.nan_to_num(logits[rows], nan=-np.inf), predicted_ids[rows], urgent[rows], per_class)]
     rows = rows[np.lexsort((rows, -logits[rows], ~urgent[rows], predicted_ids[rows]))]
     _, first, size = np.unique(predicted_ids[rows], return_index=True, return_counts=True)
     place = np.arange(len(rows)) - np.repeat(first, size)
     return np.sort(rows[place < per_class])
+
+
+def _may_count(
+    logits: Floats, predicted_ids: NDArray[np.int32], urgent: NDArray[np.bool_], per_class: int
+) -> NDArray[np.bool_]:
+    """Return which rows are urgent or have one of the `per_class` highest logits of their class: no sort."""
+    found = urgent.copy()
+    order = np.argsort(predicted_ids.astype(np.uint16), kind="stable")
+    ends = np.cumsum(np.bincount(predicted_ids))
+    for of_class in np.split(order, ends[:-1]):
+        if len(of_class) <= per_class:
+            found[of_class] = True
+        elif per_class:
+            of_these = logits[of_class]
+            found[of_class] |= of_these >= np.partition(of_these, len(of_these) - per_class)[-per_class]
+    return found

@@ -105,7 +105,7 @@ class AlertsConfig(Section):
     entities: tuple[ColumnName, ...] = ("device_id", "src_ip")
     window_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     reasons: Annotated[int, Field(ge=1, le=10)] = 3
-    explained_rows: Count = 64
+    explained_rows: Count = 16
     severity_policy: str | None = None
     allow_list: str | None = None
 
