@@ -50,9 +50,9 @@ ALLOWED = """
 
 @pytest.fixture(scope="module")
 def scored(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The night as it is scored where nothing is configured."""
+    """The night as it is scored where nothing is configured but that every alert carries reasons."""
     folder = copy(nights, tmp_path_factory.mktemp("scored") / "night")
-    code, said = score(folder)
+    code, said = score(folder, "alerts.explained_rows=64")
     assert code == 0, said
     return folder
 
