@@ -66,11 +66,11 @@ def forward(weights: list[np.ndarray], x: np.ndarray, gru: bool) -> np.ndarray:
         return 1 / (1 + np.exp(-v))
 
     if gru:  # one step from a zero state: h = (1 - z) * candidate
-        kernel, _, bias, gamma, beta, mean, variance = weights[:7]
+        kernel, bias, gamma, beta, mean, variance = weights[:6]
         z, r, c = np.split(x @ kernel + bias[0], 3, axis=1)
         bz, br, bc = np.split(bias[1], 3)
         h = (1 - sigmoid(z + bz)) * np.tanh(c + sigmoid(r + br) * bc)
-        x, weights = (h - mean) / np.sqrt(variance + 1e-3) * gamma + beta, weights[7:]
+        x, weights = (h - mean) / np.sqrt(variance + 1e-3) * gamma + beta, weights[6:]
     for kernel, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
         x = np.maximum(x @ kernel + bias, 0)
     logits = x @ weights[-2] + weights[-1]
