@@ -128,7 +128,7 @@ def _alerts(
     alert[at] = True
     by = (task.alerts.entities, task.alerts.window_minutes)
     keyed = incidents.keyed(flows, *by)
-    urgent[at] = keyed.leaders(logits[at])  # so that no incident stands there without reasons
+    urgent[at] = keyed.leaders(logits[at])  # explained first: an incident is shown with the reasons of its best flow
 
     explained = reasons.to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
     total.explained += len(explained)
