@@ -15,18 +15,15 @@ from ids_spark.night_sources import NightPiece
 from ids_spark.night_task import Scored, Task, nothing
 from ids_spark.parts import keep_only, part_name, write_part
 from ids_spark.schema import QUARANTINE
-from ids_spark.sources import deal
+from ids_spark.sources import deal, scoring_tasks
 
-_ROWS_PER_TASK: Final = 500_000
-_MOST_TASKS_PER_CORE: Final = 64  # the driver holds the counts of all of them
 _PLAIN: Final = ("flow_id",)  # text that a dictionary would hold once for every row
 
 
 def score(spark_context: SparkContext, pieces: Sequence[NightPiece], task: Task) -> Scored:
     """Score every row group of a night; writes predictions and quarantine."""
     by_piece = {piece.piece: piece for piece in pieces}
-    cores = spark_context.defaultParallelism
-    tasks = max(cores, min(sum(piece.rows for piece in by_piece) // _ROWS_PER_TASK, cores * _MOST_TASKS_PER_CORE))
+    tasks = scoring_tasks(list(by_piece), spark_context.defaultParallelism)
     hands = [[by_piece[piece] for piece in hand] for hand in deal(list(by_piece), tasks)]
     key = task.pseudonyms  # goes with the function: a broadcast is a file on disk, also after a killed run
     shared = spark_context.broadcast(replace(task, pseudonyms=None))

@@ -50,8 +50,3 @@ def columns_of(probabilities: Floats32, level: taxonomy.Level) -> dict[str, Any]
     columns["probability"] = pa.array(probabilities.max(axis=1, initial=0.0))
     columns["attack_probability"] = pa.array(1.0 - probabilities[:, taxonomy.BENIGN_ID])
     return columns
-
-
-def repeated(text: str, times: int) -> pa.Array:
-    """Return an array of one text, `times` long."""
-    return pa.array([text]).take(pa.array(np.zeros(times, dtype=np.int32)))

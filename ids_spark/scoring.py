@@ -14,17 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import SparkContext
 
-from ids_spark import network, predictions, row_hash
+from ids_spark import network, predictions, row_hash, score_columns
 from ids_spark.lake import resolve
 from ids_spark.matrix import as_rows
 from ids_spark.metrics import Counts, confusion_of
 from ids_spark.model_store import Model
 from ids_spark.parts import keep_only, part_name, write_part
 from ids_spark.schema import PREDICTIONS, QUARANTINE, SchemaMismatch
-from ids_spark.sources import Piece, deal
+from ids_spark.sources import Piece, deal, scoring_tasks
 from ids_spark.values import any_fault, refused_rows, to_doubles
 
-_ROWS_PER_TASK: Final = 500_000
 _TEXT: Final = [f.name for f in PREDICTIONS if pa.types.is_string(f.type)] + ["top3.list.element.class_name"]
 
 
@@ -96,7 +95,7 @@ def require_features(pieces: Iterable[tuple[Piece, tuple[str, ...]]], model: Mod
 
 def score(spark_context: SparkContext, pieces: Sequence[Piece], model: Model, task: Task) -> Scored:
     """Score every row group, writing predictions and quarantine; returns counts."""
-    hands = deal(pieces, max(spark_context.defaultParallelism, sum(p.rows for p in pieces) // _ROWS_PER_TASK))
+    hands = deal(pieces, scoring_tasks(pieces, spark_context.defaultParallelism))
     shared = spark_context.broadcast(model)
 
     def score_hand(index: int, hand: Iterable[list[Piece]]) -> Iterator[Scored]:
@@ -145,7 +144,7 @@ def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tupl
     if "source_row" not in there:
         table = table.append_column("source_row", pa.array(np.arange(piece.first_row, piece.first_row + len(table))))
     if "source_file" not in there:
-        table = table.append_column("source_file", predictions.repeated(piece.name, len(table)))
+        table = table.append_column("source_file", score_columns.constant(piece.name, pa.string(), len(table)))
     values, faults = to_doubles(table, features)
     bad = any_fault(faults, len(table))
     report.rows_read += len(table)
@@ -168,10 +167,10 @@ def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tupl
         table = table.append_column("row_key", pa.array(row_hash.row_keys(list(values.values()))))
     columns = predictions.identity(table, there) | predictions.columns_of(probabilities, card.classes)
     columns |= {
-        "model_version": predictions.repeated(card.version, len(table)),
-        "run_id": predictions.repeated(task.run_id, len(table)),
+        "model_version": score_columns.constant(card.version, pa.string(), len(table)),
+        "run_id": score_columns.constant(task.run_id, pa.string(), len(table)),
         "scored_at": pa.array(np.full(len(table), np.datetime64(task.scored_at.replace(tzinfo=None), "us"))),
-        "data_origin": predictions.repeated(task.data_origin, len(table)),
+        "data_origin": score_columns.constant(task.data_origin, pa.string(), len(table)),
     }
     if "class19" in there and len(table):
         truth = predictions.label_ids(table["class19"], card.classes)

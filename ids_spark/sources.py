@@ -29,6 +29,8 @@ SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
 HEADER_BYTES: Final = 1 << 16
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
 _MOST_FAULTS_SHOWN: Final = 10
+_SCORED_ROWS_PER_TASK: Final = 500_000
+_MOST_TASKS_PER_CORE: Final = 64  # the driver holds the counts of all of them
 
 
 class SourceUnusable(InputError):
@@ -227,6 +229,12 @@ def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str |
         Piece(uri, name, i, start, rows, class19, split)
         for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=False))
     ]
+
+
+def scoring_tasks(pieces: Sequence[Piece], cores: int) -> int:
+    """Return in how many tasks flows are scored: by rows, at least one a core, no more than a driver can hold."""
+    rows = sum(piece.rows for piece in pieces)
+    return max(cores, min(rows // _SCORED_ROWS_PER_TASK, cores * _MOST_TASKS_PER_CORE))
 
 
 def deal(pieces: Sequence[Piece], tasks: int) -> list[list[Piece]]:
