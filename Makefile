@@ -111,7 +111,7 @@ table: package ## Every model, number of classes and profile beside published fi
 	$(call submit,features,conf/best.yaml)
 	$(call submit,train,conf/paper.yaml) $(STUDY)
 	$(call submit,train,conf/best.yaml) $(PROFILES) --set "train.models=[dnn]"
-	$(call submit,forest,conf/paper.yaml) $(PROFILES)
+	$(call submit,forest,conf/best.yaml) $(PROFILES)
 	$(call submit,score)
 	$(call submit,table)
 

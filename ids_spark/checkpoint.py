@@ -30,7 +30,7 @@ class Course:
         weights: Of the model after the last epoch.
         optimizer: Its state after the last epoch.
         best: Weights after the best epoch.
-        best_cost: Its validation loss, or 1 - its accuracy; infinity before the first epoch.
+        best_cost: What `train.monitor` goes by, the lower the better; infinity before the first epoch.
         best_epoch: That epoch; 0 before the first.
         history: One entry for each epoch.
         seconds: Spent in all epochs, those before an interruption included.

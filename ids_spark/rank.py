@@ -10,7 +10,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -126,7 +126,7 @@ def _run_epochs(task: Task, loop: Loop, course: Course, published: progress.Publ
                 {"epoch": epoch, "loss": loss, **measured, "train_seconds": train_seconds, "seconds": seconds}
             )
             course.weights, course.optimizer = loop.weights(), loop.optimizer_state()
-            cost = measured["validation_loss"] if config.monitor == "loss" else 1.0 - measured["validation_accuracy"]
+            cost = _cost(course.history[-1], config.monitor)
             if cost < course.best_cost - config.min_delta:
                 course.best_cost, course.best_epoch, course.best = cost, epoch, course.weights
             if hvd.rank() == 0:
@@ -134,6 +134,13 @@ def _run_epochs(task: Task, loop: Loop, course: Course, published: progress.Publ
                 published.say(_line(task, course))
                 _log_to_board(task.board, course.history[-1])
     return None
+
+
+def _cost(entry: Mapping[str, float], monitor: str) -> float:
+    """Return what is to be as low as possible in the epoch whose weights are kept."""
+    if monitor == "last":
+        return -entry["epoch"]
+    return entry["validation_loss"] if monitor == "loss" else 1.0 - entry["validation_accuracy"]
 
 
 def _blocks(task: Task, loop: Loop, first: int) -> Iterator[feed.Rows]:

@@ -246,6 +246,14 @@ def test_one_rank_trains_the_same_model_up_to_noise(
     np.testing.assert_allclose(np.array(one)[-1, 1], np.array(two)[-1, 1], rtol=0.2)
 
 
+@pytest.mark.parametrize(("monitor", "kept"), [("loss", 0), ("accuracy", 1), ("last", 2)])
+def test_the_epoch_that_is_kept_is_the_best_by_what_is_monitored(monitor: str, kept: int) -> None:
+    measured = [(0.2, 0.8), (0.4, 0.9), (0.3, 0.7)]
+    epochs = [{"epoch": i, "validation_loss": x, "validation_accuracy": y} for i, (x, y) in enumerate(measured, 1)]
+    costs = [rank._cost(epoch, monitor) for epoch in epochs]
+    assert costs.index(min(costs)) == kept
+
+
 def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(features: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(features, folder)

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyspark
@@ -140,7 +141,7 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _state(self) -> dict[str, object] | None:
+    def _state(self) -> dict[str, Any] | None:
         with (
             contextlib.suppress(OSError, ValueError),
             urllib.request.urlopen(f"http://127.0.0.1:{self.page}/json/", timeout=5) as page,
@@ -150,7 +151,12 @@ class Cluster:
 
     def workers_alive(self) -> int:
         """Return how many workers the master counts on."""
-        return int(str((self._state() or {}).get("aliveworkers", 0)))
+        return int((self._state() or {}).get("aliveworkers", 0))
+
+    def applications(self) -> set[str]:
+        """Return the names of all applications that the master ever let in."""
+        state = self._state() or {}
+        return {app["name"] for kind in ("activeapps", "completedapps") for app in state.get(kind, ())}
 
     def executors(self) -> list[psutil.Process]:
         """Return the executor processes, by pid."""

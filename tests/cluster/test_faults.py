@@ -61,7 +61,7 @@ def test_a_straggler_changes_no_row(cluster: Cluster, night: Night, copy: Path) 
 
 
 def test_a_killed_executor_ends_training_in_time_and_resuming_goes_on(cluster: Cluster, copy: Path) -> None:
-    training = (*TRAINING, "train.epochs=30", "train.patience=30")
+    training = (*TRAINING, "train.epochs=12", "train.patience=12")
     checkpoint = copy / "lake/checkpoints/dnn-6-paper.npz"
     checkpoint.unlink(missing_ok=True)
     models = sorted((copy / "lake/models/dnn-6-paper").iterdir())
@@ -79,7 +79,7 @@ def test_a_killed_executor_ends_training_in_time_and_resuming_goes_on(cluster: C
 
     output = submit(cluster, copy, "train", *training, "train.resume=true")
     assert "dnn-6-paper goes on after epoch" in output
-    assert "trained dnn-6-paper epochs=30" in output
+    assert "trained dnn-6-paper epochs=12" in output
 
 
 def test_a_worker_lost_between_jobs_is_not_missed(cluster: Cluster, night: Night, copy: Path) -> None:

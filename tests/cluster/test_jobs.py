@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cluster.conftest import TRAINING, Night
-from cluster.harness import ROOT, Cluster, prepare, submit
+from cluster.harness import ROOT, Cluster, end, finished, prepare, start, submit
 from cluster.tables import assert_same_rows, rows
 
 
@@ -56,25 +56,32 @@ def curve(folder: Path) -> list[tuple[float, float, float]]:
     return [tuple(epoch[name] for name in ("loss", "validation_loss", "validation_accuracy")) for epoch in history]
 
 
+def in_both(cluster: Cluster, there: Path, here: Path, job: str, *settings: str) -> None:
+    """Run a job on the cluster and in local mode, side by side."""
+    jobs = [start(cluster, there, job, *settings), start(cluster, here, job, *settings, master="local[2]")]
+    try:
+        for code, output in [finished(process) for process in jobs]:
+            assert code == 0, output
+    finally:
+        for process in jobs:
+            end(process)
+
+
 def test_real_flows_give_the_rows_and_metrics_of_local_mode(cluster: Cluster, real_flows: Path, tmp_path: Path) -> None:
     training = (*TRAINING, "train.classes=[19]", "train.epochs=3")
     there, here = (prepare(tmp_path / name) for name in ("there", "here"))
-    for job, more in (("ingest", (f"ingest.source={real_flows / 'release39'}",)), ("features", ())):
-        submit(cluster, there, job, *training, *more)
-        submit(cluster, here, job, *training, *more, master="local[2]")
+    in_both(cluster, there, here, "ingest", *training, f"ingest.source={real_flows / 'release39'}")
+    in_both(cluster, there, here, "features", *training)
     assert_same_rows(there / "lake", here / "lake", "flows/split=train", "flows/split=test")
     assert_same_rows(
         there / "lake", here / "lake", *(f"features/paper/split={s}" for s in ("train", "validation", "test"))
     )
 
-    submit(cluster, there, "train", *training)
-    submit(cluster, here, "train", *training, master="local[2]")
+    in_both(cluster, there, here, "train", *training)
     # Equal seed and ranks give equal steps: what is left is the order in which threads add up.
     np.testing.assert_allclose(curve(there), curve(here), rtol=1e-4)
     shutil.rmtree(here / "lake/models")
     shutil.copytree(there / "lake/models", here / "lake/models")
-    submit(cluster, there, "score", *training)
-    submit(cluster, here, "score", *training, master="local[2]")
+    in_both(cluster, there, here, "score", *training)
     assert_same_rows(there / "lake", here / "lake", "predictions", "metrics", "confusion")
-    metrics = rows(there / "lake", "metrics")
-    assert metrics["metric"].eq("accuracy").any()
+    assert rows(there / "lake", "metrics")["metric"].eq("accuracy").any()
