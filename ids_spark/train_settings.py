@@ -54,8 +54,8 @@ class TrainConfig(Section):
         warmup_epochs: Epochs over which the learning rate rises from 0 (ibid.).
         schedule: After that: `constant`, or `cosine` down to 0 at the last epoch.
         label_smoothing: Share of each label that is spread over all classes.
-        monitor: What says which epoch was best, and when to stop: the `loss` or the `accuracy` of validation. `last` keeps
-            the last one, as suits a learning rate that ends at 0 and few validation rows.
+        monitor: Which epoch's weights are kept, and when training stops: best `loss` or `accuracy` of validation; or
+            the `last`, as suits a learning rate that ends at 0 and few validation rows.
         patience: Epochs without a better one before training stops.
         min_delta: How much better counts.
         feed_memory_mb: In which each rank may keep its rows. Where they do not fit, it reads them anew at every epoch.
