@@ -127,8 +127,7 @@ def write_flows(spark_context: SparkContext, source: Source, plan: Plan) -> Acce
     total = Accepted()
     for report in reports:
         total.add(report)
-    keep_only(plan.flows, total.parts)
-    keep_only(plan.quarantine, total.parts)
+    keep_only(total.parts, plan.flows, plan.quarantine)
     return total
 
 

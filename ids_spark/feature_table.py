@@ -167,7 +167,7 @@ def write_features(
     total = Kept()
     for report in spark_context.parallelize(buckets, max(1, len(buckets))).map(write).collect():
         total.add(report)
-    keep_only(target.uri, total.parts)
+    keep_only(total.parts, target.uri)
     return total
 
 

@@ -20,6 +20,7 @@ from ids_spark.audit import Report, write_audit_row
 from ids_spark.config import load
 from ids_spark.errors import InputError, Interrupted
 from ids_spark.lake import Lake
+from ids_spark.lease import Lease
 from ids_spark.logs import log_to_stderr
 from ids_spark.settings import Config
 
@@ -58,8 +59,14 @@ class Context:
         """The session; started when a job first asks for it, as not every job has work for executors."""
         return session(f"ids_spark {self.job}")
 
+    @cached_property
+    def lease(self) -> Lease:
+        """What shows other jobs that this run is at work, from its first staged table on."""
+        return Lease(self.lake.root, self.run_id)
+
     def staged(self, table: str) -> str:
         """Return the URI where this run writes the new version of a table."""
+        self.lease.take()
         return self.lake.staged(self.job, self.run_id, table)
 
 
@@ -105,7 +112,8 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         lake.recover(job)
         report = run(context)
         report.reconcile()
-        write_audit_row(lake.staged(job, run_id, audit), job, run_id, started, config, report, None)
+        write_audit_row(context.staged(audit), job, run_id, started, config, report, None)
+        context.lease.check()
         lake.commit(job, run_id, [*report.tables, audit])
     except Exception as error:
         lake.discard(job, run_id)
@@ -124,6 +132,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
             log.error("the audit row of this failure could not be written: %s", unwritten)
         return FAILED
     finally:
+        context.lease.end()
         if running is None and "spark" in vars(context):
             context.spark.stop()
     for note in report.notes:

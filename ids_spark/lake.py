@@ -11,12 +11,15 @@ But while a journal `.commit-*` stands, readers may meet files of both versions;
 
 import contextlib
 import logging
+import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow.fs as pafs
 
-from ids_spark.errors import InputError
+from ids_spark import lease
+from ids_spark.errors import InputError, Interrupted
 from ids_spark.storage import (
     copy_all,
     delete_all,
@@ -27,6 +30,7 @@ from ids_spark.storage import (
     read_bytes,
     read_json,
     remove,
+    remove_if_empty,
     renames,
     resolve,
     sizes_in,
@@ -56,6 +60,8 @@ _STAGING: Final = ".staging"
 _TRASH: Final = ".trash"
 _JOURNAL: Final = ".commit-"
 TABLE_FACTS: Final = "_table.json"
+_TAKEN_BY: Final = "~"
+_PATIENCE_S: Final = 600.0
 _LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
 
 
@@ -109,24 +115,66 @@ class Lake:
         entry: dict[str, Any] = {"job": job, "run_id": run_id, "tables": list(tables)}
         if not renames(self._fs):
             entry["files"] = {table: _copyable(self.staged(job, run_id, table)) for table in tables}
+        self._wait_for_living()
         write_json(self.staged(job, run_id, "journal.json"), entry)
         self._move(self.staged(job, run_id, "journal.json"), journal)
         self._finish(journal)
 
     def recover(self, job: str) -> None:
-        """Finish commits that a killed run left behind, and clear what its unfinished siblings of this job staged."""
-        found = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
-        for info in found:
-            if info.base_name.startswith(_JOURNAL):
-                log.warning("finishing an interrupted commit journal=%s", info.base_name)
-                self._finish(self.uri(info.base_name))
-        self._remove(self.uri(f"{_STAGING}/{job}"))
+        """Finish commits that killed runs left behind, and clear what dead runs of this job staged.
+
+        Runs that are at work are let alone; a commit of theirs is waited for.
+
+        Raises:
+            Interrupted: it takes longer than ten minutes.
+        """
+        staged = self._names(f"{_STAGING}/{job}")  # first: whoever stages has shown before that it lives
+        while journals := self._names("", _JOURNAL):
+            living = lease.living(self.root)
+            for name in journals:
+                if _owner(name) not in living:
+                    log.warning("finishing an interrupted commit journal=%s", name)
+                    self._take_over(name)
+            self._wait_for_living()
+        living = lease.living(self.root)
+        for run_id in staged:
+            if run_id not in living:
+                self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
+        lease.bury(self.root)
+        self._remove_empty(job)
 
     def discard(self, job: str, run_id: str) -> None:
         """Remove what a run staged and will not commit; a commit that has begun is left for `recover` to finish."""
-        if exists(self.uri(f"{_JOURNAL}{run_id}.json")):
+        if any(_run_of(name) == run_id for name in self._names("", _JOURNAL)):
             return
         self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
+        self._remove_empty(job)
+
+    def _names(self, folder: str, start: str = "") -> list[str]:
+        path = f"{self._root}/{folder}".rstrip("/")
+        found = self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.base_name.startswith(start))
+
+    def _wait_for_living(self) -> None:
+        """Return once no run that is at work is in the middle of a commit."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while busy := {_owner(name) for name in self._names("", _JOURNAL)} & lease.living(self.root):
+            if time.monotonic() > deadline:
+                raise Interrupted(
+                    f"{self.root}: {min(busy)} has been committing its tables for {_PATIENCE_S / 60:.0f} minutes;"
+                    " expected seconds, on S3 minutes; nothing was changed; run the same line again once it ended"
+                )
+            time.sleep(0.2)
+
+    def _take_over(self, name: str) -> None:
+        """Finish a dead run's commit, unless another job is faster to take it."""
+        with lease.Lease(self.root, f"{_run_of(name)}{_TAKEN_BY}{uuid.uuid4().hex[:8]}") as mine:
+            journal = self.uri(f"{_JOURNAL}{mine.run_id}.json") if renames(self._fs) else self.uri(name)
+            with contextlib.suppress(FileNotFoundError):
+                if renames(self._fs):
+                    self._move(self.uri(name), journal)
+            if exists(journal):
+                self._finish(journal)
 
     def _finish(self, journal: str) -> None:
         entry = read_json(journal)
@@ -138,8 +186,7 @@ class Lake:
         self._remove(self.uri(f"{_TRASH}/{run_id}"))
         self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
         remove(journal)
-        for hidden in (f"{_STAGING}/{job}", _STAGING, _TRASH):
-            self._remove_if_empty(self.uri(hidden))
+        self._remove_empty(job)
 
     def _rename(self, run_id: str, tables: Mapping[str, str]) -> None:
         for new, table in tables.items():
@@ -179,10 +226,19 @@ class Lake:
             with contextlib.suppress(FileNotFoundError):  # another job that finishes the same commit was faster
                 self._fs.delete_dir(path)
 
-    def _remove_if_empty(self, uri: str) -> None:
-        path = resolve(uri)[1]
-        if not self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-            self._remove(uri)
+    def _remove_empty(self, job: str) -> None:
+        for hidden in (f"{_STAGING}/{job}", _STAGING, _TRASH):
+            remove_if_empty(self.uri(hidden))
+
+
+def _owner(journal: str) -> str:
+    """Return whose commit a journal is, or who took it over."""
+    return journal.removeprefix(_JOURNAL).removesuffix(".json")
+
+
+def _run_of(journal: str) -> str:
+    """Return whose commit a journal was at first."""
+    return _owner(journal).split(_TAKEN_BY, 1)[0]
 
 
 def _copyable(uri: str) -> list[str]:

@@ -35,8 +35,7 @@ def score(spark_context: SparkContext, pieces: Sequence[NightPiece], task: Task)
     total = nothing(task)
     for scored in spark_context.parallelize(hands, len(hands)).mapPartitionsWithIndex(score_hand).collect():
         total.add(scored)
-    keep_only(task.target, total.parts)
-    keep_only(task.quarantine, total.parts)
+    keep_only(total.parts, task.target, task.quarantine)
     shared.destroy()
     return total
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ids_spark.errors import NotReconciled
 from ids_spark.storage import files_in, make_folder, resolve
 
 log = logging.getLogger(__name__)
@@ -72,11 +73,25 @@ def write_table(uri: str, table: pa.Table) -> None:
     pq.write_table(table, path, filesystem=fs)
 
 
-def keep_only(folder: str, names: Iterable[str]) -> None:
-    """Remove every part file of a staged folder that no successful task reported."""
+def keep_only(names: Iterable[str], *folders: str) -> None:
+    """Remove every part file of staged folders that no successful task reported.
+
+    Args:
+        names: What tasks reported, each in at least one of the folders.
+        folders: URIs; a folder that no task made needs no clearing.
+
+    Raises:
+        NotReconciled: a reported file is in none of them.
+    """
     wanted = set(names)
-    fs, _ = resolve(folder)
-    for uri in files_in(folder, ".parquet"):
-        if uri.rsplit("/", 1)[1] not in wanted:
-            log.warning("removing the file of an attempt that did not count file=%s", uri)
-            fs.delete_file(resolve(uri)[1])
+    found = set()
+    for folder in folders:
+        fs, _ = resolve(folder)
+        for uri in files_in(folder, ".parquet"):
+            name = uri.rsplit("/", 1)[1]
+            found.add(name)
+            if name not in wanted:
+                log.warning("removing the file of an attempt that did not count file=%s", uri)
+                fs.delete_file(resolve(uri)[1])
+    if missing := wanted - found:
+        raise NotReconciled(f"{' and '.join(folders)} lack {len(missing)} files of tasks, such as {min(missing)}")

@@ -106,8 +106,7 @@ def score(spark_context: SparkContext, pieces: Sequence[Piece], model: Model, ta
     reports = spark_context.parallelize(hands, len(hands)).mapPartitionsWithIndex(score_hand).collect()
     for report in reports:
         total.add(report)
-    keep_only(task.target, total.parts)
-    keep_only(task.quarantine, total.parts)
+    keep_only(total.parts, task.target, task.quarantine)
     return total
 
 

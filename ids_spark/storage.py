@@ -157,6 +157,14 @@ def remove(uri: str) -> None:
         fs.delete_file(path)
 
 
+def remove_if_empty(uri: str) -> None:
+    """Remove a local folder if nothing is in it, in one step; on HDFS it stays, and S3 has none."""
+    fs, path = resolve(uri)
+    if isinstance(fs, pafs.LocalFileSystem):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            os.rmdir(path)
+
+
 def read_json(uri: str) -> Any:
     """Return a JSON file's content."""
     return json.loads(read_bytes(uri))

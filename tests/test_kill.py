@@ -78,3 +78,24 @@ def test_a_killed_ingest_leaves_old_or_new_tables_and_a_rerun_succeeds(old: Path
     assert code == 0, output
     assert rows_and_runs(lake)[0] == 12 * 60 + 6 * 20_000
     assert not [path for path in lake.iterdir() if path.name.startswith(".")]
+
+
+def test_an_ingest_that_starts_beside_another_takes_nothing_from_it(old: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "night"
+    shutil.copytree(old, folder)
+    first = start(folder, "ingest", "ingest.source=large")
+    deadline = time.monotonic() + 60
+    while not MOMENTS["at the first staged file"](folder / "lake") and time.monotonic() < deadline:
+        assert first.poll() is None, "it is met while it works"
+        time.sleep(0.0005)
+    os.killpg(first.pid, signal.SIGSTOP)  # so that the other job surely comes and goes meanwhile
+    try:
+        code, output = submit(folder, "ingest", "ingest.source=small")
+        assert code == 0, output
+        assert rows_and_runs(folder / "lake")[0] == 12 * 60
+    finally:
+        os.killpg(first.pid, signal.SIGCONT)
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
+    assert rows_and_runs(folder / "lake")[0] == 12 * 60 + 6 * 20_000
+    assert not [path for path in (folder / "lake").iterdir() if path.name.startswith(".")]

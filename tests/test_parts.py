@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ids_spark.errors import NotReconciled
 from ids_spark.parts import keep_only, part_name, write_part
 
 CONTRACT = pa.schema([("row_key", pa.int64()), ("Rate", pa.float64()), ("class19", pa.string())])
@@ -56,11 +57,13 @@ def test_files_of_attempts_that_did_not_count_are_removed(tmp_path, caplog):
     names = ["part-00000-a.parquet", "part-00000-b.parquet", "part-00001-c.parquet", "_table.json"]
     for name in names:
         (tmp_path / name).write_bytes(b"x")
-    keep_only(str(tmp_path), ["part-00000-b.parquet", "part-00001-c.parquet", "part-of-another-split.parquet"])
+    keep_only(["part-00000-b.parquet", "part-00001-c.parquet"], str(tmp_path), str(tmp_path / "absent"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["_table.json", "part-00000-b.parquet", "part-00001-c.parquet"]
     assert f"file={tmp_path / 'part-00000-a.parquet'}" in caplog.text
-
-
-def test_a_folder_that_no_task_made_needs_no_clearing(tmp_path):
-    keep_only(str(tmp_path / "absent"), ["part-00000-a.parquet"])
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_reported_file_that_is_gone_stops_the_job(tmp_path):
+    (tmp_path / "part-00000-a.parquet").write_bytes(b"x")
+    with pytest.raises(NotReconciled, match="lack 1 files of tasks, such as part-00001-b"):
+        keep_only(["part-00000-a.parquet", "part-00001-b.parquet"], str(tmp_path))

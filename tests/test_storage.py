@@ -126,7 +126,7 @@ def test_parts_come_back_and_only_reported_ones_stay(place: str) -> None:
         assert (
             write_part(folder, f"part-{i}.parquet", [rows(10 * i, 4), rows(10 * i + 4, 2)], CONTRACT, {"k": "v"}) == 6
         )
-    keep_only(folder, ["part-0.parquet", "part-2.parquet"])
+    keep_only(["part-0.parquet", "part-2.parquet"], folder)
     found = files_in(folder, ".parquet")
     assert found == [f"{folder}/part-0.parquet", f"{folder}/part-2.parquet"]
     fs, path = resolve(found[1])

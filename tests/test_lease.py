@@ -1,0 +1,162 @@
+"""Runs at work on one lake are known to each other, and no job takes from a living one."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ids_spark import lease
+from ids_spark.errors import Interrupted
+from ids_spark.lake import Lake, exists, write_json
+from ids_spark.lease import Lease, bury, living
+
+
+def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
+    """Leave the sign of life of a run, as a process of another machine would."""
+    path = root / ".running" / f"{run_id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": "another", "pid": 1, "started": 0.0} | facts))
+    os.utime(path, times=(time.time() - age_s,) * 2)
+    return path
+
+
+def test_a_run_lives_from_its_first_sign_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
+    run = Lease(str(tmp_path), "run1")
+    run.check()
+    assert living(str(tmp_path)) == frozenset()
+    assert not list(tmp_path.iterdir())
+    with run:
+        run.take()
+        run.check()
+        assert living(str(tmp_path)) == {"run1"}
+    assert living(str(tmp_path)) == frozenset()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_of_this_machine_is_asked_itself(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    facts = {"machine": lease._machine(), "pid": process.pid, "started": psutil.Process(process.pid).create_time()}
+    sign(tmp_path, "silent", age_s=86_400.0, **facts)
+    sign(tmp_path, "its-pid-belongs-to-another-now", **(facts | {"started": 1.0}))
+    assert living(str(tmp_path)) == {"silent"}
+    process.kill()
+    psutil.wait_procs([psutil.Process(process.pid)], timeout=0)
+    deadline = time.monotonic() + 10
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert living(str(tmp_path)) == frozenset(), "a zombie is dead"
+    process.communicate()
+    assert living(str(tmp_path)) == frozenset()
+
+
+@pytest.mark.parametrize(("age_s", "lives"), [(0.0, True), (500.0, True), (700.0, False)])
+def test_a_run_of_another_machine_is_dead_after_ten_minutes_of_silence(
+    tmp_path: Path, age_s: float, lives: bool
+) -> None:
+    path = sign(tmp_path, "far", age_s)
+    assert ("far" in living(str(tmp_path))) == lives
+    bury(str(tmp_path))
+    assert path.exists() == lives
+
+
+def test_a_sign_is_renewed_but_not_once_another_job_removed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_BEAT_S", 0.01)
+    path = tmp_path / ".running/run1.json"
+    with Lease(str(tmp_path), "run1") as run:
+        os.utime(path, times=(0.0, 0.0))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime < 1.0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > time.time() - 60
+        while path.exists():  # a beat that had begun may put it back once
+            path.unlink()
+            time.sleep(0.05)
+        time.sleep(0.1)
+        with pytest.raises(Interrupted, match="gave no sign of life for 10 minutes"):
+            run.check()
+
+
+def staged(lake: Lake, run_id: str) -> str:
+    uri = lake.staged("ingest", run_id, "flows/part-0")
+    write_json(uri, run_id)
+    return uri
+
+
+def test_a_job_that_starts_clears_what_dead_runs_staged_and_nothing_of_a_living_one(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    with Lease(lake.root, "alive"):
+        sign(tmp_path, "dead", age_s=700.0)
+        of_living, of_dead = staged(lake, "alive"), staged(lake, "dead")
+        lake.recover("ingest")
+        assert exists(of_living)
+        assert not exists(of_dead)
+        lake.commit("ingest", "alive", ["flows"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flows"]
+
+
+def journal(lake: Lake, run_id: str) -> str:
+    """Leave a run in the middle of its commit."""
+    staged(lake, run_id)
+    uri = lake.uri(f".commit-{run_id}.json")
+    write_json(uri, {"job": "ingest", "run_id": run_id, "tables": ["flows"]})
+    return uri
+
+
+@pytest.mark.parametrize("act", [lambda lake: lake.recover("score"), lambda lake: lake.commit("score", "other", [])])
+def test_the_commit_of_a_living_run_is_waited_for(tmp_path: Path, act) -> None:
+    lake = Lake(str(tmp_path))
+    with Lease(lake.root, "alive"):
+        path = journal(lake, "alive")
+        waiting = threading.Thread(target=act, args=(lake,))
+        waiting.start()
+        time.sleep(0.5)
+        assert waiting.is_alive()
+        assert exists(path)
+        assert not exists(lake.uri("flows"))
+        lake._finish(path)
+        waiting.join(10)
+        assert not waiting.is_alive()
+    assert exists(lake.uri("flows"))
+
+
+def test_a_commit_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ids_spark.lake._PATIENCE_S", 0.3)
+    lake = Lake(str(tmp_path))
+    with Lease(lake.root, "alive"):
+        path = journal(lake, "alive")
+        with pytest.raises(Interrupted, match="alive has been committing its tables"):
+            lake.recover("score")
+        assert exists(path)
+
+
+def test_jobs_that_start_at_once_finish_a_dead_commit_once_and_lose_nothing(tmp_path: Path) -> None:
+    for attempt in range(30):
+        lake = Lake(str(tmp_path / str(attempt)))
+        if attempt % 2:
+            staged(lake, "old")
+            lake.commit("ingest", "old", ["flows"])
+        journal(lake, "dead")
+        together = threading.Barrier(4)
+        errors: list[BaseException] = []
+
+        def start(lake: Lake = lake, together: threading.Barrier = together, errors: list = errors) -> None:
+            together.wait()
+            try:
+                Lake(lake.root).recover("score")
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=start) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert [path.read_text() for path in (tmp_path / str(attempt)).rglob("part-0")] == ['"dead"\n']
+        assert [path.name for path in (tmp_path / str(attempt)).iterdir()] == ["flows"]
