@@ -15,9 +15,8 @@ from tests.bench import work
 
 _TOLERANCE: Final = 2e-3  # of means and standard deviations of scaled float32 columns
 _FEW_ROWS: Final = 1_000_000  # below, a value that stands in one row may miss a case's share of train
-_SPREAD: Final = (
-    8.0  # deviations of two samples of n rows differ by some 1/√n of themselves, by more where tails are heavy
-)
+_SPREAD: Final = 8.0
+"""Deviations of two samples of n rows differ by some 1/√n of themselves, by more where tails are heavy."""
 
 
 class WorkDiffers(RuntimeError):
