@@ -1,6 +1,7 @@
 """What is trained, and how all ranks of a run are started; `rank` says what each of them does."""
 
 import io
+import itertools
 import logging
 import re
 import sys
@@ -18,14 +19,14 @@ from ids_spark.preprocess import Preprocessor
 from ids_spark.rank_start import packed
 from ids_spark.schema import column_of
 from ids_spark.taxonomy import CLASSES, parents
-from ids_spark.train_settings import Classes, ModelName, ProfileName, TrainConfig
+from ids_spark.train_settings import Classes, ModelConfig, ModelName, ProfileName, TrainConfig
 
 log = logging.getLogger(__name__)
 
 _HOROVOD: Final = {"HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
-_ROWS_PER_CYCLE_MS: Final = 4_096
-"""Rows that a rank trains while Horovod looks for work once: a few per cent of a step. Gradients are kilobytes, so
-an allreduce costs the wait for that look; but a thread that looks without pause takes half of a core from a rank."""
+_PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
+"""Products of a rank's forward pass between two looks of Horovod for work, a tenth of a step: 4,096 rows of gru_dnn.
+An allreduce waits for such a look; but a thread that looks without pause takes half of a core from a rank."""
 
 
 class TooFewRows(InputError):
@@ -207,7 +208,7 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
         checkpoint.read(task.checkpoint, task.fingerprint)  # refuses another run's before any rank starts
     # One thread is fastest for networks this small: a second one waits more than it works, and the feed needs a core.
     threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
-    cycle = {"HOROVOD_CYCLE_TIME": f"{config.batch_size / ranks / _ROWS_PER_CYCLE_MS:.3f}"}
+    cycle = {"HOROVOD_CYCLE_TIME": f"{_products(task) / _PRODUCTS_PER_CYCLE_MS:.3f}"}
     start, arguments = packed("ids_spark.rank", "train", replace(task, threads=threads))
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
@@ -236,6 +237,19 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
             f" {config.peak_learning_rate:g}; set train.learning_rate lower"
         )
     return results[0]
+
+
+def _products(task: Task) -> int:
+    """Return how many numbers the layers of a rank multiply in one forward pass, about."""
+    card = task.card
+    hyper: ModelConfig = getattr(task.config, card.architecture)
+    inputs = len(card.features) * (1 + (hyper.embedding or hyper.bins))
+    encoding = len(card.features) * hyper.bins * hyper.embedding
+    recurrent = 0
+    if card.architecture != "dnn":
+        recurrent, inputs = inputs * 3 * hyper.units, hyper.units
+    dense = sum(a * b for a, b in itertools.pairwise((inputs, *hyper.dense, len(card.class_names))))
+    return task.config.batch_size // task.config.ranks * (encoding + recurrent + hyper.members * dense)
 
 
 class _RankOutput(io.TextIOBase):
