@@ -119,7 +119,7 @@ def test_rows_are_explained_alone_and_in_any_number(trained, flows):
     together = contributions(logit, flows[:300], baseline)
     alone = np.concatenate([contributions(logit, flows[i : i + 1], baseline) for i in (0, 1, 127, 128, 299)])
     np.testing.assert_allclose(together[[0, 1, 127, 128, 299]], alone, atol=1e-4)
-    assert not together[0].any()  # the baseline itself
+    np.testing.assert_allclose(together[0], 0.0, atol=1e-5)  # the baseline itself; kernels differ by number of rows
     assert contributions(logit, flows[:0], baseline).shape == (0, FEATURES)
 
 
