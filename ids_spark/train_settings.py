@@ -1,5 +1,6 @@
 """Settings of `jobs/train.py`: models, their hyper-parameters, and how they are trained."""
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -97,6 +98,17 @@ class TrainConfig(Section):
     def peak_learning_rate(self) -> float:
         """The learning rate after warm-up."""
         return self.learning_rate * self.batch_size / (self.reference_batch or self.batch_size)
+
+    def products(self, architecture: str, n_features: int, n_classes: int) -> int:
+        """Return about how many numbers the layers of a model multiply for one row, forward."""
+        hyper: ModelConfig = getattr(self, architecture)
+        inputs = n_features * (1 + (hyper.embedding or hyper.bins))
+        encoding = n_features * hyper.bins * hyper.embedding
+        recurrent = 0
+        if architecture != "dnn":
+            recurrent, inputs = inputs * 3 * hyper.units, hyper.units
+        dense = sum(a * b for a, b in itertools.pairwise((inputs, *hyper.dense, n_classes)))
+        return encoding + recurrent + hyper.members * dense
 
     @model_validator(mode="after")
     def _members_are_dense(self) -> "TrainConfig":

@@ -1,7 +1,6 @@
 """What is trained, and how all ranks of a run are started; `rank` says what each of them does."""
 
 import io
-import itertools
 import logging
 import re
 import sys
@@ -19,7 +18,7 @@ from ids_spark.preprocess import Preprocessor
 from ids_spark.rank_start import packed
 from ids_spark.schema import column_of
 from ids_spark.taxonomy import CLASSES, parents
-from ids_spark.train_settings import Classes, ModelConfig, ModelName, ProfileName, TrainConfig
+from ids_spark.train_settings import Classes, ModelName, ProfileName, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +207,10 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
         checkpoint.read(task.checkpoint, task.fingerprint)  # refuses another run's before any rank starts
     # One thread is fastest for networks this small: a second one waits more than it works, and the feed needs a core.
     threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
-    cycle = {"HOROVOD_CYCLE_TIME": f"{_products(task) / _PRODUCTS_PER_CYCLE_MS:.3f}"}
+    products = (
+        config.batch_size // ranks * config.products(task.card.architecture, len(task.columns), task.card.classes)
+    )
+    cycle = {"HOROVOD_CYCLE_TIME": f"{products / _PRODUCTS_PER_CYCLE_MS:.3f}"}
     start, arguments = packed("ids_spark.rank", "train", replace(task, threads=threads))
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
@@ -237,19 +239,6 @@ def launch(spark_context: SparkContext, task: Task) -> dict[str, Any]:
             f" {config.peak_learning_rate:g}; set train.learning_rate lower"
         )
     return results[0]
-
-
-def _products(task: Task) -> int:
-    """Return how many numbers the layers of a rank multiply in one forward pass, about."""
-    card = task.card
-    hyper: ModelConfig = getattr(task.config, card.architecture)
-    inputs = len(card.features) * (1 + (hyper.embedding or hyper.bins))
-    encoding = len(card.features) * hyper.bins * hyper.embedding
-    recurrent = 0
-    if card.architecture != "dnn":
-        recurrent, inputs = inputs * 3 * hyper.units, hyper.units
-    dense = sum(a * b for a, b in itertools.pairwise((inputs, *hyper.dense, len(card.class_names))))
-    return task.config.batch_size // task.config.ranks * (encoding + recurrent + hyper.members * dense)
 
 
 class _RankOutput(io.TextIOBase):
