@@ -61,8 +61,9 @@ class Lease:
         self._ended.set()
         self._beats.join()
         self._beats = None
-        remove(self._uri)
-        remove_if_empty(f"{self._root}/{_FOLDER}")
+        with contextlib.suppress(OSError):  # a lake that fails has made the job fail; a sign left is that of the dead
+            remove(self._uri)
+            remove_if_empty(f"{self._root}/{_FOLDER}")
 
     def __enter__(self) -> "Lease":
         """Take it."""
@@ -75,7 +76,7 @@ class Lease:
 
     def _write(self) -> None:
         process = psutil.Process()
-        facts = {"machine": _machine(), "pid": process.pid, "started": process.create_time()}
+        facts = {"machine": _machine(), "pid": process.pid, "started": _started(process)}
         replace_bytes(self._uri, json.dumps(facts).encode())
 
     def _beat(self) -> None:
@@ -112,10 +113,16 @@ def _lives(facts: dict[str, Any], seen: dt.datetime | None) -> bool:
     if facts["machine"] == _machine():
         try:
             process = psutil.Process(facts["pid"])
-            return bool(process.create_time() == facts["started"] and process.status() != psutil.STATUS_ZOMBIE)
+            same = abs(_started(process) - facts["started"]) < 1.0
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
     return seen is None or (dt.datetime.now(dt.UTC) - seen).total_seconds() < _SILENT_S
+
+
+def _started(process: psutil.Process) -> float:
+    """Return the seconds from boot to the start of a process: a clock that is set moves both alike."""
+    return float(process.create_time() - psutil.boot_time())
 
 
 def _machine() -> str:
