@@ -114,7 +114,7 @@ def _lives(facts: dict[str, Any], seen: dt.datetime | None) -> bool:
         try:
             process = psutil.Process(facts["pid"])
             same = abs(_started(process) - facts["started"]) < 1.0
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return same and bool(process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
     return seen is None or (dt.datetime.now(dt.UTC) - seen).total_seconds() < _SILENT_S
