@@ -12,9 +12,9 @@ from typing import Final, Literal, overload
 from pydantic import ValidationError, model_validator
 
 from ids_spark import model_store
-from ids_spark.lake import exists, read_bytes
 from ids_spark.model_store import Model, ModelUnusable
 from ids_spark.score_settings import Section
+from ids_spark.storage import exists, read_bytes
 
 Alias = Literal["champion", "challenger"]
 ALIASES: Final[tuple[Alias, ...]] = ("champion", "challenger")

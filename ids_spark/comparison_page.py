@@ -13,8 +13,8 @@ from rich.text import Text
 from ids_spark import pages
 from ids_spark.comparison import TABLE, Row, Setting, tidy
 from ids_spark.comparison_template import PAGE
-from ids_spark.lake import write_bytes
 from ids_spark.parts import write_rows
+from ids_spark.storage import write_bytes
 from ids_spark.taxonomy import LEVELS
 
 SYNTHETIC: Final = "SYNTHETIC FLOWS: every row was generated. These figures say nothing about real traffic."

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark import row_hash, taxonomy
-from ids_spark.lake import files_in, resolve
 from ids_spark.moments import Moments, moments_of
 from ids_spark.parts import keep_only, part_name, write_part
 from ids_spark.preprocess import Preprocessor, Recipe
 from ids_spark.row_hash import Floats
 from ids_spark.schema import FeatureSchema, features_contract, flows_contract, require
+from ids_spark.storage import files_in, resolve
 
 LABELS: Final = ("label19", "label6", "label2")
 

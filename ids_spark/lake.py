@@ -24,35 +24,15 @@ from ids_spark.storage import (
     copy_all,
     delete_all,
     exists,
-    files_in,
-    is_file,
     make_folder,
-    read_bytes,
     read_json,
     remove,
     remove_if_empty,
     renames,
     resolve,
     sizes_in,
-    write_bytes,
     write_json,
 )
-
-__all__ = [
-    "TABLE_FACTS",
-    "Lake",
-    "TableMissing",
-    "TooLarge",
-    "exists",
-    "files_in",
-    "is_file",
-    "read_bytes",
-    "read_json",
-    "remove",
-    "resolve",
-    "write_bytes",
-    "write_json",
-]
 
 log = logging.getLogger(__name__)
 

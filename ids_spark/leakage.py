@@ -27,11 +27,11 @@ from ids_spark import row_hash
 from ids_spark.errors import InputError
 from ids_spark.feature_table import Bucket
 from ids_spark.flows import SPLITS
-from ids_spark.lake import resolve
 from ids_spark.leakage_figures import PRECISIONS, Figures, Pair, feature_figures, key_figures
 from ids_spark.moments import moments_of
 from ids_spark.row_hash import Floats, Keys
 from ids_spark.schema import FeatureSchema
+from ids_spark.storage import resolve
 from ids_spark.taxonomy import CLASS19, UnknownClass
 
 _KEYS_PER_TASK: Final = 500_000

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from ids_spark import pages
 from ids_spark.flows import SPLITS
-from ids_spark.lake import write_bytes
 from ids_spark.leakage import Plan
 from ids_spark.leakage_figures import PRECISIONS, Figures, Measure, Pair
 from ids_spark.leakage_pictures import auc_map, duplicate_bars
 from ids_spark.leakage_template import PAGE
 from ids_spark.parts import write_rows
+from ids_spark.storage import write_bytes
 from ids_spark.taxonomy import CLASS19
 
 _TEXTS: Final = ("run_id", "data_origin", *Measure._fields)

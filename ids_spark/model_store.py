@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ids_spark import calibration, preprocess
 from ids_spark.calibration import Calibration
 from ids_spark.errors import InputError
-from ids_spark.lake import exists, files_in, read_bytes, write_bytes
 from ids_spark.preprocess import Preprocessor
+from ids_spark.storage import exists, files_in, read_bytes, write_bytes
 from ids_spark.taxonomy import CLASSES, Level
 
 _FORMAT: Final = 2

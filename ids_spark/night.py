@@ -8,30 +8,28 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
-import pyarrow as pa
 from pyspark import SparkContext
 
-from ids_spark import audit, drift, ecs, incident_ranking, night_page, night_scoring, night_sources, ocsf
+from ids_spark import drift, ecs, incident_ranking, night_page, night_record, night_scoring, night_sources, ocsf
 from ids_spark.audit import Report
 from ids_spark.calibration import Threshold
 from ids_spark.errors import NotReconciled
-from ids_spark.lake import Lake, write_bytes
+from ids_spark.lake import Lake
 from ids_spark.model_store import Model
 from ids_spark.night_duty import Duty, calibration_of
 from ids_spark.night_findings import Night
 from ids_spark.night_reader import Wanted
-from ids_spark.night_rows import UNKNOWN_HOUR
-from ids_spark.night_schema import DRIFT, INCIDENTS, NIGHTS, SCHEMA_VERSION
+from ids_spark.night_record import Verdict
+from ids_spark.night_schema import DRIFT, NIGHTS
 from ids_spark.night_sources import NightSource
 from ids_spark.night_task import Counted, Judge, Scored, Task
 from ids_spark.parts import write_rows, write_table
+from ids_spark.storage import write_bytes
 
 log = logging.getLogger(__name__)
 
-TABLES: Final = ("predictions", "alerts", "drift", "nights", "reports/night", "exports", "quarantine/job=score")
-"""What a night replaces, each at `event_date=…`."""
 Row = dict[str, Any]
 
 
@@ -69,14 +67,12 @@ def score(
             f"{source.rows} rows in the files of {date}, {done.rows_read} read, {done.rows_scored} scored and"
             f" {done.quarantined.total()} quarantined; nothing was committed"
         )
+    drifted = _drift(source, duty, done)
+    said = [_verdict(source, duty, role, *judge, getattr(done, role)) for role, judge in limits.items()]
+    shown = said[0].incidents
     late = night_sources.late_rows(lake, source)
-    rows, shown, drifted = [], INCIDENTS.empty_table(), _drift(source, duty, done)
-    for role, (model, limit) in limits.items():
-        ranked, total = _ranked(source, duty, model, limit, getattr(done, role))
-        shown = ranked if role == "champion" else shown
-        rows.append(_row(source, duty, done, role, model, limit, total, len(ranked), drifted, late))
-    for row in rows:
-        row["seconds"] = time.monotonic() - begin
+    of_night = {"rows_late": late, "seconds": time.monotonic() - begin}
+    rows = [of_night | night_record.row(source, duty, done, verdict, drifted) for verdict in said]
     write_table(staged(f"alerts/{place}/part-00000.parquet"), shown)
     write_rows(staged(f"drift/{place}/part-00000.parquet"), drifted, DRIFT)
     write_rows(staged(f"nights/{place}/part-00000.parquet"), rows, NIGHTS)
@@ -106,7 +102,7 @@ def score(
         len(shown),
         rows[0]["seconds"],
     )
-    return _report(source, duty, done, limits["champion"][1], rows[0])
+    return night_record.report(source, duty, done, said[0], late)
 
 
 def _task(
@@ -137,12 +133,13 @@ def _task(
     )
 
 
-def _ranked(source: NightSource, duty: Duty, model: Model, limit: Threshold, counted: Counted) -> tuple[pa.Table, int]:
+def _verdict(source: NightSource, duty: Duty, role: str, model: Model, limit: Threshold, counted: Counted) -> Verdict:
     card = model.card
     facts = incident_ranking.NightFacts(
         source.event_date, card.name, card.version, limit.logit, duty.run_id, duty.now, duty.origin(source)
     )
-    return incident_ranking.rank(counted.found, duty.policy, duty.config.alerts.per_night, facts)
+    shown, found = incident_ranking.rank(counted.found, duty.policy, duty.config.alerts.per_night, facts)
+    return Verdict(role, model, limit, counted, shown, found)
 
 
 def _drift(source: NightSource, duty: Duty, done: Scored) -> list[Row]:
@@ -160,84 +157,3 @@ def _drift(source: NightSource, duty: Duty, done: Scored) -> list[Row]:
     counts = [predicted[i] for i in range(card.classes)]
     mix = drift.class_mix_row(calibration_of(duty.champion).class_mix, counts, facts)
     return [*drift.rows_of(done.tally, histograms, facts), mix]
-
-
-def _row(
-    source: NightSource,
-    duty: Duty,
-    done: Scored,
-    role: str,
-    model: Model,
-    limit: Threshold,
-    incidents_found: int,
-    incidents_shown: int,
-    drifted: list[Row],
-    rows_late: int,
-) -> Row:
-    """Return the row of `nights/` of one model."""
-    counted: Counted = getattr(done, role)
-    champion = role == "champion"
-    bands = Counter(row["band"] for row in drifted if row["kind"] == "feature")
-    return {
-        "run_id": duty.run_id,
-        "role": role,
-        "model": model.card.name,
-        "model_version": model.card.version,
-        "model_sha256": model.sha256,
-        "rows_in": done.rows_read,
-        "rows_scored": done.rows_scored,
-        "rows_quarantined": done.quarantined.total(),
-        "rows_late": rows_late,
-        "rows_of_another_date": done.of_another_date,
-        "files": [{"name": f.name, "rows": f.rows, "reason": f.reason} for f in source.files],
-        "extra_columns": list(source.extra_columns),
-        "quarantine": [{"reason": reason, "rows": n} for reason, n in sorted(done.quarantined.items())],
-        "warnings": [{"rule": rule, "rows": n} for rule, n in sorted(done.warnings.items())],
-        "class_mix": [
-            {
-                "hour": None if hour == UNKNOWN_HOUR else hour,
-                "class_name": model.card.class_names[class_id],
-                "flows": flows,
-            }
-            for (hour, class_id), flows in sorted(counted.mix.items())
-        ],
-        "flows_flagged": counted.flagged,
-        "flows_allowed": done.flows_allowed if champion else None,
-        "flows_explained": done.explained if champion else None,
-        "incidents": incidents_found,
-        "incidents_shown": incidents_shown,
-        "budget": limit.budget,
-        "threshold_logit": limit.logit,
-        "expected_false_alarms": limit.expected_false_alarms,
-        "false_alarms_at_most": limit.false_alarms_at_most,
-        "calibration_rows": limit.benign_rows,
-        "smallest_rate": limit.smallest_rate,
-        "drift_moderate": bands["moderate"] if champion else None,
-        "drift_significant": bands["significant"] if champion else None,
-        "scored_at": duty.now,
-        "code_version": audit.code_version(),
-        "schema_version": SCHEMA_VERSION,
-        "data_origin": duty.origin(source, model),
-    }
-
-
-def _report(source: NightSource, duty: Duty, done: Scored, limit: Threshold, row: Row) -> Report:
-    """Return what the audit says of a night."""
-    date = str(source.event_date)
-    report = Report(feature_schema=duty.champion.preprocessor.schema.name, data_origin=duty.origin(source))
-    report.rows_in, report.rows_out = done.rows_read, done.rows_scored
-    report.rows_quarantined = done.quarantined.total()
-    report.tables = [f"{table}/event_date={date}" for table in TABLES]
-    counts = {"scored": done.rows_scored, "flagged": done.champion.flagged, "late rows": row["rows_late"]}
-    counts |= {"rows of another date": done.of_another_date, "flows on the allow-list": done.flows_allowed}
-    counts |= {"incidents": row["incidents"], "incidents over the budget": row["incidents"] - row["incidents_shown"]}
-    counts |= {f"not scored: {reason}": n for reason, n in sorted(done.quarantined.items())}
-    counts |= {f"warned: {rule}": n for rule, n in sorted(done.warnings.items())}
-    report.counts = {(what, date, None): n for what, n in counts.items()}
-    report.notes = [f"{date}: {limit.statement()}", *duty.allowed.notes(source.event_date, done.allowed.tolist())]
-    report.inputs = [f"event_date={date}/{file.name}: {file.rows} rows" for file in source.files]
-    report.notes += [f"{date}: {file.name} was not scored: {file.reason}" for file in source.files if file.reason]
-    if source.extra_columns:
-        columns = ", ".join(source.extra_columns)
-        report.notes.append(f"{date}: {len(source.extra_columns)} extra column(s) were ignored: {columns}")
-    return report

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from ids_spark import night_findings, night_pictures, night_words, pages
-from ids_spark.lake import Lake, files_in, resolve, write_bytes
+from ids_spark.lake import Lake
 from ids_spark.model_store import Card, ModelUnusable, versions
 from ids_spark.model_store import read as read_model
 from ids_spark.night_findings import Night, NightUnknown, Row
@@ -21,6 +21,7 @@ from ids_spark.night_words import amount, counted, known, probability, reason, s
 from ids_spark.pictures import png
 from ids_spark.schema import SchemaMismatch, require
 from ids_spark.severity import category_of
+from ids_spark.storage import files_in, resolve, write_bytes
 from ids_spark.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASSES, LEVELS, class2_of
 
 __all__ = ("Night", "NightUnknown", "earlier", "page", "read", "write")

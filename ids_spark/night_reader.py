@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ids_spark import quality
-from ids_spark.lake import resolve
 from ids_spark.night_sources import NightPiece
 from ids_spark.row_hash import Floats
 from ids_spark.schema import QUARANTINE, FeatureSchema
+from ids_spark.storage import resolve
 from ids_spark.values import Mask, any_fault, refused_rows, to_doubles
 
 log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.errors import InputError
-from ids_spark.lake import Lake, exists, files_in, resolve
+from ids_spark.lake import Lake
 from ids_spark.schema import FeatureSchema, SchemaMismatch
 from ids_spark.score_settings import ScoreConfig
 from ids_spark.sources import SYNTHETIC_MARK, Piece
-from ids_spark.storage import absolute
+from ids_spark.storage import absolute, exists, files_in, resolve
 
 log = logging.getLogger(__name__)
 

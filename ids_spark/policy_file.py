@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ids_spark.errors import InputError
-from ids_spark.lake import read_bytes
+from ids_spark.storage import read_bytes
 
 _Read = TypeVar("_Read", bound=BaseModel)
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from ids_spark import calibration, checkpoint, cluster_security, feed, models, progress
 from ids_spark.calibration import Calibration
 from ids_spark.checkpoint import Course
-from ids_spark.lake import write_bytes
 from ids_spark.logs import log_to_stderr
 from ids_spark.loop import Loop
 from ids_spark.model_store import write
+from ids_spark.storage import write_bytes
 from ids_spark.taxonomy import BENIGN_ID
 from ids_spark.training import Task
 

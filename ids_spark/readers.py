@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ids_spark.flows import Typed, type_rows, typed_contract
-from ids_spark.lake import resolve
 from ids_spark.schema import QUARANTINE, FeatureSchema
 from ids_spark.sources import HEADER_BYTES, LABEL, Piece, SourceUnusable, csv_header
+from ids_spark.storage import resolve
 
 _CSV_BLOCK_BYTES: Final = 8 << 20
 WRONG_FIELD_COUNT: Final = "wrong_field_count"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow.fs as pafs
 
-from ids_spark import lake, replica_plan
+from ids_spark import replica_plan, storage
 from ids_spark.errors import InputError
+from ids_spark.lake import Lake
 from ids_spark.replica_files import FileFormat, FileTask, write_file
 from ids_spark.schema import FeatureSchema
 from ids_spark.sources import SYNTHETIC_MARK
@@ -107,7 +108,7 @@ def write(
             f" 0 and at most {_MOST_SCALE:g}, min_rows_per_file of at least 1 and a seed that is not negative"
         )
     plan = replica_plan.make(scale, seed, min_rows_per_file)
-    root = lake.Lake(target).root
+    root = Lake(target).root
     tasks = {
         f"{f.split}/{f.name}.pcap.{file_format}": FileTask(f, root, seed, schema.name, file_format, capture_day_iat)
         for f in plan.files
@@ -132,13 +133,13 @@ def write(
     )
     _refuse_other_content(target)
     # The mark stands before the first row does, so that an interrupted run is recognised as synthetic and incomplete.
-    lake.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
+    storage.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
     _remove_rows(root)
     log.info("replica starts data_origin=synthetic target=%s files=%d rows=%s", root, len(tasks), report.rows)
     longest_first = sorted(tasks.values(), key=lambda task: -task.file.rows)  # so that none is left alone at the end
     spark.sparkContext.parallelize(longest_first, len(tasks)).map(write_file).collect()
     report = replace(report, complete=True, seconds=round(time.monotonic() - started, 1))
-    lake.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
+    storage.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
     log.info(
         "replica written data_origin=synthetic target=%s rows=%s duplicates=%s seconds=%.1f",
         root,
@@ -151,7 +152,7 @@ def write(
 
 def _refuse_other_content(target: str) -> None:
     """Raise `InputError` unless the target is not there, an empty folder, or an earlier replica."""
-    fs, path = lake.resolve(target)
+    fs, path = storage.resolve(target)
     kind = fs.get_file_info(path).type
     if kind == pafs.FileType.NotFound:
         return
@@ -168,7 +169,7 @@ def _refuse_other_content(target: str) -> None:
 
 def _is_replica(target: str) -> bool:
     try:
-        mark = lake.read_json(f"{target.rstrip('/')}/{SYNTHETIC_MARK}")
+        mark = storage.read_json(f"{target.rstrip('/')}/{SYNTHETIC_MARK}")
     except (FileNotFoundError, ValueError):
         return False
     return isinstance(mark, dict) and mark.get("synthetic") is True
@@ -176,7 +177,7 @@ def _is_replica(target: str) -> bool:
 
 def _remove_rows(root: str) -> None:
     """Remove the splits of an earlier replica, and nothing else."""
-    fs, path = lake.resolve(root)
+    fs, path = storage.resolve(root)
     for split in replica_plan.SPLITS:
         if fs.get_file_info(f"{path}/{split}").type == pafs.FileType.Directory:
             fs.delete_dir(f"{path}/{split}")

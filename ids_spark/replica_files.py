@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from ids_spark import lake, replica_plan, replica_rows, storage
+from ids_spark import replica_plan, replica_rows, storage
 from ids_spark.replica_plan import FilePlan, Pool
 from ids_spark.replica_profile import class_model
 from ids_spark.replica_rows import Floats
@@ -43,7 +43,7 @@ def write_file(task: FileTask) -> int:
 
     A failed attempt removes what it wrote; a killed one leaves a hidden file, which no reader takes.
     """
-    fs, root = lake.resolve(task.root)
+    fs, root = storage.resolve(task.root)
     folder, name = f"{root}/{task.file.split}", f"{task.file.name}.pcap.{task.file_format}"
     path, unfinished = f"{folder}/{name}", f"{folder}/.{name}.{uuid.uuid4().hex}"
     storage.make_folder(fs, folder)

@@ -21,8 +21,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ids_spark import lake, replica_rows, storage
+from ids_spark import replica_rows, storage
 from ids_spark.errors import InputError
+from ids_spark.lake import Lake
 from ids_spark.replica_night_settings import ADDRESSES, FIRST_DEVICE, FLEET, OTHER_SOURCES, RHYTHM, ReplicaNightConfig
 from ids_spark.replica_plan import generator
 from ids_spark.replica_profile import class_model
@@ -108,7 +109,7 @@ def write(spark: "SparkSession", config: ReplicaNightConfig, seed: int) -> Night
     """
     date = config.date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     config = config.model_copy(update={"date": date, "own_episodes": config.attacks})
-    root, night, hidden = lake.Lake(config.target).root, f"event_date={date}", f".writing-{date}"
+    root, night, hidden = Lake(config.target).root, f"event_date={date}", f".writing-{date}"
     if seed < 0:
         raise InputError(f"replica_night: found seed {seed}; expected one that is not negative")
     _refuse_other_content(config.target)
@@ -121,12 +122,12 @@ def write(spark: "SparkSession", config: ReplicaNightConfig, seed: int) -> Night
         rows_per_file={task.name: int(task.counts.sum()) for task in tasks},
     )
     log.info("night starts data_origin=synthetic target=%s date=%s rows=%d", root, date, report.rows)
-    lake.write_json(f"{root}/{SYNTHETIC_MARK}", _MARK)  # before the first row, so that none is taken for measured
-    fs, path = lake.resolve(root)
+    storage.write_json(f"{root}/{SYNTHETIC_MARK}", _MARK)  # before the first row, so that none is taken for measured
+    fs, path = storage.resolve(root)
     _remove(fs, f"{path}/{hidden}")
     try:
         spark.sparkContext.parallelize(tasks, len(tasks)).foreach(write_file)
-        lake.write_json(f"{root}/{hidden}/{TRUTH}/{night}/{SYNTHETIC_MARK}", asdict(report))
+        storage.write_json(f"{root}/{hidden}/{TRUTH}/{night}/{SYNTHETIC_MARK}", asdict(report))
         for folder in (f"{TRUTH}/{night}", night):
             _remove(fs, f"{path}/{folder}")
             storage.move(fs, f"{path}/{hidden}/{folder}", f"{path}/{folder}")
@@ -159,7 +160,7 @@ def plan(folder: str, config: ReplicaNightConfig, seed: int) -> list[FileTask]:
 
 def write_file(task: FileTask) -> None:
     """Draw and write one file and its truth aside, then move both in place; an earlier attempt's are replaced."""
-    fs, root = lake.resolve(task.folder)
+    fs, root = storage.resolve(task.folder)
     night = f"event_date={task.config.date}"
     places = [f"{root}/{night}/{task.name}", f"{root}/{TRUTH}/{night}/{task.name}"]
     aside = [f"{root}/{uuid.uuid4().hex}" for _ in places]
@@ -233,11 +234,11 @@ def _context(config: ReplicaNightConfig, part: int, edges: Floats, rows: int, rn
 
 def _refuse_other_content(target: str) -> None:
     """Raise `InputError` unless the target is not there, an empty folder, or holds synthetic nights."""
-    fs, path = lake.resolve(target)
+    fs, path = storage.resolve(target)
     found, mark = ["a file"], f"{target.rstrip('/')}/{SYNTHETIC_MARK}"
-    if not lake.is_file(target):
+    if not storage.is_file(target):
         found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
-    if found and not (lake.exists(mark) and b'"nights": true' in lake.read_bytes(mark)):
+    if found and not (storage.exists(mark) and b'"nights": true' in storage.read_bytes(mark)):
         raise InputError(
             f"{target}: found {', '.join(found[:3])}, and no {SYNTHETIC_MARK} of synthetic nights; expected a folder"
             " that is not there, is empty, or holds such nights; set replica_night.target to another one"

@@ -47,9 +47,7 @@ class _Drawing:
     """The columns of some rows while they are drawn."""
 
     def __init__(self, model: ClassModel, rows: int, rng: np.random.Generator) -> None:
-        self.model = model
-        self.rows = rows
-        self.rng = rng
+        self.model, self.rows, self.rng = model, rows, rng
         self.columns: dict[str, Floats] = {}
         self.row = rng.random(rows)  # what all lengths of a row follow; in a flood, all traces of other traffic
         self.loose = _LOOSE_FLOOD if model.flood else _LOOSE

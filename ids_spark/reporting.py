@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ids_spark.errors import InputError
-from ids_spark.lake import Lake, TableMissing, files_in, resolve
+from ids_spark.lake import Lake, TableMissing
 from ids_spark.metrics import AVERAGED, Counts
 from ids_spark.model_store import Card, model_name, read, versions
+from ids_spark.storage import files_in, resolve
 from ids_spark.taxonomy import CLASSES, Level
 
 SHOWN: Final = ("accuracy", "f1_macro", "f1_weighted", "benign_false_positive_rate")

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import numpy as np
 
 from ids_spark import pages, run_pictures
-from ids_spark.lake import write_bytes
 from ids_spark.metrics import AVERAGED
 from ids_spark.pictures import png
 from ids_spark.reporting import SHOWN, ScoredModel
 from ids_spark.run_template import PAGE
+from ids_spark.storage import write_bytes
 from ids_spark.taxonomy import BENIGN_ID, CLASS19, Level, class6_of
 
 _NAMED: Final = 3  # confusions that a sentence names; the matrix shows them all

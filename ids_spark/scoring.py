@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 from pyspark import SparkContext
 
 from ids_spark import network, predictions, row_hash, score_columns
-from ids_spark.lake import resolve
 from ids_spark.matrix import as_rows
 from ids_spark.metrics import Counts, confusion_of
 from ids_spark.model_store import Model
 from ids_spark.parts import keep_only, part_name, write_part
 from ids_spark.schema import PREDICTIONS, QUARANTINE, SchemaMismatch
 from ids_spark.sources import Piece, deal, scoring_tasks
+from ids_spark.storage import resolve
 from ids_spark.values import any_fault, refused_rows, to_doubles
 
 _TEXT: Final = [f.name for f in PREDICTIONS if pa.types.is_string(f.type)] + ["top3.list.element.class_name"]

@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 
 from ids_spark import taxonomy
 from ids_spark.errors import InputError
-from ids_spark.lake import exists, files_in, is_file, read_json, resolve
 from ids_spark.schema import FeatureSchema, SchemaMismatch, recognise
-from ids_spark.storage import absolute
+from ids_spark.storage import absolute, exists, files_in, is_file, read_json, resolve
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from pyspark import SparkContext
 
 from ids_spark import evaluation, model_store, scoring, sources
 from ids_spark.audit import Report
-from ids_spark.lake import Lake, exists
+from ids_spark.lake import Lake
 from ids_spark.score_settings import ScoreConfig
+from ids_spark.storage import exists
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ from pyspark import SparkContext
 from ids_spark import checkpoint, cluster_security, preprocess, progress
 from ids_spark.checkpoint import fingerprint
 from ids_spark.errors import InputError, Interrupted
-from ids_spark.lake import Lake, read_bytes
+from ids_spark.lake import Lake
 from ids_spark.model_store import Card, model_name, title_of
 from ids_spark.preprocess import Preprocessor
 from ids_spark.rank_start import packed
 from ids_spark.schema import column_of
+from ids_spark.storage import read_bytes
 from ids_spark.taxonomy import CLASSES, parents
 from ids_spark.train_settings import Classes, ModelName, ProfileName, TrainConfig
 

@@ -12,7 +12,8 @@ import sys
 from ids_spark import exchange, flows, job, sources
 from ids_spark.audit import Report
 from ids_spark.errors import InputError
-from ids_spark.lake import TABLE_FACTS, write_json
+from ids_spark.lake import TABLE_FACTS
+from ids_spark.storage import write_json
 
 log = logging.getLogger(__name__)
 FLOWS, QUARANTINE = "flows", "quarantine/job=ingest"

@@ -14,7 +14,7 @@ import sys
 
 from ids_spark import aliases, job, model_store
 from ids_spark.audit import Report
-from ids_spark.lake import write_bytes
+from ids_spark.storage import write_bytes
 
 log = logging.getLogger(__name__)
 

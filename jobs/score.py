@@ -20,7 +20,7 @@ import sys
 
 from ids_spark import aliases, job, night, night_duty, night_sources, split_scoring
 from ids_spark.audit import Report
-from ids_spark.lake import write_bytes
+from ids_spark.storage import write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,11 @@
 """Jobs as a user runs them: spark-submit, in a folder of its own, with nothing of the checkout on the Python path."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from conftest import ROOT
@@ -36,3 +40,30 @@ def submit(folder: Path, job: str, *settings: str, master: str = "local[2]") -> 
     process = start(folder, job, *settings, master=master)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
+
+
+def staged(pattern: str) -> Callable[[Path], bool]:
+    """Return whether a lake holds staged files of such a name."""
+    return lambda lake: any(lake.glob(f".staging/*/*/{pattern}"))
+
+
+def committing(lake: Path) -> bool:
+    """Return whether a commit has begun and not ended."""
+    return any(lake.glob(".commit-*"))
+
+
+def wait_for(moment: Callable[[Path], bool], process: "subprocess.Popen[str]", lake: Path) -> bool:
+    """Wait until a job gets to a moment; False where it ended first, or did not get there within two minutes."""
+    deadline = time.monotonic() + 120
+    while not moment(lake):
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def kill(process: "subprocess.Popen[str]") -> str:
+    """End a job and all it started with SIGKILL, or let it be where it is done; returns its output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[0]

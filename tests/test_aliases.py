@@ -9,8 +9,9 @@ from test_model_store import CALIBRATION, CARD, PREPROCESSOR, WEIGHTS
 
 from ids_spark import aliases, model_store
 from ids_spark.aliases import Aliases, adopt, promote, read, read_model, resolve
-from ids_spark.lake import Lake, write_bytes
+from ids_spark.lake import Lake
 from ids_spark.model_store import ModelUnusable
+from ids_spark.storage import write_bytes
 
 NAME = CARD.name
 V1, V2, V3 = "20260101T000000Z-aa", "20260201T000000Z-bb", "20260301T000000Z-cc"

@@ -13,9 +13,10 @@ from test_model_store import CARD, PREPROCESSOR, WEIGHTS
 
 from ids_spark import comparison, comparison_page, model_store, reporting
 from ids_spark.evaluation import Results
-from ids_spark.lake import TABLE_FACTS, Lake, write_json
+from ids_spark.lake import TABLE_FACTS, Lake
 from ids_spark.model_store import Card, model_name, title_of
 from ids_spark.published import PUBLISHED, of_classes
+from ids_spark.storage import write_json
 
 TRAINING = {"epochs": 4, "seconds": 10.0, "parameters": 12345, "batch_size": 64, "peak_learning_rate": 1e-4, "ranks": 2}
 TWO = np.array([[90, 10], [7, 893]])

@@ -1,29 +1,22 @@
 """A job killed with SIGKILL leaves the old tables or the new ones, and a rerun succeeds without hand work."""
 
-import contextlib
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import synthetic_frame, write_synthetic_source
-from submitting import prepare, start, submit
-
-
-def staged(pattern: str) -> Callable[[Path], bool]:
-    return lambda lake: any(lake.glob(f".staging/*/*/{pattern}"))
-
+from submitting import committing, kill, prepare, staged, start, submit, wait_for
 
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "before it wrote": lambda lake: True,
     "at the first staged file": staged("flows/split=*/part-*"),
     "with the tables staged": staged("flows/_table.json"),
     "with everything staged": staged("audit/*"),
-    "in the commit": lambda lake: any(lake.glob(".commit-*")),
+    "in the commit": committing,
 }
 
 
@@ -53,14 +46,10 @@ def test_a_killed_ingest_leaves_old_or_new_tables_and_a_rerun_succeeds(old: Path
     lake = folder / "lake"
     before = rows_and_runs(lake)
     process = start(folder, "ingest", "ingest.source=large")
-    deadline = time.monotonic() + 60
-    while process.poll() is None and not MOMENTS[moment](lake) and time.monotonic() < deadline:
-        time.sleep(0.0005)
-    with contextlib.suppress(ProcessLookupError):  # a moment that passed too fast: then the job is done
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    wait_for(MOMENTS[moment], process, lake)  # or till its end, where the moment passed too fast
+    kill(process)
 
-    if any(lake.glob(".commit-*")):  # it began to commit: the next job finishes that first
+    if committing(lake):  # it began to commit: the next job finishes that first
         expected = 12 * 60 + 6 * 20_000
     else:
         rows, runs = rows_and_runs(lake)
@@ -84,10 +73,7 @@ def test_an_ingest_that_starts_beside_another_takes_nothing_from_it(old: Path, t
     folder = tmp_path / "night"
     shutil.copytree(old, folder)
     first = start(folder, "ingest", "ingest.source=large")
-    deadline = time.monotonic() + 60
-    while not MOMENTS["at the first staged file"](folder / "lake") and time.monotonic() < deadline:
-        assert first.poll() is None, "it is met while it works"
-        time.sleep(0.0005)
+    assert wait_for(MOMENTS["at the first staged file"], first, folder / "lake"), "it is met while it works"
     os.killpg(first.pid, signal.SIGSTOP)  # so that the other job surely comes and goes meanwhile
     try:
         code, output = submit(folder, "ingest", "ingest.source=small")

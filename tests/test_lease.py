@@ -14,8 +14,9 @@ from psutil import _pslinux
 
 from ids_spark import lease
 from ids_spark.errors import Interrupted
-from ids_spark.lake import Lake, exists, write_json
+from ids_spark.lake import Lake
 from ids_spark.lease import Lease, bury, living
+from ids_spark.storage import exists, write_json
 
 
 def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:

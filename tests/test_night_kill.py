@@ -1,10 +1,6 @@
 """Scoring killed with SIGKILL leaves the old night or the new one, and a rerun gives what an undisturbed run gives."""
 
-import contextlib
-import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from nights import DATE, KEY, comparable, copy, differing, nights, score
-from submitting import prepare, start
+from submitting import committing, kill, prepare, staged, start, wait_for
 
 __all__ = ("nights",)
 VARIABLE = "IDS_SPARK_PSEUDONYM_KEY"
@@ -20,16 +16,12 @@ SETTINGS = ("score.pseudonymise=[device_id,src_ip]",)
 READ = ("predictions", "alerts", "drift", "nights", "quarantine/job=score")
 
 
-def staged(pattern: str) -> Callable[[Path], bool]:
-    return lambda lake: any(lake.glob(f".staging/score/*/{pattern}"))
-
-
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "at its start": lambda lake: True,
     "at the first predictions": staged("predictions/event_date=*/model=*/part-*"),
     "at the incidents": staged("alerts/event_date=*/part-*"),
     "with everything staged": staged("audit/*"),
-    "in the commit": lambda lake: any(lake.glob(".commit-*")),
+    "in the commit": committing,
 }
 
 
@@ -83,23 +75,19 @@ def test_a_killed_scoring_leaves_a_whole_night_and_a_rerun_gives_the_same_tables
     monkeypatch.setenv(VARIABLE, KEY)
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(scratch))
     process = start(folder, "score", "score.flow_logs=logs", f"score.date={DATE}", *SETTINGS)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not MOMENTS[moment](lake) and time.monotonic() < deadline:
-        time.sleep(0.0005)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    output, _ = process.communicate()
+    wait_for(MOMENTS[moment], process, lake)  # or till its end, where the moment passed too fast
+    output = kill(process)
     left = list(scratch.rglob("*"))
     assert not [path for path in left if path.is_file() and KEY.encode() in path.read_bytes()]
     assert KEY not in output
 
-    found, committing = whole_tables(lake), any(lake.glob(".commit-*"))
-    assert set(found) == set(before) or committing
+    found, in_commit = whole_tables(lake), committing(lake)
+    assert set(found) == set(before) or in_commit
     for table, frame in found.items():
         runs = frame["run_id"].unique().tolist()
         is_old = runs == before[table] and len(frame) == before_rows[table]
         is_new = len(runs) <= 1 and runs != before[table] and len(frame) == rows_of(undisturbed, table)
-        assert is_old or ((committing or not any(lake.glob(".staging/*"))) and is_new)
+        assert is_old or ((in_commit or not any(lake.glob(".staging/*"))) and is_new)
 
     code, said = score(folder, *SETTINGS)
     assert code == 0, said

@@ -12,8 +12,9 @@ from conftest import ROOT
 
 from ids_spark import retention
 from ids_spark.errors import InputError
-from ids_spark.lake import Lake, resolve, write_bytes
+from ids_spark.lake import Lake
 from ids_spark.retention import BY_DATE, BY_RUN, first_kept, purge
+from ids_spark.storage import resolve, write_bytes
 
 NOW = dt.datetime(2026, 3, 1, 4, tzinfo=dt.UTC)
 TODAY = NOW.date()
