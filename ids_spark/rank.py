@@ -10,7 +10,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,35 +34,45 @@ _EVALUATED_ROWS: Final = 8_192  # at once; changes nothing but speed
 _BASELINE_ROWS: Final = 20_000  # of each rank give the median of benign flows
 
 
-def train(task: Task) -> dict[str, Any]:
-    """Train as one rank: same weights everywhere, epochs until the validation loss stops falling, best weights kept.
+def train(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Train one model after the other as one rank, till one diverges.
 
-    Every rank returns the `training` entry of the model's card, or, when the loss is no longer a number, an entry
-    `diverged` that says when; rank 0 alone speaks and writes.
+    Every rank returns the `training` entry of each model's card, or, when the loss is no longer a number, an entry
+    `diverged` that says when; rank 0 alone speaks and writes. A model does not depend on those before it.
     """
     cluster_security.enter()
     hvd.init()
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
-    tf.config.threading.set_intra_op_parallelism_threads(task.threads)
+    tf.config.threading.set_intra_op_parallelism_threads(tasks[0].threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one takes the core from Horovod's thread
     if gpus := tf.config.list_physical_devices("GPU"):  # one for each rank of a machine
         tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
     tf.keras.backend.experimental.enable_tf_random_generator()  # dropout whose state can be set, see Loop.begin_epoch
-    tf.keras.utils.set_random_seed(task.seed)
+    published = progress.Published(progress.place(tasks[0].checkpoint))
+    trained: list[dict[str, Any]] = []
+    for task in tasks:
+        trained.append(_train_one(task, published))
+        if "diverged" in trained[-1]:
+            break
+    hvd.shutdown()
+    return trained
 
+
+def _train_one(task: Task, published: progress.Published) -> dict[str, Any]:
+    """Train one model: same weights everywhere, epochs until the validation loss stops falling, best weights kept."""
+    tf.keras.backend.clear_session()
+    tf.keras.utils.set_random_seed(task.seed)
     card, config = task.card, task.config
     edges = task.table.preprocessor.edges(card.features, card.hyper["bins"]) if card.hyper["bins"] else None
     model = models.build(card.architecture, len(task.columns), len(card.class_names), card.hyper, edges)
     loop = Loop(model, config, len(card.class_names), task.steps_per_epoch, task.seed)
     course = _start(task, loop)
-    published = progress.Published(progress.place(task.checkpoint))
     if course.history and hvd.rank() == 0:
         published.say(f"{card.name} goes on after epoch {len(course.history)}")
         for entry in course.history:  # a resumed run is a version of its own
             _log_to_board(task.board, entry)
     diverged = _run_epochs(task, loop, course, published)
     if diverged:
-        hvd.shutdown()
         return {"diverged": diverged}
     training = {
         "ranks": hvd.size(),
@@ -82,7 +92,7 @@ def train(task: Task) -> dict[str, Any]:
     calibrated = _calibrated(task, loop, course)
     if hvd.rank() == 0:
         write(task.target, replace(card, training=training), course.best, task.table.preprocessor, calibrated)
-    hvd.shutdown()
+        published.say(f"trained {card.name} epochs={training['epochs']} best_epoch={course.best_epoch}")
     return training
 
 

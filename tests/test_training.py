@@ -19,9 +19,10 @@ from submitting import prepare, start, submit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from ids_spark import model_store, models, rank, training
-from ids_spark.checkpoint import Course
+from ids_spark import checkpoint, model_store, models, rank, training
+from ids_spark.checkpoint import CheckpointUnusable, Course
 from ids_spark.lake import Lake
+from ids_spark.launch import resumed
 from ids_spark.loop import Loop
 from ids_spark.model_store import Model
 from ids_spark.schema import column_of
@@ -157,6 +158,22 @@ def test_a_run_may_go_on_with_or_without_tensorboard(features: Path) -> None:
     assert len(marks) == 3  # but not with other members or an embedding
 
 
+def test_a_model_that_the_interrupted_job_had_not_come_to_starts_anew(features: Path, tmp_path: Path) -> None:
+    table = training.open_features(Lake(str(features / "lake")), "paper", 2)
+    config = TrainConfig(resume=True)
+    cards = [training.card_of(table, config, "dnn", classes, "paper", "v") for classes in (2, 6, 19)]
+    reached, earlier, none = (
+        training.Task(table, "", str(tmp_path / f"{card.name}.npz"), "", card, config, 7) for card in cards
+    )
+    stood = Course([np.ones(1)], [], [np.ones(1)], history=[{"epoch": 1}])
+    checkpoint.write(earlier.checkpoint, stood, "of another run")
+    with pytest.raises(CheckpointUnusable, match=r"dnn-6-paper\.npz belongs to a run with other settings"):
+        resumed([reached, earlier, none])
+    checkpoint.write(reached.checkpoint, stood, reached.fingerprint)
+    assert [task.config.resume for task in resumed([reached, earlier, none])] == [True, False, False]
+    assert resumed([none, none])[0].config.resume is False
+
+
 def wait_for_epoch(folder: Path, epoch: int, process: object) -> None:
     """Wait until the checkpoint of an epoch stands."""
     path = folder / "lake/checkpoints/gru_dnn-6-paper.npz"
@@ -203,7 +220,8 @@ def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(features, folder)
-    process = start(folder, "train", *SETTINGS, "train.epochs=6")
+    settings = (*SETTINGS, "train.epochs=6", "train.classes=[2,6]")  # the model of 6 after another, by the same ranks
+    process = start(folder, "train", *settings)
     said = Output(process)
     wait_for_epoch(folder, 2, process)
     own = psutil.Process(process.pid).children(recursive=True)
@@ -220,15 +238,17 @@ def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve
     assert not (folder / "lake/models").exists()
     assert not list((folder / "lake").rglob("*.progress.json"))
 
-    code, output = submit(folder, "train", *SETTINGS, "train.epochs=6", "train.resume=true")
+    code, output = submit(folder, "train", *settings, "train.resume=true")
     assert code == 0, output
+    assert "gru_dnn-2-paper goes on after epoch 6" in output
+    assert "gru_dnn-2-paper epoch 1/6" not in output
     assert "gru_dnn-6-paper goes on after epoch" in output
     training, weights = training_of(folder)
     np.testing.assert_allclose(curve(training), curve(whole[0]), rtol=1e-5)
     for a, b in zip(weights, whole[1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
-    code, output = submit(folder, "train", *SETTINGS, "train.epochs=6", "train.resume=true", "seed=8")
+    code, output = submit(folder, "train", *settings, "train.resume=true", "seed=8")
     assert code == 2
     assert "belongs to a run with other settings, features or seed" in output
 
