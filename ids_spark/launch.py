@@ -63,13 +63,10 @@ def resumed(tasks: Sequence[Task]) -> list[Task]:
     return [task if stands else replace(task, config=anew) for task, stands in zip(tasks, found, strict=True)]
 
 
-def launch(spark_context: SparkContext, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+def launch(spark_context: SparkContext, tasks: Sequence[Task]) -> None:
     """Train models of one architecture and configuration, one after the other, on `config.ranks` Spark tasks.
 
     Ranks take ten seconds and more to start, so they start once. Rank 0 writes each model's directory as it is trained.
-
-    Returns:
-        The `training` entry of each model's card.
 
     Raises:
         TooFewRows: there is less than one global batch.
@@ -125,7 +122,6 @@ def launch(spark_context: SparkContext, tasks: Sequence[Task]) -> list[dict[str,
             f"training of {tasks[len(trained) - 1].card.name} diverged in {trained[-1]['diverged']}, learning rate"
             f" {config.peak_learning_rate:g}; set train.learning_rate lower"
         )
-    return trained
 
 
 class _RankOutput(io.TextIOBase):

@@ -1,6 +1,5 @@
 """What is trained: a table of features, and for each model a task that says all its ranks need to know."""
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,6 @@ from ids_spark.schema import column_of
 from ids_spark.storage import read_bytes
 from ids_spark.taxonomy import CLASSES, parents
 from ids_spark.train_settings import Classes, ModelName, ProfileName, TrainConfig
-
-log = logging.getLogger(__name__)
 
 
 class TooFewRowGroups(InputError):
