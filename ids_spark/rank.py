@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ids_spark import calibration, checkpoint, cluster_security, feed, models, progress
+from ids_spark import calibration, checkpoint, cluster_security, feed, message_loops, models, progress
 from ids_spark.calibration import Calibration
 from ids_spark.checkpoint import Course
 from ids_spark.logs import log_to_stderr
@@ -41,7 +41,8 @@ def train(tasks: Sequence[Task]) -> list[dict[str, Any]]:
     `diverged` that says when; rank 0 alone speaks and writes. A model does not depend on those before it.
     """
     cluster_security.enter()
-    hvd.init()
+    with message_loops.giving_way():
+        hvd.init()
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(tasks[0].threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one takes the core from Horovod's thread
