@@ -1,8 +1,7 @@
 """What one rank of a training run does, in a process that Horovod started.
 
 Every rank holds the same weights, reads its own shard, and takes the same number of steps; gradients are averaged in
-one allreduce a step. Ranks agree on every decision because they take it on the same averaged numbers. Only this module
-and `training` use Horovod.
+one allreduce a step. Ranks agree on every decision because they take it on the same averaged numbers.
 """
 
 import itertools
