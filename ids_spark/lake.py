@@ -113,7 +113,6 @@ class Lake:
             living = lease.living(self.root)
             for name in journals:
                 if _owner(name) not in living:
-                    log.warning("finishing an interrupted commit journal=%s", name)
                     self._take_over(name)
             self._wait_for_living()
         living = lease.living(self.root)
@@ -132,7 +131,10 @@ class Lake:
 
     def _names(self, folder: str, start: str = "") -> list[str]:
         path = f"{self._root}/{folder}".rstrip("/")
-        found = self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        try:
+            found = self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        except FileNotFoundError:  # another job removed it, empty as it was, while it was listed
+            return []
         return sorted(info.base_name for info in found if info.base_name.startswith(start))
 
     def _wait_for_living(self) -> None:
@@ -153,7 +155,8 @@ class Lake:
             with contextlib.suppress(FileNotFoundError):
                 if renames(self._fs):
                     self._move(self.uri(name), journal)
-            if exists(journal):
+            if exists(journal):  # where not, another job was faster, or its run ended well just now
+                log.warning("finishing an interrupted commit journal=%s", name)
                 self._finish(journal)
 
     def _finish(self, journal: str) -> None:

@@ -1,7 +1,8 @@
 """Which runs are at work on a lake, so that no job clears away, or finishes, what a living one has begun.
 
-A run at work keeps a small file below `.running` and touches it every half minute. A process of the same machine is
+A run at work keeps a small file `.running-*` in the lake and touches it every half minute. A process of this machine is
 asked directly whether it lives; one of another machine counts as dead once its file was left alone for ten minutes.
+The files lie at the root, which stays: a folder of their own would go with one run while another writes there.
 """
 
 import contextlib
@@ -18,9 +19,9 @@ import psutil
 import pyarrow.fs as pafs
 
 from ids_spark.errors import Interrupted
-from ids_spark.storage import exists, read_json, remove, remove_if_empty, replace_bytes, resolve
+from ids_spark.storage import exists, read_json, remove, replace_bytes, resolve
 
-_FOLDER: Final = ".running"
+_SIGN: Final = ".running-"
 _BEAT_S: Final = 30.0
 _SILENT_S: Final = 600.0  # clocks of machines differ by seconds, and a job may stand still while its disk does
 
@@ -35,7 +36,7 @@ class Lease:
 
     def __init__(self, root: str, run_id: str) -> None:
         self.run_id = run_id
-        self._root, self._uri = root, f"{root}/{_FOLDER}/{run_id}.json"
+        self._uri = _uri(root, run_id)
         self._ended = threading.Event()
         self._beats: threading.Thread | None = None
 
@@ -63,7 +64,6 @@ class Lease:
         self._beats = None
         with contextlib.suppress(OSError):  # a lake that fails has made the job fail; a sign left is that of the dead
             remove(self._uri)
-            remove_if_empty(f"{self._root}/{_FOLDER}")
 
     def __enter__(self) -> "Lease":
         """Take it."""
@@ -96,17 +96,20 @@ def bury(root: str) -> None:
     """Remove what dead runs left of their signs of life."""
     for run_id, lives in _runs(root):
         if not lives:
-            remove(f"{root}/{_FOLDER}/{run_id}.json")
-    remove_if_empty(f"{root}/{_FOLDER}")
+            remove(_uri(root, run_id))
 
 
 def _runs(root: str) -> Iterator[tuple[str, bool]]:
-    fs, path = resolve(f"{root}/{_FOLDER}")
+    fs, path = resolve(root)
     for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        if info.base_name.endswith(".json"):
-            run_id = info.base_name.removesuffix(".json")
+        if info.base_name.startswith(_SIGN) and info.base_name.endswith(".json"):
+            run_id = info.base_name.removeprefix(_SIGN).removesuffix(".json")
             with contextlib.suppress(FileNotFoundError):  # it ended just now
-                yield run_id, _lives(read_json(f"{root}/{_FOLDER}/{run_id}.json"), info.mtime)
+                yield run_id, _lives(read_json(_uri(root, run_id)), info.mtime)
+
+
+def _uri(root: str, run_id: str) -> str:
+    return f"{root}/{_SIGN}{run_id}.json"
 
 
 def _lives(facts: dict[str, Any], seen: dt.datetime | None) -> bool:

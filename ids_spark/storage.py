@@ -27,6 +27,7 @@ _ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ANY_REGION: Final = "us-east-1"  # servers other than Amazon's answer to it
 _AT_ONCE: Final = 16  # requests to an object store
+_TRIES: Final = 100  # to make a folder: a job that ends may remove those above it, empty as they are, between two steps
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -97,8 +98,13 @@ def renames(fs: pafs.FileSystem) -> bool:
 
 def make_folder(fs: pafs.FileSystem, path: str) -> None:
     """Make a folder and those above it; nothing on an object store, where a file needs none."""
-    if renames(fs):
-        fs.create_dir(path, recursive=True)
+    if not renames(fs):
+        return
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            fs.create_dir(path, recursive=True)
+            return
+    fs.create_dir(path, recursive=True)
 
 
 def absolute(uri: str) -> str:

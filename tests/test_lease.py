@@ -1,6 +1,7 @@
 """Runs at work on one lake are known to each other, and no job takes from a living one."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -21,8 +22,7 @@ from ids_spark.storage import exists, write_json
 
 def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
     """Leave the sign of life of a run, as a process of another machine would."""
-    path = root / ".running" / f"{run_id}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = root / f".running-{run_id}.json"
     path.write_text(json.dumps({"machine": "another", "pid": 1, "started": 0.0} | facts))
     os.utime(path, times=(time.time() - age_s,) * 2)
     return path
@@ -73,7 +73,7 @@ def test_a_run_of_another_machine_is_dead_after_ten_minutes_of_silence(
 
 def test_a_sign_is_renewed_but_not_once_another_job_removed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_BEAT_S", 0.01)
-    path = tmp_path / ".running/run1.json"
+    path = tmp_path / ".running-run1.json"
     with Lease(str(tmp_path), "run1") as run:
         os.utime(path, times=(0.0, 0.0))
         deadline = time.monotonic() + 10
@@ -166,3 +166,21 @@ def test_jobs_that_start_at_once_finish_a_dead_commit_once_and_lose_nothing(tmp_
         assert errors == []
         assert [path.read_text() for path in (tmp_path / str(attempt)).rglob("part-0")] == ['"dead"\n']
         assert [path.name for path in (tmp_path / str(attempt)).iterdir()] == ["flows"]
+
+
+def commit_often(root: str, number: int) -> None:
+    lake, table = Lake(root), f"table{number}"
+    for turn in range(60):
+        job, run_id = f"job{number % 2}", f"run{number}-{turn}"
+        lake.recover(job)
+        with Lease(lake.root, run_id) as run:
+            write_json(lake.staged(job, run_id, f"{table}/part-0"), run_id)
+            run.check()
+            lake.commit(job, run_id, [table])
+        assert Path(f"{root}/{table}/part-0").read_text() == f'"{run_id}"\n'
+
+
+def test_jobs_that_start_and_end_beside_each_other_commit_every_time(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.starmap(commit_often, [(str(tmp_path), number) for number in range(4)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"table{number}" for number in range(4)]
