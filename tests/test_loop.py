@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ids_spark.feed import Rows
-from ids_spark.loop import Loop
+from ids_spark.loop import Loop, Schedule
 from ids_spark.models import build, keras
 from ids_spark.train_settings import TrainConfig
 
@@ -148,3 +148,29 @@ def test_members_compiled_with_xla_have_the_same_loss(rows: Rows) -> None:
     compiled.restore(plain.weights(), plain.optimizer_state())
     expected = plain.train(iter([rows]))
     assert compiled.train(iter([rows])) == pytest.approx(expected, rel=1e-5)
+
+
+def rates(steps: int, **settings: Any) -> list[float]:
+    """Return the learning rate of each step, at ten steps an epoch."""
+    schedule = Schedule(TrainConfig.model_validate(settings), 10)
+    return [float(schedule(np.int64(step))) for step in range(steps)]
+
+
+def test_the_learning_rate_grows_with_the_batch() -> None:
+    grown = {"learning_rate": 0.002, "batch_size": 1_024, "reference_batch": 128}
+    assert rates(3, **grown) == pytest.approx([0.016] * 3)
+    assert rates(3, learning_rate=0.002, batch_size=1_024) == pytest.approx([0.002] * 3)
+
+
+def test_the_learning_rate_rises_in_even_steps_from_zero_and_is_never_zero() -> None:
+    found = rates(30, learning_rate=0.3, warmup_epochs=1.5)
+    assert found[:15] == pytest.approx(0.3 * np.arange(1, 16) / 15)
+    assert found[15:] == pytest.approx([0.3] * 15)
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_a_cosine_falls_from_the_peak_to_nothing_after_warm_up(warmup: int) -> None:
+    found = rates(61, learning_rate=0.2, epochs=6, schedule="cosine", warmup_epochs=warmup)
+    done = np.arange(61 - 10 * warmup) / (60 - 10 * warmup)
+    assert found[10 * warmup :] == pytest.approx(0.1 * (1 + np.cos(np.pi * done)), abs=1e-7)
+    assert max(found) == pytest.approx(0.2)
