@@ -120,9 +120,10 @@ leakage: package ## Duplicates and leakage of the flows in LAKE: one page below 
 	$(call submit,leakage)
 
 ##@ Develop
+# Two files at a time: much of a test is the start of a JVM or of ranks, in which a second CPU idles.
 .PHONY: test
 test: package ## All tests, in local-mode Spark. ARGS="-k name" picks some
-	$(ENV); python -m pytest $(ARGS)
+	$(ENV); python -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test-cluster
 test-cluster: package ## A Spark master and two workers on loopback: all jobs, faults, the locked door
