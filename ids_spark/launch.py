@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _HOROVOD: Final = {"HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
 _PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
 """Products of a rank's forward pass between two looks of Horovod for work, a tenth of a step: 4,096 rows of gru_dnn.
-An allreduce waits for such a look; but a thread that looks without pause takes half of a core from a rank."""
+An allreduce waits for such a look, and each look takes time from a rank."""
 
 
 class TooFewRows(InputError):
