@@ -7,28 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ids_spark.quality import RULES
+from ids_spark.schema import FLAGS, PROTOCOLS
 
-_PROTOCOLS: Final = (
-    "HTTP",
-    "HTTPS",
-    "DNS",
-    "Telnet",
-    "SMTP",
-    "SSH",
-    "IRC",
-    "TCP",
-    "UDP",
-    "DHCP",
-    "ARP",
-    "ICMP",
-    "IGMP",
-)
 _MOST_LOGIT: Final = 80.0
-_FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "ece", "cwr")
 FEATURES: Final[Mapping[str, str]] = {
-    **{name: f"share of {name}" for name in _PROTOCOLS},
-    **{f"{flag}_flag_number": f"share of {flag.upper()} packets" for flag in _FLAGS},
-    **{f"{flag}_count": f"count of {flag.upper()} packets" for flag in _FLAGS},
+    **{name: f"share of {name}" for name in PROTOCOLS},
+    **{f"{flag}_flag_number": f"share of {flag.upper()} packets" for flag in FLAGS},
+    **{f"{flag}_count": f"count of {flag.upper()} packets" for flag in FLAGS},
     "Header_Length": "header length",
     "Protocol Type": "mean protocol number",
     "Duration": "time to live",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ids_spark.row_hash import Floats
-from ids_spark.schema import ORIGINAL_45, RELEASE_39, FeatureSchema
+from ids_spark.schema import FLAGS, ORIGINAL_45, PROTOCOLS, RELEASE_39, FeatureSchema
 
 Columns = Mapping[str, Floats]
 Mask = NDArray[np.bool_]
@@ -90,26 +90,7 @@ def _between(name: str, middle: str) -> Rule:
     return Rule(name, "warn", ("Min", middle, "Max"), f"Min <= {middle} <= Max", broken)
 
 
-_SHARES: Final = (
-    *(f"{flag}_flag_number" for flag in ("fin", "syn", "rst", "psh", "ack", "ece", "cwr")),
-    *(
-        "HTTP",
-        "HTTPS",
-        "DNS",
-        "Telnet",
-        "SMTP",
-        "SSH",
-        "IRC",
-        "TCP",
-        "UDP",
-        "DHCP",
-        "ARP",
-        "ICMP",
-        "IGMP",
-        "IPv",
-        "LLC",
-    ),
-)
+_SHARES: Final = (*(f"{flag}_flag_number" for flag in FLAGS), *PROTOCOLS, "IPv", "LLC")
 
 
 def _common(schema: FeatureSchema) -> tuple[Rule, ...]:

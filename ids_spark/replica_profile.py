@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from ids_spark import replica_floods
 from ids_spark.replica_floods import FLOOD_PREFIXES, Marginal
-from ids_spark.schema import FeatureSchema
+from ids_spark.schema import PROTOCOLS, FeatureSchema
 
 Floats = NDArray[np.float64]
 
-_PROTOCOLS: Final = ("TCP", "UDP", "ICMP", "ARP", "IGMP")
+_TRANSPORTS: Final = ("TCP", "UDP", "ICMP", "ARP", "IGMP")
 _TEN_PACKETS: Final = ("Benign", "ARP_Spoofing", "MQTT-Malformed_Data", "Recon-")
 _PORT_SCAN: Final = "Recon-Port_Scan"
 # Where the sample of the second release measures the same thing as the first release.
-_SAME_MEANING: Final = ("flag_number", "HTTP", "HTTPS", "DNS", "Telnet", "SMTP", "SSH", "IRC", "DHCP", *_PROTOCOLS)
+_SAME_MEANING: Final = ("flag_number", *PROTOCOLS)
 # Between the 0.995 quantile and the maximum only the number of rows is known; these levels are filled in.
 _TAIL: Final = (0.9975, 0.999, 0.9995)
 # The profile saw Benign's test file only; with its share of bulk transfers in the train file as well, the whole data
@@ -108,7 +108,7 @@ def class_model(schema: FeatureSchema, class19: str, split: str, capture_day_iat
         if capture_day_iat and not long_window:
             clean = _small_iat(class19)
         day = day if capture_day_iat else None
-    main, second_most = sorted(_PROTOCOLS, key=lambda name: -marginals[name].mean())[:2]
+    main, second_most = sorted(_TRANSPORTS, key=lambda name: -marginals[name].mean())[:2]
     window = 100 if long_window else 10
     return ClassModel(
         class19=class19,

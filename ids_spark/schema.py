@@ -52,6 +52,11 @@ ORIGINAL_45: Final = FeatureSchema(
 RELEASE_39: Final = FeatureSchema("release39", _names(_RELEASE_39), frozenset({"Number"}))
 FEATURE_SCHEMAS: Final[Mapping[str, FeatureSchema]] = {s.name: s for s in (ORIGINAL_45, RELEASE_39)}
 
+FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "ece", "cwr")
+"""TCP flags that either schema has a share of packets for."""
+PROTOCOLS: Final = _names("HTTP, HTTPS, DNS, Telnet, SMTP, SSH, IRC, TCP, UDP, DHCP, ARP, ICMP, IGMP")
+"""Features of either schema that are the share of one protocol's packets in a window."""
+
 
 class SchemaMismatch(InputError):
     """Raised when columns are missing, of another type, or of two feature schemas at once."""
