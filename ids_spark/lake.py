@@ -90,19 +90,12 @@ class Lake:
 
         Raises:
             TooLarge: on S3, where a file of 5 GiB or more cannot be copied; nothing was changed.
-            Interrupted: a staged table is not there (any more); nothing was changed.
         """
         journal = self.uri(f"{_JOURNAL}{run_id}.json")
         entry: dict[str, Any] = {"job": job, "run_id": run_id, "tables": list(tables)}
         if not renames(self._fs):
             entry["files"] = {table: _copyable(self.staged(job, run_id, table)) for table in tables}
         self._wait_for_living()
-        for table in tables:
-            if not exists(self.staged(job, run_id, table)):
-                raise Interrupted(
-                    f"{self.staged(job, run_id, table)} is gone: another job cleared away what this run had staged; the"
-                    " old tables are as they were; run the same line again"
-                )
         write_json(self.staged(job, run_id, "journal.json"), entry)
         self._move(self.staged(job, run_id, "journal.json"), journal)
         self._finish(journal)

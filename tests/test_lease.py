@@ -17,7 +17,7 @@ from ids_spark import lease
 from ids_spark.errors import Interrupted
 from ids_spark.lake import Lake
 from ids_spark.lease import Lease, bury, living
-from ids_spark.storage import exists, read_json, write_json
+from ids_spark.storage import exists, write_json
 
 
 def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
@@ -80,9 +80,10 @@ def test_a_sign_is_renewed_but_not_once_another_job_removed_it(tmp_path: Path, m
         while path.stat().st_mtime < 1.0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_mtime > time.time() - 60
-        while run._beats.is_alive():  # a beat that had begun may put it back once
-            path.unlink(missing_ok=True)
+        while path.exists():  # a beat that had begun may put it back once
+            path.unlink()
             time.sleep(0.05)
+        time.sleep(0.1)
         with pytest.raises(Interrupted, match="gave no sign of life for 10 minutes"):
             run.check()
 
@@ -102,19 +103,6 @@ def test_a_job_that_starts_clears_what_dead_runs_staged_and_nothing_of_a_living_
         assert exists(of_living)
         assert not exists(of_dead)
         lake.commit("ingest", "alive", ["flows"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["flows"]
-
-
-def test_a_run_whose_staged_tables_were_cleared_away_commits_none_of_them(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    staged(lake, "first")
-    lake.commit("ingest", "first", ["flows"])
-    write_json(lake.staged("ingest", "second", "quarantine/part-0"), "second")
-    with pytest.raises(Interrupted, match="flows is gone: another job cleared away"):
-        lake.commit("ingest", "second", ["quarantine", "flows"])
-    assert read_json(lake.uri("flows/part-0")) == "first"
-    assert not exists(lake.uri("quarantine"))
-    lake.discard("ingest", "second")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flows"]
 
 
