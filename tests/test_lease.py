@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.fs as pafs
 import pytest
 from psutil import _pslinux
 
@@ -17,7 +18,7 @@ from ids_spark import lease
 from ids_spark.errors import Interrupted
 from ids_spark.lake import Lake
 from ids_spark.lease import Lease, bury, living
-from ids_spark.storage import exists, write_json
+from ids_spark.storage import exists, make_folder, remove_if_empty, write_json
 
 
 def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
@@ -80,10 +81,9 @@ def test_a_sign_is_renewed_but_not_once_another_job_removed_it(tmp_path: Path, m
         while path.stat().st_mtime < 1.0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_mtime > time.time() - 60
-        while path.exists():  # a beat that had begun may put it back once
-            path.unlink()
+        while run._beats.is_alive() and time.monotonic() < deadline:  # a beat that had begun may put it back once
+            path.unlink(missing_ok=True)
             time.sleep(0.05)
-        time.sleep(0.1)
         with pytest.raises(Interrupted, match="gave no sign of life for 10 minutes"):
             run.check()
 
@@ -166,6 +166,24 @@ def test_jobs_that_start_at_once_finish_a_dead_commit_once_and_lose_nothing(tmp_
         assert errors == []
         assert [path.read_text() for path in (tmp_path / str(attempt)).rglob("part-0")] == ['"dead"\n']
         assert [path.name for path in (tmp_path / str(attempt)).iterdir()] == ["flows"]
+
+
+def test_folders_are_made_while_jobs_that_end_remove_the_empty_ones_above(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def remove() -> None:
+        while not ended.is_set():
+            for name in ("staging/job/run", "staging/job", "staging"):
+                remove_if_empty(f"{tmp_path}/{name}")
+
+    removing = threading.Thread(target=remove)
+    removing.start()
+    try:
+        for _ in range(2_000):
+            make_folder(pafs.LocalFileSystem(), f"{tmp_path}/staging/job/run")
+    finally:
+        ended.set()
+        removing.join()
 
 
 def commit_often(root: str, number: int) -> None:

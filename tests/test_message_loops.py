@@ -3,11 +3,9 @@
 import os
 import sys
 import threading
-from pathlib import Path
 
-import cloudpickle
-import horovod
 import pytest
+from two_ranks import on_two_ranks
 
 from ids_spark import message_loops
 
@@ -33,11 +31,8 @@ def rank() -> tuple[float, bool, list[int], list[int]]:
     return total, mine, *policies
 
 
-def test_message_loops_give_way_and_no_other_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # ranks cannot import a test
-    found = horovod.run(rank, np=2, use_gloo=True, network_interfaces=["lo"])
-    for total, mine, before, (horovods_own, *loops) in found:
+def test_message_loops_give_way_and_no_other_thread_does() -> None:
+    for total, mine, before, (horovods_own, *loops) in on_two_ranks(rank):
         assert total == 3.0
         assert not mine
         assert os.SCHED_IDLE not in before

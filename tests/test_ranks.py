@@ -1,14 +1,11 @@
 """Real Horovod ranks on loopback: together they take the steps that Keras alone takes over the whole batch."""
 
 import itertools
-import sys
-from pathlib import Path
 from typing import Any
 
-import cloudpickle
-import horovod
 import numpy as np
 import pytest
+from two_ranks import on_two_ranks
 
 from ids_spark.models import build, keras
 from ids_spark.train_settings import TrainConfig
@@ -60,10 +57,7 @@ def rank() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def two_ranks() -> list[list[dict[str, Any]]]:
     """What each of two ranks found, of each model."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # ranks cannot import a test
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-        return horovod.run(rank, np=2, use_gloo=True, network_interfaces=["lo"])
+    return on_two_ranks(rank)
 
 
 def test_ranks_train_what_keras_trains_on_the_whole_batch(two_ranks: list[list[dict[str, Any]]]) -> None:

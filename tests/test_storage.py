@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 import uuid
@@ -119,24 +118,6 @@ def test_files_are_written_listed_replaced_moved_and_removed(place: str) -> None
     with pytest.raises(FileNotFoundError):
         read_bytes(f"{place}/b.parquet")
     assert (files_in(f"{place}/none", ""), sizes_in(f"{place}/none")) == ([], {})
-
-
-def test_folders_are_made_while_jobs_that_end_remove_the_empty_ones_above(tmp_path: Path) -> None:
-    ended = threading.Event()
-
-    def remove() -> None:
-        while not ended.is_set():
-            for name in ("staging/job/run", "staging/job", "staging"):
-                storage.remove_if_empty(f"{tmp_path}/{name}")
-
-    removing = threading.Thread(target=remove)
-    removing.start()
-    try:
-        for _ in range(2_000):
-            storage.make_folder(pafs.LocalFileSystem(), f"{tmp_path}/staging/job/run")
-    finally:
-        ended.set()
-        removing.join()
 
 
 def test_parts_come_back_and_only_reported_ones_stay(place: str) -> None:
