@@ -5,6 +5,7 @@ import datetime as dt
 import logging
 import os
 import re
+import secrets
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,12 +17,13 @@ from typing import Final
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from ids_spark.audit import Report, write_audit_row
+from ids_spark.audit import write_audit_row
 from ids_spark.config import load
-from ids_spark.errors import InputError, Interrupted
+from ids_spark.errors import REFUSAL_KEY, InputError, Interrupted, refusal_in
 from ids_spark.lake import Lake
 from ids_spark.lease import Lease
 from ids_spark.logs import log_to_stderr
+from ids_spark.report_tmp import Report
 from ids_spark.settings import Config
 
 log = logging.getLogger(__name__)
@@ -30,11 +32,7 @@ DONE: Final = 0
 FAILED: Final = 1
 REFUSED: Final = 2
 
-# How an error of ours, raised in a Python worker, stands in the text of the error that reaches the driver.
-_OURS = re.compile(
-    r"^(?P<kind>ids_spark\.\w+\.\w+|\w*Unusable|SchemaMismatch|UnknownClass): (?P<message>.+)$", re.MULTILINE
-)
-
+_KEY: Final = secrets.token_hex(16)  # of this driver: its tasks mark their refusals with it
 _DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 
 
@@ -57,7 +55,9 @@ class Context:
     @cached_property
     def spark(self) -> SparkSession:
         """The session; started when a job first asks for it, as not every job has work for executors."""
-        return session(f"ids_spark {self.job}")
+        started = session(f"ids_spark {self.job}")
+        started.sparkContext.setLocalProperty(REFUSAL_KEY, _KEY)
+        return started
 
     @cached_property
     def lease(self) -> Lease:
@@ -155,11 +155,7 @@ def as_refusal(error: BaseException) -> str | None:
     """Return the message of an input error, also of one raised in a task; None for any other error."""
     if isinstance(error, InputError):
         return str(error)
-    found = _OURS.search(str(error))
-    if found is None:
-        return None
-    following = str(error)[found.end() :].split("\n\n", 1)[0]
-    return found["message"] + (following if following.startswith("\n  ") else "")
+    return refusal_in(str(error), _KEY)
 
 
 def full_disk(error: BaseException, lake: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 from pyspark import SparkContext
 
 from ids_spark import drift, ecs, incident_ranking, night_page, night_record, night_scoring, night_sources, ocsf
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.calibration import Threshold
 from ids_spark.errors import NotReconciled
 from ids_spark.lake import Lake

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from ids_spark import audit
-from ids_spark.audit import Report
+from ids_spark import package
+from ids_spark.report_tmp import Report
 from ids_spark.calibration import Threshold
 from ids_spark.model_store import Model
 from ids_spark.night_duty import Duty
@@ -84,7 +84,7 @@ def row(source: NightSource, duty: Duty, done: Scored, verdict: Verdict, drifted
         "drift_moderate": bands["moderate"] if champion else None,
         "drift_significant": bands["significant"] if champion else None,
         "scored_at": duty.now,
-        "code_version": audit.code_version(),
+        "code_version": package.code_version(),
         "schema_version": SCHEMA_VERSION,
         "data_origin": duty.origin(source, model),
     }

@@ -1,4 +1,4 @@
-"""This package as one zip file: for `--py-files`, and for the ranks that Horovod starts.
+"""This package as one zip file, for `--py-files` and for the ranks that Horovod starts; and its version.
 
 python -m ids_spark.package dist/ids_spark.zip
 """
@@ -6,9 +6,12 @@ python -m ids_spark.package dist/ids_spark.zip
 import importlib.resources
 import io
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import ids_spark
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
 
@@ -23,6 +26,22 @@ def archive() -> bytes:
                     zipfile.ZipInfo(f"ids_spark/{file.name}", _EPOCH), file.read_bytes(), zipfile.ZIP_DEFLATED
                 )
     return content.getvalue()
+
+
+def code_version() -> str:
+    """Return the version, with the commit where the code runs from a git checkout."""
+    folder = Path(ids_spark.__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ids_spark.__version__
+    return f"{ids_spark.__version__}+{done.stdout.strip()}" if done.returncode == 0 else ids_spark.__version__
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pyspark import SparkContext
 
 from ids_spark import evaluation, model_store, scoring, sources
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.lake import Lake
 from ids_spark.score_settings import ScoreConfig
 from ids_spark.storage import exists

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 
 from ids_spark import feature_table, job, preprocess
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.lake import TABLE_FACTS
 from ids_spark.schema import FEATURE_SCHEMAS
 from ids_spark.storage import write_bytes, write_json

@@ -17,7 +17,7 @@ import sys
 from multiprocessing.pool import ThreadPool
 
 from ids_spark import evaluation, forest, job, training
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.model_store import Card
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import logging
 import sys
 
 from ids_spark import exchange, flows, job, sources
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.errors import InputError
 from ids_spark.lake import TABLE_FACTS
 from ids_spark.storage import write_json

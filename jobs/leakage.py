@@ -10,7 +10,7 @@ import logging
 import sys
 
 from ids_spark import feature_table, job, leakage, leakage_page
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.flows import SPLITS
 from ids_spark.leakage_figures import PRECISIONS
 from ids_spark.schema import FEATURE_SCHEMAS

@@ -13,7 +13,7 @@ import logging
 import sys
 
 from ids_spark import aliases, job, model_store
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.storage import write_bytes
 
 log = logging.getLogger(__name__)

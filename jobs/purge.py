@@ -10,7 +10,7 @@ import datetime as dt
 import sys
 
 from ids_spark import job, retention
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 
 
 def run(context: job.Context) -> Report:

@@ -8,7 +8,7 @@ Reads: nothing. Writes: a tree of the official layout below `replica.target`, ma
 import sys
 
 from ids_spark import job, replica
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.schema import FEATURE_SCHEMAS
 
 

@@ -9,7 +9,7 @@ Reads: nothing. Writes: `event_date=…/` below `replica_night.target`, for `sco
 import sys
 
 from ids_spark import job, replica_night
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 
 
 def run(context: job.Context) -> Report:

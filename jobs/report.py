@@ -12,7 +12,7 @@ import sys
 from rich.console import Console
 
 from ids_spark import job, reporting, run_page
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 
 log = logging.getLogger(__name__)
 REPORT = "reports/run"

@@ -19,7 +19,7 @@ import logging
 import sys
 
 from ids_spark import aliases, job, night, night_duty, night_sources, split_scoring
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.storage import write_bytes
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import sys
 from rich.console import Console
 
 from ids_spark import comparison, comparison_page, job, reporting
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 
 log = logging.getLogger(__name__)
 REPORT = "reports/table"

@@ -11,7 +11,7 @@ import itertools
 import sys
 
 from ids_spark import job, training
-from ids_spark.audit import Report
+from ids_spark.report_tmp import Report
 from ids_spark.launch import launch, resumed
 
 

@@ -5,7 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import ids_spark
-from ids_spark.audit import NotReconciled, Report, code_version, write_audit_row
+from ids_spark.audit import write_audit_row
+from ids_spark.errors import NotReconciled
+from ids_spark.package import code_version
+from ids_spark.report_tmp import Report
 from ids_spark.config import load
 from ids_spark.schema import AUDIT
 from ids_spark.settings import Config
