@@ -7,7 +7,7 @@ SHELL := bash
 VENV    := .venv
 ENV     := . $(VENV)/env.sh
 LOCKS   := $(wildcard conf/locks/*.txt)
-SOURCES := $(wildcard ids_spark/*.py ids_spark/*.json)
+SOURCES := $(shell find ids_spark -type f -not -name "*.pyc")
 ZIP     := dist/ids_spark.zip
 
 DATA    ?=
@@ -146,7 +146,7 @@ bench: setup ## Beside pandas, polars, plain Spark and model.fit: a table, OUT/b
 package: $(ZIP) ## dist/ids_spark.zip for spark-submit --py-files
 
 $(ZIP): $(SOURCES) $(VENV)/.ready
-	@$(ENV); python -m ids_spark.package $@
+	@$(ENV); python -m ids_spark.base.packaging $@
 
 ##@ Set up
 .PHONY: setup

@@ -11,12 +11,13 @@ import logging
 import sys
 from collections import Counter
 
-from ids_spark import feature_table, job, preprocess
-from ids_spark.report_tmp import Report
-from ids_spark.lake import TABLE_FACTS
-from ids_spark.schema import FEATURE_SCHEMAS
-from ids_spark.storage import write_bytes, write_json
-from ids_spark.taxonomy import CLASS19
+from ids_spark.base.report import Report
+from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.dataset.taxonomy import CLASS19
+from ids_spark.features import feature_table, preprocess
+from ids_spark.lake.filesystem import write_bytes, write_json
+from ids_spark.lake.store import TABLE_FACTS
+from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 

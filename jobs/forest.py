@@ -16,9 +16,12 @@ import logging
 import sys
 from multiprocessing.pool import ThreadPool
 
-from ids_spark import evaluation, forest, job, training
-from ids_spark.report_tmp import Report
-from ids_spark.model_store import Card
+from ids_spark.base.report import Report
+from ids_spark.evaluate import forest
+from ids_spark.evaluate.results import Results, unseen_classes
+from ids_spark.models.artifact import Card
+from ids_spark.runtime import job
+from ids_spark.train.tasks import open_features
 
 log = logging.getLogger(__name__)
 SPLIT = "test"
@@ -27,7 +30,7 @@ SPLIT = "test"
 def run(context: job.Context) -> Report:
     """Grow and measure every forest that the configuration names."""
     config, spark, seed = context.config.forest, context.spark, context.config.seed
-    table = training.open_features(context.lake, context.config.features.recipe, ranks=1)
+    table = open_features(context.lake, context.config.features.recipe, ranks=1)
     wanted = itertools.product(context.config.train.profiles, context.config.train.classes)
     cards = [forest.card_of(table, config, classes, profile, context.run_id) for profile, classes in wanted]
     train = forest.read_split(spark, table, "train", config.rows_per_partition).cache()
@@ -46,11 +49,11 @@ def run(context: job.Context) -> Report:
 
     origin, rows = table.preprocessor.data_origin, table.rows["train"] + table.rows[SPLIT]
     report = Report(feature_schema=table.preprocessor.schema.name, data_origin=origin, rows_in=rows, rows_out=rows)
-    results = evaluation.Results(context.run_id, SPLIT)
+    results = Results(context.run_id, SPLIT)
     for one in grown:
         results.add(one.card, one.confusion, origin, one.facts)
         report.models.append(f"{one.card.name}/{one.card.version}")
-        unseen = evaluation.unseen_classes(one.card, one.confusion)
+        unseen = unseen_classes(one.card, one.confusion)
         if unseen:
             report.notes.append(f"{one.card.name} met {len(unseen)} classes it never saw: {', '.join(unseen)}")
     report.tables += results.write(context.staged)

@@ -9,11 +9,12 @@ Writes: `flows/split=train|test` (rows shuffled by hash) and `quarantine/job=ing
 import logging
 import sys
 
-from ids_spark import exchange, flows, job, sources
-from ids_spark.report_tmp import Report
-from ids_spark.errors import InputError
-from ids_spark.lake import TABLE_FACTS
-from ids_spark.storage import write_json
+from ids_spark.base.errors import InputError
+from ids_spark.base.report import Report
+from ids_spark.ingest import rows, shuffle, sources
+from ids_spark.lake.filesystem import write_json
+from ids_spark.lake.store import TABLE_FACTS
+from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 FLOWS, QUARANTINE = "flows", "quarantine/job=ingest"
@@ -26,15 +27,15 @@ def run(context: job.Context) -> Report:
         raise InputError("ingest.source is not set; expected a folder of flows, for example --set ingest.source=flows")
     source = sources.discover(config.source)
     log.info("found files=%d schema=%s origin=%s", source.files, source.schema.name, source.data_origin)
-    plan = exchange.Plan(
+    plan = shuffle.Plan(
         source.schema,
-        exchange.bucket_counts(source, config.rows_per_file),
+        shuffle.bucket_counts(source, config.rows_per_file),
         context.staged(FLOWS),
         context.staged(QUARANTINE),
         context.run_id,
         source.data_origin,
     )
-    done = exchange.write_flows(context.spark.sparkContext, source, plan)
+    done = shuffle.write_flows(context.spark.sparkContext, source, plan)
 
     report = Report(feature_schema=source.schema.name, data_origin=source.data_origin, tables=[FLOWS, QUARANTINE])
     report.rows_in, report.rows_out = done.read.total(), done.flows.total()
@@ -56,7 +57,7 @@ def run(context: job.Context) -> Report:
             f"{report.rows_quarantined} of {report.rows_in} rows cannot be used, more than ingest.max_rejected_share"
             f" {config.max_rejected_share:g} ({reasons}); mend the source, or raise the share to keep the rest"
         )
-    splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in flows.SPLITS}
+    splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in rows.SPLITS}
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
     facts = {"run_id": context.run_id, "feature_schema": source.schema.name, "data_origin": source.data_origin}
     write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits})

@@ -9,11 +9,14 @@ Writes: `reports/leakage/`: `leakage.html` (one page that needs nothing else), i
 import logging
 import sys
 
-from ids_spark import feature_table, job, leakage, leakage_page
-from ids_spark.report_tmp import Report
-from ids_spark.flows import SPLITS
-from ids_spark.leakage_figures import PRECISIONS
-from ids_spark.schema import FEATURE_SCHEMAS
+from ids_spark.base.report import Report
+from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.evaluate import leakage
+from ids_spark.evaluate.leakage_counts import PRECISIONS
+from ids_spark.features import feature_table
+from ids_spark.ingest.rows import SPLITS
+from ids_spark.report import leakage_page
+from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 REPORT = "reports/leakage"

@@ -12,9 +12,10 @@ import datetime as dt
 import logging
 import sys
 
-from ids_spark import aliases, job, model_store
-from ids_spark.report_tmp import Report
-from ids_spark.storage import write_bytes
+from ids_spark.base.report import Report
+from ids_spark.lake.filesystem import write_bytes
+from ids_spark.models import artifact, registry
+from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +23,18 @@ log = logging.getLogger(__name__)
 def run(context: job.Context) -> Report:
     """Promote one version."""
     config, models = context.config.promote, context.lake.uri("models")
-    before = aliases.read(models, config.model)
-    after = aliases.promote(models, config.model, config.version, config.alias, context.run_id, dt.datetime.now(dt.UTC))
+    before = registry.read(models, config.model)
+    after = registry.promote(
+        models, config.model, config.version, config.alias, context.run_id, dt.datetime.now(dt.UTC)
+    )
     version = after.holder(config.alias)
-    card = model_store.read(f"{models}/{config.model}/{version}").card
+    card = artifact.read(f"{models}/{config.model}/{version}").card
     report = Report(models=[f"{config.model}/{version}"], data_origin=card.data_origin)
     if after == before:
         report.notes.append(f"{config.model}: {version} is the {config.alias} already; nothing changed")
         return report
-    write_bytes(context.staged(aliases.place(config.model)), after.to_json())
-    report.tables.append(aliases.place(config.model))
+    write_bytes(context.staged(registry.place(config.model)), after.to_json())
+    report.tables.append(registry.place(config.model))
     for change in after.history[len(before.history) :]:
         report.notes.append(
             f"{config.model}: {change.alias} is {change.version or 'nobody'}, was {change.previous or 'nobody'}"

@@ -9,8 +9,9 @@ Removes: folders `event_date=…` of `predictions/`, `alerts/`, `drift/`, `night
 import datetime as dt
 import sys
 
-from ids_spark import job, retention
-from ids_spark.report_tmp import Report
+from ids_spark.base.report import Report
+from ids_spark.lake import retention
+from ids_spark.runtime import job
 
 
 def run(context: job.Context) -> Report:

@@ -7,15 +7,16 @@ Reads: nothing. Writes: a tree of the official layout below `replica.target`, ma
 
 import sys
 
-from ids_spark import job, replica
-from ids_spark.report_tmp import Report
-from ids_spark.schema import FEATURE_SCHEMAS
+from ids_spark.base.report import Report
+from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.runtime import job
+from ids_spark.synthetic import dataset
 
 
 def run(context: job.Context) -> Report:
     """Write the replica that the configuration describes."""
     config = context.config.replica
-    done = replica.write(
+    done = dataset.write(
         context.spark,
         config.target,
         config.scale,

@@ -8,14 +8,15 @@ Reads: nothing. Writes: `event_date=…/` below `replica_night.target`, for `sco
 
 import sys
 
-from ids_spark import job, replica_night
-from ids_spark.report_tmp import Report
+from ids_spark.base.report import Report
+from ids_spark.runtime import job
+from ids_spark.synthetic import night
 
 
 def run(context: job.Context) -> Report:
     """Write the night that the configuration describes."""
     config = context.config.replica_night
-    done = replica_night.write(context.spark, config, context.config.seed)
+    done = night.write(context.spark, config, context.config.seed)
     report = Report(feature_schema=config.feature_schema, data_origin=done.data_origin)
     report.rows_in = report.rows_out = done.rows
     for class19, flows in done.flows_per_class.items():

@@ -11,8 +11,10 @@ import sys
 
 from rich.console import Console
 
-from ids_spark import job, reporting, run_page
-from ids_spark.report_tmp import Report
+from ids_spark.base.report import Report
+from ids_spark.evaluate import comparison
+from ids_spark.report import run_page
+from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 REPORT = "reports/run"
@@ -21,8 +23,8 @@ REPORT = "reports/run"
 def run(context: job.Context) -> Report:
     """Compare all models on one split."""
     split = context.config.score.split
-    models = reporting.newest(context.lake, split)
-    reporting.print_comparison(models, split, Console(width=None if sys.stdout.isatty() else 110))
+    models = comparison.newest(context.lake, split)
+    comparison.print_comparison(models, split, Console(width=None if sys.stdout.isatty() else 110))
     run_page.write(context.staged(REPORT), models, split, context.run_id)
     log.info("page %s models=%d", context.lake.uri(f"{REPORT}/run.html"), len(models))
     synthetic = any(model.data_origin == "synthetic" for model in models)

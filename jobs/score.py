@@ -18,9 +18,11 @@ import datetime as dt
 import logging
 import sys
 
-from ids_spark import aliases, job, night, night_duty, night_sources, split_scoring
-from ids_spark.report_tmp import Report
-from ids_spark.storage import write_bytes
+from ids_spark.base.report import Report
+from ids_spark.lake.filesystem import write_bytes
+from ids_spark.models import registry
+from ids_spark.runtime import job
+from ids_spark.score import night_context, night_files, nightly, split
 
 log = logging.getLogger(__name__)
 
@@ -29,30 +31,30 @@ def run(context: job.Context) -> Report:
     """Score what the configuration names."""
     config, now = context.config.score, dt.datetime.now(dt.UTC)
     if config.flow_logs is None:
-        return split_scoring.score(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
-    duty = night_duty.read(context.lake, context.config, context.run_id, now)
+        return split.score(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
+    duty = night_context.read(context.lake, context.config, context.run_id, now)
     card = duty.champion.card
     models = [model.card for model in (duty.champion, duty.challenger) if model is not None]
     report = Report(feature_schema=duty.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
-    done: dict[dt.date, list[night.Row]] = {}
-    wanted = night_sources.dates_of(config, now.date())
+    done: dict[dt.date, list[nightly.Row]] = {}
+    wanted = night_files.dates_of(config, now.date())
     for date in wanted:
-        source = night_sources.find(config, date, duty.champion.preprocessor.schema, duty.needed)
+        source = night_files.find(config, date, duty.champion.preprocessor.schema, duty.needed)
         if source is None:
             if config.date is not None:
-                raise night_sources.NightMissing(
+                raise night_files.NightMissing(
                     f"{config.flow_logs}/event_date={date} holds no parquet file; expected the flow logs of that night"
                 )
             report.notes.append(f"{date}: there are no flow logs; nothing of that date was changed")
             continue
-        report.add(night.score(context.spark.sparkContext, context.lake, context.staged, source, duty, done))
+        report.add(nightly.score(context.spark.sparkContext, context.lake, context.staged, source, duty, done))
     if not done:
         return report
-    adopted = aliases.adopt(context.lake.uri("models"), card.name, context.run_id, now)
+    adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:
-        write_bytes(context.staged(aliases.place(card.name)), adopted.to_json())
-        report.tables.append(aliases.place(card.name))
+        write_bytes(context.staged(registry.place(card.name)), adopted.to_json())
+        report.tables.append(registry.place(card.name))
         report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
     return report
 

@@ -12,8 +12,10 @@ import sys
 
 from rich.console import Console
 
-from ids_spark import comparison, comparison_page, job, reporting
-from ids_spark.report_tmp import Report
+from ids_spark.base.report import Report
+from ids_spark.evaluate import benchmark, comparison
+from ids_spark.report import benchmark_page
+from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 REPORT = "reports/table"
@@ -22,10 +24,10 @@ REPORT = "reports/table"
 def run(context: job.Context) -> Report:
     """Compare the newest metrics of every model with each other and with what is published."""
     split, lake = context.config.score.split, context.lake
-    models = reporting.newest(lake, split)
-    rows, setting = comparison.rows_of(models), comparison.setting_of(lake, split, models)
-    comparison_page.write(context.staged(REPORT), rows, setting, context.run_id)
-    comparison_page.print_tables(rows, setting, Console(width=None if sys.stdout.isatty() else 120))
+    models = comparison.newest(lake, split)
+    rows, setting = benchmark.rows_of(models), benchmark.setting_of(lake, split, models)
+    benchmark_page.write(context.staged(REPORT), rows, setting, context.run_id)
+    benchmark_page.print_tables(rows, setting, Console(width=None if sys.stdout.isatty() else 120))
     log.info("table %s models=%d", lake.uri(f"{REPORT}/table.md"), len(models))
     return Report(
         tables=[REPORT],

@@ -10,23 +10,24 @@ Writes: `models/<architecture>[-<variant>]-<classes>-<profile>/<version>`; the v
 import itertools
 import sys
 
-from ids_spark import job, training
-from ids_spark.report_tmp import Report
-from ids_spark.launch import launch, resumed
+from ids_spark.base.report import Report
+from ids_spark.runtime import job
+from ids_spark.train.launch import launch, resumed
+from ids_spark.train.tasks import Task, card_of, open_features
 
 
 def run(context: job.Context) -> Report:
     """Train every model that the configuration names."""
     config, sc = context.config.train, context.spark.sparkContext
-    table = training.open_features(context.lake, context.config.features.recipe, config.ranks)
+    table = open_features(context.lake, context.config.features.recipe, config.ranks)
     report = Report(feature_schema=table.preprocessor.schema.name, data_origin=table.preprocessor.data_origin)
     tasks = []
     for architecture, profile, classes in itertools.product(config.models, config.profiles, config.classes):
-        card = training.card_of(table, config, architecture, classes, profile, context.run_id)
+        card = card_of(table, config, architecture, classes, profile, context.run_id)
         place = f"models/{card.name}/{card.version}"
         checkpoint = context.lake.uri(f"checkpoints/{card.name}.npz")
         board = context.lake.uri(f"tensorboard/{card.name}/{card.version}") if config.tensorboard else ""
-        tasks.append(training.Task(table, context.staged(place), checkpoint, board, card, config, context.config.seed))
+        tasks.append(Task(table, context.staged(place), checkpoint, board, card, config, context.config.seed))
         report.models.append(f"{card.name}/{card.version}")
         report.tables.append(place)
     for _, group in itertools.groupby(resumed(tasks) if config.resume else tasks, lambda task: task.card.architecture):

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from ids_spark import job
-from ids_spark.schema import FEATURE_SCHEMAS
+from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.runtime import job
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from ids_spark import calibration, job, model_store, models
-from ids_spark.model_store import Card, Model
-from ids_spark.taxonomy import parents
+from ids_spark.dataset.taxonomy import parents
+from ids_spark.models import architectures, artifact, threshold
+from ids_spark.models.artifact import Card, Model
+from ids_spark.runtime import job
 
 DATE = dt.date(2026, 3, 1)
 MODEL = "gru_dnn-19-paper"
@@ -134,14 +135,14 @@ def logs_of(folder: Path, date: dt.date = DATE) -> pd.DataFrame:
 
 def stored(folder: Path, name: str = MODEL, version: str | None = None) -> Model:
     """Return a model of the lake, by default its only version."""
-    [uri] = model_store.choose(f"{folder}/lake/models", [name], version or "latest")
-    return model_store.read(uri)
+    [uri] = artifact.choose(f"{folder}/lake/models", [name], version or "latest")
+    return artifact.read(uri)
 
 
 def network_of(model: Model) -> Any:
     """Return a model as Keras builds it."""
     card = model.card
-    network = models.build(card.architecture, len(card.features), card.classes, card.hyper)
+    network = architectures.build(card.architecture, len(card.features), card.classes, card.hyper)
     network.set_weights(model.weights)
     return network
 
@@ -157,10 +158,10 @@ def another(folder: Path, version: str, name: str = MODEL) -> Model:
 def coarser(folder: Path, classes: int, architecture: str) -> Model:
     """Add a model of 2 or 6 classes to the lake, briefly fitted on the validation rows of its features."""
     first = stored(folder)
-    name = model_store.model_name(architecture, classes, "paper")
+    name = artifact.model_name(architecture, classes, "paper")
     changes = {"name": name, "architecture": architecture, "classes": classes, "classes_absent_in_train": ()}
     card = Card(**{**vars(first.card), **changes})
-    network = models.build(architecture, len(card.features), classes, card.hyper)
+    network = architectures.build(architecture, len(card.features), classes, card.hyper)
     matrix, labels = _validation(folder, card)
     network.compile("adam", "sparse_categorical_crossentropy")
     network.fit(matrix, parents(19, classes)[labels], batch_size=64, epochs=2, verbose=0)
@@ -171,15 +172,15 @@ def _kept(folder: Path, model: Model) -> Model:
     matrix, labels = _validation(folder, model.card)
     p = network_of(model).predict(matrix, verbose=0)
     benign = labels == 0
-    calibrated = calibration.calibrate(
-        calibration.attack_logits(p),
+    calibrated = threshold.calibrate(
+        threshold.attack_logits(p),
         benign,
         np.bincount(p.argmax(axis=1), minlength=model.card.classes),
-        calibration.benign_baseline(matrix, benign),
+        threshold.benign_baseline(matrix, benign),
     )
     uri = f"{folder}/lake/models/{model.card.name}/{model.card.version}"
-    model_store.write(uri, model.card, model.weights, model.preprocessor, calibrated)
-    return model_store.read(uri)
+    artifact.write(uri, model.card, model.weights, model.preprocessor, calibrated)
+    return artifact.read(uri)
 
 
 def _validation(folder: Path, card: Card) -> tuple[np.ndarray, np.ndarray]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from ids_spark import package
+from ids_spark.base import packaging
 
 
 def prepare(folder: Path) -> Path:
     """Put the packaged project into a folder; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ids_spark.zip").write_bytes(package.archive())
+    (folder / "ids_spark.zip").write_bytes(packaging.archive())
     return folder
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ids_spark.adam import FlatAdam
+from ids_spark.train.optimizer import FlatAdam
 
 SHAPES = [(4, 3), (3,), (), (2, 3, 2)]
 

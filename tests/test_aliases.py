@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from test_model_store import CALIBRATION, CARD, PREPROCESSOR, WEIGHTS
 
-from ids_spark import aliases, model_store
-from ids_spark.aliases import Aliases, adopt, promote, read, read_model, resolve
-from ids_spark.lake import Lake
-from ids_spark.model_store import ModelUnusable
-from ids_spark.storage import write_bytes
+from ids_spark.lake.filesystem import write_bytes
+from ids_spark.lake.store import Lake
+from ids_spark.models import artifact, registry
+from ids_spark.models.artifact import ModelUnusable
+from ids_spark.models.registry import Aliases, adopt, promote, read, read_model, resolve
 
 NAME = CARD.name
 V1, V2, V3 = "20260101T000000Z-aa", "20260201T000000Z-bb", "20260301T000000Z-cc"
@@ -26,14 +26,14 @@ def lake(tmp_path):
 def train(lake, *versions, name=NAME):
     for version in versions:
         card = dataclasses.replace(CARD, name=name, version=version)
-        model_store.write(lake.uri(f"models/{name}/{version}"), card, WEIGHTS, PREPROCESSOR, CALIBRATION)
+        artifact.write(lake.uri(f"models/{name}/{version}"), card, WEIGHTS, PREPROCESSOR, CALIBRATION)
 
 
 def put(lake, version, alias="champion", run_id="r1", now=NOW):
     """Promote and commit, as the job does; returns what is read back."""
     after = promote(lake.uri("models"), NAME, version, alias, run_id, now)
-    write_bytes(lake.staged("promote", run_id, aliases.place(NAME)), after.to_json())
-    lake.commit("promote", run_id, [aliases.place(NAME)])
+    write_bytes(lake.staged("promote", run_id, registry.place(NAME)), after.to_json())
+    lake.commit("promote", run_id, [registry.place(NAME)])
     return read(lake.uri("models"), NAME)
 
 
@@ -74,7 +74,7 @@ def test_the_first_night_makes_its_champion_explicit_so_that_training_does_not_s
     train(lake, V1)
     adopted = adopt(lake.uri("models"), NAME, "night1", NOW)
     assert (adopted.champion, len(adopted.history)) == (V1, 1)
-    write_bytes(lake.uri(aliases.place(NAME)), adopted.to_json())
+    write_bytes(lake.uri(registry.place(NAME)), adopted.to_json())
     train(lake, V2)
     assert holders(lake) == (V1, None)
     assert adopt(lake.uri("models"), NAME, "night2", NOW) is None
@@ -92,7 +92,7 @@ def test_every_change_stays_in_the_history(lake):
         ("challenger", None, V2, "r3"),  # nobody is beside itself
     ]
     assert holders(lake) == (V2, None)
-    sha256 = model_store.read(lake.uri(f"models/{NAME}/{V2}")).sha256
+    sha256 = artifact.read(lake.uri(f"models/{NAME}/{V2}")).sha256
     assert [c.sha256 for c in found.history[1:]] == [sha256, sha256, None]
     assert [c.at for c in found.history] == [NOW, NOW, NOW + dt.timedelta(days=1), NOW + dt.timedelta(days=1)]
 
@@ -172,7 +172,7 @@ def test_a_changed_byte_is_not_promoted(lake, tmp_path):
 
 
 def test_a_model_that_cannot_score_nights_is_not_promoted(lake):
-    model_store.write(lake.uri(f"models/{NAME}/{V1}"), dataclasses.replace(CARD, version=V1), WEIGHTS, PREPROCESSOR)
+    artifact.write(lake.uri(f"models/{NAME}/{V1}"), dataclasses.replace(CARD, version=V1), WEIGHTS, PREPROCESSOR)
     assert refusal(promote, lake.uri("models"), NAME, V1, "champion", "r", NOW) == (
         f"{lake.uri('models')}/{NAME}/{V1} has no calibration, without which no night can be scored; retrain with this"
         " version"
@@ -196,7 +196,7 @@ def test_the_model_of_an_alias_is_the_one_that_was_promoted(lake):
     assert read_model(lake.uri("models"), NAME, "champion").card.version == V1
     assert read_model(lake.uri("models"), NAME, "challenger") is None
     other = dataclasses.replace(CARD, version=V1, training={"seconds": 9.0})
-    model_store.write(
+    artifact.write(
         lake.uri(f"models/{NAME}/{V1}"), other, WEIGHTS, PREPROCESSOR, CALIBRATION
     )  # complete, but another model
     text = refusal(read_model, lake.uri("models"), NAME, "champion")
@@ -240,8 +240,8 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(lake, content, message)
 def test_a_model_directory_lists_its_versions_alone(lake):
     train(lake, V1)
     put(lake, V1)
-    assert model_store.versions(lake.uri("models"), NAME) == [V1]
-    assert model_store.names(lake.uri("models")) == [NAME]
+    assert artifact.versions(lake.uri("models"), NAME) == [V1]
+    assert artifact.names(lake.uri("models")) == [NAME]
 
 
 def audits(lake):

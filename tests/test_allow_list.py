@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ids_spark.allow_list import LONGEST_DAYS, AllowListUnusable, read
-from ids_spark.taxonomy import CLASS19, UnknownClass, class6_of
+from ids_spark.alerts.allow_list import LONGEST_DAYS, AllowListUnusable, read
+from ids_spark.dataset.taxonomy import CLASS19, UnknownClass, class6_of
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "allow_list.yaml"
 TODAY = dt.date(2026, 3, 1)

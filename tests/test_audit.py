@@ -5,13 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import ids_spark
-from ids_spark.audit import write_audit_row
-from ids_spark.errors import NotReconciled
-from ids_spark.package import code_version
-from ids_spark.report_tmp import Report
-from ids_spark.config import load
-from ids_spark.schema import AUDIT
-from ids_spark.settings import Config
+from ids_spark.base.errors import NotReconciled
+from ids_spark.base.packaging import code_version
+from ids_spark.base.report import Report
+from ids_spark.config.loader import load
+from ids_spark.config.settings import Config
+from ids_spark.dataset.schema import AUDIT
+from ids_spark.runtime.audit import write_audit_row
 
 STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy.stats import beta, genpareto
 
-from ids_spark import tails
-from ids_spark.calibration import (
+from ids_spark.base.errors import InputError
+from ids_spark.models import tail_fit
+from ids_spark.models.threshold import (
     LIMIT,
     Calibration,
     CalibrationUnusable,
@@ -15,7 +16,6 @@ from ids_spark.calibration import (
     calibrate,
     from_json,
 )
-from ids_spark.errors import InputError
 
 
 def calibrated(benign, attack=()):
@@ -162,7 +162,7 @@ def test_the_fit_finds_the_tail_that_scipy_finds(shape):
     scores = np.sort(genpareto.rvs(shape, scale=2.0, size=2_000, random_state=3))[::-1]
     excess = scores[:1_999] - scores[1_999]
     expected = genpareto.isf(2 / 1_999, *genpareto.fit(excess, floc=0))
-    found, rows = tails.place(scores, 10_000, 2.0)
+    found, rows = tail_fit.place(scores, 10_000, 2.0)
     assert found - scores[1_999] == pytest.approx(expected, rel=0.03)
     assert rows == pytest.approx(2.0, abs=2.0)
 
@@ -172,7 +172,7 @@ def test_the_fit_finds_the_tail_that_scipy_finds(shape):
 )
 def test_the_upper_end_of_a_rate_is_that_of_clopper_and_pearson(found, rows):
     expected = beta.ppf(0.975, found + 1, rows - found) if found < rows else 1.0
-    assert tails.upper_rate(found, rows) == pytest.approx(expected, rel=1e-9)
+    assert tail_fit.upper_rate(found, rows) == pytest.approx(expected, rel=1e-9)
 
 
 def test_saturated_benign_rows_are_flagged_with_all_others_and_counted():

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from ids_spark import checkpoint
-from ids_spark.checkpoint import CheckpointUnusable, Course, fingerprint
+from ids_spark.train import checkpoint
+from ids_spark.train.checkpoint import CheckpointUnusable, Course, fingerprint
 
 
 def course() -> Course:

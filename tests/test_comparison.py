@@ -11,12 +11,14 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from test_model_store import CARD, PREPROCESSOR, WEIGHTS
 
-from ids_spark import comparison, comparison_page, model_store, reporting
-from ids_spark.evaluation import Results
-from ids_spark.lake import TABLE_FACTS, Lake
-from ids_spark.model_store import Card, model_name, title_of
-from ids_spark.published import PUBLISHED, of_classes
-from ids_spark.storage import write_json
+from ids_spark.evaluate import benchmark, comparison
+from ids_spark.evaluate.literature import PUBLISHED, of_classes
+from ids_spark.evaluate.results import Results
+from ids_spark.lake.filesystem import write_json
+from ids_spark.lake.store import TABLE_FACTS, Lake
+from ids_spark.models import artifact
+from ids_spark.models.artifact import Card, model_name, title_of
+from ids_spark.report import benchmark_page
 
 TRAINING = {"epochs": 4, "seconds": 10.0, "parameters": 12345, "batch_size": 64, "peak_learning_rate": 1e-4, "ranks": 2}
 TWO = np.array([[90, 10], [7, 893]])
@@ -42,7 +44,7 @@ def scored(root: Path, *cards: Card, origin: str = "measured", forest: bool = Fa
     lake = Lake(str(root))
     results = Results("20260101T000000Z-a", "test")
     for one in cards:
-        model_store.write(lake.uri(f"models/{one.name}/{one.version}"), one, WEIGHTS, PREPROCESSOR)
+        artifact.write(lake.uri(f"models/{one.name}/{one.version}"), one, WEIGHTS, PREPROCESSOR)
         results.add(one, TWO, origin)
     if forest:
         facts = {"fit_seconds": 50.0, "nodes": 4321.0, "trees": 100.0, "depth": 20.0}
@@ -53,9 +55,9 @@ def scored(root: Path, *cards: Card, origin: str = "measured", forest: bool = Fa
     return lake
 
 
-def table_of(lake: Lake) -> tuple[list[comparison.Row], comparison.Setting]:
-    models = reporting.newest(lake, "test")
-    return comparison.rows_of(models), comparison.setting_of(lake, "test", models)
+def table_of(lake: Lake) -> tuple[list[benchmark.Row], benchmark.Setting]:
+    models = comparison.newest(lake, "test")
+    return benchmark.rows_of(models), benchmark.setting_of(lake, "test", models)
 
 
 def test_own_figures_are_those_of_scikit_learn(tmp_path: Path) -> None:
@@ -88,13 +90,13 @@ def test_paper_stands_before_operational_before_published_at_every_number_of_cla
 
 
 def test_the_published_figures_at_19_classes_are_marked_with_their_average() -> None:
-    rows = {(row.model, row.averaging): row for row in comparison.rows_of([]) if row.classes == 19}
+    rows = {(row.model, row.averaging): row for row in benchmark.rows_of([]) if row.classes == 19}
     assert rows["GRU-DNN", "weighted"].figures == {"accuracy": 0.984, "f1_weighted": 0.982}
     assert rows["DNN", "weighted"].figures == {"accuracy": 0.931, "f1_weighted": 0.908}
     assert rows["DNN", "macro"].figures == {"accuracy": 0.729, "f1_macro": 0.522}
     assert rows["random forest", "macro"].figures == {"accuracy": 0.9967, "f1_macro": 0.921}
-    assert comparison_page.name_of(rows["LSTM", "not stated"]) == "LSTM (not stated: F1 0.9500)"
-    assert comparison_page.name_of(rows["GRU-DNN", "weighted"]) == "GRU-DNN (weighted)"
+    assert benchmark_page.name_of(rows["LSTM", "not stated"]) == "LSTM (not stated: F1 0.9500)"
+    assert benchmark_page.name_of(rows["GRU-DNN", "weighted"]) == "GRU-DNN (weighted)"
     assert all(0 < row.accuracy <= 1 and row.source for row in PUBLISHED)
 
 
@@ -104,7 +106,7 @@ def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(t
     assert "measured flows of feature schema release39 (45,901 train, 18,360 test)" in said
     assert "1,000 distinct labelled flows" in said
     assert "cannot be compared directly" in said
-    official = comparison.Setting("test", "original45", "measured", {"test": 1_614_182, "train": 7_160_831})
+    official = benchmark.Setting("test", "original45", "measured", {"test": 1_614_182, "train": 7_160_831})
     assert "cannot be compared" not in " ".join(official.sentences(rows))
 
 
@@ -112,10 +114,10 @@ def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(t
 def test_synthetic_flows_are_called_so_in_every_form(tmp_path: Path, origin: str) -> None:
     rows, setting = table_of(scored(tmp_path, card("dnn"), origin=origin))
     console = Console(width=120, record=True)
-    comparison_page.print_tables(rows, setting, console)
+    benchmark_page.print_tables(rows, setting, console)
     for text in (
-        comparison_page.markdown(rows, setting),
-        comparison_page.page(rows, setting, "run1"),
+        benchmark_page.markdown(rows, setting),
+        benchmark_page.page(rows, setting, "run1"),
         console.export_text(),
     ):
         assert ("SYNTHETIC FLOWS: every row was generated" in text) == (origin == "synthetic")
@@ -124,7 +126,7 @@ def test_synthetic_flows_are_called_so_in_every_form(tmp_path: Path, origin: str
 def test_the_terminal_shows_every_figure_at_120_columns(tmp_path: Path) -> None:
     rows, setting = table_of(scored(tmp_path, card("gru_dnn", "operational", variant="best"), forest=True))
     console = Console(width=120, record=True)
-    comparison_page.print_tables(rows, setting, console)
+    benchmark_page.print_tables(rows, setting, console)
     text = console.export_text()
     assert "…" not in text
     (line,) = (line.split() for line in text.splitlines() if "operational" in line)
@@ -134,10 +136,10 @@ def test_the_terminal_shows_every_figure_at_120_columns(tmp_path: Path) -> None:
 
 def test_text_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
     rows, setting = table_of(scored(tmp_path, card("dnn")))
-    odd = comparison.Row("<b>|*", "paper", 2, "r", "a|b\nc", "", "measured", {})
-    assert "| \\<b\\>\\|\\* | paper |" in comparison_page.markdown([odd], setting)
-    assert "a\\|b c |" in comparison_page.markdown([odd], setting)
-    page = comparison_page.page([odd, *rows], setting, "<script>")
+    odd = benchmark.Row("<b>|*", "paper", 2, "r", "a|b\nc", "", "measured", {})
+    assert "| \\<b\\>\\|\\* | paper |" in benchmark_page.markdown([odd], setting)
+    assert "a\\|b c |" in benchmark_page.markdown([odd], setting)
+    page = benchmark_page.page([odd, *rows], setting, "<script>")
     assert "<b>" not in page
     assert "<script>" not in page
     assert 'src="http' not in page

@@ -7,8 +7,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from ids_spark.config import ConfigError, load
-from ids_spark.settings import Config
+from ids_spark.config.loader import ConfigError, load
+from ids_spark.config.settings import Config
 
 
 def refused(files=(), settings=()):
@@ -182,6 +182,6 @@ def test_json_holds_every_value_and_gives_the_configuration_back():
 
 
 def test_the_hash_is_the_same_in_another_process():
-    code = "from ids_spark.settings import Config; print(Config().sha256())"
+    code = "from ids_spark.config.settings import Config; print(Config().sha256())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == Config().sha256()

@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 from pyspark.sql import SparkSession
 
-from ids_spark.config import load
+from ids_spark.config.loader import load
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = ROOT / "docker" / "compose.yaml"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ids_spark.dedup import marks_of
-from ids_spark.row_hash import order_of, row_keys
+from ids_spark.ingest.dedup import marks_of
+from ids_spark.ingest.row_hash import order_of, row_keys
 
 # Few values, so that equal vectors are common; 0.1 + 0.2 and 0.3 differ in the last place only.
 value = st.sampled_from([0.0, -0.0, 0.3, 0.1 + 0.2, np.inf, -np.inf, 1.7e308])

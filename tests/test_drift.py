@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ids_spark import drift
-from ids_spark.drift import Histogram, band_of, class_mix_row, histogram_of, psi, rows_of, tally
-from ids_spark.moments import moments_of
-from ids_spark.night_schema import DRIFT
-from ids_spark.preprocess import Recipe, fit
-from ids_spark.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.night_schema import DRIFT
+from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.features import drift
+from ids_spark.features.drift import Histogram, band_of, class_mix_row, histogram_of, psi, rows_of, tally
+from ids_spark.features.moments import moments_of
+from ids_spark.features.preprocess import Recipe, fit
 
 FACTS = {"model": "dnn-6-paper", "model_version": "v1", "run_id": "r1", "data_origin": "synthetic"}
 MANY = 10**9

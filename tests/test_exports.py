@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ids_spark import __version__, ecs, ocsf, package
-from ids_spark.ecs import Context
-from ids_spark.night_schema import INCIDENTS
-from ids_spark.taxonomy import CLASS2, CLASS6, CLASS19
+from ids_spark import __version__
+from ids_spark.alerts.export import ecs, ocsf
+from ids_spark.alerts.export.ecs import Context
+from ids_spark.base import packaging
+from ids_spark.dataset.night_schema import INCIDENTS
+from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19
 
 NIGHT = dt.date(2026, 1, 5)
 SEEN = dt.datetime(2026, 1, 5, 3, 1, 2, 3_999, tzinfo=dt.UTC)  # 1,767,582,062,003 ms since 1970, rounded down
@@ -396,5 +398,5 @@ def test_the_published_names_state_their_source_and_travel_with_the_package() ->
     assert "elastic/ecs tag v8.17.0, commit e3103a21" in source["ecs"]
     assert "ATT&CK Enterprise 18.1" in source["attack"]
     assert set(ecs.names()["attack"]["classes"]) <= {*CLASS19, *CLASS6, *CLASS2}
-    with zipfile.ZipFile(io.BytesIO(package.archive())) as zipped:
-        assert json.loads(zipped.read("ids_spark/export_names.json")) == ecs.names()
+    with zipfile.ZipFile(io.BytesIO(packaging.archive())) as zipped:
+        assert json.loads(zipped.read("ids_spark/alerts/export/names.json")) == ecs.names()

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark import feed
-from ids_spark.feed import Rows, Shard, ahead, epochs, one_pass
-from ids_spark.parts import part_name, write_part
-from ids_spark.schema import features_contract
+from ids_spark.dataset.schema import features_contract
+from ids_spark.lake.parquet import part_name, write_part
+from ids_spark.train import data_loader
+from ids_spark.train.data_loader import Rows, Shard, ahead, epochs, one_pass
 
 COLUMNS = ("a", "b")
 GROUP_ROWS = (50, 37, 64, 50, 11)
@@ -92,7 +92,7 @@ def test_a_shard_is_repeated_and_never_another(split: str, memory: int) -> None:
 def test_every_row_comes_once_in_each_pass(
     split: str, mixed_rows: int, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "MIXED_ROWS", mixed_rows)
+    monkeypatch.setattr(data_loader, "MIXED_ROWS", mixed_rows)
     first, second = mixed(split, [ALL_ROWS, ALL_ROWS], memory=memory)
     np.testing.assert_array_equal(np.sort(first), np.arange(ALL_ROWS))
     np.testing.assert_array_equal(np.sort(second), np.arange(ALL_ROWS))
@@ -125,13 +125,13 @@ def test_a_batch_draws_from_several_row_groups(split: str, memory: int) -> None:
 
 @pytest.mark.parametrize(("memory", "passes"), [(0, 3), (ALL_ROWS // 2 * 12 - 1, 3), (ALL_ROWS // 2 * 12, 1)])
 def test_a_shard_that_fits_is_read_once(split: str, memory: int, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, make = [], feed.make_batch_reader
+    opened, make = [], data_loader.make_batch_reader
 
     def counted(*args: object, **options: object) -> object:
         opened.append(1)
         return make(*args, **options)
 
-    monkeypatch.setattr(feed, "make_batch_reader", counted)
+    monkeypatch.setattr(data_loader, "make_batch_reader", counted)
     list(epochs(shard(split, 1, 2), [40], [1, 2, 3], memory))  # rows of two features and a label, 4 bytes each
     assert len(opened) == passes
 

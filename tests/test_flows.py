@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ids_spark import readers, taxonomy
-from ids_spark.flows import typed_contract
-from ids_spark.readers import read_piece
-from ids_spark.row_hash import row_keys
-from ids_spark.schema import QUARANTINE, RELEASE_39
-from ids_spark.sources import SourceUnusable, discover
+from ids_spark.dataset import taxonomy
+from ids_spark.dataset.schema import QUARANTINE, RELEASE_39
+from ids_spark.ingest import readers
+from ids_spark.ingest.readers import read_piece
+from ids_spark.ingest.row_hash import row_keys
+from ids_spark.ingest.rows import typed_contract
+from ids_spark.ingest.sources import SourceUnusable, discover
 
 FEATURES = RELEASE_39.features
 HEADER = ",".join(FEATURES)

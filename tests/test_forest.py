@@ -11,12 +11,15 @@ from pyspark.sql import SparkSession
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from ids_spark import forest, job, model_store, training
-from ids_spark.config import ConfigError, load
-from ids_spark.lake import Lake
-from ids_spark.settings import ForestConfig
-from ids_spark.taxonomy import CLASSES
-from ids_spark.train_settings import TrainConfig
+from ids_spark.config.loader import ConfigError, load
+from ids_spark.config.settings import ForestConfig
+from ids_spark.config.train import TrainConfig
+from ids_spark.dataset.taxonomy import CLASSES
+from ids_spark.evaluate import forest
+from ids_spark.lake.store import Lake
+from ids_spark.models import artifact
+from ids_spark.runtime import job
+from ids_spark.train import tasks
 
 SETTINGS = ["forest.trees=5", "forest.max_depth=6", "forest.rows_per_partition=200", "features.files=4"]
 CONFIG = load([], SETTINGS).forest
@@ -34,11 +37,11 @@ def grown(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
     run(folder, "features")
     run(folder, "forest", "train.profiles=[paper,operational]")
     lake = Lake(str(folder / "lake"))
-    table = training.open_features(lake, "paper", 1)
-    card = training.card_of(table, TrainConfig(), "dnn", 6, "paper", "v1")
+    table = tasks.open_features(lake, "paper", 1)
+    card = tasks.card_of(table, TrainConfig(), "dnn", 6, "paper", "v1")
     shapes = [(len(card.features), 64), 64, (64, 32), 32, (32, 6), 6]
     weights = [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate(shapes)]
-    model_store.write(lake.uri(f"models/{card.name}/v1"), card, weights, table.preprocessor)
+    artifact.write(lake.uri(f"models/{card.name}/v1"), card, weights, table.preprocessor)
     run(folder, "score")
     return folder / "lake"
 
@@ -56,7 +59,7 @@ def of_forest(lake: Path, table: str, classes: int, profile: str = "paper") -> p
 
 def predictions(spark: SparkSession, lake: Path, classes: int, profile: str) -> pd.DataFrame:
     """Grow the same forest again, and return label and prediction of every test row as names."""
-    table = training.open_features(Lake(str(lake)), "paper", 1)
+    table = tasks.open_features(Lake(str(lake)), "paper", 1)
     features = forest.card_of(table, CONFIG, classes, profile, "v1").features
     train, test = (
         forest.as_vectors(forest.read_split(spark, table, split, CONFIG.rows_per_partition), features, classes)
@@ -118,7 +121,7 @@ def test_it_states_what_it_cost(grown: Path) -> None:
 
 
 def test_the_operational_profile_sees_fewer_features(grown: Path) -> None:
-    table = training.open_features(Lake(str(grown)), "paper", 1)
+    table = tasks.open_features(Lake(str(grown)), "paper", 1)
     seen = {p: forest.card_of(table, ForestConfig(), 2, p, "v1").features for p in ("paper", "operational")}
     assert set(seen["paper"]) - set(seen["operational"]) == {"Number"}
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ids_spark.incident_ranking import NightFacts, incident_id, rank
-from ids_spark.incidents import PARTIAL, keyed, merge, partial
-from ids_spark.night_schema import INCIDENTS, REASON
-from ids_spark.severity import DEFAULT
-from ids_spark.taxonomy import CLASS19
+from ids_spark.alerts.incidents import PARTIAL, keyed, merge, partial
+from ids_spark.alerts.ranking import NightFacts, incident_id, rank
+from ids_spark.alerts.severity import DEFAULT
+from ids_spark.dataset.night_schema import INCIDENTS, REASON
+from ids_spark.dataset.taxonomy import CLASS19
 
 ENTITIES = ("device_id", "src_ip")
 NIGHT = dt.date(2026, 3, 1)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from ids_spark.errors import InputError
-from ids_spark.lake import Lake, TableMissing
-from ids_spark.storage import exists, files_in, is_file, read_bytes, resolve, write_bytes, write_json
+from ids_spark.base.errors import InputError
+from ids_spark.lake.filesystem import exists, files_in, is_file, read_bytes, resolve, write_bytes, write_json
+from ids_spark.lake.store import Lake, TableMissing
 
 TABLES = ["flows", "quarantine/job=ingest", "audit/run.parquet"]
 

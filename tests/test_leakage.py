@@ -11,14 +11,16 @@ from conftest import RunJob, write_synthetic_source
 from pyspark.sql import SparkSession
 from test_separation import sklearn_auc
 
-from ids_spark import leakage, leakage_page, row_hash
-from ids_spark.errors import InputError
-from ids_spark.feature_table import buckets_of
-from ids_spark.lake import Lake
-from ids_spark.leakage_figures import Measure
-from ids_spark.schema import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
-from ids_spark.sources import SYNTHETIC_MARK
-from ids_spark.taxonomy import UnknownClass
+from ids_spark.base.errors import InputError
+from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.taxonomy import UnknownClass
+from ids_spark.evaluate import leakage
+from ids_spark.evaluate.leakage_counts import Measure
+from ids_spark.features.feature_table import buckets_of
+from ids_spark.ingest import row_hash
+from ids_spark.ingest.sources import SYNTHETIC_MARK
+from ids_spark.lake.store import Lake
+from ids_spark.report import leakage_page
 
 LABEL = "class19"
 

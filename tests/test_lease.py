@@ -14,11 +14,11 @@ import pyarrow.fs as pafs
 import pytest
 from psutil import _pslinux
 
-from ids_spark import lease
-from ids_spark.errors import Interrupted
-from ids_spark.lake import Lake
-from ids_spark.lease import Lease, bury, living
-from ids_spark.storage import exists, make_folder, remove_if_empty, write_json
+from ids_spark.base.errors import Interrupted
+from ids_spark.lake import lease
+from ids_spark.lake.filesystem import exists, make_folder, remove_if_empty, write_json
+from ids_spark.lake.lease import Lease, bury, living
+from ids_spark.lake.store import Lake
 
 
 def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
@@ -132,7 +132,7 @@ def test_the_commit_of_a_living_run_is_waited_for(tmp_path: Path, act) -> None:
 
 
 def test_a_commit_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ids_spark.lake._PATIENCE_S", 0.3)
+    monkeypatch.setattr("ids_spark.lake.store._PATIENCE_S", 0.3)
     lake = Lake(str(tmp_path))
     with Lease(lake.root, "alive"):
         path = journal(lake, "alive")

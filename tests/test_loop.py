@@ -6,10 +6,10 @@ import horovod.tensorflow as hvd
 import numpy as np
 import pytest
 
-from ids_spark.feed import Rows
-from ids_spark.loop import Loop, Schedule
-from ids_spark.models import build, keras
-from ids_spark.train_settings import TrainConfig
+from ids_spark.config.train import TrainConfig
+from ids_spark.models.architectures import build, keras
+from ids_spark.train.data_loader import Rows
+from ids_spark.train.steps import Loop, Schedule
 
 FEATURES, CLASSES, ROWS = 5, 3, 64
 HYPER = {"bins": 2, "embedding": 3, "members": 4, "dense": (12, 8), "dropout": 0.0}

@@ -7,12 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from ids_spark.calibration import calibrate
-from ids_spark.errors import InputError
-from ids_spark.model_store import Card, ModelUnusable, choose, model_name, names, read, title_of, versions, write
-from ids_spark.moments import Moments
-from ids_spark.preprocess import Recipe, fit
-from ids_spark.schema import RELEASE_39
+from ids_spark.base.errors import InputError
+from ids_spark.dataset.schema import RELEASE_39
+from ids_spark.features.moments import Moments
+from ids_spark.features.preprocess import Recipe, fit
+from ids_spark.models.artifact import Card, ModelUnusable, choose, model_name, names, read, title_of, versions, write
+from ids_spark.models.threshold import calibrate
 
 FILES = ["model.json", "weights.npz", "preprocessor.json", "calibration.json"]
 DROPPED = RELEASE_39.features.index("IAT")

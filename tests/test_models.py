@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ids_spark.layers import (
+from ids_spark.config.train import TrainConfig
+from ids_spark.models.architectures import UnknownModel, build
+from ids_spark.models.layers import (
     FeatureEmbedding,
     FirstStepGRU,
     FirstStepLSTM,
@@ -11,8 +13,6 @@ from ids_spark.layers import (
     PiecewiseLinear,
     keras,
 )
-from ids_spark.models import UnknownModel, build
-from ids_spark.train_settings import TrainConfig
 
 DEFAULTS = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 

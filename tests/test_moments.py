@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ids_spark.moments import Moments, moments_of
+from ids_spark.features.moments import Moments, moments_of
 
 RNG = np.random.default_rng(5)
 ADVERSARIAL = {

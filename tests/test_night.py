@@ -35,8 +35,10 @@ from nights import (
     stored,
 )
 
-from ids_spark import model_store, ocsf, severity
-from ids_spark.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, class6_of
+from ids_spark.alerts import severity
+from ids_spark.alerts.export import ocsf
+from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, class6_of
+from ids_spark.models import artifact
 
 __all__ = ("nights",)
 NEXT = DATE + dt.timedelta(days=1)
@@ -348,7 +350,7 @@ def test_a_model_without_calibration_refuses_the_night(nights: Path, tmp_path: P
     model = stored(folder)
     place = folder / "lake/models" / MODEL / model.card.version
     shutil.rmtree(place)
-    model_store.write(str(place), model.card, model.weights, model.preprocessor)
+    artifact.write(str(place), model.card, model.weights, model.preprocessor)
     assert_refused(folder, "has no calibration, without which no threshold follows from a budget; retrain")
 
 

@@ -7,7 +7,7 @@ import pytest
 from test_model_store import CARD
 from test_night_page import DATE, QUIET, mix, scored, with_row
 
-from ids_spark import night_findings, night_page, night_pictures, night_words
+from ids_spark.report import format, night_figures, night_findings, night_page
 
 
 def test_false_alarms_are_told_with_what_they_rest_on() -> None:
@@ -73,14 +73,14 @@ def test_every_reason_to_doubt_is_said_the_worst_first() -> None:
                         (0.0042, "0.42%"), (4.2e-6, "0.00042%")]
 )  # fmt: skip
 def test_a_share_is_never_rounded_to_nothing_or_all(share: float, text: str) -> None:
-    assert night_words.percent(share) == text
+    assert format.percent(share) == text
 
 
 @pytest.mark.parametrize(
     ("logit", "text"), [(0.0, "50.0%"), (80.0, ">99.99%"), (float("inf"), ">99.99%"), (float("nan"), "unknown")]
 )
 def test_no_score_is_certain(logit: float, text: str) -> None:
-    assert night_words.probability(logit) == text
+    assert format.probability(logit) == text
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_no_score_is_certain(logit: float, text: str) -> None:
                         (48.3, "48.3"), (0.0, "0"), (3e-7, "3e-07")]
 )  # fmt: skip
 def test_amounts_read_as_people_write_them(value: float | None, text: str) -> None:
-    assert night_words.amount(value) == text
+    assert format.amount(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.42, "0.42"), (9_999, "9999"), (12_345, "12k"), (999_600, "1.0M"), (48_000_000, "48M")]
 )
 def test_figures_beside_bars_are_short(value: float, text: str) -> None:
-    assert night_pictures.compact(value) == text
+    assert night_figures.compact(value) == text

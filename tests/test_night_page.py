@@ -11,14 +11,15 @@ import pytest
 from browser import Rows, show
 from test_model_store import CARD, PREPROCESSOR, WEIGHTS
 
-from ids_spark import model_store, night_findings, night_page, night_pictures
-from ids_spark.errors import InputError
-from ids_spark.lake import Lake
-from ids_spark.night_page import Night
-from ids_spark.night_schema import DRIFT, INCIDENTS, NIGHTS
-from ids_spark.parts import write_rows
-from ids_spark.schema import ORIGINAL_45, SchemaMismatch
-from ids_spark.taxonomy import CLASS19
+from ids_spark.base.errors import InputError
+from ids_spark.dataset.night_schema import DRIFT, INCIDENTS, NIGHTS
+from ids_spark.dataset.schema import ORIGINAL_45, SchemaMismatch
+from ids_spark.dataset.taxonomy import CLASS19
+from ids_spark.lake.parquet import write_rows
+from ids_spark.lake.store import Lake
+from ids_spark.models import artifact
+from ids_spark.report import night_figures, night_findings, night_page
+from ids_spark.report.night_page import Night
 
 DATE = dt.date(2026, 7, 14)  # a Tuesday
 MODEL, VERSION = "gru_dnn-19-paper", "20260701T020000-ab12"
@@ -284,8 +285,8 @@ def test_the_challenger_stands_beside_the_champion_at_the_classes_both_tell_apar
 
 def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     lake, night = Lake(str(tmp_path)), busy()
-    model_store.write(lake.uri(f"models/{MODEL}/{VERSION}"), CARD, WEIGHTS, PREPROCESSOR)
-    sha256 = model_store.read(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
+    artifact.write(lake.uri(f"models/{MODEL}/{VERSION}"), CARD, WEIGHTS, PREPROCESSOR)
+    sha256 = artifact.read(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
     night = with_row(dataclasses.replace(night, nights=night.nights), model_sha256=sha256)
     write_rows(lake.uri(f"alerts/event_date={DATE}/a.parquet"), night.incidents[::-1], INCIDENTS)
     write_rows(lake.uri(f"drift/event_date={DATE}/a.parquet"), night.drift, DRIFT)
@@ -362,7 +363,7 @@ def test_a_browser_shows_every_picture_and_never_scrolls_sideways(kind: str, wid
 
 def test_the_pictures_carry_the_right_figures() -> None:
     night = busy()
-    timeline = night_pictures.timeline(night.shown, DATE)
+    timeline = night_figures.timeline(night.shown, DATE)
     bars = {bars.get_label(): [bar.get_height() for bar in bars] for bars in timeline.axes[0].containers}
     assert list(bars) == ["critical (1)", "high (2)", "medium (1)", "low (1)"]
     assert [np.flatnonzero(heights).tolist() for heights in bars.values()] == [[2], [3, 14], [14], [24]]
@@ -372,13 +373,13 @@ def test_the_pictures_carry_the_right_figures() -> None:
     }  # fmt: skip
     assert [int(mix_by_hour["DDoS"][hour]) for hour in (2, 3, 4)] == [18_000, 900, 0]
     assert int(mix_by_hour["Benign"][24]) == 4_230
-    hours = night_pictures.class_hours(mix_by_hour)
+    hours = night_figures.class_hours(mix_by_hour)
     assert [axes.get_title("left") for axes in hours.axes][:2] == ["Benign: 1,180,230", "DDoS: 18,900"]
-    trend = night_pictures.nights(night.trend, night_page.TREND)
+    trend = night_figures.nights(night.trend, night_page.TREND)
     assert [text.get_text() for text in trend.axes[1].texts][-1] == "3412"
     assert [label.get_text() for label in trend.axes[5].get_xticklabels()] == ["8", "9", "10", "11", "12", "13", "14"]
     half = drift("Rate", 0.5, "significant", [30, 10])
-    (panel, unused) = night_pictures.drifted([half]).axes
+    (panel, unused) = night_figures.drifted([half]).axes
     assert [bar.get_height() for bar in panel.containers[0]] == [0.5, 0.5]
     assert panel.patches[-1].get_data().values.tolist() == [0.75, 0.25]
     assert panel.get_title("left") == "Rate, PSI 0.500"

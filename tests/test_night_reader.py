@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from conftest import synthetic_frame
 
-from ids_spark import night_reader, night_sources
-from ids_spark.night_reader import Rows, Wanted
-from ids_spark.schema import QUARANTINE, RELEASE_39
-from ids_spark.score_settings import ScoreConfig
+from ids_spark.config.score import ScoreConfig
+from ids_spark.dataset.schema import QUARANTINE, RELEASE_39
+from ids_spark.score import night_files, night_reader
+from ids_spark.score.night_reader import Rows, Wanted
 
 DATE = dt.date(2026, 3, 1)
 CARRIED = ("flow_id", "event_time", "device_id")
@@ -33,7 +33,7 @@ def read(tmp_path: Path, table: pa.Table | pd.DataFrame, wanted: Wanted = WANTED
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path, **options)
     config = ScoreConfig(flow_logs=str(tmp_path), date=DATE, pass_through=wanted.pass_through)
-    source = night_sources.find(config, DATE, wanted.schema, wanted.features)
+    source = night_files.find(config, DATE, wanted.schema, wanted.features)
     assert source is not None
     return [night_reader.read(piece, wanted) for piece in source.pieces]
 
@@ -151,7 +151,7 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(tmp_path: 
     read(tmp_path, frame, row_group_size=300, compression="gzip")
     path = tmp_path / f"event_date={DATE}" / "a.parquet"
     config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
-    source = night_sources.find(config, DATE, RELEASE_39, RELEASE_39.features)
+    source = night_files.find(config, DATE, RELEASE_39, RELEASE_39.features)
     assert source is not None
     column = pq.ParquetFile(path).metadata.row_group(1).column(3)
     content = bytearray(path.read_bytes())

@@ -31,7 +31,7 @@ from nights import (
     stored,
 )
 
-from ids_spark.taxonomy import CLASSES
+from ids_spark.dataset.taxonomy import CLASSES
 
 __all__ = ("nights",)
 NEXT, LAST = DATE + dt.timedelta(days=1), DATE + dt.timedelta(days=2)

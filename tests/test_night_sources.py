@@ -10,13 +10,13 @@ import pytest
 from conftest import synthetic_frame
 from pydantic import ValidationError
 
-from ids_spark import night_sources
-from ids_spark.lake import Lake
-from ids_spark.night_schema import NIGHTS
-from ids_spark.parts import write_rows
-from ids_spark.schema import ORIGINAL_45, RELEASE_39, FeatureSchema, SchemaMismatch
-from ids_spark.score_settings import ScoreConfig
-from ids_spark.sources import SYNTHETIC_MARK
+from ids_spark.config.score import ScoreConfig
+from ids_spark.dataset.night_schema import NIGHTS
+from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39, FeatureSchema, SchemaMismatch
+from ids_spark.ingest.sources import SYNTHETIC_MARK
+from ids_spark.lake.parquet import write_rows
+from ids_spark.lake.store import Lake
+from ids_spark.score import night_files
 
 DATE = dt.date(2026, 3, 1)
 TODAY = dt.date(2026, 3, 10)
@@ -39,7 +39,7 @@ def put(root: Path, name: str, table: pa.Table, **options: Any) -> Path:
 
 
 def find(root: Path, schema: FeatureSchema = RELEASE_39, needed: tuple[str, ...] = (), **more: Any) -> Any:
-    return night_sources.find(config(root, **more), DATE, schema, needed or schema.features)
+    return night_files.find(config(root, **more), DATE, schema, needed or schema.features)
 
 
 def renamed(table: pa.Table, **names: str) -> pa.Table:
@@ -58,7 +58,7 @@ def renamed(table: pa.Table, **names: str) -> pa.Table:
 )
 def test_a_date_a_range_or_the_last_days_before_today_name_nights(chosen: dict[str, Any], dates: list[str]) -> None:
     settings = ScoreConfig(flow_logs="logs", **chosen)
-    assert [str(date) for date in night_sources.dates_of(settings, TODAY)] == dates
+    assert [str(date) for date in night_files.dates_of(settings, TODAY)] == dates
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_late_rows_came_after_the_first_scoring_and_stay_late(tmp_path: Path) ->
         files = [{"name": f"{name}.parquet", "rows": n, "reason": None} for name, n in rows.items()]
         row = dict.fromkeys(NIGHTS.names) | {"files": files, "rows_late": late}
         write_rows(lake.uri(f"nights/event_date={DATE}/part-00000.parquet"), [row, row], NIGHTS)
-        return night_sources.late_rows(lake, find(tmp_path))
+        return night_files.late_rows(lake, find(tmp_path))
 
     put(tmp_path, "a.parquet", flows(5))
     put(tmp_path, "b.parquet", flows(3))
-    assert night_sources.late_rows(lake, find(tmp_path)) == 0
+    assert night_files.late_rows(lake, find(tmp_path)) == 0
     assert scored(0, a=5, b=3) == 0
     assert scored(0, a=5) == 3
     assert scored(0, a=1) == 7  # a file that was cut off, or has grown

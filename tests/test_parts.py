@@ -2,8 +2,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ids_spark.errors import NotReconciled
-from ids_spark.parts import keep_only, part_name, write_part
+from ids_spark.base.errors import NotReconciled
+from ids_spark.lake.parquet import keep_only, part_name, write_part
 
 CONTRACT = pa.schema([("row_key", pa.int64()), ("Rate", pa.float64()), ("class19", pa.string())])
 

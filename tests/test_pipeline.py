@@ -11,9 +11,9 @@ from conftest import write_synthetic_source
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from submitting import prepare, submit
 
-from ids_spark import preprocess
-from ids_spark.schema import RELEASE_39
-from ids_spark.taxonomy import CLASS6, CLASS19, class6_of
+from ids_spark.dataset.schema import RELEASE_39
+from ids_spark.dataset.taxonomy import CLASS6, CLASS19, class6_of
+from ids_spark.features import preprocess
 
 SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6,19]", "features.files=4", "train.patience=2")
 

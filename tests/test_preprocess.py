@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from ids_spark.moments import moments_of
-from ids_spark.preprocess import Preprocessor, PreprocessorUnusable, Recipe, fit, from_json
-from ids_spark.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.features.moments import moments_of
+from ids_spark.features.preprocess import Preprocessor, PreprocessorUnusable, Recipe, fit, from_json
 
 ROWS = 2_000
 

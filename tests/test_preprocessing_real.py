@@ -10,9 +10,9 @@ import pytest
 from conftest import RunJob
 from sklearn.preprocessing import StandardScaler
 
-from ids_spark import row_hash
-from ids_spark.preprocess import from_json
-from ids_spark.schema import FEATURE_SCHEMAS, column_of
+from ids_spark.dataset.schema import FEATURE_SCHEMAS, column_of
+from ids_spark.features.preprocess import from_json
+from ids_spark.ingest import row_hash
 
 COUNTS = {  # rows, duplicates and what is left, counted with pandas on the same files
     "original45": {"train": (20_816, 44, 20_772), "test": (36_258, 23, 36_235)},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ids_spark.progress import Published, followed, place
+from ids_spark.train.progress import Published, followed, place
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark.errors import InputError
-from ids_spark.job import as_refusal
-from ids_spark.pseudonyms import LENGTH, KeyUnusable, Pseudonyms, load_key
-from ids_spark.score_settings import ScoreConfig
-from ids_spark.settings import Config
+from ids_spark.alerts.pseudonyms import LENGTH, KeyUnusable, Pseudonyms, load_key
+from ids_spark.base.errors import InputError
+from ids_spark.config.score import ScoreConfig
+from ids_spark.config.settings import Config
+from ids_spark.runtime.job import as_refusal
 
 KEY = "0123456789abcdef" * 2  # made up, as every key and value here
 OTHER = KEY[::-1]

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from ids_spark import retention
-from ids_spark.errors import InputError
-from ids_spark.lake import Lake
-from ids_spark.retention import BY_DATE, BY_RUN, first_kept, purge
-from ids_spark.storage import resolve, write_bytes
+from ids_spark.base.errors import InputError
+from ids_spark.lake import retention
+from ids_spark.lake.filesystem import resolve, write_bytes
+from ids_spark.lake.retention import BY_DATE, BY_RUN, first_kept, purge
+from ids_spark.lake.store import Lake
 
 NOW = dt.datetime(2026, 3, 1, 4, tzinfo=dt.UTC)
 TODAY = NOW.date()

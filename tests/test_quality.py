@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 from conftest import RunJob, synthetic_frame
 
-from ids_spark import quality
-from ids_spark.flows import type_rows
-from ids_spark.schema import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
-from ids_spark.sources import Piece
+from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
+from ids_spark.ingest import quality
+from ids_spark.ingest.rows import type_rows
+from ids_spark.ingest.sources import Piece
 
 PIECE = Piece("x", "x.csv", None, 0, 1, "Benign", "train")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from two_ranks import on_two_ranks
 
-from ids_spark.models import build, keras
-from ids_spark.train_settings import TrainConfig
+from ids_spark.config.train import TrainConfig
+from ids_spark.models.architectures import build, keras
 
 FEATURES, CLASSES, BATCH, STEPS, EPOCHS = 6, 3, 24, 5, 4
 SETTINGS = {"batch_size": BATCH, "learning_rate": 0.01, "steps_per_execution": 2}
@@ -30,8 +30,8 @@ def train(name: str) -> dict[str, Any]:
     """Train on this rank's share of every global batch; ranks start with weights of their own."""
     import horovod.tensorflow as hvd
 
-    from ids_spark.feed import Rows
-    from ids_spark.loop import Loop
+    from ids_spark.train.data_loader import Rows
+    from ids_spark.train.steps import Loop
 
     hvd.init()
     me, size = hvd.rank(), hvd.size()

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from ids_spark import models
-from ids_spark.calibration import LIMIT, attack_logits
-from ids_spark.night_schema import REASON
-from ids_spark.reasons import STEPS, contributions, logit_function, most, to_explain
-from ids_spark.train_settings import TrainConfig
+from ids_spark.config.train import TrainConfig
+from ids_spark.dataset.night_schema import REASON
+from ids_spark.models import architectures
+from ids_spark.models.attribution import STEPS, contributions, logit_function, most, to_explain
+from ids_spark.models.threshold import LIMIT, attack_logits
 
 HYPER = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 KINDS = {
@@ -38,7 +38,7 @@ def built(kind, matrix, classes=CLASSES):
     name, changes = KINDS[kind]
     hyper = HYPER[name] | changes
     edges = np.quantile(matrix, np.linspace(0, 1, hyper["bins"] + 1), axis=0).T.astype(np.float32)
-    return models.build(name, matrix.shape[1], classes, hyper, edges if hyper["bins"] else None)
+    return architectures.build(name, matrix.shape[1], classes, hyper, edges if hyper["bins"] else None)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -175,7 +175,7 @@ def test_a_saturated_softmax_still_has_reasons(flows):
 def test_a_flag_whose_bins_coincide_contributes_its_step():
     """Nearly all values equal: the bins of such a feature have no width, and its encoding jumps beside the baseline."""
     edges = np.array([[0, 0, 0, 0, 3], [-2, -1, 0, 1, 2]], np.float32)
-    model = models.build("dnn", 2, 2, HYPER["dnn"] | {"dense": (), "bins": 4}, edges)
+    model = architectures.build("dnn", 2, 2, HYPER["dnn"] | {"dense": (), "bins": 4}, edges)
     kernel = np.zeros((2 + 2 * 4, 2), np.float32)
     kernel[2:6, 1] = [5.0, 7.0, 0.0, 1.0]  # bins of the flag, for attack
     kernel[1, 1] = 0.5
@@ -238,7 +238,7 @@ def test_urgent_flows_are_explained_before_higher_ones_of_their_class():
 
 
 def test_the_module_alone_loads_no_tensorflow():
-    code = "import sys, ids_spark.reasons, ids_spark.calibration; print('tensorflow' in sys.modules)"
+    code = "import sys, ids_spark.models.attribution, ids_spark.models.threshold; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert STEPS == 32

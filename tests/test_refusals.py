@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import RunJob, synthetic_frame, write_synthetic_source
 
-from ids_spark.job import full_disk
+from ids_spark.runtime.job import full_disk
 
 Caplog = pytest.LogCaptureFixture
 

@@ -17,14 +17,17 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from scipy import stats
 
-from ids_spark import quality, replica_files, replica_night, replica_plan
-from ids_spark.errors import InputError
-from ids_spark.replica_night_settings import FLEET, RHYTHM, Episode, ReplicaNightConfig
-from ids_spark.replica_profile import class_model
-from ids_spark.schema import FEATURE_SCHEMAS, ORIGINAL_45
-from ids_spark.settings import Config
-from ids_spark.taxonomy import CLASS6, CLASS19
-from ids_spark.values import to_doubles
+from ids_spark.base.errors import InputError
+from ids_spark.config.settings import Config
+from ids_spark.config.synthetic import FLEET, RHYTHM, Episode, ReplicaNightConfig
+from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45
+from ids_spark.dataset.taxonomy import CLASS6, CLASS19
+from ids_spark.ingest import quality
+from ids_spark.ingest.parse import to_doubles
+from ids_spark.synthetic import files
+from ids_spark.synthetic import night as synthetic_night
+from ids_spark.synthetic.distributions import class_model
+from ids_spark.synthetic.plan import make
 
 DATE = dt.date(2026, 3, 1)
 FLOWS = 40_000
@@ -42,8 +45,8 @@ def filled_in(config: ReplicaNightConfig) -> ReplicaNightConfig:
 
 def written_here(config: ReplicaNightConfig, seed: int = 7) -> Path:
     """Write a night in this process instead of in Spark's tasks."""
-    for task in replica_night.plan(config.target, filled_in(config), seed):
-        replica_night.write_file(task)
+    for task in synthetic_night.plan(config.target, filled_in(config), seed):
+        synthetic_night.write_file(task)
     return Path(config.target)
 
 
@@ -61,7 +64,7 @@ def read(root: Path, date: dt.date = DATE) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def root(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("first") / "nights"
-    replica_night.write(spark, asked_for(target), 7)
+    synthetic_night.write(spark, asked_for(target), 7)
     return target
 
 
@@ -104,16 +107,16 @@ def test_no_name_of_a_class_stands_in_a_log(root: Path, night: pd.DataFrame) -> 
 
 
 def test_benign_flows_have_the_distributions_of_train(night: pd.DataFrame, second_release: pd.DataFrame) -> None:
-    plan = {file.name: file for file in replica_plan.make(0.1, 3, 1).files}
+    plan = {file.name: file for file in make(0.1, 3, 1).files}
     for frame, name in ((night, "original45"), (second_release, "release39")):
-        task = replica_files.FileTask(plan["Benign_train"], "", 3, name, "parquet", True)
-        train = np.concatenate(list(replica_files.chunks(task)), axis=1)
+        task = files.FileTask(plan["Benign_train"], "", 3, name, "parquet", True)
+        train = np.concatenate(list(files.chunks(task)), axis=1)
         benign = frame[frame["class19"] == "Benign"]
         for feature, values in zip(FEATURE_SCHEMAS[name].features, train, strict=True):
             assert stats.ks_2samp(benign[feature], values).pvalue > 1e-4, (name, feature)
     # The first release's test split has a heavier tail; so many rows would show it.
-    test = replica_files.FileTask(plan["Benign_test"], "", 3, "original45", "parquet", True)
-    header = np.concatenate(list(replica_files.chunks(test)), axis=1)[ORIGINAL_45.features.index("Header_Length")]
+    test = files.FileTask(plan["Benign_test"], "", 3, "original45", "parquet", True)
+    header = np.concatenate(list(files.chunks(test)), axis=1)[ORIGINAL_45.features.index("Header_Length")]
     assert stats.ks_2samp(night.loc[night["class19"] == "Benign", "Header_Length"], header).pvalue < 1e-6
 
 
@@ -129,7 +132,7 @@ def test_quantiles_are_those_of_the_class_model(night: pd.DataFrame) -> None:
 
 def test_capture_day_can_be_left_out(tmp_path: Path) -> None:
     config = filled_in(asked_for(tmp_path, capture_day_iat=False, flows=2_000, files=1))
-    [log, _] = replica_night.draw(replica_night.plan(str(tmp_path), config, 7)[0], 0)
+    [log, _] = synthetic_night.draw(synthetic_night.plan(str(tmp_path), config, 7)[0], 0)
     assert max(log["IAT"].to_pylist()) < 1_000
 
 
@@ -221,11 +224,11 @@ def test_a_night_without_episodes_is_benign(tmp_path: Path) -> None:
 
 def test_rows_depend_on_neither_partitions_nor_order(spark: SparkSession, root: Path, tmp_path: Path) -> None:
     for name, partitions in (("one", 1), ("three", 3)):
-        tasks = replica_night.plan(str(tmp_path / name), filled_in(asked_for(root)), 7)
-        spark.sparkContext.parallelize(tasks, partitions).foreach(replica_night.write_file)
-    for task in reversed(replica_night.plan(str(tmp_path / "here"), filled_in(asked_for(root)), 7)):
-        replica_night.write_file(task)
-        replica_night.write_file(task)  # a second attempt
+        tasks = synthetic_night.plan(str(tmp_path / name), filled_in(asked_for(root)), 7)
+        spark.sparkContext.parallelize(tasks, partitions).foreach(synthetic_night.write_file)
+    for task in reversed(synthetic_night.plan(str(tmp_path / "here"), filled_in(asked_for(root)), 7)):
+        synthetic_night.write_file(task)
+        synthetic_night.write_file(task)  # a second attempt
     written = [*files_of(root), *files_of(root / "_truth")]
     assert len(written) == 8
     for path in written:
@@ -238,7 +241,7 @@ def test_rows_depend_on_neither_partitions_nor_order(spark: SparkSession, root: 
 def test_seed_and_date_change_every_row(tmp_path: Path) -> None:
     def rates(date: dt.date, seed: int) -> list[float]:
         config = filled_in(asked_for(tmp_path, date=date, flows=500, files=1))
-        values: list[float] = replica_night.draw(replica_night.plan("", config, seed)[0], 0)[0]["Rate"].to_pylist()
+        values: list[float] = synthetic_night.draw(synthetic_night.plan("", config, seed)[0], 0)[0]["Rate"].to_pylist()
         return values
 
     first = rates(DATE, 7)
@@ -248,7 +251,7 @@ def test_seed_and_date_change_every_row(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(replica_night, "_PIECE_ROWS", 1_000)
+    monkeypatch.setattr(synthetic_night, "_PIECE_ROWS", 1_000)
     config = asked_for(tmp_path, flows=9_500, files=2, episodes=8)
     written_here(config)
     footers = [pq.ParquetFile(path).metadata for path in files_of(tmp_path)]
@@ -266,7 +269,7 @@ def test_mark_and_truth_tell_what_was_written(
     spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        report = replica_night.write(spark, asked_for(tmp_path, flows=2_000), 7)
+        report = synthetic_night.write(spark, asked_for(tmp_path, flows=2_000), 7)
     mark = json.loads((tmp_path / "_SYNTHETIC.json").read_text())
     assert (mark["synthetic"], mark["data_origin"]) == (True, "synthetic")
     facts = json.loads((tmp_path / "_truth" / f"event_date={DATE}" / "_SYNTHETIC.json").read_text())
@@ -281,10 +284,10 @@ def test_mark_and_truth_tell_what_was_written(
 
 def test_a_rerun_replaces_its_date_and_no_other(spark: SparkSession, tmp_path: Path) -> None:
     other = dt.date(2026, 2, 28)
-    replica_night.write(spark, asked_for(tmp_path, date=other, flows=500), 7)
-    replica_night.write(spark, asked_for(tmp_path, flows=900, files=6), 7)
+    synthetic_night.write(spark, asked_for(tmp_path, date=other, flows=500), 7)
+    synthetic_night.write(spark, asked_for(tmp_path, flows=900, files=6), 7)
     before = [path.read_bytes() for path in files_of(tmp_path, other)]
-    replica_night.write(spark, asked_for(f"file://{tmp_path}", flows=600, files=2, episodes=0), 7)
+    synthetic_night.write(spark, asked_for(f"file://{tmp_path}", flows=600, files=2, episodes=0), 7)
     assert [len(files_of(tmp_path)), len(files_of(tmp_path / "_truth"))] == [2, 2]
     assert len(read(tmp_path)) == 600
     assert [path.read_bytes() for path in files_of(tmp_path, other)] == before
@@ -293,11 +296,11 @@ def test_a_rerun_replaces_its_date_and_no_other(spark: SparkSession, tmp_path: P
 
 
 def test_a_failed_run_leaves_the_night_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
-    replica_night.write(spark, asked_for(tmp_path, flows=500), 7)
+    synthetic_night.write(spark, asked_for(tmp_path, flows=500), 7)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     (tmp_path / f".writing-{DATE}").write_text("in the way")
     with pytest.raises(Exception, match=r"Cannot create directory|Not a directory"):
-        replica_night.write(spark, asked_for(tmp_path, flows=900), 7)
+        synthetic_night.write(spark, asked_for(tmp_path, flows=900), 7)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
 
 
@@ -308,11 +311,11 @@ def test_a_folder_of_anything_else_is_refused(spark: SparkSession, tmp_path: Pat
         (tmp_path / "_SYNTHETIC.json").write_text(mark)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"precious\.parquet, and no _SYNTHETIC\.json of synthetic nights; expected a"):
-        replica_night.write(spark, asked_for(tmp_path), 7)
+        synthetic_night.write(spark, asked_for(tmp_path), 7)
     with pytest.raises(InputError, match=r"precious\.parquet: found a file, and no .*; set replica_night\.target to"):
-        replica_night.write(spark, asked_for(tmp_path / "precious.parquet"), 7)
+        synthetic_night.write(spark, asked_for(tmp_path / "precious.parquet"), 7)
     with pytest.raises(InputError, match="found seed -1; expected one that is not negative"):
-        replica_night.write(spark, asked_for(tmp_path / "new"), -1)
+        synthetic_night.write(spark, asked_for(tmp_path / "new"), -1)
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ids_spark.row_hash import buckets, held_out, order_of, row_keys
+from ids_spark.ingest.row_hash import buckets, held_out, order_of, row_keys
 
 number = st.floats(allow_nan=False)
 table = st.integers(1, 5).flatmap(lambda width: st.lists(st.tuples(*[number] * width), min_size=1, max_size=20))

@@ -17,13 +17,15 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from test_model_store import CARD, PREPROCESSOR, WEIGHTS
 
-from ids_spark import model_store, reporting, run_page, run_pictures
-from ids_spark.evaluation import Results
-from ids_spark.lake import Lake
-from ids_spark.model_store import Card, model_name
-from ids_spark.parts import write_rows
-from ids_spark.schema import METRICS
-from ids_spark.taxonomy import CLASS6, CLASSES
+from ids_spark.dataset.schema import METRICS
+from ids_spark.dataset.taxonomy import CLASS6, CLASSES
+from ids_spark.evaluate import comparison
+from ids_spark.evaluate.results import Results
+from ids_spark.lake.parquet import write_rows
+from ids_spark.lake.store import Lake
+from ids_spark.models import artifact
+from ids_spark.models.artifact import Card, model_name
+from ids_spark.report import run_figures, run_page
 
 HISTORY = [
     {"epoch": i + 1, "loss": loss, "validation_loss": held, "validation_accuracy": right, "seconds": 2.0}
@@ -69,13 +71,13 @@ def score(lake: Path, run_id: str, *scored: tuple[Card, np.ndarray], stored: boo
     for card, confusion in scored:
         results.add(card, confusion, card.data_origin)
         if stored:
-            model_store.write(str(lake / "models" / card.name / card.version), card, WEIGHTS, PREPROCESSOR)
+            artifact.write(str(lake / "models" / card.name / card.version), card, WEIGHTS, PREPROCESSOR)
     results.write(lambda table: str(lake / table))
     return lake
 
 
-def newest(lake: Path) -> list[reporting.ScoredModel]:
-    return reporting.newest(Lake(str(lake)), "test")
+def newest(lake: Path) -> list[comparison.ScoredModel]:
+    return comparison.newest(Lake(str(lake)), "test")
 
 
 def page_of(lake: Path) -> str:
@@ -89,7 +91,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 def table_on_terminal(lake: Path) -> str:
     console = Console(width=110, file=io.StringIO())
-    reporting.print_comparison(newest(lake), "test", console)
+    comparison.print_comparison(newest(lake), "test", console)
     return console.file.getvalue()
 
 
@@ -248,18 +250,18 @@ def texts(figure: Figure) -> list[tuple[str, tuple[float, float]]]:
 
 def test_the_pictures_carry_the_right_figures() -> None:
     spans = [("Quiet", 0, 1), ("Loud", 1, 5)]
-    counts = run_pictures.confusion_map(SMALL, CLASS6, spans, shares=False)
+    counts = run_figures.confusion_map(SMALL, CLASS6, spans, shares=False)
     cells = {(int(y), int(x)): text for text, (x, y) in texts(counts) if text.isdigit()}
     assert cells == {tuple(cell): str(SMALL[tuple(cell)]) for cell in np.argwhere(SMALL).tolist()}
     assert [(text, y) for text, (_, y) in texts(counts) if text in ("Quiet", "Loud")] == [("Quiet", 0), ("Loud", 3)]
     many = SMALL.copy()
     many[1] = [0, 991, 9, 0, 0, 0]  # 0.9 % is below the least share
-    shares = run_pictures.confusion_map(many, CLASS6, [], shares=True)
+    shares = run_figures.confusion_map(many, CLASS6, [], shares=True)
     cells = {(int(y), int(x)): text for text, (x, y) in texts(shares)}
     assert cells[1, 1] == "99.1"
     assert (1, 2) not in cells
     assert [cells[0, 0], cells[0, 1], cells[4, 0], cells[4, 4]] == ["70.0", "10.0", "25.0", "75.0"]
-    curves = run_pictures.learning_curves(HISTORY, 3)
+    curves = run_figures.learning_curves(HISTORY, 3)
     drawn = {line.get_label(): list(line.get_ydata()) for axes in curves.axes for line in axes.get_lines()}
     assert drawn["training loss"] == [0.9, 0.6, 0.4, 0.3]
     assert drawn["validation loss"] == [0.8, 0.55, 0.5125, 0.6]
@@ -268,21 +270,21 @@ def test_the_pictures_carry_the_right_figures() -> None:
         "validation loss, 0.5125 at epoch 3",
         "validation accuracy, 0.7500 at epoch 3",
     ]
-    bars = run_pictures.class_bars({"Benign": reporting.Scores(0.875, 0.7, 0.7778, 10)})
+    bars = run_figures.class_bars({"Benign": comparison.Scores(0.875, 0.7, 0.7778, 10)})
     assert [text for text, _ in texts(bars)] == ["0.875", "0.700", "0.778"]
     assert [text.get_text() for text in bars.axes[1].texts] == ["10"]
 
 
 @pytest.mark.parametrize(("share", "shown"), [(1.0, "100"), (0.99999, "99.9"), (0.9996, "99.9"), (0.5, "50.0")])
 def test_only_all_is_a_hundred_percent(share: float, shown: str) -> None:
-    assert run_pictures.percentage(share) == shown
+    assert run_figures.percentage(share) == shown
 
 
 @pytest.mark.parametrize(
     ("count", "shown"), [(0, "0"), (99_999, "99999"), (123_456, "123k"), (999_499, "999k"), (1_250_000, "1.2M")]
 )
 def test_large_counts_fit_their_cell(count: int, shown: str) -> None:
-    assert run_pictures.compact(count) == shown
+    assert run_figures.compact(count) == shown
 
 
 def nineteen() -> np.ndarray:

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from ids_spark.schema import (
+from ids_spark.dataset.schema import (
     FEATURE_SCHEMAS,
     ORIGINAL_45,
     QUARANTINE,

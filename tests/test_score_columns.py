@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark import score_columns
-from ids_spark.matrix import as_rows
-from ids_spark.night_schema import night_predictions
-from ids_spark.taxonomy import CLASS6, CLASS19, CLASSES, LEVELS, class2_of, class6_of
+from ids_spark.base.arrays import as_rows
+from ids_spark.dataset.night_schema import night_predictions
+from ids_spark.dataset.taxonomy import CLASS6, CLASS19, CLASSES, LEVELS, class2_of, class6_of
+from ids_spark.score import prediction_columns
 
 
 def softmax(rows: int, classes: int, seed: int = 3) -> np.ndarray:
@@ -25,18 +25,18 @@ def test_columns_become_rows(rows: int) -> None:
 
 
 def test_constants_and_names_by_id_are_dictionaries_that_copy_no_text() -> None:
-    named = score_columns.coded(np.array([2, 0, 2], np.int32), ("a", "b", "c"))
+    named = prediction_columns.coded(np.array([2, 0, 2], np.int32), ("a", "b", "c"))
     assert named.to_pylist() == ["c", "a", "c"]
     assert len(named.dictionary) == 3
-    assert score_columns.constant("x", pa.string(), 3).to_pylist() == ["x"] * 3
-    assert score_columns.constant(5, pa.int32(), 2).equals(pa.array([5, 5], pa.int32()))
-    assert score_columns.constant("x", pa.string(), 0).to_pylist() == []
+    assert prediction_columns.constant("x", pa.string(), 3).to_pylist() == ["x"] * 3
+    assert prediction_columns.constant(5, pa.int32(), 2).equals(pa.array([5, 5], pa.int32()))
+    assert prediction_columns.constant("x", pa.string(), 0).to_pylist() == []
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_coarser_class_is_the_one_with_the_highest_sum_of_its_members(level: int) -> None:
     p = softmax(500, level)
-    found = score_columns.levels(p, level)
+    found = prediction_columns.levels(p, level)
     assert list(found) == [other for other in (19, 6, 2) if other <= level]
     six_of = [class6_of(name) for name in CLASSES[level]]
     for coarser, ids in found.items():
@@ -49,7 +49,7 @@ def test_a_coarser_class_is_the_one_with_the_highest_sum_of_its_members(level: i
 def test_many_attacks_that_are_each_less_probable_than_benign_are_an_attack_together() -> None:
     p = np.full((1, 19), 0.6 / 18, np.float32)
     p[0, 0] = 0.4
-    found = score_columns.levels(p, 19)
+    found = prediction_columns.levels(p, 19)
     assert CLASS19[found[19][0]] == "Benign"
     assert CLASS6[found[6][0]] == "Benign"
     assert found[2].tolist() == [1]
@@ -58,34 +58,40 @@ def test_many_attacks_that_are_each_less_probable_than_benign_are_an_attack_toge
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_three_most_probable_classes_come_best_first(level: int) -> None:
     p = softmax(300, level)
-    found = score_columns.top(p, level).to_pylist()
+    found = prediction_columns.top(p, level).to_pylist()
     order = np.argsort(-p, axis=1, kind="stable")[:, :3]
     names = np.array(CLASSES[level])
     assert [[each["class_name"] for each in row] for row in found] == names[order].tolist()
     assert [[each["probability"] for each in row] for row in found] == np.take_along_axis(p, order, axis=1).tolist()
-    assert score_columns.top(p[:0], level).to_pylist() == []
+    assert prediction_columns.top(p[:0], level).to_pylist() == []
 
 
 def test_top_leaves_the_probabilities_as_they_are_and_takes_the_first_of_equals() -> None:
     p = np.full((2, 6), 1 / 6, np.float32)
-    assert [each["class_name"] for each in score_columns.top(p, 6).to_pylist()[0]] == list(CLASS6[:3])
+    assert [each["class_name"] for each in prediction_columns.top(p, 6).to_pylist()[0]] == list(CLASS6[:3])
     assert (p == np.float32(1 / 6)).all()
 
 
 def test_values_are_scattered_to_their_rows_and_the_others_are_null() -> None:
     values = pa.array([["a"], ["b", "c"]])
-    assert score_columns.scattered(values, np.array([3, 1]), 5).to_pylist() == [None, ["b", "c"], None, ["a"], None]
-    assert score_columns.scattered(values[:0], np.array([], np.int64), 2).to_pylist() == [None, None]
+    assert prediction_columns.scattered(values, np.array([3, 1]), 5).to_pylist() == [
+        None,
+        ["b", "c"],
+        None,
+        ["a"],
+        None,
+    ]
+    assert prediction_columns.scattered(values[:0], np.array([], np.int64), 2).to_pylist() == [None, None]
 
 
 def test_a_table_has_the_columns_of_the_contract_and_null_for_those_that_are_not_known() -> None:
     contract = night_predictions(("flow_id", "event_time"), "event_time", ("levels", "top3", "reasons", "lineage"))
     known = {
-        "source_file": score_columns.constant("a", pa.string(), 2),
+        "source_file": prediction_columns.constant("a", pa.string(), 2),
         "probability": pa.array([0.5, 0.7]),  # doubles; the contract has floats
         "not of the contract": pa.array([1, 2]),
     }
-    found = score_columns.assembled(known, contract)
+    found = prediction_columns.assembled(known, contract)
     assert found.column_names == contract.names
     assert found["source_file"].to_pylist() == ["a", "a"]
     assert found.schema.field("probability").type == pa.float32()

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from ids_spark.separation import order_auc, range_auc
+from ids_spark.evaluate.univariate_auc import order_auc, range_auc
 
 
 def sklearn_auc(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

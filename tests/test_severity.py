@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark import severity
-from ids_spark.severity import CATEGORIES, DEFAULT, SEVERITIES, Categories, Policy, PolicyUnusable, Rise, read
-from ids_spark.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, UnknownClass, class6_of
+from ids_spark.alerts import severity
+from ids_spark.alerts.severity import CATEGORIES, DEFAULT, SEVERITIES, Categories, Policy, PolicyUnusable, Rise, read
+from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, UnknownClass, class6_of
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "severity.yaml"
 ALL = "categories: {Benign: low, Attack: low, DDoS: high, DoS: medium, MQTT: high, Recon: low, Spoofing: medium}\n"

@@ -7,8 +7,8 @@ from conftest import synthetic_frame, write_synthetic_source
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ids_spark.schema import ORIGINAL_45, RELEASE_39
-from ids_spark.sources import Piece, SourceUnusable, deal, discover, row_groups
+from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.ingest.sources import Piece, SourceUnusable, deal, discover, row_groups
 
 CLASSES = {"Benign", "DDoS-ICMP", "MQTT-DDoS-Connect_Flood", "Recon-VulScan", "ARP_Spoofing"}
 

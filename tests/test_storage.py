@@ -27,11 +27,14 @@ from submitting import prepare, submit
 from test_checkpoint import course
 from test_model_store import CALIBRATION, CARD, PREPROCESSOR, WEIGHTS
 
-from ids_spark import checkpoint, feed, lake, model_store, sources, storage
-from ids_spark.errors import InputError
-from ids_spark.lake import Lake, TooLarge
-from ids_spark.parts import keep_only, write_part, write_rows
-from ids_spark.storage import exists, files_in, is_file, read_bytes, resolve, sizes_in, write_bytes, write_json
+from ids_spark.base.errors import InputError
+from ids_spark.ingest import sources
+from ids_spark.lake import filesystem, store
+from ids_spark.lake.filesystem import exists, files_in, is_file, read_bytes, resolve, sizes_in, write_bytes, write_json
+from ids_spark.lake.parquet import keep_only, write_part, write_rows
+from ids_spark.lake.store import Lake, TooLarge
+from ids_spark.models import artifact
+from ids_spark.train import checkpoint, data_loader
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "loopback-id", "AWS_SECRET_ACCESS_KEY": "loopback-secret"}
 CONTRACT = pa.schema([("row_key", pa.int64()), ("x", pa.float32()), ("label2", pa.int32())])
@@ -106,12 +109,12 @@ def test_files_are_written_listed_replaced_moved_and_removed(place: str) -> None
     assert files_in(f"{place}/", ".parquet") == [f"{place}/{name}" for name in visible]
     assert [is_file(f"{place}/{name}") for name in ("f.csv", "a", "none")] == [True, False, False]
     assert [exists(f"{place}/{name}") for name in ("f.csv", "a", "none")] == [True, True, False]
-    storage.replace_bytes(f"{place}/f.csv", b"other")
+    filesystem.replace_bytes(f"{place}/f.csv", b"other")
     fs, root = resolve(place)
-    storage.move(fs, f"{root}/f.csv", f"{root}/deep/er/f.csv")
-    storage.move(fs, f"{root}/a", f"{root}/deep/a")
-    storage.remove(f"{place}/b.parquet")
-    storage.remove(f"{place}/b.parquet")
+    filesystem.move(fs, f"{root}/f.csv", f"{root}/deep/er/f.csv")
+    filesystem.move(fs, f"{root}/a", f"{root}/deep/a")
+    filesystem.remove(f"{place}/b.parquet")
+    filesystem.remove(f"{place}/b.parquet")
     assert read_bytes(f"{place}/deep/er/f.csv") == b"other"
     left = ["deep/er/f.csv", "deep/a/c.parquet", "deep/a/_z/d.parquet", *(n for n in names if n[0] in "_." or " " in n)]
     assert set(sizes_in(place)) == set(left)
@@ -142,30 +145,30 @@ def test_petastorm_deals_every_row_once_and_shuffles_alike_everywhere(place: str
             write_part(folder, f"part-{i}.parquet", [rows(10 * i, 5), rows(10 * i + 5, 5)], CONTRACT, {})
         write_json(f"{folder}/_table.json", {})
 
-    def shard(folder: str, rank: int) -> feed.Shard:
-        return feed.Shard(folder, ("x",), "label2", rank, 2, 30)
+    def shard(folder: str, rank: int) -> data_loader.Shard:
+        return data_loader.Shard(folder, ("x",), "label2", rank, 2, 30)
 
     there = [shard(str(tmp_path / "there"), rank) for rank in (0, 1)]
     here = [shard(f"{place}/here #1/split=train", rank) for rank in (0, 1)]
-    read = [np.concatenate([r.features[:, 0] for r in feed.one_pass(s, 100)]) for s in here]
+    read = [np.concatenate([r.features[:, 0] for r in data_loader.one_pass(s, 100)]) for s in here]
     assert [len(part) for part in read] == [15, 15]
     np.testing.assert_array_equal(np.sort(np.concatenate(read)), np.arange(30) / 2)
-    for a, b in zip(*(feed.epochs(s[1], [7, 20], [3], 0) for s in (here, there)), strict=True):
+    for a, b in zip(*(data_loader.epochs(s[1], [7, 20], [3], 0) for s in (here, there)), strict=True):
         np.testing.assert_array_equal(a.features, b.features)
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
 def test_a_model_and_a_checkpoint_come_back(place: str) -> None:
     uri = f"{place}/models/{CARD.name}/{CARD.version}"
-    model_store.write(uri, CARD, WEIGHTS, PREPROCESSOR, CALIBRATION)
-    assert model_store.choose(f"{place}/models", [], "latest") == [uri]
-    model = model_store.read(uri)
+    artifact.write(uri, CARD, WEIGHTS, PREPROCESSOR, CALIBRATION)
+    assert artifact.choose(f"{place}/models", [], "latest") == [uri]
+    model = artifact.read(uri)
     assert (model.card, model.preprocessor.sha256()) == (CARD, PREPROCESSOR.sha256())
     for found, expected in zip(model.weights, WEIGHTS, strict=True):
         np.testing.assert_array_equal(found, expected)
     write_bytes(f"{uri}/weights.npz", b"other")
-    with pytest.raises(model_store.ModelUnusable, match="was changed after training"):
-        model_store.read(uri)
+    with pytest.raises(artifact.ModelUnusable, match="was changed after training"):
+        artifact.read(uri)
     for _ in range(2):
         checkpoint.write(f"{place}/checkpoints/dnn.npz", course(), "mark")
     assert checkpoint.read(f"{place}/checkpoints/none.npz", "mark") is None
@@ -218,7 +221,7 @@ class DyingLake(Lake):
     def _remove(self, uri: str) -> None:
         self._step()
         names = list(sizes_in(uri)) if ".staging/" in uri else []
-        storage.delete_all(
+        filesystem.delete_all(
             *resolve(uri), names[: len(names) // 2]
         )  # an object store deletes one by one: half of them is done
         self._step()
@@ -309,7 +312,7 @@ def test_two_jobs_that_finish_one_commit_lose_nothing(s3: str) -> None:
 
 
 def test_a_file_too_large_for_s3_to_copy_stops_the_commit_before_it_begins(s3: str, monkeypatch) -> None:
-    monkeypatch.setattr(lake, "_LARGEST_COPY", 5)
+    monkeypatch.setattr(store, "_LARGEST_COPY", 5)
     made = Lake(s3)
     stage(made, "run1")
     with pytest.raises(TooLarge, match=r"flows/\S+ holds 7 bytes; expected less than 5.*write more files"):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ids_spark import taxonomy
-from ids_spark.taxonomy import UnknownClass, class2_of, class6_of, class19_of, levels_from, parents, split_of
+from ids_spark.dataset import taxonomy
+from ids_spark.dataset.taxonomy import UnknownClass, class2_of, class6_of, class19_of, levels_from, parents, split_of
 
 # File name without part number → class at 19 and 6 classes, parts in train, parts in test (0: one file, no number).
 OFFICIAL = {

@@ -19,14 +19,16 @@ from submitting import prepare, start, submit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from ids_spark import checkpoint, model_store, models, rank, training
-from ids_spark.checkpoint import CheckpointUnusable, Course
-from ids_spark.lake import Lake
-from ids_spark.launch import resumed
-from ids_spark.loop import Loop
-from ids_spark.model_store import Model
-from ids_spark.schema import column_of
-from ids_spark.train_settings import TrainConfig
+from ids_spark.config.train import TrainConfig
+from ids_spark.dataset.schema import column_of
+from ids_spark.lake.store import Lake
+from ids_spark.models import architectures, artifact
+from ids_spark.models.artifact import Model
+from ids_spark.train import checkpoint, worker
+from ids_spark.train.checkpoint import CheckpointUnusable, Course
+from ids_spark.train.launch import resumed
+from ids_spark.train.steps import Loop
+from ids_spark.train.tasks import Task, card_of, open_features
 
 SETTINGS = (
     "train.models=[gru_dnn]",
@@ -87,10 +89,10 @@ def whole(whole_run: Path) -> tuple[dict[str, object], list[np.ndarray]]:
 
 def agrees_with_its_rows(folder: Path) -> Model:
     """Check the newest model's calibration against its own scores of the validation rows; returns the model."""
-    model = model_store.read(str(newest(folder)))
+    model = artifact.read(str(newest(folder)))
     held_out = pd.read_parquet(folder / "lake/features/paper/split=validation")
     x = held_out[[column_of(name) for name in model.card.features]].to_numpy(np.float32)
-    keras_model = models.build("gru_dnn", x.shape[1], 6, model.card.hyper)
+    keras_model = architectures.build("gru_dnn", x.shape[1], 6, model.card.hyper)
     keras_model.set_weights(model.weights)
     p = keras_model(x).numpy().astype(np.float64)
     benign = (held_out["label6"] == 0).to_numpy()
@@ -113,16 +115,16 @@ def test_the_calibration_is_what_the_stored_weights_say_of_all_validation_rows(w
 
 
 def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, tmp_path: Path) -> None:
-    model = model_store.read(str(newest(whole_run)))
+    model = artifact.read(str(newest(whole_run)))
     assert model.card.training["ranks"] == 2
     hvd.init()
     assert hvd.size() == 1
-    table = training.open_features(Lake(str(whole_run / "lake")), "paper", 1)
+    table = open_features(Lake(str(whole_run / "lake")), "paper", 1)
     config = TrainConfig(ranks=1)
-    task = training.Task(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
-    fresh = models.build("gru_dnn", len(task.columns), 6, model.card.hyper)
+    task = Task(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
+    fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyper)
     loop = Loop(fresh, config, 6, task.steps_per_epoch, 7)
-    one, two = rank._calibrated(task, loop, Course(loop.weights(), [], model.weights)), model.calibration
+    one, two = worker._calibrated(task, loop, Course(loop.weights(), [], model.weights)), model.calibration
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
     for name in ("benign_tail", "benign_quantiles", "attack_quantiles"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4)
@@ -144,26 +146,26 @@ def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
 
 
 def test_a_run_may_go_on_with_or_without_tensorboard(features: Path) -> None:
-    table = training.open_features(Lake(str(features / "lake")), "paper", 2)
+    table = open_features(Lake(str(features / "lake")), "paper", 2)
     marks = set()
     for board in (False, True):
         config = TrainConfig(tensorboard=board)
-        card = training.card_of(table, config, "dnn", 6, "paper", "v")
-        marks.add(training.Task(table, "", "", "board" if board else "", card, config, 7).fingerprint)
+        card = card_of(table, config, "dnn", 6, "paper", "v")
+        marks.add(Task(table, "", "", "board" if board else "", card, config, 7).fingerprint)
     assert len(marks) == 1
     for hyper in ({"members": 2}, {"bins": 4, "embedding": 2}):
         config = TrainConfig.model_validate({"dnn": hyper})
-        card = training.card_of(table, config, "dnn", 6, "paper", "v")
-        marks.add(training.Task(table, "", "", "", card, config, 7).fingerprint)
+        card = card_of(table, config, "dnn", 6, "paper", "v")
+        marks.add(Task(table, "", "", "", card, config, 7).fingerprint)
     assert len(marks) == 3  # but not with other members or an embedding
 
 
 def test_a_model_that_the_interrupted_job_had_not_come_to_starts_anew(features: Path, tmp_path: Path) -> None:
-    table = training.open_features(Lake(str(features / "lake")), "paper", 2)
+    table = open_features(Lake(str(features / "lake")), "paper", 2)
     config = TrainConfig(resume=True)
-    cards = [training.card_of(table, config, "dnn", classes, "paper", "v") for classes in (2, 6, 19)]
+    cards = [card_of(table, config, "dnn", classes, "paper", "v") for classes in (2, 6, 19)]
     reached, earlier, none = (
-        training.Task(table, "", str(tmp_path / f"{card.name}.npz"), "", card, config, 7) for card in cards
+        Task(table, "", str(tmp_path / f"{card.name}.npz"), "", card, config, 7) for card in cards
     )
     stood = Course([np.ones(1)], [], [np.ones(1)], history=[{"epoch": 1}])
     checkpoint.write(earlier.checkpoint, stood, "of another run")
@@ -270,7 +272,7 @@ def test_one_rank_trains_the_same_model_up_to_noise(
 def test_the_epoch_that_is_kept_is_the_best_by_what_is_monitored(monitor: str, kept: int) -> None:
     measured = [(0.2, 0.8), (0.4, 0.9), (0.3, 0.7)]
     epochs = [{"epoch": i, "validation_loss": x, "validation_accuracy": y} for i, (x, y) in enumerate(measured, 1)]
-    costs = [rank._cost(epoch, monitor) for epoch in epochs]
+    costs = [worker._cost(epoch, monitor) for epoch in epochs]
     assert costs.index(min(costs)) == kept
 
 

@@ -20,8 +20,8 @@ from typing import Final
 
 import tensorflow as tf
 
-from ids_spark import models
-from ids_spark.train_settings import TrainConfig
+from ids_spark.config.train import TrainConfig
+from ids_spark.models import architectures
 from tests.bench.train_figures import CLASSES, LEARNING_RATE, SEED, arrays, parameters
 
 STEPS_PER_EXECUTION: Final = 32
@@ -37,7 +37,7 @@ def main(lake: str, statement: str, batch: int, epochs: int, names: list[str]) -
         tf.keras.backend.clear_session()
         tf.keras.utils.set_random_seed(SEED)
         hyper = getattr(TrainConfig(), name).model_dump()
-        model = models.build(name, features.shape[1], CLASSES, hyper)
+        model = architectures.build(name, features.shape[1], CLASSES, hyper)
         model.compile(
             optimizer=tf.keras.optimizers.Adam(LEARNING_RATE),
             loss="sparse_categorical_crossentropy",

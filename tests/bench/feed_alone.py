@@ -17,8 +17,8 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from ids_spark import feed
-from ids_spark.train_settings import TrainConfig
+from ids_spark.config.train import TrainConfig
+from ids_spark.train import data_loader
 from tests.bench.train_figures import LABEL, SEED, columns, train_rows
 
 
@@ -26,7 +26,9 @@ def drain(
     lake: str, rank: int, ranks: int, batch: int, epochs: int, start: Barrier, said: "Queue[list[float]]"
 ) -> None:
     """Take one rank's batches of `batch` rows, epoch after epoch, and say what each epoch took."""
-    shard = feed.Shard(f"file://{lake}/features/paper/split=train", columns(lake), LABEL, rank, ranks, train_rows(lake))
+    shard = data_loader.Shard(
+        f"file://{lake}/features/paper/split=train", columns(lake), LABEL, rank, ranks, train_rows(lake)
+    )
     steps = train_rows(lake) // (batch * ranks)
     block = min(TrainConfig().steps_per_execution, steps)
     sizes = [batch * min(block, steps - taken) for taken in range(0, steps, block)]
@@ -34,7 +36,7 @@ def drain(
     seeds = (SEED * 1_000 + epoch for epoch in range(1, epochs + 1))
     memory = TrainConfig().feed_memory_mb * 1_000_000
     try:
-        with feed.ahead(feed.epochs(shard, sizes, seeds, memory)) as blocks:
+        with data_loader.ahead(data_loader.epochs(shard, sizes, seeds, memory)) as blocks:
             for epoch in range(1, epochs + 1):
                 start.wait()
                 begin = time.monotonic()
@@ -48,7 +50,7 @@ def drain(
     said.put(seconds)
 
 
-def _drained(blocks: Iterator[feed.Rows], batch: int) -> int:
+def _drained(blocks: Iterator[data_loader.Rows], batch: int) -> int:
     """Return the rows of an epoch's batches."""
     return sum(len(features[at : at + batch]) for features, _ in blocks for at in range(0, len(features), batch))
 

@@ -21,7 +21,7 @@ class Programs:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._zip = plan, plan.scratch / "ids_spark.zip"
-        self.python("package", "ids_spark.package", str(self._zip))
+        self.python("package", "ids_spark.base.packaging", str(self._zip))
 
     def python(self, log: str, module: str, *arguments: str) -> Usage:
         """Run a module."""

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ids_spark import model_store, models
-from ids_spark.model_store import Model
+from ids_spark.models import architectures, artifact
+from ids_spark.models.artifact import Model
 
 MODEL: Final = "gru_dnn-19-paper"
 WRITTEN: Final = ("predicted_class19_id", "probability", "attack_probability")
@@ -15,13 +15,15 @@ WRITTEN: Final = ("predicted_class19_id", "probability", "attack_probability")
 
 def read_model(lake: str) -> Model:
     """Return the only version of the model of the bench."""
-    (version,) = model_store.versions(f"{lake}/models", MODEL)
-    return model_store.read(f"{lake}/models/{MODEL}/{version}")
+    (version,) = artifact.versions(f"{lake}/models", MODEL)
+    return artifact.read(f"{lake}/models/{MODEL}/{version}")
 
 
 def build(model: Model) -> Any:
     """Return the Keras model with its weights."""
-    network = models.build(model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper)
+    network = architectures.build(
+        model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper
+    )
     network.set_weights(model.weights)
     return network
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from ids_spark import config
+from ids_spark.config import loader
 from tests.bench import train_figures
 from tests.bench.programs import DRIVER_MEMORY, Programs
 from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
@@ -66,7 +66,7 @@ class Part:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._programs = plan, Programs(plan)
-        self._batch = config.load([plan.recommended], []).train.batch_size
+        self._batch = loader.load([plan.recommended], []).train.batch_size
         self._rows: dict[float, int] = {}
         self._targets: dict[str, float] = {}
         self._latest: dict[str, Statement] = {}

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ids_spark.schema import ORIGINAL_45
-from ids_spark.taxonomy import CLASS2, CLASS6, CLASS19, class19_of, parents
+from ids_spark.dataset.schema import ORIGINAL_45
+from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, class19_of, parents
 
 FEATURES: Final = list(ORIGINAL_45.features)
 LABELS: Final = ("label19", "label6", "label2")

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pyspark
 
-from ids_spark import package
+from ids_spark.base import packaging
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPARK = Path(pyspark.__file__).parent
@@ -201,7 +201,7 @@ def prepare(folder: Path) -> Path:
     """Put what a user submits into a folder: the packaged project and the jobs; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "ids_spark.zip").write_bytes(package.archive())
+    (folder / "ids_spark.zip").write_bytes(packaging.archive())
     return folder
 
 

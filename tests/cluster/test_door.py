@@ -16,7 +16,7 @@ from horovod.runner.common.util.network import BasicService
 from cluster import doors
 from cluster.conftest import TRAINING, Night
 from cluster.harness import Cluster, end, family, finished, free_port, prepare, start, waited
-from ids_spark import cluster_security
+from ids_spark.train import horovod_security
 
 # Spark's file server asks for no secret, but knows only what was submitted: this package, which is public.
 _SUBMITTED = ["spark file: the file"]
@@ -115,7 +115,7 @@ def test_ranks_meet_on_spark_s_interface_under_a_path_that_only_they_know() -> N
     import horovod.runner.gloo_run as launcher
 
     before = launcher.RendezvousServer
-    with cluster_security.locked("127.0.0.1") as door:
+    with horovod_security.locked("127.0.0.1") as door:
         assert door.nics == {"lo"}
         path = door.environment["IDS_SPARK_RENDEZVOUS"]
         locked, served = launcher.RendezvousServer(), before()
@@ -136,7 +136,7 @@ def test_ranks_meet_on_spark_s_interface_under_a_path_that_only_they_know() -> N
 
 @pytest.mark.parametrize(("host", "nic"), [("127.0.0.1", "lo"), ("localhost", "lo"), ("no-such-host.invalid", None)])
 def test_the_interface_is_the_one_that_carries_spark_s_address(host: str, nic: str | None) -> None:
-    assert cluster_security.interface_of(host) == nic
+    assert horovod_security.interface_of(host) == nic
 
 
 def test_a_job_in_local_mode_listens_on_loopback_alone(cluster: Cluster, copy: Path) -> None:

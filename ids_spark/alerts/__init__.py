@@ -1,0 +1,1 @@
+"""What becomes of flagged flows: incidents, their severity, accepted behaviour, pseudonyms, exports."""

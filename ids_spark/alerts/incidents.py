@@ -1,0 +1,214 @@
+"""Flagged flows to incidents: who, which attack, in which window of time.
+
+Every piece of a night is aggregated where it was scored (`partial`), and the driver joins what is left (`merge`). Sums,
+extremes and a choice that depends on no order make the incidents the same however flows are cut into
+pieces. Pure functions on Arrow and numpy columns, no step for a single flow.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ids_spark.dataset.night_schema import REASON
+
+Ints = NDArray[np.int64]
+_TIME: Final = pa.timestamp("us", tz="UTC")
+_DAY: Final = 86_400_000_000  # microseconds
+_MINUTE: Final = 60_000_000
+_SPARSE: Final = 16  # a table of so many entries for each row is quicker than sorting the rows
+_KEYS: Final = ("entity_kind", "entity", "class_name", "window_start")
+PARTIAL: Final = pa.schema(
+    [
+        ("entity_kind", pa.string()),
+        ("entity", pa.string()),
+        ("class_name", pa.string()),
+        ("window_start", _TIME),
+        ("flows", pa.int64()),
+        ("first_seen", _TIME),
+        ("last_seen", _TIME),
+        ("max_attack_probability", pa.float64()),
+        ("max_attack_logit", pa.float64()),
+        ("explained_logit", pa.float64()),
+        ("explained_file", pa.string()),
+        ("explained_row", pa.int64()),
+        ("reasons", pa.list_(REASON)),
+    ]
+)
+"""Incidents of some pieces, before they are ranked; by key. `explained_…` names the flow that `reasons` are of, null
+where no flow carries any."""
+
+
+class Keyed(NamedTuple):
+    """To which incident each of some flows belongs: its key, as columns and as a number below `groups`.
+
+    `firsts` is a flow of each incident, shape (groups,); `inverse` the number of each flow's, shape (flows,).
+    """
+
+    columns: dict[str, Any]
+    groups: int
+    firsts: Ints
+    inverse: Ints
+
+    def leaders(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Return which flows have the highest logit of their incident, shape (flows,); of equal ones the first."""
+        highest = np.full(self.groups, -np.inf)
+        np.maximum.at(highest, self.inverse, logits)
+        candidates = np.flatnonzero(logits == highest[self.inverse])
+        found = np.zeros(len(self.inverse), dtype=np.bool_)
+        found[candidates[np.unique(self.inverse[candidates], return_index=True)[1]]] = True
+        return found
+
+
+def keyed(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> Keyed:
+    """Return to which incident each flagged flow belongs; arguments as those of `partial`."""
+    entity, kind = _entity_of(flows, entities)
+    window = _window_of(_times(flows), window_minutes)
+    columns = dict(zip(_KEYS, (kind, entity, flows["class_name"].cast(pa.string()), window), strict=True))
+    return Keyed(columns, *_groups_of(pa.table(columns)))
+
+
+def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known: Keyed | None = None) -> pa.Table:
+    """Aggregate the flagged flows of a piece; returns `PARTIAL`, one row for each incident.
+
+    Args:
+        flows: Flagged flows that no allow-list covers, pseudonymised where that is asked for. Columns: `source_file`
+            and `source_row`, which together name a flow; `class_name`; `attack_probability` and `attack_logit`, finite;
+            any of `entities`; `event_time` (null or no column: unknown); `reasons` (null, empty or no column: none).
+        entities: Columns that say who is concerned, best first. A flow's entity is the first that is there and neither
+            null nor empty text; the source file where there is none.
+        window_minutes: Windows begin at midnight in UTC and every so many minutes after it.
+        known: What `keyed` made of the same flows, where that was asked before.
+    """
+    known = known or keyed(flows, entities, window_minutes)
+    times = _times(flows)
+    reasons = flows["reasons"] if "reasons" in flows.column_names else _nulls(flows, pa.list_(REASON))
+    explained = pc.greater(pc.list_value_length(reasons), 0).fill_null(False)
+    logits = flows["attack_logit"].cast(pa.float64())
+    single = {
+        **known.columns,
+        "flows": pa.array(np.ones(len(flows), dtype=np.int64)),
+        "first_seen": times,
+        "last_seen": times,
+        "max_attack_probability": flows["attack_probability"].cast(pa.float64()),
+        "max_attack_logit": logits,
+        "explained_logit": pc.if_else(explained, logits, None),
+        "explained_file": flows["source_file"].cast(pa.string()),
+        "explained_row": flows["source_row"].cast(pa.int64()),
+        "reasons": reasons,
+    }
+    rows = pa.table([single[name] for name in PARTIAL.names], names=PARTIAL.names).cast(PARTIAL)
+    return _grouped(rows, known.groups, known.firsts, known.inverse)
+
+
+def merge(tables: Iterable[pa.Table]) -> pa.Table:
+    """Join what `partial` or `merge` made of parts of a night; returns `PARTIAL`, the same for any cut in any order."""
+    rows = pa.concat_tables([PARTIAL.empty_table(), *tables])
+    return _grouped(rows, *_groups_of(rows))
+
+
+def _nulls(flows: pa.Table, kind: pa.DataType) -> pa.Array:
+    return pa.nulls(len(flows), kind)
+
+
+def _times(flows: pa.Table) -> Any:
+    return flows["event_time"].cast(_TIME, safe=False) if "event_time" in flows.column_names else _nulls(flows, _TIME)
+
+
+def _entity_of(flows: pa.Table, entities: Sequence[str]) -> tuple[Any, Any]:
+    entity = flows["source_file"].cast(pa.string())
+    kind = pa.repeat("source_file", len(flows))
+    for name in reversed([name for name in entities if name in flows.column_names]):
+        values = flows[name].cast(pa.string())
+        known = pc.greater(pc.utf8_length(values), 0).fill_null(False)
+        entity, kind = pc.if_else(known, values, entity), pc.if_else(known, name, kind)
+    return entity, kind
+
+
+def _window_of(times: Any, minutes: int) -> pa.Array:
+    moments = times.cast(pa.int64()).fill_null(0).to_numpy()
+    of_day = moments % _DAY  # not negative, also before 1970
+    starts = moments - of_day % (minutes * _MINUTE)
+    return pa.array(starts, mask=np.asarray(times.is_null())).cast(_TIME)
+
+
+def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Table:
+    """Return one row for each key, by key."""
+    if not len(rows):
+        return PARTIAL.empty_table()
+    rows = rows.combine_chunks()
+    order = np.argsort(
+        inverse.astype(np.uint16) if groups < 1 << 16 else inverse, kind="stable"
+    )  # 16 bits: no compares
+    starts = np.searchsorted(inverse[order], np.arange(groups))
+
+    def reduced(name: str, how: np.ufunc) -> Any:
+        return how.reduceat(rows[name].to_numpy()[order], starts)
+
+    def extreme(name: str, how: np.ufunc) -> pa.Array:
+        unknown = np.asarray(rows[name].is_null())  # for all rows of a group or none, as its window is
+        moments = rows[name].cast(pa.int64()).fill_null(0).to_numpy()[order]
+        return pa.array(how.reduceat(moments, starts), mask=unknown[firsts]).cast(_TIME)
+
+    best = _explained_rows(rows, inverse, order, starts)
+    explained = rows.select([name for name in PARTIAL.names if name.startswith(("explained_", "reasons"))]).take(
+        pa.array(best, mask=best < 0)
+    )
+    columns = {
+        **{name: rows[name].take(pa.array(firsts)) for name in _KEYS},
+        "flows": pa.array(reduced("flows", np.add)),
+        "first_seen": extreme("first_seen", np.minimum),
+        "last_seen": extreme("last_seen", np.maximum),
+        "max_attack_probability": pa.array(reduced("max_attack_probability", np.maximum)),
+        "max_attack_logit": pa.array(reduced("max_attack_logit", np.maximum)),
+        **{name: explained[name] for name in explained.column_names},
+    }
+    found = pa.table([columns[name] for name in PARTIAL.names], schema=PARTIAL)
+    return found.sort_by([(name, "ascending") for name in _KEYS])
+
+
+def _groups_of(rows: pa.Table) -> tuple[int, Ints, Ints]:
+    """Return how many keys there are, a row of each, and the key of every row as a number."""
+    combined, keys = np.zeros(len(rows), dtype=np.int64), 1
+    for name in _KEYS:
+        encoded = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        values = max(1, len(encoded.dictionary))
+        if keys * values > _SPARSE * len(rows) + _SPARSE:
+            keys, combined = _numbered(combined, keys)  # at most the number of rows: nothing overflows
+        combined, keys = combined * values + encoded.indices.to_numpy(), keys * values
+    groups, combined = _numbered(combined, keys)
+    firsts = np.empty(groups, dtype=np.int64)
+    firsts[combined[::-1]] = np.arange(len(rows) - 1, -1, -1)  # of equal ones the first is written last
+    return groups, firsts, combined
+
+
+def _numbered(numbers: Ints, bound: int) -> tuple[int, Ints]:
+    """Return how many different numbers there are, and each as its rank among them."""
+    if bound > _SPARSE * len(numbers) + _SPARSE:
+        known, ranks = np.unique(numbers, return_inverse=True)
+        return len(known), ranks
+    there = np.zeros(bound, dtype=np.bool_)
+    there[numbers] = True
+    ranks = np.cumsum(there, dtype=np.int64) - 1
+    return int(ranks[-1]) + 1 if bound else 0, ranks[numbers]
+
+
+def _explained_rows(rows: pa.Table, inverse: Ints, order: Ints, starts: Ints) -> Ints:
+    """Return for each key the flow with reasons that has the highest logit, -1 where there is none; shape (keys,).
+
+    Among equals it is the first by source file and row.
+    """
+    logits = rows["explained_logit"].fill_null(-np.inf).to_numpy()
+    highest = np.maximum.reduceat(logits[order], starts)
+    candidates = np.flatnonzero(np.isfinite(logits) & (logits == highest[inverse]))
+    files = rows["explained_file"].take(pa.array(candidates)).combine_chunks().dictionary_encode()
+    by_name = np.argsort(np.argsort(files.dictionary.to_numpy(zero_copy_only=False)))[files.indices.to_numpy()]
+    numbers = rows["explained_row"].take(pa.array(candidates)).to_numpy()
+    chosen = candidates[np.lexsort((numbers, by_name, inverse[candidates]))]
+    keys, firsts = np.unique(inverse[chosen], return_index=True)
+    best = np.full(len(starts), -1, dtype=np.int64)
+    best[keys] = chosen[firsts]
+    return best

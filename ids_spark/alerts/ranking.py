@@ -1,0 +1,93 @@
+"""Which incidents of a night somebody should look at first; cut at its budget."""
+
+import datetime as dt
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ids_spark.alerts.incidents import PARTIAL
+from ids_spark.alerts.severity import SEVERITIES, Policy, category_of
+from ids_spark.dataset.night_schema import INCIDENTS, SCHEMA_VERSION
+
+_ID_LENGTH: Final = 32  # hex characters, 128 bits
+
+
+@dataclass(frozen=True)
+class NightFacts:
+    """What is the same for every incident of one model and night; as in `night_schema.INCIDENTS`.
+
+    Attributes:
+        event_date: The night.
+        model, model_version: By what the flows were scored.
+        threshold_logit: From which attack logit on they were flagged.
+        run_id, created_at: Of the scoring run; the time in UTC.
+        data_origin: `measured` or `synthetic`.
+    """
+
+    event_date: dt.date
+    model: str
+    model_version: str
+    threshold_logit: float
+    run_id: str
+    created_at: dt.datetime
+    data_origin: str
+
+
+def rank(merged: pa.Table, policy: Policy, budget: int, night: NightFacts) -> tuple[pa.Table, int]:
+    """Return the incidents that somebody should look at first, as `night_schema.INCIDENTS`, and how many there are.
+
+    The order: severity, worst first; then flows times the highest attack probability among them, which is the most
+    attack flows that the incident can be expected to hold; then the highest logit, where probabilities are all but 1;
+    then what was seen first. What is still equal stays in the order of kind, entity, class and window.
+
+    Args:
+        merged: From `merge`, all of the night.
+        policy: Severity by class, flows and probability.
+        budget: Most incidents that are returned.
+        night: What all of them share.
+    """
+    flows, certain = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
+    severities = policy.severities(merged["class_name"], flows, certain)
+    severity_ids = pc.index_in(severities, value_set=pa.array(SEVERITIES)).to_numpy()
+    seen = merged["first_seen"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
+    order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * certain, severity_ids))[:budget]
+    shown, severities = merged.take(pa.array(order)), severities.take(pa.array(order))
+    starts = shown["window_start"].cast(pa.int64()).to_pylist()
+    names = [shown[key].to_pylist() for key in ("entity_kind", "entity", "class_name")]
+    constant: dict[str, Any] = {
+        "model": night.model,
+        "model_version": night.model_version,
+        "threshold_logit": night.threshold_logit,
+        "schema_version": SCHEMA_VERSION,
+        "run_id": night.run_id,
+        "created_at": night.created_at,
+        "data_origin": night.data_origin,
+    }
+    columns = {
+        **{name: shown[name] for name in INCIDENTS.names if name in PARTIAL.names},
+        "incident_id": pa.array([incident_id(night.event_date, *key) for key in zip(*names, starts, strict=True)]),
+        "rank": pa.array(np.arange(1, len(shown) + 1)),
+        "severity": severities,
+        "category": pa.array([category_of(name) for name in names[2]]),
+        "top_reasons": shown["reasons"],
+        **{name: pa.array([value] * len(shown), INCIDENTS.field(name).type) for name, value in constant.items()},
+    }
+    arrays = [columns[f.name].cast(f.type) for f in INCIDENTS]
+    return pa.table(arrays, schema=INCIDENTS), len(merged)
+
+
+def incident_id(event_date: dt.date, kind: str, entity: str, class_name: str, window_start: int | None) -> str:
+    """Return the name of an incident: 32 hex characters of a SHA-256, the same in every run and for every model.
+
+    Args:
+        event_date: The night.
+        kind, entity, class_name: What the incident is about.
+        window_start: Microseconds since 1970 in UTC; None without an event time.
+    """
+    key = json.dumps([str(event_date), kind, entity, class_name, window_start])
+    return hashlib.sha256(key.encode()).hexdigest()[:_ID_LENGTH]

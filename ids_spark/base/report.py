@@ -1,0 +1,78 @@
+"""What a job reports of itself; its audit row is made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ids_spark.base.errors import NotReconciled
+
+
+@dataclass
+class Report:
+    """What a job did.
+
+    Attributes:
+        rows_in: Rows read.
+        rows_out: Rows written.
+        rows_quarantined: Rows refused.
+        rows_duplicate: Rows left out as duplicates.
+        tables: Staged tables to put in place.
+        counts: Rows by (what, split, class name or None); what is for example `flows` or `quarantined: missing`.
+        notes: Sentences that a reader of the audit should see.
+        models: `name/version` of every model read or written.
+        inputs: Files that were read, where a run names them.
+        feature_schema: Name of the feature schema, if one was met.
+        data_origin: `measured` or `synthetic`; None when no row was read.
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_quarantined: int = 0
+    rows_duplicate: int = 0
+    tables: list[str] = field(default_factory=list)
+    counts: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    feature_schema: str | None = None
+    data_origin: str | None = None
+
+    def count(self, what: str, rows: Mapping[tuple[str, str], int]) -> None:
+        """Add counts by (split, class name)."""
+        for (split, class_name), n in sorted(rows.items()):
+            self.counts[what, split, class_name] = n
+
+    def add(self, other: "Report") -> None:
+        """Add what another part of the same run did."""
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.rows_quarantined += other.rows_quarantined
+        self.rows_duplicate += other.rows_duplicate
+        self.tables += other.tables
+        self.counts |= other.counts
+        self.notes += other.notes
+        self.inputs += other.inputs
+        self.models += [model for model in other.models if model not in self.models]
+        self.data_origin = "synthetic" if "synthetic" in (self.data_origin, other.data_origin) else other.data_origin
+
+    def add_scored(self, name: str, version: str, rows_in: int, scored: int, quarantined: Mapping[str, int]) -> None:
+        """Add the rows of one model's scoring; a run with several models counts every flow once for each."""
+        self.models.append(f"{name}/{version}")
+        self.rows_in += rows_in
+        self.rows_out += scored
+        self.rows_quarantined += sum(quarantined.values())
+        self.counts[f"scored by {name}", "", None] = scored
+        for reason, rows in sorted(quarantined.items()):
+            self.counts[f"not scored by {name}: {reason}", "", None] = rows
+
+    def reconcile(self) -> None:
+        """Check that every row that came in is accounted for.
+
+        Raises:
+            NotReconciled: when rows in differ from rows out, quarantined and duplicate together.
+        """
+        accounted = self.rows_out + self.rows_quarantined + self.rows_duplicate
+        if self.rows_in != accounted:
+            raise NotReconciled(
+                f"{self.rows_in} rows in, but {accounted} accounted for ({self.rows_out} out,"
+                f" {self.rows_quarantined} quarantined, {self.rows_duplicate} duplicate); nothing was committed"
+            )

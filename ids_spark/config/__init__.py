@@ -1,0 +1,1 @@
+"""How a run is told its settings, and what they are."""

@@ -1,0 +1,92 @@
+"""Configuration as a run is told it: YAML files and `--set key=value`, checked whole before Spark starts.
+
+Every key has a default, so a file states only what differs. Later files and `--set` win over earlier ones.
+"""
+
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ids_spark.base.errors import InputError
+from ids_spark.config.settings import Config
+
+
+class ConfigError(InputError):
+    """Raised when the configuration is not as expected; the message lists every fault."""
+
+
+def load(files: Sequence[str], settings: Sequence[str]) -> Config:
+    """Read YAML files in order, then `key.path=value` settings, and check the result.
+
+    Raises:
+        ConfigError: lists every unknown key, wrong value and unreadable file at once.
+    """
+    merged: dict[str, Any] = {}
+    faults: list[str] = []
+    for name in files:
+        try:
+            _merge(merged, _read(name))
+        except ConfigError as error:
+            faults.append(str(error))
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            faults.append(f"--set {setting!r}: expected key=value, for example train.epochs=5")
+            continue
+        try:
+            parsed: Any = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        for part in reversed(key.strip().split(".")):
+            parsed = {part: parsed}
+        _merge(merged, parsed)
+    config = None
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as error:
+        faults += [_describe(fault) for fault in error.errors()]
+    if faults or config is None:
+        raise ConfigError("configuration has {} fault(s):\n  {}".format(len(faults), "\n  ".join(faults)))
+    return config
+
+
+def _read(name: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{name}: {error.strerror or error}; expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name}: found {type(content).__name__}, expected keys with values")
+    return content
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _describe(fault: Any) -> str:
+    path = [str(part) for part in fault["loc"]]
+    where = ".".join(path) or "configuration"
+    if fault["type"] != "extra_forbidden":
+        return f"{where}: {fault['msg']}; found {fault['input']!r}" if path else f"{where}: {fault['msg']}"
+    section: Any = Config
+    for part in path[:-1]:
+        if not part.isdigit():  # a place in a list of sections
+            section = section.model_fields[part].annotation
+            section = next((a for a in typing.get_args(section) if hasattr(a, "model_fields")), section)
+    near = difflib.get_close_matches(path[-1], section.model_fields, n=1)
+    known = ", ".join(section.model_fields)
+    return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else "") + f" Known here: {known}"

@@ -1,0 +1,114 @@
+"""From the name of a capture file to its class at 19, 6 and 2 classes, with fixed integer ids.
+
+The naming rules and the three levels are those of CICIoMT2024 (Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351).
+Ids never change: a model trained today and a metric written last year mean the same class by the same number.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark.base.errors import InputError
+
+Level = Literal[2, 6, 19]
+LEVELS: Final[tuple[Level, ...]] = (2, 6, 19)
+
+CLASS2: Final = ("Benign", "Attack")
+CLASS6: Final = ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
+CLASS19: Final = (
+    "Benign",
+    "DDoS-ICMP",
+    "DDoS-SYN",
+    "DDoS-TCP",
+    "DDoS-UDP",
+    "DoS-ICMP",
+    "DoS-SYN",
+    "DoS-TCP",
+    "DoS-UDP",
+    "MQTT-DDoS-Connect_Flood",
+    "MQTT-DDoS-Publish_Flood",
+    "MQTT-DoS-Connect_Flood",
+    "MQTT-DoS-Publish_Flood",
+    "MQTT-Malformed_Data",
+    "Recon-OS_Scan",
+    "Recon-Ping_Sweep",
+    "Recon-Port_Scan",
+    "Recon-VulScan",
+    "ARP_Spoofing",
+)
+CLASSES: Final[dict[Level, tuple[str, ...]]] = {2: CLASS2, 6: CLASS6, 19: CLASS19}
+BENIGN_ID: Final = 0  # at every level
+
+_SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.pcap)?(\.(csv|parquet))?$")
+
+
+class UnknownClass(InputError):
+    """Raised when a file name or a label names none of the 19 classes."""
+
+
+def split_of(label: str) -> str | None:
+    """Return `train` or `test` where a file name or label ends so, else None."""
+    match = _SUFFIX.search(label)
+    return match.group("split") if match else None
+
+
+def class19_of(label: str) -> str:
+    """Return the class of a capture file name or of a label that holds one, such as `TCP_IP-DDoS-ICMP1_train`.
+
+    Removed in this order: file endings, `_train` or `_test`, trailing digits (a capture in several parts), `TCP_IP-`.
+
+    Raises:
+        UnknownClass: when what is left is none of `CLASS19`.
+    """
+    name = _SUFFIX.sub("", label).rstrip("0123456789").removeprefix("TCP_IP-")
+    if name not in CLASS19:
+        raise UnknownClass(
+            f"{label!r} names no known class: found {name!r}, expected one of {', '.join(CLASS19)};"
+            " rename the file or label, or leave it out of the source"
+        )
+    return name
+
+
+def class6_of(class19: str) -> str:
+    """Return the attack category. MQTT comes first: its class names contain DDoS and DoS as well."""
+    if class19 in ("Benign", "ARP_Spoofing"):
+        return {"Benign": "Benign", "ARP_Spoofing": "Spoofing"}[class19]
+    return class19.split("-", 1)[0]
+
+
+def class2_of(class6: str) -> str:
+    """Return `Benign` or `Attack`."""
+    return "Benign" if class6 == "Benign" else "Attack"
+
+
+def _ids(names: Iterable[str], level: Level) -> NDArray[np.int32]:
+    return np.array([CLASSES[level].index(name) for name in names], dtype=np.int32)
+
+
+_TO_6 = _ids((class6_of(name) for name in CLASS19), 6)
+_TO_2 = _ids((class2_of(name) for name in CLASS6), 2)
+_PARENTS: Final[dict[tuple[Level, Level], NDArray[np.int32]]] = {
+    (19, 19): np.arange(19, dtype=np.int32),
+    (19, 6): _TO_6,
+    (19, 2): _TO_2[_TO_6],
+    (6, 6): np.arange(6, dtype=np.int32),
+    (6, 2): _TO_2,
+    (2, 2): np.arange(2, dtype=np.int32),
+}
+
+
+def parents(level: Level, coarser: Level) -> NDArray[np.int32]:
+    """Return, for every class id at `level`, its id at the same or a coarser level; shape (level,).
+
+    Raises:
+        KeyError: when `coarser` is finer than `level`.
+    """
+    return _PARENTS[level, coarser]
+
+
+def levels_from(level: Level) -> tuple[Level, ...]:
+    """Return `level` and every coarser one, finest first: 6 gives (6, 2)."""
+    return tuple(other for other in sorted(LEVELS, reverse=True) if other <= level)

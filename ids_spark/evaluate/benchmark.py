@@ -1,0 +1,189 @@
+"""Every scored model beside the published figures, by number of classes: what the table says, whatever draws it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from ids_spark.dataset.taxonomy import LEVELS, Level
+from ids_spark.evaluate.comparison import ScoredModel
+from ids_spark.evaluate.literature import PUBLISHED, Published
+from ids_spark.lake.store import Lake, TableMissing
+
+AVERAGES: Final = tuple(f"{name}_{kind}" for kind in ("macro", "weighted") for name in ("precision", "recall", "f1"))
+FIGURES: Final = (
+    "accuracy",
+    *AVERAGES,
+    "f1_not_stated",
+    "benign_false_positive_rate",
+    "parameters",
+    "epochs",
+    "seconds_per_epoch",
+    "seconds",
+    "rows",
+)
+_OFFICIAL: Final = ("original45", "measured", {"train": 7_160_831, "test": 1_614_182})
+
+_TEXTS: Final = ("run_id", "model", "profile", "source", "configuration", "averaging", "data_origin", "metric")
+TABLE: Final = pa.schema([("classes", pa.int32()), *((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
+"""`reports/table/table.parquet`: tidy, one figure a row; `comparison.Row` says what each is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at one number of classes, of this lake or published.
+
+    Attributes:
+        model: Title, or the authors' name.
+        profile: `paper` or `operational`; empty for published figures.
+        classes: 2, 6 or 19.
+        source: Run that scored it; for published figures who published them.
+        configuration: How it was trained, in a few words.
+        averaging: `macro and weighted` for our own; for published figures as they state it.
+        data_origin: `measured`, `synthetic` or `published`.
+        figures: Value by name, of `FIGURES`; what is not known is not there. `parameters` of a forest are its nodes,
+            `rows` are those that were scored.
+    """
+
+    model: str
+    profile: str
+    classes: Level
+    source: str
+    configuration: str
+    averaging: str
+    data_origin: str
+    figures: Mapping[str, float]
+
+    @property
+    def published(self) -> bool:
+        """Whether others measured it."""
+        return self.data_origin == "published"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """On which rows our own figures stand.
+
+    Attributes:
+        split: That was scored.
+        feature_schema: Of the flows; None when the lake holds none any more.
+        data_origin: `synthetic` as soon as any model was trained or scored on synthetic flows.
+        rows: Flows of each split, duplicates included.
+    """
+
+    split: str
+    feature_schema: str | None
+    data_origin: str
+    rows: Mapping[str, int]
+
+    @property
+    def official(self) -> bool:
+        """Whether the lake holds the official split of the first release, that all published figures are of."""
+        return (self.feature_schema, self.data_origin, dict(self.rows)) == _OFFICIAL
+
+    def sentences(self, rows: Sequence[Row]) -> list[str]:
+        """Return in plain words what the figures are of, and whether they may be compared with published ones."""
+        flows = ", ".join(f"{n:,} {split}" for split, n in sorted(self.rows.items(), reverse=True))
+        scored = sorted({int(row.figures["rows"]) for row in rows if "rows" in row.figures})
+        said = [
+            f"Own figures: {self.data_origin} flows of feature schema {self.feature_schema or 'unknown'}"
+            f" ({flows or 'their number is unknown'}), split {self.split},"
+            f" {' or '.join(f'{n:,}' for n in scored)} distinct labelled flows counted."
+        ]
+        if len(scored) > 1:
+            said.append("Not all models were scored on the same rows: run the scoring again to compare them.")
+        if not self.official:
+            said.append(
+                "Published figures are of the official split of the first release (original45, 7,160,831 train and"
+                " 1,614,182 test flows). Own figures are of other rows, so the two cannot be compared directly."
+            )
+        said.append(
+            "Macro averages count every class the same, weighted averages every flow; published F1 stand in the column"
+            " of the average that their authors used. Parameters of a forest are the nodes of its trees."
+        )
+        return said
+
+
+def setting_of(lake: Lake, split: str, models: Sequence[ScoredModel]) -> Setting:
+    """Return on which rows the models stand."""
+    try:
+        facts = lake.facts("flows", "jobs/ingest.py")
+    except TableMissing:  # metrics outlive the flows they were measured on
+        facts = {"feature_schema": None, "rows": {}}
+    synthetic = any(model.data_origin == "synthetic" for model in models) or facts.get("data_origin") == "synthetic"
+    return Setting(split, facts["feature_schema"], "synthetic" if synthetic else "measured", dict(facts["rows"]))
+
+
+def rows_of(models: Sequence[ScoredModel]) -> list[Row]:
+    """Return our own rows, then the published ones, for each number of classes."""
+    own = sorted((_own(model) for model in models), key=lambda row: (row.profile != "paper", row.profile, row.model))
+    rows = [*own, *(_published(row) for row in PUBLISHED)]
+    return [row for classes in LEVELS for row in rows if row.classes == classes]
+
+
+def tidy(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `table.parquet`."""
+    for row in rows:
+        shared = {
+            "classes": row.classes,
+            "run_id": None if row.published else row.source,
+            "model": row.model,
+            "profile": row.profile or None,
+            "source": row.source if row.published else "this lake",
+            "configuration": row.configuration or None,
+            "averaging": row.averaging,
+            "data_origin": row.data_origin,
+        }
+        for metric in FIGURES:
+            if metric in row.figures:
+                yield shared | {"metric": metric, "value": float(row.figures[metric])}
+
+
+def _own(model: ScoredModel) -> Row:
+    training, averages = model.training, model.averages
+    figures = {name: averages[name] for name in FIGURES if name in averages}
+    figures["rows"] = sum(scores.support for scores in model.scores.values())
+    for name, value in (
+        ("parameters", training.get("parameters", averages.get("nodes"))),
+        ("epochs", training.get("epochs")),
+        ("seconds", training.get("seconds", averages.get("fit_seconds"))),
+    ):
+        if value is not None:
+            figures[name] = value
+    if figures.get("epochs") and "seconds" in figures:
+        figures["seconds_per_epoch"] = figures["seconds"] / figures["epochs"]
+    return Row(
+        model.title,
+        model.profile,
+        model.classes,
+        model.run_id,
+        _configuration(model),
+        "macro and weighted",
+        model.data_origin,
+        figures,
+    )
+
+
+def _configuration(model: ScoredModel) -> str:
+    """Say how a model was trained; of a forest, which has no card, what its metrics say."""
+    if model.card is None:
+        trees = model.averages.get("trees")
+        return f"{trees:.0f} trees by Spark ML" if trees else ""
+    training, said = model.training, [f"recipe {model.card.recipe}"]
+    if "peak_learning_rate" in training:
+        said.append(f"Adam {training['peak_learning_rate']:g} {training.get('schedule', 'constant')}")
+    if "batch_size" in training:
+        said.append(f"batch {training['batch_size']}")
+    if "ranks" in training:
+        said.append(f"{training['ranks']} ranks")
+    return ", ".join(said)
+
+
+def _published(row: Published) -> Row:
+    figures = {"accuracy": row.accuracy}
+    if row.f1 is not None:
+        figures[f"f1_{row.averaging.replace(' ', '_')}"] = row.f1
+    if row.benign_false_positive_rate is not None:
+        figures["benign_false_positive_rate"] = row.benign_false_positive_rate
+    return Row(row.model, "", row.classes, row.source, "", row.averaging, "published", figures)

@@ -1,0 +1,1 @@
+"""Flows to model-ready features: exact statistics, the preprocessor, histograms, drift."""

@@ -1,0 +1,213 @@
+"""From `flows/` to `features/`: two passes over the buckets, no shuffle; the exchange did that.
+
+Pass 1 reads the train buckets and returns moments and a sample. Pass 2 reads every bucket, leaves duplicates out,
+scales and writes.
+A bucket is the unit of both, so statistics and tables do not depend on how many tasks ran.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyspark import SparkContext
+
+from ids_spark.dataset import taxonomy
+from ids_spark.dataset.schema import FeatureSchema, features_contract, flows_contract, require
+from ids_spark.features.moments import Moments, moments_of
+from ids_spark.features.preprocess import Preprocessor, Recipe
+from ids_spark.ingest import row_hash
+from ids_spark.ingest.row_hash import Floats
+from ids_spark.lake.filesystem import files_in, resolve
+from ids_spark.lake.parquet import keep_only, part_name, write_part
+
+LABELS: Final = ("label19", "label6", "label2")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One file of `flows/`."""
+
+    uri: str
+    split: str
+    index: int
+
+
+@dataclass
+class Kept:
+    """What became of the flows of a table.
+
+    Attributes:
+        flows: Rows read, by (split, class19); split is train or test.
+        duplicates: Rows left out, by (split, class19).
+        rows: Rows written, by (split, class19); split is train, validation or test.
+        two_label_vectors: By split of the flows; these rows all stay.
+        two_label_rows: By split of the flows, without duplicates.
+        row_groups: Of each written split.
+        parts: Files written.
+    """
+
+    flows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    duplicates: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    two_label_vectors: Counter[str] = field(default_factory=Counter)
+    two_label_rows: Counter[str] = field(default_factory=Counter)
+    row_groups: Counter[str] = field(default_factory=Counter)
+    parts: list[str] = field(default_factory=list)
+
+    def add(self, other: "Kept") -> None:
+        """Add the counts of another bucket."""
+        self.flows += other.flows
+        self.duplicates += other.duplicates
+        self.rows += other.rows
+        self.two_label_vectors += other.two_label_vectors
+        self.two_label_rows += other.two_label_rows
+        self.row_groups += other.row_groups
+        self.parts += other.parts
+
+
+def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
+    """Return the buckets of both splits, after a check of each file's contract.
+
+    Raises:
+        SchemaMismatch: when a file is not as `flows_contract`.
+    """
+    found = []
+    for split in ("train", "test"):
+        for index, uri in enumerate(files_in(f"{flows_uri}/split={split}", ".parquet")):
+            fs, path = resolve(uri)
+            require(pq.read_schema(path, filesystem=fs), flows_contract(schema), uri)
+            found.append(Bucket(uri, split, index))
+    return found
+
+
+@dataclass(frozen=True)
+class _Flows:
+    keys: row_hash.Keys
+    labels: NDArray[np.int32]
+    keep: NDArray[np.bool_]
+    two_label: NDArray[np.bool_]
+    columns: dict[str, Floats]
+
+
+def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
+    fs, path = resolve(bucket.uri)
+    wanted = ["row_key", "label19", "duplicate", "two_label", *schema.features]
+    table = pq.read_table(path, filesystem=fs, columns=wanted, use_threads=False, partitioning=None).combine_chunks()
+    columns = {name: table[name].to_numpy() for name in schema.features}
+    keep, two_label = ~table["duplicate"].to_numpy(), table["two_label"].to_numpy()
+    return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, two_label, columns)
+
+
+def measure_train(
+    spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, validation_share: float, sample_share: float
+) -> tuple[list[Moments], Floats, NDArray[np.bool_]]:
+    """Pass 1: what the preprocessor is fitted on, over the distinct train rows that are not held out for validation.
+
+    Args:
+        spark_context: Its executors read and compute.
+        buckets: Of `flows/`.
+        recipe: Its transform is applied before anything is measured.
+        validation_share: Share of train held out.
+        sample_share: Share of rows returned as a sample, chosen by hash: the same rows whatever the buckets.
+
+    Returns:
+        Moments of each transformed feature, the sample, shape (rows, features), infinities included, and which of its
+        rows are benign, shape (rows,).
+    """
+
+    def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_]]:
+        flows = _read(bucket, recipe.schema)
+        fitted = flows.keep & ~row_hash.held_out(flows.keys, validation_share)
+        columns = [recipe.transformed(column[fitted]) for column in flows.columns.values()]
+        sampled = row_hash.sampled(flows.keys[fitted], sample_share)
+        benign = flows.labels[fitted][sampled] == taxonomy.BENIGN_ID
+        return bucket.index, [moments_of(c) for c in columns], np.column_stack([c[sampled] for c in columns]), benign
+
+    train = [b for b in buckets if b.split == "train"]
+    measured = spark_context.parallelize(train, max(1, len(train))).map(measure).collect()
+    measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding whichever task ended first
+    total = [Moments()] * len(recipe.schema.features)
+    for _, part, _, _ in measured:
+        total = [so_far.merged(more) for so_far, more in zip(total, part, strict=True)]
+    samples, benign = (np.concatenate([entry[i] for entry in measured]) for i in (2, 3))
+    return total, samples, benign
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how pass 2 writes.
+
+    Attributes:
+        uri: Staged `features/<recipe>`.
+        validation_share: Share of train held out.
+        least_files: Of each split.
+        rows_per_row_group: At most.
+    """
+
+    uri: str
+    validation_share: float
+    least_files: int
+    rows_per_row_group: int
+
+
+def write_features(
+    spark_context: SparkContext, buckets: Sequence[Bucket], preprocessor: Preprocessor, target: Target
+) -> Kept:
+    """Pass 2: leave duplicates out, scale, and write every split."""
+    of_split = Counter(b.split for b in buckets)
+
+    def write(bucket: Bucket) -> Kept:
+        files = -(-target.least_files // of_split[bucket.split])
+        return _write_bucket(bucket, preprocessor, target, files)
+
+    total = Kept()
+    for report in spark_context.parallelize(buckets, max(1, len(buckets))).map(write).collect():
+        total.add(report)
+    keep_only(total.parts, target.uri)
+    return total
+
+
+def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> Kept:
+    flows = _read(bucket, preprocessor.schema)
+    keep, split = flows.keep, bucket.split
+    report = Kept()
+    report.flows = _count(split, flows.labels)
+    report.duplicates = _count(split, flows.labels[~keep])
+    several = flows.keys[keep & flows.two_label]
+    report.two_label_rows[split] = len(several)
+    report.two_label_vectors[split] = len(np.unique(several))
+    if split == "train":
+        held = row_hash.held_out(flows.keys, target.validation_share)
+        parts = {"train": keep & ~held, "validation": keep & held}
+    else:
+        parts = {"test": keep}
+    scaled = preprocessor.transform(flows.columns)
+    contract = features_contract(preprocessor.columns)
+    levels = [taxonomy.parents(19, level)[flows.labels] for level in (19, 6, 2)]
+    table = pa.Table.from_arrays([pa.array(c) for c in (flows.keys, *scaled, *levels)], schema=contract)
+    metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe.name}
+    for name, mask in parts.items():
+        rows = np.flatnonzero(mask)
+        report.rows += _count(name, flows.labels[rows])
+        for k, chunk in enumerate(np.array_split(rows, files)):
+            part = part_name(bucket.index * files + k)
+            groups = list(_row_groups(table, chunk, target.rows_per_row_group))
+            write_part(f"{target.uri}/split={name}", part, groups, contract, metadata, LABELS)
+            report.parts.append(part)
+            report.row_groups[name] += len(groups)
+    return report
+
+
+def _row_groups(table: pa.Table, rows: NDArray[np.int64], most: int) -> Iterator[pa.Table]:
+    for group in np.array_split(rows, -(-len(rows) // most)) if len(rows) else []:
+        yield table.take(pa.array(group))
+
+
+def _count(split: str, labels: NDArray[np.int32]) -> Counter[tuple[str, str]]:
+    found = np.bincount(labels, minlength=len(taxonomy.CLASS19))
+    return Counter({(split, taxonomy.CLASS19[i]): int(n) for i, n in enumerate(found) if n})

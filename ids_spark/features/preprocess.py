@@ -1,0 +1,251 @@
+"""`Preprocessor`: transform, feature selection by standard deviation, saturation of infinities, standardisation.
+
+Fitted once on train, stored as JSON, used unchanged by training and scoring: one formula, one implementation.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark.base.errors import InputError
+from ids_spark.dataset.schema import FEATURE_SCHEMAS, FeatureSchema, column_of
+from ids_spark.features.drift import Histogram, histogram_of
+from ids_spark.features.moments import LARGEST, Moments
+from ids_spark.ingest.row_hash import Floats
+
+_FORMAT: Final = 2
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+_LOG_SCALE: Final = 1000.0  # small shares and seconds are told apart, large counts and bytes are drawn together
+GRID: Final = np.linspace(0.0, 1.0, 129)
+"""Levels of the quantiles kept with each feature; 2, 4, … 128 equal bins are subsets of it."""
+
+
+class PreprocessorUnusable(InputError):
+    """Raised when a stored preprocessor is not of this format or fits no known feature schema."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be fitted.
+
+    Attributes:
+        name: Of the recipe and its table.
+        schema: Feature schema of the flows.
+        transform: `none`, or `signed_log`: sign(x) · log(1 + 1000 |x|).
+        min_std: A feature with a population standard deviation at or below it is dropped.
+        data_origin: `measured` or `synthetic`.
+    """
+
+    name: str
+    schema: FeatureSchema
+    transform: str
+    min_std: float
+    data_origin: str
+
+    def transformed(self, column: Floats) -> Floats:
+        """Return a raw column transformed; infinities stay infinite, NaN stays NaN."""
+        if self.transform == "none":
+            return column
+        return np.copysign(np.log1p(_LOG_SCALE * np.abs(column)), column)
+
+    def inverted(self, transformed: Floats) -> Floats:
+        """Return raw values, to rounding, of transformed ones; infinities stay infinite, NaN stays NaN."""
+        if self.transform == "none":
+            return transformed
+        return np.copysign(np.expm1(np.abs(transformed)) / _LOG_SCALE, transformed)
+
+
+@dataclass(frozen=True)
+class FittedFeature:
+    """What was learned about one feature on the train split; every number is of the transformed values.
+
+    Attributes:
+        name: Official name.
+        kept: Whether models see it.
+        reason: Why it was kept or dropped.
+        mean: After saturation.
+        std: Population standard deviation after saturation.
+        low: Smallest finite value; stands for -infinity.
+        high: Largest finite value; stands for +infinity.
+        infinite: Rows that held an infinity.
+        quantiles: At the levels of `GRID`, from a sample, infinities at the extremes.
+        edges: Inner edges of about 10 bins, ascending, of its benign rows; a value at an edge is in the upper bin.
+        shares: Of the same rows in each bin, len(edges) + 1 of them; empty without a sample.
+    """
+
+    name: str
+    kept: bool
+    reason: str
+    mean: float
+    std: float
+    low: float
+    high: float
+    infinite: int
+    quantiles: tuple[float, ...]
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """A fitted recipe.
+
+    Attributes:
+        recipe: What was fitted.
+        rows: Rows it was fitted on: train, without duplicates and validation.
+        features: One for each feature of the schema, in its order.
+        reference_rows: Sampled rows that gave the histograms: benign ones, or all where train has no benign row.
+    """
+
+    recipe: Recipe
+    rows: int
+    features: tuple[FittedFeature, ...]
+    reference_rows: int
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """Feature schema it was fitted on."""
+        return self.recipe.schema
+
+    @property
+    def data_origin(self) -> str:
+        """Origin of its rows."""
+        return self.recipe.data_origin
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Official names of the kept features, in official order."""
+        return tuple(f.name for f in self.features if f.kept)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of `features/`, in the order of `kept`."""
+        return tuple(column_of(name) for name in self.kept)
+
+    def transform(self, values: Mapping[str, Floats], names: Sequence[str] | None = None) -> list[NDArray[np.float32]]:
+        """Transform, saturate, standardise in double, then cast: z = (t(x) - mean) / std, in the range of float32.
+
+        Args:
+            values: Raw columns by official name, each of shape (rows,), without NaN.
+            names: Which kept features, in which order; default all.
+
+        Returns:
+            One float32 column for each name, finite for every input without NaN.
+
+        Raises:
+            KeyError: when a name was not kept or a column is missing.
+        """
+        fitted = {f.name: f for f in self.features if f.kept}
+        scaled = []
+        for name in self.kept if names is None else names:
+            feature, column = fitted[name], self.recipe.transformed(values[name])
+            if len(column) and (np.max(column) > LARGEST or np.min(column) < -LARGEST):
+                column = np.where(column > LARGEST, feature.high, np.where(column < -LARGEST, feature.low, column))
+            z = (column - feature.mean) / feature.std
+            scaled.append(np.clip(z, -_FLOAT32_MAX, _FLOAT32_MAX, out=z).astype(np.float32))
+        return scaled
+
+    def edges(self, names: Sequence[str], bins: int) -> NDArray[np.float32]:
+        """Return the edges of equally filled bins in scaled units, ascending, shape (len(names), bins + 1)."""
+        fitted = {f.name: f for f in self.features}
+        at = np.linspace(0.0, 1.0, bins + 1)
+        rows = [(np.interp(at, GRID, fitted[n].quantiles) - fitted[n].mean) / fitted[n].std for n in names]
+        return np.array(rows, dtype=np.float32)
+
+    def histograms(self, names: Sequence[str]) -> list[Histogram]:
+        """Return what train held of each feature, in raw units: what a night's drift is measured against."""
+        fitted = {f.name: f for f in self.features}
+        found = []
+        for f in (fitted[name] for name in names):
+            low, *edges, high = self.recipe.inverted(np.array([f.low, *f.edges, f.high])).tolist()
+            found.append(Histogram(f.name, tuple(edges), f.shares, low, high, self.reference_rows))
+        return found
+
+    def to_json(self) -> str:
+        """Return the preprocessor as JSON; equal preprocessors give equal text."""
+        content = {
+            "format": _FORMAT,
+            "recipe": self.recipe.name,
+            "feature_schema": self.schema.name,
+            "transform": self.recipe.transform,
+            "min_std": self.recipe.min_std,
+            "rows": self.rows,
+            "reference_rows": self.reference_rows,
+            "data_origin": self.data_origin,
+            "features": [asdict(feature) for feature in self.features],
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of `to_json`, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def from_json(text: str, where: str) -> Preprocessor:
+    """Read what `to_json` wrote.
+
+    Raises:
+        PreprocessorUnusable: when it is not JSON, of another format, or its features are not those of its schema.
+    """
+    try:
+        content: Any = json.loads(text)
+        if content["format"] != _FORMAT:
+            raise PreprocessorUnusable(
+                f"{where}: format {content['format']}, expected format {_FORMAT}; rerun jobs/features.py"
+            )
+        schema = FEATURE_SCHEMAS[content["feature_schema"]]
+        lists = ("quantiles", "edges", "shares")
+        features = tuple(FittedFeature(**(f | {k: tuple(f[k]) for k in lists})) for f in content["features"])
+        recipe = Recipe(content["recipe"], schema, content["transform"], content["min_std"], content["data_origin"])
+        rows, reference_rows = int(content["rows"]), int(content["reference_rows"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PreprocessorUnusable(f"{where}: not a preprocessor ({error!r}); rerun jobs/features.py") from error
+    if tuple(f.name for f in features) != schema.features:
+        raise PreprocessorUnusable(f"{where}: its features are not those of {schema.name}; rerun jobs/features.py")
+    return Preprocessor(recipe, rows, features, reference_rows)
+
+
+def fit(
+    recipe: Recipe, moments: Sequence[Moments], sample: Floats, benign: NDArray[np.bool_] | None = None
+) -> Preprocessor:
+    """Decide which features to keep and remember how to scale them.
+
+    Args:
+        recipe: What to fit.
+        moments: Of each transformed feature over the train rows, infinities counted apart.
+        sample: Transformed train rows for quantiles and histograms, shape (rows, features); may hold infinities.
+        benign: Which of them are benign, shape (rows,): if any, these alone make the histograms, as a night is benign.
+
+    Raises:
+        PreprocessorUnusable: when there is no row, or no feature is left.
+    """
+    rows = moments[0].count + moments[0].above + moments[0].below
+    if not rows:
+        raise PreprocessorUnusable("there is no train row to fit on; check the split of the source")
+    reference = sample if benign is None or not benign.any() else sample[benign]
+    columns = zip(recipe.schema.features, moments, sample.T, reference.T, strict=True)
+    fitted = tuple(_fit_feature(name, m, recipe.min_std, own, of) for name, m, own, of in columns)
+    if not any(feature.kept for feature in fitted):
+        raise PreprocessorUnusable(
+            f"no feature of {rows} train rows varies by more than min_std {recipe.min_std:g}; lower features.min_std"
+        )
+    return Preprocessor(recipe, rows, fitted, len(reference))
+
+
+def _fit_feature(name: str, raw: Moments, min_std: float, sample: Floats, reference: Floats) -> FittedFeature:
+    infinite = raw.above + raw.below
+    if not raw.count:
+        reason, shares = "every train value is infinite", (1.0,) if len(sample) else ()
+        return FittedFeature(name, False, reason, 0.0, 0.0, 0.0, 0.0, infinite, (), (), shares)
+    m = raw.saturated()
+    kept = m.std > min_std
+    reason = f"standard deviation {m.std:.6g} {'>' if kept else '<='} min_std {min_std:g}"
+    within = np.clip(sample, m.low, m.high)
+    quantiles = np.quantile(within if len(within) else np.array([m.low, m.high]), GRID).tolist()
+    histogram = histogram_of(np.clip(reference, m.low, m.high), m.low, m.high)
+    return FittedFeature(name, kept, reason, m.mean, m.std, m.low, m.high, infinite, tuple(quantiles), *histogram)

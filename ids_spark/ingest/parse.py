@@ -1,0 +1,102 @@
+"""Raw cells to doubles, and rows with a fault to quarantine. Serves ingest and scoring alike; pure functions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ids_spark.dataset.schema import QUARANTINE
+from ids_spark.ingest.row_hash import Floats
+
+# A decimal number, an infinity or NaN: what Arrow's own conversion accepts.
+_NUMBER: Final = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
+MISSING: Final = "missing"
+NOT_A_NUMBER: Final = "not_a_number"
+UNPARSABLE: Final = "unparsable"
+
+Mask = NDArray[np.bool_]
+Faults = dict[str, dict[str, Mask]]
+"""Reason → feature → rows, shape (rows,). The first reason of a row is the one it is filed under."""
+
+
+def to_doubles(table: pa.Table, features: Sequence[str]) -> tuple[dict[str, Floats], Faults]:
+    """Return the features as double columns of shape (rows,), and where a value is missing or no number.
+
+    Text may be padded or quoted, and may say inf or nan. A faulty value is NaN in its column.
+    """
+    faults: Faults = {reason: {} for reason in (MISSING, NOT_A_NUMBER, UNPARSABLE)}
+    return {feature: _to_double(table.column(feature), feature, faults) for feature in features}, faults
+
+
+def any_fault(faults: Faults, rows: int) -> Mask:
+    """Return which rows have a fault, shape (rows,)."""
+    bad = np.zeros(rows, dtype=np.bool_)
+    for masks in faults.values():
+        for mask in masks.values():
+            bad |= mask
+    return bad
+
+
+def refused_rows(table: pa.Table, faults: Faults, features: Sequence[str], known: Mapping[str, Any]) -> pa.Table:
+    """Return one quarantine row for each row with a fault: raw values, the reason, and the features at fault.
+
+    Args:
+        table: Raw rows.
+        faults: Of these rows.
+        features: Columns whose raw values are kept.
+        known: Other columns of `schema.QUARANTINE`: a value for all rows, or an array or list with one for each.
+    """
+    bad = np.flatnonzero(any_fault(faults, len(table)))
+    raw = table.select(list(features)).take(pa.array(bad)).to_pylist() if len(bad) else []
+    rows = []
+    for values, i in zip(raw, bad.tolist(), strict=True):
+        where = {reason: [f for f, mask in masks.items() if mask[i]] for reason, masks in faults.items()}
+        rows.append(
+            {
+                **{name: _of_row(value, i) for name, value in known.items()},
+                "reason": next(reason for reason, found in where.items() if found),
+                "features": list(dict.fromkeys(feature for found in where.values() for feature in found)),
+                "raw": json.dumps(values),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=QUARANTINE)
+
+
+def _of_row(value: Any, row: int) -> Any:
+    if isinstance(value, np.ndarray):
+        return value[row].item()
+    return value[row] if isinstance(value, list) else value
+
+
+def _to_double(column: pa.ChunkedArray, feature: str, faults: Faults) -> Floats:
+    def found(reason: str, where: Any) -> None:
+        mask = np.asarray(where, dtype=np.bool_)
+        if mask.any():
+            faults[reason][feature] = mask
+
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.utf8_trim_whitespace(column)
+        absent = pc.or_kleene(pc.is_null(column), pc.equal(column, "")).fill_null(True)
+        found(MISSING, absent)
+        try:
+            column = column.cast(pa.float64())
+        except pa.ArrowInvalid:
+            column = pc.replace_substring_regex(column, '^"(.*)"$', "\\1")
+            absent = pc.equal(column, "").fill_null(True)
+            found(MISSING, absent)
+            parsable = pc.match_substring_regex(column, _NUMBER).fill_null(False)
+            found(UNPARSABLE, pc.and_not(pc.invert(parsable), absent))
+            column = pc.if_else(parsable, column, None).cast(pa.float64())
+    else:
+        if column.null_count:
+            found(MISSING, pc.is_null(column))
+        column = column.cast(pa.float64(), safe=False)
+    doubles: Floats = column.to_numpy()
+    unknown = np.isnan(doubles)
+    if unknown.any():
+        found(NOT_A_NUMBER, unknown & np.asarray(pc.is_valid(column)) if column.null_count else unknown)
+    return doubles

@@ -1,0 +1,154 @@
+"""Declared rules of data quality: what a flow of each feature schema must, and what it should, look like.
+
+A broken `reject` rule sends the row to quarantine under the rule's name; a broken `warn` rule is counted in the audit.
+Ranges follow from what the columns mean (Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351); identities are those that
+hold in every real row that was looked at (57,074 of the first release, 64,261 of the second). Rules that real rows
+break now and then only warn. Infinity passes every range that has no upper end: an infinite rate is a window of zero
+duration, and evidence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark.dataset.schema import FLAGS, ORIGINAL_45, PROTOCOLS, RELEASE_39, FeatureSchema
+from ids_spark.ingest.row_hash import Floats
+
+Columns = Mapping[str, Floats]
+Mask = NDArray[np.bool_]
+Severity = Literal["reject", "warn"]
+_NOTHING: Final = np.empty(0)
+_TOLERANCE: Final = 1e-6  # relative to the size of the terms; printed values carry 15 digits
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One statement about a flow.
+
+    Attributes:
+        name: Stands in quarantine and audit.
+        severity: `reject` or `warn`.
+        features: Features it speaks of.
+        statement: The rule in words.
+        broken: Given columns of shape (rows,), returns for each feature at fault which rows break the rule; features
+            without a fault may be left out. NaN breaks no rule.
+        each: Whether it speaks of each feature alone, so that some of them may be absent.
+    """
+
+    name: str
+    severity: Severity
+    features: tuple[str, ...]
+    statement: str
+    broken: Callable[[Columns], dict[str, Mask]]
+    each: bool = False
+
+    def applies(self, columns: Columns) -> bool:
+        """Return whether the columns suffice to check the rule, or part of it."""
+        return self.each or all(feature in columns for feature in self.features)
+
+
+def _within(name: str, severity: Severity, features: Sequence[str], low: float, high: float) -> Rule:
+    def broken(columns: Columns) -> dict[str, Mask]:
+        found = {}
+        for feature in features:
+            column = columns.get(feature, _NOTHING)
+            if len(column) and not (np.min(column) >= low and np.max(column) <= high):  # NaN falls through to the mask
+                mask = (column < low) | (column > high)
+                if mask.any():
+                    found[feature] = mask
+        return found
+
+    return Rule(
+        name, severity, tuple(features), f"each of the features is within {low:g} … {high:g}", broken, each=True
+    )
+
+
+def _equal(
+    name: str, severity: Severity, features: Sequence[str], statement: str, difference: Callable[[Columns], Floats]
+) -> Rule:
+    """Return a rule that `difference`, relative to the first feature or 1, is 0 within the tolerance."""
+
+    def broken(columns: Columns) -> dict[str, Mask]:
+        first = columns[features[0]]
+        with np.errstate(invalid="ignore"):
+            mask = np.abs(difference(columns)) > _TOLERANCE * np.maximum(1.0, np.abs(first))
+        return {features[0]: mask} if mask.any() else {}
+
+    return Rule(name, severity, tuple(features), statement, broken)
+
+
+def _between(name: str, middle: str) -> Rule:
+    def broken(columns: Columns) -> dict[str, Mask]:
+        low, value, high = (columns[feature] for feature in ("Min", middle, "Max"))
+        slack = _TOLERANCE * np.maximum(1.0, np.abs(value))
+        mask = (value < low - slack) | (value > high + slack)
+        return {middle: mask} if mask.any() else {}
+
+    return Rule(name, "warn", ("Min", middle, "Max"), f"Min <= {middle} <= Max", broken)
+
+
+_SHARES: Final = (*(f"{flag}_flag_number" for flag in FLAGS), *PROTOCOLS, "IPv", "LLC")
+
+
+def _common(schema: FeatureSchema) -> tuple[Rule, ...]:
+    time_to_live = "Duration" if schema is ORIGINAL_45 else "Time_To_Live"
+    may_be_negative = ("IAT",)  # packets may be captured out of order
+    amounts = [f for f in schema.features if f not in (*_SHARES, *may_be_negative, "Protocol Type", time_to_live)]
+    return (
+        _within("negative", "reject", amounts, 0.0, np.inf),
+        _within("share_out_of_range", "reject", _SHARES, 0.0, 1.0),
+        _within("protocol_out_of_range", "reject", ("Protocol Type",), 0.0, 255.0),
+        _within("time_to_live_out_of_range", "reject", (time_to_live,), 0.0, 255.0),
+        _within("negative_time_between_packets", "warn", may_be_negative, 0.0, np.inf),
+        _equal("ip_share", "warn", ("IPv", "ARP"), "IPv = 1 - ARP", lambda c: c["IPv"] - (1 - c["ARP"])),
+        _equal("llc_share", "warn", ("LLC", "IPv"), "LLC = IPv", lambda c: c["LLC"] - c["IPv"]),
+        _equal(
+            "transport_shares",
+            "warn",
+            ("TCP", "UDP", "ICMP", "ARP", "IGMP"),
+            "TCP + UDP + ICMP + ARP + IGMP = 1",
+            lambda c: c["TCP"] + c["UDP"] + c["ICMP"] + c["ARP"] + c["IGMP"] - 1,
+        ),
+        _between("average_length", "AVG"),
+        _between("total_size", "Tot size"),
+    )
+
+
+RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
+    ORIGINAL_45.name: (
+        *_common(ORIGINAL_45),
+        _equal(
+            "protocol_mean",
+            "warn",
+            ("Protocol Type", "TCP", "UDP", "ICMP", "IGMP"),
+            "Protocol Type = 6 TCP + 17 UDP + ICMP + 2 IGMP",
+            lambda c: c["Protocol Type"] - (6 * c["TCP"] + 17 * c["UDP"] + c["ICMP"] + 2 * c["IGMP"]),
+        ),
+        _equal("sending_rate", "warn", ("Srate", "Rate"), "Srate = Rate", lambda c: c["Srate"] - c["Rate"]),
+        _within("receiving_rate", "warn", ("Drate",), 0.0, 0.0),
+    ),
+    RELEASE_39.name: (
+        *_common(RELEASE_39),
+        _equal("variance", "warn", ("Variance", "Std"), "Variance = Std²", lambda c: c["Variance"] - c["Std"] ** 2),
+        _equal(
+            "total_length",
+            "warn",
+            ("Tot sum", "AVG", "Number"),
+            "Tot sum = AVG · Number",
+            lambda c: c["Tot sum"] - c["AVG"] * c["Number"],
+        ),
+    ),
+}
+"""The rules of each feature schema, rejecting ones first: a row with several faults is filed under the first."""
+
+
+def check(columns: Columns, schema: FeatureSchema) -> dict[Rule, dict[str, Mask]]:
+    """Return the broken rules, for each the features at fault and the rows, shape (rows,).
+
+    Flow logs may lack features that no model in use sees; a rule over several features then is not checked.
+    """
+    found = ((rule, rule.broken(columns)) for rule in RULES[schema.name] if rule.applies(columns))
+    return {rule: faults for rule, faults in found if faults}

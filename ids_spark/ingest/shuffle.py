@@ -1,0 +1,221 @@
+"""The one shuffle of the pipeline: rows of equal features meet in one bucket, sorted by their hash.
+
+There duplicates and two-label vectors are found by a look at the neighbours. The order of a bucket is a pseudo-random
+permutation that mixes files and classes, a global shuffle that is the same on any cluster. Rows travel as Arrow record
+batches, one for each pair of task and bucket, so Spark moves a few large byte strings and no Python objects.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import SparkContext
+
+from ids_spark.base.errors import NotReconciled
+from ids_spark.dataset.schema import QUARANTINE, FeatureSchema, flows_contract
+from ids_spark.ingest import row_hash
+from ids_spark.ingest.dedup import marks_of
+from ids_spark.ingest.readers import read_piece
+from ids_spark.ingest.rows import SPLITS, Typed, class_columns, typed_contract
+from ids_spark.ingest.sources import Piece, Source, deal
+from ids_spark.lake.parquet import keep_only, part_name, write_part
+
+ROW_GROUP_ROWS: Final = 65_536
+_TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
+_LEFT_BEHIND: Final = ["split", "class19", "class6", "class2"]  # the bucket and label19 tell them again
+_ROWS_PER_TASK: Final = 400_000
+_COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
+Record = tuple[int, tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a task needs to know; small, sent with each.
+
+    Attributes:
+        schema: Feature schema of the source.
+        buckets: Number of buckets of each split.
+        flows: URI of the staged flows.
+        quarantine: URI of the staged quarantine.
+        run_id: Of this run.
+        data_origin: `measured` or `synthetic`.
+    """
+
+    schema: FeatureSchema
+    buckets: dict[str, int]
+    flows: str
+    quarantine: str
+    run_id: str
+    data_origin: str
+
+    def partition(self, split: str, bucket: int) -> int:
+        """Return the Spark partition of a bucket."""
+        return bucket + (self.buckets["train"] if split == "test" else 0)
+
+    def located(self, partition: int) -> tuple[str, int]:
+        """Return split and bucket of a Spark partition."""
+        train = self.buckets["train"]
+        return ("train", partition) if partition < train else ("test", partition - train)
+
+
+@dataclass
+class Accepted:
+    """What became of the rows of a source.
+
+    Attributes:
+        read: Rows found in the files by (split, class19), lines that were no row included.
+        flows: Rows accepted, by (split, class19).
+        quarantined: Rows refused, by (split, class19, reason).
+        warnings: Flows that break a rule that only warns, by (rule, split, class19).
+        parts: Names of the files written.
+    """
+
+    read: Counter[tuple[str, str]] = field(default_factory=Counter)
+    flows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    quarantined: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    parts: list[str] = field(default_factory=list)
+
+    def add(self, other: "Accepted") -> None:
+        """Add the counts of another part."""
+        self.read += other.read
+        self.warnings += other.warnings
+        self.flows += other.flows
+        self.quarantined += other.quarantined
+        self.parts += other.parts
+
+    def reconcile(self) -> None:
+        """Check that every row read is a flow or in quarantine, for each split and class.
+
+        Raises:
+            NotReconciled: a fault of this program.
+        """
+        accounted = self.flows.copy()
+        for (split, class19, _), rows in self.quarantined.items():
+            accounted[split, class19] += rows
+        for key in self.read.keys() | accounted.keys():
+            if self.read[key] != accounted[key]:
+                raise NotReconciled(f"{key}: {self.read[key]} rows read, {accounted[key]} accounted for")
+
+
+def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
+    """Return how many buckets each split needs, from the source alone: the same on any cluster."""
+    return {split: max(1, -(-source.rows(split) // rows_per_file)) for split in SPLITS}
+
+
+def write_flows(spark_context: SparkContext, source: Source, plan: Plan) -> Accepted:
+    """Read, type, shuffle and write every row of a source; nothing passes through the driver but counts."""
+    least = 2 * spark_context.defaultParallelism
+    hands = deal(source.pieces, max(least, sum(p.rows for p in source.pieces) // _ROWS_PER_TASK))
+
+    def scatter(hand: Iterable[list[Piece]]) -> Iterator[Record]:
+        for pieces in hand:
+            for piece in pieces:
+                for typed in read_piece(piece, plan.schema):
+                    yield from _scatter(typed, plan)
+
+    def gather(partition: int, records: Iterable[Record]) -> Iterator[Accepted]:
+        yield _write_bucket(partition, records, plan)
+
+    scattered = spark_context.parallelize(hands, len(hands)).mapPartitions(scatter)
+    partitions = sum(plan.buckets.values())
+    reports = scattered.partitionBy(partitions, lambda bucket: bucket).mapPartitionsWithIndex(gather).collect()
+    total = Accepted()
+    for report in reports:
+        total.add(report)
+    keep_only(total.parts, plan.flows, plan.quarantine)
+    return total
+
+
+def _scatter(typed: Typed, plan: Plan) -> Iterator[Record]:
+    yield 0, (_COUNTS, (typed.read, typed.warnings))
+    for i, split in enumerate(SPLITS):
+        refused = typed.quarantine
+        if len(refused):
+            refused = refused.filter(pa.array([(s == "test") == bool(i) for s in refused["split"].to_pylist()]))
+        if len(refused):
+            home = int(refused["source_row"][0].as_py()) % plan.buckets[split]
+            yield plan.partition(split, home), (_QUARANTINE, _to_bytes(refused))
+    names = typed.flows["split"].combine_chunks().dictionary_encode()
+    for code, split in enumerate(names.dictionary.to_pylist()):
+        of_split = np.flatnonzero(names.indices.to_numpy() == code) if len(names.dictionary) > 1 else None
+        table = typed.flows.drop_columns(_LEFT_BEHIND)
+        table = table if of_split is None else table.take(pa.array(of_split))
+        bucket = row_hash.buckets(table["row_key"].to_numpy(), plan.buckets[split])
+        order = np.argsort(bucket, kind="stable")
+        ends = np.cumsum(np.bincount(bucket, minlength=plan.buckets[split]))
+        table = table.take(pa.array(order)) if plan.buckets[split] > 1 else table
+        for home, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+            if end > start:
+                yield plan.partition(split, home), (_FLOWS, _to_bytes(table.slice(start, end - start)))
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    # Compressed here, column by column, a blob is a third of its size on its way through the JVM and the shuffle files.
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _from_bytes(blobs: Sequence[bytes], contract: pa.Schema) -> pa.Table:
+    tables = [pa.ipc.open_stream(blob).read_all() for blob in blobs]
+    return pa.concat_tables([contract.empty_table(), *tables]).combine_chunks()
+
+
+def _ranks(names: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return the alphabetical rank of each name: the order in which blobs arrived must not show."""
+    encoded = names.combine_chunks().dictionary_encode()
+    alphabetical = np.argsort(np.argsort(encoded.dictionary.to_numpy(zero_copy_only=False)))
+    ranks: NDArray[np.int64] = alphabetical[encoded.indices.to_numpy()]
+    return ranks
+
+
+def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Accepted:
+    split, bucket = plan.located(partition)
+    report = Accepted()
+    blobs: dict[str, list[bytes]] = {_FLOWS: [], _QUARANTINE: []}
+    for _, (kind, content) in records:
+        if kind == _COUNTS:  # counts travel with the rows, so a task that ran twice is counted once
+            report.read += content[0]
+            report.warnings += content[1]
+        else:
+            blobs[kind].append(content)
+    metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}
+    refused = _from_bytes(blobs[_QUARANTINE], QUARANTINE)
+    if len(refused) or partition == 0:  # the quarantine of a clean run is an empty table, not a missing one
+        name = part_name(partition)
+        stamped = refused.set_column(
+            refused.column_names.index("run_id"), "run_id", pa.array([plan.run_id] * len(refused), pa.string())
+        )
+        write_part(plan.quarantine, name, [stamped], QUARANTINE, metadata, ("source_file", "reason"))
+        report.parts.append(name)
+        for row in refused.select(["split", "label", "reason"]).to_pylist():
+            report.quarantined[row["split"] or "", row["label"] or "", row["reason"]] += 1
+    travelled = [column for column in typed_contract(plan.schema) if column.name not in _LEFT_BEHIND]
+    table = _from_bytes(blobs[_FLOWS], pa.schema(travelled))
+    blobs.clear()
+    order = row_hash.order_of(
+        table["row_key"].to_numpy(),
+        table["label19"].to_numpy(),
+        _ranks(table["source_file"]),
+        table["source_row"].to_numpy(),
+    )
+    table = table.take(pa.array(order))
+    columns = [table[name].to_numpy() for name in plan.schema.features]
+    marks = marks_of(table["row_key"].to_numpy(), table["label19"].to_numpy(), columns)
+    known = class_columns(table["label19"].to_numpy())
+    known |= {"duplicate": pa.array(marks.duplicate), "two_label": pa.array(marks.two_label)}
+    contract = flows_contract(plan.schema)
+    table = pa.table([known[c.name] if c.name in known else table[c.name] for c in contract], schema=contract)
+    groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
+    name = part_name(bucket)
+    write_part(f"{plan.flows}/split={split}", name, groups, contract, metadata, _TEXT_COLUMNS)
+    report.parts.append(name)
+    for item in table["class19"].value_counts().to_pylist():
+        report.flows[split, item["values"]] += item["counts"]
+    return report

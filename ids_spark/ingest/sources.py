@@ -1,0 +1,247 @@
+"""Which files a raw source consists of: found, named, checked by header and footer, cut into pieces for tasks.
+
+Three forms are read: the official tree of CSV files (label = file name), the same tree as parquet, and one table with a
+`label` column that holds file names.
+"""
+
+import csv
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ids_spark.base.errors import InputError
+from ids_spark.dataset import taxonomy
+from ids_spark.dataset.schema import FeatureSchema, SchemaMismatch, recognise
+from ids_spark.lake.filesystem import absolute, exists, files_in, is_file, read_json, resolve
+
+log = logging.getLogger(__name__)
+
+LABEL: Final = "label"
+SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
+HEADER_BYTES: Final = 1 << 16
+_CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
+_MOST_FAULTS_SHOWN: Final = 10
+_SCORED_ROWS_PER_TASK: Final = 500_000
+_MOST_TASKS_PER_CORE: Final = 64  # the driver holds the counts of all of them
+
+
+class SourceUnusable(InputError):
+    """Raised when a source is missing, empty, broken or mixed; lists every fault found in its files."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step of a task reads: a CSV file, or one row group of a parquet file.
+
+    Attributes:
+        uri: Where the file is.
+        name: Its path below the source, as it stands in every table.
+        row_group: Index in the parquet file; None for CSV.
+        first_row: Number of the piece's first row in the file.
+        rows: Row count; an estimate for CSV.
+        class19: From the file name; None where the file has a `label` column.
+        split: `train` or `test`; None where the labels tell.
+    """
+
+    uri: str
+    name: str
+    row_group: int | None
+    first_row: int
+    rows: int
+    class19: str | None
+    split: str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checked source: its feature schema, its pieces, and whether its rows are measured or synthetic."""
+
+    schema: FeatureSchema
+    pieces: tuple[Piece, ...]
+    files: int
+    data_origin: Literal["measured", "synthetic"]
+    narrow: frozenset[str]  # features stored as float32 somewhere
+
+    def rows(self, split: str) -> int:
+        """Return the (for CSV: estimated) rows of a split; a piece of both splits counts for each."""
+        return sum(piece.rows for piece in self.pieces if piece.split in (split, None))
+
+
+@dataclass(frozen=True)
+class _Header:
+    columns: tuple[str, ...]
+    types: dict[str, pa.DataType]
+    row_groups: tuple[int, ...]  # rows of each; empty for CSV
+    csv_bytes: int = 0
+
+
+def discover(source: str) -> Source:
+    """Find and check every file of a source; reads headers and footers, no rows.
+
+    Raises:
+        SourceUnusable: no such folder, no CSV or parquet in it, an unreadable or truncated file, an unknown class, no
+            split, a column that is missing, doubled or not a number, or two feature schemas at once.
+    """
+    source = absolute(source)
+    if not exists(source):
+        raise SourceUnusable(f"{source}: no such file or folder; set ingest.source to a folder of CICIoMT2024 files")
+    single = is_file(source)
+    uris = [source] if single else [*files_in(source, ".csv"), *files_in(source, ".parquet")]
+    if not uris:
+        raise SourceUnusable(
+            f"{source}: found no .csv or .parquet file below it; expected the official files or a table"
+        )
+    base = source.rstrip("/").rsplit("/", 1)[0] if single else source.rstrip("/")
+    faults: list[str] = []
+    headers: dict[str, _Header] = {}
+    schemas: dict[str, FeatureSchema] = {}
+    pieces: list[Piece] = []
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(_read_header, uris))
+    for uri, header in zip(uris, found, strict=True):
+        name = uri[len(base) + 1 :]
+        try:
+            if isinstance(header, SourceUnusable):
+                raise header
+            schemas[name] = _schema_of(header, name)
+            headers[name] = header
+            pieces += _pieces_of(uri, name, header)
+        except InputError as fault:
+            faults.append(str(fault))
+    if len(counts := Counter(schema.name for schema in schemas.values())) > 1:
+        shown = (f"{next(n for n, s in schemas.items() if s.name == kind)} is {kind}" for kind in counts)
+        faults.append(
+            "the source mixes two feature schemas, which no model may see together: "
+            + ", ".join(f"{n} files of {kind}" for kind, n in counts.items())
+            + f" ({'; '.join(shown)}); ingest each into its own lake"
+        )
+    if faults:
+        more = f"\n  and {len(faults) - _MOST_FAULTS_SHOWN} more" if len(faults) > _MOST_FAULTS_SHOWN else ""
+        listed = "\n  ".join(faults[:_MOST_FAULTS_SHOWN])
+        raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {len(uris)} file(s):\n  {listed}{more}")
+    schema = next(iter(schemas.values()))
+    synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
+    if synthetic and not read_json(f"{base}/{SYNTHETIC_MARK}").get("complete", True):
+        raise SourceUnusable(f"{source}: this replica was not written to its end; rerun jobs/replica.py")
+    return Source(schema, tuple(pieces), len(uris), "synthetic" if synthetic else "measured", _narrow(headers, schema))
+
+
+def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
+    """Return the row groups of every parquet file below a folder (or of one file), each with the file's column names.
+
+    Raises:
+        SourceUnusable: nothing there, or a file that cannot be read.
+    """
+    source = absolute(source)
+    single = is_file(source)
+    uris = [source] if single else files_in(source, ".parquet")
+    if not uris:
+        raise SourceUnusable(f"{source}: found no .parquet file; expected a folder of flows")
+    base = source.rstrip("/").rsplit("/", 1)[0] if single else source.rstrip("/")
+    found = []
+    for uri in uris:
+        header = _read_header(uri)
+        if isinstance(header, SourceUnusable):
+            raise header
+        found += [(piece, header.columns) for piece in _cut(uri, uri[len(base) + 1 :], header, None, None)]
+    return found
+
+
+def csv_header(head: bytes) -> list[str]:
+    """Return the column names in the first bytes of a CSV file; none where it is empty."""
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()
+    return [name.strip() for name in next(csv.reader(lines[:1]))] if lines and lines[0].strip() else []
+
+
+def _read_header(uri: str) -> _Header | SourceUnusable:
+    fs, path = resolve(uri)
+    try:
+        with fs.open_input_file(path) as stream:
+            if uri.endswith(".parquet"):
+                footer = pq.ParquetFile(stream)
+                arrow = footer.schema_arrow
+                groups = tuple(footer.metadata.row_group(i).num_rows for i in range(footer.metadata.num_row_groups))
+                return _Header(tuple(arrow.names), {f.name: f.type for f in arrow}, groups)
+            columns = csv_header(stream.read(HEADER_BYTES))
+            if not columns:
+                return SourceUnusable(f"{uri} is empty; expected a header line; remove the file or fetch it again")
+            return _Header(tuple(columns), {}, (), stream.size())
+    except (pa.ArrowException, OSError) as error:
+        reason, kind = str(error).splitlines()[0], uri.rsplit(".", 1)[-1]
+        return SourceUnusable(f"{uri} cannot be read as {kind}, it may be truncated ({reason}); fetch the file again")
+
+
+def _schema_of(header: _Header, name: str) -> FeatureSchema:
+    doubled = sorted(column for column, times in Counter(header.columns).items() if times > 1)
+    if doubled:
+        raise SchemaMismatch(f"{name}: column(s) {', '.join(doubled)} stand more than once; keep one of each")
+    schema = recognise(header.columns, name)
+    wrong = [
+        f"{feature!r} is {header.types[feature]}"
+        for feature in schema.features
+        if feature in header.types and not _is_number(header.types[feature])
+    ]
+    if wrong:
+        raise SchemaMismatch(f"{name}: expected numbers, found column(s) of another type: {', '.join(wrong)}")
+    return schema
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal))
+
+
+def _narrow(headers: dict[str, _Header], schema: FeatureSchema) -> frozenset[str]:
+    small = {feature for h in headers.values() for feature in schema.features if h.types.get(feature) == pa.float32()}
+    return frozenset(small)
+
+
+def _pieces_of(uri: str, name: str, header: _Header) -> Iterable[Piece]:
+    class19 = split = None
+    parts = name.split("/")
+    # A distributed writer makes a folder of part files out of what was one capture file.
+    own = parts[-2] if parts[-1].startswith("part-") and len(parts) > 1 else parts[-1]
+    if LABEL not in header.columns:
+        class19 = taxonomy.class19_of(own)
+        split = taxonomy.split_of(own)
+    stems = [part.removesuffix(".csv").removesuffix(".parquet") for part in reversed(parts)]
+    split = split or taxonomy.split_of(own) or next((s for s in stems if s in ("train", "test")), None)
+    if split is None and class19 is not None:
+        raise SourceUnusable(
+            f"{name}: cannot tell train from test; name the file …_train or …_test, or its folder train or test"
+        )
+    if not header.types:
+        return [Piece(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
+    return _cut(uri, name, header, class19, split)
+
+
+def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str | None) -> list[Piece]:
+    """Return one piece for each row group of a parquet file."""
+    starts = itertools.accumulate(header.row_groups, initial=0)
+    return [
+        Piece(uri, name, i, start, rows, class19, split)
+        for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=False))
+    ]
+
+
+def scoring_tasks(pieces: Sequence[Piece], cores: int) -> int:
+    """Return in how many tasks flows are scored: by rows, at least one a core, no more than a driver can hold."""
+    rows = sum(piece.rows for piece in pieces)
+    return max(cores, min(rows // _SCORED_ROWS_PER_TASK, cores * _MOST_TASKS_PER_CORE))
+
+
+def deal(pieces: Sequence[Piece], tasks: int) -> list[list[Piece]]:
+    """Deal pieces to at most `tasks` hands of about equal rows: largest first, each to the lightest hand."""
+    hands: list[list[Piece]] = [[] for _ in range(max(1, min(tasks, len(pieces))))]
+    loads = [0] * len(hands)
+    for piece in sorted(pieces, key=lambda p: (-p.rows, p.name, p.first_row)):
+        lightest = loads.index(min(loads))
+        hands[lightest].append(piece)
+        loads[lightest] += piece.rows + 1
+    return hands

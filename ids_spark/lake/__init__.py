@@ -1,0 +1,1 @@
+"""Tables below one root URI, on any file system, replaced whole or not at all."""

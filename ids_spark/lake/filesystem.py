@@ -1,0 +1,239 @@
+"""What a URI is: the file system behind it, its path there, and whole files on it.
+
+Everything in Python that touches a file asks `resolve`: the lake, tasks that read and write parquet, model directories,
+checkpoints and, through `feed`, Petastorm. Four kinds of place are known: a local path, `file:`, `hdfs:` (or `viewfs:`)
+and `s3a:` (or `s3:`). What follows the scheme is taken as it is, without percent-decoding, as in Spark's own paths.
+
+An S3 server is named by the environment, as for every AWS tool: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`,
+`AWS_REGION` or `AWS_DEFAULT_REGION`, and credentials by AWS's default chain (`AWS_ACCESS_KEY_ID` and
+`AWS_SECRET_ACCESS_KEY`, `~/.aws/credentials`, the role of the machine). No URI and no configuration holds a secret.
+"""
+
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pyarrow.fs as pafs
+
+from ids_spark.base.errors import InputError
+
+_EXPECTED: Final = "expected a local path or a file:, hdfs: or s3a: URI"
+_ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_ANY_REGION: Final = "us-east-1"  # servers other than Amazon's answer to it
+_AT_ONCE: Final = 16  # requests to an object store
+_TRIES: Final = 100  # to make a folder: a job that ends may remove those above it, empty as they are, between two steps
+
+
+def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a URI or local path, and the absolute path on it.
+
+    Raises:
+        InputError: when the scheme is unknown, the URI malformed or holds a secret, or its file system cannot be used
+            on this machine.
+    """
+    if ":" not in uri.split("/", 1)[0]:
+        return pafs.LocalFileSystem(), os.path.abspath(uri)
+    scheme, rest = uri.split(":", 1)
+    if scheme == "file":
+        return pafs.LocalFileSystem(), "/" + rest.lstrip("/")
+    host, _, path = rest.removeprefix("//").partition("/")
+    if "@" in host:
+        shown = f"{scheme}://…@{host.rsplit('@', 1)[1]}/{path}"
+        raise InputError(
+            f"{shown}: names a user or a secret, which would reach logs and tables; expected none; leave it out and set"
+            " the environment or ~/.aws/credentials"
+        )
+    try:
+        if scheme in ("s3", "s3a") and rest.startswith("//"):
+            return _s3_of(uri, host), f"{host}/{path}".rstrip("/")
+        if scheme in ("hdfs", "viewfs") and rest.startswith("//"):
+            return _hadoop(f"{scheme}://{host}/"), f"/{path}"
+    except (ValueError, OSError) as error:
+        raise InputError(f"{uri}: {error}; {_EXPECTED}") from error
+    raise InputError(f"{uri}: unknown scheme or no '//'; {_EXPECTED}")
+
+
+def _s3_of(uri: str, bucket: str) -> pafs.S3FileSystem:
+    if not bucket or "?" in uri:
+        raise ValueError("no bucket, or options behind '?' (name a server in AWS_ENDPOINT_URL, a region in AWS_REGION)")
+    endpoint, region = _first_set(_ENDPOINT), _first_set(_REGION)
+    return _s3(endpoint, region or (_ANY_REGION if endpoint else _region_of(bucket)))
+
+
+def _first_set(names: Iterable[str]) -> str:
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
+@functools.cache
+def _region_of(bucket: str) -> str:
+    return str(pafs.resolve_s3_region(bucket))  # asks Amazon
+
+
+@functools.cache
+def _hadoop(uri: str) -> pafs.FileSystem:
+    return pafs.FileSystem.from_uri(uri)[0]
+
+
+@functools.cache
+def _s3(endpoint: str, region: str) -> pafs.S3FileSystem:
+    """Return the one client of a server; making it costs more than most requests do."""
+    if not endpoint:
+        return pafs.S3FileSystem(region=region)
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
+        raise ValueError(f"{' or '.join(_ENDPOINT)} holds no server address such as https://host:9000")
+    return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
+
+
+def renames(fs: pafs.FileSystem) -> bool:
+    """Return whether a folder moves in one step; on an object store there are no folders, only names of objects."""
+    return str(fs.type_name) != "s3"
+
+
+def make_folder(fs: pafs.FileSystem, path: str) -> None:
+    """Make a folder and those above it; nothing on an object store, where a file needs none."""
+    if not renames(fs):
+        return
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            fs.create_dir(path, recursive=True)
+            return
+    fs.create_dir(path, recursive=True)
+
+
+def absolute(uri: str) -> str:
+    """Return a URI as it is and a local path from the root: executors stand in folders of their own."""
+    return uri if ":" in uri.split("/", 1)[0] else os.path.abspath(uri)
+
+
+def exists(uri: str) -> bool:
+    """Return whether a file or folder is there."""
+    fs, path = resolve(uri)
+    return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def is_file(uri: str) -> bool:
+    """Return whether a file, and no folder, is there."""
+    fs, path = resolve(uri)
+    return bool(fs.get_file_info(path).type == pafs.FileType.File)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a whole file.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+    """
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file; its folder is made where needed. Atomic on S3 alone: for files in staging."""
+    fs, path = resolve(uri)
+    make_folder(fs, path.rsplit("/", 1)[0])
+    with fs.open_output_stream(path) as stream:
+        stream.write(content)
+
+
+def replace_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file in place of the one there; a reader meets the old or the new one.
+
+    On HDFS, which renames over no file, a reader may meet none for a moment.
+    """
+    fs, path = resolve(uri)
+    if not renames(fs):
+        write_bytes(uri, content)  # an object appears once all of it is there
+        return
+    write_bytes(f"{uri}.new", content)
+    fs.move(f"{path}.new", path)
+
+
+def remove(uri: str) -> None:
+    """Remove a file if it is there."""
+    if is_file(uri):
+        fs, path = resolve(uri)
+        fs.delete_file(path)
+
+
+def remove_if_empty(uri: str) -> None:
+    """Remove a local folder if nothing is in it, in one step; on HDFS it stays, and S3 has none."""
+    fs, path = resolve(uri)
+    if isinstance(fs, pafs.LocalFileSystem):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            os.rmdir(path)
+
+
+def read_json(uri: str) -> Any:
+    """Return a JSON file's content."""
+    return json.loads(read_bytes(uri))
+
+
+def write_json(uri: str, content: Any) -> None:
+    """Write a JSON file, indented for people."""
+    write_bytes(uri, (json.dumps(content, indent=2, sort_keys=False) + "\n").encode())
+
+
+def files_in(uri: str, ending: str) -> list[str]:
+    """Return the URIs of the visible files below a folder whose names end so, sorted; none where it is missing."""
+    names = (n for n in sizes_in(uri) if n.endswith(ending))
+    visible = (n for n in names if n and not any(p.startswith((".", "_")) for p in n.split("/")))
+    return [f"{uri.rstrip('/')}/{name}" for name in sorted(visible)]
+
+
+def sizes_in(uri: str) -> dict[str, int]:
+    """Return the bytes of every file below a folder, hidden ones too, by its path there; of a file itself, by ""."""
+    fs, path = resolve(uri)
+    info = fs.get_file_info(path)
+    if info.type == pafs.FileType.File:
+        return {"": info.size}
+    found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {i.path[len(path) :].lstrip("/"): i.size for i in found if i.type == pafs.FileType.File}
+
+
+def move(fs: pafs.FileSystem, path: str, place: str) -> None:
+    """Move a file or folder to where none is, in one step; a folder on S3 file by file, copied first, then deleted."""
+    if renames(fs) or fs.get_file_info(path).type == pafs.FileType.File:
+        make_folder(fs, place.rsplit("/", 1)[0])
+        fs.move(path, place)
+        return
+    found = fs.get_file_info(pafs.FileSelector(path, recursive=True))
+    names = [info.path[len(path) + 1 :] for info in found if info.type == pafs.FileType.File]
+    copy_all(fs, path, place, names)
+    fs.delete_dir(path)
+
+
+def copy_all(fs: pafs.FileSystem, path: str, place: str, names: Iterable[str]) -> None:
+    """Copy files from folder to folder of one store, many at once; what is gone from `path` is left out."""
+
+    def copy(name: str) -> None:
+        old, new = (f"{folder}/{name}".rstrip("/") for folder in (path, place))
+        try:
+            fs.copy_file(old, new)
+        except OSError:
+            if fs.get_file_info(old).type == pafs.FileType.File:
+                raise
+
+    _at_once(copy, names)
+
+
+def delete_all(fs: pafs.FileSystem, path: str, names: Iterable[str]) -> None:
+    """Delete files of a folder, many at once; what is gone already is no fault."""
+
+    def delete(name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            fs.delete_file(f"{path}/{name}".rstrip("/"))
+
+    _at_once(delete, names)
+
+
+def _at_once(do: Callable[[str], None], names: Iterable[str]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(do, names))

@@ -1,0 +1,235 @@
+"""The lake: every table that a run reads or writes, below one root URI, replaced whole or not at all.
+
+A job writes new tables below a hidden staging folder, then commits all of them together: first a journal that names
+them (one atomic rename), then a rename for each. A job killed before the journal leaves the old tables; one killed
+after it leaves a journal that the next job finishes. Readers never meet a table that is half old, half new.
+
+S3 has no folders to rename. There the journal is one object, there whole or not at all, and lists every file; after it
+new files are copied within the store, and files of older versions are deleted. A kill leaves what it leaves elsewhere.
+But while a journal `.commit-*` stands, readers may meet files of both versions; jobs finish it before they read.
+"""
+
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow.fs as pafs
+
+from ids_spark.base.errors import InputError, Interrupted
+from ids_spark.lake import lease
+from ids_spark.lake.filesystem import (
+    copy_all,
+    delete_all,
+    exists,
+    make_folder,
+    read_json,
+    remove,
+    remove_if_empty,
+    renames,
+    resolve,
+    sizes_in,
+    write_json,
+)
+
+log = logging.getLogger(__name__)
+
+_STAGING: Final = ".staging"
+_TRASH: Final = ".trash"
+_JOURNAL: Final = ".commit-"
+TABLE_FACTS: Final = "_table.json"
+_TAKEN_BY: Final = "~"
+_PATIENCE_S: Final = 600.0
+_LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
+
+
+class TableMissing(InputError):
+    """Raised when a job needs a table that no job has written yet."""
+
+
+class TooLarge(InputError):
+    """Raised when a file is too large for S3 to copy it in a commit."""
+
+
+class Lake:
+    """One lake. Holds no open handles and is cheap to make.
+
+    Args:
+        root: URI or local path; made by the first commit.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._fs, self._root = resolve(root)
+        local = isinstance(self._fs, pafs.LocalFileSystem)
+        self.root = f"file://{self._root}" if local else root.rstrip("/")
+
+    def uri(self, table: str) -> str:
+        """Return the URI of a table, such as `flows/split=train`."""
+        return f"{self.root}/{table}"
+
+    def staged(self, job: str, run_id: str, table: str) -> str:
+        """Return the URI where a run writes the new version of a table."""
+        return self.uri(f"{_STAGING}/{job}/{run_id}/{table}")
+
+    def facts(self, table: str, written_by: str) -> dict[str, Any]:
+        """Return what the writer of a table stated about it.
+
+        Raises:
+            TableMissing: when the table is not there or was not completed.
+        """
+        uri = self.uri(f"{table}/{TABLE_FACTS}")
+        if not exists(uri):
+            raise TableMissing(f"{self.uri(table)} holds no complete table; run {written_by} on this lake first")
+        facts: dict[str, Any] = read_json(uri)
+        return facts
+
+    def commit(self, job: str, run_id: str, tables: Sequence[str]) -> None:
+        """Put the staged versions of `tables` in place of the present ones, all or none.
+
+        Raises:
+            TooLarge: on S3, where a file of 5 GiB or more cannot be copied; nothing was changed.
+        """
+        journal = self.uri(f"{_JOURNAL}{run_id}.json")
+        entry: dict[str, Any] = {"job": job, "run_id": run_id, "tables": list(tables)}
+        if not renames(self._fs):
+            entry["files"] = {table: _copyable(self.staged(job, run_id, table)) for table in tables}
+        self._wait_for_living()
+        write_json(self.staged(job, run_id, "journal.json"), entry)
+        self._move(self.staged(job, run_id, "journal.json"), journal)
+        self._finish(journal)
+
+    def recover(self, job: str) -> None:
+        """Finish commits that killed runs left behind, and clear what dead runs of this job staged.
+
+        Runs that are at work are let alone; a commit of theirs is waited for.
+
+        Raises:
+            Interrupted: it takes longer than ten minutes.
+        """
+        staged = self._names(f"{_STAGING}/{job}")  # first: whoever stages has shown before that it lives
+        while journals := self._names("", _JOURNAL):
+            living = lease.living(self.root)
+            for name in journals:
+                if _owner(name) not in living:
+                    self._take_over(name)
+            self._wait_for_living()
+        living = lease.living(self.root)
+        for run_id in staged:
+            if run_id not in living:
+                self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
+        lease.bury(self.root)
+        self._remove_empty(job)
+
+    def discard(self, job: str, run_id: str) -> None:
+        """Remove what a run staged and will not commit; a commit that has begun is left for `recover` to finish."""
+        if any(_run_of(name) == run_id for name in self._names("", _JOURNAL)):
+            return
+        self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
+        self._remove_empty(job)
+
+    def _names(self, folder: str, start: str = "") -> list[str]:
+        path = f"{self._root}/{folder}".rstrip("/")
+        try:
+            found = self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        except FileNotFoundError:  # another job removed it, empty as it was, while it was listed
+            return []
+        return sorted(info.base_name for info in found if info.base_name.startswith(start))
+
+    def _wait_for_living(self) -> None:
+        """Return once no run that is at work is in the middle of a commit."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while busy := {_owner(name) for name in self._names("", _JOURNAL)} & lease.living(self.root):
+            if time.monotonic() > deadline:
+                raise Interrupted(
+                    f"{self.root}: {min(busy)} has been committing its tables for {_PATIENCE_S / 60:.0f} minutes;"
+                    " expected seconds, on S3 minutes; nothing was changed; run the same line again once it ended"
+                )
+            time.sleep(0.2)
+
+    def _take_over(self, name: str) -> None:
+        """Finish a dead run's commit, unless another job is faster to take it."""
+        with lease.Lease(self.root, f"{_run_of(name)}{_TAKEN_BY}{uuid.uuid4().hex[:8]}") as mine:
+            journal = self.uri(f"{_JOURNAL}{mine.run_id}.json") if renames(self._fs) else self.uri(name)
+            with contextlib.suppress(FileNotFoundError):
+                if renames(self._fs):
+                    self._move(self.uri(name), journal)
+            if exists(journal):  # where not, another job was faster, or its run ended well just now
+                log.warning("finishing an interrupted commit journal=%s", name)
+                self._finish(journal)
+
+    def _finish(self, journal: str) -> None:
+        entry = read_json(journal)
+        job, run_id = entry["job"], entry["run_id"]
+        if "files" in entry:
+            self._copy(journal, {self.staged(job, run_id, table): table for table in entry["tables"]}, entry["files"])
+        else:
+            self._rename(run_id, {self.staged(job, run_id, table): table for table in entry["tables"]})
+        self._remove(self.uri(f"{_TRASH}/{run_id}"))
+        self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
+        remove(journal)
+        self._remove_empty(job)
+
+    def _rename(self, run_id: str, tables: Mapping[str, str]) -> None:
+        for new, table in tables.items():
+            if not exists(new):
+                continue  # moved before the interruption
+            if exists(self.uri(table)):
+                self._move(self.uri(table), self.uri(f"{_TRASH}/{run_id}/{table}"))
+            self._move(new, self.uri(table))
+
+    def _copy(self, journal: str, tables: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> None:
+        """Copy every staged file in place, then delete what is of an older version; repeating it changes nothing.
+
+        Another job may finish the same commit at the same time. Nothing that it put in place is touched: staged files
+        go once all are copied, and only files that the journal does not list are deleted, while it stands.
+        """
+        for new, table in tables.items():
+            self._put(new, self.uri(table), files[table])
+        for table, names in files.items():
+            old = set(sizes_in(self.uri(table))) - set(names)
+            if exists(journal):
+                self._drop(self.uri(table), old)
+
+    def _put(self, source: str, target: str, names: Iterable[str]) -> None:
+        copy_all(self._fs, resolve(source)[1], resolve(target)[1], names)
+
+    def _drop(self, uri: str, names: Iterable[str]) -> None:
+        delete_all(self._fs, resolve(uri)[1], names)
+
+    def _move(self, source: str, target: str) -> None:
+        source_path, target_path = resolve(source)[1], resolve(target)[1]
+        make_folder(self._fs, target_path.rsplit("/", 1)[0])
+        self._fs.move(source_path, target_path)
+
+    def _remove(self, uri: str) -> None:
+        path = resolve(uri)[1]
+        if exists(uri):
+            with contextlib.suppress(FileNotFoundError):  # another job that finishes the same commit was faster
+                self._fs.delete_dir(path)
+
+    def _remove_empty(self, job: str) -> None:
+        for hidden in (f"{_STAGING}/{job}", _STAGING, _TRASH):
+            remove_if_empty(self.uri(hidden))
+
+
+def _owner(journal: str) -> str:
+    """Return whose commit a journal is, or who took it over."""
+    return journal.removeprefix(_JOURNAL).removesuffix(".json")
+
+
+def _run_of(journal: str) -> str:
+    """Return whose commit a journal was at first."""
+    return _owner(journal).split(_TAKEN_BY, 1)[0]
+
+
+def _copyable(uri: str) -> list[str]:
+    sizes = sizes_in(uri)
+    large = sorted(name for name, size in sizes.items() if size >= _LARGEST_COPY)
+    if large:
+        raise TooLarge(
+            f"{uri}/{large[0]} holds {sizes[large[0]]} bytes; expected less than {_LARGEST_COPY}, the most that S3"
+            " copies at once; write more files (ingest.files, features.files)"
+        )
+    return list(sizes)

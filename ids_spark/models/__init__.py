@@ -1,0 +1,1 @@
+"""Networks: their layers, their directories, their scores and what explains them."""

@@ -1,0 +1,99 @@
+"""Architectures: a name and hyper-parameters become an uncompiled Keras model.
+
+All take scaled features of shape (batch, n_features) and return class probabilities of shape (batch, n_classes).
+`dnn` and `gru_dnn` are those of Mohammad & Abdulrahman 2026 (doi 10.30526/39.1.4222); the GRU-DNN's unit counts could
+not be read there and are this project's defaults. `lstm` stands for L2D2 (Akar et al. 2025): its published details were
+not available, so it is the GRU-DNN with an LSTM in place of the GRU.
+
+The layer called `logits` holds what the softmax takes, for whoever needs a score that does not saturate.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from ids_spark.base.errors import InputError
+from ids_spark.models.layers import (
+    FeatureEmbedding,
+    FirstStepGRU,
+    FirstStepLSTM,
+    MeanOfMembers,
+    MemberDense,
+    MemberLogits,
+    PiecewiseLinear,
+)
+
+keras = tf.keras
+
+
+class UnknownModel(InputError):
+    """Raised when a name is none of `ARCHITECTURES`."""
+
+
+def _dnn(x: Any, hyper: Mapping[str, Any]) -> Any:
+    members = hyper["members"]
+    if members > 1:
+        x = keras.layers.Reshape((1, x.shape[-1]))(x)
+    for i, units in enumerate(hyper["dense"]):
+        dense = (
+            MemberDense(units, members, signs=not i) if members > 1 else keras.layers.Dense(units, activation="relu")
+        )
+        x = keras.layers.Dropout(hyper["dropout"])(dense(x))
+    return x
+
+
+def _recurrent(layer: Callable[..., Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
+    def build_hidden(x: Any, hyper: Mapping[str, Any]) -> Any:
+        x = layer(hyper["units"])(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.Dropout(hyper["dropout"])(x)
+        for units in hyper["dense"]:
+            x = keras.layers.Dense(units, activation="relu")(x)
+            x = keras.layers.Dropout(hyper["dense_dropout"])(x) if hyper["dense_dropout"] else x
+        return x
+
+    return build_hidden
+
+
+ARCHITECTURES: Final[Mapping[str, Callable[[Any, Mapping[str, Any]], Any]]] = {
+    "dnn": _dnn,
+    "gru_dnn": _recurrent(FirstStepGRU),
+    "lstm": _recurrent(FirstStepLSTM),
+}
+
+
+def build(
+    name: str, n_features: int, n_classes: int, hyper: Mapping[str, Any], edges: NDArray[np.float32] | None = None
+) -> Any:
+    """Build a model with fresh weights.
+
+    Args:
+        name: One of `ARCHITECTURES`.
+        n_features: Columns of the input.
+        n_classes: Columns of the softmax output.
+        hyper: As `config.ModelConfig`.
+        edges: Of the input encoding, shape (n_features, bins + 1), in scaled units; needed for training where
+            `hyper["bins"]` is not 0. A model that takes stored weights gets them from there.
+
+    Raises:
+        UnknownModel: when the name is unknown.
+    """
+    if name not in ARCHITECTURES:
+        raise UnknownModel(f"unknown model {name!r}; expected one of {', '.join(ARCHITECTURES)}")
+    inputs = keras.Input((n_features,), dtype=tf.float32)
+    encoded = inputs
+    if hyper["bins"]:
+        if edges is None:
+            edges = np.zeros((n_features, hyper["bins"] + 1), dtype=np.float32)
+        encoded = PiecewiseLinear(edges)(inputs)
+        if hyper["embedding"]:
+            encoded = FeatureEmbedding(n_features, hyper["embedding"])(encoded)
+        encoded = keras.layers.Concatenate()([inputs, encoded])
+    hidden = ARCHITECTURES[name](encoded, hyper)
+    several = len(hidden.shape) == 3
+    logits = MemberLogits(n_classes)(hidden) if several else keras.layers.Dense(n_classes, name="logits")(hidden)
+    outputs = keras.layers.Activation("softmax", name="probabilities")(logits)
+    return keras.Model(inputs, MeanOfMembers()(outputs) if several else outputs, name=name)

@@ -1,0 +1,218 @@
+"""One model directory as one thing: written whole, read only when every byte is as it was written.
+
+A directory holds `model.json` (what the model is and how it was trained), `weights.npz` (plain arrays), the
+`preprocessor.json` it was trained behind, `calibration.json` (what its scores are on validation rows; scoring nights
+needs it), and `manifest.json` with the SHA-256 of these. It holds no code and no pickle: the architecture is rebuilt
+from its name and hyper-parameters.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark.base.errors import InputError
+from ids_spark.dataset.taxonomy import CLASSES, Level
+from ids_spark.features import preprocess
+from ids_spark.features.preprocess import Preprocessor
+from ids_spark.lake.filesystem import exists, files_in, read_bytes, write_bytes
+from ids_spark.models import threshold
+from ids_spark.models.threshold import Calibration
+
+_FORMAT: Final = 2
+_CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
+_CALIBRATION: Final = "calibration.json"
+Weights = list[NDArray[Any]]
+
+
+class ModelUnusable(InputError):
+    """Raised when a model directory is incomplete, was changed after training, or is of another format."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is.
+
+    Attributes:
+        name: Directory below `models/`: title, classes and profile.
+        version: Directory below the name; the run that trained it.
+        architecture: Name in `models.ARCHITECTURES`.
+        variant: Tells models of one architecture apart that were trained in different ways; may be empty.
+        hyper: Its hyper-parameters.
+        classes: 2, 6 or 19.
+        profile: `paper` or `operational`.
+        recipe: Name of the preprocessor.
+        features: Official names of the input features, in input order.
+        data_origin: `measured` or `synthetic`.
+        classes_absent_in_train: Names at the model's level that no train row carried.
+        training: Settings, history and duration of the training run.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    variant: str
+    hyper: dict[str, Any]
+    classes: Level
+    profile: str
+    recipe: str
+    features: tuple[str, ...]
+    data_origin: str
+    classes_absent_in_train: tuple[str, ...]
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the outputs, by id."""
+        return CLASSES[self.classes]
+
+    @property
+    def title(self) -> str:
+        """Name in metrics: the architecture, and the variant where there is one."""
+        return title_of(self.architecture, self.variant)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as read: card, weights in Keras order, and the preprocessor and calibration that belong to it."""
+
+    card: Card
+    weights: Weights
+    preprocessor: Preprocessor
+    sha256: str  # of the manifest: names these exact bytes
+    calibration: Calibration | None = None  # None where none was stored
+
+
+def title_of(architecture: str, variant: str) -> str:
+    """Return how metrics call a model, such as `gru_dnn` or `gru_dnn-best`."""
+    return f"{architecture}-{variant}" if variant else architecture
+
+
+def model_name(title: str, classes: int, profile: str) -> str:
+    """Return the directory name of a model, such as `gru_dnn-19-paper`."""
+    return f"{title}-{classes}-{profile}"
+
+
+def write(
+    uri: str, card: Card, weights: Weights, preprocessor: Preprocessor, calibrated: Calibration | None = None
+) -> None:
+    """Write a model directory; the manifest last, so that a directory without one is unfinished."""
+    packed = io.BytesIO()
+    np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
+    content = {"format": _FORMAT, "class_names": card.class_names, "preprocessor_sha256": preprocessor.sha256()}
+    files = {
+        _CARD: (json.dumps(content | asdict(card), indent=2) + "\n").encode(),
+        _WEIGHTS: packed.getvalue(),
+        _PREPROCESSOR: preprocessor.to_json().encode(),
+    }
+    if calibrated is not None:
+        files[_CALIBRATION] = calibrated.to_json().encode()
+    for name, data in files.items():
+        write_bytes(f"{uri}/{name}", data)
+    manifest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    write_bytes(f"{uri}/{_MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def read(uri: str) -> Model:
+    """Read a model directory and check every file against the manifest before anything is made of it.
+
+    Raises:
+        ModelUnusable: a file is missing, differs from the manifest, belongs to another model or cannot be understood.
+    """
+    if not exists(f"{uri}/{_MANIFEST}"):
+        raise ModelUnusable(f"{uri} holds no complete model ({_MANIFEST} is missing); run jobs/train.py")
+    sealed = read_bytes(f"{uri}/{_MANIFEST}")
+    data = _checked(uri, sealed)
+    try:
+        content = json.loads(data[_CARD])
+        if content.pop("format") != _FORMAT:
+            raise ModelUnusable(f"{uri}: another format than {_FORMAT}; retrain with this version")
+        content.pop("class_names")
+        behind = content.pop("preprocessor_sha256")
+        content["features"] = tuple(content["features"])
+        content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
+        card = Card(**content)
+        with np.load(io.BytesIO(data[_WEIGHTS]), allow_pickle=False) as packed:
+            weights = [packed[key] for key in sorted(packed.files)]
+        fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
+        calibrated = None
+        if _CALIBRATION in data:
+            calibrated = threshold.from_json(data[_CALIBRATION].decode(), f"{uri}/{_CALIBRATION}")
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelUnusable(f"{uri}: cannot be understood ({error!r}); retrain") from error
+    unknown = sorted(set(card.features) - set(fitted.kept))
+    if unknown:
+        raise ModelUnusable(
+            f"{uri}: its preprocessor does not keep {', '.join(unknown)}; restore the directory or retrain"
+        )
+    if fitted.sha256() != behind:
+        raise ModelUnusable(
+            f"{uri}/{_PREPROCESSOR} is that of another model: its SHA-256 is {fitted.sha256()[:16]}…, this model was"
+            f" trained behind {behind[:16]}…; restore the directory or retrain"
+        )
+    return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest(), calibrated)
+
+
+def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
+    """Return the content of every file that the manifest names; each is as it was written."""
+    data: dict[str, bytes] = {}
+    try:
+        manifest: dict[str, str] = json.loads(sealed)
+        expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
+        expected |= {name: manifest[name] for name in (_CALIBRATION,) if name in manifest}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
+    for name, wanted in expected.items():
+        try:
+            data[name] = read_bytes(f"{uri}/{name}")
+        except OSError as error:
+            raise ModelUnusable(f"{uri}/{name} is missing; restore the directory or retrain") from error
+        found = hashlib.sha256(data[name]).hexdigest()
+        if found != wanted:
+            raise ModelUnusable(
+                f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, its manifest says"
+                f" {wanted[:16]}…; restore the directory or retrain"
+            )
+    return data
+
+
+def versions(models_uri: str, name: str) -> list[str]:
+    """Return the complete versions of a model, oldest first."""
+    found = files_in(f"{models_uri}/{name}", f"/{_MANIFEST}")
+    return sorted(uri.rsplit("/", 2)[-2] for uri in found)
+
+
+def names(models_uri: str) -> list[str]:
+    """Return the names of all models with a complete version."""
+    return sorted({uri.rsplit("/", 3)[-3] for uri in files_in(models_uri, f"/{_MANIFEST}")})
+
+
+def choose(models_uri: str, wanted: Sequence[str], version: str) -> list[str]:
+    """Return the directory URIs of models, all of them when none is named.
+
+    Args:
+        models_uri: The lake's `models`.
+        wanted: Names such as `gru_dnn-19-paper`.
+        version: A version or `latest`.
+
+    Raises:
+        ModelUnusable: a name or version is not there; lists what is.
+    """
+    there = names(models_uri)
+    if not there:
+        raise ModelUnusable(f"{models_uri} holds no model; run jobs/train.py on this lake first")
+    chosen = []
+    for name in wanted or there:
+        known = versions(models_uri, name) if name in there else []
+        if not known:
+            raise ModelUnusable(f"no model {name!r} in {models_uri}; there are {', '.join(there)}")
+        if version != "latest" and version not in known:
+            raise ModelUnusable(f"model {name} has no version {version!r}; there are {', '.join(known)}")
+        chosen.append(f"{models_uri}/{name}/{known[-1] if version == 'latest' else version}")
+    return chosen

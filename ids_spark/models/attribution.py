@@ -1,0 +1,188 @@
+"""Which features moved a flow's attack score most against a benign flow, and which flows are worth asking.
+
+A contribution is an integrated gradient (Sundararajan et al. 2017, arXiv:1703.01365) of the attack logit on the line
+from the benign baseline to the flow. The logit is taken before the softmax, as the logarithm of a saturated probability
+has no gradient. Where a model encodes its input by bins, the line runs through the encoded values, and a feature gets
+the sum over its own: an encoding steps where bins coincide, and no rule of points on the raw line sees a step.
+
+Measured on 3,000 real rows of the second release, models of 19 classes trained for 6 to 8 epochs: with 32 points the
+sum of a flow's contributions missed the difference of logits by 0.3 to 0.4 % in the median, by 1.2 to 1.6 % in the 95th
+and by 2 to 4 % in the 99th percentile, for `dnn`, `gru_dnn` and `gru_dnn` with 32 bins (with 16 points by twice that).
+The three largest were those of 256 points in 98 % of flows or more. On the raw line, bins made the median error 73 %.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ids_spark.dataset.night_schema import REASON
+from ids_spark.dataset.taxonomy import BENIGN_ID
+from ids_spark.ingest.row_hash import Floats
+
+STEPS: Final = 32
+"""Points of the midpoint rule on the line from the baseline to a flow."""
+_POINTS_AT_ONCE: Final = 4_096  # bounds the memory, whatever the rows
+Floats32 = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AttackLogit:
+    """The attack logit of a model: ln(sum of attack probabilities) - ln(benign probability), without any limit.
+
+    Attributes:
+        n_features: Columns of the input.
+        members: Networks in the model, which vote by their mean probability.
+        encode: Scaled features of shape (rows, n_features) to the values that the line runs through, as tensors: the
+            features themselves, then, if the model encodes them, what it makes of each.
+        of_encoded: Those values to the logit, shape (rows,).
+        mean_gradient: A start of shape (1, width) and ends of shape (rows, width) to the mean gradient of `of_encoded`
+            between them, shape (rows, width).
+    """
+
+    n_features: int
+    members: int
+    encode: Callable[[Any], Any]
+    of_encoded: Callable[[Any], Any]
+    mean_gradient: Callable[[Any, Any], Any]
+
+    def __call__(self, matrix: Floats32) -> Floats32:
+        """Return the logit of scaled features of shape (rows, n_features), shape (rows,)."""
+        logit: Floats32 = self.of_encoded(self.encode(matrix)).numpy()
+        return logit
+
+
+def logit_function(model: Any) -> AttackLogit:
+    """Return the attack logit of a model from `models.build`; worth keeping, as each makes its own graphs.
+
+    The model's weights are shared, not copied.
+    """
+    import tensorflow as tf
+
+    from ids_spark.models.layers import PiecewiseLinear
+
+    encoded, logits = model.input, model.get_layer("logits").output
+    if any(isinstance(layer, PiecewiseLinear) for layer in model.layers):
+        joined = next(layer for layer in model.layers if isinstance(layer, tf.keras.layers.Concatenate))
+        encoded = joined.output
+    head, members = tf.keras.Model(encoded, logits), logits.shape[1] if len(logits.shape) == 3 else 1
+    values_of = tf.TensorSpec((None, encoded.shape[-1]), tf.float32)
+
+    def of_encoded(values: Any) -> Any:
+        each = tf.reshape(head(values, training=False), (-1, members, logits.shape[-1]))
+        of_class = tf.reduce_logsumexp(tf.nn.log_softmax(each), axis=1)
+        return tf.reduce_logsumexp(of_class[:, BENIGN_ID + 1 :], axis=1) - of_class[:, BENIGN_ID]
+
+    def mean_gradient(start: Any, ends: Any) -> Any:
+        shares = (tf.range(STEPS, dtype=tf.float32) + 0.5) / STEPS
+        line = start + shares[:, tf.newaxis, tf.newaxis] * (ends - start)  # (steps, rows, width)
+        points = tf.reshape(line, (-1, line.shape[-1]))
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            logit = of_encoded(points)
+        return tf.reduce_mean(tf.reshape(tape.gradient(logit, points), tf.shape(line)), axis=0)
+
+    return AttackLogit(
+        n_features=model.input.shape[-1],
+        members=members,
+        encode=tf.keras.Model(model.input, encoded) if encoded is not model.input else tf.convert_to_tensor,
+        of_encoded=tf.function(of_encoded, input_signature=[values_of]),
+        mean_gradient=tf.function(mean_gradient, input_signature=[values_of, values_of]),
+    )
+
+
+def contributions(attack_logit: AttackLogit, matrix: Floats32, baseline: Floats | Floats32) -> Floats32:
+    """Return by how much each feature moved the attack logit, in log-odds; positive is towards attack.
+
+    The sum of a row is its logit less the baseline's, to the error of the midpoint rule.
+
+    Args:
+        attack_logit: From `logit_function`.
+        matrix: Scaled features, shape (rows, n_features).
+        baseline: Scaled features of a benign flow, shape (n_features,).
+
+    Returns:
+        Shape (rows, n_features). NaN or infinite only where values are so large that the model itself overflows.
+    """
+    n = attack_logit.n_features
+    found = np.empty((len(matrix), n), dtype=np.float32)
+    start = attack_logit.encode(np.asarray(baseline, dtype=np.float32)[np.newaxis])
+    rows_at_once = max(1, _POINTS_AT_ONCE // STEPS // attack_logit.members)
+    for first in range(0, len(matrix), rows_at_once):
+        ends = attack_logit.encode(matrix[first : first + rows_at_once])
+        moved = (attack_logit.mean_gradient(start, ends) * (ends - start)).numpy()
+        encodings = moved[:, n:].reshape(len(moved), n, moved.shape[1] // n - 1)
+        found[first : first + len(moved)] = moved[:, :n] + encodings.sum(axis=2)
+    return found
+
+
+def most(contributed: Floats32, values: Floats, names: Sequence[str], k: int) -> pa.Array:
+    """Return the `k` features of each flow with the largest contributions towards attack, largest first.
+
+    A feature that moved the score towards benign, or not at all, or by NaN, is none of them, so a list may be short or
+    empty. Equal contributions stand in the order of `names`.
+
+    Args:
+        contributed: From `contributions`, shape (rows, n_features).
+        values: Raw features, shape (rows, n_features).
+        names: Official names, shape (n_features,).
+        k: At least 1.
+
+    Returns:
+        A list of `night_schema.REASON` for each row.
+    """
+    order = np.argsort(-contributed, axis=1, kind="stable")[:, :k]
+    sizes = np.take_along_axis(contributed, order, axis=1)
+    named = sizes > 0
+    fields = {
+        "feature": pa.array(names, pa.string()).take(pa.array(order[named])),
+        "value": pa.array(np.take_along_axis(values, order, axis=1)[named], pa.float64()),
+        "contribution": pa.array(sizes[named], pa.float32()),
+    }
+    reasons = pa.StructArray.from_arrays([fields[field.name] for field in REASON], fields=list(REASON))
+    offsets = np.concatenate(([0], named.sum(axis=1).cumsum())).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), reasons)
+
+
+def to_explain(
+    logits: Floats,
+    predicted_ids: NDArray[np.int32],
+    flagged: NDArray[np.bool_],
+    urgent: NDArray[np.bool_],
+    per_class: int,
+) -> Integers:
+    """Return at most `per_class` flagged rows of each predicted class, ascending: urgent ones, then the highest logits.
+
+    Args:
+        logits: Shape (rows,); of equal ones the earlier row comes first, NaN comes last.
+        predicted_ids: Shape (rows,).
+        flagged: Shape (rows,).
+        urgent: Rows that come before others of their class, shape (rows,).
+        per_class: At least 0.
+    """
+    rows = np.flatnonzero(flagged)
+    rows = rows[_may_count(np.nan_to_num(logits[rows], nan=-np.inf), predicted_ids[rows], urgent[rows], per_class)]
+    rows = rows[np.lexsort((rows, -logits[rows], ~urgent[rows], predicted_ids[rows]))]
+    _, first, size = np.unique(predicted_ids[rows], return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(first, size)
+    return np.sort(rows[place < per_class])
+
+
+def _may_count(
+    logits: Floats, predicted_ids: NDArray[np.int32], urgent: NDArray[np.bool_], per_class: int
+) -> NDArray[np.bool_]:
+    """Return which rows are urgent or have one of the `per_class` highest logits of their class: no sort."""
+    found = urgent.copy()
+    order = np.argsort(predicted_ids.astype(np.uint16), kind="stable")
+    ends = np.cumsum(np.bincount(predicted_ids))
+    for of_class in np.split(order, ends[:-1]):
+        if len(of_class) <= per_class:
+            found[of_class] = True
+        elif per_class:
+            of_these = logits[of_class]
+            found[of_class] |= of_these >= np.partition(of_these, len(of_these) - per_class)[-per_class]
+    return found

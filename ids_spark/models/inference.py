@@ -1,0 +1,60 @@
+"""A stored model as a function: built once in each Python worker, kept by the hash of its bytes."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark.models import attribution
+from ids_spark.models.artifact import Model
+
+Floats32 = NDArray[np.float32]
+
+_MOST_KEPT: Final = 8  # networks of a worker; one that lives long scores many models
+_networks: dict[str, tuple[Any, Any]] = {}
+_logits: dict[str, attribution.AttackLogit] = {}
+
+
+def forward(model: Model, matrix: Floats32, batch_rows: int) -> Floats32:
+    """Return class probabilities of shape (rows, classes) for scaled features of shape (rows, n_features)."""
+    _, function = _network_of(model)
+    batches = [function(matrix[i : i + batch_rows]).numpy() for i in range(0, len(matrix), batch_rows)]
+    if len(batches) == 1:
+        return np.asarray(batches[0])
+    return np.concatenate(batches) if batches else np.empty((0, model.card.classes), dtype=np.float32)
+
+
+def attack_logit(model: Model) -> attribution.AttackLogit:
+    """Return the attack logit of a model, from which reasons follow."""
+    if model.sha256 not in _logits:
+        _logits[model.sha256] = attribution.logit_function(_network_of(model)[0])
+    return _logits[model.sha256]
+
+
+def _network_of(model: Model) -> tuple[Any, Any]:
+    if model.sha256 not in _networks:
+        while len(_networks) >= _MOST_KEPT:
+            oldest = next(iter(_networks))
+            del _networks[oldest]
+            _logits.pop(oldest, None)
+        _networks[model.sha256] = _build(model)
+    return _networks[model.sha256]
+
+
+def _build(model: Model) -> tuple[Any, Any]:
+    import tensorflow as tf
+
+    from ids_spark.models import architectures
+
+    tf.get_logger().setLevel("ERROR")  # a worker that scores several models makes a graph for each; it warns of that
+    if not _networks:  # can be set only before TensorFlow runs its first operation
+        # A task has one core, and workers that share a GPU would each take all of its memory.
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    network = architectures.build(
+        model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper
+    )
+    network.set_weights(model.weights)
+    signature = [tf.TensorSpec((None, len(model.card.features)), tf.float32)]
+    return network, tf.function(lambda features: network(features, training=False), input_signature=signature)

@@ -1,0 +1,250 @@
+"""What the validation rows say about a model's scores, and the threshold that a budget of false alarms asks for.
+
+The score of a flow is its attack logit. A budget among the flows of a night is a rate, and a rate is a place among the
+scores of the benign validation rows; no threshold aims below one of them. `tails` says how a place between or beyond
+rows is found, and how often the expectation held where it was measured.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark.base.errors import InputError
+from ids_spark.dataset.taxonomy import BENIGN_ID
+from ids_spark.ingest.row_hash import Floats
+from ids_spark.models import tail_fit
+
+Floats32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+LIMIT: Final = 80.0
+"""Attack logits end at plus and minus this, where a float32 softmax reaches an exact 0."""
+_FORMAT: Final = 1
+_TAIL: Final = 2_000
+
+
+class CalibrationUnusable(InputError):
+    """Raised when a stored calibration is not of this format, or when a model's scores are not numbers."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which attack logit on flows are flagged, and what is to be expected of it.
+
+    Attributes:
+        logit: Flows at or above it are flagged.
+        probability: The attack probability that belongs to it.
+        flows: Flows of the night, all of them taken as benign: the cautious reading.
+        budget: False alarms aimed at.
+        benign_rows: Benign validation rows that it follows from.
+        expected_false_alarms: Point estimate for `flows` flows; None without a benign validation row.
+        false_alarms_at_most: Upper end of the exact 95 % interval of that expectation (Clopper, Pearson 1934, doi
+            10.1093/biomet/26.4.404); a night scatters around its expectation as well.
+        smallest_rate: 3 / benign_rows: rows without any alarm say with 95 % confidence that the rate is below (rule of
+            three: Hanley, Lippman-Hand 1983, doi 10.1001/jama.1983.03330370053031).
+        supported: Whether budget / flows is at least `smallest_rate`.
+        recall: Share of the attack validation rows that are flagged; None when there was none.
+    """
+
+    logit: float
+    probability: float
+    flows: int
+    budget: int
+    benign_rows: int
+    expected_false_alarms: float | None
+    false_alarms_at_most: float
+    smallest_rate: float
+    supported: bool
+    recall: float | None
+
+    def statement(self) -> str:
+        """Return in plain words what is flagged, and what it promises: for audit and page."""
+        if not self.flows:
+            return "There is no flow to flag."
+        p = "above 0.9999" if self.probability > 0.9999 else f"of {self.probability:.4g}"
+        said = [f"Flagged are flows with log-odds of attack of at least {self.logit:.2f}, a probability {p}."]
+        if self.expected_false_alarms is None:
+            said.append(
+                "No benign validation row says how benign flows score, so this does not follow from the budget of"
+                f" {self.budget:,}: any number of the {self.flows:,} flows may be false alarms."
+            )
+        else:
+            about, most = _count(self.expected_false_alarms), _count(self.false_alarms_at_most)
+            promise = f"about {about} would be flagged, at most {most}"
+            if not self.supported:
+                promise = f"fewer than {most} would be flagged"
+                said.append(
+                    f"{self.benign_rows:,} benign validation rows vouch for no rate below {self.smallest_rate:.2g} (by"
+                    f" the rule of three); the budget asks for {self.budget / self.flows:.2g}. Best guess: {about}."
+                )
+            said.insert(1, f"Were all {self.flows:,} flows benign, {promise} (95 % interval).")
+            if self.expected_false_alarms > 1.05 * self.budget:
+                said.append(f"That is over the budget of {self.budget:,}: no threshold is known to come closer.")
+        if self.recall is not None:
+            said.append(f"Of the attack validation rows, {self.recall:.1%} are flagged.")
+        return " ".join(said)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of a model's validation rows, as stored with the model.
+
+    Attributes:
+        benign_rows: Benign validation rows.
+        attack_rows: The others.
+        benign_tail: The highest attack logits of benign rows, descending: 2,000, or all where there are fewer.
+        benign_quantiles: Of all attack logits of benign rows at the levels 0, 0.002, … 1; empty without a row.
+        attack_quantiles: The same of attack rows.
+        class_mix: Benign validation rows (without any: all) predicted as each class of the model's level, by id.
+        baseline: What a benign flow looks like, from which reasons are measured: scaled features in input order.
+    """
+
+    benign_rows: int
+    attack_rows: int
+    benign_tail: tuple[float, ...]
+    benign_quantiles: tuple[float, ...]
+    attack_quantiles: tuple[float, ...]
+    class_mix: tuple[int, ...]
+    baseline: tuple[float, ...]
+
+    def threshold(self, flows: int, budget: int) -> Threshold:
+        """Return the threshold that aims at `budget` false alarms among `flows` flows.
+
+        A budget of at least all flows flags all of them. One that asks for less than a single benign validation row
+        flags no flow that the model takes for benign; without any such row the threshold is a probability of one half.
+
+        Raises:
+            ValueError: when a number is negative.
+        """
+        if flows < 0 or budget < 0:
+            raise ValueError(f"found {flows} flows and a budget of {budget}; expected no negative number")
+        n, rate = self.benign_rows, min(1.0, budget / flows) if flows else 1.0
+        smallest = min(1.0, 3 / n) if n else 1.0
+        logit, expected, most = 0.0, None, 1.0
+        if n:
+            logit, rows = self._place(rate)
+            expected, most = flows * rows / n, tail_fit.upper_rate(math.ceil(rows), n)
+        supported = n > 0 and rate >= smallest
+        recall = tail_fit.share_from(self.attack_quantiles, logit) if self.attack_rows else None
+        p = 1 / (1 + math.exp(-logit))
+        return Threshold(logit, p, flows, budget, n, expected, flows * most, smallest, supported, recall)
+
+    def _place(self, rate: float) -> tuple[float, float]:
+        """Return the threshold for a rate of false alarms, and how many benign rows are expected to reach it."""
+        n, highest, wanted = self.benign_rows, np.array(self.benign_tail), max(rate * self.benign_rows, 1.0)
+        if rate == 1.0:
+            return -LIMIT, n
+        if wanted >= len(highest) and n > len(highest):
+            logit, rows = tail_fit.reached_by(wanted / n, self.benign_quantiles), wanted
+        else:
+            logit, rows = tail_fit.place(highest, n, wanted)
+        least = 0.0 if rate * n < 1 else -LIMIT  # few rows would let benign flows pass for suspicious
+        logit = min(max(logit, least), LIMIT)  # saturated scores can only be flagged together
+        reaching = float(np.searchsorted(-highest, -logit, side="right"))
+        if reaching == len(highest) < n:
+            reaching = max(reaching, n * tail_fit.share_from(self.benign_quantiles, logit))
+        return logit, max(rows, reaching)
+
+    def to_json(self) -> str:
+        """Return the calibration as JSON."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, allow_nan=False) + "\n"
+
+
+def from_json(text: str, where: str) -> Calibration:
+    """Read what `to_json` wrote.
+
+    Raises:
+        CalibrationUnusable: when it is not JSON, of another format, or its numbers contradict each other.
+    """
+    try:
+        content: Any = json.loads(text)
+        if content.pop("format") != _FORMAT:
+            raise CalibrationUnusable(f"{where}: another format than {_FORMAT}; retrain with this version")
+        lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
+        found = Calibration(**content | lists)
+        fault = _fault(found)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise CalibrationUnusable(f"{where}: not a calibration ({error!r}); retrain") from error
+    if fault:
+        raise CalibrationUnusable(f"{where}: {fault}; restore the directory or retrain")
+    return found
+
+
+def calibrate(logits: Floats, benign: Mask, predicted_counts: NDArray[np.int64], baseline: Floats) -> Calibration:
+    """Summarise the scores of validation rows.
+
+    Args:
+        logits: Shape (rows,), from `attack_logits`.
+        benign: Shape (rows,): whether a row's label is benign.
+        predicted_counts: Shape (classes,): rows predicted as each class, those that `class_mix` is of.
+        baseline: Shape (n_features,), from `benign_baseline`.
+
+    Raises:
+        CalibrationUnusable: when a score or the baseline is not a finite number.
+    """
+    if not (np.isfinite(logits).all() and np.isfinite(baseline).all()):
+        raise CalibrationUnusable(
+            f"{int((~np.isfinite(logits)).sum()):,} of {len(logits):,} validation rows have no finite attack score,"
+            f" {int((~np.isfinite(baseline)).sum())} of {len(baseline)} features no finite baseline; expected none:"
+            " training diverged, lower train.learning_rate"
+        )
+    scores = np.sort(logits[benign])[::-1]
+    return Calibration(
+        benign_rows=len(scores),
+        attack_rows=len(logits) - len(scores),
+        benign_tail=tuple(scores[:_TAIL].tolist()),
+        benign_quantiles=tail_fit.quantiles(scores),
+        attack_quantiles=tail_fit.quantiles(logits[~benign]),
+        class_mix=tuple(predicted_counts.tolist()),
+        baseline=tuple(baseline.tolist()),
+    )
+
+
+def attack_logits(probabilities: Floats32) -> Floats:
+    """Return ln(sum of attack probabilities) - ln(benign probability), within ±`LIMIT`, shape (rows,).
+
+    Args:
+        probabilities: Of a softmax, shape (rows, classes), benign first. An exact 0 gives the limit, NaN stays NaN.
+    """
+    attack = probabilities[:, BENIGN_ID + 1 :].sum(axis=1, dtype=np.float64)  # not 1 - benign: that rounds to 0
+    with np.errstate(divide="ignore"):
+        logits = np.log(attack) - np.log(probabilities[:, BENIGN_ID].astype(np.float64))
+    clipped: Floats = np.clip(logits, -LIMIT, LIMIT)
+    return clipped
+
+
+def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
+    """Return the median of each scaled feature over benign rows; without one 0, which is the mean of train.
+
+    Args:
+        matrix: Shape (rows, n_features).
+        benign: Shape (rows,).
+    """
+    if not benign.any():
+        return np.zeros(matrix.shape[1])
+    middle: Floats = np.median(matrix[benign].astype(np.float64), axis=0)
+    return middle
+
+
+def _fault(found: Calibration) -> str:
+    """Return what is wrong with a calibration that was read; empty when nothing is."""
+    scores = (found.benign_tail[::-1], found.benign_quantiles, found.attack_quantiles)
+    rows = (found.benign_rows, found.attack_rows)
+    numbers = [x for part in (*scores, found.baseline) for x in part]
+    if any(type(x) not in (int, float) or not math.isfinite(x) for x in numbers):
+        return "one of its scores is not a finite number"
+    if any(type(count) is not int or count < 0 for count in (*rows, *found.class_mix)):
+        return "one of its counts is not a whole number from 0 on"
+    lengths = [len(part) for part in scores]
+    if lengths != [min(rows[0], _TAIL), *(len(tail_fit.LEVELS) * (n > 0) for n in rows)]:
+        return f"{lengths} scores do not stand for {rows[0]} benign and {rows[1]} attack rows"
+    if any((np.diff(part) < 0).any() or max(map(abs, part), default=0.0) > LIMIT for part in scores):
+        return f"its scores are out of order or beyond ±{LIMIT:g}"
+    return ""
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"

@@ -1,0 +1,195 @@
+"""The leakage report as a table, pictures and one page that needs nothing else, also on a phone."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from ids_spark.dataset.taxonomy import CLASS19
+from ids_spark.evaluate.leakage import Plan
+from ids_spark.evaluate.leakage_counts import PRECISIONS, Figures, Measure, Pair
+from ids_spark.ingest.rows import SPLITS
+from ids_spark.lake.filesystem import write_bytes
+from ids_spark.lake.parquet import write_rows
+from ids_spark.report import html
+from ids_spark.report.leakage_figures import auc_map, duplicate_bars
+from ids_spark.report.leakage_template import PAGE
+
+_TEXTS: Final = ("run_id", "data_origin", *Measure._fields)
+LEAKAGE: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
+"""`reports/leakage/leakage.parquet`: tidy, one figure a row; `leakage_figures.Measure` says what each is."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What one feature makes of one pair of classes.
+
+    Attributes:
+        feature: Official name.
+        pair: Class names.
+        ranges: AUC by ranges of values.
+        order: AUC by order.
+    """
+
+    feature: str
+    pair: Pair
+    ranges: float
+    order: float
+
+
+class Findings:
+    """What the figures say.
+
+    Args:
+        figures: From `leakage.measure`.
+        plan: What was measured.
+    """
+
+    def __init__(self, figures: Figures, plan: Plan) -> None:
+        self._figures, self.schema, self.plan = figures, plan.schema, plan
+        self.measured = [pair for pair in plan.pairs if all(self.count("sampled", "train", name) for name in pair)]
+        self.absent = [
+            (pair, [name for name in pair if not self.count("sampled", "train", name)])
+            for pair in plan.pairs
+            if pair not in self.measured
+        ]
+
+    def count(self, what: str, split: str | None = None, class_name: str | None = None) -> int:
+        """Return a count; 0 where nothing was found."""
+        return int(self._figures.get(Measure(what, split, class_name), 0))
+
+    def total(self, what: str, split: str) -> int:
+        """Return a count over all classes."""
+        return sum(self.count(what, split, name) for name in CLASS19)
+
+    def by_class(self, what: str) -> dict[tuple[str, str], int]:
+        """Return the counts that are not 0 by (split, class)."""
+        found = {(split, name): self.count(what, split, name) for split in SPLITS for name in CLASS19}
+        return {key: n for key, n in found.items() if n}
+
+    def of_feature(self, what: str, feature: str) -> float:
+        """Return a figure of one feature over train; NaN without train rows."""
+        return self._figures.get(Measure(what, "train", feature=feature), math.nan)
+
+    def telling(self, feature: str, pair: Pair) -> Telling:
+        """Return how well a feature separates a measured pair."""
+        by_ranges, by_order = (self._figures[Measure(w, "train", *pair, feature)] for w in ("auc_ranges", "auc"))
+        return Telling(feature, pair, by_ranges, by_order)
+
+    def best(self, pair: Pair, *, honest: bool = False) -> Telling:
+        """Return the feature that separates a pair best; `honest` asks the operational profile alone."""
+        features = self.schema.profile("operational" if honest else "paper")
+        return max((self.telling(name, pair) for name in features), key=lambda t: t.ranges)
+
+    def strongest(self, feature: str) -> Telling | None:
+        """Return the pair that a feature separates best; None when no pair was measured."""
+        return max((self.telling(feature, pair) for pair in self.measured), key=lambda t: t.ranges, default=None)
+
+    def mean(self, feature: str) -> float:
+        """Return the mean AUC by ranges over the measured pairs."""
+        return float(np.mean([self.telling(feature, pair).ranges for pair in self.measured]))
+
+    def most_telling(self) -> Telling | None:
+        """Return the strongest feature of all; of equals the one that is better over all pairs."""
+        found = [t for name in self.schema.features if (t := self.strongest(name)) is not None]
+        return max(found, key=lambda t: (round(t.ranges, 3), self.mean(t.feature)), default=None)
+
+    def pairs_of(self, what: str, split: str | None) -> list[tuple[str, str, int]]:
+        """Return (class, other class, vectors), most first."""
+        found = [
+            (str(m.class_name), str(m.other_class), int(n))
+            for m, n in self._figures.items()
+            if m.what == what and m.split == split and m.class_name is not None
+        ]
+        return sorted(found, key=lambda row: (-row[2], row[0], row[1]))
+
+    def summary(self) -> list[str]:
+        """Return the page's findings in plain words, most telling first."""
+        said = []
+        if (top := self.most_telling()) is not None:
+            rest = self.best(top.pair, honest=True)
+            wins = sum(self.best(pair).feature == top.feature for pair in self.measured)
+            said.append(
+                f"{top.feature} is the most telling single feature: it separates {' from '.join(top.pair)} with an AUC"
+                f" of {top.ranges:.4f} by ranges of its values ({top.order:.4f} by their order alone), and is the best"
+                f" feature in {wins} of {len(self.measured)} measured pairs."
+            )
+            if top.feature in self.schema.artefacts:
+                said.append(
+                    f"{top.feature} describes how the lab captured the data, not the traffic: a model that uses it will"
+                    f" not do so well elsewhere. Without such features the best for that pair is {rest.feature}, with"
+                    f" {rest.ranges:.4f}."
+                )
+        for split in SPLITS:
+            double, single = (self.total(f"duplicates_{p}", split) for p in PRECISIONS)
+            two = self.count("two_label_double", split)
+            said.append(
+                f"{split}: {self.total('flows', split):,} flows, {double:,} of them exact duplicates in double;"
+                f" {single:,} once features are cast to float32. {two:,} vectors carry more than one label"
+                + (", so no model can be right about all of their flows." if two else ".")
+            )
+        both = self.count("shared_double")
+        said.append(
+            f"{both:,} vectors stand in both train and test ({self.count('shared_float32'):,} at float32)"
+            + (": there a good test result may be memory." if both else ".")
+        )
+        flat = [name for name in self.schema.features if self.of_feature("dropped", name) == 1]
+        said.append(f"Features that do not vary over train, dropped at min_std {self.plan.min_std:g}: {_listed(flat)}.")
+        return said
+
+
+def write(folder: str, findings: Findings, figures: Figures, run_id: str, data_origin: str) -> None:
+    """Write the table, the pictures and the page into a staged folder."""
+    shared = {"run_id": run_id, "data_origin": data_origin}
+    rows = [shared | name._asdict() | {"value": float(value)} for name, value in sorted(figures.items(), key=str)]
+    write_rows(f"{folder}/leakage.parquet", rows, LEAKAGE)
+    pictures = draw(findings)
+    for name, content in pictures.items():
+        write_bytes(f"{folder}/{name}.png", content)
+    write_bytes(f"{folder}/leakage.html", page(findings, pictures, run_id, data_origin).encode())
+
+
+def draw(findings: Findings) -> dict[str, bytes]:
+    """Return the pictures by name; no heat map when no pair could be measured."""
+    classes = [name for name in CLASS19 if any(findings.count("flows", split, name) for split in SPLITS)]
+    counts = {
+        split: {p: [findings.count(f"duplicates_{p}", split, name) for name in classes] for p in PRECISIONS}
+        for split in SPLITS
+    }
+    totals = {split: [findings.count("flows", split, name) for name in classes] for split in SPLITS}
+    pictures = {"duplicates": duplicate_bars(classes, counts, totals)}
+    if not findings.measured:
+        return pictures
+    features = sorted(findings.schema.features, key=lambda name: -findings.mean(name))
+    found = [[findings.telling(name, pair) for pair in findings.measured] for name in features]
+    names = [f"{a} |\n{b}" for a, b in findings.measured]
+    for picture, kind in (("auc_ranges", "ranges"), ("auc_order", "order")):
+        values = np.array([[getattr(t, kind) for t in row] for row in found])
+        pictures[picture] = auc_map(values, features, names, findings.schema.artefacts)
+    return pictures
+
+
+def page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origin: str) -> str:
+    """Return the page; every text is escaped."""
+    artefacts = [name for name in findings.schema.features if name in findings.schema.artefacts]
+    return html.render(
+        PAGE,
+        pictures,
+        f=findings,
+        run_id=run_id,
+        data_origin=data_origin,
+        splits=SPLITS,
+        classes=[name for name in CLASS19 if any(findings.count("flows", split, name) for split in SPLITS)],
+        artefacts=[(name, findings.strongest(name)) for name in artefacts],
+        features=sorted(findings.schema.features, key=lambda name: _nan_last(findings.of_feature("std", name))),
+    )
+
+
+def _nan_last(value: float) -> tuple[bool, float]:
+    return (math.isnan(value), value)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,197 @@
+"""Pictures of the night page: incidents and classes by hour, drifted features, the trend of seven nights.
+
+Amounts that differ by powers of ten never share an axis: a flood of a million flows would hide a scan of ten.
+"""
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ids_spark.report.format import index, known
+from ids_spark.report.night_findings import Row, severities
+from ids_spark.report.style import BLUE, GREY, ORANGE
+
+SEVERITY_COLOURS: Final[Mapping[str, str]] = {
+    "critical": "#8c1d18",
+    "high": "#c2410c",
+    "medium": "#f2b84b",
+    "low": "#5b8fc7",
+}
+"""The badges on the page have the same; any other severity is grey."""
+HOURS: Final = 24
+Hours = NDArray[np.int64]
+_PALE: Final = "#b9cfe6"
+_EMPTY: Final = "#ececf0"
+_NAMED_EDGES: Final = 3
+_WIDTH: Final = 4.2  # inches; 403 CSS pixels, which a phone shows nearly as they are
+
+
+def severity_colour(severity: str) -> str:
+    """Return the colour of a severity."""
+    return SEVERITY_COLOURS.get(severity, GREY)
+
+
+def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
+    """Draw how many incidents began in each hour (UTC), by severity; a column of its own for those without a time.
+
+    Args:
+        incidents: Rows of `alerts/`; those that began on another date have no hour of this night.
+        event_date: The night.
+    """
+    figure = Figure(figsize=(_WIDTH, 2.1), layout="constrained")
+    axes = figure.subplots()
+    levels = list(severities(incidents))
+    counts = {level: np.zeros(HOURS + 1, dtype=np.int64) for level in levels}
+    for row in incidents:
+        seen = row["first_seen"]
+        hour = seen.hour if seen is not None and seen.date() == event_date else HOURS
+        counts[str(row["severity"])][hour] += 1
+    timeless = any(of_level[HOURS] for of_level in counts.values())
+    at = _places(timeless)
+    below = np.zeros(len(at), dtype=np.int64)
+    for level in levels:  # the worst at the bottom, where heights compare
+        heights = counts[level][: len(at)]
+        label = f"{level} ({counts[level].sum()})"
+        axes.bar(at, heights, 0.82, below, color=severity_colour(level), label=label, edgecolor="w", linewidth=0.5)
+        below = below + heights
+    axes.set_ylim(0, max(1, int(below.max(initial=0))) * 1.1)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    axes.grid(axis="y", alpha=0.25)
+    _plain(axes)
+    _hour_axis(axes, timeless)
+    if levels:
+        columns = min(4, len(levels))
+        figure.legend(fontsize=8, loc="outside upper left", ncols=columns, frameon=False, handlelength=1)
+    return figure
+
+
+def class_hours(mix: Mapping[str, Hours]) -> Figure:
+    """Draw flows by hour (UTC), one row for each class, each on its own scale.
+
+    Args:
+        mix: Flows by class, shape (25,): by hour, then those without an event time. Benign flows are grey.
+    """
+    figure = Figure(figsize=(_WIDTH, 0.5 + 0.72 * len(mix)), layout="constrained")
+    rows = figure.subplots(len(mix), sharex=True, squeeze=False)[:, 0]
+    timeless = any(counts[HOURS] for counts in mix.values())
+    at = _places(timeless)
+    for axes, (name, counts) in zip(rows, mix.items(), strict=True):
+        axes.bar(at, counts[: len(at)], 0.82, color=GREY if name == "Benign" else BLUE)
+        axes.set_title(f"{name}: {counts.sum():,}", fontsize=8.5, loc="left", pad=2)
+        axes.set_ylim(0, max(1, int(counts.max())) * 1.05)
+        axes.set_yticks([int(counts.max())], [compact(int(counts.max()))])
+        axes.grid(axis="y", alpha=0.25)
+        _plain(axes)
+    _hour_axis(rows[-1], timeless)
+    return figure
+
+
+def drifted(rows: Sequence[Row]) -> Figure:
+    """Draw shares of the night's flows beside those of train, bin by bin, one panel for each feature.
+
+    Args:
+        rows: Of `drift/`. Its `edges` stand between bins: the outermost bins are open.
+    """
+    height = math.ceil(len(rows) / 2)
+    figure = Figure(figsize=(_WIDTH, 0.35 + 1.45 * height), layout="constrained")
+    panels = figure.subplots(height, 2, squeeze=False).ravel()
+    for axes in panels[len(rows) :]:
+        axes.set_axis_off()
+    for axes, row in zip(panels, rows, strict=False):
+        expected = np.asarray(row["expected"], dtype=float)
+        counts = np.asarray(row["counts"], dtype=float)
+        actual = counts / max(1.0, counts.sum())
+        axes.bar(np.arange(len(expected)), expected, 1.0, color="#c9c9d1", label="train", edgecolor="w", linewidth=0.4)
+        axes.stairs(actual, np.arange(len(actual) + 1) - 0.5, color=ORANGE, linewidth=1.6, label="tonight")
+        axes.set_title(f"{row['name']}, PSI {index(row['psi'])}", fontsize=8.5, loc="left", pad=3)
+        borders = _borders(row["edges"] or ())
+        axes.set_xticks([place for place, _ in borders], [_short(value) for _, value in borders])
+        axes.set_ylim(0, max(0.05, *expected, *actual) * 1.08)
+        axes.yaxis.set_major_locator(MaxNLocator(2))
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="y", alpha=0.25)
+        _plain(axes)
+    if rows:
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, fontsize=8, loc="outside upper left", ncols=2, frameon=False, handlelength=1.2)
+    return figure
+
+
+def nights(trend: Mapping[dt.date, Row | None], figures: Mapping[str, str]) -> Figure:
+    """Draw one panel for each figure: a bar for each date, a hatched gap where a date was not scored.
+
+    Args:
+        trend: The champion's row by date, oldest first; the last bar is dark.
+        figures: Title by column of `nights/`.
+    """
+    height = math.ceil(len(figures) / 2)
+    figure = Figure(figsize=(_WIDTH, 0.3 + 1.2 * height), layout="constrained")
+    panels = figure.subplots(height, 2, squeeze=False, sharex=True).ravel()
+    at = np.arange(len(trend))
+    for axes in panels[len(figures) :]:
+        axes.set_axis_off()
+    for axes, (column, title) in zip(panels, figures.items(), strict=False):
+        values = [math.nan if row is None else known(row[column]) for row in trend.values()]
+        most = max((value for value in values if not math.isnan(value)), default=0.0)
+        top = 1.25 * most if most else 1.0
+        colours = [_PALE] * (len(at) - 1) + [BLUE]
+        axes.bar(at, np.nan_to_num(values), 0.82, color=colours)
+        for place, value in zip(at, values, strict=True):
+            if math.isnan(value):
+                axes.bar(place, top, 0.82, color=_EMPTY, hatch="////", edgecolor="#c9c9d1", linewidth=0)
+            else:
+                axes.annotate(compact(value), (place, value), (0, 1), textcoords="offset points", ha="center", size=6.5)
+        axes.set_title(title, fontsize=8.5, loc="left", pad=3)
+        axes.set_ylim(0, top)
+        axes.set_yticks([])
+        axes.set_xticks(at, [str(date.day) for date in trend])
+        _plain(axes)
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def compact(value: float) -> str:
+    """Return a figure in at most five characters: 0.42, 999, 12k, 1.2M."""
+    for least, unit, name in ((999_500_000, 1e9, "G"), (999_500, 1e6, "M"), (9_999.5, 1e3, "k")):
+        if value >= least:
+            return f"{value / unit:.1f}{name}" if value < 10 * unit else f"{value / unit:.0f}{name}"
+    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.2g}"
+
+
+def _places(timeless: bool) -> NDArray[np.float64]:
+    """Return where the columns of hours stand; the one without a time stands apart."""
+    hours = np.arange(HOURS) + 0.5
+    return np.append(hours, HOURS + 1.5) if timeless else hours
+
+
+def _hour_axis(axes: Axes, timeless: bool) -> None:
+    ticks: list[tuple[float, Any]] = [(hour, f"{hour:02d}") for hour in range(0, HOURS + 1, 3 if not timeless else 6)]
+    if timeless:
+        ticks.append((HOURS + 1.5, "\nno time"))
+    axes.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
+    axes.set_xlim(-0.2, HOURS + (2.4 if timeless else 0.2))
+
+
+def _borders(edges: Sequence[float]) -> list[tuple[float, float]]:
+    """Return place and value of up to three edges, spread evenly."""
+    found = [(0.5 + i, edge) for i, edge in enumerate(edges)]
+    if len(found) <= _NAMED_EDGES:
+        return found
+    return [found[round(i)] for i in np.linspace(0, len(found) - 1, _NAMED_EDGES)]
+
+
+def _short(value: float) -> str:
+    return compact(value) if value >= 1000 else f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _plain(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=7.5, length=2)
+    axes.spines[["top", "right"]].set_visible(False)

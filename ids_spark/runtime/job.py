@@ -1,0 +1,187 @@
+"""How every job starts and ends: arguments, configuration, session, logging, commit, audit row, exit code."""
+
+import argparse
+import datetime as dt
+import logging
+import os
+import re
+import secrets
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from ids_spark.base.errors import REFUSAL_KEY, InputError, Interrupted, refusal_in
+from ids_spark.base.logs import log_to_stderr
+from ids_spark.base.report import Report
+from ids_spark.config.loader import load
+from ids_spark.config.settings import Config
+from ids_spark.lake.lease import Lease
+from ids_spark.lake.store import Lake
+from ids_spark.runtime.audit import write_audit_row
+
+log = logging.getLogger(__name__)
+
+DONE: Final = 0
+FAILED: Final = 1
+REFUSED: Final = 2
+
+_KEY: Final = secrets.token_hex(16)  # of this driver: its tasks mark their refusals with it
+_DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a job works with.
+
+    Attributes:
+        config: Checked configuration.
+        lake: Where tables are.
+        job: Name of the job.
+        run_id: Names this run in every table; sorts by time.
+    """
+
+    config: Config
+    lake: Lake
+    job: str
+    run_id: str
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The session; started when a job first asks for it, as not every job has work for executors."""
+        started = session(f"ids_spark {self.job}")
+        started.sparkContext.setLocalProperty(REFUSAL_KEY, _KEY)
+        return started
+
+    @cached_property
+    def lease(self) -> Lease:
+        """What shows other jobs that this run is at work, from its first staged table on."""
+        return Lease(self.lake.root, self.run_id)
+
+    def staged(self, table: str) -> str:
+        """Return the URI where this run writes the new version of a table."""
+        self.lease.take()
+        return self.lake.staged(self.job, self.run_id, table)
+
+
+def new_run_id() -> str:
+    """Return a run id that sorts by time and is unlike any other."""
+    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None = None) -> int:
+    """Run a job and return its exit code: 0 done, 2 refused (configuration or input), 1 anything else.
+
+    A refused run writes nothing. A failed run writes its audit row and nothing else.
+
+    Args:
+        run: The job; stages tables and names them in its report, commits nothing itself.
+        doc: The job's module docstring, shown by `--help`.
+        argv: Arguments; default those of the process.
+    """
+    name = run.__globals__.get("__file__", "job")
+    job = Path(name).stem
+    parser = argparse.ArgumentParser(prog=f"{job}.py", description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    given = parser.parse_args(argv)
+    log_to_stderr(logging.INFO)
+    logging.getLogger(run.__module__).setLevel(logging.INFO)
+    try:
+        config = load(given.config, given.set)
+        lake = Lake(config.lake)
+    except InputError as error:
+        log.error("%s", error)
+        return REFUSED
+    return _run(run, job, config, lake)
+
+
+def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake) -> int:
+    run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
+    log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
+    audit = f"audit/{run_id}-{job}.parquet"
+    running = SparkSession.getActiveSession()
+    context = Context(config, lake, job, run_id)
+    try:
+        lake.recover(job)
+        report = run(context)
+        report.reconcile()
+        write_audit_row(context.staged(audit), job, run_id, started, config, report, None)
+        context.lease.check()
+        lake.commit(job, run_id, [*report.tables, audit])
+    except Exception as error:
+        lake.discard(job, run_id)
+        refusal = as_refusal(error)
+        if refusal is not None:
+            log.error("%s", refusal)
+            return REFUSED
+        known = str(error) if isinstance(error, Interrupted) else full_disk(error, lake.root)
+        if known is not None:
+            log.error("%s", known)
+        else:
+            log.exception("%s failed", job)
+        try:
+            write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
+        except OSError as unwritten:  # often the lake itself is what failed
+            log.error("the audit row of this failure could not be written: %s", unwritten)
+        return FAILED
+    finally:
+        context.lease.end()
+        if running is None and "spark" in vars(context):
+            context.spark.stop()
+    for note in report.notes:
+        log.warning("%s", note)
+    if report.data_origin == "synthetic":
+        log.warning("every row of this run is synthetic; its figures say nothing about real traffic")
+    log.info(
+        "%s done in=%d out=%d quarantined=%d duplicate=%d seconds=%.1f",
+        job,
+        report.rows_in,
+        report.rows_out,
+        report.rows_quarantined,
+        report.rows_duplicate,
+        (dt.datetime.now(dt.UTC) - started).total_seconds(),
+    )
+    return DONE
+
+
+def as_refusal(error: BaseException) -> str | None:
+    """Return the message of an input error, also of one raised in a task; None for any other error."""
+    if isinstance(error, InputError):
+        return str(error)
+    return refusal_in(str(error), _KEY)
+
+
+def full_disk(error: BaseException, lake: str) -> str | None:
+    """Return what to do about a full disk, also of an executor; None where the error is no such thing."""
+    found = _DISK_IS_FULL.search(str(error))
+    if found is None:
+        return None
+    return (
+        f"a disk is full: {found[0].strip()}\n"
+        f"  expected room for the new tables in {lake}, and for shuffled rows where Spark keeps them on each machine"
+        " (SPARK_LOCAL_DIRS, spark.local.dir); the README says how much\n"
+        "  the old tables are as they were; make room and run the same line again"
+    )
+
+
+def session(app: str) -> SparkSession:
+    """Start or take the Spark session; in local mode every port it opens is on loopback."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    progress = str(sys.stderr.isatty()).lower()  # a bar in a log file is noise
+    builder = SparkSession.builder.appName(app).config("spark.ui.showConsoleProgress", progress)
+    SparkContext._ensure_initialized()  # spark-submit's settings can be read only once the JVM is connected
+    master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]
+    if master.startswith("local"):
+        local = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
+        for key, value in local.items():
+            builder = builder.config(key, value)
+        builder = builder.master(master)
+    return builder.getOrCreate()

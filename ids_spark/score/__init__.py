@@ -1,0 +1,1 @@
+"""Flows to predictions: a labelled split, or a night of flow logs."""

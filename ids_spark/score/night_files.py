@@ -1,0 +1,243 @@
+"""Which files of flow logs a night consists of, and what can be read of them: found by name, checked by footer.
+
+A night is `<flow logs>/event_date=YYYY-MM-DD/`, parquet below it. A file that cannot be used never stops the night: it
+is listed with its reason, and its rows, where the footer tells them, go to quarantine. A feature column that is missing
+does stop it: a model without one of its inputs would guess.
+"""
+
+import datetime as dt
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from ids_spark.base.errors import InputError
+from ids_spark.config.score import ScoreConfig
+from ids_spark.dataset.schema import FeatureSchema, SchemaMismatch
+from ids_spark.ingest.sources import SYNTHETIC_MARK, Piece
+from ids_spark.lake.filesystem import absolute, exists, files_in, resolve
+from ids_spark.lake.store import Lake
+
+log = logging.getLogger(__name__)
+
+ALIASES: Final[Mapping[str, str]] = {
+    "TTL": "Time_To_Live",
+    "ttl": "Time_To_Live",
+    "Magnitude": "Magnitue",
+    "Protocol_Type": "Protocol Type",
+    "Tot_sum": "Tot sum",
+    "Tot_size": "Tot size",
+}
+"""Official feature names by spellings that exporters and copies of the data set use for them.
+
+`flow_duration` is none of `Duration`, which is a time to live: CICIoT2023, whose exporter is the same, has both.
+"""
+_EITHER: Final = ("Duration", "Time_To_Live")  # the two releases' names of the same thing
+_READABLE: Final = (
+    pa.types.is_floating,
+    pa.types.is_integer,
+    pa.types.is_decimal,
+    pa.types.is_string,
+    pa.types.is_large_string,
+)
+_AT_ONCE: Final = 16
+
+
+class NightMissing(InputError):
+    """Raised when there are no flow logs of a night that was asked for by its date."""
+
+
+@dataclass(frozen=True)
+class NightFile:
+    """One file of a night: its path below the night's folder, its rows, and why it cannot be used, if so."""
+
+    name: str
+    rows: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class NightPiece:
+    """One row group of a file, and what its columns are called.
+
+    Attributes:
+        piece: The row group.
+        columns: Column of the file by official feature name.
+        carried: Pass-through columns that the file has; one of lists or structures has no text and counts as extra.
+        reason: Why its rows cannot be read; None where they can.
+    """
+
+    piece: Piece
+    columns: Mapping[str, str]
+    carried: tuple[str, ...]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class NightSource:
+    """What was found of a night.
+
+    Attributes:
+        event_date: The night.
+        pieces: Row groups, those of files whose rows can be counted but not read included.
+        files: Every file.
+        extra_columns: Columns that are neither features nor passed through; ignored.
+        data_origin: `synthetic` where a mark beside the nights says so.
+    """
+
+    event_date: dt.date
+    pieces: tuple[NightPiece, ...]
+    files: tuple[NightFile, ...]
+    extra_columns: tuple[str, ...]
+    data_origin: str
+
+    @property
+    def rows(self) -> int:
+        """Flows of the night, as the footers tell."""
+        return sum(piece.piece.rows for piece in self.pieces)
+
+
+def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
+    """Return the nights that the configuration names, oldest first; `last_days` ends with yesterday."""
+    if config.date is not None:
+        return [config.date]
+    if config.first_date is not None and config.last_date is not None:
+        first, last = config.first_date, config.last_date
+    else:
+        first, last = today - dt.timedelta(days=config.last_days or 1), today - dt.timedelta(days=1)
+    return [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
+
+
+def find(config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed: Sequence[str]) -> NightSource | None:
+    """Find and check the files of a night; reads footers, no rows.
+
+    Args:
+        config: Names the flow logs, aliases and pass-through columns.
+        event_date: The night.
+        schema: Of the model; none of its features is an extra column, whether models see it or not.
+        needed: Official names of the features that models see.
+
+    Returns:
+        None where the night has no folder or no parquet file.
+
+    Raises:
+        SchemaMismatch: a readable file lacks a needed feature; names every such file and column.
+    """
+    root = absolute(config.flow_logs or "").rstrip("/")
+    folder = f"{root}/event_date={event_date}"
+    names = _listed(folder)
+    if not names:
+        return None
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = list(pool.map(lambda name: _look(f"{folder}/{name}", name, config, schema, needed), names))
+    missing = [fault for fault in found if isinstance(fault, str)]
+    if missing:
+        raise SchemaMismatch(
+            f"{folder}: {'; '.join(missing)}. Nothing was scored; add the columns, or name them in score.column_aliases"
+        )
+    looks = [look for look in found if isinstance(look, _Look)]
+    return NightSource(
+        event_date,
+        tuple(piece for look in looks for piece in look.pieces),
+        tuple(look.file for look in looks),
+        tuple(sorted({column for look in looks for column in look.extra})),
+        "synthetic" if exists(f"{root}/{SYNTHETIC_MARK}") else "measured",
+    )
+
+
+def late_rows(lake: Lake, source: NightSource) -> int:
+    """Return how many rows of a night came after its date was first scored; 0 where it was not.
+
+    What the last scoring counted stays counted, so that scoring the same files again gives the same number.
+    """
+    found = files_in(lake.uri(f"nights/event_date={source.event_date}"), ".parquet")
+    if not found:
+        return 0
+    fs, path = resolve(found[0])
+    last = pq.read_table(path, filesystem=fs, columns=["files", "rows_late"], partitioning=None).to_pylist()[0]
+    known: dict[str, int] = {file["name"]: file["rows"] for file in last["files"]}
+    came = sum(max(0, file.rows - known.get(file.name, 0)) for file in source.files)
+    return came + int(last["rows_late"])
+
+
+@dataclass(frozen=True)
+class _Look:
+    file: NightFile
+    pieces: tuple[NightPiece, ...] = ()
+    extra: tuple[str, ...] = ()
+
+
+def _listed(folder: str) -> list[str]:
+    """Return the names of all visible parquet files, also of those that are listed but not there."""
+    fs, path = resolve(folder)
+    found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    names = {info.path[len(path) :].lstrip("/") for info in found if info.type != pafs.FileType.Directory}
+    if isinstance(fs, pafs.LocalFileSystem):  # whose listing leaves out links that lead nowhere
+        names |= {os.path.relpath(os.path.join(at, name), path) for at, _, files in os.walk(path) for name in files}
+    return sorted(n for n in names if n.endswith(".parquet") and not any(p[0] in "._" for p in n.split("/")))
+
+
+def _look(uri: str, name: str, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str]) -> _Look | str:
+    """Return what can be read of a file; a text that names the needed columns it lacks."""
+    fs, path = resolve(uri)
+    info = fs.get_file_info(path)
+    if info.type == pafs.FileType.NotFound:
+        return _Look(NightFile(name, 0, "missing_file"))
+    if info.size == 0:
+        return _Look(NightFile(name, 0, "empty_file"))
+    try:
+        with fs.open_input_file(path) as stream:
+            footer = pq.ParquetFile(stream)
+            arrow, metadata = footer.schema_arrow, footer.metadata
+            groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        log.warning("unreadable file=%s error=%s", uri, str(error).splitlines()[0])
+        return _Look(NightFile(name, 0, "unreadable_file"))
+    known = _features_of(arrow.names, config.column_aliases, schema)
+    lacking = [feature for feature in needed if feature not in known]
+    if lacking:
+        return f"{name} lacks {len(lacking)} feature column(s) of {schema.name}: {', '.join(lacking)}"
+    columns = {feature: known[feature] for feature in needed}
+    nested = {column.name for column in arrow if pa.types.is_nested(column.type)}
+    carried = tuple(column for column in config.pass_through if column in set(arrow.names) - nested)
+    extra = tuple(sorted(set(arrow.names) - set(known.values()) - set(carried)))
+    reason = _fault_of(arrow, [*columns.values(), *carried], list(columns.values()))
+    reason = reason or (None if sum(groups) else "no_rows")
+    pieces, start = [], 0
+    for i, rows in enumerate(groups):
+        pieces.append(NightPiece(Piece(uri, name, i, start, rows, None, None), columns, carried, reason))
+        start += rows
+    return _Look(NightFile(name, start, reason), tuple(pieces) if start else (), extra)
+
+
+def _features_of(names: Sequence[str], own: Mapping[str, str], schema: FeatureSchema) -> dict[str, str]:
+    """Return the column of each feature: by its official name, else by an alias of the configuration, else a known one.
+
+    The releases call one feature by two names; a log that has only the other name is understood.
+    """
+    columns = {}
+    for feature in schema.features:
+        spellings = [feature]
+        spellings += [alias for aliases in (own, ALIASES) for alias, official in aliases.items() if official == feature]
+        spellings += [other for other in _EITHER if feature in _EITHER]
+        found = next((spelling for spelling in spellings if spelling in names), None)
+        if found is not None:
+            columns[feature] = found
+    return columns
+
+
+def _fault_of(arrow: pa.Schema, used: Sequence[str], features: Sequence[str]) -> str | None:
+    """Return why the rows of a file cannot be told apart or read as numbers."""
+    times = Counter(arrow.names)
+    if any(times[column] > 1 for column in used):
+        return "duplicated_column"
+    if any(not any(is_kind(arrow.field(column).type) for is_kind in _READABLE) for column in features):
+        return "wrong_type"
+    return None

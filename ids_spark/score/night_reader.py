@@ -1,0 +1,210 @@
+"""One row group of flow logs to checked columns: what can be scored, what is refused and why. Runs in tasks."""
+
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ids_spark.dataset.schema import QUARANTINE, FeatureSchema
+from ids_spark.ingest import quality
+from ids_spark.ingest.parse import Mask, any_fault, refused_rows, to_doubles
+from ids_spark.ingest.row_hash import Floats
+from ids_spark.lake.filesystem import resolve
+from ids_spark.score.night_files import NightPiece
+
+log = logging.getLogger(__name__)
+
+UNREADABLE: Final = "unreadable_row_group"
+UNSCORABLE: Final = "no_finite_score"
+_TIME: Final = pa.timestamp("us", tz="UTC")
+_TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
+_TIME_TEXT: Final = (  # ISO 8601, with a blank for the T as well; finer than a microsecond is cut off
+    r"^\s*(?P<day>\d{4}-\d\d-\d\d)[T ](?P<clock>\d\d:\d\d:\d\d)(?:[.,](?P<part>\d{1,6})\d*)?"
+    r"\s*(?:Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?\s*$"
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a row group holds: rows found = source_rows + refused.
+
+    Attributes:
+        values: Feature columns as doubles by official name, without NaN, of the rows that can be scored.
+        carried: Pass-through columns of the same rows; the event time as a time, all others as text.
+        source_rows: Number of each such row in its file.
+        refused: As `schema.QUARANTINE`.
+        warnings: Rows that break a rule that only warns, by rule.
+    """
+
+    values: dict[str, Floats]
+    carried: pa.Table
+    source_rows: NDArray[np.int64]
+    refused: pa.Table
+    warnings: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is read of every row group.
+
+    Attributes:
+        schema: Feature schema of the models.
+        features: Official names that models see; the quality rules speak of these.
+        pass_through: Columns that are repeated in predictions.
+        event_time: The one of them that is a time.
+        run_id: Stands in the quarantine.
+    """
+
+    schema: FeatureSchema
+    features: tuple[str, ...]
+    pass_through: tuple[str, ...]
+    event_time: str
+    run_id: str
+
+
+def read(night_piece: NightPiece, wanted: Wanted) -> Rows:
+    """Read, type and check one row group.
+
+    A missing or unparsable value, NaN, or a broken `reject` rule refuses a row; a row group that cannot be read refuses
+    all of its rows, whose number its footer tells. Infinities are values: they saturate later.
+    """
+    piece = night_piece.piece
+    if night_piece.reason is not None:
+        return _refuse_all(night_piece, wanted, night_piece.reason)
+    try:
+        fs, path = resolve(piece.uri)
+        columns = [night_piece.columns[feature] for feature in wanted.features]
+        with fs.open_input_file(path) as stream:
+            file = pq.ParquetFile(stream)
+            table = file.read_row_group(piece.row_group, columns=[*columns, *night_piece.carried], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        log.warning("unreadable file=%s row_group=%s error=%s", piece.uri, piece.row_group, str(error).splitlines()[0])
+        return _refuse_all(night_piece, wanted, UNREADABLE)
+    table = table.combine_chunks()
+    raw = pa.table({name: table[column] for name, column in zip(wanted.features, columns, strict=True)})
+    carried = pa.table({name: _carried(table, name, wanted.event_time) for name in wanted.pass_through})
+    source_rows = np.arange(piece.first_row, piece.first_row + len(table))
+    values, faults = to_doubles(raw, wanted.features)
+    warned = {}
+    for rule, masks in quality.check(values, wanted.schema).items():
+        if rule.severity == "reject":
+            faults[rule.name] = masks
+        else:
+            warned[rule.name] = np.logical_or.reduce(list(masks.values()))
+    bad = any_fault(faults, len(table))
+    warnings = Counter({name: n for name, mask in warned.items() if (n := int((mask & ~bad).sum()))})
+    refused = QUARANTINE.empty_table()
+    if bad.any():
+        known = {"source_file": piece.name, "source_row": source_rows, "split": "night", "run_id": wanted.run_id}
+        refused = refused_rows(raw, faults, wanted.features, known)
+        good = np.flatnonzero(~bad)
+        values = {name: column[good] for name, column in values.items()}
+        carried, source_rows = carried.take(pa.array(good)), source_rows[good]
+    return Rows(values, carried, source_rows, refused, warnings)
+
+
+def refuse(rows: Rows, bad: Mask, columns: NDArray[np.int64], file: str, wanted: Wanted) -> tuple[Rows, pa.Table]:
+    """Part the rows that the model has no finite score for from the others.
+
+    Args:
+        rows: Of one row group.
+        bad: Which of them, shape (rows,).
+        columns: For each row the place in `wanted.features` of the value that is to blame, shape (rows,).
+        file: Its name.
+        wanted: Names the features.
+
+    Returns:
+        The other rows, and the refused ones as `schema.QUARANTINE`.
+    """
+    faults = {UNSCORABLE: {wanted.features[i]: bad & (columns == i) for i in np.unique(columns[bad]).tolist()}}
+    known = {"source_file": file, "source_row": rows.source_rows, "split": "night", "run_id": wanted.run_id}
+    refused = refused_rows(pa.table(rows.values), faults, wanted.features, known)
+    good = np.flatnonzero(~bad)
+    values = {name: column[good] for name, column in rows.values.items()}
+    carried = rows.carried.take(pa.array(good))
+    return Rows(values, carried, rows.source_rows[good], rows.refused, rows.warnings), refused
+
+
+def _carried(table: pa.Table, name: str, event_time: str) -> pa.Array | pa.ChunkedArray:
+    """Return a pass-through column in its contract's type; null where the file lacks it or a time is none."""
+    if name not in table.column_names:
+        return pa.nulls(len(table), _TIME if name == event_time else pa.string())
+    column = table[name]
+    if name != event_time:
+        return _text(column)
+    if pa.types.is_timestamp(column.type):
+        return column.cast(_TIME, safe=False)
+    return _time_of(_text(column)) if _holds_text(column.type) else pa.nulls(len(table), _TIME)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return a column as text; null where it holds bytes that are none."""
+    try:
+        return column if pa.types.is_string(column.type) else column.cast(pa.string())
+    except pa.ArrowException as error:
+        log.warning("a pass-through column is no text type=%s error=%s", column.type, str(error).splitlines()[0])
+        return pa.nulls(len(column), pa.string())
+
+
+def _time_of(text: pa.ChunkedArray) -> pa.Array:
+    """Return the moments that texts of ISO 8601 name, in UTC where they name no zone; null for any other text."""
+    parts = pc.extract_regex(text, _TIME_TEXT)
+    parts = parts.combine_chunks() if isinstance(parts, pa.ChunkedArray) else parts
+    day, clock, part, sign, hours, minutes = (pc.struct_field(parts, i) for i in range(6))
+    whole = pc.binary_join_element_wise(day, clock, " ")
+    parsed = pc.strptime(whole, _TIME_FORMAT, "s", error_is_null=True)
+    real = pc.equal(pc.strftime(parsed, _TIME_FORMAT), whole)  # or 31 February would be 3 March
+    micros = pc.utf8_rpad(pc.coalesce(part, ""), 6, "0").cast(pa.int64())
+    zone = pc.add(pc.multiply(_number(hours), 60), _number(minutes))
+    behind = pc.multiply(pc.if_else(pc.equal(sign, "-"), pc.negate(zone), zone), 60_000_000)
+    moments = pc.subtract(pc.add(pc.multiply(parsed.cast(pa.int64()), 1_000_000), micros), behind)
+    return pc.if_else(real, moments, None).cast(_TIME)
+
+
+def _number(digits: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(pc.utf8_length(pc.coalesce(digits, "")), 0), "0", digits).cast(pa.int64())
+
+
+def _refuse_all(night_piece: NightPiece, wanted: Wanted, reason: str) -> Rows:
+    piece = night_piece.piece
+    numbers = np.arange(piece.first_row, piece.first_row + piece.rows)
+    constant: dict[str, Any] = {
+        "source_file": piece.name,
+        "split": "night",
+        "label": None,
+        "reason": reason,
+        "features": None,
+        "raw": json.dumps(None),
+        "run_id": wanted.run_id,
+    }
+    arrays = [
+        pa.array(numbers) if f.name == "source_row" else _repeated(constant[f.name], f.type, piece.rows)
+        for f in QUARANTINE
+    ]
+    nothing = {name: _nothing(name, wanted.event_time) for name in wanted.pass_through}
+    return Rows(
+        {name: np.empty(0) for name in wanted.features},
+        pa.table(nothing),
+        np.empty(0, dtype=np.int64),
+        pa.Table.from_arrays(arrays, schema=QUARANTINE),
+    )
+
+
+def _repeated(value: Any, kind: pa.DataType, times: int) -> pa.Array:
+    return pa.nulls(times, kind) if value is None else pa.repeat(pa.scalar(value, kind), times)
+
+
+def _nothing(name: str, event_time: str) -> pa.Array:
+    return pa.array([], _TIME if name == event_time else pa.string())

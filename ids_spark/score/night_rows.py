@@ -1,0 +1,247 @@
+"""One row group of a night: probabilities, flags, reasons, predictions, incidents. Runs in tasks.
+
+A flow is scored by the champion and, where there is one, by the challenger; only the champion's scores become
+predictions, alerts and reasons.
+"""
+
+import datetime as dt
+from collections import Counter
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ids_spark.alerts import incidents
+from ids_spark.alerts.severity import SEVERITIES
+from ids_spark.base.arrays import as_rows
+from ids_spark.dataset import taxonomy
+from ids_spark.dataset.night_schema import REASON, SCHEMA_VERSION
+from ids_spark.dataset.schema import QUARANTINE
+from ids_spark.features import drift
+from ids_spark.ingest import row_hash
+from ids_spark.ingest.row_hash import Floats
+from ids_spark.models import attribution, inference, threshold
+from ids_spark.score import night_reader, prediction_columns
+from ids_spark.score.night_reader import Rows
+from ids_spark.score.night_tasks import Judge, Scored, Task
+
+UNKNOWN_HOUR: Final = -1
+_TIME: Final = "event_time"  # of incidents and allow-list, whatever the logs call it
+_HOURS_A_DAY: Final = 24
+Mask = NDArray[np.bool_]
+Ids = NDArray[np.int32]
+Floats32 = NDArray[np.float32]
+Found = dict[str, list[pa.Table]]
+"""Incidents before they are ranked, by role."""
+
+
+def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> tuple[pa.Table, pa.Table]:
+    """Score one row group.
+
+    Args:
+        file: Name of its file.
+        rows: What can be scored of it.
+        task: Of the night.
+        total: Counts are added to it.
+        found: Incidents are added to it.
+
+    Returns:
+        Predictions, one row for each flow, and as `schema.QUARANTINE` those for which the model has no finite score:
+        finite values beyond anything it can compute with.
+    """
+    judge, card, config = task.champion, task.champion.model.card, task.config
+    matrix, probabilities = _forward(judge, rows, config.batch_rows)
+    highest, lost = probabilities.max(axis=1, initial=0.0), QUARANTINE.empty_table()
+    if (bad := np.isnan(highest)).any():
+        columns = np.array([task.wanted.features.index(name) for name in card.features])
+        rows, lost = night_reader.refuse(rows, bad, columns[np.abs(matrix).argmax(axis=1)], file, task.wanted)
+        matrix, probabilities, highest = matrix[~bad], probabilities[~bad], highest[~bad]
+    n = len(rows.source_rows)
+    logits = threshold.attack_logits(probabilities)
+    flagged = logits >= judge.threshold
+    hours, misdated = _hours(rows.carried[config.event_time], task.event_date)
+    ids = prediction_columns.levels(probabilities, card.classes)
+    total.rows_scored += n
+    total.of_another_date += misdated
+    total.tally.add(drift.tally(judge.model.preprocessor.histograms(card.features), rows.values))
+    total.champion.flagged += int(flagged.sum())
+    total.champion.mix += _mix(hours, ids[card.classes])
+    alerts, grouped = _alerts(file, rows, task, matrix, probabilities, logits, flagged, total)
+    found["champion"].append(grouped)
+    if task.challenger is not None:
+        _challenge(file, rows, task, task.challenger, flagged, hours, total, found)
+    known: dict[str, Any] = {
+        "source_file": prediction_columns.constant(file, pa.string(), n),
+        "source_row": pa.array(rows.source_rows),
+        **_named(rows.carried, task),
+        "probability": pa.array(highest),
+        "attack_probability": pa.array(_attack(probabilities)),
+        "attack_logit": pa.array(logits.astype(np.float32)),
+        **alerts,
+        **_stamps(task, n),
+    }
+    for level, of_level in ids.items():
+        known[f"predicted_class{level}_id"] = pa.array(of_level)
+        known[f"predicted_class{level}"] = prediction_columns.coded(of_level, taxonomy.CLASSES[level])
+    if "top3" in config.columns:
+        known["top3"] = prediction_columns.top(probabilities, card.classes)
+    if "lineage" in config.columns:
+        known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.features]))
+    return prediction_columns.assembled(known, task.contract), lost
+
+
+def _forward(judge: Judge, rows: Rows, batch_rows: int) -> tuple[Floats32, Floats32]:
+    model = judge.model
+    matrix = as_rows(model.preprocessor.transform(rows.values, model.card.features))
+    return matrix, inference.forward(model, matrix, batch_rows)
+
+
+def _attack(probabilities: Floats32) -> Floats32:
+    """Return the probability of attack; 18 rounded numbers may add up to a little more than 1."""
+    total: Floats32 = np.minimum(probabilities[:, 1:].sum(axis=1), np.float32(1.0))
+    return total
+
+
+def _attack_ids(probabilities: Floats32) -> Ids:
+    """Return the most probable attack class: where the threshold is low, a flagged flow may look benign most of all."""
+    ids: Ids = probabilities[:, 1:].argmax(axis=1).astype(np.int32) + np.int32(1)
+    return ids
+
+
+def _alerts(
+    file: str,
+    rows: Rows,
+    task: Task,
+    matrix: Floats32,
+    probabilities: Floats32,
+    logits: Floats,
+    flagged: Mask,
+    total: Scored,
+) -> tuple[dict[str, Any], pa.Table]:
+    """Return the columns `alert`, `severity` and `reasons`, and the incidents of these flows."""
+    n, card = len(flagged), task.champion.model.card
+    attack_ids = _attack_ids(probabilities)
+    at = np.flatnonzero(flagged)
+    flows = _flows(file, rows, task, at, attack_ids, probabilities, logits, card.classes)
+    covered, counts = task.allowed.covers(flows, task.event_date)
+    total.allowed = total.allowed + counts
+    total.flows_allowed += int(covered.sum())
+    flows, at = _hidden(flows.filter(pa.array(~covered)), task), at[~covered]
+    alert, urgent = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    alert[at] = True
+    by = (task.alerts.entities, task.alerts.window_minutes)
+    keyed = incidents.keyed(flows, *by)
+    urgent[at] = keyed.leaders(logits[at])  # explained first: an incident is shown with the reasons of its best flow
+
+    explained = attribution.to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
+    total.explained += len(explained)
+    why = _why(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(REASON))
+    severity_ids = task.policy.severity_ids(attack_ids[at], card.classes, probability=1 / (1 + np.exp(-logits[at])))
+    severities = np.zeros(n, dtype=np.int32)
+    severities[at] = severity_ids
+    columns = {
+        "alert": pa.array(alert),
+        "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~alert), pa.array(SEVERITIES)),
+        "reasons": prediction_columns.scattered(why, explained, n),
+    }
+    flows = flows.append_column("reasons", columns["reasons"].take(pa.array(at)))
+    return columns, incidents.partial(flows, *by, keyed)
+
+
+def _why(rows: Rows, task: Task, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
+    model = task.champion.model
+    if model.calibration is None:  # refused before the night began
+        raise ValueError(f"{model.card.name} has no calibration")
+    moved = attribution.contributions(
+        inference.attack_logit(model), matrix[at], np.array(model.calibration.baseline, dtype=np.float32)
+    )
+    raw = np.column_stack([rows.values[name][at] for name in model.card.features])
+    return attribution.most(moved, raw, model.card.features, task.alerts.reasons)
+
+
+def _challenge(
+    file: str, rows: Rows, task: Task, judge: Judge, flagged: Mask, hours: Ids, total: Scored, found: Found
+) -> None:
+    """Add what the challenger makes of the same flows."""
+    card = judge.model.card
+    _, probabilities = _forward(judge, rows, task.config.batch_rows)
+    logits = threshold.attack_logits(probabilities)
+    own = logits >= judge.threshold
+    total.challenger.flagged += int(own.sum())
+    known = np.isfinite(logits)  # what it has no score for it neither flags nor predicts
+    total.challenger.mix += _mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
+    total.both += int((own & flagged).sum())
+    flows = _flows(
+        file, rows, task, np.flatnonzero(own), _attack_ids(probabilities), probabilities, logits, card.classes
+    )
+    covered, _ = task.allowed.covers(flows, task.event_date)
+    flows = _hidden(flows.filter(pa.array(~covered)), task)
+    found["challenger"].append(incidents.partial(flows, task.alerts.entities, task.alerts.window_minutes))
+
+
+def _flows(
+    file: str,
+    rows: Rows,
+    task: Task,
+    at: NDArray[np.int64],
+    attack_ids: Ids,
+    probabilities: Floats32,
+    logits: Floats,
+    level: taxonomy.Level,
+) -> pa.Table:
+    """Return flagged flows with the raw values of their pass-through columns."""
+    carried = rows.carried.take(pa.array(at))
+    names = [_TIME if name == task.config.event_time else name for name in carried.column_names]
+    columns = dict(zip(names, carried.columns, strict=True)) | {
+        "source_file": prediction_columns.constant(file, pa.string(), len(at)),
+        "source_row": pa.array(rows.source_rows[at]),
+        "class_name": prediction_columns.coded(attack_ids[at], taxonomy.CLASSES[level]),
+        "attack_probability": pa.array(_attack(probabilities[at])),
+        "attack_logit": pa.array(logits[at]),
+    }
+    return pa.table(columns)
+
+
+def _hidden(flows: pa.Table, task: Task) -> pa.Table:
+    """Return a table whose columns in `score.pseudonymise` hold pseudonyms."""
+    if task.pseudonyms is not None:
+        for name in task.config.pseudonymise:
+            place = flows.column_names.index(name)
+            flows = flows.set_column(place, name, task.pseudonyms.pseudonymised(flows[name]))
+    return flows
+
+
+def _named(carried: pa.Table, task: Task) -> dict[str, Any]:
+    hidden = _hidden(carried, task)
+    return {name: hidden[name] for name in hidden.column_names}
+
+
+def _stamps(task: Task, times: int) -> dict[str, Any]:
+    card, contract = task.champion.model.card, task.contract
+    values = {
+        "model_version": card.version,
+        "schema_version": SCHEMA_VERSION,
+        "run_id": task.wanted.run_id,
+        "scored_at": task.scored_at,
+        "data_origin": task.data_origin,
+    }
+    return {
+        name: prediction_columns.constant(value, contract.field(name).type, times) for name, value in values.items()
+    }
+
+
+def _hours(times: pa.ChunkedArray, event_date: dt.date) -> tuple[Ids, int]:
+    """Return the hour of each flow in UTC, -1 where unknown, and how many flows are of another date."""
+    known = np.asarray(pc.is_valid(times))
+    hours: Ids = np.asarray(pc.hour(times).cast(pa.int32()).fill_null(UNKNOWN_HOUR))
+    dates = times.cast(pa.date32()).cast(pa.int32()).fill_null(0)
+    other = np.asarray(dates) != (event_date - dt.date(1970, 1, 1)).days
+    return hours, int((other & known).sum())
+
+
+def _mix(hours: Ids, class_ids: Ids) -> Counter[tuple[int, int]]:
+    n = len(taxonomy.CLASS19)
+    counts = np.bincount((hours.astype(np.int64) + 1) * n + class_ids, minlength=(_HOURS_A_DAY + 1) * n)
+    return Counter({(int(i) // n - 1, int(i) % n): int(counts[i]) for i in np.flatnonzero(counts)})

@@ -1,0 +1,1 @@
+"""Synthetic flows and nights in the shape of CICIoMT2024."""

@@ -1,0 +1,222 @@
+"""Which synthetic rows stand where: file sizes, planted vectors and near-duplicates, all fixed by scale and seed.
+
+Rows of a file come in pairs (0, 1), (2, 3), …; a planted vector takes one row of a pair of its own, the row of its
+parity, because the parity of a row decides the state of the packet counter in 10-packet windows.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ids_spark.base.errors import InputError
+from ids_spark.dataset import taxonomy
+from ids_spark.synthetic import distributions
+from ids_spark.synthetic.floods import FLOOD_PREFIXES
+from ids_spark.synthetic.sampler import ID_BITS
+
+Ints = NDArray[np.int64]
+
+SPLITS: Final = ("train", "test")
+# Counted on CICIoMT2024: rows that deduplication on all features and the label removes, as doubles and as singles.
+_DUPLICATES: Final = {"train": 5_119, "test": 2_065}
+_SINGLE_DUPLICATES: Final = {"train": 2_645_751, "test": 721_914}
+_IN_BOTH_SPLITS: Final = 195
+# Not counted on the whole data set; a sample of the second release has 412 and 93 among 64,261 rows.
+_TWO_LABELS: Final = {"train": 48, "test": 24}
+_TWO_LABEL_CLASSES: Final = ("Recon-OS_Scan", "Recon-Port_Scan")  # the same tool, run with other switches
+_VECTORS_PER_DUPLICATE: Final = 0.75  # so that some vectors stand three times
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Vectors that stand at more than one place: drawn together, so that every file draws the same ones.
+
+    Attributes:
+        name: Seeds the drawing.
+        class19: Whose model draws them.
+        size: How many.
+        first_id: Number of the first vector; vector i has number first_id + i and parity i mod 2.
+    """
+
+    name: str
+    class19: str
+    size: int
+    first_id: int
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Which vectors of a pool stand in one file: vector `vectors[i]` at row `rows[i]`."""
+
+    pool: Pool
+    rows: Ints
+    vectors: Ints
+
+
+@dataclass
+class FilePlan:
+    """One file of the replica.
+
+    Attributes:
+        split: `train` or `test`.
+        name: Official name without ending, such as `Benign_train`.
+        class19: Its class.
+        rows: Row count.
+        first_id: Number of its first row; every row of the replica has a number of its own.
+        near: Rows that repeat another one of the file up to what a single-precision float does not hold.
+        planted: Vectors that stand here and elsewhere.
+    """
+
+    split: str
+    name: str
+    class19: str
+    rows: int
+    first_id: int
+    near: int = 0
+    planted: list[Planted] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole replica.
+
+    Attributes:
+        files: In official order.
+        duplicates: For each split the rows that exact deduplication on features and class removes.
+        two_labels: For each split the vectors that stand once in each of two classes.
+        in_both_splits: Vectors that stand once in train and once in test, in one class.
+        near_duplicates: For each split the planned near-duplicates.
+    """
+
+    files: tuple[FilePlan, ...]
+    duplicates: dict[str, int]
+    two_labels: dict[str, int]
+    in_both_splits: int
+    near_duplicates: dict[str, int]
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """Return a source of randomness that depends on the seed and the names only."""
+    words = [zlib.crc32(str(name).encode()) for name in names]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *words])))
+
+
+def make(scale: float, seed: int, min_rows_per_file: int) -> Plan:
+    """Plan a replica.
+
+    Raises:
+        InputError: when it would have more rows than numbers.
+    """
+    files = []
+    next_id = 0
+    for name, official in distributions.rows_per_file().items():
+        rows = max(min_rows_per_file, round(official * scale))
+        split = taxonomy.split_of(name)
+        assert split is not None, name
+        files.append(FilePlan(split, name, taxonomy.class19_of(name), rows, next_id))
+        next_id += rows
+    planting = _Planting(files, seed, next_id)
+    duplicates = {split: planting.duplicates(split, scale) for split in SPLITS}
+    in_both = planting.in_both_splits(scale)
+    two_labels = {split: planting.two_labels(split, scale) for split in SPLITS}
+    planting.place()
+    near = {split: _plan_near([f for f in files if f.split == split], split, scale) for split in SPLITS}
+    if planting.next_id >= 1 << ID_BITS:
+        raise InputError(
+            f"a replica of {next_id:,} rows has no number for every row; expected fewer than {1 << ID_BITS:,}:"
+            " lower scale or min_rows_per_file"
+        )
+    return Plan(tuple(files), duplicates, two_labels, in_both, near)
+
+
+class _Planting:
+    """Hands vectors to classes, then places to vectors."""
+
+    def __init__(self, files: Sequence[FilePlan], seed: int, next_id: int) -> None:
+        self.seed = seed
+        self.next_id = next_id
+        self.groups: dict[tuple[str, str], list[FilePlan]] = {}
+        for file in files:
+            self.groups.setdefault((file.split, file.class19), []).append(file)
+        self.wanted: dict[tuple[str, str], list[tuple[Pool, Ints]]] = {group: [] for group in self.groups}
+
+    def duplicates(self, split: str, scale: float) -> int:
+        groups = [group for group in self.groups if group[0] == split]
+        total = max(1, round(_DUPLICATES[split] * scale))
+        shares = _allot(total, [self._rows(g) for g in groups], [self._pairs(g) // 4 for g in groups])
+        for group, count in zip(groups, shares, strict=True):
+            size = int(np.ceil(count * _VECTORS_PER_DUPLICATE))
+            repeats = np.arange(count, dtype=np.int64) % max(size, 1)
+            self._want(f"duplicates/{split}", group[1], size, [(group, np.append(np.arange(size), repeats))])
+        return sum(shares)
+
+    def in_both_splits(self, scale: float) -> int:
+        classes = [c for split, c in self.groups if split == "train"]
+        room = [min(self._pairs((split, c)) for split in SPLITS) // 4 for c in classes]
+        shares = _allot(max(1, round(_IN_BOTH_SPLITS * scale)), [self._rows(("test", c)) for c in classes], room)
+        for class19, size in zip(classes, shares, strict=True):
+            self._want("both", class19, size, [((split, class19), np.arange(size)) for split in SPLITS])
+        return sum(shares)
+
+    def two_labels(self, split: str, scale: float) -> int:
+        room = min(self._pairs((split, c)) for c in _TWO_LABEL_CLASSES) // 4
+        size = min(room, max(1, round(_TWO_LABELS[split] * scale)))
+        places = [((split, c), np.arange(size)) for c in _TWO_LABEL_CLASSES]
+        self._want(f"two labels/{split}", _TWO_LABEL_CLASSES[0], size, places)
+        return size
+
+    def place(self) -> None:
+        """Give every wanted vector a pair of rows of its own in its class and split."""
+        for group, wanted in self.wanted.items():
+            files = self.groups[group]
+            ends = np.cumsum([f.rows // 2 for f in files])
+            count = sum(len(vectors) for _, vectors in wanted)
+            if not count:
+                continue
+            pairs = generator(self.seed, "places", *group).choice(int(ends[-1]), size=count, replace=False)
+            start = 0
+            for pool, vectors in wanted:
+                mine = pairs[start : start + len(vectors)]
+                start += len(vectors)
+                owner = np.searchsorted(ends, mine, side="right")
+                for i, file in enumerate(files):
+                    here = owner == i
+                    if here.any():
+                        rows = 2 * (mine[here] - (ends[i] - file.rows // 2)) + vectors[here] % 2
+                        file.planted.append(Planted(pool, rows, vectors[here]))
+
+    def _want(self, name: str, class19: str, size: int, places: list[tuple[tuple[str, str], Ints]]) -> None:
+        if size:
+            pool = Pool(f"{name}/{class19}", class19, size, self.next_id)
+            self.next_id += size
+            for group, vectors in places:
+                self.wanted[group].append((pool, vectors))
+
+    def _rows(self, group: tuple[str, str]) -> int:
+        return sum(f.rows for f in self.groups[group])
+
+    def _pairs(self, group: tuple[str, str]) -> int:
+        return sum(f.rows // 2 for f in self.groups[group])
+
+
+def _plan_near(files: Sequence[FilePlan], split: str, scale: float) -> int:
+    floods = [f for f in files if f.class19.startswith(FLOOD_PREFIXES)]
+    total = round((_SINGLE_DUPLICATES[split] - _DUPLICATES[split]) * scale)
+    for file, count in zip(floods, _allot(total, [f.rows for f in floods], [f.rows // 2 for f in floods]), strict=True):
+        file.near = count
+    return sum(f.near for f in floods)
+
+
+def _allot(total: int, weights: Sequence[int], room: Sequence[int]) -> list[int]:
+    """Split `total` in proportion to `weights`, nowhere more than `room`; less in all where room is short."""
+    shares = [min(total * w // max(sum(weights), 1), r) for w, r in zip(weights, room, strict=True)]
+    order = sorted(range(len(weights)), key=lambda i: -weights[i])
+    while sum(shares) < min(total, sum(room)):
+        for i in order:
+            if shares[i] < room[i] and sum(shares) < total:
+                shares[i] += 1
+    return shares

@@ -1,0 +1,1 @@
+"""Horovod-distributed training of Keras models, fed by Petastorm."""

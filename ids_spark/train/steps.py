@@ -1,0 +1,161 @@
+"""Training and evaluation steps of one rank: forward, backward, one allreduce, one update."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import horovod.tensorflow as hvd
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from ids_spark.config.train import TrainConfig
+from ids_spark.train.checkpoint import Arrays
+from ids_spark.train.data_loader import Rows
+from ids_spark.train.optimizer import FlatAdam
+
+
+class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Learning rate by step: a linear rise, then constant or half a cosine down to 0.
+
+    Args:
+        config: Training settings.
+        steps_per_epoch: Of every rank.
+    """
+
+    def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
+        self._peak = config.peak_learning_rate
+        self._warmup = config.warmup_epochs * steps_per_epoch
+        self._steps = max(1.0, config.epochs * steps_per_epoch - self._warmup)
+        self._cosine = config.schedule == "cosine"
+
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate of step 0, 1, …"""
+        step = tf.cast(step, tf.float32)
+        rate = tf.constant(self._peak, tf.float32)
+        if self._cosine:
+            done = tf.clip_by_value((step - self._warmup) / self._steps, 0.0, 1.0)
+            rate = self._peak * 0.5 * (1.0 + tf.cos(3.141592653589793 * done))
+        if self._warmup:
+            rate = tf.minimum(rate, self._peak * (step + 1.0) / self._warmup)
+        return rate
+
+
+class Loop:
+    """The compiled steps of one rank over one model.
+
+    Args:
+        model: Uncompiled Keras model; this rank's copy.
+        config: Training settings.
+        n_classes: Outputs of the model.
+        steps_per_epoch: Of every rank.
+        seed: Of dropout.
+    """
+
+    def __init__(self, model: Any, config: TrainConfig, n_classes: int, steps_per_epoch: int, seed: int) -> None:
+        self._model, self._config, self._n_classes = model, config, n_classes
+        self._steps_per_epoch, self._seed = steps_per_epoch, seed
+        self._optimizer = FlatAdam(model.trainable_variables, Schedule(config, steps_per_epoch))
+        self._batch = config.batch_size // hvd.size()
+        rows = (tf.TensorSpec((None, model.input_shape[1]), tf.float32), tf.TensorSpec((None,), tf.int32))
+        self._train_steps = tf.function(self._take_steps, input_signature=rows)
+        self._evaluate = tf.function(self._sums, input_signature=rows)
+        self._forward = tf.function(lambda features: model(features, training=False), input_signature=rows[:1])
+        self._gradients = tf.function(self._loss_and_gradients, jit_compile=config.xla)
+
+    def weights(self) -> Arrays:
+        """Return copies of all weights of the model."""
+        copies: Arrays = self._model.get_weights()
+        return copies
+
+    def optimizer_state(self) -> Arrays:
+        """Return copies of the optimizer's variables."""
+        return [variable.numpy() for variable in self._optimizer.variables]
+
+    def restore(self, weights: Arrays, optimizer: Arrays) -> None:
+        """Set what `weights` and `optimizer_state` returned."""
+        self._model.set_weights(weights)
+        for variable, value in zip(self._optimizer.variables, optimizer, strict=True):
+            variable.assign(value)
+
+    def broadcast(self) -> None:
+        """Give every rank the weights and optimizer state of rank 0."""
+        hvd.broadcast_variables([*self._model.variables, *self._optimizer.variables], root_rank=0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set dropout's random numbers by seed, epoch and rank alone, so that a resumed run draws the same ones."""
+        for i, layer in enumerate(self._model.layers):
+            generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+            if generator is not None:
+                generator.reset_from_seed(((self._seed * 1_000 + epoch) * 1_000 + hvd.rank()) * 100 + i)
+
+    @property
+    def block_sizes(self) -> list[int]:
+        """Rows of each block that `train` takes: those of `steps_per_execution` steps, the last maybe of fewer."""
+        batch, steps = self._batch, min(self._config.steps_per_execution, self._steps_per_epoch)
+        whole, rest = divmod(self._steps_per_epoch, steps)
+        return [batch * steps] * whole + ([batch * rest] if rest else [])
+
+    def train(self, blocks: Iterator[Rows]) -> float:
+        """Take the steps of an epoch; return the mean loss over steps and ranks."""
+        total = sum(float(self._train_steps(*block)) for block in blocks)
+        self._average_statistics()
+        mean = tf.constant(total / self._steps_per_epoch, tf.float64)
+        return float(hvd.allreduce(mean, op=hvd.Average, name="loss"))
+
+    def evaluate(self, pieces: Iterator[Rows]) -> dict[str, float]:
+        """Return loss and accuracy over the rows of all ranks together."""
+        sums = np.sum([self._evaluate(*piece).numpy() for piece in pieces], axis=0)
+        loss, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()
+        return {"validation_loss": float(loss / count), "validation_accuracy": float(right / count)}
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return class probabilities of scaled features, shape (rows, classes)."""
+        found: NDArray[np.float32] = self._forward(features).numpy()
+        return found
+
+    def _take_steps(self, features: Any, labels: Any) -> Any:
+        total, batch = tf.constant(0.0), self._batch
+        for step in tf.range(tf.size(labels) // batch):
+            at = step * batch
+            x = tf.ensure_shape(features[at : at + batch], (batch, features.shape[1]))
+            loss, gradient = self._gradients(x, tf.ensure_shape(labels[at : at + batch], (batch,)))
+            self._optimizer.apply(_averaged(gradient))
+            total += loss
+        return total
+
+    def _loss_and_gradients(self, features: Any, labels: Any) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            predicted = self._model(features, training=True)
+            loss = tf.reduce_mean(self._losses(labels, predicted, self._config.label_smoothing))
+        gradients = tape.gradient(loss, self._model.trainable_variables, unconnected_gradients="zero")
+        return loss, tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
+
+    def _sums(self, features: Any, labels: Any) -> Any:
+        predicted = self._model(features, training=False)
+        right = tf.equal(tf.argmax(predicted, axis=1, output_type=tf.int32), labels)
+        parts = (
+            tf.reduce_sum(self._losses(labels, predicted, 0.0)),
+            tf.reduce_sum(tf.cast(right, tf.float32)),
+            tf.size(labels),
+        )
+        return tf.stack([tf.cast(part, tf.float64) for part in parts])
+
+    def _losses(self, labels: Any, predicted: Any, smoothing: float) -> Any:
+        """Return the loss of each row; of each row and member where predictions are (batch, members, classes)."""
+        if len(predicted.shape) == 3:
+            labels = tf.repeat(labels[:, tf.newaxis], predicted.shape[1], axis=1)
+        if self._config.loss == "one_hot" or smoothing:
+            one_hot = tf.one_hot(labels, self._n_classes)
+            return tf.keras.losses.categorical_crossentropy(one_hot, predicted, label_smoothing=smoothing)
+        return tf.keras.losses.sparse_categorical_crossentropy(labels, predicted)
+
+    def _average_statistics(self) -> None:
+        """Average what layers gather on their own shard (batch-normalisation's moving moments)."""
+        for i, variable in enumerate(self._model.non_trainable_variables):
+            if variable.dtype.is_floating:
+                variable.assign(hvd.allreduce(variable, op=hvd.Average, name=f"statistics.{i}"))
+
+
+def _averaged(gradient: Any) -> Any:
+    """Average a flat gradient over ranks: one message a step, whatever the number of layers."""
+    return gradient if hvd.size() == 1 else hvd.allreduce(gradient, op=hvd.Average, name="gradients")

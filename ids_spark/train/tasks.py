@@ -1,0 +1,147 @@
+"""What is trained: a table of features, and for each model a task that says all its ranks need to know."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ids_spark.base.errors import InputError
+from ids_spark.config.train import Classes, ModelName, ProfileName, TrainConfig
+from ids_spark.dataset.schema import column_of
+from ids_spark.dataset.taxonomy import CLASSES, parents
+from ids_spark.features import preprocess
+from ids_spark.features.preprocess import Preprocessor
+from ids_spark.lake.filesystem import read_bytes
+from ids_spark.lake.store import Lake
+from ids_spark.models.artifact import Card, model_name, title_of
+from ids_spark.train.checkpoint import fingerprint
+
+
+class TooFewRowGroups(InputError):
+    """Raised when a split has fewer row groups than there are ranks to read it."""
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """One recipe of `features/`, as training sees it.
+
+    Attributes:
+        uri: Its folder.
+        preprocessor: What made it.
+        run_id: Of the run that wrote it.
+        rows: Of each split.
+        absent: Classes of the 19 that no train row carries.
+    """
+
+    uri: str
+    preprocessor: Preprocessor
+    run_id: str
+    rows: dict[str, int]
+    absent: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a rank needs to know to train one model; small, sent to each.
+
+    Attributes:
+        table: What to read.
+        target: URI of the staged model directory.
+        checkpoint: URI of the file that says where training stands.
+        board: URI of the folder for TensorBoard; empty for none.
+        card: What is being trained; rank 0 adds the history.
+        config: Training settings.
+        seed: Of weights, dropout and shuffle.
+        threads: TensorFlow threads of a rank, set by `launch`.
+    """
+
+    table: FeatureTable
+    target: str
+    checkpoint: str
+    board: str
+    card: Card
+    config: TrainConfig
+    seed: int
+    threads: int = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the feature table, in input order."""
+        return tuple(column_of(name) for name in self.card.features)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names everything that decides the course of training, but not when or whether it was interrupted."""
+        settings = self.config.model_dump(
+            mode="json",
+            exclude={"resume", "models", "classes", "profiles", "start_timeout", "tensorboard"},
+        )
+        card = (self.card.name, self.card.hyper, self.card.features)
+        return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of every rank: whole global batches in the train split."""
+        return self.table.rows["train"] // self.config.batch_size
+
+
+def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
+    """Read what `jobs/features.py` stated about a recipe, and check that every rank gets a row group of each split.
+
+    Raises:
+        TableMissing: the recipe was not written yet.
+        TooFewRowGroups: some rank would have nothing to read.
+        InputError: the preprocessor is not the one that made the table.
+    """
+    name = f"features/{recipe}"
+    facts, uri = lake.facts(name, "jobs/features.py"), lake.uri(name)
+    for split in ("train", "validation"):
+        groups = facts["row_groups"].get(split, 0)
+        if groups < ranks:
+            raise TooFewRowGroups(
+                f"{name}/split={split} has {groups} row groups for {ranks} ranks;"
+                f" set features.files >= {ranks} and rerun jobs/features.py, or train with fewer ranks"
+            )
+    fitted = preprocess.from_json(read_bytes(f"{uri}/_preprocessor.json").decode(), uri)
+    if fitted.sha256() != facts["preprocessor"]:
+        raise InputError(f"{uri}/_preprocessor.json is not the one that made this table; rerun jobs/features.py")
+    return FeatureTable(uri, fitted, facts["run_id"], dict(facts["rows"]), frozenset(facts["classes_absent_in_train"]))
+
+
+def card_of(
+    table: FeatureTable,
+    config: TrainConfig,
+    architecture: ModelName,
+    classes: Classes,
+    profile: ProfileName,
+    version: str,
+) -> Card:
+    """Return the card of a model to be trained."""
+    hyper = getattr(config, architecture).model_dump(mode="json")
+    return untrained_card(table, architecture, config.variant, hyper, classes, profile, version)
+
+
+def untrained_card(
+    table: FeatureTable,
+    architecture: str,
+    variant: str,
+    hyper: dict[str, Any],
+    classes: Classes,
+    profile: ProfileName,
+    version: str,
+) -> Card:
+    """Return the card of any model of a feature table: inputs by profile, outputs by classes."""
+    fitted = table.preprocessor
+    parent = parents(19, classes)
+    seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
+    return Card(
+        name=model_name(title_of(architecture, variant), classes, profile),
+        version=version,
+        architecture=architecture,
+        variant=variant,
+        hyper=hyper,
+        classes=classes,
+        profile=profile,
+        recipe=fitted.recipe.name,
+        features=tuple(name for name in fitted.schema.profile(profile) if name in fitted.kept),
+        data_origin=fitted.data_origin,
+        classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in seen),
+    )
