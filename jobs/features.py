@@ -48,9 +48,9 @@ def run(context: job.Context) -> Report:
     report.count("flows", kept.flows)
     report.count("duplicates", kept.duplicates)
     report.count("features", kept.rows)
-    for split, n in kept.two_label_vectors.items():
-        report.counts["two-label vectors", split, None] = n
-        report.counts["rows of two-label vectors", split, None] = kept.two_label_rows[split]
+    for split, n in kept.label_conflict_vectors.items():
+        report.counts["label conflicts", split, None] = n
+        report.counts["rows of label conflicts", split, None] = kept.label_conflict_rows[split]
     report.notes += [f"feature {f.name} dropped: {f.reason}" for f in dropped]
     rows: Counter[str] = Counter()
     for (split, _), n in kept.rows.items():

@@ -19,7 +19,7 @@ from multiprocessing.pool import ThreadPool
 from ids_spark.base.report import Report
 from ids_spark.evaluate import forest
 from ids_spark.evaluate.results import Results, unseen_classes
-from ids_spark.models.artifact import Card
+from ids_spark.models.artifact import ModelCard
 from ids_spark.runtime import job
 from ids_spark.train.tasks import open_features
 
@@ -36,7 +36,7 @@ def run(context: job.Context) -> Report:
     train = forest.read_split(spark, table, "train", config.rows_per_partition).cache()
     test = forest.read_split(spark, table, SPLIT, config.rows_per_partition).cache()
 
-    def grow(card: Card) -> forest.Grown:
+    def grow(card: ModelCard) -> forest.Grown:
         grown = forest.grow(train, test, card, config, seed)
         log.info("grown %s %s", card.name, " ".join(f"{name}={value:.0f}" for name, value in grown.facts.items()))
         return grown

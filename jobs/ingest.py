@@ -11,7 +11,8 @@ import sys
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
-from ids_spark.ingest import rows, shuffle, sources
+from ids_spark.dataset.schema import SOURCE_SPLITS
+from ids_spark.ingest import shuffle, sources
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS
 from ids_spark.runtime import job
@@ -27,7 +28,7 @@ def run(context: job.Context) -> Report:
         raise InputError("ingest.source is not set; expected a folder of flows, for example --set ingest.source=flows")
     source = sources.discover(config.source)
     log.info("found files=%d schema=%s origin=%s", source.files, source.schema.name, source.data_origin)
-    plan = shuffle.Plan(
+    plan = shuffle.ShufflePlan(
         source.schema,
         shuffle.bucket_counts(source, config.rows_per_file),
         context.staged(FLOWS),
@@ -57,7 +58,7 @@ def run(context: job.Context) -> Report:
             f"{report.rows_quarantined} of {report.rows_in} rows cannot be used, more than ingest.max_rejected_share"
             f" {config.max_rejected_share:g} ({reasons}); mend the source, or raise the share to keep the rest"
         )
-    splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in rows.SPLITS}
+    splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in SOURCE_SPLITS}
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
     facts = {"run_id": context.run_id, "feature_schema": source.schema.name, "data_origin": source.data_origin}
     write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits})

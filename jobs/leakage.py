@@ -1,4 +1,4 @@
-"""What a data set repeats and gives away: duplicates, shared and two-label vectors, spread, telling features.
+"""What a data set repeats and gives away: duplicates, shared and label conflicts, spread, telling features.
 
     spark-submit --py-files dist/ids_spark.zip jobs/leakage.py --set lake=LAKE
 
@@ -10,11 +10,10 @@ import logging
 import sys
 
 from ids_spark.base.report import Report
-from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.dataset.schema import FEATURE_SCHEMAS, SOURCE_SPLITS
 from ids_spark.evaluate import leakage
 from ids_spark.evaluate.leakage_counts import PRECISIONS
 from ids_spark.features import feature_table
-from ids_spark.ingest.rows import SPLITS
 from ids_spark.report import leakage_page
 from ids_spark.runtime import job
 
@@ -27,18 +26,18 @@ def run(context: job.Context) -> Report:
     config, lake = context.config.leakage, context.lake
     facts = lake.facts("flows", "jobs/ingest.py")
     schema, rows = FEATURE_SCHEMAS[facts["feature_schema"]], sum(facts["rows"].values())
-    plan = leakage.plan_of(schema, rows, config.pairs, config.sample_rows, context.config.features.min_std)
+    plan = leakage.leakage_plan(schema, rows, config.pairs, config.sample_rows, context.config.features.min_std)
     buckets = feature_table.buckets_of(lake.uri("flows"), schema)
 
     figures = leakage.measure(context.spark.sparkContext, buckets, plan)
     findings = leakage_page.Findings(figures, plan)
-    leakage_page.write(context.staged(REPORT), findings, figures, context.run_id, facts["data_origin"])
+    leakage_page.write_page(context.staged(REPORT), findings, figures, context.run_id, facts["data_origin"])
 
     report = Report(feature_schema=schema.name, data_origin=facts["data_origin"], tables=[REPORT])
-    report.rows_in, report.rows_out = rows, sum(findings.total("flows", split) for split in SPLITS)
+    report.rows_in, report.rows_out = rows, sum(findings.total("flows", split) for split in SOURCE_SPLITS)
     for what in ("flows", "duplicates_double", "duplicates_float32"):
         report.count(what, findings.by_class(what))
-    for split in SPLITS:
+    for split in SOURCE_SPLITS:
         double, single = (findings.total(f"duplicates_{p}", split) for p in PRECISIONS)
         log.info("%s duplicates double=%d float32=%d", split, double, single)
     log.info("vectors in both splits double=%d", findings.count("shared_double"))

@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 def run(context: job.Context) -> Report:
     """Promote one version."""
     config, models = context.config.promote, context.lake.uri("models")
-    before = registry.read(models, config.model)
+    before = registry.read_aliases(models, config.model)
     after = registry.promote(
         models, config.model, config.version, config.alias, context.run_id, dt.datetime.now(dt.UTC)
     )
     version = after.holder(config.alias)
-    card = artifact.read(f"{models}/{config.model}/{version}").card
+    card = artifact.read_model(f"{models}/{config.model}/{version}").card
     report = Report(models=[f"{config.model}/{version}"], data_origin=card.data_origin)
     if after == before:
         report.notes.append(f"{config.model}: {version} is the {config.alias} already; nothing changed")
         return report
-    write_bytes(context.staged(registry.place(config.model)), after.to_json())
-    report.tables.append(registry.place(config.model))
+    write_bytes(context.staged(registry.aliases_path(config.model)), after.to_json())
+    report.tables.append(registry.aliases_path(config.model))
     for change in after.history[len(before.history) :]:
         report.notes.append(
             f"{config.model}: {change.alias} is {change.version or 'nobody'}, was {change.previous or 'nobody'}"

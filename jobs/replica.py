@@ -16,7 +16,7 @@ from ids_spark.synthetic import dataset
 def run(context: job.Context) -> Report:
     """Write the replica that the configuration describes."""
     config = context.config.replica
-    done = dataset.write(
+    done = dataset.write_dataset(
         context.spark,
         config.target,
         config.scale,

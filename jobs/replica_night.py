@@ -16,7 +16,7 @@ from ids_spark.synthetic import night
 def run(context: job.Context) -> Report:
     """Write the night that the configuration describes."""
     config = context.config.replica_night
-    done = night.write(context.spark, config, context.config.seed)
+    done = night.write_night(context.spark, config, context.config.seed)
     report = Report(feature_schema=config.feature_schema, data_origin=done.data_origin)
     report.rows_in = report.rows_out = done.rows
     for class19, flows in done.flows_per_class.items():

@@ -25,7 +25,7 @@ def run(context: job.Context) -> Report:
     split = context.config.score.split
     models = comparison.newest(context.lake, split)
     comparison.print_comparison(models, split, Console(width=None if sys.stdout.isatty() else 110))
-    run_page.write(context.staged(REPORT), models, split, context.run_id)
+    run_page.write_page(context.staged(REPORT), models, split, context.run_id)
     log.info("page %s models=%d", context.lake.uri(f"{REPORT}/run.html"), len(models))
     synthetic = any(model.data_origin == "synthetic" for model in models)
     return Report(

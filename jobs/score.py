@@ -31,16 +31,16 @@ def run(context: job.Context) -> Report:
     """Score what the configuration names."""
     config, now = context.config.score, dt.datetime.now(dt.UTC)
     if config.flow_logs is None:
-        return split.score(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
-    duty = night_context.read(context.lake, context.config, context.run_id, now)
-    card = duty.champion.card
-    models = [model.card for model in (duty.champion, duty.challenger) if model is not None]
-    report = Report(feature_schema=duty.champion.preprocessor.schema.name)
+        return split.score_split(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
+    scoring = night_context.open_context(context.lake, context.config, context.run_id, now)
+    card = scoring.champion.card
+    models = [model.card for model in (scoring.champion, scoring.challenger) if model is not None]
+    report = Report(feature_schema=scoring.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
     done: dict[dt.date, list[nightly.Row]] = {}
     wanted = night_files.dates_of(config, now.date())
     for date in wanted:
-        source = night_files.find(config, date, duty.champion.preprocessor.schema, duty.needed)
+        source = night_files.find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)
         if source is None:
             if config.date is not None:
                 raise night_files.NightMissing(
@@ -48,13 +48,13 @@ def run(context: job.Context) -> Report:
                 )
             report.notes.append(f"{date}: there are no flow logs; nothing of that date was changed")
             continue
-        report.add(nightly.score(context.spark.sparkContext, context.lake, context.staged, source, duty, done))
+        report.add(nightly.score_night(context.spark.sparkContext, context.lake, context.staged, source, scoring, done))
     if not done:
         return report
     adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:
-        write_bytes(context.staged(registry.place(card.name)), adopted.to_json())
-        report.tables.append(registry.place(card.name))
+        write_bytes(context.staged(registry.aliases_path(card.name)), adopted.to_json())
+        report.tables.append(registry.aliases_path(card.name))
         report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
     return report
 

@@ -26,7 +26,7 @@ def run(context: job.Context) -> Report:
     split, lake = context.config.score.split, context.lake
     models = comparison.newest(lake, split)
     rows, setting = benchmark.rows_of(models), benchmark.setting_of(lake, split, models)
-    benchmark_page.write(context.staged(REPORT), rows, setting, context.run_id)
+    benchmark_page.write_page(context.staged(REPORT), rows, setting, context.run_id)
     benchmark_page.print_tables(rows, setting, Console(width=None if sys.stdout.isatty() else 120))
     log.info("table %s models=%d", lake.uri(f"{REPORT}/table.md"), len(models))
     return Report(

@@ -13,7 +13,7 @@ import sys
 from ids_spark.base.report import Report
 from ids_spark.runtime import job
 from ids_spark.train.launch import launch, resumed
-from ids_spark.train.tasks import Task, card_of, open_features
+from ids_spark.train.tasks import TrainingTask, card_of, open_features
 
 
 def run(context: job.Context) -> Report:
@@ -27,7 +27,7 @@ def run(context: job.Context) -> Report:
         place = f"models/{card.name}/{card.version}"
         checkpoint = context.lake.uri(f"checkpoints/{card.name}.npz")
         board = context.lake.uri(f"tensorboard/{card.name}/{card.version}") if config.tensorboard else ""
-        tasks.append(Task(table, context.staged(place), checkpoint, board, card, config, context.config.seed))
+        tasks.append(TrainingTask(table, context.staged(place), checkpoint, board, card, config, context.config.seed))
         report.models.append(f"{card.name}/{card.version}")
         report.tables.append(place)
     for _, group in itertools.groupby(resumed(tasks) if config.resume else tasks, lambda task: task.card.architecture):

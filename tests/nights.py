@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from ids_spark.dataset.taxonomy import parents
 from ids_spark.models import architectures, artifact, threshold
-from ids_spark.models.artifact import Card, Model
+from ids_spark.models.artifact import Model, ModelCard
 from ids_spark.runtime import job
 
 DATE = dt.date(2026, 3, 1)
@@ -135,14 +135,14 @@ def logs_of(folder: Path, date: dt.date = DATE) -> pd.DataFrame:
 
 def stored(folder: Path, name: str = MODEL, version: str | None = None) -> Model:
     """Return a model of the lake, by default its only version."""
-    [uri] = artifact.choose(f"{folder}/lake/models", [name], version or "latest")
-    return artifact.read(uri)
+    [uri] = artifact.choose_models(f"{folder}/lake/models", [name], version or "latest")
+    return artifact.read_model(uri)
 
 
 def network_of(model: Model) -> Any:
     """Return a model as Keras builds it."""
     card = model.card
-    network = architectures.build(card.architecture, len(card.features), card.classes, card.hyper)
+    network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
     network.set_weights(model.weights)
     return network
 
@@ -151,7 +151,7 @@ def another(folder: Path, version: str, name: str = MODEL) -> Model:
     """Add a second version of a model to the lake: the weights moved a little, calibrated anew."""
     first, rng = stored(folder, name), np.random.default_rng(8)
     weights = [w + rng.normal(0, 0.05, w.shape).astype(w.dtype) * np.abs(w) for w in first.weights]
-    card = Card(**{**vars(first.card), "version": version})
+    card = ModelCard(**{**vars(first.card), "version": version})
     return _kept(folder, Model(card, weights, first.preprocessor, ""))
 
 
@@ -160,8 +160,8 @@ def coarser(folder: Path, classes: int, architecture: str) -> Model:
     first = stored(folder)
     name = artifact.model_name(architecture, classes, "paper")
     changes = {"name": name, "architecture": architecture, "classes": classes, "classes_absent_in_train": ()}
-    card = Card(**{**vars(first.card), **changes})
-    network = architectures.build(architecture, len(card.features), classes, card.hyper)
+    card = ModelCard(**{**vars(first.card), **changes})
+    network = architectures.build(architecture, len(card.features), classes, card.hyperparameters)
     matrix, labels = _validation(folder, card)
     network.compile("adam", "sparse_categorical_crossentropy")
     network.fit(matrix, parents(19, classes)[labels], batch_size=64, epochs=2, verbose=0)
@@ -172,18 +172,18 @@ def _kept(folder: Path, model: Model) -> Model:
     matrix, labels = _validation(folder, model.card)
     p = network_of(model).predict(matrix, verbose=0)
     benign = labels == 0
-    calibrated = threshold.calibrate(
+    calibrated = threshold.validation_scores_of(
         threshold.attack_logits(p),
         benign,
         np.bincount(p.argmax(axis=1), minlength=model.card.classes),
         threshold.benign_baseline(matrix, benign),
     )
     uri = f"{folder}/lake/models/{model.card.name}/{model.card.version}"
-    artifact.write(uri, model.card, model.weights, model.preprocessor, calibrated)
-    return artifact.read(uri)
+    artifact.write_model(uri, model.card, model.weights, model.preprocessor, calibrated)
+    return artifact.read_model(uri)
 
 
-def _validation(folder: Path, card: Card) -> tuple[np.ndarray, np.ndarray]:
+def _validation(folder: Path, card: ModelCard) -> tuple[np.ndarray, np.ndarray]:
     rows = pd.read_parquet(folder / "lake/features/paper/split=validation")
     columns = [name.replace(" ", "_") for name in card.features]
     return rows[columns].to_numpy(np.float32), rows["label19"].to_numpy()

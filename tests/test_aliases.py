@@ -11,7 +11,7 @@ from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, registry
 from ids_spark.models.artifact import ModelUnusable
-from ids_spark.models.registry import Aliases, adopt, promote, read, read_model, resolve
+from ids_spark.models.registry import Aliases, adopt, model_of_alias, promote, read_aliases, version_of_alias
 
 NAME = CARD.name
 V1, V2, V3 = "20260101T000000Z-aa", "20260201T000000Z-bb", "20260301T000000Z-cc"
@@ -26,15 +26,15 @@ def lake(tmp_path):
 def train(lake, *versions, name=NAME):
     for version in versions:
         card = dataclasses.replace(CARD, name=name, version=version)
-        artifact.write(lake.uri(f"models/{name}/{version}"), card, WEIGHTS, PREPROCESSOR, CALIBRATION)
+        artifact.write_model(lake.uri(f"models/{name}/{version}"), card, WEIGHTS, PREPROCESSOR, CALIBRATION)
 
 
 def put(lake, version, alias="champion", run_id="r1", now=NOW):
     """Promote and commit, as the job does; returns what is read back."""
     after = promote(lake.uri("models"), NAME, version, alias, run_id, now)
-    write_bytes(lake.staged("promote", run_id, registry.place(NAME)), after.to_json())
-    lake.commit("promote", run_id, [registry.place(NAME)])
-    return read(lake.uri("models"), NAME)
+    write_bytes(lake.staged("promote", run_id, registry.aliases_path(NAME)), after.to_json())
+    lake.commit("promote", run_id, [registry.aliases_path(NAME)])
+    return read_aliases(lake.uri("models"), NAME)
 
 
 def refusal(call, *arguments):
@@ -44,18 +44,18 @@ def refusal(call, *arguments):
 
 
 def holders(lake):
-    return tuple(resolve(lake.uri("models"), NAME, alias) for alias in ("champion", "challenger"))
+    return tuple(version_of_alias(lake.uri("models"), NAME, alias) for alias in ("champion", "challenger"))
 
 
 def test_before_any_promotion_the_only_version_is_champion(lake):
     train(lake, V1)
     assert holders(lake) == (V1, None)
-    assert read(lake.uri("models"), NAME) == Aliases()
+    assert read_aliases(lake.uri("models"), NAME) == Aliases()
 
 
 def test_of_several_versions_none_is_champion_until_somebody_says_which(lake):
     train(lake, V2, V1)
-    assert refusal(resolve, lake.uri("models"), NAME, "champion") == (
+    assert refusal(version_of_alias, lake.uri("models"), NAME, "champion") == (
         f"model {NAME} has 2 versions and no champion: {V1}, {V2}. Name one:"
         f" jobs/promote.py --set promote.model={NAME} --set promote.version=VERSION"
     )
@@ -74,7 +74,7 @@ def test_the_first_night_makes_its_champion_explicit_so_that_training_does_not_s
     train(lake, V1)
     adopted = adopt(lake.uri("models"), NAME, "night1", NOW)
     assert (adopted.champion, len(adopted.history)) == (V1, 1)
-    write_bytes(lake.uri(registry.place(NAME)), adopted.to_json())
+    write_bytes(lake.uri(registry.aliases_path(NAME)), adopted.to_json())
     train(lake, V2)
     assert holders(lake) == (V1, None)
     assert adopt(lake.uri("models"), NAME, "night2", NOW) is None
@@ -92,7 +92,7 @@ def test_every_change_stays_in_the_history(lake):
         ("challenger", None, V2, "r3"),  # nobody is beside itself
     ]
     assert holders(lake) == (V2, None)
-    sha256 = artifact.read(lake.uri(f"models/{NAME}/{V2}")).sha256
+    sha256 = artifact.read_model(lake.uri(f"models/{NAME}/{V2}")).sha256
     assert [c.sha256 for c in found.history[1:]] == [sha256, sha256, None]
     assert [c.at for c in found.history] == [NOW, NOW, NOW + dt.timedelta(days=1), NOW + dt.timedelta(days=1)]
 
@@ -157,9 +157,9 @@ def test_an_unknown_model_or_version_is_named(lake, name, version, message):
 
 
 def test_a_model_without_versions_has_no_champion(lake):
-    assert "holds no model; run jobs/train.py" in refusal(resolve, lake.uri("models"), NAME, "champion")
+    assert "holds no model; run jobs/train.py" in refusal(version_of_alias, lake.uri("models"), NAME, "champion")
     train(lake, V1, name="dnn-2-paper")
-    assert f"no model {NAME!r} in " in refusal(resolve, lake.uri("models"), NAME, "challenger")
+    assert f"no model {NAME!r} in " in refusal(version_of_alias, lake.uri("models"), NAME, "challenger")
 
 
 def test_a_changed_byte_is_not_promoted(lake, tmp_path):
@@ -172,7 +172,7 @@ def test_a_changed_byte_is_not_promoted(lake, tmp_path):
 
 
 def test_a_model_that_cannot_score_nights_is_not_promoted(lake):
-    artifact.write(lake.uri(f"models/{NAME}/{V1}"), dataclasses.replace(CARD, version=V1), WEIGHTS, PREPROCESSOR)
+    artifact.write_model(lake.uri(f"models/{NAME}/{V1}"), dataclasses.replace(CARD, version=V1), WEIGHTS, PREPROCESSOR)
     assert refusal(promote, lake.uri("models"), NAME, V1, "champion", "r", NOW) == (
         f"{lake.uri('models')}/{NAME}/{V1} has no calibration, without which no night can be scored; retrain with this"
         " version"
@@ -191,15 +191,15 @@ def test_a_model_under_another_models_name_is_not_promoted(lake, tmp_path):
 
 def test_the_model_of_an_alias_is_the_one_that_was_promoted(lake):
     train(lake, V1)
-    assert read_model(lake.uri("models"), NAME, "champion").card.version == V1  # before any promotion
+    assert model_of_alias(lake.uri("models"), NAME, "champion").card.version == V1  # before any promotion
     put(lake, V1)
-    assert read_model(lake.uri("models"), NAME, "champion").card.version == V1
-    assert read_model(lake.uri("models"), NAME, "challenger") is None
+    assert model_of_alias(lake.uri("models"), NAME, "champion").card.version == V1
+    assert model_of_alias(lake.uri("models"), NAME, "challenger") is None
     other = dataclasses.replace(CARD, version=V1, training={"seconds": 9.0})
-    artifact.write(
+    artifact.write_model(
         lake.uri(f"models/{NAME}/{V1}"), other, WEIGHTS, PREPROCESSOR, CALIBRATION
     )  # complete, but another model
-    text = refusal(read_model, lake.uri("models"), NAME, "champion")
+    text = refusal(model_of_alias, lake.uri("models"), NAME, "champion")
     assert re.search(
         f"{V1} was changed after it became champion: the SHA-256 of its manifest is .{{16}}…, it was ", text
     )
@@ -209,7 +209,7 @@ def test_a_champion_whose_directory_is_gone_is_refused_not_replaced(lake, tmp_pa
     train(lake, V1, V2)
     put(lake, V1)
     (tmp_path / "lake" / "models" / NAME / V1 / "manifest.json").unlink()
-    text = refusal(resolve, lake.uri("models"), NAME, "champion")
+    text = refusal(version_of_alias, lake.uri("models"), NAME, "champion")
     assert text.startswith(
         f"champion of model {NAME} is version {V1}, which is not in {lake.uri('models')}/{NAME}; there"
     )
@@ -232,7 +232,7 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(lake, content, message)
     train(lake, V1)
     uri = f"{lake.uri('models')}/{NAME}/_aliases.json"
     write_bytes(uri, content.encode())
-    text = refusal(resolve, lake.uri("models"), NAME, "champion")
+    text = refusal(version_of_alias, lake.uri("models"), NAME, "champion")
     assert text.startswith(f"{uri} is not a file of aliases ({message}")
     assert f"restore it, or remove it and promote anew: jobs/promote.py --set promote.model={NAME}" in text
 
@@ -240,8 +240,8 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(lake, content, message)
 def test_a_model_directory_lists_its_versions_alone(lake):
     train(lake, V1)
     put(lake, V1)
-    assert artifact.versions(lake.uri("models"), NAME) == [V1]
-    assert artifact.names(lake.uri("models")) == [NAME]
+    assert artifact.model_versions(lake.uri("models"), NAME) == [V1]
+    assert artifact.model_names(lake.uri("models")) == [NAME]
 
 
 def audits(lake):
@@ -273,7 +273,7 @@ def test_the_job_promotes_and_rolls_back_and_its_audit_names_both_versions(run_j
     assert (
         sorted(model for row in audits(lake) for model in row["models"]) == [f"{NAME}/{V1}"] * 3 + [f"{NAME}/{V2}"] * 2
     )
-    history = read(lake.uri("models"), NAME).history
+    history = read_aliases(lake.uri("models"), NAME).history
     assert {change.run_id for change in history} < {row["run_id"] for row in audits(lake)}
 
 

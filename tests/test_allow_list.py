@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ids_spark.alerts.allow_list import LONGEST_DAYS, AllowListUnusable, read
+from ids_spark.alerts.allow_list import LONGEST_DAYS, AllowListUnusable, read_allow_list
 from ids_spark.dataset.taxonomy import CLASS19, UnknownClass, class6_of
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "allow_list.yaml"
@@ -24,7 +24,7 @@ def listed(tmp_path):
     def read_entries(*entries):
         path = tmp_path / "allow.yaml"
         path.write_text("".join(f"- {{{entry}}}\n" for entry in entries), encoding="utf-8")
-        return read(str(path), TODAY, COLUMNS)
+        return read_allow_list(str(path), TODAY, COLUMNS)
 
     return read_entries
 
@@ -43,7 +43,7 @@ def at(clock):
 
 
 def test_without_a_file_nothing_is_covered():
-    mask, counts = read(None, TODAY, COLUMNS).covers(flows(src_ip=["192.0.2.1"]), NIGHT)
+    mask, counts = read_allow_list(None, TODAY, COLUMNS).covers(flows(src_ip=["192.0.2.1"]), NIGHT)
     assert (mask.tolist(), counts.tolist()) == ([False], [])
 
 
@@ -232,7 +232,7 @@ def test_every_fault_of_every_entry_is_listed_at_once(listed):
 
 
 def test_the_example_in_conf_can_be_used_as_it_stands():
-    allowed = read(str(EXAMPLE), TODAY + dt.timedelta(days=270), ("device_id", "src_ip"))
+    allowed = read_allow_list(str(EXAMPLE), TODAY + dt.timedelta(days=270), ("device_id", "src_ip"))
     assert [entry.owner for entry in allowed.entries] == ["Network operations", "Medical technology"]
     table = flows(src_ip=["192.0.2.10", "192.0.2.10"], event_time=[at("23:00"), at("12:00")])
     assert allowed.covers(table, NIGHT)[0].tolist() == [True, False]
@@ -240,10 +240,10 @@ def test_the_example_in_conf_can_be_used_as_it_stands():
 
 def test_an_empty_file_and_a_file_without_a_list(tmp_path):
     (tmp_path / "a.yaml").write_text("# nothing is accepted\n")
-    assert read(str(tmp_path / "a.yaml"), TODAY, COLUMNS).entries == ()
+    assert read_allow_list(str(tmp_path / "a.yaml"), TODAY, COLUMNS).entries == ()
     (tmp_path / "a.yaml").write_text("device_id: pump-1\n")
     with pytest.raises(AllowListUnusable, match="device_id: unknown key"):
-        read(str(tmp_path / "a.yaml"), TODAY, COLUMNS)
+        read_allow_list(str(tmp_path / "a.yaml"), TODAY, COLUMNS)
 
 
 def test_what_is_pseudonymised_in_the_tables_is_not_stated_in_plain(listed):

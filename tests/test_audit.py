@@ -34,7 +34,7 @@ def test_an_audit_row_comes_back_as_written(tmp_path):
     config = load([], ["train.epochs=3"])
     report = Report(5, 3, 1, 1, notes=["mind this"], models=["dnn-2-paper/v1"], feature_schema="release39")
     report.count("flows", {("train", "DoS-TCP"): 2, ("test", "Benign"): 1})
-    report.counts["two-label vectors", "train", None] = 0
+    report.counts["label conflicts", "train", None] = 0
     write_audit_row(str(tmp_path / "audit" / "r.parquet"), "ingest", "r", STARTED, config, report, None)
     table = pq.read_table(tmp_path / "audit" / "r.parquet")
     assert table.schema.equals(AUDIT)
@@ -44,7 +44,7 @@ def test_an_audit_row_comes_back_as_written(tmp_path):
     assert row["counts"] == [
         {"split": "test", "class_name": "Benign", "what": "flows", "rows": 1},
         {"split": "train", "class_name": "DoS-TCP", "what": "flows", "rows": 2},
-        {"split": "train", "class_name": None, "what": "two-label vectors", "rows": 0},
+        {"split": "train", "class_name": None, "what": "label conflicts", "rows": 0},
     ]
     assert (row["notes"], row["models"]) == (["mind this"], ["dnn-2-paper/v1"])
     assert (row["feature_schema"], row["data_origin"]) == ("release39", None)

@@ -9,19 +9,19 @@ from ids_spark.base.errors import InputError
 from ids_spark.models import tail_fit
 from ids_spark.models.threshold import (
     LIMIT,
-    Calibration,
-    CalibrationUnusable,
+    ValidationScores,
+    ValidationScoresUnusable,
     attack_logits,
     benign_baseline,
-    calibrate,
     from_json,
+    validation_scores_of,
 )
 
 
 def calibrated(benign, attack=()):
     scores = np.concatenate((np.asarray(benign, np.float64), np.asarray(attack, np.float64)))
     is_benign = np.arange(len(scores)) < len(benign)
-    return calibrate(scores, is_benign, np.array([len(benign), len(attack)]), np.array([0.5, -0.25]))
+    return validation_scores_of(scores, is_benign, np.array([len(benign), len(attack)]), np.array([0.5, -0.25]))
 
 
 def normal(rows, seed, mean=-8.0, spread=2.0):
@@ -58,8 +58,8 @@ def test_the_baseline_is_the_median_of_benign_rows_and_zero_without_one():
 
 def test_scores_that_are_not_numbers_are_refused():
     scores, benign = np.array([0.0, np.nan, 1.0, np.nan]), np.array([True, True, False, False])
-    with pytest.raises(CalibrationUnusable) as error:
-        calibrate(scores, benign, np.array([2, 2]), np.array([0.0, np.inf, 1.0]))
+    with pytest.raises(ValidationScoresUnusable) as error:
+        validation_scores_of(scores, benign, np.array([2, 2]), np.array([0.0, np.inf, 1.0]))
     assert str(error.value) == (
         "2 of 4 validation rows have no finite attack score, 1 of 3 features no finite baseline; expected none:"
         " training diverged, lower train.learning_rate"
@@ -311,7 +311,7 @@ def changed(**changes):
     ],
 )
 def test_what_is_no_calibration_is_refused_and_says_why(text, said):
-    with pytest.raises(CalibrationUnusable) as error:
+    with pytest.raises(ValidationScoresUnusable) as error:
         from_json(text, "models/m/calibration.json")
     assert str(error.value).startswith("models/m/calibration.json: " + said)
     assert "retrain" in str(error.value)
@@ -322,4 +322,4 @@ def test_a_calibration_is_immutable_and_small():
     assert len(found.to_json()) < 100_000
     with pytest.raises(AttributeError):
         found.benign_rows = 1
-    assert isinstance(found, Calibration)
+    assert isinstance(found, ValidationScores)

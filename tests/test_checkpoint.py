@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from ids_spark.train import checkpoint
-from ids_spark.train.checkpoint import CheckpointUnusable, Course, fingerprint
+from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState, fingerprint
 
 
-def course() -> Course:
+def course() -> TrainingState:
     arrays = [np.arange(6, dtype=np.float32).reshape(2, 3) + i for i in range(12)]
     history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
-    return Course(arrays, [np.array(7, np.int64), *arrays[:3]], arrays[::-1], 0.25, 2, history, 3.5)
+    return TrainingState(arrays, [np.array(7, np.int64), *arrays[:3]], arrays[::-1], 0.25, 2, history, 3.5)
 
 
 def test_a_checkpoint_gives_back_what_it_was_given(tmp_path):
     uri = str(tmp_path / "checkpoints" / "dnn.npz")
-    checkpoint.write(uri, course(), "mark")
-    checkpoint.write(uri, course(), "mark")
-    found, expected = checkpoint.read(uri, "mark"), course()
+    checkpoint.write_checkpoint(uri, course(), "mark")
+    checkpoint.write_checkpoint(uri, course(), "mark")
+    found, expected = checkpoint.read_checkpoint(uri, "mark"), course()
     for name in ("weights", "optimizer", "best"):
         for a, b in zip(getattr(found, name), getattr(expected, name), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -28,19 +28,19 @@ def test_a_checkpoint_gives_back_what_it_was_given(tmp_path):
 
 def test_no_checkpoint_is_none_and_another_runs_is_refused(tmp_path):
     uri = str(tmp_path / "dnn.npz")
-    assert checkpoint.read(uri, "mark") is None
-    checkpoint.write(uri, course(), "mark")
+    assert checkpoint.read_checkpoint(uri, "mark") is None
+    checkpoint.write_checkpoint(uri, course(), "mark")
     with pytest.raises(CheckpointUnusable, match="belongs to a run with other settings, features or seed"):
-        checkpoint.read(uri, "other")
+        checkpoint.read_checkpoint(uri, "other")
 
 
 @pytest.mark.parametrize("cut", [0, 10, 400])
 def test_a_broken_checkpoint_is_refused(tmp_path, cut):
     uri = tmp_path / "dnn.npz"
-    checkpoint.write(str(uri), course(), "mark")
+    checkpoint.write_checkpoint(str(uri), course(), "mark")
     uri.write_bytes(uri.read_bytes()[:cut])
     with pytest.raises(CheckpointUnusable, match=r"is no checkpoint .* train without train\.resume"):
-        checkpoint.read(str(uri), "mark")
+        checkpoint.read_checkpoint(str(uri), "mark")
 
 
 def test_pickled_arrays_are_never_read(tmp_path):
@@ -48,7 +48,7 @@ def test_pickled_arrays_are_never_read(tmp_path):
     state = np.frombuffer(json.dumps({"fingerprint": "mark"}).encode(), dtype=np.uint8)
     np.savez(uri, state=state, w0000=np.array([{"a": 1}], dtype=object))
     with pytest.raises(CheckpointUnusable, match="allow_pickle=False"):
-        checkpoint.read(str(uri), "mark")
+        checkpoint.read_checkpoint(str(uri), "mark")
 
 
 def test_a_fingerprint_tells_settings_apart():

@@ -17,14 +17,14 @@ from ids_spark.evaluate.results import Results
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS, Lake
 from ids_spark.models import artifact
-from ids_spark.models.artifact import Card, model_name, title_of
+from ids_spark.models.artifact import ModelCard, model_name, title_of
 from ids_spark.report import benchmark_page
 
 TRAINING = {"epochs": 4, "seconds": 10.0, "parameters": 12345, "batch_size": 64, "peak_learning_rate": 1e-4, "ranks": 2}
 TWO = np.array([[90, 10], [7, 893]])
 
 
-def card(architecture: str, profile: str = "paper", variant: str = "") -> Card:
+def card(architecture: str, profile: str = "paper", variant: str = "") -> ModelCard:
     """Return the card of a model at 2 classes."""
     return dataclasses.replace(
         CARD,
@@ -39,12 +39,12 @@ def card(architecture: str, profile: str = "paper", variant: str = "") -> Card:
     )
 
 
-def scored(root: Path, *cards: Card, origin: str = "measured", forest: bool = False) -> Lake:
+def scored(root: Path, *cards: ModelCard, origin: str = "measured", forest: bool = False) -> Lake:
     """Write a lake in which these models were scored, with the counts of `TWO`."""
     lake = Lake(str(root))
     results = Results("20260101T000000Z-a", "test")
     for one in cards:
-        artifact.write(lake.uri(f"models/{one.name}/{one.version}"), one, WEIGHTS, PREPROCESSOR)
+        artifact.write_model(lake.uri(f"models/{one.name}/{one.version}"), one, WEIGHTS, PREPROCESSOR)
         results.add(one, TWO, origin)
     if forest:
         facts = {"fit_seconds": 50.0, "nodes": 4321.0, "trees": 100.0, "depth": 20.0}
@@ -117,7 +117,7 @@ def test_synthetic_flows_are_called_so_in_every_form(tmp_path: Path, origin: str
     benchmark_page.print_tables(rows, setting, console)
     for text in (
         benchmark_page.markdown(rows, setting),
-        benchmark_page.page(rows, setting, "run1"),
+        benchmark_page.render_page(rows, setting, "run1"),
         console.export_text(),
     ):
         assert ("SYNTHETIC FLOWS: every row was generated" in text) == (origin == "synthetic")
@@ -139,7 +139,7 @@ def test_text_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
     odd = benchmark.Row("<b>|*", "paper", 2, "r", "a|b\nc", "", "measured", {})
     assert "| \\<b\\>\\|\\* | paper |" in benchmark_page.markdown([odd], setting)
     assert "a\\|b c |" in benchmark_page.markdown([odd], setting)
-    page = benchmark_page.page([odd, *rows], setting, "<script>")
+    page = benchmark_page.render_page([odd, *rows], setting, "<script>")
     assert "<b>" not in page
     assert "<script>" not in page
     assert 'src="http' not in page

@@ -29,9 +29,9 @@ def expected_marks(labels, columns):
 
 def check(keys, labels, columns):
     marks = marks_of(keys, labels, columns)
-    duplicate, two_label = expected_marks(labels, columns)
+    duplicate, label_conflict = expected_marks(labels, columns)
     np.testing.assert_array_equal(marks.duplicate, duplicate)
-    np.testing.assert_array_equal(marks.two_label, two_label)
+    np.testing.assert_array_equal(marks.label_conflict, label_conflict)
 
 
 @given(rows)
@@ -53,7 +53,7 @@ def test_interleaved_vectors_under_one_key_all_stay():
     columns = [np.array([1.0, 2.0, 1.0, 3.0, 2.0, 1.0])]
     marks = marks_of(keys, np.array([0, 0, 0, 0, 0, 5], dtype=np.int32), columns)
     assert marks.duplicate.tolist() == [False, False, True, False, True, False]
-    assert marks.two_label.tolist() == [True, False, True, False, False, True]
+    assert marks.label_conflict.tolist() == [True, False, True, False, False, True]
 
 
 def test_one_vector_under_two_labels_keeps_both_and_marks_each_row():
@@ -61,7 +61,7 @@ def test_one_vector_under_two_labels_keeps_both_and_marks_each_row():
     columns = [np.array([1.0, 1.0, 1.0, 1.5]), np.array([np.inf, np.inf, np.inf, 0.0])]
     marks = marks_of(keys, np.array([4, 4, 7, 7], dtype=np.int32), columns)
     assert marks.duplicate.tolist() == [False, True, False, False]
-    assert marks.two_label.tolist() == [True, True, True, False]
+    assert marks.label_conflict.tolist() == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_equal_keys_that_stand_apart_are_refused():
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_row_and_one_row_have_no_equal(count):
     marks = marks_of(np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int32), [np.zeros(count)])
-    assert marks.duplicate.tolist() == marks.two_label.tolist() == [False] * count
+    assert marks.duplicate.tolist() == marks.label_conflict.tolist() == [False] * count

@@ -11,7 +11,7 @@ from scipy import stats
 from ids_spark.dataset.night_schema import DRIFT
 from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
 from ids_spark.features import drift
-from ids_spark.features.drift import Histogram, band_of, class_mix_row, histogram_of, psi, rows_of, tally
+from ids_spark.features.drift import Histogram, class_mix_row, count_bins, drift_level, histogram_of, psi, rows_of
 from ids_spark.features.moments import moments_of
 from ids_spark.features.preprocess import Recipe, fit
 
@@ -48,7 +48,7 @@ def fitted(schema, frame, transform="none"):
 def drifts(preprocessor, frame):
     """Return the drift rows of a night's flows by feature."""
     histograms = preprocessor.histograms(preprocessor.kept)
-    counted = tally(histograms, {name: frame[name].to_numpy() for name in preprocessor.kept})
+    counted = count_bins(histograms, {name: frame[name].to_numpy() for name in preprocessor.kept})
     return {row["name"]: row for row in rows_of(counted, histograms, FACTS)}
 
 
@@ -82,7 +82,7 @@ def test_a_bin_unknown_to_train_counts_the_more_the_more_rows_it_holds():
 @pytest.mark.parametrize(("expected", "counts", "rows"), [([0.5, 0.5], [0, 0], 9), ([], [3], 9), ([], [3, 4], 0)])
 def test_without_rows_on_either_side_there_is_no_index(expected, counts, rows):
     assert psi(expected, counts, rows) is None
-    assert band_of(None, 2, sum(counts), rows) == "too_few_rows"
+    assert drift_level(None, 2, sum(counts), rows) == "too_few_rows"
 
 
 @given(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), min_size=1, max_size=12))
@@ -100,17 +100,17 @@ def test_the_index_is_never_negative_and_the_same_both_ways(pairs):
     [(0.0, "stable"), (0.0999, "stable"), (0.1, "moderate"), (0.25, "moderate"), (0.2501, "significant")],
 )
 def test_bands_are_those_of_credit_scoring(index, band):
-    assert band_of(index, 10, MANY, MANY) == band
+    assert drift_level(index, 10, MANY, MANY) == band
 
 
 @pytest.mark.parametrize("bins", [2, 4, 10, 19])
 def test_rows_are_too_few_where_chance_alone_may_leave_the_stable_band(bins):
     enough = math.ceil(stats.chi2.ppf(0.999, bins - 1) / 0.1)  # of the flows of a night, beside an endless train split
-    assert band_of(0.0, bins, math.ceil(1.05 * enough), MANY) == "stable"
-    assert band_of(5.0, bins, math.floor(0.95 * enough), MANY) == "too_few_rows"
-    assert band_of(5.0, bins, MANY, math.floor(0.95 * enough)) == "too_few_rows"
-    assert band_of(0.0, bins, 2 * enough - 20, 2 * enough - 20) == "too_few_rows"
-    assert band_of(0.0, 1, 1, 1) == "stable"
+    assert drift_level(0.0, bins, math.ceil(1.05 * enough), MANY) == "stable"
+    assert drift_level(5.0, bins, math.floor(0.95 * enough), MANY) == "too_few_rows"
+    assert drift_level(5.0, bins, MANY, math.floor(0.95 * enough)) == "too_few_rows"
+    assert drift_level(0.0, bins, 2 * enough - 20, 2 * enough - 20) == "too_few_rows"
+    assert drift_level(0.0, 1, 1, 1) == "stable"
 
 
 def test_without_any_change_the_index_is_as_large_as_its_distribution_says():
@@ -169,7 +169,7 @@ def test_extremes_that_a_sample_lacks_have_an_empty_bin_beside_a_point_mass():
 def test_without_a_sample_there_is_no_histogram():
     assert histogram_of(np.array([]), 0.0, 1.0) == ((), ())
     none = Histogram("Rate", (), (), 0.0, 1.0, 50)
-    [row] = rows_of(tally([none], {"Rate": np.array([0.5, 2.0, np.inf])}), [none], FACTS)
+    [row] = rows_of(count_bins([none], {"Rate": np.array([0.5, 2.0, np.inf])}), [none], FACTS)
     assert (row["psi"], row["band"], row["counts"]) == (None, "too_few_rows", [3])
     assert (row["above_range"], row["saturated"]) == (2, 1)
 
@@ -192,10 +192,10 @@ def test_bins_hold_what_pandas_counts_and_no_mass_shares_its_bin(column):
 def test_pieces_of_a_night_count_as_the_whole_does(column, cuts):
     known = [histogram(RNG.normal(0, 1, 300)), histogram(RNG.integers(0, 3, 300), "IAT")]
     night = np.array(column, dtype=np.float64)
-    whole = tally(known, {"Rate": night, "IAT": night})
-    total = tally(known, {"Rate": night[:0], "IAT": night[:0]})
+    whole = count_bins(known, {"Rate": night, "IAT": night})
+    total = count_bins(known, {"Rate": night[:0], "IAT": night[:0]})
     for piece in np.split(night, sorted(c for c in cuts if c <= len(night))):
-        total.add(tally(known, {"Rate": piece, "IAT": piece}))
+        total.add(count_bins(known, {"Rate": piece, "IAT": piece}))
     for found in (whole, total):
         assert found.rows == len(night)
         for i, h in enumerate(known):
@@ -208,18 +208,18 @@ def test_pieces_of_a_night_count_as_the_whole_does(column, cuts):
 def test_a_piece_longer_than_a_block_is_counted_whole():
     column = RNG.normal(0, 2, 150_001)
     known = histogram(column[:1_000])
-    np.testing.assert_array_equal(tally([known], {"Rate": column}).bins[0], cut(column, known.edges))
+    np.testing.assert_array_equal(count_bins([known], {"Rate": column}).bins[0], cut(column, known.edges))
 
 
 def test_counts_of_other_histograms_cannot_be_added():
     known = histogram([0.0, 1.0])
     with pytest.raises(ValueError, match="zip"):
-        tally([known], {"Rate": np.zeros(2)}).add(tally([known, known], {"Rate": np.zeros(2)}))
+        count_bins([known], {"Rate": np.zeros(2)}).add(count_bins([known, known], {"Rate": np.zeros(2)}))
 
 
 def test_a_missing_column_is_named():
     with pytest.raises(KeyError, match="IAT"):
-        tally([histogram([0.0, 1.0], "IAT")], {"Rate": np.zeros(2)})
+        count_bins([histogram([0.0, 1.0], "IAT")], {"Rate": np.zeros(2)})
 
 
 # Below 1e-200 lie no flow's values, and where doubles lose digits an edge between two of them is lost as well.
@@ -234,18 +234,18 @@ def test_train_counted_in_raw_units_fills_its_own_histogram_and_leaves_no_range(
         return
     frame = dict.fromkeys(RELEASE_39.features, values)
     [known] = fitted(RELEASE_39, {k: pd.Series(v) for k, v in frame.items()}, transform).histograms(["Rate"])
-    found = tally([known], {"Rate": values})
+    found = count_bins([known], {"Rate": values})
     np.testing.assert_allclose(np.array(known.shares) * len(values), found.bins[0], atol=1e-9)
     assert (found.below[0], found.above[0], found.infinite[0]) == (0, 0, 0)
     wider = np.array([known.high + 1e-6 * max(1, abs(known.high)), known.low - 1e-6 * max(1, abs(known.low)), np.inf])
-    found = tally([known], {"Rate": wider})
+    found = count_bins([known], {"Rate": wider})
     assert (found.below[0], found.above[0], found.infinite[0]) == (1, 2, 1)
 
 
 def test_drift_rows_are_those_of_the_table():
     known = [histogram(np.arange(1_000.0)), histogram([0.0] * 700 + [1.0] * 300, "IAT")]
     night = {"Rate": np.r_[np.arange(500.0), np.full(497, -1.0), np.inf, -np.inf, 1e101], "IAT": np.ones(1_000)}
-    rows = [*rows_of(tally(known, night), known, FACTS), class_mix_row([90, 10, 0], [50, 40, 10], FACTS)]
+    rows = [*rows_of(count_bins(known, night), known, FACTS), class_mix_row([90, 10, 0], [50, 40, 10], FACTS)]
     table = pa.Table.from_pylist(rows, schema=DRIFT)
     assert all(set(row) == set(DRIFT.names) for row in rows)
     assert table["kind"].to_pylist() == ["feature", "feature", "class_mix"]

@@ -10,7 +10,7 @@ import pytest
 from ids_spark.dataset.schema import features_contract
 from ids_spark.lake.parquet import part_name, write_part
 from ids_spark.train import data_loader
-from ids_spark.train.data_loader import Rows, Shard, ahead, epochs, one_pass
+from ids_spark.train.data_loader import LoadedRows, Shard, epochs, one_pass, read_ahead
 
 COLUMNS = ("a", "b")
 GROUP_ROWS = (50, 37, 64, 50, 11)
@@ -31,7 +31,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"file://{folder}"
 
 
-def numbers(blocks: Iterator[Rows]) -> list[np.ndarray]:
+def numbers(blocks: Iterator[LoadedRows]) -> list[np.ndarray]:
     """Return the row numbers of each block, after a look at types, order of columns and labels."""
     found = []
     for features, labels in blocks:
@@ -138,20 +138,20 @@ def test_a_shard_that_fits_is_read_once(split: str, memory: int, passes: int, mo
 
 def test_reading_ahead_changes_nothing_and_leaves_no_thread(split: str) -> None:
     before = threading.active_count()
-    with ahead(epochs(shard(split), [16] * 13, [5], 0)) as blocks:
+    with read_ahead(epochs(shard(split), [16] * 13, [5], 0)) as blocks:
         read = numbers(blocks)
     np.testing.assert_array_equal(np.concatenate(read), np.concatenate(mixed(split, [16] * 13, seed=5)))
-    with ahead(epochs(shard(split), [16] * 1_000, [5], 0)) as blocks:
+    with read_ahead(epochs(shard(split), [16] * 1_000, [5], 0)) as blocks:
         next(blocks)  # a caller that stops early
     assert threading.active_count() == before
 
 
 def test_an_error_after_some_blocks_is_raised_too() -> None:
-    def broken() -> Iterator[Rows]:
-        yield Rows(np.zeros((1, 2), np.float32), np.zeros(1, np.int32))
+    def broken() -> Iterator[LoadedRows]:
+        yield LoadedRows(np.zeros((1, 2), np.float32), np.zeros(1, np.int32))
         raise RuntimeError("the disk is gone")
 
-    with ahead(broken()) as rows:
+    with read_ahead(broken()) as rows:
         next(rows)
         with pytest.raises(RuntimeError, match="the disk is gone"):
             next(rows)

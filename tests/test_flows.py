@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.schema import QUARANTINE, RELEASE_39
 from ids_spark.ingest import readers
-from ids_spark.ingest.readers import read_piece
+from ids_spark.ingest.readers import read_typed
 from ids_spark.ingest.row_hash import row_keys
 from ids_spark.ingest.rows import typed_contract
 from ids_spark.ingest.sources import SourceUnusable, discover
@@ -30,12 +30,12 @@ def line(first, **cells):
 
 def csv_piece(folder, lines, header=HEADER, name="Benign_train.pcap.csv", newline="\n"):
     (Path(folder) / name).write_text(newline.join([header, *lines]) + newline, encoding="utf-8", newline="")
-    return discover(str(folder)).pieces[0]
+    return discover(str(folder)).row_groups[0]
 
 
-def read(piece):
-    """Return rows read, flows and quarantine of a whole piece, quarantine in order of rows."""
-    parts = list(read_piece(piece, RELEASE_39))
+def read(row_group):
+    """Return rows read, flows and quarantine of a whole row group, quarantine in order of rows."""
+    parts = list(read_typed(row_group, RELEASE_39))
     assert all(part.read.total() == len(part.flows) + len(part.quarantine) for part in parts)
     good = pa.concat_tables([typed_contract(RELEASE_39).empty_table(), *(p.flows for p in parts)])
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(p.quarantine for p in parts)]).sort_by("source_row")
@@ -49,16 +49,18 @@ def label_table(labels, **columns):
 
 def parquet_pieces(folder, table, name="Benign_train.pcap.parquet", row_group_size=None):
     pq.write_table(table, Path(folder) / name, row_group_size=row_group_size)
-    return discover(str(folder)).pieces
+    return discover(str(folder)).row_groups
 
 
 def test_good_rows_become_typed_labelled_flows(tmp_path):
-    piece = csv_piece(tmp_path, [line(8.5, Rate=" 3 ", IAT="1e5"), line("-0.0")], name="TCP_IP-DoS-SYN2_test.pcap.csv")
-    count, good, refused = read(piece)
+    row_group = csv_piece(
+        tmp_path, [line(8.5, Rate=" 3 ", IAT="1e5"), line("-0.0")], name="TCP_IP-DoS-SYN2_test.pcap.csv"
+    )
+    count, good, refused = read(row_group)
     assert (count, len(good), len(refused), good.schema) == (2, 2, 0, typed_contract(RELEASE_39))
     first, second = good.to_pylist()
     found = {"Header_Length": 8.5, "Rate": 3.0, "IAT": 100_000.0, "Std": 0.5, "split": "test"}
-    found |= {"source_file": piece.name, "class19": "DoS-SYN", "class6": "DoS", "class2": "Attack", "label19": 6}
+    found |= {"source_file": row_group.name, "class19": "DoS-SYN", "class6": "DoS", "class2": "Attack", "label19": 6}
     assert found.items() <= first.items()
     assert (first["source_row"], second["source_row"], second["Header_Length"]) == (0, 1, 0.0)
 
@@ -147,9 +149,9 @@ def test_parquet_nulls_and_nans_are_refused_and_rows_numbered_over_row_groups(tm
     columns = {f: pa.array(np.arange(6) / 8) for f in FEATURES}
     columns["Rate"] = pa.array([1.0, None, np.inf, np.nan, 5.0, None])
     columns["ack_count"] = pa.array([1, 2, 3, 4, None, 6], pa.int32())
-    pieces = parquet_pieces(tmp_path, pa.table(columns), row_group_size=2)
-    assert [(p.row_group, p.first_row, p.rows) for p in pieces] == [(0, 0, 2), (1, 2, 2), (2, 4, 2)]
-    parts = [read(piece) for piece in pieces]
+    row_groups = parquet_pieces(tmp_path, pa.table(columns), row_group_size=2)
+    assert [(p.row_group, p.first_row, p.rows) for p in row_groups] == [(0, 0, 2), (1, 2, 2), (2, 4, 2)]
+    parts = [read(row_group) for row_group in row_groups]
     assert [good["source_row"].to_pylist() for _, good, _ in parts] == [[0], [2], []]
     refused = pa.concat_tables([part[2] for part in parts]).to_pylist()
     assert [row["source_row"] for row in refused] == [1, 3, 4, 5]
@@ -163,10 +165,10 @@ def test_parquet_nulls_and_nans_are_refused_and_rows_numbered_over_row_groups(tm
 def test_one_table_of_both_splits_is_labelled_row_by_row(tmp_path, form):
     labels = ["TCP_IP-DDoS-ICMP1_train", "Benign_test", "TCP_IP-DDoS-ICMP2_train", "MQTT-DoS-Publish_Flood_test"]
     if form == "csv":
-        piece = csv_piece(tmp_path, [f"{line(0)},{x}" for x in labels], header=f"{HEADER},label", name="all.csv")
+        row_group = csv_piece(tmp_path, [f"{line(0)},{x}" for x in labels], header=f"{HEADER},label", name="all.csv")
     else:
-        [piece] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
-    good = read(piece)[1]
+        [row_group] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
+    good = read(row_group)[1]
     assert good["split"].to_pylist() == ["train", "test", "train", "test"]
     assert good["class19"].to_pylist() == ["DDoS-ICMP", "Benign", "DDoS-ICMP", "MQTT-DoS-Publish_Flood"]
     assert good["class6"].to_pylist() == ["DDoS", "Benign", "DDoS", "MQTT"]
@@ -188,15 +190,15 @@ def test_refused_rows_of_a_labelled_table_keep_their_own_label_and_split(tmp_pat
     ],
 )
 def test_a_label_without_class_or_split_is_refused(tmp_path, labels, error, message):
-    [piece] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
+    [row_group] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
     with pytest.raises(error, match=message):
-        read(piece)
+        read(row_group)
 
 
 def test_a_file_broken_behind_its_footer_is_named(tmp_path):
-    [piece] = parquet_pieces(tmp_path, label_table(["Benign_train"] * 500), name="all.parquet")
+    [row_group] = parquet_pieces(tmp_path, label_table(["Benign_train"] * 500), name="all.parquet")
     with (tmp_path / "all.parquet").open("r+b") as file:
         file.seek(4)
         file.write(b"\xff" * 396)
     with pytest.raises(SourceUnusable, match=r"all\.parquet: its content cannot be read \(.*\); fetch the file again"):
-        read(piece)
+        read(row_group)

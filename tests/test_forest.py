@@ -41,7 +41,7 @@ def grown(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
     card = tasks.card_of(table, TrainConfig(), "dnn", 6, "paper", "v1")
     shapes = [(len(card.features), 64), 64, (64, 32), 32, (32, 6), 6]
     weights = [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate(shapes)]
-    artifact.write(lake.uri(f"models/{card.name}/v1"), card, weights, table.preprocessor)
+    artifact.write_model(lake.uri(f"models/{card.name}/v1"), card, weights, table.preprocessor)
     run(folder, "score")
     return folder / "lake"
 

@@ -156,7 +156,7 @@ def test_the_sample_is_small_and_the_same_however_the_flows_are_cut(
         lake = tmp_path / f"lake-{rows_per_file}"
         run_job("ingest", lake=lake, ingest__source=tmp_path / "source", ingest__rows_per_file=rows_per_file)
         buckets = buckets_of(Lake(str(lake)).uri("flows"), RELEASE_39)
-        plan = leakage.plan_of(RELEASE_39, 1_200, [("DDoS-ICMP", "Benign"), ("Benign", "DoS-UDP")], 60, 1e-8)
+        plan = leakage.leakage_plan(RELEASE_39, 1_200, [("DDoS-ICMP", "Benign"), ("Benign", "DoS-UDP")], 60, 1e-8)
         found.append(leakage.measure(spark.sparkContext, buckets, plan))
     sampled = {m.class_name: n for m, n in found[0].items() if m.what == "sampled"}
     assert sampled == {"DDoS-ICMP": 60, "Benign": 60}
@@ -183,11 +183,11 @@ def test_the_page_of_synthetic_flows_says_so(run_job: RunJob, tmp_path: Path) ->
 
 
 def test_texts_from_outside_are_escaped_and_nothing_measured_still_gives_a_page() -> None:
-    plan = leakage.plan_of(ORIGINAL_45, 1, [("Benign", "ARP_Spoofing")], 10, 1e-8)
+    plan = leakage.leakage_plan(ORIGINAL_45, 1, [("Benign", "ARP_Spoofing")], 10, 1e-8)
     findings = leakage_page.Findings({Measure("flows", "train", "Benign"): 1}, plan)
     pictures = leakage_page.draw(findings)
     assert set(pictures) == {"duplicates"}
-    page = leakage_page.page(findings, pictures, "<script>run</script>", "<img src=x>")
+    page = leakage_page.render_page(findings, pictures, "<script>run</script>", "<img src=x>")
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "<IMG SRC=X" not in page
@@ -214,11 +214,11 @@ def test_flows_that_do_not_reconcile_are_not_reported(
 
 def test_pairs_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(UnknownClass, match=r"leakage\.pairs names DoS-IMCP; expected classes of Benign, "):
-        leakage.plan_of(ORIGINAL_45, 1, [("DoS-IMCP", "Benign")], 10, 1e-8)
+        leakage.leakage_plan(ORIGINAL_45, 1, [("DoS-IMCP", "Benign")], 10, 1e-8)
     with pytest.raises(InputError, match=r"leakage\.pairs compares Benign with itself; name two classes"):
-        leakage.plan_of(ORIGINAL_45, 1, [("Benign", "Benign")], 10, 1e-8)
+        leakage.leakage_plan(ORIGINAL_45, 1, [("Benign", "Benign")], 10, 1e-8)
     with pytest.raises(InputError, match=r"flows/ holds no row; run jobs/ingest\.py on a source with rows first"):
-        leakage.plan_of(ORIGINAL_45, 0, [], 10, 1e-8)
+        leakage.leakage_plan(ORIGINAL_45, 0, [], 10, 1e-8)
 
 
 def test_float32_keeps_what_numpy_keeps() -> None:

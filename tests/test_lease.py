@@ -17,7 +17,7 @@ from psutil import _pslinux
 from ids_spark.base.errors import Interrupted
 from ids_spark.lake import lease
 from ids_spark.lake.filesystem import exists, make_folder, remove_if_empty, write_json
-from ids_spark.lake.lease import Lease, bury, living
+from ids_spark.lake.lease import Lease, active_runs, expire
 from ids_spark.lake.store import Lake
 
 
@@ -32,13 +32,13 @@ def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
 def test_a_run_lives_from_its_first_sign_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
     run = Lease(str(tmp_path), "run1")
     run.check()
-    assert living(str(tmp_path)) == frozenset()
+    assert active_runs(str(tmp_path)) == frozenset()
     assert not list(tmp_path.iterdir())
     with run:
         run.take()
         run.check()
-        assert living(str(tmp_path)) == {"run1"}
-    assert living(str(tmp_path)) == frozenset()
+        assert active_runs(str(tmp_path)) == {"run1"}
+    assert active_runs(str(tmp_path)) == frozenset()
     assert not list(tmp_path.iterdir())
 
 
@@ -47,19 +47,19 @@ def test_a_process_of_this_machine_is_asked_itself(tmp_path: Path) -> None:
     facts = {"machine": lease._machine(), "pid": process.pid, "started": lease._started(psutil.Process(process.pid))}
     sign(tmp_path, "silent", age_s=86_400.0, **facts)
     sign(tmp_path, "its-pid-belongs-to-another-now", **(facts | {"started": -60.0}))
-    assert living(str(tmp_path)) == {"silent"}
+    assert active_runs(str(tmp_path)) == {"silent"}
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not buried: nobody asked for its exit code
-    assert living(str(tmp_path)) == frozenset(), "a zombie is dead"
+    assert active_runs(str(tmp_path)) == frozenset(), "a zombie is dead"
     process.communicate()
-    assert living(str(tmp_path)) == frozenset()
+    assert active_runs(str(tmp_path)) == frozenset()
 
 
 def test_a_clock_that_is_set_kills_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lease(str(tmp_path), "run1"):
         boot = _pslinux.boot_time()
         monkeypatch.setattr(_pslinux, "boot_time", lambda: boot + 3_600.0)  # as after a step of the clock
-        assert living(str(tmp_path)) == {"run1"}
+        assert active_runs(str(tmp_path)) == {"run1"}
 
 
 @pytest.mark.parametrize(("age_s", "lives"), [(0.0, True), (500.0, True), (700.0, False)])
@@ -67,8 +67,8 @@ def test_a_run_of_another_machine_is_dead_after_ten_minutes_of_silence(
     tmp_path: Path, age_s: float, lives: bool
 ) -> None:
     path = sign(tmp_path, "far", age_s)
-    assert ("far" in living(str(tmp_path))) == lives
-    bury(str(tmp_path))
+    assert ("far" in active_runs(str(tmp_path))) == lives
+    expire(str(tmp_path))
     assert path.exists() == lives
 
 

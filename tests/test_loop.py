@@ -8,8 +8,8 @@ import pytest
 
 from ids_spark.config.train import TrainConfig
 from ids_spark.models.architectures import build, keras
-from ids_spark.train.data_loader import Rows
-from ids_spark.train.steps import Loop, Schedule
+from ids_spark.train.data_loader import LoadedRows
+from ids_spark.train.steps import Schedule, TrainSteps
 
 FEATURES, CLASSES, ROWS = 5, 3, 64
 HYPER = {"bins": 2, "embedding": 3, "members": 4, "dense": (12, 8), "dropout": 0.0}
@@ -22,19 +22,19 @@ def _one_rank() -> None:
 
 
 @pytest.fixture(scope="module")
-def rows() -> Rows:
+def rows() -> LoadedRows:
     """Synthetic rows whose class follows from the first feature."""
     x = np.random.default_rng(4).normal(size=(ROWS, FEATURES)).astype(np.float32)
-    return Rows(x, np.digitize(x[:, 0], [-0.4, 0.4]).astype(np.int32))
+    return LoadedRows(x, np.digitize(x[:, 0], [-0.4, 0.4]).astype(np.int32))
 
 
-def loop_of(members: int, **settings: Any) -> tuple[Any, Loop]:
+def loop_of(members: int, **settings: Any) -> tuple[Any, TrainSteps]:
     """Return a fresh model, far enough from its start that members disagree, and its loop."""
-    hyper = TrainConfig().dnn.model_dump() | HYPER | {"members": members}
+    hyperparameters = TrainConfig().dnn.model_dump() | HYPER | {"members": members}
     edges = np.tile(np.array([-1.0, 0.0, 1.0], np.float32), (FEATURES, 1))
-    model = build("dnn", FEATURES, CLASSES, hyper, edges)
+    model = build("dnn", FEATURES, CLASSES, hyperparameters, edges)
     config = TrainConfig.model_validate({"batch_size": 32, "ranks": 1, "learning_rate": 0.01} | settings)
-    return model, Loop(model, config, CLASSES, ROWS // config.batch_size, 7)
+    return model, TrainSteps(model, config, CLASSES, ROWS // config.batch_size, 7)
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
@@ -56,7 +56,7 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, smoothing: floa
     ],
 )
 def test_the_loss_is_the_mean_of_the_members_own_losses(
-    rows: Rows, members: int, settings: dict[str, Any], smoothing: float
+    rows: LoadedRows, members: int, settings: dict[str, Any], smoothing: float
 ) -> None:
     # learning rate so small that the weights of the first step are those of the last
     model, loop = loop_of(members, learning_rate=1e-12, **settings)
@@ -71,10 +71,10 @@ def test_the_loss_is_the_mean_of_the_members_own_losses(
 
 
 @pytest.mark.parametrize("members", [1, 4])
-def test_evaluation_measures_the_mean_of_members_without_smoothing(rows: Rows, members: int) -> None:
+def test_evaluation_measures_the_mean_of_members_without_smoothing(rows: LoadedRows, members: int) -> None:
     model, loop = loop_of(members, label_smoothing=0.2)
     predicted = model(rows.features).numpy()
-    pieces = [Rows(rows.features[:50], rows.labels[:50]), Rows(rows.features[50:], rows.labels[50:])]
+    pieces = [LoadedRows(rows.features[:50], rows.labels[:50]), LoadedRows(rows.features[50:], rows.labels[50:])]
     found = loop.evaluate(iter(pieces))
     assert found["validation_loss"] == pytest.approx(cross_entropy(predicted, rows.labels).mean(), rel=1e-5)
     assert found["validation_accuracy"] == pytest.approx((predicted.argmax(axis=1) == rows.labels).mean())
@@ -82,7 +82,7 @@ def test_evaluation_measures_the_mean_of_members_without_smoothing(rows: Rows, m
 
 
 @pytest.mark.parametrize("members", [1, 4])
-def test_steps_of_a_single_rank_reduce_the_loss(rows: Rows, members: int) -> None:
+def test_steps_of_a_single_rank_reduce_the_loss(rows: LoadedRows, members: int) -> None:
     model, loop = loop_of(members)
     before = [weight.numpy() for weight in model.trainable_weights]
     losses = [loop.train(iter([rows])) for _ in range(30)]
@@ -95,7 +95,7 @@ def test_steps_of_a_single_rank_reduce_the_loss(rows: Rows, members: int) -> Non
     np.testing.assert_array_equal(edges[0], np.tile([-1.0, 0.0], (FEATURES, 1)))
 
 
-def test_a_first_step_moves_every_member_against_its_own_gradient(rows: Rows) -> None:
+def test_a_first_step_moves_every_member_against_its_own_gradient(rows: LoadedRows) -> None:
     # Adam's first step is the learning rate times the sign of the gradient. The gradient of the head's bias is the
     # mean over rows of p - y, divided by the number of members.
     model, loop = loop_of(4, batch_size=ROWS, learning_rate=0.01)
@@ -108,17 +108,17 @@ def test_a_first_step_moves_every_member_against_its_own_gradient(rows: Rows) ->
     np.testing.assert_allclose(head.get_weights()[1] - before, -0.01 * np.sign(gradient), rtol=1e-2)
 
 
-def test_a_confident_mistake_of_a_member_keeps_its_gradient(rows: Rows) -> None:
+def test_a_confident_mistake_of_a_member_keeps_its_gradient(rows: LoadedRows) -> None:
     model, loop = loop_of(4, batch_size=ROWS, learning_rate=0.01)
     head = model.get_layer("logits")
     kernel, bias = head.get_weights()
-    wrong = Rows(rows.features, np.zeros_like(rows.labels))
+    wrong = LoadedRows(rows.features, np.zeros_like(rows.labels))
     head.set_weights([kernel * 0, bias + np.array([-40.0, 0.0, 0.0], np.float32)])  # p of the true class is 2e-18
     assert loop.train(iter([wrong])) == pytest.approx(40 + np.log(2), rel=1e-5)
     assert (head.get_weights()[1][:, 0] > -40).all()
 
 
-def test_weights_and_optimizer_come_back_and_lead_to_the_same_steps(rows: Rows) -> None:
+def test_weights_and_optimizer_come_back_and_lead_to_the_same_steps(rows: LoadedRows) -> None:
     _, first = loop_of(4)
     first.train(iter([rows]))
     kept = first.weights(), first.optimizer_state()
@@ -130,19 +130,19 @@ def test_weights_and_optimizer_come_back_and_lead_to_the_same_steps(rows: Rows) 
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_a_block_of_several_steps_is_cut_into_batches(rows: Rows) -> None:
+def test_a_block_of_several_steps_is_cut_into_batches(rows: LoadedRows) -> None:
     _, loop = loop_of(4, batch_size=16, steps_per_execution=3)
     assert loop.block_sizes == [48, 16]
     _, other = loop_of(4, batch_size=16, steps_per_execution=1)
     other.restore(loop.weights(), loop.optimizer_state())
     together = loop.train(
-        iter([Rows(rows.features[:48], rows.labels[:48]), Rows(rows.features[48:], rows.labels[48:])])
+        iter([LoadedRows(rows.features[:48], rows.labels[:48]), LoadedRows(rows.features[48:], rows.labels[48:])])
     )
-    single = [Rows(rows.features[i : i + 16], rows.labels[i : i + 16]) for i in range(0, ROWS, 16)]
+    single = [LoadedRows(rows.features[i : i + 16], rows.labels[i : i + 16]) for i in range(0, ROWS, 16)]
     assert other.train(iter(single)) == pytest.approx(together, rel=1e-6)
 
 
-def test_members_compiled_with_xla_have_the_same_loss(rows: Rows) -> None:
+def test_members_compiled_with_xla_have_the_same_loss(rows: LoadedRows) -> None:
     _, plain = loop_of(4)
     _, compiled = loop_of(4, xla=True)
     compiled.restore(plain.weights(), plain.optimizer_state())

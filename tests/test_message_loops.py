@@ -21,7 +21,7 @@ def rank() -> tuple[float, bool, list[int], list[int]]:
         return {int(name) for name in os.listdir("/proc/self/task")}
 
     before = threads()
-    with gloo_priority.giving_way():
+    with gloo_priority.low_priority_loops():
         hvd.init()
     started = sorted(threads() - before)
     total = float(hvd.allreduce(tf.constant(hvd.rank() + 1.0), op=hvd.Sum, name="sum"))
@@ -48,7 +48,7 @@ def test_nothing_is_raised_where_threads_may_have_no_policy(monkeypatch: pytest.
     monkeypatch.setattr(os, "sched_setscheduler", forbidden)
     done = threading.Event()
     try:
-        with gloo_priority.giving_way():
+        with gloo_priority.low_priority_loops():
             for _ in range(2):
                 threading.Thread(target=done.wait).start()
     finally:
@@ -57,6 +57,6 @@ def test_nothing_is_raised_where_threads_may_have_no_policy(monkeypatch: pytest.
 
 def test_nothing_changes_where_threads_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gloo_priority, "_THREADS", "/nowhere")
-    with gloo_priority.giving_way():
+    with gloo_priority.low_priority_loops():
         pass
     assert os.sched_getscheduler(0) == os.SCHED_OTHER

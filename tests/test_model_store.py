@@ -11,8 +11,18 @@ from ids_spark.base.errors import InputError
 from ids_spark.dataset.schema import RELEASE_39
 from ids_spark.features.moments import Moments
 from ids_spark.features.preprocess import Recipe, fit
-from ids_spark.models.artifact import Card, ModelUnusable, choose, model_name, names, read, title_of, versions, write
-from ids_spark.models.threshold import calibrate
+from ids_spark.models.artifact import (
+    ModelCard,
+    ModelUnusable,
+    choose_models,
+    model_name,
+    model_names,
+    model_versions,
+    read_model,
+    title_of,
+    write_model,
+)
+from ids_spark.models.threshold import validation_scores_of
 
 FILES = ["model.json", "weights.npz", "preprocessor.json", "calibration.json"]
 DROPPED = RELEASE_39.features.index("IAT")
@@ -23,13 +33,13 @@ PREPROCESSOR = fit(
 WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros(3, np.float32), np.array(7, np.int64)]
 WEIGHTS += [np.full(1, i, np.float32) for i in range(12)]  # more than ten: order is not that of text without padding
 SCORES = np.linspace(-9.0, 9.0, 50)
-CALIBRATION = calibrate(SCORES, SCORES < 3, np.array([30, 20, 0, 0, 0, 0]), np.array([0.5, -0.5]))
-CARD = Card(
+CALIBRATION = validation_scores_of(SCORES, SCORES < 3, np.array([30, 20, 0, 0, 0, 0]), np.array([0.5, -0.5]))
+CARD = ModelCard(
     name="dnn-6-paper",
     version="20240501T000000Z-ab",
     architecture="dnn",
     variant="",
-    hyper={"dense": [64, 32], "dropout": 0.3},
+    hyperparameters={"dense": [64, 32], "dropout": 0.3},
     classes=6,
     profile="paper",
     recipe="paper",
@@ -42,13 +52,13 @@ CARD = Card(
 
 @pytest.fixture
 def stored(tmp_path):
-    write(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR, CALIBRATION)
+    write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR, CALIBRATION)
     return tmp_path / "m"
 
 
 def refusal(folder):
     with pytest.raises(ModelUnusable) as error:
-        read(str(folder))
+        read_model(str(folder))
     return str(error.value)
 
 
@@ -61,7 +71,7 @@ def reseal(folder, name, content):
 
 
 def test_a_model_comes_back_as_written(stored):
-    model = read(str(stored))
+    model = read_model(str(stored))
     assert model.card == CARD
     assert model.card.class_names == ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
     assert model.preprocessor == PREPROCESSOR
@@ -108,8 +118,8 @@ def test_a_preprocessor_of_another_model_is_refused_even_where_the_manifest_name
 
 
 def test_a_model_without_calibration_comes_back_without(tmp_path):
-    write(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
-    assert read(str(tmp_path / "m")).calibration is None
+    write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
+    assert read_model(str(tmp_path / "m")).calibration is None
 
 
 def test_without_a_manifest_a_model_is_not_complete(stored):
@@ -166,14 +176,14 @@ def test_a_card_that_does_not_fit_is_refused(stored, change, message):
 def test_json_that_is_not_text_is_refused(stored, name):
     reseal(stored, name, b"\xff\xfe{}")
     with pytest.raises(InputError, match=re.escape(str(stored))):
-        read(str(stored))
+        read_model(str(stored))
 
 
 @pytest.fixture
 def models(tmp_path):
     for name, version in [("dnn-2-paper", "v2"), ("dnn-2-paper", "v1"), ("gru_dnn-19-paper", "v1")]:
         card = dataclasses.replace(CARD, name=name, version=version)
-        write(str(tmp_path / "models" / name / version), card, WEIGHTS[:1], PREPROCESSOR)
+        write_model(str(tmp_path / "models" / name / version), card, WEIGHTS[:1], PREPROCESSOR)
     unfinished = tmp_path / "models" / "dnn-2-paper" / "v3"
     unfinished.mkdir()
     (unfinished / "model.json").write_text("{}")
@@ -182,15 +192,15 @@ def models(tmp_path):
 
 
 def test_only_complete_versions_are_known(models):
-    assert names(models) == ["dnn-2-paper", "gru_dnn-19-paper"]
-    assert versions(models, "dnn-2-paper") == ["v1", "v2"]
-    assert versions(models, "dnn-6-paper") == versions(models, "absent") == []
+    assert model_names(models) == ["dnn-2-paper", "gru_dnn-19-paper"]
+    assert model_versions(models, "dnn-2-paper") == ["v1", "v2"]
+    assert model_versions(models, "dnn-6-paper") == model_versions(models, "absent") == []
 
 
 def test_models_are_chosen_by_name_and_version(models):
-    assert choose(models, [], "latest") == [f"{models}/dnn-2-paper/v2", f"{models}/gru_dnn-19-paper/v1"]
-    assert choose(models, ["dnn-2-paper"], "v1") == [f"{models}/dnn-2-paper/v1"]
-    assert read(choose(models, ["dnn-2-paper"], "latest")[0]).card.version == "v2"
+    assert choose_models(models, [], "latest") == [f"{models}/dnn-2-paper/v2", f"{models}/gru_dnn-19-paper/v1"]
+    assert choose_models(models, ["dnn-2-paper"], "v1") == [f"{models}/dnn-2-paper/v1"]
+    assert read_model(choose_models(models, ["dnn-2-paper"], "latest")[0]).card.version == "v2"
 
 
 @pytest.mark.parametrize(
@@ -204,13 +214,13 @@ def test_models_are_chosen_by_name_and_version(models):
 )
 def test_a_model_that_is_not_there_is_refused_with_what_is(models, wanted, version, message):
     with pytest.raises(ModelUnusable) as error:
-        choose(models, wanted, version)
+        choose_models(models, wanted, version)
     assert str(error.value) == message.format(models)
 
 
 def test_a_lake_without_models_names_the_job_to_run(tmp_path):
     with pytest.raises(ModelUnusable) as error:
-        choose(str(tmp_path), ["dnn-2-paper"], "latest")
+        choose_models(str(tmp_path), ["dnn-2-paper"], "latest")
     assert str(error.value) == f"{tmp_path} holds no model; run jobs/train.py on this lake first"
 
 

@@ -5,11 +5,11 @@ import tensorflow as tf
 from ids_spark.config.train import TrainConfig
 from ids_spark.models.architectures import UnknownModel, build
 from ids_spark.models.layers import (
+    BatchEnsembleDense,
+    EnsembleMean,
     FeatureEmbedding,
     FirstStepGRU,
     FirstStepLSTM,
-    MeanOfMembers,
-    MemberDense,
     PiecewiseLinear,
     keras,
 )
@@ -188,21 +188,23 @@ def test_piecewise_linear_encoding_counts_bins_below_and_the_share_of_its_own(fl
 
 
 def test_an_encoded_model_carries_its_edges_in_its_weights(flows):
-    hyper = DEFAULTS["gru_dnn"] | {"bins": 4}
+    hyperparameters = DEFAULTS["gru_dnn"] | {"bins": 4}
     edges = np.sort(np.random.default_rng(1).normal(size=(44, 5)), axis=1).astype(np.float32)
-    trained = build("gru_dnn", 44, 6, hyper, edges)
-    loaded = build("gru_dnn", 44, 6, hyper)
+    trained = build("gru_dnn", 44, 6, hyperparameters, edges)
+    loaded = build("gru_dnn", 44, 6, hyperparameters)
     loaded.set_weights(trained.get_weights())
     np.testing.assert_allclose(loaded.predict(flows, verbose=0), trained.predict(flows, verbose=0), atol=1e-6)
-    assert not np.allclose(build("gru_dnn", 44, 6, hyper).predict(flows, verbose=0), loaded.predict(flows, verbose=0))
+    assert not np.allclose(
+        build("gru_dnn", 44, 6, hyperparameters).predict(flows, verbose=0), loaded.predict(flows, verbose=0)
+    )
 
 
 @pytest.mark.parametrize("bins", [0, 4])
 @pytest.mark.parametrize("members", [1, 5])
 @pytest.mark.parametrize("classes", [2, 6, 19])
 def test_several_members_give_one_probability_for_each_class_and_row(flows, bins, members, classes):
-    hyper = SEVERAL | {"bins": bins, "members": members}
-    model = build("dnn", 44, classes, hyper)
+    hyperparameters = SEVERAL | {"bins": bins, "members": members}
+    model = build("dnn", 44, classes, hyperparameters)
     probabilities = model(flows).numpy()
     assert probabilities.shape == (50, classes)
     assert probabilities.dtype == np.float32
@@ -260,12 +262,12 @@ def test_in_training_every_member_answers_for_itself(flows, edges):
 
 def test_the_mean_is_over_members():
     each = np.array([[[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]], [[1.0, 0.0], [0.0, 1.0], [0.2, 0.8]]], dtype=np.float32)
-    np.testing.assert_allclose(MeanOfMembers()(each).numpy(), [[0.5, 0.5], [0.4, 0.6]], atol=1e-7)
+    np.testing.assert_allclose(EnsembleMean()(each).numpy(), [[0.5, 0.5], [0.4, 0.6]], atol=1e-7)
 
 
 def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
     model = build("dnn", 44, 6, SEVERAL | {"dropout": 0.0})
-    first, second = (layer for layer in model.layers if isinstance(layer, MemberDense))
+    first, second = (layer for layer in model.layers if isinstance(layer, BatchEnsembleDense))
     _, signs, scale, bias = first.get_weights()
     assert signs.shape == (5, 44 + 44 * 3)
     assert set(np.unique(signs)) == {-1.0, 1.0}
@@ -279,7 +281,7 @@ def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
 
 
 @pytest.mark.parametrize(
-    ("hyper", "trainable", "fixed"),
+    ("hyperparameters", "trainable", "fixed"),
     [
         # every layer: one kernel, and for each of 5 members scales of inputs and outputs and a bias; a head for each
         (
@@ -300,8 +302,8 @@ def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
         ),
     ],
 )
-def test_members_and_embedding_have_the_parameters_counted_by_hand(hyper, trainable, fixed):
-    model = build("dnn", 44, 19, SEVERAL | hyper)
+def test_members_and_embedding_have_the_parameters_counted_by_hand(hyperparameters, trainable, fixed):
+    model = build("dnn", 44, 19, SEVERAL | hyperparameters)
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == trainable
     assert sum(int(np.prod(w.shape)) for w in model.non_trainable_weights) == fixed
     assert model.count_params() == trainable + fixed
@@ -317,7 +319,7 @@ def test_weights_alone_carry_members_embedding_and_edges(flows, edges):
 
 
 def test_logits_are_what_the_softmax_takes(flows):
-    for hyper in (SEVERAL, SEVERAL | {"members": 1}):
-        model = build("dnn", 44, 6, hyper | {"dropout": 0.0})
+    for hyperparameters in (SEVERAL, SEVERAL | {"members": 1}):
+        model = build("dnn", 44, 6, hyperparameters | {"dropout": 0.0})
         logits = keras.Model(model.input, model.get_layer("logits").output)(flows).numpy()
         np.testing.assert_allclose(softmax(logits), model(flows, training=True).numpy(), atol=1e-6)

@@ -146,7 +146,7 @@ def busy() -> Night:
 
 
 def page_of(night: Night, folder: Path) -> str:
-    night_page.write(str(folder / "reports"), night)
+    night_page.write_page(str(folder / "reports"), night)
     return (folder / "reports/night.html").read_text()
 
 
@@ -285,14 +285,14 @@ def test_the_challenger_stands_beside_the_champion_at_the_classes_both_tell_apar
 
 def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     lake, night = Lake(str(tmp_path)), busy()
-    artifact.write(lake.uri(f"models/{MODEL}/{VERSION}"), CARD, WEIGHTS, PREPROCESSOR)
-    sha256 = artifact.read(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
+    artifact.write_model(lake.uri(f"models/{MODEL}/{VERSION}"), CARD, WEIGHTS, PREPROCESSOR)
+    sha256 = artifact.read_model(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
     night = with_row(dataclasses.replace(night, nights=night.nights), model_sha256=sha256)
     write_rows(lake.uri(f"alerts/event_date={DATE}/a.parquet"), night.incidents[::-1], INCIDENTS)
     write_rows(lake.uri(f"drift/event_date={DATE}/a.parquet"), night.drift, DRIFT)
     for date, rows in night.nights.items():
         write_rows(lake.uri(f"nights/event_date={date}/a.parquet"), rows, NIGHTS)
-    found = night_page.read(lake, DATE)
+    found = night_page.night_of_lake(lake, DATE)
     assert [row["entity"] for row in found.shown] == [row["entity"] for row in night.incidents]
     assert found.shown[0]["first_seen"] == at(2, 14)
     assert found.champion == night.champion
@@ -300,20 +300,20 @@ def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     assert found.cards == {"champion": CARD}
     old = write_rows(lake.uri("nights/event_date=2026-07-13/a.parquet"), night.nights[DATE], NIGHTS.remove(0))
     assert old is None
-    assert night_page.read(lake, DATE).trend[dt.date(2026, 7, 13)] is None
+    assert night_page.night_of_lake(lake, DATE).trend[dt.date(2026, 7, 13)] is None
     (tmp_path / f"models/{MODEL}/{VERSION}/weights.npz").write_bytes(b"x")
-    changed = night_page.read(lake, DATE)
+    changed = night_page.night_of_lake(lake, DATE)
     assert changed.cards == {}
     card = "does not hold the model that scored this night"
     assert card in page_of(changed, tmp_path)
     write_rows(lake.uri(f"drift/event_date={DATE}/a.parquet"), night.drift, DRIFT.remove(2))
     with pytest.raises(SchemaMismatch, match=r"drift/event_date=2026-07-14: column 'psi' is missing"):
-        night_page.read(lake, DATE)
+        night_page.night_of_lake(lake, DATE)
 
 
 def test_a_night_that_was_not_scored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        night_page.read(Lake(str(tmp_path)), DATE)
+        night_page.night_of_lake(Lake(str(tmp_path)), DATE)
     assert str(error.value) == (
         "nights/ has no row of the champion for 2026-07-14; expected one; run jobs/score.py with"
         " score.date=2026-07-14 first"

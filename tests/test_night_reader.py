@@ -14,11 +14,11 @@ from conftest import synthetic_frame
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.schema import QUARANTINE, RELEASE_39
 from ids_spark.score import night_files, night_reader
-from ids_spark.score.night_reader import Rows, Wanted
+from ids_spark.score.night_reader import NightRows, ReadSpec
 
 DATE = dt.date(2026, 3, 1)
 CARRIED = ("flow_id", "event_time", "device_id")
-WANTED = Wanted(RELEASE_39, RELEASE_39.features, CARRIED, "event_time", "run-1")
+WANTED = ReadSpec(RELEASE_39, RELEASE_39.features, CARRIED, "event_time", "run-1")
 UTC = dt.UTC
 
 
@@ -26,16 +26,16 @@ def flows(rows: int = 6) -> pd.DataFrame:
     return synthetic_frame(rows, seed=4).assign(flow_id=[f"f{i}" for i in range(rows)], device_id="pump-1")
 
 
-def read(tmp_path: Path, table: pa.Table | pd.DataFrame, wanted: Wanted = WANTED, **options: Any) -> list[Rows]:
+def read(tmp_path: Path, table: pa.Table | pd.DataFrame, wanted: ReadSpec = WANTED, **options: Any) -> list[NightRows]:
     """Write a file and read each of its row groups."""
     table = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
     path = tmp_path / f"event_date={DATE}" / "a.parquet"
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path, **options)
     config = ScoreConfig(flow_logs=str(tmp_path), date=DATE, pass_through=wanted.pass_through)
-    source = night_files.find(config, DATE, wanted.schema, wanted.features)
+    source = night_files.find_night(config, DATE, wanted.schema, wanted.features)
     assert source is not None
-    return [night_reader.read(piece, wanted) for piece in source.pieces]
+    return [night_reader.read_row_group(row_group, wanted) for row_group in source.row_groups]
 
 
 def times_of(tmp_path: Path, times: Any) -> list[dt.datetime | None]:
@@ -151,20 +151,20 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(tmp_path: 
     read(tmp_path, frame, row_group_size=300, compression="gzip")
     path = tmp_path / f"event_date={DATE}" / "a.parquet"
     config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
-    source = night_files.find(config, DATE, RELEASE_39, RELEASE_39.features)
+    source = night_files.find_night(config, DATE, RELEASE_39, RELEASE_39.features)
     assert source is not None
     column = pq.ParquetFile(path).metadata.row_group(1).column(3)
     content = bytearray(path.read_bytes())
     start = column.dictionary_page_offset or column.data_page_offset
     content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
     path.write_bytes(bytes(content))
-    good, bad = (night_reader.read(piece, WANTED) for piece in source.pieces)
+    good, bad = (night_reader.read_row_group(row_group, WANTED) for row_group in source.row_groups)
     assert len(good.source_rows) == 300
     assert len(bad.source_rows) == 0
     assert bad.refused["reason"].unique().to_pylist() == ["unreadable_row_group"]
     assert bad.refused["source_row"].to_pylist() == list(range(300, 600))
     path.unlink()
-    gone = night_reader.read(source.pieces[0], WANTED)
+    gone = night_reader.read_row_group(source.row_groups[0], WANTED)
     assert gone.refused["reason"].to_pylist() == ["unreadable_row_group"] * 300
 
 
@@ -183,7 +183,7 @@ def test_rows_without_a_finite_score_are_parted_from_the_others(tmp_path: Path) 
     [rows] = read(tmp_path, flows(4))
     place = RELEASE_39.features.index("Rate")
     bad = np.array([False, True, False, True])
-    kept, refused = night_reader.refuse(rows, bad, np.array([0, place, 0, 0]), "a.parquet", WANTED)
+    kept, refused = night_reader.without_unscorable(rows, bad, np.array([0, place, 0, 0]), "a.parquet", WANTED)
     assert kept.source_rows.tolist() == [0, 2]
     assert kept.carried["flow_id"].to_pylist() == ["f0", "f2"]
     assert kept.values["Rate"].tolist() == rows.values["Rate"][[0, 2]].tolist()

@@ -39,7 +39,7 @@ def put(root: Path, name: str, table: pa.Table, **options: Any) -> Path:
 
 
 def find(root: Path, schema: FeatureSchema = RELEASE_39, needed: tuple[str, ...] = (), **more: Any) -> Any:
-    return night_files.find(config(root, **more), DATE, schema, needed or schema.features)
+    return night_files.find_night(config(root, **more), DATE, schema, needed or schema.features)
 
 
 def renamed(table: pa.Table, **names: str) -> pa.Table:
@@ -86,9 +86,11 @@ def test_row_groups_are_found_below_the_date_and_hidden_files_are_not(tmp_path: 
         ("b.parquet", 7, None),
         ("hour=01/a.parquet", 2, None),
     ]
-    pieces = [(p.piece.name, p.piece.row_group, p.piece.first_row, p.piece.rows) for p in found.pieces]
+    row_groups = [
+        (p.row_group.name, p.row_group.index, p.row_group.first_row, p.row_group.rows) for p in found.row_groups
+    ]
     of_b = [("b.parquet", 0, 0, 3), ("b.parquet", 1, 3, 3), ("b.parquet", 2, 6, 1)]
-    assert pieces == [*of_b, ("hour=01/a.parquet", 0, 0, 2)]
+    assert row_groups == [*of_b, ("hour=01/a.parquet", 0, 0, 2)]
     assert found.rows == 9
     assert found.data_origin == "measured"
     (tmp_path / SYNTHETIC_MARK).write_text("{}")
@@ -118,14 +120,14 @@ def test_known_and_configured_aliases_are_understood(
 ) -> None:
     put(tmp_path, "a.parquet", renamed(flows(schema=schema.name), **names))
     found = find(tmp_path, schema, column_aliases=aliases)
-    assert found.pieces[0].columns[column[0]] == column[1]
+    assert found.row_groups[0].columns[column[0]] == column[1]
     assert found.extra_columns == ()
 
 
 def test_the_official_name_goes_before_an_alias_which_then_is_an_extra_column(tmp_path: Path) -> None:
     put(tmp_path, "a.parquet", flows().append_column("TTL", pa.array([1.0] * 5)))
     found = find(tmp_path)
-    assert found.pieces[0].columns["Time_To_Live"] == "Time_To_Live"
+    assert found.row_groups[0].columns["Time_To_Live"] == "Time_To_Live"
     assert found.extra_columns == ("TTL",)
 
 
@@ -155,7 +157,7 @@ def test_a_feature_that_no_model_sees_may_be_absent_or_unreadable_and_is_no_extr
     found = find(tmp_path, needed=needed)
     assert [file.reason for file in found.files] == [None, None, None]
     assert found.extra_columns == ()
-    assert tuple(found.pieces[0].columns) == needed
+    assert tuple(found.row_groups[0].columns) == needed
 
 
 def test_extra_columns_are_listed_and_pass_through_columns_are_none_of_them(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_extra_columns_are_listed_and_pass_through_columns_are_none_of_them(tmp_
     put(tmp_path, "b.parquet", flows().append_column("collector", pa.array([1] * 5)))
     found = find(tmp_path)
     assert found.extra_columns == ("collector", "src_ip", "ward")  # a structure has no text that could be passed on
-    assert {piece.carried for piece in found.pieces} == {("flow_id",)}
+    assert {row_group.carried for row_group in found.row_groups} == {("flow_id",)}
 
 
 def test_files_that_cannot_be_used_are_listed_with_their_reason_and_never_stop_the_night(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_files_that_cannot_be_used_are_listed_with_their_reason_and_never_stop_t
         ("typed.parquet", 4, "wrong_type"),
     ]
     assert found.rows == 12
-    assert [piece.reason for piece in found.pieces] == [None, "duplicated_column", "wrong_type"]
+    assert [row_group.reason for row_group in found.row_groups] == [None, "duplicated_column", "wrong_type"]
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.int64(), pa.string(), pa.large_string(), pa.decimal128(30, 9)])

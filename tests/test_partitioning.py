@@ -12,7 +12,7 @@ ROWS = 7_000
 
 
 def source_in_pieces(folder: Path, pieces: int) -> Path:
-    """Write one synthetic table with duplicates, two-label vectors and infinities as so many row groups."""
+    """Write one synthetic table with duplicates, label conflicts and infinities as so many row groups."""
     frame = synthetic_frame(ROWS, seed=3)
     frame.loc[5::100, "Rate"] = float("inf")
     frame.iloc[1_000:1_040] = frame.iloc[2_000:2_040].to_numpy()
@@ -57,7 +57,7 @@ def test_tables_do_not_depend_on_pieces_or_slots(
     pd.testing.assert_frame_equal(features, expected[1])
     assert fitted == expected[2]
     assert int(flows["duplicate"].sum()) == 20
-    assert int(flows["two_label"].sum()) == 40
+    assert int(flows["label_conflict"].sum()) == 40
     assert fitted["rows"] + (features["split"] == "validation").sum() == ROWS - 500 - 20
 
 
@@ -70,4 +70,4 @@ def test_a_source_of_equal_rows_keeps_one_of_each_class(run_job: RunJob, tmp_pat
     assert run_job("features") == 0
     flows = pd.read_parquet(tmp_path / "lake/flows")
     assert int((~flows["duplicate"]).sum()) == 52
-    assert int(flows["two_label"].sum()) == 30_000
+    assert int(flows["label_conflict"].sum()) == 30_000

@@ -54,7 +54,7 @@ def test_kept_rows_statistics_and_scaled_values_are_those_of_pandas_and_sklearn(
         assert counts["duplicates", split] == duplicates
     assert counts["features", "train"] + counts["features", "validation"] == COUNTS[release]["train"][2]
     assert counts["features", "test"] == COUNTS[release]["test"][2]
-    found = tuple(counts.get(("two-label vectors", split), 0) for split in ("train", "test"))
+    found = tuple(counts.get(("label conflicts", split), 0) for split in ("train", "test"))
     assert found == TWO_LABEL_VECTORS[release]
     assert pq.read_table(lake / "quarantine").num_rows == 0
 

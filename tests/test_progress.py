@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ids_spark.train.progress import Published, followed, place
+from ids_spark.train.progress import Published, followed, progress_uri
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -18,11 +18,14 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def test_the_file_stands_beside_the_checkpoint() -> None:
-    assert place("hdfs://namenode/lake/checkpoints/dnn-6.npz") == "hdfs://namenode/lake/checkpoints/dnn-6.progress.json"
+    assert (
+        progress_uri("hdfs://namenode/lake/checkpoints/dnn-6.npz")
+        == "hdfs://namenode/lake/checkpoints/dnn-6.progress.json"
+    )
 
 
 def test_each_line_is_handed_on_once_and_in_order_while_the_block_runs(tmp_path: Path) -> None:
-    uri, heard = place(str(tmp_path / "checkpoints" / "dnn.npz")), []
+    uri, heard = progress_uri(str(tmp_path / "checkpoints" / "dnn.npz")), []
     lines = [f"epoch {i} · größer" for i in range(300)]
 
     def speak() -> None:

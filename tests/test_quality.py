@@ -8,9 +8,9 @@ from conftest import RunJob, synthetic_frame
 from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
 from ids_spark.ingest import quality
 from ids_spark.ingest.rows import type_rows
-from ids_spark.ingest.sources import Piece
+from ids_spark.ingest.sources import RowGroup
 
-PIECE = Piece("x", "x.csv", None, 0, 1, "Benign", "train")
+PIECE = RowGroup("x", "x.csv", None, 0, 1, "Benign", "train")
 
 
 def sound_flow(schema: str) -> dict[str, float]:

@@ -22,20 +22,22 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 def model_of(name: str, seed: int) -> Any:
     keras.utils.set_random_seed(seed)
-    hyper = getattr(TrainConfig(), name).model_dump() | {"units": 8, "dense": (10, 5), "dropout": 0.0}
-    return build(name, FEATURES, CLASSES, hyper)
+    hyperparameters = getattr(TrainConfig(), name).model_dump() | {"units": 8, "dense": (10, 5), "dropout": 0.0}
+    return build(name, FEATURES, CLASSES, hyperparameters)
 
 
 def train(name: str) -> dict[str, Any]:
     """Train on this rank's share of every global batch; ranks start with weights of their own."""
     import horovod.tensorflow as hvd
 
-    from ids_spark.train.data_loader import Rows
-    from ids_spark.train.steps import Loop
+    from ids_spark.train.data_loader import LoadedRows
+    from ids_spark.train.steps import TrainSteps
 
     hvd.init()
     me, size = hvd.rank(), hvd.size()
-    loop = Loop(model_of(name, 100 + me), TrainConfig.model_validate(SETTINGS | {"ranks": size}), CLASSES, STEPS, 1)
+    loop = TrainSteps(
+        model_of(name, 100 + me), TrainConfig.model_validate(SETTINGS | {"ranks": size}), CLASSES, STEPS, 1
+    )
     loop.broadcast()
     start = loop.weights()
     x, y = (part.reshape(STEPS, size, BATCH // size, *part.shape[1:])[:, me] for part in rows())
@@ -43,10 +45,10 @@ def train(name: str) -> dict[str, Any]:
     for epoch in range(EPOCHS):
         loop.begin_epoch(epoch)
         cuts = np.cumsum([0, *loop.block_sizes])
-        losses.append(loop.train(iter([Rows(x[a:b], y[a:b]) for a, b in itertools.pairwise(cuts)])))
+        losses.append(loop.train(iter([LoadedRows(x[a:b], y[a:b]) for a, b in itertools.pairwise(cuts)])))
     first = me * 50  # of the validation rows that this rank takes; the last one takes the rest
     mine = slice(first, first + 50 if me + 1 < size else None)
-    measured = loop.evaluate(iter([Rows(*(part[mine] for part in rows()))]))
+    measured = loop.evaluate(iter([LoadedRows(*(part[mine] for part in rows()))]))
     return {"start": start, "losses": losses, "weights": loop.weights(), "measured": measured}
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ids_spark.config.train import TrainConfig
 from ids_spark.dataset.night_schema import REASON
 from ids_spark.models import architectures
-from ids_spark.models.attribution import STEPS, contributions, logit_function, most, to_explain
+from ids_spark.models.attribution import STEPS, contributions, largest_contributions, logit_function, rows_to_explain
 from ids_spark.models.threshold import LIMIT, attack_logits
 
 HYPER = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
@@ -36,9 +36,11 @@ def synthetic_flows(rows, seed):
 
 def built(kind, matrix, classes=CLASSES):
     name, changes = KINDS[kind]
-    hyper = HYPER[name] | changes
-    edges = np.quantile(matrix, np.linspace(0, 1, hyper["bins"] + 1), axis=0).T.astype(np.float32)
-    return architectures.build(name, matrix.shape[1], classes, hyper, edges if hyper["bins"] else None)
+    hyperparameters = HYPER[name] | changes
+    edges = np.quantile(matrix, np.linspace(0, 1, hyperparameters["bins"] + 1), axis=0).T.astype(np.float32)
+    return architectures.build(
+        name, matrix.shape[1], classes, hyperparameters, edges if hyperparameters["bins"] else None
+    )
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -192,7 +194,7 @@ def test_reasons_are_the_largest_contributions_towards_attack_in_order():
         [[0.5, -9, 2, 1], [-1, -2, 0, -3], [3, np.nan, 3, 0.25], [1, np.inf, 2, 4]], dtype=np.float32
     )
     values = np.arange(16, dtype=np.float64).reshape(4, 4)
-    found = most(contributed, values, ["Rate", "IAT", "Number", "Std"], 2)
+    found = largest_contributions(contributed, values, ["Rate", "IAT", "Number", "Std"], 2)
     assert found.type == pa.list_(REASON)
     assert found.to_pylist() == [
         [reason("Number", 2, 2), reason("Std", 3, 1)],
@@ -200,14 +202,14 @@ def test_reasons_are_the_largest_contributions_towards_attack_in_order():
         [reason("Rate", 8, 3), reason("Number", 10, 3)],
         [reason("IAT", 13, np.inf), reason("Std", 15, 4)],
     ]
-    all_of_them = most(contributed, values, ["Rate", "IAT", "Number", "Std"], 10).to_pylist()
+    all_of_them = largest_contributions(contributed, values, ["Rate", "IAT", "Number", "Std"], 10).to_pylist()
     assert [[r["feature"] for r in row] for row in all_of_them] == [
         ["Number", "Std", "Rate"],
         [],
         ["Rate", "Number", "Std"],
         ["IAT", "Std", "Number", "Rate"],
     ]
-    assert most(contributed[:0], values[:0], ["Rate", "IAT", "Number", "Std"], 2).to_pylist() == []
+    assert largest_contributions(contributed[:0], values[:0], ["Rate", "IAT", "Number", "Std"], 2).to_pylist() == []
 
 
 def reason(feature, value, contribution):
@@ -220,21 +222,21 @@ def test_the_highest_flagged_flows_of_each_class_are_explained():
     ids = np.array([4, 4, 4, 4, 2, 2, 1, 2], dtype=np.int32)
     flagged = np.array([0, 1, 1, 1, 1, 1, 1, 1], dtype=bool)
     none = np.zeros(8, dtype=bool)
-    assert to_explain(logits, ids, flagged, none, 1).tolist() == [2, 4, 6]
-    assert to_explain(logits, ids, flagged, none, 2).tolist() == [2, 3, 4, 5, 6]
-    assert to_explain(logits, ids, flagged, none, 9).tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert to_explain(logits, ids, flagged, none, 0).tolist() == []
-    assert to_explain(logits, ids, none, none, 3).tolist() == []
+    assert rows_to_explain(logits, ids, flagged, none, 1).tolist() == [2, 4, 6]
+    assert rows_to_explain(logits, ids, flagged, none, 2).tolist() == [2, 3, 4, 5, 6]
+    assert rows_to_explain(logits, ids, flagged, none, 9).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert rows_to_explain(logits, ids, flagged, none, 0).tolist() == []
+    assert rows_to_explain(logits, ids, none, none, 3).tolist() == []
 
 
 def test_urgent_flows_are_explained_before_higher_ones_of_their_class():
     logits = np.array([9.0, 1.0, 5.0, 5.0, 7.0, 3.0])
     ids = np.array([4, 4, 4, 4, 2, 2], dtype=np.int32)
     flagged, urgent = np.array([1, 1, 1, 1, 1, 1], dtype=bool), np.array([0, 1, 0, 1, 0, 1], dtype=bool)
-    assert to_explain(logits, ids, flagged, urgent, 1).tolist() == [3, 5]
-    assert to_explain(logits, ids, flagged, urgent, 3).tolist() == [0, 1, 3, 4, 5]
+    assert rows_to_explain(logits, ids, flagged, urgent, 1).tolist() == [3, 5]
+    assert rows_to_explain(logits, ids, flagged, urgent, 3).tolist() == [0, 1, 3, 4, 5]
     flagged[1] = False
-    assert to_explain(logits, ids, flagged, urgent, 2).tolist() == [0, 3, 4, 5]
+    assert rows_to_explain(logits, ids, flagged, urgent, 2).tolist() == [0, 3, 4, 5]
 
 
 def test_the_module_alone_loads_no_tensorflow():

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
-from ids_spark.synthetic import dataset, files, sampler
-from ids_spark.synthetic.plan import FilePlan, make
+from ids_spark.synthetic import dataset, files
+from ids_spark.synthetic.plan import FilePlan, plan_dataset
 
 SCALE = 0.02
 FLOODS = "^D?DoS-"
@@ -71,7 +72,7 @@ def read(root: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def first_root(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("first") / "replica"
-    dataset.write(spark, str(root), SCALE, 7, ORIGINAL_45, "parquet")
+    dataset.write_dataset(spark, str(root), SCALE, 7, ORIGINAL_45, "parquet")
     return root
 
 
@@ -83,7 +84,7 @@ def first(first_root: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def second(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     root = tmp_path_factory.mktemp("second") / "replica"
-    dataset.write(spark, str(root), 0.005, 7, RELEASE_39, "csv", min_rows_per_file=40)
+    dataset.write_dataset(spark, str(root), 0.005, 7, RELEASE_39, "csv", min_rows_per_file=40)
     return read(root)
 
 
@@ -92,7 +93,7 @@ def removed_by_deduplication(frame: pd.DataFrame, features: list[str]) -> int:
 
 
 def test_scale_one_has_the_official_rows_and_duplicates() -> None:
-    plan = make(1.0, 7, 1)
+    plan = plan_dataset(1.0, 7, 1)
     rows = pd.DataFrame([dataclasses.asdict(f) for f in plan.files]).groupby("split")["rows"].agg(["size", "sum"])
     assert rows.loc["train"].tolist() == [51, 7_160_831]
     assert rows.loc["test"].tolist() == [21, 1_614_182]
@@ -103,7 +104,7 @@ def test_scale_one_has_the_official_rows_and_duplicates() -> None:
 
 @pytest.mark.parametrize("scale", [0.0003, 0.001, 0.01, 10.0])
 def test_any_scale_plants_in_proportion_and_numbers_every_row_once(scale: float) -> None:
-    plan = make(scale, 7, 1)
+    plan = plan_dataset(scale, 7, 1)
     assert plan.duplicates == {"train": max(1, round(5_119 * scale)), "test": max(1, round(2_065 * scale))}
     first_ids = [f.first_id for f in plan.files]
     assert first_ids == [0, *np.cumsum([f.rows for f in plan.files])[:-1]]
@@ -139,7 +140,7 @@ def test_parquet_is_plain_double_in_official_order_and_says_synthetic(first_root
 
 
 def test_a_file_of_several_row_groups_joins_them_in_order(tmp_path: Path) -> None:
-    plan = make(1.0, 7, 1)
+    plan = plan_dataset(1.0, 7, 1)
     largest = max(plan.files, key=lambda f: f.rows)
     task = task_of(largest, tmp_path)
     assert files.write_file(task) == 207_295
@@ -257,7 +258,9 @@ def test_inter_arrival_time_names_the_capture_day(first: pd.DataFrame) -> None:
 
 
 def test_capture_day_can_be_left_out(spark: SparkSession, tmp_path: Path) -> None:
-    report = dataset.write(spark, str(tmp_path / "clean"), 0.001, 7, ORIGINAL_45, "parquet", capture_day_iat=False)
+    report = dataset.write_dataset(
+        spark, str(tmp_path / "clean"), 0.001, 7, ORIGINAL_45, "parquet", capture_day_iat=False
+    )
     rows = read(tmp_path / "clean")
     assert rows["IAT"].between(0, 1000).all()
     assert {s: removed_by_deduplication(r, list(ORIGINAL_45.features)) for s, r in rows.groupby("split")} == {
@@ -275,7 +278,7 @@ def test_moments_are_near_those_of_the_data_set(first: pd.DataFrame) -> None:
 
 
 def test_rows_depend_on_the_seed_only(spark: SparkSession, first_root: Path, tmp_path: Path) -> None:
-    plan = make(SCALE, 7, 1)
+    plan = plan_dataset(SCALE, 7, 1)
     for file in plan.files[::9]:  # drawn here, in one process, instead of by Spark's tasks
         written = pd.read_parquet(first_root / file.split / f"{file.name}.pcap.parquet").to_numpy().T
         np.testing.assert_array_equal(np.concatenate(list(files.chunks(task_of(file, tmp_path))), axis=1), written)
@@ -285,7 +288,7 @@ def test_rows_depend_on_the_seed_only(spark: SparkSession, first_root: Path, tmp
 
 def test_csv_holds_the_same_rows_as_parquet(spark: SparkSession, tmp_path: Path) -> None:
     for file_format in ("csv", "parquet"):
-        dataset.write(spark, str(tmp_path / file_format), 0.001, 3, ORIGINAL_45, file_format)
+        dataset.write_dataset(spark, str(tmp_path / file_format), 0.001, 3, ORIGINAL_45, file_format)
     pd.testing.assert_frame_equal(read(tmp_path / "csv"), read(tmp_path / "parquet"))
     header = (tmp_path / "csv" / "test" / "Benign_test.pcap.csv").read_text().splitlines()[0]
     assert header == ",".join(ORIGINAL_45.features)
@@ -293,7 +296,7 @@ def test_csv_holds_the_same_rows_as_parquet(spark: SparkSession, tmp_path: Path)
 
 def test_the_mark_tells_what_was_written(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        report = dataset.write(spark, str(tmp_path), 0.001, 7, RELEASE_39, "parquet")
+        report = dataset.write_dataset(spark, str(tmp_path), 0.001, 7, RELEASE_39, "parquet")
     mark = json.loads((tmp_path / "_SYNTHETIC.json").read_text())
     assert mark == dataclasses.asdict(report)
     assert (mark["synthetic"], mark["complete"], mark["seed"], mark["scale"]) == (True, True, 7, 0.001)
@@ -306,8 +309,8 @@ def test_the_mark_tells_what_was_written(spark: SparkSession, tmp_path: Path, ca
 
 
 def test_an_earlier_replica_is_replaced_whole(spark: SparkSession, tmp_path: Path) -> None:
-    dataset.write(spark, str(tmp_path), 0.001, 7, ORIGINAL_45, "csv")
-    dataset.write(spark, f"file://{tmp_path}", 0.001, 7, ORIGINAL_45, "parquet")
+    dataset.write_dataset(spark, str(tmp_path), 0.001, 7, ORIGINAL_45, "csv")
+    dataset.write_dataset(spark, f"file://{tmp_path}", 0.001, 7, ORIGINAL_45, "parquet")
     assert {p.suffix for p in tmp_path.glob("*/*")} == {".parquet"}
     assert len(list(tmp_path.glob("*/*"))) == 72
 
@@ -319,7 +322,7 @@ def test_a_folder_of_anything_else_is_refused(spark: SparkSession, tmp_path: Pat
         (tmp_path / "_SYNTHETIC.json").write_text(mark)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"precious\.csv.* and no _SYNTHETIC\.json of a replica; expected a folder"):
-        dataset.write(spark, str(tmp_path), 0.001, 7, ORIGINAL_45, "parquet")
+        dataset.write_dataset(spark, str(tmp_path), 0.001, 7, ORIGINAL_45, "parquet")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -327,7 +330,7 @@ def test_a_file_as_target_is_refused(spark: SparkSession, tmp_path: Path) -> Non
     target = tmp_path / "file"
     target.write_text("")
     with pytest.raises(InputError, match="file is a file; expected a folder that is not there"):
-        dataset.write(spark, str(target), 0.001, 7, ORIGINAL_45, "parquet")
+        dataset.write_dataset(spark, str(target), 0.001, 7, ORIGINAL_45, "parquet")
 
 
 @pytest.mark.parametrize(("scale", "least", "seed"), [(0.0, 1, 7), (11.0, 1, 7), (1.0, 0, 7), (1.0, 1, -1)])
@@ -335,21 +338,21 @@ def test_arguments_out_of_range_are_refused(
     spark: SparkSession, tmp_path: Path, scale: float, least: int, seed: int
 ) -> None:
     with pytest.raises(InputError, match=rf"found scale {scale}, .* expected a scale above 0 and at most 10"):
-        dataset.write(spark, str(tmp_path / "new"), scale, seed, ORIGINAL_45, "parquet", least)
+        dataset.write_dataset(spark, str(tmp_path / "new"), scale, seed, ORIGINAL_45, "parquet", least)
     assert not (tmp_path / "new").exists()
 
 
 def test_more_rows_than_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="has no number for every row; expected fewer than 134,217,728"):
-        make(1.0, 7, 2_000_000)
+        plan_dataset(1.0, 7, 2_000_000)
 
 
 def test_a_failed_attempt_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = make(0.001, 7, 1).files[0]
+    file = plan_dataset(0.001, 7, 1).files[0]
 
     whole = list(files.chunks(task_of(file, tmp_path)))
 
-    def broken(_: files.FileTask) -> Iterator[sampler.Floats]:
+    def broken(_: files.FileTask) -> Iterator[Floats]:
         yield from whole
         raise OSError("disk full")
 

@@ -19,7 +19,7 @@ from scipy import stats
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.settings import Config
-from ids_spark.config.synthetic import FLEET, RHYTHM, Episode, ReplicaNightConfig
+from ids_spark.config.synthetic import FLEET, RHYTHM, Episode, SynthesizeNightConfig
 from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19
 from ids_spark.ingest import quality
@@ -27,26 +27,26 @@ from ids_spark.ingest.parse import to_doubles
 from ids_spark.synthetic import files
 from ids_spark.synthetic import night as synthetic_night
 from ids_spark.synthetic.distributions import class_model
-from ids_spark.synthetic.plan import make
+from ids_spark.synthetic.plan import plan_dataset
 
 DATE = dt.date(2026, 3, 1)
 FLOWS = 40_000
 CARRIED = ["flow_id", "event_time", "device_id", "src_ip"]
 
 
-def asked_for(target: Path | str, **settings: object) -> ReplicaNightConfig:
+def asked_for(target: Path | str, **settings: object) -> SynthesizeNightConfig:
     given = {"target": str(target), "date": DATE, "flows": FLOWS, "files": 4, **settings}
-    return ReplicaNightConfig.model_validate(given)
+    return SynthesizeNightConfig.model_validate(given)
 
 
-def filled_in(config: ReplicaNightConfig) -> ReplicaNightConfig:
+def filled_in(config: SynthesizeNightConfig) -> SynthesizeNightConfig:
     return config.model_copy(update={"own_episodes": config.attacks})
 
 
-def written_here(config: ReplicaNightConfig, seed: int = 7) -> Path:
+def written_here(config: SynthesizeNightConfig, seed: int = 7) -> Path:
     """Write a night in this process instead of in Spark's tasks."""
-    for task in synthetic_night.plan(config.target, filled_in(config), seed):
-        synthetic_night.write_file(task)
+    for task in synthetic_night.plan_night(config.target, filled_in(config), seed):
+        synthetic_night.write_night_file(task)
     return Path(config.target)
 
 
@@ -64,7 +64,7 @@ def read(root: Path, date: dt.date = DATE) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def root(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("first") / "nights"
-    synthetic_night.write(spark, asked_for(target), 7)
+    synthetic_night.write_night(spark, asked_for(target), 7)
     return target
 
 
@@ -107,7 +107,7 @@ def test_no_name_of_a_class_stands_in_a_log(root: Path, night: pd.DataFrame) -> 
 
 
 def test_benign_flows_have_the_distributions_of_train(night: pd.DataFrame, second_release: pd.DataFrame) -> None:
-    plan = {file.name: file for file in make(0.1, 3, 1).files}
+    plan = {file.name: file for file in plan_dataset(0.1, 3, 1).files}
     for frame, name in ((night, "original45"), (second_release, "release39")):
         task = files.FileTask(plan["Benign_train"], "", 3, name, "parquet", True)
         train = np.concatenate(list(files.chunks(task)), axis=1)
@@ -132,7 +132,7 @@ def test_quantiles_are_those_of_the_class_model(night: pd.DataFrame) -> None:
 
 def test_capture_day_can_be_left_out(tmp_path: Path) -> None:
     config = filled_in(asked_for(tmp_path, capture_day_iat=False, flows=2_000, files=1))
-    [log, _] = synthetic_night.draw(synthetic_night.plan(str(tmp_path), config, 7)[0], 0)
+    [log, _] = synthetic_night.draw(synthetic_night.plan_night(str(tmp_path), config, 7)[0], 0)
     assert max(log["IAT"].to_pylist()) < 1_000
 
 
@@ -224,11 +224,11 @@ def test_a_night_without_episodes_is_benign(tmp_path: Path) -> None:
 
 def test_rows_depend_on_neither_partitions_nor_order(spark: SparkSession, root: Path, tmp_path: Path) -> None:
     for name, partitions in (("one", 1), ("three", 3)):
-        tasks = synthetic_night.plan(str(tmp_path / name), filled_in(asked_for(root)), 7)
-        spark.sparkContext.parallelize(tasks, partitions).foreach(synthetic_night.write_file)
-    for task in reversed(synthetic_night.plan(str(tmp_path / "here"), filled_in(asked_for(root)), 7)):
-        synthetic_night.write_file(task)
-        synthetic_night.write_file(task)  # a second attempt
+        tasks = synthetic_night.plan_night(str(tmp_path / name), filled_in(asked_for(root)), 7)
+        spark.sparkContext.parallelize(tasks, partitions).foreach(synthetic_night.write_night_file)
+    for task in reversed(synthetic_night.plan_night(str(tmp_path / "here"), filled_in(asked_for(root)), 7)):
+        synthetic_night.write_night_file(task)
+        synthetic_night.write_night_file(task)  # a second attempt
     written = [*files_of(root), *files_of(root / "_truth")]
     assert len(written) == 8
     for path in written:
@@ -241,7 +241,9 @@ def test_rows_depend_on_neither_partitions_nor_order(spark: SparkSession, root: 
 def test_seed_and_date_change_every_row(tmp_path: Path) -> None:
     def rates(date: dt.date, seed: int) -> list[float]:
         config = filled_in(asked_for(tmp_path, date=date, flows=500, files=1))
-        values: list[float] = synthetic_night.draw(synthetic_night.plan("", config, seed)[0], 0)[0]["Rate"].to_pylist()
+        values: list[float] = synthetic_night.draw(synthetic_night.plan_night("", config, seed)[0], 0)[0][
+            "Rate"
+        ].to_pylist()
         return values
 
     first = rates(DATE, 7)
@@ -269,7 +271,7 @@ def test_mark_and_truth_tell_what_was_written(
     spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        report = synthetic_night.write(spark, asked_for(tmp_path, flows=2_000), 7)
+        report = synthetic_night.write_night(spark, asked_for(tmp_path, flows=2_000), 7)
     mark = json.loads((tmp_path / "_SYNTHETIC.json").read_text())
     assert (mark["synthetic"], mark["data_origin"]) == (True, "synthetic")
     facts = json.loads((tmp_path / "_truth" / f"event_date={DATE}" / "_SYNTHETIC.json").read_text())
@@ -277,17 +279,17 @@ def test_mark_and_truth_tell_what_was_written(
     assert facts["settings"]["date"] == "2026-03-01"
     assert facts["settings"]["own_episodes"][1]["class19"] == "Recon-Port_Scan"
     assert facts["rows"] == sum(facts["rows_per_file"].values()) == sum(facts["flows_per_class"].values())
-    assert ReplicaNightConfig.model_validate(facts["settings"]).attacks == asked_for(tmp_path, flows=2_000).attacks
+    assert SynthesizeNightConfig.model_validate(facts["settings"]).attacks == asked_for(tmp_path, flows=2_000).attacks
     assert "night written data_origin=synthetic" in caplog.text
     assert spark.read.parquet(str(tmp_path)).count() == facts["rows"]  # the truth is hidden from readers
 
 
 def test_a_rerun_replaces_its_date_and_no_other(spark: SparkSession, tmp_path: Path) -> None:
     other = dt.date(2026, 2, 28)
-    synthetic_night.write(spark, asked_for(tmp_path, date=other, flows=500), 7)
-    synthetic_night.write(spark, asked_for(tmp_path, flows=900, files=6), 7)
+    synthetic_night.write_night(spark, asked_for(tmp_path, date=other, flows=500), 7)
+    synthetic_night.write_night(spark, asked_for(tmp_path, flows=900, files=6), 7)
     before = [path.read_bytes() for path in files_of(tmp_path, other)]
-    synthetic_night.write(spark, asked_for(f"file://{tmp_path}", flows=600, files=2, episodes=0), 7)
+    synthetic_night.write_night(spark, asked_for(f"file://{tmp_path}", flows=600, files=2, episodes=0), 7)
     assert [len(files_of(tmp_path)), len(files_of(tmp_path / "_truth"))] == [2, 2]
     assert len(read(tmp_path)) == 600
     assert [path.read_bytes() for path in files_of(tmp_path, other)] == before
@@ -296,11 +298,11 @@ def test_a_rerun_replaces_its_date_and_no_other(spark: SparkSession, tmp_path: P
 
 
 def test_a_failed_run_leaves_the_night_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
-    synthetic_night.write(spark, asked_for(tmp_path, flows=500), 7)
+    synthetic_night.write_night(spark, asked_for(tmp_path, flows=500), 7)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     (tmp_path / f".writing-{DATE}").write_text("in the way")
     with pytest.raises(Exception, match=r"Cannot create directory|Not a directory"):
-        synthetic_night.write(spark, asked_for(tmp_path, flows=900), 7)
+        synthetic_night.write_night(spark, asked_for(tmp_path, flows=900), 7)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
 
 
@@ -311,11 +313,11 @@ def test_a_folder_of_anything_else_is_refused(spark: SparkSession, tmp_path: Pat
         (tmp_path / "_SYNTHETIC.json").write_text(mark)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"precious\.parquet, and no _SYNTHETIC\.json of synthetic nights; expected a"):
-        synthetic_night.write(spark, asked_for(tmp_path), 7)
+        synthetic_night.write_night(spark, asked_for(tmp_path), 7)
     with pytest.raises(InputError, match=r"precious\.parquet: found a file, and no .*; set replica_night\.target to"):
-        synthetic_night.write(spark, asked_for(tmp_path / "precious.parquet"), 7)
+        synthetic_night.write_night(spark, asked_for(tmp_path / "precious.parquet"), 7)
     with pytest.raises(InputError, match="found seed -1; expected one that is not negative"):
-        synthetic_night.write(spark, asked_for(tmp_path / "new"), -1)
+        synthetic_night.write_night(spark, asked_for(tmp_path / "new"), -1)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -344,7 +346,7 @@ def test_an_impossible_attack_is_refused(change: dict[str, object], message: str
 def test_a_night_without_a_row_for_each_file_or_number_is_refused(flows: int, files: int) -> None:
     message = rf"{flows:,} rows in {files} files; expected a row for each file or more, and fewer than 134,217,728 rows"
     with pytest.raises(ValidationError, match=message):
-        ReplicaNightConfig(flows=flows, files=files, episodes=0)
+        SynthesizeNightConfig(flows=flows, files=files, episodes=0)
 
 
 @pytest.mark.skipif("replica_night" not in Config.model_fields, reason="Config has no section replica_night yet")

@@ -24,7 +24,7 @@ from ids_spark.evaluate.results import Results
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
-from ids_spark.models.artifact import Card, model_name
+from ids_spark.models.artifact import ModelCard, model_name
 from ids_spark.report import run_figures, run_page
 
 HISTORY = [
@@ -59,19 +59,19 @@ for cell, n in {
 TWO = np.array([[90, 10], [7, 893]])
 
 
-def card_of(title: str, classes: int = 6, **more: object) -> Card:
+def card_of(title: str, classes: int = 6, **more: object) -> ModelCard:
     known = {"data_origin": "measured", "classes_absent_in_train": ("MQTT",), "training": TRAINING}
     name = model_name(title, classes, "paper")
     return dataclasses.replace(CARD, name=name, architecture=title, classes=classes, **known | more)
 
 
-def score(lake: Path, run_id: str, *scored: tuple[Card, np.ndarray], stored: bool = True) -> Path:
+def score(lake: Path, run_id: str, *scored: tuple[ModelCard, np.ndarray], stored: bool = True) -> Path:
     """Write what scoring writes, and the models unless told otherwise."""
     results = Results(run_id, "test")
     for card, confusion in scored:
         results.add(card, confusion, card.data_origin)
         if stored:
-            artifact.write(str(lake / "models" / card.name / card.version), card, WEIGHTS, PREPROCESSOR)
+            artifact.write_model(str(lake / "models" / card.name / card.version), card, WEIGHTS, PREPROCESSOR)
     results.write(lambda table: str(lake / table))
     return lake
 
@@ -81,7 +81,7 @@ def newest(lake: Path) -> list[comparison.ScoredModel]:
 
 
 def page_of(lake: Path) -> str:
-    run_page.write(str(lake / "reports/run"), newest(lake), "test", "report")
+    run_page.write_page(str(lake / "reports/run"), newest(lake), "test", "report")
     return (lake / "reports/run/run.html").read_text()
 
 

@@ -6,7 +6,16 @@ import pyarrow as pa
 import pytest
 
 from ids_spark.alerts import severity
-from ids_spark.alerts.severity import CATEGORIES, DEFAULT, SEVERITIES, Categories, Policy, PolicyUnusable, Rise, read
+from ids_spark.alerts.severity import (
+    CATEGORIES,
+    DEFAULT,
+    SEVERITIES,
+    Categories,
+    Rise,
+    SeverityPolicy,
+    SeverityPolicyUnusable,
+    read_severity_policy,
+)
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, UnknownClass, class6_of
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "severity.yaml"
@@ -23,13 +32,13 @@ def policy_file(tmp_path):
 
 
 def refusal(uri):
-    with pytest.raises(PolicyUnusable) as error:
-        read(str(uri))
+    with pytest.raises(SeverityPolicyUnusable) as error:
+        read_severity_policy(str(uri))
     return str(error.value)
 
 
 def test_the_example_in_conf_says_what_the_default_says():
-    assert read(str(EXAMPLE)) == DEFAULT == read(None)
+    assert read_severity_policy(str(EXAMPLE)) == DEFAULT == read_severity_policy(None)
 
 
 def test_every_class_of_every_level_has_a_severity_by_default():
@@ -72,7 +81,7 @@ def test_more_flows_raise_an_incident_and_nothing_is_lowered():
 
 
 def test_a_rise_by_score_takes_the_worst_of_all_that_hold(policy_file):
-    policy = read(
+    policy = read_severity_policy(
         policy_file(
             ALL + "classes: {Recon-VulScan: informational}\n"
             "raised:\n"
@@ -171,9 +180,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_the_hash_names_what_a_policy_says_not_how_it_is_written(policy_file):
     rises = ["{to: high, of: [DoS, MQTT], at_least_flows: 5}", "{to: low, at_least_flows: 7}"]
-    one = read(policy_file(ALL + f"classes: {{DoS-TCP: low, DoS-UDP: low}}\nraised: [{rises[0]}, {rises[1]}]\n"))
+    one = read_severity_policy(
+        policy_file(ALL + f"classes: {{DoS-TCP: low, DoS-UDP: low}}\nraised: [{rises[0]}, {rises[1]}]\n")
+    )
     rises[0] = rises[0].replace("DoS, MQTT", "MQTT, DoS")
-    other = read(policy_file(f"raised: [{rises[1]}, {rises[0]}]\nclasses: {{DoS-UDP: low, DoS-TCP: low}} # x\n" + ALL))
+    other = read_severity_policy(
+        policy_file(f"raised: [{rises[1]}, {rises[0]}]\nclasses: {{DoS-UDP: low, DoS-TCP: low}} # x\n" + ALL)
+    )
     assert one.sha256() == other.sha256() != DEFAULT.sha256()
     assert len(one.sha256()) == 64
 
@@ -182,4 +195,6 @@ def test_a_policy_travels_to_tasks_and_cannot_be_changed():
     assert pickle.loads(pickle.dumps(DEFAULT)) == DEFAULT  # noqa: S301
     with pytest.raises(ValueError, match="frozen"):
         DEFAULT.raised = ()
-    assert Policy(categories=DEFAULT.categories, raised=[Rise(to="low", at_least_flows=1)]).raised[0].to == "low"
+    assert (
+        SeverityPolicy(categories=DEFAULT.categories, raised=[Rise(to="low", at_least_flows=1)]).raised[0].to == "low"
+    )

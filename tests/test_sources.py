@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
-from ids_spark.ingest.sources import Piece, SourceUnusable, deal, discover, row_groups
+from ids_spark.ingest.sources import RowGroup, SourceUnusable, bin_pack, discover, row_groups
 
 CLASSES = {"Benign", "DDoS-ICMP", "MQTT-DDoS-Connect_Flood", "Recon-VulScan", "ARP_Spoofing"}
 
@@ -48,16 +48,16 @@ def test_a_tree_of_csv_files_takes_class_and_split_from_names(tmp_path, schema):
     write_synthetic_source(tmp_path, rows=200, schema=schema.name)
     source = discover(f"{tmp_path}/")
     assert (source.schema, source.files, source.data_origin, source.narrow) == (schema, 12, "measured", frozenset())
-    assert {(p.class19, p.split) for p in source.pieces} == {(c, s) for c in CLASSES for s in ("train", "test")}
-    assert all(p.name == f"{p.split}/{p.uri.rsplit('/', 1)[1]}" and p.row_group is None for p in source.pieces)
+    assert {(p.class19, p.split) for p in source.row_groups} == {(c, s) for c in CLASSES for s in ("train", "test")}
+    assert all(p.name == f"{p.split}/{p.uri.rsplit('/', 1)[1]}" and p.row_group is None for p in source.row_groups)
     assert 600 < source.rows("train") < 5_000  # an estimate, of 1,200
 
 
 def test_a_tree_of_parquet_files_is_cut_into_row_groups(tree):
     to_parquet(tree)
     source = discover(str(tree))
-    assert (source.files, len(source.pieces), source.rows("train"), source.rows("test")) == (12, 36, 30, 30)
-    one = [p for p in source.pieces if p.name == "train/TCP_IP-DDoS-ICMP2_train.pcap.parquet"]
+    assert (source.files, len(source.row_groups), source.rows("train"), source.rows("test")) == (12, 36, 30, 30)
+    one = [p for p in source.row_groups if p.name == "train/TCP_IP-DDoS-ICMP2_train.pcap.parquet"]
     assert [(p.row_group, p.first_row, p.rows) for p in one] == [(0, 0, 2), (1, 2, 2), (2, 4, 1)]
     assert {p.class19 for p in one} == {"DDoS-ICMP"}
 
@@ -66,7 +66,7 @@ def test_a_folder_of_part_files_counts_as_the_capture_it_is_named_for(tree):
     to_parquet(tree, as_folder=True)
     source = discover(str(tree))
     assert (source.files, source.rows("train"), source.rows("test")) == (24, 30, 30)
-    assert {p.class19 for p in source.pieces} == CLASSES
+    assert {p.class19 for p in source.row_groups} == CLASSES
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -83,17 +83,17 @@ def test_a_table_with_a_label_column_is_read_in_every_form(tmp_path, ending, pat
         target.parent.mkdir(exist_ok=True)
         frame.to_csv(target, index=False) if ending == "csv" else frame.to_parquet(target, index=False)
     source = discover(str(tmp_path / f"all.{ending}" if single else tmp_path))
-    assert {p.class19 for p in source.pieces} == {None}
-    assert [p.name for p in source.pieces] == sorted(f"{p}.{ending}" for p in paths)
-    assert {p.name: p.split for p in source.pieces} == {
+    assert {p.class19 for p in source.row_groups} == {None}
+    assert [p.name for p in source.row_groups] == sorted(f"{p}.{ending}" for p in paths)
+    assert {p.name: p.split for p in source.row_groups} == {
         f"{p}.{ending}": None if marked else ("train" if "train" in p else "test") for p in paths
     }
     assert ending == "csv" or (source.rows("train"), source.rows("test")) == (3, 3)
 
 
 def test_a_single_file_may_be_the_source(tree):
-    [piece] = discover(str(tree / "train" / "Benign_train.pcap.csv")).pieces
-    assert (piece.name, piece.class19, piece.split) == ("Benign_train.pcap.csv", "Benign", "train")
+    [row_group] = discover(str(tree / "train" / "Benign_train.pcap.csv")).row_groups
+    assert (row_group.name, row_group.class19, row_group.split) == ("Benign_train.pcap.csv", "Benign", "train")
 
 
 def test_hidden_files_and_a_byte_order_mark_change_nothing(tree):
@@ -190,10 +190,12 @@ def test_row_groups_of_flows_are_listed_with_their_columns(tmp_path):
 
 @given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 12), st.randoms())
 def test_every_piece_is_dealt_once_and_hands_are_even(sizes, tasks, random):
-    pieces = [Piece("u", f"f{i}", None, 0, rows, None, None) for i, rows in enumerate(sizes)]
-    hands = deal(pieces, tasks)
-    assert sorted(p.name for hand in hands for p in hand) == sorted(p.name for p in pieces)
-    assert len(hands) == max(1, min(tasks, len(pieces)))
+    row_groups = [RowGroup("u", f"f{i}", None, 0, rows, None, None) for i, rows in enumerate(sizes)]
+    hands = bin_pack(row_groups, tasks)
+    assert sorted(p.name for hand in hands for p in hand) == sorted(p.name for p in row_groups)
+    assert len(hands) == max(1, min(tasks, len(row_groups)))
     loads = [sum(p.rows for p in hand) for hand in hands]
-    assert max(loads) - min(loads) <= max(sizes, default=0) + len(pieces)
-    assert deal(random.sample(pieces, len(pieces)), tasks) == hands  # whatever the order in which they were found
+    assert max(loads) - min(loads) <= max(sizes, default=0) + len(row_groups)
+    assert (
+        bin_pack(random.sample(row_groups, len(row_groups)), tasks) == hands
+    )  # whatever the order in which they were found

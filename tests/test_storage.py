@@ -160,19 +160,19 @@ def test_petastorm_deals_every_row_once_and_shuffles_alike_everywhere(place: str
 
 def test_a_model_and_a_checkpoint_come_back(place: str) -> None:
     uri = f"{place}/models/{CARD.name}/{CARD.version}"
-    artifact.write(uri, CARD, WEIGHTS, PREPROCESSOR, CALIBRATION)
-    assert artifact.choose(f"{place}/models", [], "latest") == [uri]
-    model = artifact.read(uri)
+    artifact.write_model(uri, CARD, WEIGHTS, PREPROCESSOR, CALIBRATION)
+    assert artifact.choose_models(f"{place}/models", [], "latest") == [uri]
+    model = artifact.read_model(uri)
     assert (model.card, model.preprocessor.sha256()) == (CARD, PREPROCESSOR.sha256())
     for found, expected in zip(model.weights, WEIGHTS, strict=True):
         np.testing.assert_array_equal(found, expected)
     write_bytes(f"{uri}/weights.npz", b"other")
     with pytest.raises(artifact.ModelUnusable, match="was changed after training"):
-        artifact.read(uri)
+        artifact.read_model(uri)
     for _ in range(2):
-        checkpoint.write(f"{place}/checkpoints/dnn.npz", course(), "mark")
-    assert checkpoint.read(f"{place}/checkpoints/none.npz", "mark") is None
-    kept = checkpoint.read(f"{place}/checkpoints/dnn.npz", "mark")
+        checkpoint.write_checkpoint(f"{place}/checkpoints/dnn.npz", course(), "mark")
+    assert checkpoint.read_checkpoint(f"{place}/checkpoints/none.npz", "mark") is None
+    kept = checkpoint.read_checkpoint(f"{place}/checkpoints/dnn.npz", "mark")
     assert kept is not None
     assert kept.history == course().history
     assert list(sizes_in(f"{place}/checkpoints")) == ["dnn.npz"]
@@ -186,11 +186,11 @@ def test_a_source_is_found_alike_everywhere(place: str, tmp_path: Path) -> None:
         write_bytes(f"{place}/source/{uri.removeprefix(f'{tmp_path}/local/')}", read_bytes(uri))
     local, found = sources.discover(str(tmp_path / "local")), sources.discover(f"{place}/source")
     assert found.schema == local.schema
-    assert [(p.name, p.rows, p.row_group) for p in found.pieces] == [
-        (p.name, p.rows, p.row_group) for p in local.pieces
+    assert [(p.name, p.rows, p.row_group) for p in found.row_groups] == [
+        (p.name, p.rows, p.row_group) for p in local.row_groups
     ]
-    assert all(piece.uri == f"{place}/source/{piece.name}" for piece in found.pieces)
-    assert [piece.rows for piece, _ in sources.row_groups(f"{place}/source")] == [2, 2, 1]
+    assert all(row_group.uri == f"{place}/source/{row_group.name}" for row_group in found.row_groups)
+    assert [row_group.rows for row_group, _ in sources.parquet_row_groups(f"{place}/source")] == [2, 2, 1]
     with pytest.raises(sources.SourceUnusable, match="no such file or folder"):
         sources.discover(f"{place}/none")
 

@@ -25,10 +25,10 @@ from ids_spark.lake.store import Lake
 from ids_spark.models import architectures, artifact
 from ids_spark.models.artifact import Model
 from ids_spark.train import checkpoint, worker
-from ids_spark.train.checkpoint import CheckpointUnusable, Course
+from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState
 from ids_spark.train.launch import resumed
-from ids_spark.train.steps import Loop
-from ids_spark.train.tasks import Task, card_of, open_features
+from ids_spark.train.steps import TrainSteps
+from ids_spark.train.tasks import TrainingTask, card_of, open_features
 
 SETTINGS = (
     "train.models=[gru_dnn]",
@@ -89,10 +89,10 @@ def whole(whole_run: Path) -> tuple[dict[str, object], list[np.ndarray]]:
 
 def agrees_with_its_rows(folder: Path) -> Model:
     """Check the newest model's calibration against its own scores of the validation rows; returns the model."""
-    model = artifact.read(str(newest(folder)))
+    model = artifact.read_model(str(newest(folder)))
     held_out = pd.read_parquet(folder / "lake/features/paper/split=validation")
     x = held_out[[column_of(name) for name in model.card.features]].to_numpy(np.float32)
-    keras_model = architectures.build("gru_dnn", x.shape[1], 6, model.card.hyper)
+    keras_model = architectures.build("gru_dnn", x.shape[1], 6, model.card.hyperparameters)
     keras_model.set_weights(model.weights)
     p = keras_model(x).numpy().astype(np.float64)
     benign = (held_out["label6"] == 0).to_numpy()
@@ -115,16 +115,16 @@ def test_the_calibration_is_what_the_stored_weights_say_of_all_validation_rows(w
 
 
 def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, tmp_path: Path) -> None:
-    model = artifact.read(str(newest(whole_run)))
+    model = artifact.read_model(str(newest(whole_run)))
     assert model.card.training["ranks"] == 2
     hvd.init()
     assert hvd.size() == 1
     table = open_features(Lake(str(whole_run / "lake")), "paper", 1)
     config = TrainConfig(ranks=1)
-    task = Task(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
-    fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyper)
-    loop = Loop(fresh, config, 6, task.steps_per_epoch, 7)
-    one, two = worker._calibrated(task, loop, Course(loop.weights(), [], model.weights)), model.calibration
+    task = TrainingTask(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
+    fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyperparameters)
+    loop = TrainSteps(fresh, config, 6, task.steps_per_epoch, 7)
+    one, two = worker._calibrated(task, loop, TrainingState(loop.weights(), [], model.weights)), model.calibration
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
     for name in ("benign_tail", "benign_quantiles", "attack_quantiles"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4)
@@ -151,12 +151,12 @@ def test_a_run_may_go_on_with_or_without_tensorboard(features: Path) -> None:
     for board in (False, True):
         config = TrainConfig(tensorboard=board)
         card = card_of(table, config, "dnn", 6, "paper", "v")
-        marks.add(Task(table, "", "", "board" if board else "", card, config, 7).fingerprint)
+        marks.add(TrainingTask(table, "", "", "board" if board else "", card, config, 7).fingerprint)
     assert len(marks) == 1
-    for hyper in ({"members": 2}, {"bins": 4, "embedding": 2}):
-        config = TrainConfig.model_validate({"dnn": hyper})
+    for hyperparameters in ({"members": 2}, {"bins": 4, "embedding": 2}):
+        config = TrainConfig.model_validate({"dnn": hyperparameters})
         card = card_of(table, config, "dnn", 6, "paper", "v")
-        marks.add(Task(table, "", "", "", card, config, 7).fingerprint)
+        marks.add(TrainingTask(table, "", "", "", card, config, 7).fingerprint)
     assert len(marks) == 3  # but not with other members or an embedding
 
 
@@ -165,13 +165,13 @@ def test_a_model_that_the_interrupted_job_had_not_come_to_starts_anew(features: 
     config = TrainConfig(resume=True)
     cards = [card_of(table, config, "dnn", classes, "paper", "v") for classes in (2, 6, 19)]
     reached, earlier, none = (
-        Task(table, "", str(tmp_path / f"{card.name}.npz"), "", card, config, 7) for card in cards
+        TrainingTask(table, "", str(tmp_path / f"{card.name}.npz"), "", card, config, 7) for card in cards
     )
-    stood = Course([np.ones(1)], [], [np.ones(1)], history=[{"epoch": 1}])
-    checkpoint.write(earlier.checkpoint, stood, "of another run")
+    stood = TrainingState([np.ones(1)], [], [np.ones(1)], history=[{"epoch": 1}])
+    checkpoint.write_checkpoint(earlier.checkpoint, stood, "of another run")
     with pytest.raises(CheckpointUnusable, match=r"dnn-6-paper\.npz belongs to a run with other settings"):
         resumed([reached, earlier, none])
-    checkpoint.write(reached.checkpoint, stood, reached.fingerprint)
+    checkpoint.write_checkpoint(reached.checkpoint, stood, reached.fingerprint)
     assert [task.config.resume for task in resumed([reached, earlier, none])] == [True, False, False]
     assert resumed([none, none])[0].config.resume is False
 

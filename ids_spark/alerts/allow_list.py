@@ -18,11 +18,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from ids_spark.alerts.policy_file import read_checked
 from ids_spark.alerts.severity import known_name, lineage_of
+from ids_spark.base.arrays import Counts, Mask
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import Section
 
-Mask = NDArray[np.bool_]
-Counts = NDArray[np.int64]
 LONGEST_DAYS: Final = 366
 """An entry ends at most so many days after the day it is read on: what is accepted for ever nobody looks at again."""
 _MINUTES_A_DAY: Final = 24 * 60
@@ -201,7 +200,7 @@ class AllowList(Section):
         return said
 
 
-def read(uri: str | None, today: dt.date, columns: Collection[str]) -> AllowList:
+def read_allow_list(uri: str | None, today: dt.date, columns: Collection[str]) -> AllowList:
     """Return the allow-list of a YAML file, a list of entries; an empty one where no file is named.
 
     Args:

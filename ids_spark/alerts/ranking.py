@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ids_spark.alerts.incidents import PARTIAL
-from ids_spark.alerts.severity import SEVERITIES, Policy, category_of
+from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy, category_of
 from ids_spark.dataset.night_schema import INCIDENTS, SCHEMA_VERSION
 
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
@@ -38,7 +38,7 @@ class NightFacts:
     data_origin: str
 
 
-def rank(merged: pa.Table, policy: Policy, budget: int, night: NightFacts) -> tuple[pa.Table, int]:
+def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFacts) -> tuple[pa.Table, int]:
     """Return the incidents that somebody should look at first, as `night_schema.INCIDENTS`, and how many there are.
 
     The order: severity, worst first; then flows times the highest attack probability among them, which is the most

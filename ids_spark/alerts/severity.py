@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from ids_spark.alerts.policy_file import read_checked
+from ids_spark.base.arrays import Ids
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import Count, Section
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, Level, UnknownClass, class2_of, class6_of
@@ -27,10 +28,9 @@ CATEGORIES: Final = tuple(dict.fromkeys((*CLASS6, *CLASS2)))
 """The six categories, and `Attack`, which is all that a model of two classes can say."""
 NAMES: Final = frozenset((*CLASS19, *CATEGORIES))
 """What a model of any level may predict."""
-Ids = NDArray[np.int32]
 
 
-class PolicyUnusable(InputError):
+class SeverityPolicyUnusable(InputError):
     """Raised when a severity policy cannot be read or is not as expected; the message lists every fault."""
 
 
@@ -114,7 +114,7 @@ class Rise(Section):
         return self
 
 
-class Policy(Section):
+class SeverityPolicy(Section):
     """The table: the severity of a class, else of its category, raised by every rise whose conditions are met.
 
     Attributes:
@@ -189,7 +189,7 @@ class Policy(Section):
         return ids
 
 
-DEFAULT: Final = Policy(
+DEFAULT: Final = SeverityPolicy(
     categories=Categories(
         Benign="low", Attack="medium", DDoS="high", DoS="high", MQTT="high", Recon="low", Spoofing="high"
     ),
@@ -208,10 +208,10 @@ DEFAULT: Final = Policy(
 """Where a hospital starts from; `conf/severity.yaml` says the same with the reasons. The project's judgement."""
 
 
-def read(uri: str | None) -> Policy:
+def read_severity_policy(uri: str | None) -> SeverityPolicy:
     """Return the policy of a YAML file, which states the whole table; the default where none is named.
 
     Raises:
         PolicyUnusable: lists every unknown class and severity, missing category and other fault.
     """
-    return DEFAULT if uri is None else read_checked(uri, Policy, PolicyUnusable, "conf/severity.yaml")
+    return DEFAULT if uri is None else read_checked(uri, SeverityPolicy, SeverityPolicyUnusable, "conf/severity.yaml")

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ids_spark.config.score import AlertsConfig, Count, PromoteConfig, PurgeConfig, ScoreConfig, Section
-from ids_spark.config.synthetic import ReplicaNightConfig
+from ids_spark.config.synthetic import SynthesizeNightConfig
 from ids_spark.config.train import TrainConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _SUBSET = r"^(sqrt|onethird|log2|all|0\.\d+|[1-9]\d*)$"
 
 
-class ReplicaConfig(Section):
+class SynthesizeConfig(Section):
     """`jobs/replica.py`: synthetic flows in the shape of CICIoMT2024.
 
     Attributes:
@@ -129,8 +129,8 @@ class Config(Section):
 
     lake: str = "lake"
     seed: int = 7
-    replica: ReplicaConfig = ReplicaConfig()
-    replica_night: ReplicaNightConfig = ReplicaNightConfig()
+    replica: SynthesizeConfig = SynthesizeConfig()
+    replica_night: SynthesizeNightConfig = SynthesizeNightConfig()
     ingest: IngestConfig = IngestConfig()
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()

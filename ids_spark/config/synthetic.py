@@ -128,7 +128,7 @@ _BUILT_IN: Final[Mapping[Episode, float]] = {
 """Attacks, with their flows relative to the benign ones."""
 
 
-class ReplicaNightConfig(Section):
+class SynthesizeNightConfig(Section):
     """`jobs/replica_night.py`: one night of synthetic flow logs, as a hospital's collectors would leave it.
 
     Attributes:
@@ -167,7 +167,7 @@ class ReplicaNightConfig(Section):
         return dict(count)
 
     @model_validator(mode="after")
-    def _can_be_written(self) -> "ReplicaNightConfig":
+    def _can_be_written(self) -> "SynthesizeNightConfig":
         rows = sum(self.flows_per_class.values())
         if not self.files <= rows < _MOST_ROWS:
             raise ValueError(

@@ -9,7 +9,7 @@ from ids_spark.config.score import Count, Section
 
 ModelName = Literal["dnn", "gru_dnn", "lstm"]
 Classes = Literal[2, 6, 19]
-ProfileName = Literal["paper", "operational"]
+FeatureSetName = Literal["paper", "operational"]
 
 
 class ModelConfig(Section):
@@ -70,7 +70,7 @@ class TrainConfig(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")
     classes: Annotated[tuple[Classes, ...], Field(min_length=1)] = (2, 6, 19)
-    profiles: Annotated[tuple[ProfileName, ...], Field(min_length=1)] = ("paper",)
+    profiles: Annotated[tuple[FeatureSetName, ...], Field(min_length=1)] = ("paper",)
     variant: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
     ranks: Count = 2
     epochs: Count = 50
@@ -101,14 +101,14 @@ class TrainConfig(Section):
 
     def products(self, architecture: str, n_features: int, n_classes: int) -> int:
         """Return about how many numbers the layers of a model multiply for one row, forward."""
-        hyper: ModelConfig = getattr(self, architecture)
-        inputs = n_features * (1 + (hyper.embedding or hyper.bins))
-        encoding = n_features * hyper.bins * hyper.embedding
+        hyperparameters: ModelConfig = getattr(self, architecture)
+        inputs = n_features * (1 + (hyperparameters.embedding or hyperparameters.bins))
+        encoding = n_features * hyperparameters.bins * hyperparameters.embedding
         recurrent = 0
         if architecture != "dnn":
-            recurrent, inputs = inputs * 3 * hyper.units, hyper.units
-        dense = sum(a * b for a, b in itertools.pairwise((inputs, *hyper.dense, n_classes)))
-        return encoding + recurrent + hyper.members * dense
+            recurrent, inputs = inputs * 3 * hyperparameters.units, hyperparameters.units
+        dense = sum(a * b for a, b in itertools.pairwise((inputs, *hyperparameters.dense, n_classes)))
+        return encoding + recurrent + hyperparameters.members * dense
 
     @model_validator(mode="after")
     def _members_are_dense(self) -> "TrainConfig":

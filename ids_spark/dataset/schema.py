@@ -8,8 +8,10 @@ import pyarrow as pa
 
 from ids_spark.base.errors import InputError
 
-Profile = Literal["paper", "operational"]
+FeatureSet = Literal["paper", "operational"]
 SPLITS: Final = ("train", "validation", "test")
+SOURCE_SPLITS: Final = ("train", "test")
+"""Of a source; `features` holds validation rows out of train."""
 
 _ORIGINAL_45 = """Header_Length, Protocol Type, Duration, Rate, Srate, Drate, fin_flag_number, syn_flag_number,
     rst_flag_number, psh_flag_number, ack_flag_number, ece_flag_number, cwr_flag_number, ack_count, syn_count,
@@ -39,7 +41,7 @@ class FeatureSchema:
     features: tuple[str, ...]
     artefacts: frozenset[str]
 
-    def profile(self, profile: Profile) -> tuple[str, ...]:
+    def profile(self, profile: FeatureSet) -> tuple[str, ...]:
         """Return the features a model of this profile may see, in official order."""
         return tuple(f for f in self.features if profile == "paper" or f not in self.artefacts)
 
@@ -98,7 +100,7 @@ def flows_contract(schema: FeatureSchema) -> pa.Schema:
     """`flows/split=…`: one row for each accepted row of the source, equal rows included.
 
     `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row. `duplicate` marks every row
-    but the first of those equal in features and label within the split; `two_label` marks the rows of a vector that
+    but the first of those equal in features and label within the split; `label_conflict` marks the rows of a vector that
     carries more than one label there. Files hold ranges of the hash, rows sorted by it.
     """
     return _contract(
@@ -111,7 +113,7 @@ def flows_contract(schema: FeatureSchema) -> pa.Schema:
         ("class2", pa.string()),
         ("label19", pa.int32()),
         ("duplicate", pa.bool_()),
-        ("two_label", pa.bool_()),
+        ("label_conflict", pa.bool_()),
     )
 
 

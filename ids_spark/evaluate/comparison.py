@@ -10,12 +10,13 @@ import pyarrow.dataset as pads
 from rich.console import Console
 from rich.table import Table
 
+from ids_spark.base.arrays import Counts
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.taxonomy import CLASSES, Level
-from ids_spark.evaluate.metrics import AVERAGED, Counts
+from ids_spark.evaluate.metrics import AVERAGED
 from ids_spark.lake.filesystem import files_in, resolve
 from ids_spark.lake.store import Lake, TableMissing
-from ids_spark.models.artifact import Card, model_name, read, versions
+from ids_spark.models.artifact import ModelCard, model_name, model_versions, read_model
 
 SHOWN: Final = ("accuracy", "f1_macro", "f1_weighted", "benign_false_positive_rate")
 _IDENTITY: Final = ("model", "profile", "classes", "model_version", "run_id", "data_origin")
@@ -59,7 +60,7 @@ class ScoredModel:
     benign: int
     scores: Mapping[str, Scores]
     confusion: Counts | None
-    card: Card | None
+    card: ModelCard | None
 
     @property
     def name(self) -> str:
@@ -132,7 +133,7 @@ def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame | None) -> S
         raise InputError(f"metrics of {name} in run {run_id} has {classes} classes; expected 2, 6 or 19")
     _require_known(rows["class_name"].dropna(), classes, f"metrics of {name} in run {run_id}")
     averages = rows[rows["class_name"].isna()].set_index("metric")
-    known = version and version in versions(lake.uri("models"), name)
+    known = version and version in model_versions(lake.uri("models"), name)
     return ScoredModel(
         title,
         profile,
@@ -144,7 +145,7 @@ def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame | None) -> S
         int(averages["support"].get("benign_false_positive_rate", 0)),
         _scores_by_class(rows, CLASSES[classes]),
         None if confusion is None else _counts(confusion, rows.iloc[0], name),
-        read(lake.uri(f"models/{name}/{version}")).card if known else None,
+        read_model(lake.uri(f"models/{name}/{version}")).card if known else None,
     )
 
 

@@ -19,11 +19,11 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from ids_spark.base.arrays import Counts
 from ids_spark.config.settings import ForestConfig
-from ids_spark.config.train import Classes, ProfileName
+from ids_spark.config.train import Classes, FeatureSetName
 from ids_spark.dataset.schema import column_of
-from ids_spark.evaluate.metrics import Counts
-from ids_spark.models.artifact import Card
+from ids_spark.models.artifact import ModelCard
 from ids_spark.train.tasks import FeatureTable, untrained_card
 
 TITLE: Final = "random_forest"
@@ -40,12 +40,14 @@ class Grown:
         facts: `fit_seconds`, `nodes` (of all trees together), `trees` and `depth` (of the deepest tree).
     """
 
-    card: Card
+    card: ModelCard
     confusion: Counts
     facts: dict[str, float]
 
 
-def card_of(table: FeatureTable, config: ForestConfig, classes: Classes, profile: ProfileName, version: str) -> Card:
+def card_of(
+    table: FeatureTable, config: ForestConfig, classes: Classes, profile: FeatureSetName, version: str
+) -> ModelCard:
     """Return what a forest is: inputs by profile, outputs by classes."""
     return untrained_card(table, TITLE, "", config.model_dump(mode="json"), classes, profile, version)
 
@@ -98,7 +100,7 @@ def confusion(model: RandomForestClassificationModel, rows: DataFrame, classes: 
     return found
 
 
-def grow(train: DataFrame, test: DataFrame, card: Card, config: ForestConfig, seed: int) -> Grown:
+def grow(train: DataFrame, test: DataFrame, card: ModelCard, config: ForestConfig, seed: int) -> Grown:
     """Grow one forest on a split of the feature table and count what it predicts for another."""
     begin = time.monotonic()
     model = fit(as_vectors(train, card.features, card.classes), config, seed)

@@ -23,15 +23,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
+from ids_spark.base.arrays import Floats, Keys
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.schema import FeatureSchema
+from ids_spark.dataset.schema import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.taxonomy import CLASS19, UnknownClass
 from ids_spark.evaluate.leakage_counts import PRECISIONS, Figures, Pair, feature_figures, key_figures
 from ids_spark.features.feature_table import Bucket
 from ids_spark.features.moments import moments_of
 from ids_spark.ingest import row_hash
-from ids_spark.ingest.row_hash import Floats, Keys
-from ids_spark.ingest.rows import SPLITS
 from ids_spark.lake.filesystem import resolve
 
 _KEYS_PER_TASK: Final = 500_000
@@ -41,7 +40,7 @@ Record = tuple[int, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
+class LeakagePlan:
     """What to measure.
 
     Attributes:
@@ -61,7 +60,9 @@ class Plan:
     feature_tasks: int
 
 
-def plan_of(schema: FeatureSchema, rows: int, pairs: Iterable[Pair], sample_rows: int, min_std: float) -> Plan:
+def leakage_plan(
+    schema: FeatureSchema, rows: int, pairs: Iterable[Pair], sample_rows: int, min_std: float
+) -> LeakagePlan:
     """Return the plan for so many flows.
 
     Raises:
@@ -77,10 +78,10 @@ def plan_of(schema: FeatureSchema, rows: int, pairs: Iterable[Pair], sample_rows
         raise InputError("flows/ holds no row; run jobs/ingest.py on a source with rows first")
     sampled = min(rows, sample_rows * len({name for pair in pairs for name in pair}))
     feature_tasks = min(len(schema.features), 1 + sampled * len(schema.features) // _VALUES_PER_TASK)
-    return Plan(schema, pairs, sample_rows, min_std, -(-rows // _KEYS_PER_TASK), feature_tasks)
+    return LeakagePlan(schema, pairs, sample_rows, min_std, -(-rows // _KEYS_PER_TASK), feature_tasks)
 
 
-def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: Plan) -> Figures:
+def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: LeakagePlan) -> Figures:
     """Return every figure of the report; figures without rows behind them are absent."""
     limits = _sample_limits(spark_context, buckets, plan)
 
@@ -118,7 +119,7 @@ def _mixed(keys: Keys) -> NDArray[np.uint64]:
     return (keys.view(np.uint64) ^ _SAMPLE_SALT) * _SAMPLE_SALT
 
 
-def _sample_limits(spark_context: SparkContext, buckets: Sequence[Bucket], plan: Plan) -> dict[int, np.uint64]:
+def _sample_limits(spark_context: SparkContext, buckets: Sequence[Bucket], plan: LeakagePlan) -> dict[int, np.uint64]:
     """Return the largest mixed key in the sample of each class that a pair names and train holds."""
     wanted = sorted({CLASS19.index(name) for pair in plan.pairs for name in pair})
     most = plan.sample_rows
@@ -146,9 +147,9 @@ def _sample_limits(spark_context: SparkContext, buckets: Sequence[Bucket], plan:
     return {label: values.max() for label, values in merged.items()}
 
 
-def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: Plan) -> Iterator[Record]:
+def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: LeakagePlan) -> Iterator[Record]:
     names, features_at = plan.schema.features, len(PRECISIONS) * plan.key_tasks
-    split = SPLITS.index(bucket.split)
+    split = SOURCE_SPLITS.index(bucket.split)
     for group, rows in enumerate(_row_groups(bucket, ["row_key", "label19", "duplicate", *names])):
         keys, labels, duplicate = (rows[name].to_numpy() for name in ("row_key", "label19", "duplicate"))
         columns = [rows[name].to_numpy() for name in names]

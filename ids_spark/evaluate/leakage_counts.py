@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Keys
+from ids_spark.dataset.schema import SOURCE_SPLITS
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.evaluate.univariate_auc import order_auc, range_auc
 from ids_spark.features.moments import Moments
-from ids_spark.ingest.row_hash import Floats, Keys
-from ids_spark.ingest.rows import SPLITS
 
 PRECISIONS: Final = ("double", "float32")
 Pair = tuple[str, str]
@@ -65,14 +65,14 @@ def key_figures(precision: str, contents: Sequence[KeyedRows]) -> Figures:
     counted = [(f"duplicates_{precision}", rows[rows["marked"] if precision == "double" else repeated])]
     for what, some in [("flows", rows), *counted] if precision == "double" else counted:
         for (split, label), n in some.groupby(["split", "label"]).size().items():
-            figures[Measure(what, SPLITS[split], CLASS19[label])] = int(n)
+            figures[Measure(what, SOURCE_SPLITS[split], CLASS19[label])] = int(n)
     distinct = rows.loc[~repeated, ["key", "split", "label"]]
     distinct = distinct[distinct.duplicated("key", keep=False)]
-    for i, split in enumerate(SPLITS):
+    for i, split in enumerate(SOURCE_SPLITS):
         of_split = distinct[distinct["split"] == i]
         twice = of_split.merge(of_split, on="key")
         figures |= _pair_figures(f"two_label_{precision}", split, twice[twice["label_x"] < twice["label_y"]])
-    test, train = (distinct[distinct["split"] == SPLITS.index(split)] for split in ("test", "train"))
+    test, train = (distinct[distinct["split"] == SOURCE_SPLITS.index(split)] for split in ("test", "train"))
     return figures | _pair_figures(f"shared_{precision}", None, test.merge(train, on="key"))
 
 

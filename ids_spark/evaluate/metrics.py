@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Counts
 from ids_spark.dataset.taxonomy import BENIGN_ID
 
-Counts = NDArray[np.int64]
 AVERAGED: Final = ("precision", "recall", "f1")
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ids_spark.base.arrays import Counts
 from ids_spark.dataset.schema import CONFUSION, METRICS
-from ids_spark.evaluate.metrics import Counts, confusion_rows, metrics_of
+from ids_spark.evaluate.metrics import confusion_rows, metrics_of
 from ids_spark.lake.parquet import write_rows
-from ids_spark.models.artifact import Card
+from ids_spark.models.artifact import ModelCard
 
 
-def unseen_classes(card: Card, confusion: Counts) -> list[str]:
+def unseen_classes(card: ModelCard, confusion: Counts) -> list[str]:
     """Return the classes that occur as labels but stood in no train row of the model."""
     absent = card.classes_absent_in_train
     return [name for i, name in enumerate(card.class_names) if name in absent and confusion[i].sum()]
@@ -30,7 +31,9 @@ class Results:
     _metrics: list[dict[str, Any]] = field(default_factory=list)
     _confusion: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, card: Card, confusion: Counts, data_origin: str, facts: Mapping[str, float] | None = None) -> None:
+    def add(
+        self, card: ModelCard, confusion: Counts, data_origin: str, facts: Mapping[str, float] | None = None
+    ) -> None:
         """Add one model; nothing is added for flows without labels.
 
         Args:

@@ -3,14 +3,12 @@
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ids_spark.ingest.row_hash import Floats
+from ids_spark.base.arrays import Counts, Floats
 
 _MOST_RANGES: Final = 256
 _ROWS_PER_RANGE: Final = 20
 _SEED: Final = 7
-Counts = NDArray[np.int64]
 
 
 def order_auc(a: Floats, b: Floats) -> float:

@@ -18,10 +18,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Counts, Floats
 from ids_spark.features.moments import LARGEST
-from ids_spark.ingest.row_hash import Floats
 
-Counts = NDArray[np.int64]
 STABLE: Final = 0.1
 SIGNIFICANT: Final = 0.25
 BINS: Final = 10
@@ -55,7 +54,7 @@ class Histogram:
 
 
 @dataclass
-class Tally:
+class BinCounts:
     """Counts of flows, those of several pieces added up.
 
     Attributes:
@@ -72,7 +71,7 @@ class Tally:
     above: Counts
     infinite: Counts
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "BinCounts") -> None:
         """Add the counts of another piece, of the same histograms."""
         self.rows += other.rows
         self.bins = [mine + theirs for mine, theirs in zip(self.bins, other.bins, strict=True)]
@@ -131,7 +130,7 @@ def _binned(rows: Counts, total: int) -> tuple[Counts, NDArray[np.bool_]]:
     return bins, mass
 
 
-def tally(histograms: Sequence[Histogram], values: Mapping[str, Floats]) -> Tally:
+def count_bins(histograms: Sequence[Histogram], values: Mapping[str, Floats]) -> BinCounts:
     """Count the flows of one piece.
 
     Args:
@@ -141,7 +140,7 @@ def tally(histograms: Sequence[Histogram], values: Mapping[str, Floats]) -> Tall
     Raises:
         KeyError: when a column is missing.
     """
-    found = Tally(0, [], *(np.zeros(len(histograms), dtype=np.int64) for _ in range(3)))
+    found = BinCounts(0, [], *(np.zeros(len(histograms), dtype=np.int64) for _ in range(3)))
     for i, histogram in enumerate(histograms):
         column = values[histogram.name]
         found.rows = len(column)
@@ -189,7 +188,7 @@ def psi(expected: Sequence[float], counts: Sequence[int] | Counts, expected_rows
     return float(((a - e) * np.log(a / e)).sum() / (1.0 + half * len(e)))
 
 
-def band_of(index: float | None, bins: int, rows: int, expected_rows: int) -> str:
+def drift_level(index: float | None, bins: int, rows: int, expected_rows: int) -> str:
     """Return the band of an index from `psi`: `stable`, `moderate` (0.1 to 0.25), `significant`, or `too_few_rows`.
 
     Rows are too few where, without any change, more than one index in 1,000 would leave the stable band: for 10 bins
@@ -206,11 +205,11 @@ def _chi_square(degrees: int) -> float:
     return degrees * (1 - spread + _RARE * math.sqrt(spread)) ** 3
 
 
-def rows_of(counted: Tally, histograms: Sequence[Histogram], facts: Mapping[str, str]) -> list[dict[str, Any]]:
+def rows_of(counted: BinCounts, histograms: Sequence[Histogram], facts: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return rows of `drift/` of kind `feature`, in the order of the histograms.
 
     Args:
-        counted: From `tally` with the same histograms, of all pieces.
+        counted: From `bin_counts` with the same histograms, of all pieces.
         histograms: Of the features.
         facts: `model`, `model_version`, `run_id` and `data_origin`.
     """
@@ -244,7 +243,7 @@ def _row(
     beyond: Sequence[int] = (0, 0, 0),
 ) -> dict[str, Any]:
     index, rows = psi(expected, counts, expected_rows), sum(counts)
-    band = band_of(index, len(expected), rows, expected_rows)
+    band = drift_level(index, len(expected), rows, expected_rows)
     row = {"kind": kind, "name": name, "psi": index, "band": band, "rows": rows}
     row |= dict(zip(("below_range", "above_range", "saturated"), beyond, strict=True))
     return row | {"edges": list(edges), "expected": list(expected), "counts": counts}

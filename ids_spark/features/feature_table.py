@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
+from ids_spark.base.arrays import Floats, Keys
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.schema import FeatureSchema, features_contract, flows_contract, require
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
 from ids_spark.ingest import row_hash
-from ids_spark.ingest.row_hash import Floats
 from ids_spark.lake.filesystem import files_in, resolve
 from ids_spark.lake.parquet import keep_only, part_name, write_part
 
@@ -38,15 +38,15 @@ class Bucket:
 
 
 @dataclass
-class Kept:
+class FeatureCounts:
     """What became of the flows of a table.
 
     Attributes:
         flows: Rows read, by (split, class19); split is train or test.
         duplicates: Rows left out, by (split, class19).
         rows: Rows written, by (split, class19); split is train, validation or test.
-        two_label_vectors: By split of the flows; these rows all stay.
-        two_label_rows: By split of the flows, without duplicates.
+        label_conflict_vectors: By split of the flows; these rows all stay.
+        label_conflict_rows: By split of the flows, without duplicates.
         row_groups: Of each written split.
         parts: Files written.
     """
@@ -54,18 +54,18 @@ class Kept:
     flows: Counter[tuple[str, str]] = field(default_factory=Counter)
     duplicates: Counter[tuple[str, str]] = field(default_factory=Counter)
     rows: Counter[tuple[str, str]] = field(default_factory=Counter)
-    two_label_vectors: Counter[str] = field(default_factory=Counter)
-    two_label_rows: Counter[str] = field(default_factory=Counter)
+    label_conflict_vectors: Counter[str] = field(default_factory=Counter)
+    label_conflict_rows: Counter[str] = field(default_factory=Counter)
     row_groups: Counter[str] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
 
-    def add(self, other: "Kept") -> None:
+    def add(self, other: "FeatureCounts") -> None:
         """Add the counts of another bucket."""
         self.flows += other.flows
         self.duplicates += other.duplicates
         self.rows += other.rows
-        self.two_label_vectors += other.two_label_vectors
-        self.two_label_rows += other.two_label_rows
+        self.label_conflict_vectors += other.label_conflict_vectors
+        self.label_conflict_rows += other.label_conflict_rows
         self.row_groups += other.row_groups
         self.parts += other.parts
 
@@ -87,20 +87,20 @@ def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
 
 @dataclass(frozen=True)
 class _Flows:
-    keys: row_hash.Keys
+    keys: Keys
     labels: NDArray[np.int32]
     keep: NDArray[np.bool_]
-    two_label: NDArray[np.bool_]
+    label_conflict: NDArray[np.bool_]
     columns: dict[str, Floats]
 
 
 def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
     fs, path = resolve(bucket.uri)
-    wanted = ["row_key", "label19", "duplicate", "two_label", *schema.features]
+    wanted = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
     table = pq.read_table(path, filesystem=fs, columns=wanted, use_threads=False, partitioning=None).combine_chunks()
     columns = {name: table[name].to_numpy() for name in schema.features}
-    keep, two_label = ~table["duplicate"].to_numpy(), table["two_label"].to_numpy()
-    return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, two_label, columns)
+    keep, label_conflict = ~table["duplicate"].to_numpy(), table["label_conflict"].to_numpy()
+    return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, label_conflict, columns)
 
 
 def measure_train(
@@ -157,30 +157,30 @@ class Target:
 
 def write_features(
     spark_context: SparkContext, buckets: Sequence[Bucket], preprocessor: Preprocessor, target: Target
-) -> Kept:
+) -> FeatureCounts:
     """Pass 2: leave duplicates out, scale, and write every split."""
     of_split = Counter(b.split for b in buckets)
 
-    def write(bucket: Bucket) -> Kept:
+    def write(bucket: Bucket) -> FeatureCounts:
         files = -(-target.least_files // of_split[bucket.split])
         return _write_bucket(bucket, preprocessor, target, files)
 
-    total = Kept()
+    total = FeatureCounts()
     for report in spark_context.parallelize(buckets, max(1, len(buckets))).map(write).collect():
         total.add(report)
     keep_only(total.parts, target.uri)
     return total
 
 
-def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> Kept:
+def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> FeatureCounts:
     flows = _read(bucket, preprocessor.schema)
     keep, split = flows.keep, bucket.split
-    report = Kept()
+    report = FeatureCounts()
     report.flows = _count(split, flows.labels)
     report.duplicates = _count(split, flows.labels[~keep])
-    several = flows.keys[keep & flows.two_label]
-    report.two_label_rows[split] = len(several)
-    report.two_label_vectors[split] = len(np.unique(several))
+    several = flows.keys[keep & flows.label_conflict]
+    report.label_conflict_rows[split] = len(several)
+    report.label_conflict_vectors[split] = len(np.unique(several))
     if split == "train":
         held = row_hash.held_out(flows.keys, target.validation_share)
         parts = {"train": keep & ~held, "validation": keep & held}

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from ids_spark.ingest.row_hash import Floats
+from ids_spark.base.arrays import Floats
 
 LARGEST: Final = 1e100
 """Values beyond ± this count as infinite: the square of a difference of such values leaves the range of a double."""

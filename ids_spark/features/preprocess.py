@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.schema import FEATURE_SCHEMAS, FeatureSchema, column_of
 from ids_spark.features.drift import Histogram, histogram_of
 from ids_spark.features.moments import LARGEST, Moments
-from ids_spark.ingest.row_hash import Floats
 
 _FORMAT: Final = 2
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)

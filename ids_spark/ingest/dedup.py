@@ -1,4 +1,4 @@
-"""Exact duplicates and two-label vectors in a bucket of flows, in double, sorted by row key and label."""
+"""Exact duplicates and label conflicts in a bucket of flows, in double, sorted by row key and label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,26 +7,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ids_spark.ingest.row_hash import Floats, Keys
-
-Mask = NDArray[np.bool_]
+from ids_spark.base.arrays import Floats, Keys, Mask
 
 
 @dataclass(frozen=True)
-class Marks:
+class DuplicateMarks:
     """What rows are to their equals.
 
     Attributes:
         duplicate: Every row but the first of those equal in features and label, shape (rows,).
-        two_label: Rows of vectors that carry more than one label, duplicates included, shape (rows,).
+        label_conflict: Rows of vectors that carry more than one label, duplicates included, shape (rows,).
     """
 
     duplicate: Mask
-    two_label: Mask
+    label_conflict: Mask
 
 
-def marks_of(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -> Marks:
-    """Mark duplicates and two-label vectors; equality is that of doubles, with 0.0 = -0.0 and infinity equal to itself.
+def marks_of(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -> DuplicateMarks:
+    """Mark duplicates and label conflicts; equality is that of doubles, with 0.0 = -0.0 and infinity equal to itself.
 
     Only rows that share a key are compared, and value by value: a hash collision costs time, never a row.
 
@@ -38,20 +36,20 @@ def marks_of(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -
     Raises:
         ValueError: when equal keys do not stand together.
     """
-    duplicate, two_label = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.bool_)
+    duplicate, label_conflict = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.bool_)
     if len(keys) < 2:
-        return Marks(duplicate, two_label)
+        return DuplicateMarks(duplicate, label_conflict)
     unsigned = keys.view(np.uint64)
     if (unsigned[1:] < unsigned[:-1]).any():
         raise ValueError("flows are not sorted by row key")
     same = np.r_[False, unsigned[1:] == unsigned[:-1]]
     candidates = np.flatnonzero(same | np.r_[same[1:], False])
     if not len(candidates):
-        return Marks(duplicate, two_label)
+        return DuplicateMarks(duplicate, label_conflict)
     vectors = pd.DataFrame({i: (column[candidates] + 0.0).view(np.int64) for i, column in enumerate(columns)})
     names = list(vectors.columns)
     vectors["label"] = labels[candidates]
     duplicate[candidates] = vectors.duplicated().to_numpy()
     group = vectors.groupby(names, sort=False)["label"]
-    two_label[candidates] = (group.transform("min") != group.transform("max")).to_numpy()
-    return Marks(duplicate, two_label)
+    label_conflict[candidates] = (group.transform("min") != group.transform("max")).to_numpy()
+    return DuplicateMarks(duplicate, label_conflict)

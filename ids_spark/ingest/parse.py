@@ -7,10 +7,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Mask
 from ids_spark.dataset.schema import QUARANTINE
-from ids_spark.ingest.row_hash import Floats
 
 # A decimal number, an infinity or NaN: what Arrow's own conversion accepts.
 _NUMBER: Final = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
@@ -18,7 +17,6 @@ MISSING: Final = "missing"
 NOT_A_NUMBER: Final = "not_a_number"
 UNPARSABLE: Final = "unparsable"
 
-Mask = NDArray[np.bool_]
 Faults = dict[str, dict[str, Mask]]
 """Reason → feature → rows, shape (rows,). The first reason of a row is the one it is filed under."""
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Mask
 from ids_spark.dataset.schema import FLAGS, ORIGINAL_45, PROTOCOLS, RELEASE_39, FeatureSchema
-from ids_spark.ingest.row_hash import Floats
 
 Columns = Mapping[str, Floats]
-Mask = NDArray[np.bool_]
 Severity = Literal["reject", "warn"]
 _NOTHING: Final = np.empty(0)
 _TOLERANCE: Final = 1e-6  # relative to the size of the terms; printed values carry 15 digits

@@ -1,4 +1,4 @@
-"""Raw files to typed rows, piece by piece, in batches of bounded size."""
+"""Raw files to typed rows, row group by row group, in batches of bounded size."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,45 +11,45 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ids_spark.dataset.schema import QUARANTINE, FeatureSchema
-from ids_spark.ingest.rows import Typed, type_rows, typed_contract
-from ids_spark.ingest.sources import HEADER_BYTES, LABEL, Piece, SourceUnusable, csv_header
+from ids_spark.ingest.rows import TypedRows, type_rows, typed_contract
+from ids_spark.ingest.sources import HEADER_BYTES, LABEL, RowGroup, SourceUnusable, csv_header
 from ids_spark.lake.filesystem import resolve
 
 _CSV_BLOCK_BYTES: Final = 8 << 20
 WRONG_FIELD_COUNT: Final = "wrong_field_count"
 
 
-def read_piece(piece: Piece, schema: FeatureSchema) -> Iterator[Typed]:
-    """Read one piece in batches of bounded size and type its rows.
+def read_typed(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]:
+    """Read one row group in batches of bounded size and type its rows.
 
     Raises:
         SourceUnusable: when the file is broken behind its header or footer.
         taxonomy.UnknownClass: when a label names no class.
     """
     try:
-        if piece.row_group is None:
-            yield from _read_csv(piece, schema)
+        if row_group.index is None:
+            yield from _read_csv(row_group, schema)
         else:
-            fs, path = resolve(piece.uri)
+            fs, path = resolve(row_group.uri)
             with fs.open_input_file(path) as stream:
                 file = pq.ParquetFile(stream)
                 wanted = [name for name in (*schema.features, LABEL) if name in file.schema_arrow.names]
-                table = file.read_row_group(piece.row_group, columns=wanted, use_threads=False)
-            yield type_rows(table, piece, schema, np.arange(piece.first_row, piece.first_row + len(table)))
+                table = file.read_row_group(row_group.index, columns=wanted, use_threads=False)
+            yield type_rows(table, row_group, schema, np.arange(row_group.first_row, row_group.first_row + len(table)))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise SourceUnusable(f"{piece.uri}: its content cannot be read ({reason}); fetch the file again") from error
+        raise SourceUnusable(f"{row_group.uri}: its content cannot be read ({reason}); fetch the file again") from error
 
 
-def _read_csv(piece: Piece, schema: FeatureSchema) -> Iterator[Typed]:
+def _read_csv(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]:
     broken: list[tuple[int, str]] = []  # (row number, text) of lines with too few or too many fields
 
     def note(row: Any) -> str:
         broken.append((int(row.number) - 2, str(row.text)))  # line numbers start at 1 and count the header
         return "skip"
 
-    names = [*schema.features, *([LABEL] if piece.class19 is None else [])]
-    fs, path = resolve(piece.uri)
+    names = [*schema.features, *([LABEL] if row_group.class19 is None else [])]
+    fs, path = resolve(row_group.uri)
     with fs.open_input_stream(path) as stream:
         header = csv_header(stream.read(HEADER_BYTES))
     with fs.open_input_stream(path) as stream:
@@ -71,21 +71,21 @@ def _read_csv(piece: Piece, schema: FeatureSchema) -> Iterator[Typed]:
             skipped = np.array([number for number, _ in broken], dtype=np.int64)
             rows = np.setdiff1d(np.arange(next_row, next_row + len(batch) + len(skipped)), skipped)[: len(batch)]
             next_row = int(rows[-1]) + 1 if len(rows) else next_row
-            yield type_rows(pa.Table.from_batches([batch]), piece, schema, rows)
+            yield type_rows(pa.Table.from_batches([batch]), row_group, schema, rows)
             if len(broken) > reported:
-                yield _broken_lines(broken[reported:], piece, schema)
+                yield _broken_lines(broken[reported:], row_group, schema)
                 reported = len(broken)
         if len(broken) > reported:
-            yield _broken_lines(broken[reported:], piece, schema)
+            yield _broken_lines(broken[reported:], row_group, schema)
 
 
-def _broken_lines(lines: Sequence[tuple[int, str]], piece: Piece, schema: FeatureSchema) -> Typed:
+def _broken_lines(lines: Sequence[tuple[int, str]], row_group: RowGroup, schema: FeatureSchema) -> TypedRows:
     rows: list[dict[str, Any]] = [
         {
-            "source_file": piece.name,
+            "source_file": row_group.name,
             "source_row": number,
-            "split": piece.split,
-            "label": piece.class19,
+            "split": row_group.split,
+            "label": row_group.class19,
             "reason": WRONG_FIELD_COUNT,
             "features": [],
             "raw": text,
@@ -93,5 +93,5 @@ def _broken_lines(lines: Sequence[tuple[int, str]], piece: Piece, schema: Featur
         }
         for number, text in lines
     ]
-    read = Counter({(piece.split or "", piece.class19 or ""): len(rows)})
-    return Typed(read, typed_contract(schema).empty_table(), pa.Table.from_pylist(rows, schema=QUARANTINE))
+    read = Counter({(row_group.split or "", row_group.class19 or ""): len(rows)})
+    return TypedRows(read, typed_contract(schema).empty_table(), pa.Table.from_pylist(rows, schema=QUARANTINE))

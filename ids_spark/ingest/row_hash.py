@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Keys = NDArray[np.int64]
+from ids_spark.base.arrays import Floats, Keys
 
 # Multipliers of xxHash64 (Y. Collet, github.com/Cyan4973/xxHash, doc/xxhash_spec.md) and its step for 8-byte lanes.
 _P1: Final = np.uint64(0x9E3779B185EBCA87)

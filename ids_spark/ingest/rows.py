@@ -3,25 +3,22 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Ids, Mask
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.schema import QUARANTINE, FeatureSchema, flows_contract
+from ids_spark.dataset.schema import QUARANTINE, SOURCE_SPLITS, FeatureSchema, flows_contract
 from ids_spark.ingest import quality, row_hash
-from ids_spark.ingest.parse import Mask, any_fault, refused_rows, to_doubles
-from ids_spark.ingest.row_hash import Floats
-from ids_spark.ingest.sources import LABEL, Piece, SourceUnusable
-
-SPLITS: Final = ("train", "test")  # of a source; validation is cut from train later
-Ids = NDArray[np.int32]
+from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
+from ids_spark.ingest.sources import LABEL, RowGroup, SourceUnusable
 
 
 @dataclass(frozen=True)
-class Typed:
+class TypedRows:
     """What became of some rows of a source: for each split and class, rows read = flows + quarantine.
 
     Attributes:
@@ -39,16 +36,16 @@ class Typed:
 
 def typed_contract(schema: FeatureSchema) -> pa.Schema:
     """Return what a typed row knows of itself: a flow without the marks that need its equals, plus its split."""
-    own = [column for column in flows_contract(schema) if column.name not in ("duplicate", "two_label")]
+    own = [column for column in flows_contract(schema) if column.name not in ("duplicate", "label_conflict")]
     return pa.schema([*own, pa.field("split", pa.string())])
 
 
-def type_rows(table: pa.Table, piece: Piece, schema: FeatureSchema, source_rows: NDArray[np.int64]) -> Typed:
+def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, source_rows: NDArray[np.int64]) -> TypedRows:
     """Type, check, label and key the rows of a raw table.
 
     Args:
-        table: Feature columns as text or numbers, and `label` where the piece names no class.
-        piece: Where the rows come from.
+        table: Feature columns as text or numbers, and `label` where the row group names no class.
+        row_group: Where the rows come from.
         schema: Feature schema of the source.
         source_rows: Row number in the file, shape (rows,).
 
@@ -56,7 +53,7 @@ def type_rows(table: pa.Table, piece: Piece, schema: FeatureSchema, source_rows:
     the row to quarantine.
     """
     values, faults = to_doubles(table, schema.features)
-    class_ids, splits = _labels(table, piece)
+    class_ids, splits = _labels(table, row_group)
     warned: dict[str, Mask] = {}
     for rule, masks in quality.check(values, schema).items():
         if rule.severity == "reject":
@@ -72,20 +69,20 @@ def type_rows(table: pa.Table, piece: Piece, schema: FeatureSchema, source_rows:
     read, refused = _count(class_ids, splits), QUARANTINE.empty_table()
     if bad.any():
         known = {
-            "source_file": piece.name,
+            "source_file": row_group.name,
             "source_row": source_rows,
-            "split": np.array(SPLITS)[splits],
+            "split": np.array(SOURCE_SPLITS)[splits],
             "label": np.array(taxonomy.CLASS19)[class_ids],
         }
         refused = refused_rows(table, faults, schema.features, known)
         good = np.flatnonzero(~bad)
         values = {feature: column[good] for feature, column in values.items()}
         class_ids, splits, source_rows = class_ids[good], splits[good], source_rows[good]
-    return Typed(read, _flows(piece, schema, source_rows, values, class_ids, splits), refused, warnings)
+    return TypedRows(read, _flows(row_group, schema, source_rows, values, class_ids, splits), refused, warnings)
 
 
 def _flows(
-    piece: Piece,
+    row_group: RowGroup,
     schema: FeatureSchema,
     source_rows: NDArray[np.int64],
     values: Mapping[str, Floats],
@@ -93,13 +90,13 @@ def _flows(
     splits: Ids,
 ) -> pa.Table:
     columns: list[Any] = [
-        pa.array([piece.name]).take(pa.array(np.zeros(len(class_ids), dtype=np.int32))),
+        pa.array([row_group.name]).take(pa.array(np.zeros(len(class_ids), dtype=np.int32))),
         pa.array(source_rows),
         pa.array(row_hash.row_keys(list(values.values()))),
         *(pa.array(column) for column in values.values()),
     ]
     columns += class_columns(class_ids).values()
-    columns += [pa.array(class_ids), pa.array(SPLITS).take(pa.array(splits))]
+    columns += [pa.array(class_ids), pa.array(SOURCE_SPLITS).take(pa.array(splits))]
     return pa.Table.from_arrays(columns, schema=typed_contract(schema))
 
 
@@ -112,26 +109,26 @@ def class_columns(class_ids: Ids) -> dict[str, pa.Array]:
 def _count(class_ids: Ids, splits: Ids) -> Counter[tuple[str, str]]:
     n = len(taxonomy.CLASS19)
     found = np.bincount(splits * n + class_ids, minlength=2 * n)
-    return Counter({(SPLITS[i // n], taxonomy.CLASS19[i % n]): int(found[i]) for i in np.flatnonzero(found)})
+    return Counter({(SOURCE_SPLITS[i // n], taxonomy.CLASS19[i % n]): int(found[i]) for i in np.flatnonzero(found)})
 
 
-def _labels(table: pa.Table, piece: Piece) -> tuple[Ids, Ids]:
-    """Return the class id and the split (index into `SPLITS`) of each row."""
-    if piece.class19 is not None:
-        class_id, split = taxonomy.CLASS19.index(piece.class19), SPLITS.index(str(piece.split))
+def _labels(table: pa.Table, row_group: RowGroup) -> tuple[Ids, Ids]:
+    """Return the class id and the split (index into `SOURCE_SPLITS`) of each row."""
+    if row_group.class19 is not None:
+        class_id, split = taxonomy.CLASS19.index(row_group.class19), SOURCE_SPLITS.index(str(row_group.split))
         return np.full(len(table), class_id, np.int32), np.full(len(table), split, np.int32)
     encoded = table.column(LABEL).combine_chunks().dictionary_encode()
     if encoded.null_count:
         raise SourceUnusable(
-            f"{piece.name}: {encoded.null_count} rows have no label; expected a capture file name in each"
+            f"{row_group.name}: {encoded.null_count} rows have no label; expected a capture file name in each"
         )
     names = [str(name).strip('" ') for name in encoded.dictionary.to_pylist()]
     class_of = np.array([taxonomy.CLASS19.index(taxonomy.class19_of(n)) for n in names], dtype=np.int32)
-    split_of = [taxonomy.split_of(n) or piece.split for n in names]
+    split_of = [taxonomy.split_of(n) or row_group.split for n in names]
     if None in split_of:
         raise SourceUnusable(
-            f"{piece.name}: label {names[split_of.index(None)]!r} does not end in _train or _test and the file"
+            f"{row_group.name}: label {names[split_of.index(None)]!r} does not end in _train or _test and the file"
             " stands in no folder train or test; add one of the two"
         )
     index = encoded.indices.to_numpy()
-    return class_of[index], np.array([SPLITS.index(str(s)) for s in split_of], dtype=np.int32)[index]
+    return class_of[index], np.array([SOURCE_SPLITS.index(str(s)) for s in split_of], dtype=np.int32)[index]

@@ -1,6 +1,6 @@
 """The one shuffle of the pipeline: rows of equal features meet in one bucket, sorted by their hash.
 
-There duplicates and two-label vectors are found by a look at the neighbours. The order of a bucket is a pseudo-random
+There duplicates and label conflicts are found by a look at the neighbours. The order of a bucket is a pseudo-random
 permutation that mixes files and classes, a global shuffle that is the same on any cluster. Rows travel as Arrow record
 batches, one for each pair of task and bucket, so Spark moves a few large byte strings and no Python objects.
 """
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.base.errors import NotReconciled
-from ids_spark.dataset.schema import QUARANTINE, FeatureSchema, flows_contract
+from ids_spark.dataset.schema import QUARANTINE, SOURCE_SPLITS, FeatureSchema, flows_contract
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.dedup import marks_of
-from ids_spark.ingest.readers import read_piece
-from ids_spark.ingest.rows import SPLITS, Typed, class_columns, typed_contract
-from ids_spark.ingest.sources import Piece, Source, deal
+from ids_spark.ingest.readers import read_typed
+from ids_spark.ingest.rows import TypedRows, class_columns, typed_contract
+from ids_spark.ingest.sources import RowGroup, Source, bin_pack
 from ids_spark.lake.parquet import keep_only, part_name, write_part
 
 ROW_GROUP_ROWS: Final = 65_536
@@ -33,7 +33,7 @@ Record = tuple[int, tuple[str, Any]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShufflePlan:
     """Everything a task needs to know; small, sent with each.
 
     Attributes:
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass
-class Accepted:
+class IngestCounts:
     """What became of the rows of a source.
 
     Attributes:
@@ -80,7 +80,7 @@ class Accepted:
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
 
-    def add(self, other: "Accepted") -> None:
+    def add(self, other: "IngestCounts") -> None:
         """Add the counts of another part."""
         self.read += other.read
         self.warnings += other.warnings
@@ -104,36 +104,36 @@ class Accepted:
 
 def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
     """Return how many buckets each split needs, from the source alone: the same on any cluster."""
-    return {split: max(1, -(-source.rows(split) // rows_per_file)) for split in SPLITS}
+    return {split: max(1, -(-source.rows(split) // rows_per_file)) for split in SOURCE_SPLITS}
 
 
-def write_flows(spark_context: SparkContext, source: Source, plan: Plan) -> Accepted:
+def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) -> IngestCounts:
     """Read, type, shuffle and write every row of a source; nothing passes through the driver but counts."""
     least = 2 * spark_context.defaultParallelism
-    hands = deal(source.pieces, max(least, sum(p.rows for p in source.pieces) // _ROWS_PER_TASK))
+    packed = bin_pack(source.row_groups, max(least, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK))
 
-    def scatter(hand: Iterable[list[Piece]]) -> Iterator[Record]:
-        for pieces in hand:
-            for piece in pieces:
-                for typed in read_piece(piece, plan.schema):
+    def scatter(partition: Iterable[list[RowGroup]]) -> Iterator[Record]:
+        for row_groups in partition:
+            for row_group in row_groups:
+                for typed in read_typed(row_group, plan.schema):
                     yield from _scatter(typed, plan)
 
-    def gather(partition: int, records: Iterable[Record]) -> Iterator[Accepted]:
+    def gather(partition: int, records: Iterable[Record]) -> Iterator[IngestCounts]:
         yield _write_bucket(partition, records, plan)
 
-    scattered = spark_context.parallelize(hands, len(hands)).mapPartitions(scatter)
+    scattered = spark_context.parallelize(packed, len(packed)).mapPartitions(scatter)
     partitions = sum(plan.buckets.values())
     reports = scattered.partitionBy(partitions, lambda bucket: bucket).mapPartitionsWithIndex(gather).collect()
-    total = Accepted()
+    total = IngestCounts()
     for report in reports:
         total.add(report)
     keep_only(total.parts, plan.flows, plan.quarantine)
     return total
 
 
-def _scatter(typed: Typed, plan: Plan) -> Iterator[Record]:
+def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[Record]:
     yield 0, (_COUNTS, (typed.read, typed.warnings))
-    for i, split in enumerate(SPLITS):
+    for i, split in enumerate(SOURCE_SPLITS):
         refused = typed.quarantine
         if len(refused):
             refused = refused.filter(pa.array([(s == "test") == bool(i) for s in refused["split"].to_pylist()]))
@@ -175,9 +175,9 @@ def _ranks(names: pa.ChunkedArray) -> NDArray[np.int64]:
     return ranks
 
 
-def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Accepted:
+def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) -> IngestCounts:
     split, bucket = plan.located(partition)
-    report = Accepted()
+    report = IngestCounts()
     blobs: dict[str, list[bytes]] = {_FLOWS: [], _QUARANTINE: []}
     for _, (kind, content) in records:
         if kind == _COUNTS:  # counts travel with the rows, so a task that ran twice is counted once
@@ -209,7 +209,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: Plan) -> Acce
     columns = [table[name].to_numpy() for name in plan.schema.features]
     marks = marks_of(table["row_key"].to_numpy(), table["label19"].to_numpy(), columns)
     known = class_columns(table["label19"].to_numpy())
-    known |= {"duplicate": pa.array(marks.duplicate), "two_label": pa.array(marks.two_label)}
+    known |= {"duplicate": pa.array(marks.duplicate), "label_conflict": pa.array(marks.label_conflict)}
     contract = flows_contract(plan.schema)
     table = pa.table([known[c.name] if c.name in known else table[c.name] for c in contract], schema=contract)
     groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))

@@ -1,4 +1,4 @@
-"""Which files a raw source consists of: found, named, checked by header and footer, cut into pieces for tasks.
+"""Which files a raw source consists of: found, named, checked by header and footer, cut into row groups for tasks.
 
 Three forms are read: the official tree of CSV files (label = file name), the same tree as parquet, and one table with a
 `label` column that holds file names.
@@ -37,14 +37,14 @@ class SourceUnusable(InputError):
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowGroup:
     """What one step of a task reads: a CSV file, or one row group of a parquet file.
 
     Attributes:
         uri: Where the file is.
         name: Its path below the source, as it stands in every table.
-        row_group: Index in the parquet file; None for CSV.
-        first_row: Number of the piece's first row in the file.
+        index: In the parquet file; None for CSV.
+        first_row: Number of the row group's first row in the file.
         rows: Row count; an estimate for CSV.
         class19: From the file name; None where the file has a `label` column.
         split: `train` or `test`; None where the labels tell.
@@ -52,7 +52,7 @@ class Piece:
 
     uri: str
     name: str
-    row_group: int | None
+    index: int | None
     first_row: int
     rows: int
     class19: str | None
@@ -61,17 +61,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Source:
-    """A checked source: its feature schema, its pieces, and whether its rows are measured or synthetic."""
+    """A checked source: its feature schema, its row groups, and whether its rows are measured or synthetic."""
 
     schema: FeatureSchema
-    pieces: tuple[Piece, ...]
+    row_groups: tuple[RowGroup, ...]
     files: int
     data_origin: Literal["measured", "synthetic"]
     narrow: frozenset[str]  # features stored as float32 somewhere
 
     def rows(self, split: str) -> int:
-        """Return the (for CSV: estimated) rows of a split; a piece of both splits counts for each."""
-        return sum(piece.rows for piece in self.pieces if piece.split in (split, None))
+        """Return the (for CSV: estimated) rows of a split; a row group of both splits counts for each."""
+        return sum(row_group.rows for row_group in self.row_groups if row_group.split in (split, None))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def discover(source: str) -> Source:
     faults: list[str] = []
     headers: dict[str, _Header] = {}
     schemas: dict[str, FeatureSchema] = {}
-    pieces: list[Piece] = []
+    row_groups: list[RowGroup] = []
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(_read_header, uris))
     for uri, header in zip(uris, found, strict=True):
@@ -112,7 +112,7 @@ def discover(source: str) -> Source:
                 raise header
             schemas[name] = _schema_of(header, name)
             headers[name] = header
-            pieces += _pieces_of(uri, name, header)
+            row_groups += _row_groups_of(uri, name, header)
         except InputError as fault:
             faults.append(str(fault))
     if len(counts := Counter(schema.name for schema in schemas.values())) > 1:
@@ -130,10 +130,12 @@ def discover(source: str) -> Source:
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
     if synthetic and not read_json(f"{base}/{SYNTHETIC_MARK}").get("complete", True):
         raise SourceUnusable(f"{source}: this replica was not written to its end; rerun jobs/replica.py")
-    return Source(schema, tuple(pieces), len(uris), "synthetic" if synthetic else "measured", _narrow(headers, schema))
+    return Source(
+        schema, tuple(row_groups), len(uris), "synthetic" if synthetic else "measured", _narrow(headers, schema)
+    )
 
 
-def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
+def parquet_row_groups(source: str) -> list[tuple[RowGroup, tuple[str, ...]]]:
     """Return the row groups of every parquet file below a folder (or of one file), each with the file's column names.
 
     Raises:
@@ -150,7 +152,7 @@ def row_groups(source: str) -> list[tuple[Piece, tuple[str, ...]]]:
         header = _read_header(uri)
         if isinstance(header, SourceUnusable):
             raise header
-        found += [(piece, header.columns) for piece in _cut(uri, uri[len(base) + 1 :], header, None, None)]
+        found += [(row_group, header.columns) for row_group in _cut(uri, uri[len(base) + 1 :], header, None, None)]
     return found
 
 
@@ -202,7 +204,7 @@ def _narrow(headers: dict[str, _Header], schema: FeatureSchema) -> frozenset[str
     return frozenset(small)
 
 
-def _pieces_of(uri: str, name: str, header: _Header) -> Iterable[Piece]:
+def _row_groups_of(uri: str, name: str, header: _Header) -> Iterable[RowGroup]:
     class19 = split = None
     parts = name.split("/")
     # A distributed writer makes a folder of part files out of what was one capture file.
@@ -217,31 +219,31 @@ def _pieces_of(uri: str, name: str, header: _Header) -> Iterable[Piece]:
             f"{name}: cannot tell train from test; name the file …_train or …_test, or its folder train or test"
         )
     if not header.types:
-        return [Piece(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
+        return [RowGroup(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
     return _cut(uri, name, header, class19, split)
 
 
-def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str | None) -> list[Piece]:
-    """Return one piece for each row group of a parquet file."""
+def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str | None) -> list[RowGroup]:
+    """Return one row group for each row group of a parquet file."""
     starts = itertools.accumulate(header.row_groups, initial=0)
     return [
-        Piece(uri, name, i, start, rows, class19, split)
+        RowGroup(uri, name, i, start, rows, class19, split)
         for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=False))
     ]
 
 
-def scoring_tasks(pieces: Sequence[Piece], cores: int) -> int:
+def scoring_tasks(row_groups: Sequence[RowGroup], cores: int) -> int:
     """Return in how many tasks flows are scored: by rows, at least one a core, no more than a driver can hold."""
-    rows = sum(piece.rows for piece in pieces)
+    rows = sum(row_group.rows for row_group in row_groups)
     return max(cores, min(rows // _SCORED_ROWS_PER_TASK, cores * _MOST_TASKS_PER_CORE))
 
 
-def deal(pieces: Sequence[Piece], tasks: int) -> list[list[Piece]]:
-    """Deal pieces to at most `tasks` hands of about equal rows: largest first, each to the lightest hand."""
-    hands: list[list[Piece]] = [[] for _ in range(max(1, min(tasks, len(pieces))))]
-    loads = [0] * len(hands)
-    for piece in sorted(pieces, key=lambda p: (-p.rows, p.name, p.first_row)):
+def bin_pack(row_groups: Sequence[RowGroup], tasks: int) -> list[list[RowGroup]]:
+    """Deal row groups to at most `tasks` partitions of about equal rows: largest first, each to the lightest partition."""
+    partitions: list[list[RowGroup]] = [[] for _ in range(max(1, min(tasks, len(row_groups))))]
+    loads = [0] * len(partitions)
+    for row_group in sorted(row_groups, key=lambda p: (-p.rows, p.name, p.first_row)):
         lightest = loads.index(min(loads))
-        hands[lightest].append(piece)
-        loads[lightest] += piece.rows + 1
-    return hands
+        partitions[lightest].append(row_group)
+        loads[lightest] += row_group.rows + 1
+    return partitions

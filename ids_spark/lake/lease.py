@@ -87,12 +87,12 @@ class Lease:
                 self._write()
 
 
-def living(root: str) -> frozenset[str]:
+def active_runs(root: str) -> frozenset[str]:
     """Return the ids of the runs at work on a lake."""
     return frozenset(run_id for run_id, lives in _runs(root) if lives)
 
 
-def bury(root: str) -> None:
+def expire(root: str) -> None:
     """Remove what dead runs left of their signs of life."""
     for run_id, lives in _runs(root):
         if not lives:

@@ -110,16 +110,16 @@ class Lake:
         """
         staged = self._names(f"{_STAGING}/{job}")  # first: whoever stages has shown before that it lives
         while journals := self._names("", _JOURNAL):
-            living = lease.living(self.root)
+            living = lease.active_runs(self.root)
             for name in journals:
                 if _owner(name) not in living:
                     self._take_over(name)
             self._wait_for_living()
-        living = lease.living(self.root)
+        living = lease.active_runs(self.root)
         for run_id in staged:
             if run_id not in living:
                 self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
-        lease.bury(self.root)
+        lease.expire(self.root)
         self._remove_empty(job)
 
     def discard(self, job: str, run_id: str) -> None:
@@ -140,7 +140,7 @@ class Lake:
     def _wait_for_living(self) -> None:
         """Return once no run that is at work is in the middle of a commit."""
         deadline = time.monotonic() + _PATIENCE_S
-        while busy := {_owner(name) for name in self._names("", _JOURNAL)} & lease.living(self.root):
+        while busy := {_owner(name) for name in self._names("", _JOURNAL)} & lease.active_runs(self.root):
             if time.monotonic() > deadline:
                 raise Interrupted(
                     f"{self.root}: {min(busy)} has been committing its tables for {_PATIENCE_S / 60:.0f} minutes;"

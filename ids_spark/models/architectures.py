@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from ids_spark.base.errors import InputError
 from ids_spark.models.layers import (
+    BatchEnsembleDense,
+    BatchEnsembleLogits,
+    EnsembleMean,
     FeatureEmbedding,
     FirstStepGRU,
     FirstStepLSTM,
-    MeanOfMembers,
-    MemberDense,
-    MemberLogits,
     PiecewiseLinear,
 )
 
@@ -33,26 +33,28 @@ class UnknownModel(InputError):
     """Raised when a name is none of `ARCHITECTURES`."""
 
 
-def _dnn(x: Any, hyper: Mapping[str, Any]) -> Any:
-    members = hyper["members"]
+def _dnn(x: Any, hyperparameters: Mapping[str, Any]) -> Any:
+    members = hyperparameters["members"]
     if members > 1:
         x = keras.layers.Reshape((1, x.shape[-1]))(x)
-    for i, units in enumerate(hyper["dense"]):
+    for i, units in enumerate(hyperparameters["dense"]):
         dense = (
-            MemberDense(units, members, signs=not i) if members > 1 else keras.layers.Dense(units, activation="relu")
+            BatchEnsembleDense(units, members, signs=not i)
+            if members > 1
+            else keras.layers.Dense(units, activation="relu")
         )
-        x = keras.layers.Dropout(hyper["dropout"])(dense(x))
+        x = keras.layers.Dropout(hyperparameters["dropout"])(dense(x))
     return x
 
 
 def _recurrent(layer: Callable[..., Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
-    def build_hidden(x: Any, hyper: Mapping[str, Any]) -> Any:
-        x = layer(hyper["units"])(x)
+    def build_hidden(x: Any, hyperparameters: Mapping[str, Any]) -> Any:
+        x = layer(hyperparameters["units"])(x)
         x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.Dropout(hyper["dropout"])(x)
-        for units in hyper["dense"]:
+        x = keras.layers.Dropout(hyperparameters["dropout"])(x)
+        for units in hyperparameters["dense"]:
             x = keras.layers.Dense(units, activation="relu")(x)
-            x = keras.layers.Dropout(hyper["dense_dropout"])(x) if hyper["dense_dropout"] else x
+            x = keras.layers.Dropout(hyperparameters["dense_dropout"])(x) if hyperparameters["dense_dropout"] else x
         return x
 
     return build_hidden
@@ -66,7 +68,11 @@ ARCHITECTURES: Final[Mapping[str, Callable[[Any, Mapping[str, Any]], Any]]] = {
 
 
 def build(
-    name: str, n_features: int, n_classes: int, hyper: Mapping[str, Any], edges: NDArray[np.float32] | None = None
+    name: str,
+    n_features: int,
+    n_classes: int,
+    hyperparameters: Mapping[str, Any],
+    edges: NDArray[np.float32] | None = None,
 ) -> Any:
     """Build a model with fresh weights.
 
@@ -74,9 +80,9 @@ def build(
         name: One of `ARCHITECTURES`.
         n_features: Columns of the input.
         n_classes: Columns of the softmax output.
-        hyper: As `config.ModelConfig`.
+        hyperparameters: As `config.ModelConfig`.
         edges: Of the input encoding, shape (n_features, bins + 1), in scaled units; needed for training where
-            `hyper["bins"]` is not 0. A model that takes stored weights gets them from there.
+            `hyperparameters["bins"]` is not 0. A model that takes stored weights gets them from there.
 
     Raises:
         UnknownModel: when the name is unknown.
@@ -85,15 +91,15 @@ def build(
         raise UnknownModel(f"unknown model {name!r}; expected one of {', '.join(ARCHITECTURES)}")
     inputs = keras.Input((n_features,), dtype=tf.float32)
     encoded = inputs
-    if hyper["bins"]:
+    if hyperparameters["bins"]:
         if edges is None:
-            edges = np.zeros((n_features, hyper["bins"] + 1), dtype=np.float32)
+            edges = np.zeros((n_features, hyperparameters["bins"] + 1), dtype=np.float32)
         encoded = PiecewiseLinear(edges)(inputs)
-        if hyper["embedding"]:
-            encoded = FeatureEmbedding(n_features, hyper["embedding"])(encoded)
+        if hyperparameters["embedding"]:
+            encoded = FeatureEmbedding(n_features, hyperparameters["embedding"])(encoded)
         encoded = keras.layers.Concatenate()([inputs, encoded])
-    hidden = ARCHITECTURES[name](encoded, hyper)
+    hidden = ARCHITECTURES[name](encoded, hyperparameters)
     several = len(hidden.shape) == 3
-    logits = MemberLogits(n_classes)(hidden) if several else keras.layers.Dense(n_classes, name="logits")(hidden)
+    logits = BatchEnsembleLogits(n_classes)(hidden) if several else keras.layers.Dense(n_classes, name="logits")(hidden)
     outputs = keras.layers.Activation("softmax", name="probabilities")(logits)
-    return keras.Model(inputs, MeanOfMembers()(outputs) if several else outputs, name=name)
+    return keras.Model(inputs, EnsembleMean()(outputs) if several else outputs, name=name)

@@ -23,7 +23,7 @@ from ids_spark.features import preprocess
 from ids_spark.features.preprocess import Preprocessor
 from ids_spark.lake.filesystem import exists, files_in, read_bytes, write_bytes
 from ids_spark.models import threshold
-from ids_spark.models.threshold import Calibration
+from ids_spark.models.threshold import ValidationScores
 
 _FORMAT: Final = 2
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
@@ -36,7 +36,7 @@ class ModelUnusable(InputError):
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a model is.
 
     Attributes:
@@ -44,7 +44,7 @@ class Card:
         version: Directory below the name; the run that trained it.
         architecture: Name in `models.ARCHITECTURES`.
         variant: Tells models of one architecture apart that were trained in different ways; may be empty.
-        hyper: Its hyper-parameters.
+        hyperparameters: Its hyper-parameters.
         classes: 2, 6 or 19.
         profile: `paper` or `operational`.
         recipe: Name of the preprocessor.
@@ -58,7 +58,7 @@ class Card:
     version: str
     architecture: str
     variant: str
-    hyper: dict[str, Any]
+    hyperparameters: dict[str, Any]
     classes: Level
     profile: str
     recipe: str
@@ -82,11 +82,11 @@ class Card:
 class Model:
     """A model as read: card, weights in Keras order, and the preprocessor and calibration that belong to it."""
 
-    card: Card
+    card: ModelCard
     weights: Weights
     preprocessor: Preprocessor
     sha256: str  # of the manifest: names these exact bytes
-    calibration: Calibration | None = None  # None where none was stored
+    calibration: ValidationScores | None = None  # None where none was stored
 
 
 def title_of(architecture: str, variant: str) -> str:
@@ -99,8 +99,8 @@ def model_name(title: str, classes: int, profile: str) -> str:
     return f"{title}-{classes}-{profile}"
 
 
-def write(
-    uri: str, card: Card, weights: Weights, preprocessor: Preprocessor, calibrated: Calibration | None = None
+def write_model(
+    uri: str, card: ModelCard, weights: Weights, preprocessor: Preprocessor, calibrated: ValidationScores | None = None
 ) -> None:
     """Write a model directory; the manifest last, so that a directory without one is unfinished."""
     packed = io.BytesIO()
@@ -119,7 +119,7 @@ def write(
     write_bytes(f"{uri}/{_MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
 
 
-def read(uri: str) -> Model:
+def read_model(uri: str) -> Model:
     """Read a model directory and check every file against the manifest before anything is made of it.
 
     Raises:
@@ -137,7 +137,7 @@ def read(uri: str) -> Model:
         behind = content.pop("preprocessor_sha256")
         content["features"] = tuple(content["features"])
         content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
-        card = Card(**content)
+        card = ModelCard(**content)
         with np.load(io.BytesIO(data[_WEIGHTS]), allow_pickle=False) as packed:
             weights = [packed[key] for key in sorted(packed.files)]
         fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
@@ -182,18 +182,18 @@ def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
     return data
 
 
-def versions(models_uri: str, name: str) -> list[str]:
+def model_versions(models_uri: str, name: str) -> list[str]:
     """Return the complete versions of a model, oldest first."""
     found = files_in(f"{models_uri}/{name}", f"/{_MANIFEST}")
     return sorted(uri.rsplit("/", 2)[-2] for uri in found)
 
 
-def names(models_uri: str) -> list[str]:
+def model_names(models_uri: str) -> list[str]:
     """Return the names of all models with a complete version."""
     return sorted({uri.rsplit("/", 3)[-3] for uri in files_in(models_uri, f"/{_MANIFEST}")})
 
 
-def choose(models_uri: str, wanted: Sequence[str], version: str) -> list[str]:
+def choose_models(models_uri: str, wanted: Sequence[str], version: str) -> list[str]:
     """Return the directory URIs of models, all of them when none is named.
 
     Args:
@@ -204,12 +204,12 @@ def choose(models_uri: str, wanted: Sequence[str], version: str) -> list[str]:
     Raises:
         ModelUnusable: a name or version is not there; lists what is.
     """
-    there = names(models_uri)
+    there = model_names(models_uri)
     if not there:
         raise ModelUnusable(f"{models_uri} holds no model; run jobs/train.py on this lake first")
     chosen = []
     for name in wanted or there:
-        known = versions(models_uri, name) if name in there else []
+        known = model_versions(models_uri, name) if name in there else []
         if not known:
             raise ModelUnusable(f"no model {name!r} in {models_uri}; there are {', '.join(there)}")
         if version != "latest" and version not in known:

@@ -19,15 +19,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Floats32, Ints
 from ids_spark.dataset.night_schema import REASON
 from ids_spark.dataset.taxonomy import BENIGN_ID
-from ids_spark.ingest.row_hash import Floats
 
 STEPS: Final = 32
 """Points of the midpoint rule on the line from the baseline to a flow."""
 _POINTS_AT_ONCE: Final = 4_096  # bounds the memory, whatever the rows
-Floats32 = NDArray[np.float32]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def contributions(attack_logit: AttackLogit, matrix: Floats32, baseline: Floats 
     return found
 
 
-def most(contributed: Floats32, values: Floats, names: Sequence[str], k: int) -> pa.Array:
+def largest_contributions(contributed: Floats32, values: Floats, names: Sequence[str], k: int) -> pa.Array:
     """Return the `k` features of each flow with the largest contributions towards attack, largest first.
 
     A feature that moved the score towards benign, or not at all, or by NaN, is none of them, so a list may be short or
@@ -148,13 +146,13 @@ def most(contributed: Floats32, values: Floats, names: Sequence[str], k: int) ->
     return pa.ListArray.from_arrays(pa.array(offsets), reasons)
 
 
-def to_explain(
+def rows_to_explain(
     logits: Floats,
     predicted_ids: NDArray[np.int32],
     flagged: NDArray[np.bool_],
     urgent: NDArray[np.bool_],
     per_class: int,
-) -> Integers:
+) -> Ints:
     """Return at most `per_class` flagged rows of each predicted class, ascending: urgent ones, then the highest logits.
 
     Args:

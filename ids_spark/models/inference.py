@@ -3,12 +3,10 @@
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats32
 from ids_spark.models import attribution
 from ids_spark.models.artifact import Model
-
-Floats32 = NDArray[np.float32]
 
 _MOST_KEPT: Final = 8  # networks of a worker; one that lives long scores many models
 _networks: dict[str, tuple[Any, Any]] = {}
@@ -53,7 +51,7 @@ def _build(model: Model) -> tuple[Any, Any]:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     network = architectures.build(
-        model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper
+        model.card.architecture, len(model.card.features), model.card.classes, model.card.hyperparameters
     )
     network.set_weights(model.weights)
     signature = [tf.TensorSpec((None, len(model.card.features)), tf.float32)]

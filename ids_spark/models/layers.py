@@ -61,7 +61,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):  # type: ignore[misc]
         return tf.reshape(embedded, (-1, self._n_features * self._units))
 
 
-class MemberDense(tf.keras.layers.Layer):  # type: ignore[misc]
+class BatchEnsembleDense(tf.keras.layers.Layer):  # type: ignore[misc]
     """A dense layer of several networks that share its kernel (BatchEnsemble, Wen et al. 2020, arXiv:2002.06715).
 
     Each member scales its inputs and outputs and adds a bias of its own, as in TabM (Gorishniy et al. 2024,
@@ -93,7 +93,7 @@ class MemberDense(tf.keras.layers.Layer):  # type: ignore[misc]
         return tf.nn.relu(mixed * self._scale_out + self._bias)
 
 
-class MemberLogits(tf.keras.layers.Layer):  # type: ignore[misc]
+class BatchEnsembleLogits(tf.keras.layers.Layer):  # type: ignore[misc]
     """An output layer for each member, (batch, members, n) to (batch, members, units); nothing is shared."""
 
     def __init__(self, units: int) -> None:
@@ -114,7 +114,7 @@ class MemberLogits(tf.keras.layers.Layer):  # type: ignore[misc]
         return tf.einsum("bmn,mnu->bmu", inputs, self._kernel) + self._bias
 
 
-class MeanOfMembers(tf.keras.layers.Layer):  # type: ignore[misc]
+class EnsembleMean(tf.keras.layers.Layer):  # type: ignore[misc]
     """The mean of the members' probabilities; in training each member's own, so that each has a loss of its own."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

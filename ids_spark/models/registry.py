@@ -83,12 +83,12 @@ class Aliases(Section):
         return (self.model_dump_json(indent=2) + "\n").encode()
 
 
-def place(name: str) -> str:
+def aliases_path(name: str) -> str:
     """Return the path of a model's aliases in the lake, which a run stages and commits like a table."""
     return f"models/{name}/{FILE}"
 
 
-def read(models_uri: str, name: str) -> Aliases:
+def read_aliases(models_uri: str, name: str) -> Aliases:
     """Return the aliases of a model; empty ones where nothing was promoted yet.
 
     Raises:
@@ -127,10 +127,10 @@ def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str,
         ModelUnusable: no such model or version; its directory is not as it was written, or holds no calibration; none
             held the role before; or the champion is to be its own challenger.
     """
-    present = read(models_uri, name)
+    present = read_aliases(models_uri, name)
     if version == PREVIOUS:
         version = _previous(models_uri, name, present, alias)
-    [uri] = artifact.choose(models_uri, [name], version)
+    [uri] = artifact.choose_models(models_uri, [name], version)
     version = uri.rsplit("/", 1)[1]
     model = _read_as(models_uri, name, version)
     if model.calibration is None:
@@ -151,10 +151,10 @@ def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str,
 
 
 @overload
-def resolve(models_uri: str, name: str, alias: Literal["champion"]) -> str: ...
+def version_of_alias(models_uri: str, name: str, alias: Literal["champion"]) -> str: ...
 @overload
-def resolve(models_uri: str, name: str, alias: Alias) -> str | None: ...
-def resolve(models_uri: str, name: str, alias: Alias) -> str | None:
+def version_of_alias(models_uri: str, name: str, alias: Alias) -> str | None: ...
+def version_of_alias(models_uri: str, name: str, alias: Alias) -> str | None:
     """Return the version that holds an alias; None where there is no challenger.
 
     Where no champion was ever promoted, the only version counts as champion.
@@ -162,9 +162,9 @@ def resolve(models_uri: str, name: str, alias: Alias) -> str | None:
     Raises:
         ModelUnusable: no such model; several versions and no champion; or the holder's directory is gone.
     """
-    present, versions = read(models_uri, name), artifact.versions(models_uri, name)
+    present, versions = read_aliases(models_uri, name), artifact.model_versions(models_uri, name)
     if not versions:
-        artifact.choose(models_uri, [name], "latest")  # says what there is
+        artifact.choose_models(models_uri, [name], "latest")  # says what there is
     holder = present.holder(alias)
     if holder is not None:
         if holder not in versions:
@@ -183,17 +183,17 @@ def resolve(models_uri: str, name: str, alias: Alias) -> str | None:
     return versions[0]
 
 
-def read_model(models_uri: str, name: str, alias: Alias) -> Model | None:
+def model_of_alias(models_uri: str, name: str, alias: Alias) -> Model | None:
     """Return the model that holds an alias, every hash checked; None where there is no challenger.
 
     Raises:
         ModelUnusable: as `resolve` and `model_store.read`, or its manifest is another than that of the promotion.
     """
-    version = resolve(models_uri, name, alias)
+    version = version_of_alias(models_uri, name, alias)
     if version is None:
         return None
     model = _read_as(models_uri, name, version)
-    change = read(models_uri, name).last(alias)
+    change = read_aliases(models_uri, name).last(alias)
     if change is not None and change.sha256 != model.sha256:
         raise ModelUnusable(
             f"{models_uri}/{name}/{version} was changed after it became {alias}: the SHA-256 of its manifest is"
@@ -210,13 +210,13 @@ def adopt(models_uri: str, name: str, run_id: str, now: dt.datetime) -> Aliases 
     Raises:
         ModelUnusable: as `resolve` and `promote`.
     """
-    if read(models_uri, name).champion is not None:
+    if read_aliases(models_uri, name).champion is not None:
         return None
-    return promote(models_uri, name, resolve(models_uri, name, "champion"), "champion", run_id, now)
+    return promote(models_uri, name, version_of_alias(models_uri, name, "champion"), "champion", run_id, now)
 
 
 def _read_as(models_uri: str, name: str, version: str) -> Model:
-    model = artifact.read(f"{models_uri}/{name}/{version}")
+    model = artifact.read_model(f"{models_uri}/{name}/{version}")
     found = (model.card.name, model.card.version)
     if found != (name, version):
         raise ModelUnusable(
@@ -229,7 +229,7 @@ def _read_as(models_uri: str, name: str, version: str) -> Model:
 def _previous(models_uri: str, name: str, present: Aliases, alias: Alias) -> str:
     change = present.last(alias)
     if change is None or change.previous is None:
-        known = ", ".join(artifact.versions(models_uri, name)) or "none"
+        known = ", ".join(artifact.model_versions(models_uri, name)) or "none"
         raise ModelUnusable(
             f"no version of model {name} was {alias} before the present one; there are versions {known}. Name one:"
             f" {_remedy(name, alias)}"

@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from ids_spark.ingest.row_hash import Floats
+from ids_spark.base.arrays import Floats
 
 LEVELS: Final = np.linspace(0.0, 1.0, 501)
 """Levels of the quantiles that stand for scores of which not all are kept."""

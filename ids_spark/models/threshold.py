@@ -13,20 +13,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Floats32, Mask
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.taxonomy import BENIGN_ID
-from ids_spark.ingest.row_hash import Floats
 from ids_spark.models import tail_fit
 
-Floats32 = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 LIMIT: Final = 80.0
 """Attack logits end at plus and minus this, where a float32 softmax reaches an exact 0."""
 _FORMAT: Final = 1
 _TAIL: Final = 2_000
 
 
-class CalibrationUnusable(InputError):
+class ValidationScoresUnusable(InputError):
     """Raised when a stored calibration is not of this format, or when a model's scores are not numbers."""
 
 
@@ -89,7 +87,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ValidationScores:
     """Scores of a model's validation rows, as stored with the model.
 
     Attributes:
@@ -153,7 +151,7 @@ class Calibration:
         return json.dumps({"format": _FORMAT, **asdict(self)}, allow_nan=False) + "\n"
 
 
-def from_json(text: str, where: str) -> Calibration:
+def from_json(text: str, where: str) -> ValidationScores:
     """Read what `to_json` wrote.
 
     Raises:
@@ -162,18 +160,20 @@ def from_json(text: str, where: str) -> Calibration:
     try:
         content: Any = json.loads(text)
         if content.pop("format") != _FORMAT:
-            raise CalibrationUnusable(f"{where}: another format than {_FORMAT}; retrain with this version")
+            raise ValidationScoresUnusable(f"{where}: another format than {_FORMAT}; retrain with this version")
         lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-        found = Calibration(**content | lists)
+        found = ValidationScores(**content | lists)
         fault = _fault(found)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise CalibrationUnusable(f"{where}: not a calibration ({error!r}); retrain") from error
+        raise ValidationScoresUnusable(f"{where}: not a calibration ({error!r}); retrain") from error
     if fault:
-        raise CalibrationUnusable(f"{where}: {fault}; restore the directory or retrain")
+        raise ValidationScoresUnusable(f"{where}: {fault}; restore the directory or retrain")
     return found
 
 
-def calibrate(logits: Floats, benign: Mask, predicted_counts: NDArray[np.int64], baseline: Floats) -> Calibration:
+def validation_scores_of(
+    logits: Floats, benign: Mask, predicted_counts: NDArray[np.int64], baseline: Floats
+) -> ValidationScores:
     """Summarise the scores of validation rows.
 
     Args:
@@ -186,13 +186,13 @@ def calibrate(logits: Floats, benign: Mask, predicted_counts: NDArray[np.int64],
         CalibrationUnusable: when a score or the baseline is not a finite number.
     """
     if not (np.isfinite(logits).all() and np.isfinite(baseline).all()):
-        raise CalibrationUnusable(
+        raise ValidationScoresUnusable(
             f"{int((~np.isfinite(logits)).sum()):,} of {len(logits):,} validation rows have no finite attack score,"
             f" {int((~np.isfinite(baseline)).sum())} of {len(baseline)} features no finite baseline; expected none:"
             " training diverged, lower train.learning_rate"
         )
     scores = np.sort(logits[benign])[::-1]
-    return Calibration(
+    return ValidationScores(
         benign_rows=len(scores),
         attack_rows=len(logits) - len(scores),
         benign_tail=tuple(scores[:_TAIL].tolist()),
@@ -229,7 +229,7 @@ def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
     return middle
 
 
-def _fault(found: Calibration) -> str:
+def _fault(found: ValidationScores) -> str:
     """Return what is wrong with a calibration that was read; empty when nothing is."""
     scores = (found.benign_tail[::-1], found.benign_quantiles, found.attack_quantiles)
     rows = (found.benign_rows, found.attack_rows)

@@ -121,7 +121,7 @@ def markdown(rows: Sequence[Row], setting: Setting) -> str:
     return "\n".join(lines)
 
 
-def page(rows: Sequence[Row], setting: Setting, run_id: str) -> str:
+def render_page(rows: Sequence[Row], setting: Setting, run_id: str) -> str:
     """Return the comparison as one HTML page; every text is escaped."""
     tables = [(classes, [row for row in rows if row.classes == classes]) for classes in LEVELS]
     return html.render(
@@ -137,10 +137,10 @@ def page(rows: Sequence[Row], setting: Setting, run_id: str) -> str:
     )
 
 
-def write(folder: str, rows: Sequence[Row], setting: Setting, run_id: str) -> None:
+def write_page(folder: str, rows: Sequence[Row], setting: Setting, run_id: str) -> None:
     """Write `table.md`, `table.html` and `table.parquet` into a staged folder."""
     write_bytes(f"{folder}/table.md", markdown(rows, setting).encode())
-    write_bytes(f"{folder}/table.html", page(rows, setting, run_id).encode())
+    write_bytes(f"{folder}/table.html", render_page(rows, setting, run_id).encode())
     write_rows(f"{folder}/table.parquet", list(tidy(rows)), TABLE)
 
 

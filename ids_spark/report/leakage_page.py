@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from ids_spark.dataset.schema import SOURCE_SPLITS
 from ids_spark.dataset.taxonomy import CLASS19
-from ids_spark.evaluate.leakage import Plan
+from ids_spark.evaluate.leakage import LeakagePlan
 from ids_spark.evaluate.leakage_counts import PRECISIONS, Figures, Measure, Pair
-from ids_spark.ingest.rows import SPLITS
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
@@ -23,7 +23,7 @@ LEAKAGE: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), ("value",
 
 
 @dataclass(frozen=True)
-class Telling:
+class Separation:
     """What one feature makes of one pair of classes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Findings:
         plan: What was measured.
     """
 
-    def __init__(self, figures: Figures, plan: Plan) -> None:
+    def __init__(self, figures: Figures, plan: LeakagePlan) -> None:
         self._figures, self.schema, self.plan = figures, plan.schema, plan
         self.measured = [pair for pair in plan.pairs if all(self.count("sampled", "train", name) for name in pair)]
         self.absent = [
@@ -66,24 +66,24 @@ class Findings:
 
     def by_class(self, what: str) -> dict[tuple[str, str], int]:
         """Return the counts that are not 0 by (split, class)."""
-        found = {(split, name): self.count(what, split, name) for split in SPLITS for name in CLASS19}
+        found = {(split, name): self.count(what, split, name) for split in SOURCE_SPLITS for name in CLASS19}
         return {key: n for key, n in found.items() if n}
 
     def of_feature(self, what: str, feature: str) -> float:
         """Return a figure of one feature over train; NaN without train rows."""
         return self._figures.get(Measure(what, "train", feature=feature), math.nan)
 
-    def telling(self, feature: str, pair: Pair) -> Telling:
+    def telling(self, feature: str, pair: Pair) -> Separation:
         """Return how well a feature separates a measured pair."""
         by_ranges, by_order = (self._figures[Measure(w, "train", *pair, feature)] for w in ("auc_ranges", "auc"))
-        return Telling(feature, pair, by_ranges, by_order)
+        return Separation(feature, pair, by_ranges, by_order)
 
-    def best(self, pair: Pair, *, honest: bool = False) -> Telling:
+    def best(self, pair: Pair, *, honest: bool = False) -> Separation:
         """Return the feature that separates a pair best; `honest` asks the operational profile alone."""
         features = self.schema.profile("operational" if honest else "paper")
         return max((self.telling(name, pair) for name in features), key=lambda t: t.ranges)
 
-    def strongest(self, feature: str) -> Telling | None:
+    def strongest(self, feature: str) -> Separation | None:
         """Return the pair that a feature separates best; None when no pair was measured."""
         return max((self.telling(feature, pair) for pair in self.measured), key=lambda t: t.ranges, default=None)
 
@@ -91,7 +91,7 @@ class Findings:
         """Return the mean AUC by ranges over the measured pairs."""
         return float(np.mean([self.telling(feature, pair).ranges for pair in self.measured]))
 
-    def most_telling(self) -> Telling | None:
+    def most_telling(self) -> Separation | None:
         """Return the strongest feature of all; of equals the one that is better over all pairs."""
         found = [t for name in self.schema.features if (t := self.strongest(name)) is not None]
         return max(found, key=lambda t: (round(t.ranges, 3), self.mean(t.feature)), default=None)
@@ -122,7 +122,7 @@ class Findings:
                     f" not do so well elsewhere. Without such features the best for that pair is {rest.feature}, with"
                     f" {rest.ranges:.4f}."
                 )
-        for split in SPLITS:
+        for split in SOURCE_SPLITS:
             double, single = (self.total(f"duplicates_{p}", split) for p in PRECISIONS)
             two = self.count("two_label_double", split)
             said.append(
@@ -140,7 +140,7 @@ class Findings:
         return said
 
 
-def write(folder: str, findings: Findings, figures: Figures, run_id: str, data_origin: str) -> None:
+def write_page(folder: str, findings: Findings, figures: Figures, run_id: str, data_origin: str) -> None:
     """Write the table, the pictures and the page into a staged folder."""
     shared = {"run_id": run_id, "data_origin": data_origin}
     rows = [shared | name._asdict() | {"value": float(value)} for name, value in sorted(figures.items(), key=str)]
@@ -148,17 +148,17 @@ def write(folder: str, findings: Findings, figures: Figures, run_id: str, data_o
     pictures = draw(findings)
     for name, content in pictures.items():
         write_bytes(f"{folder}/{name}.png", content)
-    write_bytes(f"{folder}/leakage.html", page(findings, pictures, run_id, data_origin).encode())
+    write_bytes(f"{folder}/leakage.html", render_page(findings, pictures, run_id, data_origin).encode())
 
 
 def draw(findings: Findings) -> dict[str, bytes]:
     """Return the pictures by name; no heat map when no pair could be measured."""
-    classes = [name for name in CLASS19 if any(findings.count("flows", split, name) for split in SPLITS)]
+    classes = [name for name in CLASS19 if any(findings.count("flows", split, name) for split in SOURCE_SPLITS)]
     counts = {
         split: {p: [findings.count(f"duplicates_{p}", split, name) for name in classes] for p in PRECISIONS}
-        for split in SPLITS
+        for split in SOURCE_SPLITS
     }
-    totals = {split: [findings.count("flows", split, name) for name in classes] for split in SPLITS}
+    totals = {split: [findings.count("flows", split, name) for name in classes] for split in SOURCE_SPLITS}
     pictures = {"duplicates": duplicate_bars(classes, counts, totals)}
     if not findings.measured:
         return pictures
@@ -171,7 +171,7 @@ def draw(findings: Findings) -> dict[str, bytes]:
     return pictures
 
 
-def page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origin: str) -> str:
+def render_page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origin: str) -> str:
     """Return the page; every text is escaped."""
     artefacts = [name for name in findings.schema.features if name in findings.schema.artefacts]
     return html.render(
@@ -180,8 +180,8 @@ def page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origi
         f=findings,
         run_id=run_id,
         data_origin=data_origin,
-        splits=SPLITS,
-        classes=[name for name in CLASS19 if any(findings.count("flows", split, name) for split in SPLITS)],
+        splits=SOURCE_SPLITS,
+        classes=[name for name in CLASS19 if any(findings.count("flows", split, name) for split in SOURCE_SPLITS)],
         artefacts=[(name, findings.strongest(name)) for name in artefacts],
         features=sorted(findings.schema.features, key=lambda name: _nan_last(findings.of_feature("std", name))),
     )

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.errors import InputError
-from ids_spark.models.artifact import Card
+from ids_spark.models.artifact import ModelCard
 from ids_spark.report.format import amount, counted, hour_ranges, known, percent, probability
 
 Row = Mapping[str, Any]
@@ -48,7 +48,7 @@ class Night:
     nights: Mapping[dt.date, Sequence[Row]]
     allow_list: Sequence[Row] = ()
     agreement: Mapping[str, int] | None = None
-    cards: Mapping[str, Card] = field(default_factory=dict)
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property

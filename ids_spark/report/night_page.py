@@ -16,15 +16,15 @@ from ids_spark.dataset.schema import SchemaMismatch, require
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASSES, LEVELS, class2_of
 from ids_spark.lake.filesystem import files_in, resolve, write_bytes
 from ids_spark.lake.store import Lake
-from ids_spark.models.artifact import Card, ModelUnusable, versions
-from ids_spark.models.artifact import read as read_model
+from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions
+from ids_spark.models.artifact import read_model as read_model
 from ids_spark.report import format, html, night_figures, night_findings
 from ids_spark.report.format import amount, counted, known, probability, reason, seen
 from ids_spark.report.night_findings import Night, NightUnknown, Row
 from ids_spark.report.night_template import PAGE
 from ids_spark.report.style import png
 
-__all__ = ("Night", "NightUnknown", "earlier", "page", "read", "write")
+__all__ = ("Night", "NightUnknown", "earlier", "night_of_lake", "render_page", "write_page")
 log = logging.getLogger(__name__)
 
 WORST: Final = 6
@@ -47,7 +47,7 @@ _AGREEMENT: Final[Mapping[str, str]] = {
 }
 
 
-def read(lake: Lake, event_date: dt.date) -> Night:
+def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
     """Return what the lake's tables say about a night and the six dates before it.
 
     A model whose directory is gone or was changed since has no card.
@@ -79,12 +79,12 @@ def earlier(lake: Lake, event_date: dt.date) -> dict[dt.date, list[Row]]:
     return found
 
 
-def write(target_uri: str, night: Night) -> None:
+def write_page(target_uri: str, night: Night) -> None:
     """Write `night.html` and its pictures as PNG into a staged folder."""
     pictures = draw(night)
     for name, content in pictures.items():
         write_bytes(f"{target_uri}/{name}.png", content)
-    write_bytes(f"{target_uri}/night.html", page(night, pictures).encode())
+    write_bytes(f"{target_uri}/night.html", render_page(night, pictures).encode())
 
 
 def draw(night: Night) -> dict[str, bytes]:
@@ -100,7 +100,7 @@ def draw(night: Night) -> dict[str, bytes]:
     return {name: png(figure) for name, figure in pictures.items()}
 
 
-def page(night: Night, pictures: Mapping[str, bytes]) -> str:
+def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
     """Return the page; every text is escaped.
 
     Args:
@@ -225,9 +225,9 @@ def _rows_of(lake: Lake, table: str, contract: pa.Schema) -> list[Row]:
     return rows
 
 
-def _card_of(lake: Lake, row: Row) -> Card | None:
+def _card_of(lake: Lake, row: Row) -> ModelCard | None:
     name, version = row["model"], row["model_version"]
-    if version not in versions(lake.uri("models"), name):
+    if version not in model_versions(lake.uri("models"), name):
         return None
     try:
         model = read_model(lake.uri(f"models/{name}/{version}"))

@@ -112,7 +112,7 @@ def categories(classes: Level) -> list[tuple[str, int, int]]:
     return spans
 
 
-def write(folder: str, models: Sequence[ScoredModel], split: str, run_id: str) -> None:
+def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: str) -> None:
     """Write the page and its pictures into a staged folder.
 
     Args:
@@ -124,7 +124,7 @@ def write(folder: str, models: Sequence[ScoredModel], split: str, run_id: str) -
     pictures = {file_name(model, kind): content for model in models for kind, content in draw(model).items()}
     for name, content in pictures.items():
         write_bytes(f"{folder}/{name}.png", content)
-    write_bytes(f"{folder}/run.html", page(models, pictures, split, run_id).encode())
+    write_bytes(f"{folder}/run.html", render_page(models, pictures, split, run_id).encode())
 
 
 def file_name(model: ScoredModel, kind: str) -> str:
@@ -132,7 +132,7 @@ def file_name(model: ScoredModel, kind: str) -> str:
     return f"{quote(model.name, safe='')}-{kind}"
 
 
-def page(models: Sequence[ScoredModel], pictures: dict[str, bytes], split: str, run_id: str) -> str:
+def render_page(models: Sequence[ScoredModel], pictures: dict[str, bytes], split: str, run_id: str) -> str:
     """Return the page; every text is escaped.
 
     Args:

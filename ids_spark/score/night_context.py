@@ -1,4 +1,4 @@
-"""What is on duty in a run that scores nights: models, thresholds, policies; checked before the first night begins."""
+"""What is on scoring in a run that scores nights: models, thresholds, policies; checked before the first night begins."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final, get_args
 from ids_spark.alerts import allow_list, pseudonyms, severity
 from ids_spark.alerts.allow_list import AllowList
 from ids_spark.alerts.pseudonyms import Pseudonyms
-from ids_spark.alerts.severity import Policy
+from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ColumnGroup, ScoreConfig
 from ids_spark.config.settings import Config
@@ -15,7 +15,7 @@ from ids_spark.dataset.night_schema import night_predictions
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, registry
 from ids_spark.models.artifact import Model, ModelUnusable
-from ids_spark.models.threshold import Calibration, Threshold
+from ids_spark.models.threshold import Threshold, ValidationScores
 from ids_spark.score.night_files import NightSource
 
 _EVENT_TIME: Final = "event_time"
@@ -23,7 +23,7 @@ _CLASS: Final = "class_name"
 
 
 @dataclass(frozen=True)
-class Duty:
+class ScoringContext:
     """What is the same for every night of a run.
 
     Attributes:
@@ -40,7 +40,7 @@ class Duty:
     config: Config
     champion: Model
     challenger: Model | None
-    policy: Policy
+    policy: SeverityPolicy
     allowed: AllowList
     pseudonyms: Pseudonyms | None
     run_id: str
@@ -74,7 +74,7 @@ class Duty:
         return said
 
 
-def calibration_of(model: Model) -> Calibration:
+def calibration_of(model: Model) -> ValidationScores:
     """Return what a model's scores are on validation rows.
 
     Raises:
@@ -88,7 +88,7 @@ def calibration_of(model: Model) -> Calibration:
     return model.calibration
 
 
-def read(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> Duty:
+def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> ScoringContext:
     """Read and check everything that a run needs; nothing is written and no flow is read.
 
     Raises:
@@ -98,8 +98,8 @@ def read(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> Duty:
     """
     _refuse_taken_names(config.score)
     models_uri, name = lake.uri("models"), _name_of(lake, config)
-    champion = registry.read_model(models_uri, name, "champion")
-    challenger = registry.read_model(models_uri, name, "challenger") if config.score.challenger else None
+    champion = registry.model_of_alias(models_uri, name, "champion")
+    challenger = registry.model_of_alias(models_uri, name, "challenger") if config.score.challenger else None
     if champion is None:  # a champion is found or refused; for the type checker
         raise ModelUnusable(f"model {name} has no champion")
     for model in (champion, challenger):
@@ -111,12 +111,12 @@ def read(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> Duty:
             f" {challenger.card.version} of {challenger.preprocessor.schema.name}; promote one of the same schema"
         )
     carried = [column for column in config.score.pass_through if column != config.score.event_time]
-    return Duty(
+    return ScoringContext(
         config,
         champion,
         challenger,
-        severity.read(config.alerts.severity_policy),
-        allow_list.read(config.alerts.allow_list, now.date(), carried),
+        severity.read_severity_policy(config.alerts.severity_policy),
+        allow_list.read_allow_list(config.alerts.allow_list, now.date(), carried),
         pseudonyms.load_key(config.score),
         run_id,
         now,
@@ -138,11 +138,11 @@ def _refuse_taken_names(config: ScoreConfig) -> None:
 
 def _name_of(lake: Lake, config: Config) -> str:
     wanted, models_uri = config.score.models, lake.uri("models")
-    there = wanted or tuple(artifact.names(models_uri))
+    there = wanted or tuple(artifact.model_names(models_uri))
     if len(there) == 1:
         return there[0]
     if not there:
-        artifact.choose(models_uri, [], "latest")  # says that there is none
+        artifact.choose_models(models_uri, [], "latest")  # says that there is none
     raise InputError(
         f"a night is scored by one model, found {len(there)}: {', '.join(there)}; name it, for example"
         f" --set 'score.models=[{there[-1]}]'"

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.schema import FeatureSchema, SchemaMismatch
-from ids_spark.ingest.sources import SYNTHETIC_MARK, Piece
+from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
 from ids_spark.lake.filesystem import absolute, exists, files_in, resolve
 from ids_spark.lake.store import Lake
 
@@ -64,17 +64,17 @@ class NightFile:
 
 
 @dataclass(frozen=True)
-class NightPiece:
+class NightRowGroup:
     """One row group of a file, and what its columns are called.
 
     Attributes:
-        piece: The row group.
+        row_group: The row group.
         columns: Column of the file by official feature name.
         carried: Pass-through columns that the file has; one of lists or structures has no text and counts as extra.
         reason: Why its rows cannot be read; None where they can.
     """
 
-    piece: Piece
+    row_group: RowGroup
     columns: Mapping[str, str]
     carried: tuple[str, ...]
     reason: str | None = None
@@ -86,14 +86,14 @@ class NightSource:
 
     Attributes:
         event_date: The night.
-        pieces: Row groups, those of files whose rows can be counted but not read included.
+        row_groups: Row groups, those of files whose rows can be counted but not read included.
         files: Every file.
         extra_columns: Columns that are neither features nor passed through; ignored.
         data_origin: `synthetic` where a mark beside the nights says so.
     """
 
     event_date: dt.date
-    pieces: tuple[NightPiece, ...]
+    row_groups: tuple[NightRowGroup, ...]
     files: tuple[NightFile, ...]
     extra_columns: tuple[str, ...]
     data_origin: str
@@ -101,7 +101,7 @@ class NightSource:
     @property
     def rows(self) -> int:
         """Flows of the night, as the footers tell."""
-        return sum(piece.piece.rows for piece in self.pieces)
+        return sum(row_group.row_group.rows for row_group in self.row_groups)
 
 
 def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
@@ -115,7 +115,9 @@ def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
     return [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
 
 
-def find(config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed: Sequence[str]) -> NightSource | None:
+def find_night(
+    config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed: Sequence[str]
+) -> NightSource | None:
     """Find and check the files of a night; reads footers, no rows.
 
     Args:
@@ -145,7 +147,7 @@ def find(config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed
     looks = [look for look in found if isinstance(look, _Look)]
     return NightSource(
         event_date,
-        tuple(piece for look in looks for piece in look.pieces),
+        tuple(row_group for look in looks for row_group in look.row_groups),
         tuple(look.file for look in looks),
         tuple(sorted({column for look in looks for column in look.extra})),
         "synthetic" if exists(f"{root}/{SYNTHETIC_MARK}") else "measured",
@@ -170,7 +172,7 @@ def late_rows(lake: Lake, source: NightSource) -> int:
 @dataclass(frozen=True)
 class _Look:
     file: NightFile
-    pieces: tuple[NightPiece, ...] = ()
+    row_groups: tuple[NightRowGroup, ...] = ()
     extra: tuple[str, ...] = ()
 
 
@@ -210,11 +212,11 @@ def _look(uri: str, name: str, config: ScoreConfig, schema: FeatureSchema, neede
     extra = tuple(sorted(set(arrow.names) - set(known.values()) - set(carried)))
     reason = _fault_of(arrow, [*columns.values(), *carried], list(columns.values()))
     reason = reason or (None if sum(groups) else "no_rows")
-    pieces, start = [], 0
+    row_groups, start = [], 0
     for i, rows in enumerate(groups):
-        pieces.append(NightPiece(Piece(uri, name, i, start, rows, None, None), columns, carried, reason))
+        row_groups.append(NightRowGroup(RowGroup(uri, name, i, start, rows, None, None), columns, carried, reason))
         start += rows
-    return _Look(NightFile(name, start, reason), tuple(pieces) if start else (), extra)
+    return _Look(NightFile(name, start, reason), tuple(row_groups) if start else (), extra)
 
 
 def _features_of(names: Sequence[str], own: Mapping[str, str], schema: FeatureSchema) -> dict[str, str]:

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Mask
 from ids_spark.dataset.schema import QUARANTINE, FeatureSchema
 from ids_spark.ingest import quality
-from ids_spark.ingest.parse import Mask, any_fault, refused_rows, to_doubles
-from ids_spark.ingest.row_hash import Floats
+from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.lake.filesystem import resolve
-from ids_spark.score.night_files import NightPiece
+from ids_spark.score.night_files import NightRowGroup
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _TIME_TEXT: Final = (  # ISO 8601, with a blank for the T as well; finer than a 
 
 
 @dataclass(frozen=True)
-class Rows:
+class NightRows:
     """What a row group holds: rows found = source_rows + refused.
 
     Attributes:
@@ -51,7 +51,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReadSpec:
     """What is read of every row group.
 
     Attributes:
@@ -69,31 +69,35 @@ class Wanted:
     run_id: str
 
 
-def read(night_piece: NightPiece, wanted: Wanted) -> Rows:
+def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> NightRows:
     """Read, type and check one row group.
 
     A missing or unparsable value, NaN, or a broken `reject` rule refuses a row; a row group that cannot be read refuses
     all of its rows, whose number its footer tells. Infinities are values: they saturate later.
     """
-    piece = night_piece.piece
-    if night_piece.reason is not None:
-        return _refuse_all(night_piece, wanted, night_piece.reason)
+    row_group = night_row_group.row_group
+    if night_row_group.reason is not None:
+        return _refuse_all(night_row_group, spec, night_row_group.reason)
     try:
-        fs, path = resolve(piece.uri)
-        columns = [night_piece.columns[feature] for feature in wanted.features]
+        fs, path = resolve(row_group.uri)
+        columns = [night_row_group.columns[feature] for feature in spec.features]
         with fs.open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
-            table = file.read_row_group(piece.row_group, columns=[*columns, *night_piece.carried], use_threads=False)
+            table = file.read_row_group(
+                row_group.index, columns=[*columns, *night_row_group.carried], use_threads=False
+            )
     except (pa.ArrowException, OSError) as error:
-        log.warning("unreadable file=%s row_group=%s error=%s", piece.uri, piece.row_group, str(error).splitlines()[0])
-        return _refuse_all(night_piece, wanted, UNREADABLE)
+        log.warning(
+            "unreadable file=%s row_group=%s error=%s", row_group.uri, row_group.index, str(error).splitlines()[0]
+        )
+        return _refuse_all(night_row_group, spec, UNREADABLE)
     table = table.combine_chunks()
-    raw = pa.table({name: table[column] for name, column in zip(wanted.features, columns, strict=True)})
-    carried = pa.table({name: _carried(table, name, wanted.event_time) for name in wanted.pass_through})
-    source_rows = np.arange(piece.first_row, piece.first_row + len(table))
-    values, faults = to_doubles(raw, wanted.features)
+    raw = pa.table({name: table[column] for name, column in zip(spec.features, columns, strict=True)})
+    carried = pa.table({name: _carried(table, name, spec.event_time) for name in spec.pass_through})
+    source_rows = np.arange(row_group.first_row, row_group.first_row + len(table))
+    values, faults = to_doubles(raw, spec.features)
     warned = {}
-    for rule, masks in quality.check(values, wanted.schema).items():
+    for rule, masks in quality.check(values, spec.schema).items():
         if rule.severity == "reject":
             faults[rule.name] = masks
         else:
@@ -102,34 +106,36 @@ def read(night_piece: NightPiece, wanted: Wanted) -> Rows:
     warnings = Counter({name: n for name, mask in warned.items() if (n := int((mask & ~bad).sum()))})
     refused = QUARANTINE.empty_table()
     if bad.any():
-        known = {"source_file": piece.name, "source_row": source_rows, "split": "night", "run_id": wanted.run_id}
-        refused = refused_rows(raw, faults, wanted.features, known)
+        known = {"source_file": row_group.name, "source_row": source_rows, "split": "night", "run_id": spec.run_id}
+        refused = refused_rows(raw, faults, spec.features, known)
         good = np.flatnonzero(~bad)
         values = {name: column[good] for name, column in values.items()}
         carried, source_rows = carried.take(pa.array(good)), source_rows[good]
-    return Rows(values, carried, source_rows, refused, warnings)
+    return NightRows(values, carried, source_rows, refused, warnings)
 
 
-def refuse(rows: Rows, bad: Mask, columns: NDArray[np.int64], file: str, wanted: Wanted) -> tuple[Rows, pa.Table]:
+def without_unscorable(
+    rows: NightRows, bad: Mask, columns: NDArray[np.int64], file: str, spec: ReadSpec
+) -> tuple[NightRows, pa.Table]:
     """Part the rows that the model has no finite score for from the others.
 
     Args:
         rows: Of one row group.
         bad: Which of them, shape (rows,).
-        columns: For each row the place in `wanted.features` of the value that is to blame, shape (rows,).
+        columns: For each row the place in `spec.features` of the value that is to blame, shape (rows,).
         file: Its name.
-        wanted: Names the features.
+        spec: Names the features.
 
     Returns:
         The other rows, and the refused ones as `schema.QUARANTINE`.
     """
-    faults = {UNSCORABLE: {wanted.features[i]: bad & (columns == i) for i in np.unique(columns[bad]).tolist()}}
-    known = {"source_file": file, "source_row": rows.source_rows, "split": "night", "run_id": wanted.run_id}
-    refused = refused_rows(pa.table(rows.values), faults, wanted.features, known)
+    faults = {UNSCORABLE: {spec.features[i]: bad & (columns == i) for i in np.unique(columns[bad]).tolist()}}
+    known = {"source_file": file, "source_row": rows.source_rows, "split": "night", "run_id": spec.run_id}
+    refused = refused_rows(pa.table(rows.values), faults, spec.features, known)
     good = np.flatnonzero(~bad)
     values = {name: column[good] for name, column in rows.values.items()}
     carried = rows.carried.take(pa.array(good))
-    return Rows(values, carried, rows.source_rows[good], rows.refused, rows.warnings), refused
+    return NightRows(values, carried, rows.source_rows[good], rows.refused, rows.warnings), refused
 
 
 def _carried(table: pa.Table, name: str, event_time: str) -> pa.Array | pa.ChunkedArray:
@@ -177,25 +183,25 @@ def _number(digits: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(pc.utf8_length(pc.coalesce(digits, "")), 0), "0", digits).cast(pa.int64())
 
 
-def _refuse_all(night_piece: NightPiece, wanted: Wanted, reason: str) -> Rows:
-    piece = night_piece.piece
-    numbers = np.arange(piece.first_row, piece.first_row + piece.rows)
+def _refuse_all(night_row_group: NightRowGroup, spec: ReadSpec, reason: str) -> NightRows:
+    row_group = night_row_group.row_group
+    numbers = np.arange(row_group.first_row, row_group.first_row + row_group.rows)
     constant: dict[str, Any] = {
-        "source_file": piece.name,
+        "source_file": row_group.name,
         "split": "night",
         "label": None,
         "reason": reason,
         "features": None,
         "raw": json.dumps(None),
-        "run_id": wanted.run_id,
+        "run_id": spec.run_id,
     }
     arrays = [
-        pa.array(numbers) if f.name == "source_row" else _repeated(constant[f.name], f.type, piece.rows)
+        pa.array(numbers) if f.name == "source_row" else _repeated(constant[f.name], f.type, row_group.rows)
         for f in QUARANTINE
     ]
-    nothing = {name: _nothing(name, wanted.event_time) for name in wanted.pass_through}
-    return Rows(
-        {name: np.empty(0) for name in wanted.features},
+    nothing = {name: _nothing(name, spec.event_time) for name in spec.pass_through}
+    return NightRows(
+        {name: np.empty(0) for name in spec.features},
         pa.table(nothing),
         np.empty(0, dtype=np.int64),
         pa.Table.from_arrays(arrays, schema=QUARANTINE),

@@ -12,10 +12,10 @@ from ids_spark.base.report import Report
 from ids_spark.dataset.night_schema import SCHEMA_VERSION
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
-from ids_spark.score.night_context import Duty
+from ids_spark.score.night_context import ScoringContext
 from ids_spark.score.night_files import NightSource
 from ids_spark.score.night_rows import UNKNOWN_HOUR
-from ids_spark.score.night_tasks import Counted, Scored
+from ids_spark.score.night_tasks import ModelCounts, NightCounts
 
 TABLES: Final = ("predictions", "alerts", "drift", "nights", "reports/night", "exports", "quarantine/job=score")
 """What a night replaces, each at `event_date=…`."""
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ModelOutcome:
     """What one model makes of the night.
 
     Attributes:
@@ -38,19 +38,21 @@ class Verdict:
     role: str
     model: Model
     limit: Threshold
-    counted: Counted
+    counted: ModelCounts
     incidents: pa.Table
     found: int
 
 
-def row(source: NightSource, duty: Duty, done: Scored, verdict: Verdict, drifted: Sequence[Row]) -> Row:
+def night_row(
+    source: NightSource, scoring: ScoringContext, done: NightCounts, outcome: ModelOutcome, drifted: Sequence[Row]
+) -> Row:
     """Return the row of `nights/` of one model; late rows and seconds of the night are the caller's to add."""
     bands = Counter(of["band"] for of in drifted if of["kind"] == "feature")
-    model, limit, counted = verdict.model, verdict.limit, verdict.counted
-    champion = verdict.role == "champion"
+    model, limit, counted = outcome.model, outcome.limit, outcome.counted
+    champion = outcome.role == "champion"
     return {
-        "run_id": duty.run_id,
-        "role": verdict.role,
+        "run_id": scoring.run_id,
+        "role": outcome.role,
         "model": model.card.name,
         "model_version": model.card.version,
         "model_sha256": model.sha256,
@@ -73,8 +75,8 @@ def row(source: NightSource, duty: Duty, done: Scored, verdict: Verdict, drifted
         "flows_flagged": counted.flagged,
         "flows_allowed": done.flows_allowed if champion else None,
         "flows_explained": done.explained if champion else None,
-        "incidents": verdict.found,
-        "incidents_shown": len(verdict.incidents),
+        "incidents": outcome.found,
+        "incidents_shown": len(outcome.incidents),
         "budget": limit.budget,
         "threshold_logit": limit.logit,
         "expected_false_alarms": limit.expected_false_alarms,
@@ -83,17 +85,19 @@ def row(source: NightSource, duty: Duty, done: Scored, verdict: Verdict, drifted
         "smallest_rate": limit.smallest_rate,
         "drift_moderate": bands["moderate"] if champion else None,
         "drift_significant": bands["significant"] if champion else None,
-        "scored_at": duty.now,
+        "scored_at": scoring.now,
         "code_version": packaging.code_version(),
         "schema_version": SCHEMA_VERSION,
-        "data_origin": duty.origin(source, model),
+        "data_origin": scoring.origin(source, model),
     }
 
 
-def report(source: NightSource, duty: Duty, done: Scored, champion: Verdict, late: int) -> Report:
+def night_report(
+    source: NightSource, scoring: ScoringContext, done: NightCounts, champion: ModelOutcome, late: int
+) -> Report:
     """Return what the audit says of a night."""
     date = str(source.event_date)
-    said = Report(feature_schema=duty.champion.preprocessor.schema.name, data_origin=duty.origin(source))
+    said = Report(feature_schema=scoring.champion.preprocessor.schema.name, data_origin=scoring.origin(source))
     said.rows_in, said.rows_out = done.rows_read, done.rows_scored
     said.rows_quarantined = done.quarantined.total()
     said.tables = [f"{table}/event_date={date}" for table in TABLES]
@@ -106,7 +110,7 @@ def report(source: NightSource, duty: Duty, done: Scored, champion: Verdict, lat
     said.counts = {(what, date, None): n for what, n in counts.items()}
     said.notes = [
         f"{date}: {champion.limit.statement()}",
-        *duty.allowed.notes(source.event_date, done.allowed.tolist()),
+        *scoring.allowed.notes(source.event_date, done.allowed.tolist()),
     ]
     said.inputs = [f"event_date={date}/{file.name}: {file.rows} rows" for file in source.files]
     said.notes += [f"{date}: {file.name} was not scored: {file.reason}" for file in source.files if file.reason]

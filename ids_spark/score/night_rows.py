@@ -15,29 +15,25 @@ from numpy.typing import NDArray
 
 from ids_spark.alerts import incidents
 from ids_spark.alerts.severity import SEVERITIES
-from ids_spark.base.arrays import as_rows
+from ids_spark.base.arrays import Floats, Floats32, Ids, Mask, as_rows
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.night_schema import REASON, SCHEMA_VERSION
 from ids_spark.dataset.schema import QUARANTINE
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
-from ids_spark.ingest.row_hash import Floats
 from ids_spark.models import attribution, inference, threshold
 from ids_spark.score import night_reader, prediction_columns
-from ids_spark.score.night_reader import Rows
-from ids_spark.score.night_tasks import Judge, Scored, Task
+from ids_spark.score.night_reader import NightRows
+from ids_spark.score.night_tasks import NightCounts, NightTask, ThresholdedModel
 
 UNKNOWN_HOUR: Final = -1
 _TIME: Final = "event_time"  # of incidents and allow-list, whatever the logs call it
 _HOURS_A_DAY: Final = 24
-Mask = NDArray[np.bool_]
-Ids = NDArray[np.int32]
-Floats32 = NDArray[np.float32]
 Found = dict[str, list[pa.Table]]
 """Incidents before they are ranked, by role."""
 
 
-def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> tuple[pa.Table, pa.Table]:
+def predict(file: str, rows: NightRows, task: NightTask, total: NightCounts, found: Found) -> tuple[pa.Table, pa.Table]:
     """Score one row group.
 
     Args:
@@ -51,21 +47,23 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> t
         Predictions, one row for each flow, and as `schema.QUARANTINE` those for which the model has no finite score:
         finite values beyond anything it can compute with.
     """
-    judge, card, config = task.champion, task.champion.model.card, task.config
-    matrix, probabilities = _forward(judge, rows, config.batch_rows)
+    thresholded, card, config = task.champion, task.champion.model.card, task.config
+    matrix, probabilities = _forward(thresholded, rows, config.batch_rows)
     highest, lost = probabilities.max(axis=1, initial=0.0), QUARANTINE.empty_table()
     if (bad := np.isnan(highest)).any():
-        columns = np.array([task.wanted.features.index(name) for name in card.features])
-        rows, lost = night_reader.refuse(rows, bad, columns[np.abs(matrix).argmax(axis=1)], file, task.wanted)
+        columns = np.array([task.read_spec.features.index(name) for name in card.features])
+        rows, lost = night_reader.without_unscorable(
+            rows, bad, columns[np.abs(matrix).argmax(axis=1)], file, task.read_spec
+        )
         matrix, probabilities, highest = matrix[~bad], probabilities[~bad], highest[~bad]
     n = len(rows.source_rows)
     logits = threshold.attack_logits(probabilities)
-    flagged = logits >= judge.threshold
+    flagged = logits >= thresholded.threshold
     hours, misdated = _hours(rows.carried[config.event_time], task.event_date)
     ids = prediction_columns.levels(probabilities, card.classes)
     total.rows_scored += n
     total.of_another_date += misdated
-    total.tally.add(drift.tally(judge.model.preprocessor.histograms(card.features), rows.values))
+    total.bin_counts.add(drift.count_bins(thresholded.model.preprocessor.histograms(card.features), rows.values))
     total.champion.flagged += int(flagged.sum())
     total.champion.mix += _mix(hours, ids[card.classes])
     alerts, grouped = _alerts(file, rows, task, matrix, probabilities, logits, flagged, total)
@@ -92,8 +90,8 @@ def predict(file: str, rows: Rows, task: Task, total: Scored, found: Found) -> t
     return prediction_columns.assembled(known, task.contract), lost
 
 
-def _forward(judge: Judge, rows: Rows, batch_rows: int) -> tuple[Floats32, Floats32]:
-    model = judge.model
+def _forward(thresholded: ThresholdedModel, rows: NightRows, batch_rows: int) -> tuple[Floats32, Floats32]:
+    model = thresholded.model
     matrix = as_rows(model.preprocessor.transform(rows.values, model.card.features))
     return matrix, inference.forward(model, matrix, batch_rows)
 
@@ -112,13 +110,13 @@ def _attack_ids(probabilities: Floats32) -> Ids:
 
 def _alerts(
     file: str,
-    rows: Rows,
-    task: Task,
+    rows: NightRows,
+    task: NightTask,
     matrix: Floats32,
     probabilities: Floats32,
     logits: Floats,
     flagged: Mask,
-    total: Scored,
+    total: NightCounts,
 ) -> tuple[dict[str, Any], pa.Table]:
     """Return the columns `alert`, `severity` and `reasons`, and the incidents of these flows."""
     n, card = len(flagged), task.champion.model.card
@@ -135,7 +133,7 @@ def _alerts(
     keyed = incidents.keyed(flows, *by)
     urgent[at] = keyed.leaders(logits[at])  # explained first: an incident is shown with the reasons of its best flow
 
-    explained = attribution.to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
+    explained = attribution.rows_to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
     total.explained += len(explained)
     why = _why(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(REASON))
     severity_ids = task.policy.severity_ids(attack_ids[at], card.classes, probability=1 / (1 + np.exp(-logits[at])))
@@ -150,7 +148,7 @@ def _alerts(
     return columns, incidents.partial(flows, *by, keyed)
 
 
-def _why(rows: Rows, task: Task, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
+def _why(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
     model = task.champion.model
     if model.calibration is None:  # refused before the night began
         raise ValueError(f"{model.card.name} has no calibration")
@@ -158,17 +156,24 @@ def _why(rows: Rows, task: Task, matrix: Floats32, at: NDArray[np.int64]) -> pa.
         inference.attack_logit(model), matrix[at], np.array(model.calibration.baseline, dtype=np.float32)
     )
     raw = np.column_stack([rows.values[name][at] for name in model.card.features])
-    return attribution.most(moved, raw, model.card.features, task.alerts.reasons)
+    return attribution.largest_contributions(moved, raw, model.card.features, task.alerts.reasons)
 
 
 def _challenge(
-    file: str, rows: Rows, task: Task, judge: Judge, flagged: Mask, hours: Ids, total: Scored, found: Found
+    file: str,
+    rows: NightRows,
+    task: NightTask,
+    thresholded: ThresholdedModel,
+    flagged: Mask,
+    hours: Ids,
+    total: NightCounts,
+    found: Found,
 ) -> None:
     """Add what the challenger makes of the same flows."""
-    card = judge.model.card
-    _, probabilities = _forward(judge, rows, task.config.batch_rows)
+    card = thresholded.model.card
+    _, probabilities = _forward(thresholded, rows, task.config.batch_rows)
     logits = threshold.attack_logits(probabilities)
-    own = logits >= judge.threshold
+    own = logits >= thresholded.threshold
     total.challenger.flagged += int(own.sum())
     known = np.isfinite(logits)  # what it has no score for it neither flags nor predicts
     total.challenger.mix += _mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
@@ -183,8 +188,8 @@ def _challenge(
 
 def _flows(
     file: str,
-    rows: Rows,
-    task: Task,
+    rows: NightRows,
+    task: NightTask,
     at: NDArray[np.int64],
     attack_ids: Ids,
     probabilities: Floats32,
@@ -204,7 +209,7 @@ def _flows(
     return pa.table(columns)
 
 
-def _hidden(flows: pa.Table, task: Task) -> pa.Table:
+def _hidden(flows: pa.Table, task: NightTask) -> pa.Table:
     """Return a table whose columns in `score.pseudonymise` hold pseudonyms."""
     if task.pseudonyms is not None:
         for name in task.config.pseudonymise:
@@ -213,17 +218,17 @@ def _hidden(flows: pa.Table, task: Task) -> pa.Table:
     return flows
 
 
-def _named(carried: pa.Table, task: Task) -> dict[str, Any]:
+def _named(carried: pa.Table, task: NightTask) -> dict[str, Any]:
     hidden = _hidden(carried, task)
     return {name: hidden[name] for name in hidden.column_names}
 
 
-def _stamps(task: Task, times: int) -> dict[str, Any]:
+def _stamps(task: NightTask, times: int) -> dict[str, Any]:
     card, contract = task.champion.model.card, task.contract
     values = {
         "model_version": card.version,
         "schema_version": SCHEMA_VERSION,
-        "run_id": task.wanted.run_id,
+        "run_id": task.read_spec.run_id,
         "scored_at": task.scored_at,
         "data_origin": task.data_origin,
     }

@@ -12,46 +12,50 @@ from pyspark import SparkContext
 
 from ids_spark.alerts import incidents
 from ids_spark.dataset.schema import QUARANTINE
-from ids_spark.ingest.sources import deal, scoring_tasks
+from ids_spark.ingest.sources import bin_pack, scoring_tasks
 from ids_spark.lake.parquet import keep_only, part_name, write_part
 from ids_spark.score import night_reader, night_rows
-from ids_spark.score.night_files import NightPiece
-from ids_spark.score.night_tasks import Scored, Task, nothing
+from ids_spark.score.night_files import NightRowGroup
+from ids_spark.score.night_tasks import NightCounts, NightTask, no_counts
 
 _PLAIN: Final = ("flow_id",)  # text that a dictionary would hold once for every row
 
 
-def score(spark_context: SparkContext, pieces: Sequence[NightPiece], task: Task) -> Scored:
+def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
     """Score every row group of a night; writes predictions and quarantine."""
-    by_piece = {piece.piece: piece for piece in pieces}
-    tasks = scoring_tasks(list(by_piece), spark_context.defaultParallelism)
-    hands = [[by_piece[piece] for piece in hand] for hand in deal(list(by_piece), tasks)]
+    by_row_group = {row_group.row_group: row_group for row_group in row_groups}
+    tasks = scoring_tasks(list(by_row_group), spark_context.defaultParallelism)
+    partitions = [
+        [by_row_group[row_group] for row_group in partition] for partition in bin_pack(list(by_row_group), tasks)
+    ]
     key = task.pseudonyms  # goes with the function: a broadcast is a file on disk, also after a killed run
     shared = spark_context.broadcast(replace(task, pseudonyms=None))
 
-    def score_hand(index: int, dealt: Iterable[list[NightPiece]]) -> Iterator[Scored]:
-        for hand in dealt:
-            yield _score_hand(index, hand, replace(shared.value, pseudonyms=key))
+    def score_partition(index: int, dealt: Iterable[list[NightRowGroup]]) -> Iterator[NightCounts]:
+        for partition in dealt:
+            yield _score_partition(index, partition, replace(shared.value, pseudonyms=key))
 
-    total = nothing(task)
-    for scored in spark_context.parallelize(hands, len(hands)).mapPartitionsWithIndex(score_hand).collect():
+    total = no_counts(task)
+    for scored in (
+        spark_context.parallelize(partitions, len(partitions)).mapPartitionsWithIndex(score_partition).collect()
+    ):
         total.add(scored)
     keep_only(total.parts, task.target, task.quarantine)
     shared.destroy()
     return total
 
 
-def _score_hand(index: int, pieces: Sequence[NightPiece], task: Task) -> Scored:
-    total, name, contract = nothing(task), part_name(index), task.contract
+def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
+    total, name, contract = no_counts(task), part_name(index), task.contract
     refused: list[pa.Table] = []
     found: dict[str, list[pa.Table]] = {"champion": [], "challenger": []}
 
     def predictions() -> Iterator[pa.Table]:
-        for piece in pieces:
-            rows = night_reader.read(piece, task.wanted)
+        for row_group in row_groups:
+            rows = night_reader.read_row_group(row_group, task.read_spec)
             total.rows_read += len(rows.source_rows) + len(rows.refused)
             total.warnings += rows.warnings
-            predicted, lost = night_rows.predict(piece.piece.name, rows, task, total, found)
+            predicted, lost = night_rows.predict(row_group.row_group.name, rows, task, total, found)
             refused.extend((rows.refused, lost))
             yield predicted
 

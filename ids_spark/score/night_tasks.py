@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ids_spark.alerts import incidents
 from ids_spark.alerts.allow_list import AllowList
 from ids_spark.alerts.pseudonyms import Pseudonyms
-from ids_spark.alerts.severity import Policy
+from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.config.score import AlertsConfig, ScoreConfig
 from ids_spark.dataset.night_schema import night_predictions
 from ids_spark.features import drift
@@ -20,7 +20,7 @@ from ids_spark.score import night_reader
 
 
 @dataclass(frozen=True)
-class Judge:
+class ThresholdedModel:
     """A model and from which attack logit on it flags a flow."""
 
     model: Model
@@ -28,14 +28,14 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Task:
+class NightTask:
     """What every task of a night knows; sent to each once.
 
     Attributes:
         event_date: The night.
         champion: By whose scores flows are flagged.
         challenger: Who scores beside it; None for nobody.
-        wanted: What is read of each row group.
+        read_spec: What is read of each row group.
         config: How the night is scored.
         alerts: What becomes of flagged flows.
         policy: Severity of a class.
@@ -48,12 +48,12 @@ class Task:
     """
 
     event_date: dt.date
-    champion: Judge
-    challenger: Judge | None
-    wanted: night_reader.Wanted
+    champion: ThresholdedModel
+    challenger: ThresholdedModel | None
+    read_spec: night_reader.ReadSpec
     config: ScoreConfig
     alerts: AlertsConfig
-    policy: Policy
+    policy: SeverityPolicy
     allowed: AllowList
     pseudonyms: Pseudonyms | None
     target: str
@@ -69,7 +69,7 @@ class Task:
 
 
 @dataclass
-class Counted:
+class ModelCounts:
     """What one model made of some flows.
 
     Attributes:
@@ -82,7 +82,7 @@ class Counted:
     mix: Counter[tuple[int, int]] = field(default_factory=Counter)
     found: pa.Table = field(default_factory=incidents.PARTIAL.empty_table)
 
-    def add(self, other: "Counted") -> None:
+    def add(self, other: "ModelCounts") -> None:
         """Add what the same model made of others."""
         self.flagged += other.flagged
         self.mix += other.mix
@@ -90,11 +90,11 @@ class Counted:
 
 
 @dataclass
-class Scored:
+class NightCounts:
     """What became of the flows of a night: rows_read = rows_scored + quarantined.
 
     Attributes:
-        tally: Counts of the champion's features by bin.
+        bin_counts: Counts of the champion's features by bin.
         allowed: Flagged flows that each entry of the allow-list covers, shape (entries,).
         champion, challenger: What the models made of the flows.
         both: Flows that both flagged.
@@ -108,10 +108,10 @@ class Scored:
         parts: Files written.
     """
 
-    tally: drift.Tally
+    bin_counts: drift.BinCounts
     allowed: NDArray[np.int64]
-    champion: Counted = field(default_factory=Counted)
-    challenger: Counted = field(default_factory=Counted)
+    champion: ModelCounts = field(default_factory=ModelCounts)
+    challenger: ModelCounts = field(default_factory=ModelCounts)
     both: int = 0
     rows_read: int = 0
     rows_scored: int = 0
@@ -128,9 +128,9 @@ class Scored:
         ours, theirs = self.champion.flagged, self.challenger.flagged
         return {"both": self.both, "champion_only": ours - self.both, "challenger_only": theirs - self.both}
 
-    def add(self, other: "Scored") -> None:
+    def add(self, other: "NightCounts") -> None:
         """Add what another task counted."""
-        self.tally.add(other.tally)
+        self.bin_counts.add(other.bin_counts)
         self.allowed = self.allowed + other.allowed
         self.champion.add(other.champion)
         self.challenger.add(other.challenger)
@@ -140,8 +140,8 @@ class Scored:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def nothing(task: Task) -> Scored:
+def no_counts(task: NightTask) -> NightCounts:
     """Return the counts of no flow."""
     histograms = task.champion.model.preprocessor.histograms(task.champion.model.card.features)
-    empty = drift.tally(histograms, {h.name: np.empty(0) for h in histograms})
-    return Scored(empty, np.zeros(len(task.allowed.entries), dtype=np.int64))
+    empty = drift.count_bins(histograms, {h.name: np.empty(0) for h in histograms})
+    return NightCounts(empty, np.zeros(len(task.allowed.entries), dtype=np.int64))

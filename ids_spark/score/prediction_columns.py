@@ -7,11 +7,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats32, Ids
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.night_schema import TOP
 
-Floats32 = NDArray[np.float32]
-Ids = NDArray[np.int32]
 _TOP: Final = 3
 
 

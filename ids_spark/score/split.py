@@ -18,7 +18,7 @@ from ids_spark.score import split_tasks
 log = logging.getLogger(__name__)
 
 
-def score(
+def score_split(
     spark_context: SparkContext, lake: Lake, staged: Callable[[str], str], config: ScoreConfig, run_id: str
 ) -> Report:
     """Score one set of flows with every chosen model; stages predictions, quarantine, metrics and confusion.
@@ -35,10 +35,12 @@ def score(
         source, origin = lake.uri(f"flows/split={config.split}"), lake.facts("flows", "jobs/ingest.py")["data_origin"]
     elif exists(f"{source}/{sources.SYNTHETIC_MARK}"):
         origin = "synthetic"
-    pieces = sources.row_groups(source)
-    models = [artifact.read(uri) for uri in artifact.choose(lake.uri("models"), config.models, config.version)]
+    row_groups = sources.parquet_row_groups(source)
+    models = [
+        artifact.read_model(uri) for uri in artifact.choose_models(lake.uri("models"), config.models, config.version)
+    ]
     for model in models:
-        split_tasks.require_features(pieces, model)
+        split_tasks.require_features(row_groups, model)
 
     report = Report(feature_schema=models[0].preprocessor.schema.name, data_origin=origin)
     results = Results(run_id, config.split)
@@ -48,8 +50,8 @@ def score(
         tables = [f"predictions/{place}", f"quarantine/job=score/{place}"]
         origin = "synthetic" if "synthetic" in (origin, card.data_origin) else "measured"
         target, refused = (staged(table) for table in tables)
-        task = split_tasks.Task(target, refused, config.split, run_id, now, origin, config.batch_rows)
-        done = split_tasks.score(spark_context, [piece for piece, _ in pieces], model, task)
+        task = split_tasks.SplitTask(target, refused, config.split, run_id, now, origin, config.batch_rows)
+        done = split_tasks.score_row_groups(spark_context, [row_group for row_group, _ in row_groups], model, task)
         log.info("scored %s rows=%d quarantined=%d", card.name, done.rows_scored, done.quarantined.total())
 
         results.add(card, done.confusion, origin)

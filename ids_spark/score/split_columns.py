@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats32
 from ids_spark.dataset import taxonomy
 from ids_spark.score import prediction_columns
-
-Floats32 = NDArray[np.float32]
 
 
 def identity(table: pa.Table, there: Sequence[str]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import SparkContext
 
-from ids_spark.base.arrays import as_rows
+from ids_spark.base.arrays import Counts, as_rows
 from ids_spark.dataset.schema import PREDICTIONS, QUARANTINE, SchemaMismatch
-from ids_spark.evaluate.metrics import Counts, confusion_of
+from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
-from ids_spark.ingest.sources import Piece, deal, scoring_tasks
+from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import resolve
 from ids_spark.lake.parquet import keep_only, part_name, write_part
 from ids_spark.models import inference
@@ -30,7 +30,7 @@ _TEXT: Final = [f.name for f in PREDICTIONS if pa.types.is_string(f.type)] + ["t
 
 
 @dataclass(frozen=True)
-class Task:
+class SplitTask:
     """What every scoring task knows.
 
     Attributes:
@@ -53,7 +53,7 @@ class Task:
 
 
 @dataclass
-class Scored:
+class SplitCounts:
     """What became of the flows.
 
     Attributes:
@@ -71,7 +71,7 @@ class Scored:
     quarantined: Counter[str] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
 
-    def add(self, other: "Scored") -> None:
+    def add(self, other: "SplitCounts") -> None:
         """Add the counts of another task."""
         self.confusion = self.confusion + other.confusion
         self.rows_read += other.rows_read
@@ -80,45 +80,47 @@ class Scored:
         self.parts += other.parts
 
 
-def require_features(pieces: Iterable[tuple[Piece, tuple[str, ...]]], model: Model) -> None:
+def require_features(row_groups: Iterable[tuple[RowGroup, tuple[str, ...]]], model: Model) -> None:
     """Check that every file has the columns that the model needs.
 
     Raises:
         SchemaMismatch: names the file and the missing columns.
     """
-    for piece, columns in pieces:
+    for row_group, columns in row_groups:
         missing = [name for name in model.card.features if name not in columns]
         if missing:
             raise SchemaMismatch(
-                f"{piece.name} lacks {len(missing)} feature columns of model {model.card.name}"
+                f"{row_group.name} lacks {len(missing)} feature columns of model {model.card.name}"
                 f" ({model.preprocessor.schema.name}): {', '.join(missing)}; nothing was scored"
             )
 
 
-def score(spark_context: SparkContext, pieces: Sequence[Piece], model: Model, task: Task) -> Scored:
+def score_row_groups(
+    spark_context: SparkContext, row_groups: Sequence[RowGroup], model: Model, task: SplitTask
+) -> SplitCounts:
     """Score every row group, writing predictions and quarantine; returns counts."""
-    hands = deal(pieces, scoring_tasks(pieces, spark_context.defaultParallelism))
+    partitions = bin_pack(row_groups, scoring_tasks(row_groups, spark_context.defaultParallelism))
     shared = spark_context.broadcast(model)
 
-    def score_hand(index: int, hand: Iterable[list[Piece]]) -> Iterator[Scored]:
-        for dealt in hand:
-            yield _score_hand(index, dealt, shared.value, task)
+    def score_partition(index: int, partition: Iterable[list[RowGroup]]) -> Iterator[SplitCounts]:
+        for dealt in partition:
+            yield _score_partition(index, dealt, shared.value, task)
 
-    total = Scored(np.zeros((model.card.classes, model.card.classes), dtype=np.int64))
-    reports = spark_context.parallelize(hands, len(hands)).mapPartitionsWithIndex(score_hand).collect()
+    total = SplitCounts(np.zeros((model.card.classes, model.card.classes), dtype=np.int64))
+    reports = spark_context.parallelize(partitions, len(partitions)).mapPartitionsWithIndex(score_partition).collect()
     for report in reports:
         total.add(report)
     keep_only(total.parts, task.target, task.quarantine)
     return total
 
 
-def _score_hand(index: int, pieces: Sequence[Piece], model: Model, task: Task) -> Scored:
-    report = Scored(np.zeros((model.card.classes, model.card.classes), dtype=np.int64))
+def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, task: SplitTask) -> SplitCounts:
+    report = SplitCounts(np.zeros((model.card.classes, model.card.classes), dtype=np.int64))
     refused: list[pa.Table] = []
 
     def scored_row_groups() -> Iterator[pa.Table]:
-        for piece in pieces:
-            scored, rejected = _score_piece(piece, model, task, report)
+        for row_group in row_groups:
+            scored, rejected = _score_row_group(row_group, model, task, report)
             refused.append(rejected)
             yield scored
 
@@ -133,19 +135,23 @@ def _score_hand(index: int, pieces: Sequence[Piece], model: Model, task: Task) -
     return report
 
 
-def _score_piece(piece: Piece, model: Model, task: Task, report: Scored) -> tuple[pa.Table, pa.Table]:
+def _score_row_group(
+    row_group: RowGroup, model: Model, task: SplitTask, report: SplitCounts
+) -> tuple[pa.Table, pa.Table]:
     card, features = model.card, list(model.card.features)
-    fs, path = resolve(piece.uri)
+    fs, path = resolve(row_group.uri)
     with fs.open_input_file(path) as stream:
         file = pq.ParquetFile(stream)
         there = [
             n for n in ("source_file", "source_row", "row_key", "class19", "duplicate") if n in file.schema_arrow.names
         ]
-        table = file.read_row_group(piece.row_group, columns=[*features, *there], use_threads=False).combine_chunks()
+        table = file.read_row_group(row_group.index, columns=[*features, *there], use_threads=False).combine_chunks()
     if "source_row" not in there:
-        table = table.append_column("source_row", pa.array(np.arange(piece.first_row, piece.first_row + len(table))))
+        table = table.append_column(
+            "source_row", pa.array(np.arange(row_group.first_row, row_group.first_row + len(table)))
+        )
     if "source_file" not in there:
-        table = table.append_column("source_file", prediction_columns.constant(piece.name, pa.string(), len(table)))
+        table = table.append_column("source_file", prediction_columns.constant(row_group.name, pa.string(), len(table)))
     values, faults = to_doubles(table, features)
     bad = any_fault(faults, len(table))
     report.rows_read += len(table)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.schema import FeatureSchema
+from ids_spark.dataset.schema import SOURCE_SPLITS, FeatureSchema
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
 from ids_spark.lake.store import Lake
 from ids_spark.synthetic.files import FileFormat, FileTask, write_file
-from ids_spark.synthetic.plan import SPLITS, make
+from ids_spark.synthetic.plan import plan_dataset
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -47,7 +47,7 @@ class ReplicaReport:
         file_format: Of every file.
         rows: Rows of each split.
         duplicates: For each split the rows that exact deduplication on features and class removes.
-        two_label_vectors: For each split the vectors that stand in two classes.
+        label_conflict_vectors: For each split the vectors that stand in two classes.
         shared_vectors: Vectors that stand in both splits.
         near_duplicates: For each split the flood rows planned to equal another one in single precision; up to some
             ten in a hundred thousand are overwritten by planted vectors.
@@ -68,7 +68,7 @@ class ReplicaReport:
     file_format: FileFormat
     rows: Mapping[str, int]
     duplicates: Mapping[str, int]
-    two_label_vectors: Mapping[str, int]
+    label_conflict_vectors: Mapping[str, int]
     shared_vectors: int
     near_duplicates: Mapping[str, int]
     rows_per_file: Mapping[str, int]
@@ -76,7 +76,7 @@ class ReplicaReport:
     data_origin: str = "synthetic"
 
 
-def write(
+def write_dataset(
     spark: "SparkSession",
     target: str,
     scale: float,
@@ -108,7 +108,7 @@ def write(
             f"replica: found scale {scale}, min_rows_per_file {min_rows_per_file}, seed {seed}; expected a scale above"
             f" 0 and at most {_MOST_SCALE:g}, min_rows_per_file of at least 1 and a seed that is not negative"
         )
-    plan = make(scale, seed, min_rows_per_file)
+    plan = plan_dataset(scale, seed, min_rows_per_file)
     root = Lake(target).root
     tasks = {
         f"{f.split}/{f.name}.pcap.{file_format}": FileTask(f, root, seed, schema.name, file_format, capture_day_iat)
@@ -125,9 +125,9 @@ def write(
         min_rows_per_file=min_rows_per_file,
         capture_day_iat=capture_day_iat,
         file_format=file_format,
-        rows={split: sum(f.rows for f in plan.files if f.split == split) for split in SPLITS},
+        rows={split: sum(f.rows for f in plan.files if f.split == split) for split in SOURCE_SPLITS},
         duplicates=plan.duplicates,
-        two_label_vectors=plan.two_labels,
+        label_conflict_vectors=plan.label_conflicts,
         shared_vectors=plan.in_both_splits,
         near_duplicates=plan.near_duplicates,
         rows_per_file={path: task.file.rows for path, task in tasks.items()},
@@ -179,6 +179,6 @@ def _is_replica(target: str) -> bool:
 def _remove_rows(root: str) -> None:
     """Remove the splits of an earlier replica, and nothing else."""
     fs, path = filesystem.resolve(root)
-    for split in SPLITS:
+    for split in SOURCE_SPLITS:
         if fs.get_file_info(f"{path}/{split}").type == pafs.FileType.Directory:
             fs.delete_dir(f"{path}/{split}")

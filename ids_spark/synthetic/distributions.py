@@ -18,8 +18,6 @@ from ids_spark.dataset.schema import PROTOCOLS, FeatureSchema
 from ids_spark.synthetic import floods
 from ids_spark.synthetic.floods import FLOOD_PREFIXES, Marginal
 
-Floats = NDArray[np.float64]
-
 _TRANSPORTS: Final = ("TCP", "UDP", "ICMP", "ARP", "IGMP")
 _TEN_PACKETS: Final = ("Benign", "ARP_Spoofing", "MQTT-Malformed_Data", "Recon-")
 _PORT_SCAN: Final = "Recon-Port_Scan"

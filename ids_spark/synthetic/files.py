@@ -15,12 +15,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from ids_spark.base.arrays import Floats
 from ids_spark.dataset.schema import FEATURE_SCHEMAS, FeatureSchema
 from ids_spark.lake import filesystem
 from ids_spark.synthetic import plan, sampler
 from ids_spark.synthetic.distributions import class_model
 from ids_spark.synthetic.plan import FilePlan, Pool
-from ids_spark.synthetic.sampler import Floats
 
 FileFormat = Literal["parquet", "csv"]
 # Rows of a chunk, which is one row group; even, so that a row has the same parity in its file and in its chunk.

@@ -18,9 +18,8 @@ from statistics import NormalDist
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ids_spark.base.arrays import Floats
 
 FLOOD_PREFIXES: Final = ("DDoS-", "DoS-")
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats, Ints
 from ids_spark.base.errors import InputError
-from ids_spark.config.synthetic import ADDRESSES, FIRST_DEVICE, FLEET, OTHER_SOURCES, RHYTHM, ReplicaNightConfig
+from ids_spark.config.synthetic import ADDRESSES, FIRST_DEVICE, FLEET, OTHER_SOURCES, RHYTHM, SynthesizeNightConfig
 from ids_spark.dataset.schema import FEATURE_SCHEMAS
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
 from ids_spark.ingest.sources import SYNTHETIC_MARK
@@ -31,13 +31,11 @@ from ids_spark.lake.store import Lake
 from ids_spark.synthetic import sampler
 from ids_spark.synthetic.distributions import class_model
 from ids_spark.synthetic.plan import generator
-from ids_spark.synthetic.sampler import Floats
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
-Ints = NDArray[np.int64]
 
 GENERATOR: Final = 1  # rises whenever the same settings give other rows
 TRUTH: Final = "_truth"
@@ -72,7 +70,7 @@ class NightReport:
 
 
 @dataclass(frozen=True)
-class FileTask:
+class NightFileTask:
     """One file of a night, and its truth.
 
     Attributes:
@@ -88,13 +86,13 @@ class FileTask:
     folder: str
     name: str
     seed: int
-    config: ReplicaNightConfig
+    config: SynthesizeNightConfig
     edges: Floats
     counts: Ints
     first_row: int
 
 
-def write(spark: "SparkSession", config: ReplicaNightConfig, seed: int) -> NightReport:
+def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int) -> NightReport:
     """Write one night below `config.target`; an earlier one of that date is replaced, other dates stay.
 
     Columns: every feature, `flow_id`, `event_time`, `device_id`, `src_ip`; no label. Files of the same names below
@@ -114,7 +112,7 @@ def write(spark: "SparkSession", config: ReplicaNightConfig, seed: int) -> Night
     if seed < 0:
         raise InputError(f"replica_night: found seed {seed}; expected one that is not negative")
     _refuse_other_content(config.target)
-    tasks = plan(f"{root}/{hidden}", config, seed)
+    tasks = plan_night(f"{root}/{hidden}", config, seed)
     report = NightReport(
         seed=seed,
         settings=config.model_dump(mode="json"),
@@ -127,7 +125,7 @@ def write(spark: "SparkSession", config: ReplicaNightConfig, seed: int) -> Night
     fs, path = filesystem.resolve(root)
     _remove(fs, f"{path}/{hidden}")
     try:
-        spark.sparkContext.parallelize(tasks, len(tasks)).foreach(write_file)
+        spark.sparkContext.parallelize(tasks, len(tasks)).foreach(write_night_file)
         filesystem.write_json(f"{root}/{hidden}/{TRUTH}/{night}/{SYNTHETIC_MARK}", asdict(report))
         for folder in (f"{TRUTH}/{night}", night):
             _remove(fs, f"{path}/{folder}")
@@ -138,7 +136,7 @@ def write(spark: "SparkSession", config: ReplicaNightConfig, seed: int) -> Night
     return report
 
 
-def plan(folder: str, config: ReplicaNightConfig, seed: int) -> list[FileTask]:
+def plan_night(folder: str, config: SynthesizeNightConfig, seed: int) -> list[NightFileTask]:
     """Return the files of a night, its date and attacks filled in, to be written below `folder`; in order of time."""
     attacks, files = config.own_episodes, config.files
     totals = np.array([config.flows, *(a.flows for a in attacks)])
@@ -155,11 +153,13 @@ def plan(folder: str, config: ReplicaNightConfig, seed: int) -> list[FileTask]:
     tasks = []
     for i in range(0, files * pieces, pieces):
         name, first_row = f"flows-{i // pieces:05d}.parquet", int(counts[:i].sum())
-        tasks.append(FileTask(folder, name, seed, config, edges[i : i + pieces + 1], counts[i : i + pieces], first_row))
+        tasks.append(
+            NightFileTask(folder, name, seed, config, edges[i : i + pieces + 1], counts[i : i + pieces], first_row)
+        )
     return tasks
 
 
-def write_file(task: FileTask) -> None:
+def write_night_file(task: NightFileTask) -> None:
     """Draw and write one file and its truth aside, then move both in place; an earlier attempt's are replaced."""
     fs, root = filesystem.resolve(task.folder)
     night = f"event_date={task.config.date}"
@@ -180,7 +180,7 @@ def write_file(task: FileTask) -> None:
         fs.move(path, place)
 
 
-def draw(task: FileTask, piece: int) -> tuple[pa.Table, pa.Table]:
+def draw(task: NightFileTask, piece: int) -> tuple[pa.Table, pa.Table]:
     """Return a piece of a file and its truth; rows in order of time."""
     config, schema = task.config, FEATURE_SCHEMAS[task.config.feature_schema]
     names = (CLASS19[BENIGN_ID], *(attack.class19 for attack in config.own_episodes))
@@ -214,7 +214,7 @@ def draw(task: FileTask, piece: int) -> tuple[pa.Table, pa.Table]:
     return pa.table(log_columns, metadata=facts), pa.table(truth, metadata=facts)
 
 
-def _context(config: ReplicaNightConfig, part: int, edges: Floats, rows: int, rng: np.random.Generator) -> Ints:
+def _context(config: SynthesizeNightConfig, part: int, edges: Floats, rows: int, rng: np.random.Generator) -> Ints:
     """Return part, rising µs after midnight, and indices of device and address of flows; shape (4, rows)."""
     if part == 0:
         low, high = np.interp(edges, _HOURS, _SEEN)

@@ -10,17 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Ints
 from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
+from ids_spark.dataset.schema import SOURCE_SPLITS
 from ids_spark.synthetic import distributions
 from ids_spark.synthetic.floods import FLOOD_PREFIXES
 from ids_spark.synthetic.sampler import ID_BITS
 
-Ints = NDArray[np.int64]
-
-SPLITS: Final = ("train", "test")
 # Counted on CICIoMT2024: rows that deduplication on all features and the label removes, as doubles and as singles.
 _DUPLICATES: Final = {"train": 5_119, "test": 2_065}
 _SINGLE_DUPLICATES: Final = {"train": 2_645_751, "test": 721_914}
@@ -81,20 +79,20 @@ class FilePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DatasetPlan:
     """The whole replica.
 
     Attributes:
         files: In official order.
         duplicates: For each split the rows that exact deduplication on features and class removes.
-        two_labels: For each split the vectors that stand once in each of two classes.
+        label_conflicts: For each split the vectors that stand once in each of two classes.
         in_both_splits: Vectors that stand once in train and once in test, in one class.
         near_duplicates: For each split the planned near-duplicates.
     """
 
     files: tuple[FilePlan, ...]
     duplicates: dict[str, int]
-    two_labels: dict[str, int]
+    label_conflicts: dict[str, int]
     in_both_splits: int
     near_duplicates: dict[str, int]
 
@@ -105,7 +103,7 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *words])))
 
 
-def make(scale: float, seed: int, min_rows_per_file: int) -> Plan:
+def plan_dataset(scale: float, seed: int, min_rows_per_file: int) -> DatasetPlan:
     """Plan a replica.
 
     Raises:
@@ -120,17 +118,17 @@ def make(scale: float, seed: int, min_rows_per_file: int) -> Plan:
         files.append(FilePlan(split, name, taxonomy.class19_of(name), rows, next_id))
         next_id += rows
     planting = _Planting(files, seed, next_id)
-    duplicates = {split: planting.duplicates(split, scale) for split in SPLITS}
+    duplicates = {split: planting.duplicates(split, scale) for split in SOURCE_SPLITS}
     in_both = planting.in_both_splits(scale)
-    two_labels = {split: planting.two_labels(split, scale) for split in SPLITS}
+    label_conflicts = {split: planting.label_conflicts(split, scale) for split in SOURCE_SPLITS}
     planting.place()
-    near = {split: _plan_near([f for f in files if f.split == split], split, scale) for split in SPLITS}
+    near = {split: _plan_near([f for f in files if f.split == split], split, scale) for split in SOURCE_SPLITS}
     if planting.next_id >= 1 << ID_BITS:
         raise InputError(
             f"a replica of {next_id:,} rows has no number for every row; expected fewer than {1 << ID_BITS:,}:"
             " lower scale or min_rows_per_file"
         )
-    return Plan(tuple(files), duplicates, two_labels, in_both, near)
+    return DatasetPlan(tuple(files), duplicates, label_conflicts, in_both, near)
 
 
 class _Planting:
@@ -156,13 +154,13 @@ class _Planting:
 
     def in_both_splits(self, scale: float) -> int:
         classes = [c for split, c in self.groups if split == "train"]
-        room = [min(self._pairs((split, c)) for split in SPLITS) // 4 for c in classes]
+        room = [min(self._pairs((split, c)) for split in SOURCE_SPLITS) // 4 for c in classes]
         shares = _allot(max(1, round(_IN_BOTH_SPLITS * scale)), [self._rows(("test", c)) for c in classes], room)
         for class19, size in zip(classes, shares, strict=True):
-            self._want("both", class19, size, [((split, class19), np.arange(size)) for split in SPLITS])
+            self._want("both", class19, size, [((split, class19), np.arange(size)) for split in SOURCE_SPLITS])
         return sum(shares)
 
-    def two_labels(self, split: str, scale: float) -> int:
+    def label_conflicts(self, split: str, scale: float) -> int:
         room = min(self._pairs((split, c)) for c in _TWO_LABEL_CLASSES) // 4
         size = min(room, max(1, round(_TWO_LABELS[split] * scale)))
         places = [((split, c), np.arange(size)) for c in _TWO_LABEL_CLASSES]

@@ -15,11 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base.arrays import Floats
 from ids_spark.dataset.schema import FeatureSchema
 from ids_spark.synthetic.distributions import ClassModel
 from ids_spark.synthetic.floods import FRAME
-
-Floats = NDArray[np.float64]
 
 ID_BITS: Final = 27
 _ID_MASK: Final = np.uint64((1 << ID_BITS) - 1)

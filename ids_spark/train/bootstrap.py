@@ -14,7 +14,7 @@ import cloudpickle
 from ids_spark.base.packaging import archive
 
 
-def start(package: bytes, module: str, function: str, argument: bytes) -> Any:
+def start_in_rank(package: bytes, module: str, function: str, argument: bytes) -> Any:
     """Import `module` from a zipped package and return `function(argument unpickled)`.
 
     Runs where nothing of this package is importable yet, so it leans on nothing but the standard library.
@@ -42,4 +42,4 @@ def packed(module: str, function: str, argument: Any) -> tuple[Callable[..., Any
     The module is imported there alone, so it may import what the driver does not.
     """
     cloudpickle.register_pickle_by_value(importlib.import_module(__name__))
-    return start, (archive(), module, function, cloudpickle.dumps(argument))
+    return start_in_rank, (archive(), module, function, cloudpickle.dumps(argument))

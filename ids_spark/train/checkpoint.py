@@ -23,7 +23,7 @@ class CheckpointUnusable(InputError):
 
 
 @dataclass
-class Course:
+class TrainingState:
     """How training went so far.
 
     Attributes:
@@ -46,31 +46,31 @@ class Course:
 
 
 def fingerprint(*parts: object) -> str:
-    """Return a hash of everything that decides a run's course: a checkpoint goes on only where it is equal."""
+    """Return a hash of everything that decides the course of a run: a checkpoint goes on only where it is equal."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write(uri: str, course: Course, mark: str) -> None:
+def write_checkpoint(uri: str, state: TrainingState, mark: str) -> None:
     """Replace the checkpoint at `uri`, whole."""
     arrays: dict[str, NDArray[Any]] = {}
-    for kind, values in (("w", course.weights), ("o", course.optimizer), ("b", course.best)):
+    for kind, values in (("w", state.weights), ("o", state.optimizer), ("b", state.best)):
         arrays |= {f"{kind}{i:04d}": np.asarray(value) for i, value in enumerate(values)}
-    state = {
+    facts = {
         "format": _FORMAT,
         "fingerprint": mark,
-        "best_cost": course.best_cost,
-        "best_epoch": course.best_epoch,
-        "history": course.history,
-        "seconds": course.seconds,
+        "best_cost": state.best_cost,
+        "best_epoch": state.best_epoch,
+        "history": state.history,
+        "seconds": state.seconds,
     }
-    arrays["state"] = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
+    arrays["state"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     replace_bytes(uri, packed.getvalue())
 
 
-def read(uri: str, mark: str) -> Course | None:
-    """Return the course that a run with this fingerprint left behind; None where there is none.
+def read_checkpoint(uri: str, mark: str) -> TrainingState | None:
+    """Return the state that a run with this fingerprint left behind; None where there is none.
 
     Raises:
         CheckpointUnusable: another run's, or not a checkpoint.
@@ -82,7 +82,7 @@ def read(uri: str, mark: str) -> Course | None:
             state = json.loads(packed["state"].tobytes())
             arrays = {kind: _all(packed.files, packed, kind) for kind in "wob"}
         found = state["fingerprint"]
-        course = Course(
+        state = TrainingState(
             arrays["w"],
             arrays["o"],
             arrays["b"],
@@ -98,7 +98,7 @@ def read(uri: str, mark: str) -> Course | None:
             f"{uri} belongs to a run with other settings, features or seed;"
             " resume with the settings of that run, or train without train.resume"
         )
-    return course
+    return state
 
 
 def _all(names: Sequence[str], packed: Any, kind: str) -> Arrays:

@@ -39,7 +39,7 @@ MIXED_ROWS: Final = 131_072  # permuted together: several row groups, so that a 
 _AHEAD: Final = 2  # blocks
 
 
-class Rows(NamedTuple):
+class LoadedRows(NamedTuple):
     """Scaled features, float32 of shape (rows, n_features), and class ids, int32 of shape (rows,)."""
 
     features: NDArray[np.float32]
@@ -75,14 +75,14 @@ class _AsLegacy(ArrowFSWrapper, FileSystem):  # type: ignore[misc]
     """A file system of today as the kind that petastorm 0.13 reads: pyarrow 14 takes its arguments for no other."""
 
 
-def one_pass(shard: Shard, most: int) -> Iterator[Rows]:
+def one_pass(shard: Shard, most: int) -> Iterator[LoadedRows]:
     """Yield every row of the shard once, in file order, in pieces of at most `most` rows."""
     for group in _row_groups(shard, None):
         for start in range(0, len(group.labels), most):
-            yield Rows(group.features[start : start + most], group.labels[start : start + most])
+            yield LoadedRows(group.features[start : start + most], group.labels[start : start + most])
 
 
-def epochs(shard: Shard, sizes: Sequence[int], seeds: Iterable[int], memory: int) -> Iterator[Rows]:
+def epochs(shard: Shard, sizes: Sequence[int], seeds: Iterable[int], memory: int) -> Iterator[LoadedRows]:
     """Yield the blocks of one epoch after another: in each, blocks of exactly the wanted numbers of rows, shuffled.
 
     Within an epoch no row comes twice before every row of the shard came once; a shard too small for all blocks is then
@@ -101,12 +101,12 @@ def epochs(shard: Shard, sizes: Sequence[int], seeds: Iterable[int], memory: int
 
 
 @contextlib.contextmanager
-def ahead(rows: Iterator[Rows]) -> Generator[Iterator[Rows], None, None]:
+def read_ahead(rows: Iterator[LoadedRows]) -> Generator[Iterator[LoadedRows], None, None]:
     """Read in a thread of its own while the caller computes, up to two items ahead; errors are raised in the caller."""
-    ready: queue.Queue[Rows | BaseException | None] = queue.Queue(maxsize=_AHEAD)
+    ready: queue.Queue[LoadedRows | BaseException | None] = queue.Queue(maxsize=_AHEAD)
     unwanted = threading.Event()
 
-    def put(item: Rows | BaseException | None) -> None:
+    def put(item: LoadedRows | BaseException | None) -> None:
         while not unwanted.is_set():
             with contextlib.suppress(queue.Full):
                 ready.put(item, timeout=0.1)
@@ -122,7 +122,7 @@ def ahead(rows: Iterator[Rows]) -> Generator[Iterator[Rows], None, None]:
         except BaseException as error:
             put(error)
 
-    def items() -> Iterator[Rows]:
+    def items() -> Iterator[LoadedRows]:
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -139,7 +139,7 @@ def ahead(rows: Iterator[Rows]) -> Generator[Iterator[Rows], None, None]:
             rows.close()  # its reader with it
 
 
-def _blocks(chunks: Iterator[Rows], sizes: Sequence[int]) -> Iterator[Rows]:
+def _blocks(chunks: Iterator[LoadedRows], sizes: Sequence[int]) -> Iterator[LoadedRows]:
     """Yield the rows of chunks of any size in blocks of the wanted ones."""
     left = next(chunks)
     for size in sizes:
@@ -147,13 +147,13 @@ def _blocks(chunks: Iterator[Rows], sizes: Sequence[int]) -> Iterator[Rows]:
         while wanted:
             if not len(left.labels):
                 left = next(chunks)
-            taken.append(Rows(left.features[:wanted], left.labels[:wanted]))
-            left = Rows(left.features[wanted:], left.labels[wanted:])
+            taken.append(LoadedRows(left.features[:wanted], left.labels[:wanted]))
+            left = LoadedRows(left.features[wanted:], left.labels[wanted:])
             wanted -= len(taken[-1].labels)
         yield taken[0] if len(taken) == 1 else _joined(taken)
 
 
-def _drawn(rows: Rows, random: np.random.Generator) -> Iterator[Rows]:
+def _drawn(rows: LoadedRows, random: np.random.Generator) -> Iterator[LoadedRows]:
     """Yield rows for ever, pass after pass, each a new permutation of all of them, in chunks."""
     while True:
         order = random.permutation(len(rows.labels))
@@ -161,10 +161,10 @@ def _drawn(rows: Rows, random: np.random.Generator) -> Iterator[Rows]:
             yield _picked(rows, order[start : start + MIXED_ROWS])
 
 
-def _mixed(shard: Shard, random: np.random.Generator) -> Iterator[Rows]:
+def _mixed(shard: Shard, random: np.random.Generator) -> Iterator[LoadedRows]:
     """Yield the shard's rows for ever, pass after pass, several row groups permuted together."""
     while True:
-        waiting: list[Rows] = []
+        waiting: list[LoadedRows] = []
         for group in _row_groups(shard, int(random.integers(2**31))):
             waiting.append(group)
             if sum(len(g.labels) for g in waiting) >= MIXED_ROWS:
@@ -174,31 +174,33 @@ def _mixed(shard: Shard, random: np.random.Generator) -> Iterator[Rows]:
             yield _permuted(waiting, random)
 
 
-def _permuted(groups: Sequence[Rows], random: np.random.Generator) -> Rows:
+def _permuted(groups: Sequence[LoadedRows], random: np.random.Generator) -> LoadedRows:
     rows = _joined(groups)
     return _picked(rows, random.permutation(len(rows.labels)))
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
-    return Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def _joined(parts: Sequence[LoadedRows]) -> LoadedRows:
+    return LoadedRows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _picked(rows: Rows, order: NDArray[np.int64]) -> Rows:
-    return Rows(rows.features.take(order, axis=0), rows.labels.take(order))  # twice as fast as rows.features[order]
+def _picked(rows: LoadedRows, order: NDArray[np.int64]) -> LoadedRows:
+    return LoadedRows(
+        rows.features.take(order, axis=0), rows.labels.take(order)
+    )  # twice as fast as rows.features[order]
 
 
-def _whole(shard: Shard) -> Rows:
+def _whole(shard: Shard) -> LoadedRows:
     """Return all rows of the shard in file order."""
     # Room for the rows of all shards: what is never written takes no memory, and no group is held twice.
-    rows = Rows(np.empty((shard.rows, len(shard.columns)), np.float32), np.empty(shard.rows, np.int32))
+    rows = LoadedRows(np.empty((shard.rows, len(shard.columns)), np.float32), np.empty(shard.rows, np.int32))
     end = 0
     for group in _row_groups(shard, None):
         start, end = end, end + len(group.labels)
         rows.features[start:end], rows.labels[start:end] = group
-    return Rows(rows.features[:end], rows.labels[:end])
+    return LoadedRows(rows.features[:end], rows.labels[:end])
 
 
-def _row_groups(shard: Shard, seed: int | None) -> Iterator[Rows]:
+def _row_groups(shard: Shard, seed: int | None) -> Iterator[LoadedRows]:
     """Yield one pass over the shard's row groups, in an order that the seed gives; None: in file order."""
     fs, path = resolve(shard.url)
     reader = make_batch_reader(
@@ -217,7 +219,7 @@ def _row_groups(shard: Shard, seed: int | None) -> Iterator[Rows]:
     )
     try:
         for group in reader:
-            yield Rows(as_rows([getattr(group, name) for name in shard.columns]), getattr(group, shard.label))
+            yield LoadedRows(as_rows([getattr(group, name) for name in shard.columns]), getattr(group, shard.label))
     finally:
         reader.stop()
         reader.join()

@@ -15,7 +15,7 @@ _THREADS: Final = "/proc/self/task"
 
 
 @contextmanager
-def giving_way() -> Iterator[None]:
+def low_priority_loops() -> Iterator[None]:
     """Start Horovod within: its thread keeps its priority, the message loops which that thread started lose theirs.
 
     Changes nothing but speed, and not even that where threads cannot be told apart or given a policy (no Linux, a

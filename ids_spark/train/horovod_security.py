@@ -27,7 +27,7 @@ _PORT: Final = "HOROVOD_GLOO_RENDEZVOUS_PORT"
 
 
 @dataclass(frozen=True)
-class Door:
+class HorovodNetwork:
     """What a run of Horovod is started with.
 
     Attributes:
@@ -60,7 +60,7 @@ def interface_of(host: str) -> str | None:
 
 
 @contextlib.contextmanager
-def locked(host: str) -> Iterator[Door]:
+def secured(host: str) -> Iterator[HorovodNetwork]:
     """Close Horovod's services, on this machine and in the tasks it starts, for the time of the block.
 
     Horovod uses the interface that carries Spark's address on the driver; it must have the same name on every machine.
@@ -72,7 +72,7 @@ def locked(host: str) -> Iterator[Door]:
     import horovod.spark.runner
 
     nic, path = interface_of(host), secrets.token_hex(16)
-    door = Door({nic} if nic else None, {_PATH: path})
+    door = HorovodNetwork({nic} if nic else None, {_PATH: path})
     runner, gloo = horovod.spark.runner, horovod.runner.gloo_run
     task_of, rendezvous_of = runner._task_fn, gloo.RendezvousServer
 
@@ -99,7 +99,7 @@ def task(index: int, driver_addresses: Any, key: bytes, settings: Any, use_gloo:
         return horovod.spark.runner._task_fn(index, driver_addresses, key, settings, use_gloo, is_elastic)
 
 
-def enter() -> None:
+def join_rendezvous() -> None:
     """Let this rank find the rendezvous; before `hvd.init()`. Does nothing where the run has no such path."""
     path = os.environ.pop(_PATH, "")
     if path and _ADDRESS in os.environ:

@@ -15,7 +15,7 @@ from ids_spark.lake.filesystem import exists
 from ids_spark.train import checkpoint, horovod_security, progress
 from ids_spark.train.bootstrap import packed
 from ids_spark.train.checkpoint import CheckpointUnusable
-from ids_spark.train.tasks import Task
+from ids_spark.train.tasks import TrainingTask
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class TooFewSlots(InputError):
     """Raised when Spark cannot run all ranks at once."""
 
 
-def resumed(tasks: Sequence[Task]) -> list[Task]:
+def resumed(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
     """Return the tasks of a job that goes on where an interrupted one stopped, before any rank starts.
 
     Models are trained one after the other; one that the interrupted job had not come to starts anew, and the checkpoint
@@ -53,7 +53,7 @@ def resumed(tasks: Sequence[Task]) -> list[Task]:
     found, unusable = [], None
     for task in tasks:
         try:
-            found.append(checkpoint.read(task.checkpoint, task.fingerprint) is not None)
+            found.append(checkpoint.read_checkpoint(task.checkpoint, task.fingerprint) is not None)
         except CheckpointUnusable as error:
             found.append(False)
             unusable = error
@@ -63,7 +63,7 @@ def resumed(tasks: Sequence[Task]) -> list[Task]:
     return [task if stands else replace(task, config=anew) for task, stands in zip(tasks, found, strict=True)]
 
 
-def launch(spark_context: SparkContext, tasks: Sequence[Task]) -> None:
+def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
     """Train models of one architecture and configuration, one after the other, on `config.ranks` Spark tasks.
 
     Ranks take ten seconds and more to start, so they start once. Rank 0 writes each model's directory as it is trained.
@@ -96,7 +96,10 @@ def launch(spark_context: SparkContext, tasks: Sequence[Task]) -> None:
     start, arguments = packed("ids_spark.train.worker", "train", [replace(task, threads=threads) for task in tasks])
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
-        with progress.followed(progress.place(tasks[0].checkpoint), log.info), horovod_security.locked(driver) as door:
+        with (
+            progress.followed(progress.progress_uri(tasks[0].checkpoint), log.info),
+            horovod_security.secured(driver) as door,
+        ):
             results: list[list[dict[str, Any]]] = horovod.spark.run(
                 start,
                 args=arguments,

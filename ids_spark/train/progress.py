@@ -15,7 +15,7 @@ from ids_spark.lake.filesystem import read_bytes, remove, replace_bytes
 _EVERY_S: Final = 1.0
 
 
-def place(checkpoint: str) -> str:
+def progress_uri(checkpoint: str) -> str:
     """Return the URI of the file for a run with this checkpoint."""
     return f"{checkpoint.removesuffix('.npz')}.progress.json"
 

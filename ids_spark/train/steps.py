@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ids_spark.config.train import TrainConfig
 from ids_spark.train.checkpoint import Arrays
-from ids_spark.train.data_loader import Rows
+from ids_spark.train.data_loader import LoadedRows
 from ids_spark.train.optimizer import FlatAdam
 
 
@@ -40,7 +40,7 @@ class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ign
         return rate
 
 
-class Loop:
+class TrainSteps:
     """The compiled steps of one rank over one model.
 
     Args:
@@ -95,14 +95,14 @@ class Loop:
         whole, rest = divmod(self._steps_per_epoch, steps)
         return [batch * steps] * whole + ([batch * rest] if rest else [])
 
-    def train(self, blocks: Iterator[Rows]) -> float:
+    def train(self, blocks: Iterator[LoadedRows]) -> float:
         """Take the steps of an epoch; return the mean loss over steps and ranks."""
         total = sum(float(self._train_steps(*block)) for block in blocks)
         self._average_statistics()
         mean = tf.constant(total / self._steps_per_epoch, tf.float64)
         return float(hvd.allreduce(mean, op=hvd.Average, name="loss"))
 
-    def evaluate(self, pieces: Iterator[Rows]) -> dict[str, float]:
+    def evaluate(self, pieces: Iterator[LoadedRows]) -> dict[str, float]:
         """Return loss and accuracy over the rows of all ranks together."""
         sums = np.sum([self._evaluate(*piece).numpy() for piece in pieces], axis=0)
         loss, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ids_spark.base.errors import InputError
-from ids_spark.config.train import Classes, ModelName, ProfileName, TrainConfig
+from ids_spark.config.train import Classes, FeatureSetName, ModelName, TrainConfig
 from ids_spark.dataset.schema import column_of
 from ids_spark.dataset.taxonomy import CLASSES, parents
 from ids_spark.features import preprocess
 from ids_spark.features.preprocess import Preprocessor
 from ids_spark.lake.filesystem import read_bytes
 from ids_spark.lake.store import Lake
-from ids_spark.models.artifact import Card, model_name, title_of
+from ids_spark.models.artifact import ModelCard, model_name, title_of
 from ids_spark.train.checkpoint import fingerprint
 
 
@@ -39,14 +39,14 @@ class FeatureTable:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """Everything a rank needs to know to train one model; small, sent to each.
 
     Attributes:
         table: What to read.
         target: URI of the staged model directory.
         checkpoint: URI of the file that says where training stands.
-        board: URI of the folder for TensorBoard; empty for none.
+        tensorboard_dir: URI of the folder for TensorBoard; empty for none.
         card: What is being trained; rank 0 adds the history.
         config: Training settings.
         seed: Of weights, dropout and shuffle.
@@ -56,8 +56,8 @@ class Task:
     table: FeatureTable
     target: str
     checkpoint: str
-    board: str
-    card: Card
+    tensorboard_dir: str
+    card: ModelCard
     config: TrainConfig
     seed: int
     threads: int = 1
@@ -69,12 +69,12 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """Names everything that decides the course of training, but not when or whether it was interrupted."""
+        """Names everything that decides the state of training, but not when or whether it was interrupted."""
         settings = self.config.model_dump(
             mode="json",
             exclude={"resume", "models", "classes", "profiles", "start_timeout", "tensorboard"},
         )
-        card = (self.card.name, self.card.hyper, self.card.features)
+        card = (self.card.name, self.card.hyperparameters, self.card.features)
         return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
 
     @property
@@ -111,33 +111,33 @@ def card_of(
     config: TrainConfig,
     architecture: ModelName,
     classes: Classes,
-    profile: ProfileName,
+    profile: FeatureSetName,
     version: str,
-) -> Card:
+) -> ModelCard:
     """Return the card of a model to be trained."""
-    hyper = getattr(config, architecture).model_dump(mode="json")
-    return untrained_card(table, architecture, config.variant, hyper, classes, profile, version)
+    hyperparameters = getattr(config, architecture).model_dump(mode="json")
+    return untrained_card(table, architecture, config.variant, hyperparameters, classes, profile, version)
 
 
 def untrained_card(
     table: FeatureTable,
     architecture: str,
     variant: str,
-    hyper: dict[str, Any],
+    hyperparameters: dict[str, Any],
     classes: Classes,
-    profile: ProfileName,
+    profile: FeatureSetName,
     version: str,
-) -> Card:
+) -> ModelCard:
     """Return the card of any model of a feature table: inputs by profile, outputs by classes."""
     fitted = table.preprocessor
     parent = parents(19, classes)
     seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
-    return Card(
+    return ModelCard(
         name=model_name(title_of(architecture, variant), classes, profile),
         version=version,
         architecture=architecture,
         variant=variant,
-        hyper=hyper,
+        hyperparameters=hyperparameters,
         classes=classes,
         profile=profile,
         recipe=fitted.recipe.name,

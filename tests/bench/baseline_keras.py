@@ -36,8 +36,8 @@ def main(lake: str, statement: str, batch: int, epochs: int, names: list[str]) -
     for name in names:
         tf.keras.backend.clear_session()
         tf.keras.utils.set_random_seed(SEED)
-        hyper = getattr(TrainConfig(), name).model_dump()
-        model = architectures.build(name, features.shape[1], CLASSES, hyper)
+        hyperparameters = getattr(TrainConfig(), name).model_dump()
+        model = architectures.build(name, features.shape[1], CLASSES, hyperparameters)
         model.compile(
             optimizer=tf.keras.optimizers.Adam(LEARNING_RATE),
             loss="sparse_categorical_crossentropy",

@@ -36,7 +36,7 @@ def drain(
     seeds = (SEED * 1_000 + epoch for epoch in range(1, epochs + 1))
     memory = TrainConfig().feed_memory_mb * 1_000_000
     try:
-        with data_loader.ahead(data_loader.epochs(shard, sizes, seeds, memory)) as blocks:
+        with data_loader.read_ahead(data_loader.epochs(shard, sizes, seeds, memory)) as blocks:
             for epoch in range(1, epochs + 1):
                 start.wait()
                 begin = time.monotonic()
@@ -50,7 +50,7 @@ def drain(
     said.put(seconds)
 
 
-def _drained(blocks: Iterator[data_loader.Rows], batch: int) -> int:
+def _drained(blocks: Iterator[data_loader.LoadedRows], batch: int) -> int:
     """Return the rows of an epoch's batches."""
     return sum(len(features[at : at + batch]) for features, _ in blocks for at in range(0, len(features), batch))
 

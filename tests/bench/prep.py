@@ -1,7 +1,7 @@
 """Part `prep`: raw flows in parquet → typed flows → deduplicated, scaled, shuffled features.
 
 Every case reads the same synthetic replica and writes the tables that `work` names. This project does more than is
-asked of the others: it checks rules of data quality, quarantines, marks duplicates and two-label vectors, keeps each
+asked of the others: it checks rules of data quality, quarantines, marks duplicates and label conflicts, keeps each
 row's origin, counts every class in and out, and commits tables whole.
 """
 

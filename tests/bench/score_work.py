@@ -15,14 +15,14 @@ WRITTEN: Final = ("predicted_class19_id", "probability", "attack_probability")
 
 def read_model(lake: str) -> Model:
     """Return the only version of the model of the bench."""
-    (version,) = artifact.versions(f"{lake}/models", MODEL)
-    return artifact.read(f"{lake}/models/{MODEL}/{version}")
+    (version,) = artifact.model_versions(f"{lake}/models", MODEL)
+    return artifact.read_model(f"{lake}/models/{MODEL}/{version}")
 
 
 def build(model: Model) -> Any:
     """Return the Keras model with its weights."""
     network = architectures.build(
-        model.card.architecture, len(model.card.features), model.card.classes, model.card.hyper
+        model.card.architecture, len(model.card.features), model.card.classes, model.card.hyperparameters
     )
     network.set_weights(model.weights)
     return network

@@ -115,7 +115,7 @@ def test_ranks_meet_on_spark_s_interface_under_a_path_that_only_they_know() -> N
     import horovod.runner.gloo_run as launcher
 
     before = launcher.RendezvousServer
-    with horovod_security.locked("127.0.0.1") as door:
+    with horovod_security.secured("127.0.0.1") as door:
         assert door.nics == {"lo"}
         path = door.environment["IDS_SPARK_RENDEZVOUS"]
         locked, served = launcher.RendezvousServer(), before()
