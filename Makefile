@@ -35,7 +35,7 @@ space  := $(empty) $(empty)
 list    = [$(subst $(space),$(comma),$(strip $(1)))]
 REPLICA := $(LAKE)/replica
 SOURCE   = $(if $(DATA),$(DATA),$(REPLICA))
-OPTIONS  = --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set replica.target=$(REPLICA) \
+OPTIONS  = --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set synthesize.target=$(REPLICA) \
            --set "train.models=$(call list,$(MODELS))" --set "train.classes=$(call list,$(CLASSES))" \
            $(foreach setting,$(SET),--set $(setting))
 submit   = $(ENV); spark-submit --master '$(MASTER)' --py-files $(ZIP) $(JAVA_$(1)) jobs/$(1).py --config $(or $(2),$(CONF)) $(OPTIONS)
@@ -55,7 +55,7 @@ run: package ## All jobs on DATA (default: a small synthetic replica), then a ta
 
 .PHONY: replica
 replica: package ## Synthetic flows of SCALE times the data set's size into LAKE/replica
-	$(call submit,replica) --set replica.scale=$(SCALE)
+	$(call submit,replica) --set synthesize.scale=$(SCALE)
 
 .PHONY: prep
 prep: package ## ingest and features alone, on DATA or the replica of LAKE
@@ -72,8 +72,8 @@ nightly: LAKE := $(if $(LOGS)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nigh
 define demo
 	test -d $(LAKE)/models/$(NIGHT) || { $(MAKE) --no-print-directory replica prep train LAKE=$(LAKE) SCALE=0.1 \
 	  CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 SET="train.epochs=8 $(SET)"; }
-	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,replica_night) --set replica_night.target=$(LAKE)/logs \
-	  --set replica_night.date=$(DATE); }
+	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,replica_night) --set synthesize_night.target=$(LAKE)/logs \
+	  --set synthesize_night.date=$(DATE); }
 endef
 
 .PHONY: nightly
@@ -104,7 +104,7 @@ forest: package ## A random forest on the features in LAKE, as a reference besid
 PROFILES = --set "train.profiles=[paper,operational]"
 STUDY    = $(PROFILES) --set train.ranks=1 --set "train.models=[dnn,gru_dnn,lstm]"
 .PHONY: table
-table: package ## Every model, number of classes and profile beside published figures; reports/table. DATA= LAKE= CLASSES= SET=
+table: package ## Every model, number of classes and profile beside published figures; reports/benchmark. DATA= LAKE= CLASSES= SET=
 	$(if $(DATA),,$(call submit,replica))
 	$(call submit,ingest)
 	$(call submit,features,conf/paper.yaml)

@@ -6,7 +6,7 @@ The option gives it the JVM's optimising compiler, which conf/spark leaves out f
 the forests grow several times slower.
 
 Reads: `features/<recipe>`: grows on split train, measures on split test, which holds each distinct labelled flow once,
-as the metrics of `jobs/score.py` count them. One forest for each of `train.classes` and `train.profiles`.
+as the metrics of `jobs/score.py` count them. One forest for each of `train.classes` and `train.feature_sets`.
 Writes: `metrics/` and `confusion/` as model `random_forest`, with metrics `fit_seconds`, `nodes`, `trees`, `depth`.
 No model: a reference is no product.
 """
@@ -31,8 +31,8 @@ def run(context: job.Context) -> Report:
     """Grow and measure every forest that the configuration names."""
     config, spark, seed = context.config.forest, context.spark, context.config.seed
     table = open_features(context.lake, context.config.features.recipe, ranks=1)
-    wanted = itertools.product(context.config.train.profiles, context.config.train.classes)
-    cards = [forest.card_of(table, config, classes, profile, context.run_id) for profile, classes in wanted]
+    wanted = itertools.product(context.config.train.feature_sets, context.config.train.classes)
+    cards = [forest.card_of(table, config, classes, feature_set, context.run_id) for feature_set, classes in wanted]
     train = forest.read_split(spark, table, "train", config.rows_per_partition).cache()
     test = forest.read_split(spark, table, SPLIT, config.rows_per_partition).cache()
 

@@ -1,10 +1,10 @@
-"""Features to models: every architecture, number of classes and profile of the configuration, on Horovod ranks.
+"""Features to models: every architecture, number of classes and feature_set of the configuration, on Horovod ranks.
 
     spark-submit --py-files dist/ids_spark.zip jobs/train.py --set lake=LAKE
 
 Reads: `features/<recipe>`. Each model trains on `train.ranks` Spark tasks until the validation loss, averaged over
 ranks, stops falling; the best weights are kept. Ranks start once for each architecture.
-Writes: `models/<architecture>[-<variant>]-<classes>-<profile>/<version>`; the version is the run id.
+Writes: `models/<architecture>[-<variant>]-<classes>-<feature_set>/<version>`; the version is the run id.
 """
 
 import itertools
@@ -22,8 +22,8 @@ def run(context: job.Context) -> Report:
     table = open_features(context.lake, context.config.features.recipe, config.ranks)
     report = Report(feature_schema=table.preprocessor.schema.name, data_origin=table.preprocessor.data_origin)
     tasks = []
-    for architecture, profile, classes in itertools.product(config.models, config.profiles, config.classes):
-        card = card_of(table, config, architecture, classes, profile, context.run_id)
+    for architecture, feature_set, classes in itertools.product(config.models, config.feature_sets, config.classes):
+        card = card_of(table, config, architecture, classes, feature_set, context.run_id)
         place = f"models/{card.name}/{card.version}"
         checkpoint = context.lake.uri(f"checkpoints/{card.name}.npz")
         board = context.lake.uri(f"tensorboard/{card.name}/{card.version}") if config.tensorboard else ""

@@ -42,13 +42,13 @@ def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
     if not folder.exists():
         made = folder.with_name("nights-unfinished")
         for name, settings in {
-            "replica": (f"replica.target={made}/replica", "replica.scale=0.004"),
+            "synthesize": (f"synthesize.target={made}/replica", "synthesize.scale=0.004"),
             "ingest": (f"ingest.source={made}/replica",),
             "features": (),
             "train": TRAINING,
-            "replica_night": (f"replica_night.flows={FLOWS}", "replica_night.files=4", f"replica_night.date={DATE}"),
+            "synthesize_night": (f"synthesize_night.flows={FLOWS}", "synthesize_night.files=4", f"synthesize_night.date={DATE}"),
         }.items():
-            code, said = run(made, name, f"replica_night.target={made}/logs", *SMALL, *settings)
+            code, said = run(made, name, f"synthesize_night.target={made}/logs", *SMALL, *settings)
             assert code == 0, said
         shutil.rmtree(made / "replica")
         made.rename(folder)

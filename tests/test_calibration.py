@@ -271,7 +271,7 @@ def test_statements_of_a_supported_and_of_an_unsupported_budget():
 def test_a_calibration_comes_back_as_written(benign, attack):
     written = calibrated(normal(benign, 1), normal(attack, 2, mean=6.0))
     text = written.to_json()
-    read = from_json(text, "calibration.json")
+    read = from_json(text, "validation_scores.json")
     assert read == written
     assert read.to_json() == text
     assert (read.benign_rows, read.attack_rows, read.class_mix) == (benign, attack, (benign, attack))

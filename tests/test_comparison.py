@@ -24,14 +24,14 @@ TRAINING = {"epochs": 4, "seconds": 10.0, "parameters": 12345, "batch_size": 64,
 TWO = np.array([[90, 10], [7, 893]])
 
 
-def card(architecture: str, profile: str = "paper", variant: str = "") -> ModelCard:
+def card(architecture: str, feature_set: str = "paper", variant: str = "") -> ModelCard:
     """Return the card of a model at 2 classes."""
     return dataclasses.replace(
         CARD,
-        name=model_name(title_of(architecture, variant), 2, profile),
+        name=model_name(title_of(architecture, variant), 2, feature_set),
         architecture=architecture,
         variant=variant,
-        profile=profile,
+        feature_set=feature_set,
         classes=2,
         training=TRAINING,
         data_origin="measured",
@@ -83,9 +83,9 @@ def test_a_forest_states_its_nodes_and_its_seconds_and_no_epochs(tmp_path: Path)
 
 def test_paper_stands_before_operational_before_published_at_every_number_of_classes(tmp_path: Path) -> None:
     rows, _ = table_of(scored(tmp_path, card("dnn", "operational"), card("dnn"), forest=True))
-    at_two = [(row.model, row.profile) for row in rows if row.classes == 2]
+    at_two = [(row.model, row.feature_set) for row in rows if row.classes == 2]
     assert at_two[:3] == [("dnn", "paper"), ("random_forest", "paper"), ("dnn", "operational")]
-    assert [model for model, profile in at_two if not profile] == [row.model for row in of_classes(2)]
+    assert [model for model, feature_set in at_two if not feature_set] == [row.model for row in of_classes(2)]
     assert [row.classes for row in rows] == sorted(row.classes for row in rows)
 
 
@@ -148,12 +148,12 @@ def test_text_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
 def test_the_job_writes_all_forms_whatever_is_missing(
     tmp_path: Path, run_job: RunJob, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run_job("table") == 2
+    assert run_job("benchmark") == 2
     assert "run jobs/score.py on this lake first" in caplog.text
     scored(tmp_path / "lake", card("dnn"), forest=True)
     (tmp_path / "lake/flows" / TABLE_FACTS).unlink()  # metrics outlive the flows
-    assert run_job("table") == 0
-    folder = tmp_path / "lake/reports/table"
+    assert run_job("benchmark") == 0
+    folder = tmp_path / "lake/reports/benchmark"
     assert sorted(path.name for path in folder.iterdir()) == ["table.html", "table.md", "table.parquet"]
     assert "feature schema unknown" in (folder / "table.md").read_text()
     tidy = pd.read_parquet(folder / "table.parquet")

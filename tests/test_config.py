@@ -31,7 +31,7 @@ def test_without_files_every_key_has_its_default():
     assert config == Config()
     assert (config.train.batch_size, config.train.learning_rate, config.train.epochs) == (64, 1e-4, 50)
     assert config.train.tensorboard is False
-    assert {(m.bins, m.embedding, m.members) for m in (config.train.dnn, config.train.gru_dnn)} == {(0, 0, 1)}
+    assert {(m.bins, m.embedding, m.ensemble_size) for m in (config.train.dnn, config.train.gru_dnn)} == {(0, 0, 1)}
     assert (config.features.min_std, config.features.validation_share) == (1e-8, 0.2)
 
 
@@ -56,9 +56,9 @@ def test_settings_win_over_files_and_the_last_setting_over_earlier_ones(yaml_fil
         ("train.gru_dnn.dense=[16,8]", lambda c: c.train.gru_dnn.dense, (16, 8)),
         ("score.models=[]", lambda c: c.score.models, ()),
         ("train.learning_rate=1e-3", lambda c: c.train.learning_rate, 1e-3),
-        ("replica.capture_day_iat=false", lambda c: c.replica.capture_day_iat, False),
-        ("train.dnn.members=64", lambda c: c.train.dnn.members, 64),
-        ("train.gru_dnn.members=1", lambda c: c.train.gru_dnn.members, 1),
+        ("synthesize.capture_day_iat=false", lambda c: c.synthesize.capture_day_iat, False),
+        ("train.dnn.ensemble_size=64", lambda c: c.train.dnn.ensemble_size, 64),
+        ("train.gru_dnn.ensemble_size=1", lambda c: c.train.gru_dnn.ensemble_size, 1),
         ("train.lstm={bins: 8, embedding: 12}", lambda c: c.train.lstm.embedding, 12),
         ("train.tensorboard=true", lambda c: c.train.tensorboard, True),
         ("lake=hdfs://namenode:8020/lake", lambda c: c.lake, "hdfs://namenode:8020/lake"),
@@ -87,10 +87,10 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
     [
         (
             "trian.epochs=5",
-            "trian: unknown key, did you mean 'train'? Known here: lake, seed, replica, replica_night, ingest",
+            "trian: unknown key, did you mean 'train'? Known here: lake, seed, synthesize, synthesize_night, ingest",
         ),
-        ("train.epoch=5", "train.epoch: unknown key, did you mean 'epochs'? Known here: models, classes, profile"),
-        ("train.dnn.gru=5", "train.dnn.gru: unknown key Known here: bins, embedding, members, units, dense, dropout"),
+        ("train.epoch=5", "train.epoch: unknown key, did you mean 'epochs'? Known here: models, classes, feature_set"),
+        ("train.dnn.gru=5", "train.dnn.gru: unknown key Known here: bins, embedding, ensemble_size, units, dense, dropout"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),
         ("train.models=[dnn,cnn]", "train.models.1: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
         ("train.classes=[7]", "train.classes.0: Input should be 2, 6 or 19; found 7"),
@@ -99,14 +99,14 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("features.recipe=Paper/1", "features.recipe: String should match pattern"),
         ("score.event_date=yesterday", "score.event_date: Input should be a valid date"),
         ("train.batch_size=65", "batch_size 65 must be a multiple of ranks 2"),
-        ("train.gru_dnn.members=4", "train: Value error, gru_dnn.members is 4; only dnn may have several members"),
-        ("train.lstm.members=2", "train: Value error, lstm.members is 2; only dnn may have several members"),
-        ("train.dnn.members=0", "train.dnn.members: Input should be greater than or equal to 1; found 0"),
-        ("train.dnn.members=65", "train.dnn.members: Input should be less than or equal to 64; found 65"),
+        ("train.gru_dnn.ensemble_size=4", "train: Value error, gru_dnn.ensemble_size is 4; only dnn may be an ensemble"),
+        ("train.lstm.ensemble_size=2", "train: Value error, lstm.ensemble_size is 2; only dnn may be an ensemble"),
+        ("train.dnn.ensemble_size=0", "train.dnn.ensemble_size: Input should be greater than or equal to 1; found 0"),
+        ("train.dnn.ensemble_size=65", "train.dnn.ensemble_size: Input should be less than or equal to 64; found 65"),
         ("train.dnn.embedding=12", "train.dnn: Value error, embedding is 12, but bins is 0; an embedding needs bins"),
         (
-            "train.dnn={members: 4, dense: []}",
-            "train.dnn: Value error, members is 4, but dense is empty; members need a",
+            "train.dnn={ensemble_size: 4, dense: []}",
+            "train.dnn: Value error, ensemble_size is 4, but dense is empty; an ensemble needs a",
         ),
         ("train.dnn.embedding=-1", "train.dnn.embedding: Input should be greater than or equal to 0; found -1"),
         ("train.tensorboard=sometimes", "train.tensorboard: Input should be a valid boolean"),
@@ -185,3 +185,37 @@ def test_the_hash_is_the_same_in_another_process():
     code = "from ids_spark.config.settings import Config; print(Config().sha256())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == Config().sha256()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train.profiles=[operational]", "train.feature_sets=[operational]"),
+        ("train.feed_memory_mb=7", "train.cache_memory_mb=7"),
+        ("train.dnn.members=4", "train.dnn.ensemble_size=4"),
+        ("alerts.reasons=5", "alerts.attributions=5"),
+        ("replica.scale=0.01", "synthesize.scale=0.01"),
+        ("replica_night.flows=900", "synthesize_night.flows=900"),
+        ("score.columns=[reasons]", "score.columns=[attributions]"),
+    ],
+)
+def test_a_setting_works_under_its_old_name_with_a_warning(old, new, caplog):
+    assert load([], [old]) == load([], [new])
+    key, wanted = old.split("=")[0], new.split("=")[0]
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "old name works in this version only" in warning
+    assert key.split(".")[0] in warning
+    assert wanted.split(".")[0] in warning
+
+
+def test_a_later_new_name_wins_over_an_earlier_old_one(tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text("train:\n  profiles: [operational]\n", encoding="utf-8")
+    assert load([str(file)], ["train.feature_sets=[paper]"]).train.feature_sets == ("paper",)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("seed: 1\nseed: 2\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"twice\.yaml: not YAML: twice: seed"):
+        load([str(file)], [])

@@ -96,7 +96,7 @@ def test_the_index_is_never_negative_and_the_same_both_ways(pairs):
 
 
 @pytest.mark.parametrize(
-    ("index", "band"),
+    ("index", "drift_level"),
     [(0.0, "stable"), (0.0999, "stable"), (0.1, "moderate"), (0.25, "moderate"), (0.2501, "significant")],
 )
 def test_bands_are_those_of_credit_scoring(index, band):
@@ -170,7 +170,7 @@ def test_without_a_sample_there_is_no_histogram():
     assert histogram_of(np.array([]), 0.0, 1.0) == ((), ())
     none = Histogram("Rate", (), (), 0.0, 1.0, 50)
     [row] = rows_of(count_bins([none], {"Rate": np.array([0.5, 2.0, np.inf])}), [none], FACTS)
-    assert (row["psi"], row["band"], row["counts"]) == (None, "too_few_rows", [3])
+    assert (row["psi"], row["drift_level"], row["counts"]) == (None, "too_few_rows", [3])
     assert (row["above_range"], row["saturated"]) == (2, 1)
 
 
@@ -257,14 +257,14 @@ def test_drift_rows_are_those_of_the_table():
     assert table["counts"].to_pylist() == [[598, 100, 100, 100, 100, 0, 0, 0, 0, 2], [0, 1_000], [50, 40, 10]]
     assert table["edges"].to_pylist() == [[99.5 + 100 * i for i in range(9)], [0.5], []]
     assert table["expected"].to_pylist()[1:] == [[0.7, 0.3], [0.9, 0.1, 0.0]]
-    assert table["band"].to_pylist() == ["significant", "significant", "too_few_rows"]
+    assert table["drift_level"].to_pylist() == ["significant", "significant", "too_few_rows"]
     assert table["psi"].to_pylist()[2] == pytest.approx(psi([0.9, 0.1, 0.0], [50, 40, 10], 100))
     assert set(table["run_id"].to_pylist()) == {"r1"}
 
 
 def test_a_class_mix_without_validation_rows_has_no_index():
     row = class_mix_row([0, 0], [5, 6], FACTS)
-    assert (row["psi"], row["band"], row["expected"], row["counts"]) == (None, "too_few_rows", [], [5, 6])
+    assert (row["psi"], row["drift_level"], row["expected"], row["counts"]) == (None, "too_few_rows", [], [5, 6])
 
 
 def real(folder, schema, split):
@@ -284,22 +284,22 @@ def test_real_train_flows_fill_their_own_histograms_and_a_part_of_them_is_stable
         assert row["below_range"] == 0
         assert row["above_range"] == row["saturated"] == np.isinf(train[name]).sum()
     some = drifts(preprocessor, train.sample(3_000, random_state=1))
-    assert {row["band"] for row in some.values()} == {"stable"}
+    assert {row["drift_level"] for row in some.values()} == {"stable"}
     few = drifts(preprocessor, train.sample(40, random_state=1))
-    assert {row["band"] for row in few.values()} == {"too_few_rows"}
+    assert {row["drift_level"] for row in few.values()} == {"too_few_rows"}
 
 
 def test_real_test_flows_are_stable_and_floods_or_shifted_flows_are_not(real_flows):
     preprocessor = fitted(RELEASE_39, real(real_flows, RELEASE_39, "train"))
     night = real(real_flows, RELEASE_39, "test")
-    assert {row["band"] for row in drifts(preprocessor, night).values()} == {"stable"}
+    assert {row["drift_level"] for row in drifts(preprocessor, night).values()} == {"stable"}
 
     flood = drifts(preprocessor, night[night["file"].str.contains("DDoS-UDP")])
-    assert {flood[name]["band"] for name in ("Protocol Type", "UDP", "TCP", "Header_Length")} == {"significant"}
+    assert {flood[name]["drift_level"] for name in ("Protocol Type", "UDP", "TCP", "Header_Length")} == {"significant"}
 
     shifted = night.assign(Time_To_Live=night["Time_To_Live"] / 2, Rate=night["Rate"] * 1e6)
     found = drifts(preprocessor, shifted)
-    assert {name for name, row in found.items() if row["band"] != "stable"} == {"Rate", "Time_To_Live"}
+    assert {name for name, row in found.items() if row["drift_level"] != "stable"} == {"Rate", "Time_To_Live"}
     high = preprocessor.histograms(["Rate"])[0].high
     assert found["Rate"]["above_range"] == (shifted["Rate"] > high).sum() > 1_000
     assert found["Rate"]["saturated"] == np.isinf(night["Rate"]).sum()

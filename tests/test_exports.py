@@ -37,7 +37,7 @@ ROW: dict[str, Any] = {
     "flows": 12,
     "max_attack_probability": 0.9,
     "max_attack_logit": 2.1972246,
-    "top_reasons": [
+    "top_attributions": [
         {"feature": "Rate", "value": math.inf, "contribution": 2.3},
         {"feature": "IAT", "value": 0.1, "contribution": -0.5},
     ],
@@ -74,9 +74,9 @@ def varied() -> pa.Table:
             {"window_start": None, "first_seen": None, "last_seen": None},
             {"created_at": None},
             {"created_at": None, "first_seen": None, "last_seen": None, "window_start": None},
-            {"top_reasons": None, "max_attack_probability": None},
-            {"top_reasons": [], "max_attack_logit": math.inf, "threshold_logit": math.nan},
-            {"top_reasons": [{"feature": None, "value": math.nan, "contribution": None}], "data_origin": "measured"},
+            {"top_attributions": None, "max_attack_probability": None},
+            {"top_attributions": [], "max_attack_logit": math.inf, "threshold_logit": math.nan},
+            {"top_attributions": [{"feature": None, "value": math.nan, "contribution": None}], "data_origin": "measured"},
         ]
     )
     changes = [
@@ -142,7 +142,7 @@ def test_an_ocsf_event_says_what_the_incident_says() -> None:
     assert attack["sub_technique"]["src_url"] == f"{address}001/"
     (evidence,) = event["evidences"]
     assert evidence["src_endpoint"] == {"ip": "10.20.0.7"}
-    assert evidence["data"]["reasons"] == [
+    assert evidence["data"]["attributions"] == [
         {"feature": "Rate", "value_text": "inf", "contribution": 2.3},
         {"feature": "IAT", "value": 0.1, "contribution": -0.5},
     ]

@@ -35,7 +35,7 @@ def grown(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
             pd.concat([frame, frame]).to_csv(folder / "source" / path, index=False)
     run(folder, "ingest", f"ingest.source={folder / 'source'}")
     run(folder, "features")
-    run(folder, "forest", "train.profiles=[paper,operational]")
+    run(folder, "forest", "train.feature_sets=[paper,operational]")
     lake = Lake(str(folder / "lake"))
     table = tasks.open_features(lake, "paper", 1)
     card = tasks.card_of(table, TrainConfig(), "dnn", 6, "paper", "v1")
@@ -52,15 +52,15 @@ def run(folder: Path, name: str, *settings: str) -> None:
     assert job.main(module.run, module.__doc__ or "", options) == 0
 
 
-def of_forest(lake: Path, table: str, classes: int, profile: str = "paper") -> pd.DataFrame:
+def of_forest(lake: Path, table: str, classes: int, feature_set: str = "paper") -> pd.DataFrame:
     rows = pd.read_parquet(lake / table)
-    return rows[(rows["model"] == "random_forest") & (rows["classes"] == classes) & (rows["profile"] == profile)]
+    return rows[(rows["model"] == "random_forest") & (rows["classes"] == classes) & (rows["feature_set"] == feature_set)]
 
 
-def predictions(spark: SparkSession, lake: Path, classes: int, profile: str) -> pd.DataFrame:
+def predictions(spark: SparkSession, lake: Path, classes: int, feature_set: str) -> pd.DataFrame:
     """Grow the same forest again, and return label and prediction of every test row as names."""
     table = tasks.open_features(Lake(str(lake)), "paper", 1)
-    features = forest.card_of(table, CONFIG, classes, profile, "v1").features
+    features = forest.card_of(table, CONFIG, classes, feature_set, "v1").features
     train, test = (
         forest.as_vectors(forest.read_split(spark, table, split, CONFIG.rows_per_partition), features, classes)
         for split in ("train", "test")
@@ -69,18 +69,18 @@ def predictions(spark: SparkSession, lake: Path, classes: int, profile: str) -> 
     return rows.astype(int).apply(lambda ids: ids.map(dict(enumerate(CLASSES[classes]))))
 
 
-@pytest.mark.parametrize(("classes", "profile"), [(19, "paper"), (6, "operational"), (2, "paper")])
+@pytest.mark.parametrize(("classes", "feature_set"), [(19, "paper"), (6, "operational"), (2, "paper")])
 def test_metrics_and_confusion_are_those_of_scikit_learn_on_the_same_forests_predictions(
-    spark: SparkSession, grown: Path, classes: int, profile: str
+    spark: SparkSession, grown: Path, classes: int, feature_set: str
 ) -> None:
-    found = predictions(spark, grown, classes, profile)
-    rows = of_forest(grown, "metrics", classes, profile)
+    found = predictions(spark, grown, classes, feature_set)
+    rows = of_forest(grown, "metrics", classes, feature_set)
     averages = rows[rows["class_name"].isna()].set_index("metric")["value"]
     for average in ("macro", "weighted"):
         wanted = precision_recall_fscore_support(found["label"], found["prediction"], average=average, zero_division=0)
         for metric, value in zip(("precision", "recall", "f1"), wanted, strict=False):
             assert averages[f"{metric}_{average}"] == pytest.approx(value)
-    counts = of_forest(grown, "confusion", classes, profile).pivot(
+    counts = of_forest(grown, "confusion", classes, feature_set).pivot(
         index="class_name", columns="predicted_class", values="count"
     )
     names = list(CLASSES[classes])
@@ -98,7 +98,7 @@ def test_it_beats_the_most_frequent_class(spark: SparkSession, grown: Path) -> N
 
 def test_it_counts_each_distinct_flow_once_as_scoring_does(grown: Path) -> None:
     metrics = pd.read_parquet(grown / "metrics")
-    metrics = metrics[(metrics["classes"] == 6) & (metrics["profile"] == "paper") & (metrics["metric"] == "recall")]
+    metrics = metrics[(metrics["classes"] == 6) & (metrics["feature_set"] == "paper") & (metrics["metric"] == "recall")]
     support = {
         model: rows[rows["support"] > 0].set_index("class_name")["support"].astype(int).to_dict()
         for model, rows in metrics.groupby("model")

@@ -12,7 +12,7 @@ import pytest
 from ids_spark.alerts.incidents import PARTIAL, keyed, merge, partial
 from ids_spark.alerts.ranking import NightFacts, incident_id, rank
 from ids_spark.alerts.severity import DEFAULT
-from ids_spark.dataset.night_schema import INCIDENTS, REASON
+from ids_spark.dataset.night_schema import INCIDENTS, ATTRIBUTION
 from ids_spark.dataset.taxonomy import CLASS19
 
 ENTITIES = ("device_id", "src_ip")
@@ -41,7 +41,7 @@ def flows(*rows, **columns):
         "attack_probability": [float(1 / (1 + np.exp(-row[1]))) for row in rows],
         **columns,
     }
-    kinds = {"event_time": pa.timestamp("us", tz="UTC"), "reasons": pa.list_(REASON)}
+    kinds = {"event_time": pa.timestamp("us", tz="UTC"), "attributions": pa.list_(ATTRIBUTION)}
     kinds |= dict.fromkeys((*ENTITIES, "source_file"), pa.string())
     return pa.table({name: pa.array(values, kinds.get(name)) for name, values in columns.items()})
 
@@ -58,7 +58,7 @@ def many(n, seed=11, devices=300):
             pa.array(rng.random(length)),
             pa.array(rng.random(length, dtype=np.float32)),
         ],
-        fields=list(REASON),
+        fields=list(ATTRIBUTION),
     )
     times = np.datetime64("2026-03-01", "us") + rng.integers(0, 86_400_000_000, n).astype("timedelta64[us]")
     text = {"device_id": devices, "src_ip": 50, "source_file": 8}
@@ -75,20 +75,20 @@ def many(n, seed=11, devices=300):
             "class_name": pa.DictionaryArray.from_arrays(pa.array(rng.integers(1, 19, n, np.int32)), pa.array(CLASS19)),
             "attack_logit": pa.array(logits),
             "attack_probability": pa.array((1 / (1 + np.exp(-logits))).astype(np.float32)),
-            "reasons": pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(steps)).astype(np.int32)), reasons),
+            "attributions": pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(steps)).astype(np.int32)), reasons),
         }
     )
 
 
 def by_pandas(table):
     """Return what `partial` should give, by another way."""
-    frame = table.drop_columns(["reasons"]).to_pandas()
+    frame = table.drop_columns(["attributions"]).to_pandas()
     frame["class_name"] = frame["class_name"].astype(str)
     frame["entity_kind"] = np.where(frame["device_id"].notna(), "device_id", "src_ip")
     frame["entity"] = frame["device_id"].fillna(frame["src_ip"])
     unknown = pd.Timestamp("2200-01-01", tz="UTC")  # pandas does not align null keys
     frame["window_start"] = frame["event_time"].dt.floor("60min").fillna(unknown)
-    frame["with_reasons"] = table["reasons"].combine_chunks().value_lengths().to_numpy() > 0
+    frame["with_reasons"] = table["attributions"].combine_chunks().value_lengths().to_numpy() > 0
     keys = ["entity_kind", "entity", "class_name", "window_start"]
     found = frame.groupby(keys).agg(
         flows=("source_row", "size"),
@@ -118,7 +118,7 @@ def test_flows_of_one_entity_class_and_window_are_one_incident():
     found = partial(table, ENTITIES, 60)
     assert found.schema.equals(PARTIAL)
     shown = [
-        tuple(row[k] for k in ("entity", "class_name", "window_start", "flows", "reasons")) for row in rows_of(found)
+        tuple(row[k] for k in ("entity", "class_name", "window_start", "flows", "attributions")) for row in rows_of(found)
     ]
     assert shown == [
         ("pump-1", "DoS-TCP", at("10:00"), 2, reason("IAT")),
@@ -185,7 +185,7 @@ def test_reasons_are_those_of_the_highest_score_that_has_any_and_ties_go_by_file
     for order in (slice(None), slice(None, None, -1)):
         turned = table.take(pa.array(np.arange(5)[order]))
         [row] = rows_of(partial(turned, ENTITIES, 60))
-        assert (row["reasons"], row["max_attack_logit"]) == (reason("Max"), 9.0)
+        assert (row["attributions"], row["max_attack_logit"]) == (reason("Max"), 9.0)
         assert (row["explained_file"], row["explained_row"], row["explained_logit"]) == ("b10", 5, 7.0)
 
 
@@ -199,15 +199,15 @@ def test_no_flow_is_no_incident():
 
 def test_incidents_are_what_pandas_makes_of_the_flows():
     table = many(40_000, devices=40)
-    found = partial(table, ENTITIES, 60).drop_columns(["reasons", "explained_logit", "explained_file"]).to_pandas()
+    found = partial(table, ENTITIES, 60).drop_columns(["attributions", "explained_logit", "explained_file"]).to_pandas()
     expected = by_pandas(table)
     assert expected["window_start"].isna().any()
     assert expected["explained_row"].isna().any()
     pd.testing.assert_frame_equal(found, expected[found.columns], check_dtype=False)
-    reasons = dict(zip(table["source_row"].to_pylist(), table["reasons"].to_pylist(), strict=True))
+    reasons = dict(zip(table["source_row"].to_pylist(), table["attributions"].to_pylist(), strict=True))
     whole = rows_of(partial(table, ENTITIES, 60))
     assert all(
-        row["reasons"] == (reasons[row["explained_row"]] if row["explained_row"] is not None else None) for row in whole
+        row["attributions"] == (reasons[row["explained_row"]] if row["explained_row"] is not None else None) for row in whole
     )
 
 
@@ -285,7 +285,7 @@ def test_an_incident_states_what_it_was_found_by():
     [row] = rows_of(rank(partial(table, ENTITIES, 60), DEFAULT, 50, FACTS)[0])
     assert (row["model"], row["model_version"], row["run_id"]) == ("gru_dnn-19-paper", "20260201T000000Z-ab", "r1")
     assert (row["threshold_logit"], row["data_origin"], row["created_at"]) == (4.5, "synthetic", FACTS.created_at)
-    assert (row["category"], row["severity"], row["top_reasons"]) == ("Attack", "medium", reason("Rate"))
+    assert (row["category"], row["severity"], row["top_attributions"]) == ("Attack", "medium", reason("Rate"))
     assert (row["max_attack_logit"], row["schema_version"]) == (6.0, 1)
 
 

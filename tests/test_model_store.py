@@ -24,7 +24,7 @@ from ids_spark.models.artifact import (
 )
 from ids_spark.models.threshold import validation_scores_of
 
-FILES = ["model.json", "weights.npz", "preprocessor.json", "calibration.json"]
+FILES = ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json"]
 DROPPED = RELEASE_39.features.index("IAT")
 MOMENTS = [Moments(9, 0.5 * i, 0.0 if i == DROPPED else 9.0 + i, -1.0, 40.0) for i in range(39)]
 PREPROCESSOR = fit(
@@ -41,7 +41,7 @@ CARD = ModelCard(
     variant="",
     hyperparameters={"dense": [64, 32], "dropout": 0.3},
     classes=6,
-    profile="paper",
+    feature_set="paper",
     recipe="paper",
     features=("Rate", "Header_Length"),
     data_origin="synthetic",
@@ -75,7 +75,7 @@ def test_a_model_comes_back_as_written(stored):
     assert model.card == CARD
     assert model.card.class_names == ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
     assert model.preprocessor == PREPROCESSOR
-    assert model.calibration == CALIBRATION
+    assert model.validation_scores == CALIBRATION
     assert model.sha256 == hashlib.sha256((stored / "manifest.json").read_bytes()).hexdigest()
     assert len(model.weights) == len(WEIGHTS)
     for found, written in zip(model.weights, WEIGHTS, strict=True):
@@ -119,7 +119,7 @@ def test_a_preprocessor_of_another_model_is_refused_even_where_the_manifest_name
 
 def test_a_model_without_calibration_comes_back_without(tmp_path):
     write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
-    assert read_model(str(tmp_path / "m")).calibration is None
+    assert read_model(str(tmp_path / "m")).validation_scores is None
 
 
 def test_without_a_manifest_a_model_is_not_complete(stored):
@@ -158,7 +158,7 @@ def test_weights_that_are_no_arrays_are_refused(stored, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=1), "another format than 2; retrain with this version"),
+        (lambda c: c.update(format=1), "model format 1; expected 3, or 2 of version 0.1; retrain with this version"),
         (lambda c: c.pop("architecture"), "cannot be understood (TypeError("),
         (lambda c: c.update(code="x"), "cannot be understood (TypeError("),
         (lambda c: c.pop("features"), "cannot be understood (KeyError('features'))"),
@@ -227,3 +227,22 @@ def test_a_lake_without_models_names_the_job_to_run(tmp_path):
 def test_a_model_is_named_by_architecture_variant_classes_and_profile():
     assert model_name(title_of("gru_dnn", ""), 19, "operational") == "gru_dnn-19-operational"
     assert model_name(title_of("gru_dnn", "best"), 6, "paper") == "gru_dnn-best-6-paper"
+
+
+def test_a_model_of_version_0_1_still_loads_with_a_warning(stored, caplog):
+    expected = read_model(str(stored))
+    content = json.loads((stored / "model.json").read_text())
+    content |= {"format": 2, "profile": content.pop("feature_set"), "hyper": content.pop("hyperparameters")}
+    content["hyper"]["members"] = 8
+    (stored / "model.json").write_text(json.dumps(content))
+    scores = stored / "validation_scores.json"
+    if scores.exists():
+        scores.rename(stored / "calibration.json")
+    files = [path for path in stored.iterdir() if path.name != "manifest.json"]
+    manifest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    found = read_model(str(stored))
+    assert found.card.hyperparameters == expected.card.hyperparameters | {"ensemble_size": 8}
+    assert found.card.feature_set == expected.card.feature_set
+    assert found.validation_scores == expected.validation_scores
+    assert "was written by version 0.1 (format 2); version 0.3 will no longer read it" in caplog.text

@@ -17,7 +17,7 @@ from ids_spark.models.layers import (
 DEFAULTS = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 
 
-SEVERAL = DEFAULTS["dnn"] | {"bins": 4, "embedding": 3, "members": 5, "dense": (16, 8)}
+SEVERAL = DEFAULTS["dnn"] | {"bins": 4, "embedding": 3, "ensemble_size": 5, "dense": (16, 8)}
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,11 @@ def encoded(x, weights, n_features):
     return np.hstack(columns), weights[4:]
 
 
-def each_member(x, weights, members):
-    """Class probabilities of every member by itself, shape (rows, members, classes)."""
+def each_member(x, weights, ensemble_size):
+    """Class probabilities of every member by itself, shape (rows, ensemble_size, classes)."""
     *layers, head, head_bias = (w.astype(np.float64) for w in weights)
     found = []
-    for k in range(members):
+    for k in range(ensemble_size):
         h = x
         for kernel, scale_in, scale_out, bias in zip(*(layers[i::4] for i in range(4)), strict=True):
             own = np.diag(scale_in[k]) @ kernel @ np.diag(scale_out[k])  # its kernel, written out
@@ -200,10 +200,10 @@ def test_an_encoded_model_carries_its_edges_in_its_weights(flows):
 
 
 @pytest.mark.parametrize("bins", [0, 4])
-@pytest.mark.parametrize("members", [1, 5])
+@pytest.mark.parametrize("ensemble_size", [1, 5])
 @pytest.mark.parametrize("classes", [2, 6, 19])
-def test_several_members_give_one_probability_for_each_class_and_row(flows, bins, members, classes):
-    hyperparameters = SEVERAL | {"bins": bins, "members": members}
+def test_several_members_give_one_probability_for_each_class_and_row(flows, bins, ensemble_size, classes):
+    hyperparameters = SEVERAL | {"bins": bins, "ensemble_size": ensemble_size}
     model = build("dnn", 44, classes, hyperparameters)
     probabilities = model(flows).numpy()
     assert probabilities.shape == (50, classes)
@@ -242,7 +242,7 @@ def test_several_members_compute_what_their_own_networks_would(flows, edges):
 
 
 def test_an_embedding_without_members_computes_a_plain_network_behind_it(flows, edges):
-    model = build("dnn", 44, 6, SEVERAL | {"members": 1}, edges)
+    model = build("dnn", 44, 6, SEVERAL | {"ensemble_size": 1}, edges)
     random_weights(model)
     h, (*layers, head, head_bias) = encoded(flows, model.get_weights(), 44)
     for kernel, bias in zip(layers[::2], layers[1::2], strict=True):
@@ -285,18 +285,18 @@ def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
     [
         # every layer: one kernel, and for each of 5 members scales of inputs and outputs and a bias; a head for each
         (
-            {"bins": 0, "members": 5},
+            {"bins": 0, "ensemble_size": 5},
             (44 * 16 + 5 * (44 + 16 + 16)) + (16 * 8 + 5 * (16 + 8 + 8)) + 5 * (8 * 19 + 19),
             0,
         ),
         # 4 bins of 44 features have lower edge and width; 3 units of each: 4 kernels and a bias; inputs 44 + 132
         (
-            {"bins": 4, "members": 5},
+            {"bins": 4, "ensemble_size": 5},
             44 * (4 * 3 + 3) + (176 * 16 + 5 * (176 + 32)) + (16 * 8 + 5 * (16 + 16)) + 5 * (8 * 19 + 19),
             2 * 44 * 4,
         ),
         (
-            {"bins": 4, "members": 1},
+            {"bins": 4, "ensemble_size": 1},
             44 * (4 * 3 + 3) + (176 * 16 + 16) + (16 * 8 + 8) + (8 * 19 + 19),
             2 * 44 * 4,
         ),
@@ -319,7 +319,7 @@ def test_weights_alone_carry_members_embedding_and_edges(flows, edges):
 
 
 def test_logits_are_what_the_softmax_takes(flows):
-    for hyperparameters in (SEVERAL, SEVERAL | {"members": 1}):
+    for hyperparameters in (SEVERAL, SEVERAL | {"ensemble_size": 1}):
         model = build("dnn", 44, 6, hyperparameters | {"dropout": 0.0})
         logits = keras.Model(model.input, model.get_layer("logits").output)(flows).numpy()
         np.testing.assert_allclose(softmax(logits), model(flows, training=True).numpy(), atol=1e-6)

@@ -139,14 +139,14 @@ def test_every_flow_has_one_prediction_and_it_is_that_of_an_independent_computat
 def test_reasons_stand_on_alerts_alone_and_are_integrated_gradients_from_the_benign_baseline(scored: Path) -> None:
     predictions, flows = read(scored, "predictions"), logs_of(scored)
     alert = predictions["alert"]
-    assert predictions.loc[~alert, "reasons"].isna().all()
-    assert predictions.loc[alert, "reasons"].notna().all()  # fewer than alerts.explained_rows of each class and file
+    assert predictions.loc[~alert, "attributions"].isna().all()
+    assert predictions.loc[alert, "attributions"].notna().all()  # fewer than alerts.explained_rows of each class and file
     assert night_row(scored)["flows_explained"] == alert.sum()
 
     model, rows = stored(scored), np.flatnonzero(alert)[:40]
     network, x = network_of(model), scaled(scored, flows)[rows]
     head = tf.keras.Model(network.input, network.get_layer("logits").output)
-    baseline = np.array(model.calibration.baseline, np.float32)
+    baseline = np.array(model.validation_scores.baseline, np.float32)
 
     def logit(points: Any) -> Any:
         found = head(points, training=False)
@@ -161,7 +161,7 @@ def test_reasons_stand_on_alerts_alone_and_are_integrated_gradients_from_the_ben
         moved = tape.gradient(found, line).numpy().mean(axis=0) * (flow - baseline)
         gap = float(logit(flow[None])[0] - logit(baseline[None])[0])
         assert moved.sum() == pytest.approx(gap, rel=0.03, abs=0.05)  # completeness
-        told = predictions.loc[i, "reasons"]
+        told = predictions.loc[i, "attributions"]
         assert 1 <= len(told) <= 3
         by_name = dict(zip(model.card.features, moved, strict=True))
         for reason, size in zip(told, sorted(moved, reverse=True), strict=False):
@@ -211,7 +211,7 @@ def check_incidents(folder: Path, budget: int) -> pd.DataFrame:
 
 def test_incidents_are_the_groups_of_alerts_and_what_exceeds_the_budget_is_counted(scored: Path) -> None:
     found = check_incidents(scored, budget=50)
-    assert found["top_reasons"].map(len).gt(0).all()
+    assert found["top_attributions"].map(len).gt(0).all()
     assert "MQTT-DDoS-Publish_Flood" in found["class_name"].tolist()  # the first attack of the night
 
 
@@ -300,7 +300,7 @@ def test_where_few_flows_are_explained_the_best_of_each_incident_come_first(hidd
     assert alerts["follows"].any()
     first = alerts.sort_values(["follows", "attack_logit"], ascending=[True, False])
     explained = first.groupby(["source_file", "attack"]).head(2)
-    assert sorted(ours.index[ours["reasons"].notna()]) == sorted(explained.index)
+    assert sorted(ours.index[ours["attributions"].notna()]) == sorted(explained.index)
     assert len(explained) == night_row(hidden)["flows_explained"]
 
 
@@ -323,7 +323,7 @@ def test_identifiers_are_replaced_by_their_hmac_and_stand_in_no_file(nights: Pat
     assert looked > 10
 
 
-@pytest.mark.parametrize("file", ["model.json", "weights.npz", "preprocessor.json", "calibration.json"])
+@pytest.mark.parametrize("file", ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json"])
 def test_a_changed_byte_in_a_model_file_refuses_the_night(nights: Path, tmp_path: Path, file: str) -> None:
     folder = copy(nights, tmp_path / "night")
     [target] = (folder / "lake/models" / MODEL).glob(f"*/{file}")

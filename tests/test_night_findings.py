@@ -21,7 +21,7 @@ def test_false_alarms_are_told_with_what_they_rest_on() -> None:
         " 80,000 flows: 15 on this night's flows.",
     ]
     # 3 / 12,000 = 2.5e-4, 300 flows of this night; 1,199,800 / 50 = 23,996
-    few = with_row(QUIET, calibration_rows=12_000, smallest_rate=2.5e-4)
+    few = with_row(QUIET, benign_validation_rows=12_000, smallest_rate=2.5e-4)
     assert night_findings.false_alarms(few)[2:] == [
         "These figures rest on 12,000 benign validation rows, which support no rate of false alarms below 1 in"
         " 4,000 flows: 300 on this night's flows.",
@@ -34,7 +34,7 @@ def test_false_alarms_are_told_with_what_they_rest_on() -> None:
     for changes, said in (
         ({"rows_scored": 0}, "No flow was scored, so none can be a false alarm."),
         (
-            {"calibration_rows": 0, "expected_false_alarms": None, "smallest_rate": 1.0},
+            {"benign_validation_rows": 0, "expected_false_alarms": None, "smallest_rate": 1.0},
             "How many benign flows are flagged at that is unknown: there was no benign validation row.",
         ),
     ):

@@ -36,7 +36,7 @@ def incident(rank: int, severity: str, class_name: str, entity: str, first: dt.d
         "entity_kind": "device_id", "entity": entity, "window_start": first, "first_seen": first,
         "last_seen": first and first + dt.timedelta(minutes=44, seconds=8), "flows": 1200 // rank,
         "max_attack_probability": 0.9998, "max_attack_logit": 8.5, "threshold_logit": 5.0, "schema_version": 1,
-        "top_reasons": [
+        "top_attributions": [
             {"feature": "syn_flag_number", "value": 0.98, "contribution": 3.21},
             {"feature": "Rate", "value": 51_230.4, "contribution": 1.5},
             {"feature": "IAT", "value": 8.4e-7, "contribution": -0.26},
@@ -48,7 +48,7 @@ def incident(rank: int, severity: str, class_name: str, entity: str, first: dt.d
 def drift(name: str, psi: float | None, band: str, counts: Sequence[int], **more: Any) -> dict:
     bins = len(counts)
     return {
-        "kind": "feature", "name": name, "psi": psi, "band": band, "rows": sum(counts), "below_range": 0,
+        "kind": "feature", "name": name, "psi": psi, "drift_level": band, "rows": sum(counts), "below_range": 0,
         "above_range": 0, "saturated": 0, "edges": np.geomspace(0.5, 5e5, bins - 1).tolist(),
         "expected": [1 / bins] * bins, "counts": list(counts), **ORIGIN, **more,
     }  # fmt: skip
@@ -68,7 +68,7 @@ def scored(**more: Any) -> dict:
         "extra_columns": [], "quarantine": [{"reason": "missing", "rows": 150}, {"reason": "negative", "rows": 50}],
         "warnings": [], "class_mix": mix(range(24), Benign=49_990), "flows_flagged": 0, "flows_allowed": 0,
         "flows_explained": 0, "incidents": 0, "incidents_shown": 0, "budget": 50, "threshold_logit": 5.0,
-        "expected_false_alarms": 48.3, "false_alarms_at_most": 71.0, "calibration_rows": 240_000,
+        "expected_false_alarms": 48.3, "false_alarms_at_most": 71.0, "benign_validation_rows": 240_000,
         "smallest_rate": 1.25e-5, "drift_moderate": 0, "drift_significant": 0, "seconds": 41.5,
         "scored_at": at(1, 2, date=DATE + dt.timedelta(days=1)), "code_version": "0.1.0+abc", "schema_version": 1,
         **ORIGIN, **more,
@@ -104,7 +104,7 @@ def busy() -> Night:
         drift(name, p, "significant" if p >= 0.25 else "moderate" if p >= 0.1 else "stable", counts, above_range=i)
         for i, (name, p, counts) in enumerate(zip(ORIGINAL_45.features, psi, shifted, strict=True))
     ]
-    significant, moderate = (sum(d["band"] == band for d in drifts) for band in ("significant", "moderate"))
+    significant, moderate = (sum(d["drift_level"] == band for d in drifts) for band in ("significant", "moderate"))
     per_class = [sum(c["flows"] for c in classes if c["class_name"] == name) for name in CLASS19]
     drifts[3] |= {"expected": [0.7, 0.3], "counts": [total - 9_000, 9_000], "edges": [0.5]}  # a share that is 0 or 1
     drifts.append(
@@ -184,7 +184,7 @@ def test_an_incident_is_told_with_its_reasons_in_words(tmp_path: Path) -> None:
     assert rows[1] == ["1", "critical", "DDoS-SYN", "infusion-pump-07 device_id", "02:14:00–02:58:08", "1,200 flows",
                        "score 99.98% 8.5", why]  # fmt: skip
     assert rows[5][3:5] == ["ward-3-gateway device_id", "no event time"]
-    late = incident(1, "high", "DoS-TCP", "x", at(23, 50), flows=1, top_reasons=None)
+    late = incident(1, "high", "DoS-TCP", "x", at(23, 50), flows=1, top_attributions=None)
     night = with_row(dataclasses.replace(QUIET, incidents=[late]), incidents=1, incidents_shown=1, flows_flagged=1)
     row = Rows(page_of(night, tmp_path)).rows[1]
     assert row[4:] == ["23:50:00–2026-07-15 00:34:08", "1 flow", "score 99.98% 8.5", "–"]
@@ -233,8 +233,8 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown(tmp_path: Path) -> Non
     rows = Rows(page).rows
     first, *others = night.drifts("feature")
     assert first["psi"] == max(row["psi"] for row in [*others, first])
-    assert ["Protocol Type mean protocol number", f"{others[0]['psi']:.3f}", others[0]["band"], "0", "1", "0"] in rows
-    bands = [sum(row["band"] == band for row in night.drift[:45]) for band in ("significant", "moderate", "stable")]
+    assert ["Protocol Type mean protocol number", f"{others[0]['psi']:.3f}", others[0]["drift_level"], "0", "1", "0"] in rows
+    bands = [sum(row["drift_level"] == band for row in night.drift[:45]) for band in ("significant", "moderate", "stable")]
     said = ", ".join(
         f"{n} features {band}" for n, band in zip(bands, ("significant", "moderate", "stable"), strict=True)
     )
@@ -246,7 +246,7 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown(tmp_path: Path) -> Non
         ["Benign", "1,180,230", "98.37%", "91%"],
         ["2026-07-11", "not scored"],
         ["2026-07-14", "1,201,110", "3,412", "17", "48.3", str(bands[0]), "1,310", VERSION],
-        ["architecture", "gru_dnn, 19 classes, profile paper, recipe paper, 45 features, trained on synthetic flows"],
+        ["architecture", "gru_dnn, 19 classes, feature_set paper, recipe paper, 45 features, trained on synthetic flows"],
         ["never learnt", "Recon-VulScan"],
         ["severity policy", "the project's table"],
         ["weekly scan", "2026-07-14", "vuln-scanner-1", "Recon-Port_Scan", ""],

@@ -153,7 +153,7 @@ def test_a_challenger_scores_beside_the_champion_and_is_compared(nights: Path, t
     p = network_of(second).predict(np.column_stack(fitted), batch_size=4096, verbose=0)
     logits = np.log(p[:, 1:].sum(axis=1, dtype=np.float64)) - np.log(p[:, 0].astype(np.float64))
     limit = challenger["threshold_logit"]
-    assert limit == second.calibration.threshold(ROWS, 50).logit != champion["threshold_logit"]
+    assert limit == second.validation_scores.threshold(ROWS, 50).logit != champion["threshold_logit"]
     theirs = logits >= limit
     near = int((np.abs(logits - limit) < 5e-3).sum())
     assert abs(challenger["flows_flagged"] - theirs.sum()) <= near
@@ -194,7 +194,7 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
         column = predictions[f"predicted_class{level}"]
         assert column.isin(CLASSES[level]).all() if level <= classes else column.isna().all()
     assert predictions[["device_id", "tags", "source.ip"]].isna().all().all()
-    assert {"top3", "reasons"}.isdisjoint(predictions)
+    assert {"top3", "attributions"}.isdisjoint(predictions)
     assert predictions["row_key"].notna().all()
     kept = flows.loc[predictions["source_row"]].reset_index(drop=True)
     assert (predictions["when"] == kept["event_time"]).all()

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ids_spark.config.train import TrainConfig
-from ids_spark.dataset.night_schema import REASON
+from ids_spark.dataset.night_schema import ATTRIBUTION
 from ids_spark.models import architectures
 from ids_spark.models.attribution import STEPS, contributions, largest_contributions, logit_function, rows_to_explain
 from ids_spark.models.threshold import LIMIT, attack_logits
@@ -19,7 +19,7 @@ KINDS = {
     "lstm": ("lstm", {}),
     "gru_dnn with bins": ("gru_dnn", {"bins": 8}),
     "gru_dnn with embedded bins": ("gru_dnn", {"bins": 8, "embedding": 3}),
-    "dnn of several members": ("dnn", {"bins": 8, "members": 4}),
+    "dnn of several ensemble_size": ("dnn", {"bins": 8, "ensemble_size": 4}),
 }
 FEATURES, CLASSES = 12, 6
 
@@ -195,7 +195,7 @@ def test_reasons_are_the_largest_contributions_towards_attack_in_order():
     )
     values = np.arange(16, dtype=np.float64).reshape(4, 4)
     found = largest_contributions(contributed, values, ["Rate", "IAT", "Number", "Std"], 2)
-    assert found.type == pa.list_(REASON)
+    assert found.type == pa.list_(ATTRIBUTION)
     assert found.to_pylist() == [
         [reason("Number", 2, 2), reason("Std", 3, 1)],
         [],

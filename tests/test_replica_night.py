@@ -314,7 +314,7 @@ def test_a_folder_of_anything_else_is_refused(spark: SparkSession, tmp_path: Pat
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"precious\.parquet, and no _SYNTHETIC\.json of synthetic nights; expected a"):
         synthetic_night.write_night(spark, asked_for(tmp_path), 7)
-    with pytest.raises(InputError, match=r"precious\.parquet: found a file, and no .*; set replica_night\.target to"):
+    with pytest.raises(InputError, match=r"precious\.parquet: found a file, and no .*; set synthesize_night\.target to"):
         synthetic_night.write_night(spark, asked_for(tmp_path / "precious.parquet"), 7)
     with pytest.raises(InputError, match="found seed -1; expected one that is not negative"):
         synthetic_night.write_night(spark, asked_for(tmp_path / "new"), -1)
@@ -349,10 +349,9 @@ def test_a_night_without_a_row_for_each_file_or_number_is_refused(flows: int, fi
         SynthesizeNightConfig(flows=flows, files=files, episodes=0)
 
 
-@pytest.mark.skipif("replica_night" not in Config.model_fields, reason="Config has no section replica_night yet")
 def test_the_job_writes_the_night_and_counts_its_flows(run_job: RunJob, tmp_path: Path) -> None:
     settings = {"target": tmp_path / "nights", "date": DATE, "flows": 2_000, "files": 2}
-    assert run_job("replica_night", **{f"replica_night__{key}": value for key, value in settings.items()}) == 0
+    assert run_job("synthesize_night", **{f"synthesize_night__{key}": value for key, value in settings.items()}) == 0
     [audit] = pd.read_parquet(tmp_path / "lake" / "audit").to_dict("records")
     assert (audit["rows_out"], audit["data_origin"]) == (len(read(tmp_path / "nights")), "synthetic")
     assert {c["class_name"]: c["rows"] for c in audit["counts"]}["Benign"] == 2_000

@@ -47,9 +47,9 @@ def test_the_second_release_has_39_features_and_time_to_live_for_duration():
     [(ORIGINAL_45, {"IAT", "Number", "Weight", "Srate", "Drate"}), (RELEASE_39, {"Number"})],
 )
 def test_the_operational_profile_leaves_out_what_names_the_laboratory(schema, left_out):
-    assert schema.profile("paper") == schema.features
-    assert schema.profile("operational") == tuple(f for f in schema.features if f not in left_out)
-    assert len(schema.profile("operational")) == len(schema.features) - len(left_out)
+    assert schema.feature_set("paper") == schema.features
+    assert schema.feature_set("operational") == tuple(f for f in schema.features if f not in left_out)
+    assert len(schema.feature_set("operational")) == len(schema.features) - len(left_out)
 
 
 @pytest.mark.parametrize("schema", FEATURE_SCHEMAS.values(), ids=FEATURE_SCHEMAS)

@@ -85,7 +85,7 @@ def test_values_are_scattered_to_their_rows_and_the_others_are_null() -> None:
 
 
 def test_a_table_has_the_columns_of_the_contract_and_null_for_those_that_are_not_known() -> None:
-    contract = night_predictions(("flow_id", "event_time"), "event_time", ("levels", "top3", "reasons", "lineage"))
+    contract = night_predictions(("flow_id", "event_time"), "event_time", ("levels", "top3", "attributions", "lineage"))
     known = {
         "source_file": prediction_columns.constant("a", pa.string(), 2),
         "probability": pa.array([0.5, 0.7]),  # doubles; the contract has floats

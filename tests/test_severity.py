@@ -162,7 +162,7 @@ def test_every_fault_is_listed_at_once(policy_file):
         ("categories: [", "severity.yaml: not YAML: "),
         (ALL + ALL, "not YAML: twice: categories in"),
         (ALL.replace("DDoS: high", "DDoS: high, DDoS: low"), "not YAML: twice: DDoS in"),
-        ("", "has 1 fault(s):\n  Input should be a valid dictionary or instance of Policy; found 'None'"),
+        ("", "has 1 fault(s):\n  Input should be a valid dictionary or instance of SeverityPolicy; found 'None'"),
         ("- 1", "Input should be a valid dictionary"),
     ],
 )

@@ -98,7 +98,7 @@ def agrees_with_its_rows(folder: Path) -> Model:
     benign = (held_out["label6"] == 0).to_numpy()
     logits = np.log(p[:, 1:].sum(axis=1)) - np.log(p[:, 0])
 
-    found = model.calibration
+    found = model.validation_scores
     assert found is not None
     assert 0 < benign.sum() < 2_000  # so that the tail holds all of them
     assert (found.benign_rows, found.attack_rows) == (benign.sum(), (~benign).sum())
@@ -124,7 +124,7 @@ def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, 
     task = TrainingTask(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
     fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyperparameters)
     loop = TrainSteps(fresh, config, 6, task.steps_per_epoch, 7)
-    one, two = worker._calibrated(task, loop, TrainingState(loop.weights(), [], model.weights)), model.calibration
+    one, two = worker._calibrated(task, loop, TrainingState(loop.weights(), [], model.weights)), model.validation_scores
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
     for name in ("benign_tail", "benign_quantiles", "attack_quantiles"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4)
@@ -153,7 +153,7 @@ def test_a_run_may_go_on_with_or_without_tensorboard(features: Path) -> None:
         card = card_of(table, config, "dnn", 6, "paper", "v")
         marks.add(TrainingTask(table, "", "", "board" if board else "", card, config, 7).fingerprint)
     assert len(marks) == 1
-    for hyperparameters in ({"members": 2}, {"bins": 4, "embedding": 2}):
+    for hyperparameters in ({"ensemble_size": 2}, {"bins": 4, "embedding": 2}):
         config = TrainConfig.model_validate({"dnn": hyperparameters})
         card = card_of(table, config, "dnn", 6, "paper", "v")
         marks.add(TrainingTask(table, "", "", "", card, config, 7).fingerprint)
@@ -279,7 +279,7 @@ def test_the_epoch_that_is_kept_is_the_best_by_what_is_monitored(monitor: str, k
 def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(features: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(features, folder)
-    several = ("train.models=[dnn]", "train.dnn.bins=4", "train.dnn.embedding=3", "train.dnn.members=3")
+    several = ("train.models=[dnn]", "train.dnn.bins=4", "train.dnn.embedding=3", "train.dnn.ensemble_size=3")
     code, output = submit(folder, "train", *SETTINGS, *several, "train.epochs=3", "train.learning_rate=1e38")
     assert code == 2, output
     assert "training of dnn-6-paper diverged in epoch 1" in output

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Ints
-from ids_spark.dataset.night_schema import REASON
+from ids_spark.dataset.night_schema import ATTRIBUTION
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _DAY: Final = 86_400_000_000  # microseconds
@@ -35,10 +35,10 @@ PARTIAL: Final = pa.schema(
         ("explained_logit", pa.float64()),
         ("explained_file", pa.string()),
         ("explained_row", pa.int64()),
-        ("reasons", pa.list_(REASON)),
+        ("attributions", pa.list_(ATTRIBUTION)),
     ]
 )
-"""Incidents of some pieces, before they are ranked; by key. `explained_…` names the flow that `reasons` are of, null
+"""Incidents of some pieces, before they are ranked; by key. `explained_…` names the flow that `attributions` are of, null
 where no flow carries any."""
 
 
@@ -77,7 +77,7 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known
     Args:
         flows: Flagged flows that no allow-list covers, pseudonymised where that is asked for. Columns: `source_file`
             and `source_row`, which together name a flow; `class_name`; `attack_probability` and `attack_logit`, finite;
-            any of `entities`; `event_time` (null or no column: unknown); `reasons` (null, empty or no column: none).
+            any of `entities`; `event_time` (null or no column: unknown); `attributions` (null, empty or no column: none).
         entities: Columns that say who is concerned, best first. A flow's entity is the first that is there and neither
             null nor empty text; the source file where there is none.
         window_minutes: Windows begin at midnight in UTC and every so many minutes after it.
@@ -85,8 +85,8 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known
     """
     known = known or keyed(flows, entities, window_minutes)
     times = _times(flows)
-    reasons = flows["reasons"] if "reasons" in flows.column_names else _nulls(flows, pa.list_(REASON))
-    explained = pc.greater(pc.list_value_length(reasons), 0).fill_null(False)
+    attributions = flows["attributions"] if "attributions" in flows.column_names else _nulls(flows, pa.list_(ATTRIBUTION))
+    explained = pc.greater(pc.list_value_length(attributions), 0).fill_null(False)
     logits = flows["attack_logit"].cast(pa.float64())
     single = {
         **known.columns,
@@ -98,7 +98,7 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known
         "explained_logit": pc.if_else(explained, logits, None),
         "explained_file": flows["source_file"].cast(pa.string()),
         "explained_row": flows["source_row"].cast(pa.int64()),
-        "reasons": reasons,
+        "attributions": attributions,
     }
     rows = pa.table([single[name] for name in PARTIAL.names], names=PARTIAL.names).cast(PARTIAL)
     return _grouped(rows, known.groups, known.firsts, known.inverse)
@@ -154,7 +154,7 @@ def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Tab
         return pa.array(how.reduceat(moments, starts), mask=unknown[firsts]).cast(_TIME)
 
     best = _explained_rows(rows, inverse, order, starts)
-    explained = rows.select([name for name in PARTIAL.names if name.startswith(("explained_", "reasons"))]).take(
+    explained = rows.select([name for name in PARTIAL.names if name.startswith(("explained_", "attributions"))]).take(
         pa.array(best, mask=best < 0)
     )
     columns = {

@@ -74,7 +74,7 @@ def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFact
         "rank": pa.array(np.arange(1, len(shown) + 1)),
         "severity": severities,
         "category": pa.array([category_of(name) for name in names[2]]),
-        "top_reasons": shown["reasons"],
+        "top_attributions": shown["attributions"],
         **{name: pa.array([value] * len(shown), INCIDENTS.field(name).type) for name, value in constant.items()},
     }
     arrays = [columns[f.name].cast(f.type) for f in INCIDENTS]

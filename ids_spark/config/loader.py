@@ -4,16 +4,33 @@ Every key has a default, so a file states only what differs. Later files and `--
 """
 
 import difflib
+import logging
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.settings import Config
+from ids_spark.config.yaml_file import parse
+
+
+log = logging.getLogger(__name__)
+
+RENAMED: Final[Mapping[str, str]] = {
+    "replica": "synthesize",
+    "replica_night": "synthesize_night",
+    "train.profiles": "train.feature_sets",
+    "train.feed_memory_mb": "train.cache_memory_mb",
+    "train.dnn.members": "train.dnn.ensemble_size",
+    "train.gru_dnn.members": "train.gru_dnn.ensemble_size",
+    "train.lstm.members": "train.lstm.ensemble_size",
+    "alerts.reasons": "alerts.attributions",
+}
+"""Settings of 0.1 under other names. They still work, with a warning, and go in 0.3."""
 
 
 class ConfigError(InputError):
@@ -30,7 +47,7 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
     faults: list[str] = []
     for name in files:
         try:
-            _merge(merged, _read(name))
+            _merge(merged, _renamed(_read(name)))
         except ConfigError as error:
             faults.append(str(error))
     for setting in settings:
@@ -44,7 +61,7 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
             parsed = value
         for part in reversed(key.strip().split(".")):
             parsed = {part: parsed}
-        _merge(merged, parsed)
+        _merge(merged, _renamed(parsed))
     config = None
     try:
         config = Config.model_validate(merged)
@@ -57,15 +74,34 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
 
 def _read(name: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        content = parse(Path(name).read_bytes(), name, ConfigError)
     except OSError as error:
         raise ConfigError(f"{name}: {error.strerror or error}; expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{name}: found {type(content).__name__}, expected keys with values")
+    return content
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """Return settings under their present names; warns of each that has an old one."""
+    for old, new in RENAMED.items():
+        *folder, key = old.split(".")
+        section: Any = content
+        for part in folder:
+            section = section.get(part) if isinstance(section, Mapping) else None
+        if isinstance(section, dict) and key in section:
+            log.warning("setting %s is now called %s; the old name works in this version only", old, new)
+            place = content
+            *folder, name = new.split(".")
+            for part in folder:
+                place = place.setdefault(part, {})
+            _merge(place, {name: section.pop(key)})
+    columns = content["score"].get("columns") if isinstance(content.get("score"), dict) else None
+    if isinstance(columns, list) and "reasons" in columns:
+        log.warning("score.columns: reasons are now called attributions; the old name works in this version only")
+        content["score"]["columns"] = ["attributions" if name == "reasons" else name for name in columns]
     return content
 
 

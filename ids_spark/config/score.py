@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
-ColumnGroup = Literal["levels", "top3", "reasons", "lineage"]
+ColumnGroup = Literal["levels", "top3", "attributions", "lineage"]
 
 
 class Section(BaseModel):
@@ -59,7 +59,7 @@ class ScoreConfig(Section):
     pseudonymise: tuple[ColumnName, ...] = ()
     pseudonym_key_env: str = "IDS_SPARK_PSEUDONYM_KEY"
     pseudonym_key_file: str | None = None
-    columns: tuple[ColumnGroup, ...] = ("levels", "top3", "reasons")
+    columns: tuple[ColumnGroup, ...] = ("levels", "top3", "attributions")
 
     @model_validator(mode="after")
     def _one_way_to_name_nights(self) -> "ScoreConfig":
@@ -94,7 +94,7 @@ class AlertsConfig(Section):
         per_night: Budget: most incidents of a night, and the false alarms that the threshold aims at.
         entities: Pass-through columns that say who is concerned, best first.
         window_minutes: Flagged flows of one entity and class within such a window are one incident.
-        reasons: Features named with each alerted flow.
+        attributions: Features named with each alerted flow.
         explained_rows: Of each row group and class, so many flagged flows carry reasons: first the highest score of
             each incident, then the highest of all.
         severity_policy: YAML file with the severities; default: the table that comes with the project.
@@ -104,7 +104,7 @@ class AlertsConfig(Section):
     per_night: Count = 50
     entities: tuple[ColumnName, ...] = ("device_id", "src_ip")
     window_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
-    reasons: Annotated[int, Field(ge=1, le=10)] = 3
+    attributions: Annotated[int, Field(ge=1, le=10)] = 3
     explained_rows: Count = 16
     severity_policy: str | None = None
     allow_list: str | None = None

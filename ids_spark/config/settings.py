@@ -15,7 +15,7 @@ _SUBSET = r"^(sqrt|onethird|log2|all|0\.\d+|[1-9]\d*)$"
 
 
 class SynthesizeConfig(Section):
-    """`jobs/replica.py`: synthetic flows in the shape of CICIoMT2024.
+    """`jobs/synthesize.py`: synthetic flows in the shape of CICIoMT2024.
 
     Attributes:
         target: Folder to write; must not exist or be an earlier replica.
@@ -71,7 +71,7 @@ class FeaturesConfig(Section):
 
 
 class ForestConfig(Section):
-    """`jobs/forest.py`: Spark ML's random forest, for `train.classes` and `train.profiles`.
+    """`jobs/forest.py`: Spark ML's random forest, for `train.classes` and `train.feature_sets`.
 
     Attributes:
         trees, max_depth: Of each forest and each tree; Spark ML allows a depth of 30.
@@ -129,8 +129,8 @@ class Config(Section):
 
     lake: str = "lake"
     seed: int = 7
-    replica: SynthesizeConfig = SynthesizeConfig()
-    replica_night: SynthesizeNightConfig = SynthesizeNightConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    synthesize_night: SynthesizeNightConfig = SynthesizeNightConfig()
     ingest: IngestConfig = IngestConfig()
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()

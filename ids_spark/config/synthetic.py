@@ -129,7 +129,7 @@ _BUILT_IN: Final[Mapping[Episode, float]] = {
 
 
 class SynthesizeNightConfig(Section):
-    """`jobs/replica_night.py`: one night of synthetic flow logs, as a hospital's collectors would leave it.
+    """`jobs/synthesize_night.py`: one night of synthetic flow logs, as a hospital's collectors would leave it.
 
     Attributes:
         target: Folder of nights; must not exist, or hold synthetic nights. The night of the same date is replaced.
@@ -138,7 +138,7 @@ class SynthesizeNightConfig(Section):
         episodes: How many of the built-in attacks the night holds; 0: benign flows alone.
         own_episodes: Attacks to hold instead of the built-in ones.
         feature_schema: Which release of CICIoMT2024 to imitate.
-        capture_day_iat: Whether `IAT` of the first release names the capture's day, as `replica.capture_day_iat`.
+        capture_day_iat: Whether `IAT` of the first release names the capture's day, as `synthesize.capture_day_iat`.
         files: Parquet files, each a stretch of the night.
     """
 

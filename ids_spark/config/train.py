@@ -18,7 +18,7 @@ class ModelConfig(Section):
     Attributes:
         bins: Piecewise linear bins of each feature, given to the network beside its scaled value; 0 for none.
         embedding: Units of a dense layer that each feature has for its own bins; 0 for none.
-        members: Networks in one, which share their kernels and vote; `dnn` only.
+        ensemble_size: Networks in one, which share their kernels and vote; `dnn` only.
         units: Of the recurrent layer; no effect on `dnn`.
         dense: Units of each hidden dense layer.
         dropout: Share of units left out in training: after every dense layer of `dnn`, after the recurrent layer.
@@ -27,7 +27,7 @@ class ModelConfig(Section):
 
     bins: Annotated[int, Field(ge=0, le=128)] = 0
     embedding: Annotated[int, Field(ge=0, le=64)] = 0
-    members: Annotated[int, Field(ge=1, le=64)] = 1
+    ensemble_size: Annotated[int, Field(ge=1, le=64)] = 1
     units: Count = 64
     dense: tuple[Count, ...] = (64, 32)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -35,18 +35,18 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _has_what_it_builds_on(self) -> "ModelConfig":
-        if self.members > 1 and not self.dense:
-            raise ValueError(f"members is {self.members}, but dense is empty; members need a hidden layer")
+        if self.ensemble_size > 1 and not self.dense:
+            raise ValueError(f"ensemble_size is {self.ensemble_size}, but dense is empty; an ensemble needs a hidden layer")
         if self.embedding and not self.bins:
             raise ValueError(f"embedding is {self.embedding}, but bins is 0; an embedding needs bins")
         return self
 
 
 class TrainConfig(Section):
-    """`jobs/train.py`: every model in `models` at every level in `classes` for every profile in `profiles`.
+    """`jobs/train.py`: every model in `models` at every level in `classes` for every feature_set in `feature_sets`.
 
     Attributes:
-        profiles: `paper` sees every kept feature, `operational` leaves out what names the lab.
+        feature_sets: `paper` sees every kept feature, `operational` leaves out what names the lab.
         variant: Goes into the models' names, so that one architecture trained in two ways gives two models.
         batch_size: Global batch: rows of one step over all ranks together.
         learning_rate: Adam's, for the global batch of `reference_batch` rows, or of `batch_size` where that is not set.
@@ -59,7 +59,7 @@ class TrainConfig(Section):
             the `last`, as suits a learning rate that ends at 0 and few validation rows.
         patience: Epochs without a better one before training stops.
         min_delta: How much better counts.
-        feed_memory_mb: In which each rank may keep its rows. Where they do not fit, it reads them anew at every epoch.
+        cache_memory_mb: In which each rank may keep its rows. Where they do not fit, it reads them anew at every epoch.
         steps_per_execution: Steps that Keras runs between two looks at the host; at most the steps of an epoch.
         xla: Compile each step with XLA: some seconds at the start, more rows/s after.
         loss: Cross-entropy of one-hot labels (as the study) or of integer ids; the same value.
@@ -70,7 +70,7 @@ class TrainConfig(Section):
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")
     classes: Annotated[tuple[Classes, ...], Field(min_length=1)] = (2, 6, 19)
-    profiles: Annotated[tuple[FeatureSetName, ...], Field(min_length=1)] = ("paper",)
+    feature_sets: Annotated[tuple[FeatureSetName, ...], Field(min_length=1)] = ("paper",)
     variant: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
     ranks: Count = 2
     epochs: Count = 50
@@ -83,7 +83,7 @@ class TrainConfig(Section):
     monitor: Literal["loss", "accuracy", "last"] = "loss"
     patience: Count = 5
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    feed_memory_mb: Annotated[int, Field(ge=0)] = 1_000
+    cache_memory_mb: Annotated[int, Field(ge=0)] = 1_000
     steps_per_execution: Count = 32
     xla: bool = False
     loss: Literal["one_hot", "sparse"] = "sparse"
@@ -108,13 +108,13 @@ class TrainConfig(Section):
         if architecture != "dnn":
             recurrent, inputs = inputs * 3 * hyperparameters.units, hyperparameters.units
         dense = sum(a * b for a, b in itertools.pairwise((inputs, *hyperparameters.dense, n_classes)))
-        return encoding + recurrent + hyperparameters.members * dense
+        return encoding + recurrent + hyperparameters.ensemble_size * dense
 
     @model_validator(mode="after")
-    def _members_are_dense(self) -> "TrainConfig":
+    def _ensembles_are_dense(self) -> "TrainConfig":
         for name in ("gru_dnn", "lstm"):
-            if getattr(self, name).members > 1:
-                raise ValueError(f"{name}.members is {getattr(self, name).members}; only dnn may have several members")
+            if getattr(self, name).ensemble_size > 1:
+                raise ValueError(f"{name}.ensemble_size is {getattr(self, name).ensemble_size}; only dnn may be an ensemble")
         return self
 
     @model_validator(mode="after")

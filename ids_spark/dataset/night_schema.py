@@ -9,7 +9,7 @@ SCHEMA_VERSION: Final = 1
 """Rises whenever a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning."""
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
-REASON: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float32())])
+ATTRIBUTION: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float32())])
 """A feature, its raw value in the flow, and by how much it moved the attack score, in log-odds."""
 
 
@@ -31,7 +31,7 @@ INCIDENTS: Final = _contract(
     ("flows", pa.int64()),
     ("max_attack_probability", pa.float32()),
     ("max_attack_logit", pa.float32()),
-    ("top_reasons", pa.list_(REASON)),
+    ("top_attributions", pa.list_(ATTRIBUTION)),
     ("model", pa.string()),
     ("model_version", pa.string()),
     ("threshold_logit", pa.float32()),
@@ -44,7 +44,7 @@ INCIDENTS: Final = _contract(
 
 An incident is all flagged flows of one entity, one predicted class and one window of time. `entity` is the value of the
 first of `alerts.entities` that the flows carry, `entity_kind` that column's name (`source_file` where there is none).
-`window_start`, `first_seen` and `last_seen` are null where flows carry no event time. `top_reasons` are the reasons of
+`window_start`, `first_seen` and `last_seen` are null where flows carry no event time. `top_attributions` are the reasons of
 the flow with the highest score. `rank` counts from 1.
 """
 
@@ -52,7 +52,7 @@ DRIFT: Final = _contract(
     ("kind", pa.string()),
     ("name", pa.string()),
     ("psi", pa.float64()),
-    ("band", pa.string()),
+    ("drift_level", pa.string()),
     ("rows", pa.int64()),
     ("below_range", pa.int64()),
     ("above_range", pa.int64()),
@@ -70,7 +70,7 @@ DRIFT: Final = _contract(
 `edges`, the inner edges of the bins, are in raw units; a value at an edge is in the upper bin. `expected` are shares of
 the benign train rows (class mix: of the predictions for benign validation rows), `counts` the night's flows, in the
 same bins. `below_range` and `above_range` are flows beyond what train held, `saturated` those among them that are
-infinite. `band` may be `too_few_rows`; `psi` is null without rows.
+infinite. `drift_level` may be `too_few_rows`; `psi` is null without rows.
 """
 
 NIGHTS: Final = _contract(
@@ -101,7 +101,7 @@ NIGHTS: Final = _contract(
     ("threshold_logit", pa.float64()),
     ("expected_false_alarms", pa.float64()),
     ("false_alarms_at_most", pa.float64()),
-    ("calibration_rows", pa.int64()),
+    ("benign_validation_rows", pa.int64()),
     ("smallest_rate", pa.float64()),
     ("drift_moderate", pa.int64()),
     ("drift_significant", pa.int64()),
@@ -129,7 +129,7 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
     others as text), the predicted class at 2 classes, `attack_probability` (the score), `attack_logit` (the same in
     log-odds, which the threshold is of), `alert` (score at or above the night's threshold, and on no allow-list),
     `severity` (null where there is no alert), and by what the row was scored. Group `levels` adds classes and ids at
-    every level up to the model's, `top3` the three most probable classes, `reasons` what moved the score of alerted
+    every level up to the model's, `top3` the three most probable classes, `attributions` what moved the score of alerted
     rows most, `lineage` the hash of the features. `model` stands in the path, `model=…`, not in the files. A flow for
     which the model has no finite score has no row; it is in quarantine.
     """
@@ -149,7 +149,7 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
         ("alert", pa.bool_()),
         ("severity", pa.string()),
         *((("top3", pa.list_(TOP)),) if "top3" in wanted else ()),
-        *((("reasons", pa.list_(REASON)),) if "reasons" in wanted else ()),
+        *((("attributions", pa.list_(ATTRIBUTION)),) if "attributions" in wanted else ()),
         ("model", pa.string()),
         ("model_version", pa.string()),
         ("schema_version", pa.int32()),

@@ -34,16 +34,16 @@ class FeatureSchema:
     Attributes:
         name: Stands in every table, model and message.
         features: Official column names.
-        artefacts: Features that name the lab's capture day or window length; the `operational` profile leaves them out.
+        artefacts: Features that name the lab's capture day or window length; the `operational` feature_set leaves them out.
     """
 
     name: str
     features: tuple[str, ...]
     artefacts: frozenset[str]
 
-    def profile(self, profile: FeatureSet) -> tuple[str, ...]:
-        """Return the features a model of this profile may see, in official order."""
-        return tuple(f for f in self.features if profile == "paper" or f not in self.artefacts)
+    def feature_set(self, feature_set: FeatureSet) -> tuple[str, ...]:
+        """Return the features a model of this feature_set may see, in official order."""
+        return tuple(f for f in self.features if feature_set == "paper" or f not in self.artefacts)
 
 
 # IAT of the first release carries the capture's date, Number and Weight the window length; Srate repeats Rate and
@@ -166,7 +166,7 @@ METRICS: Final = _contract(
     ("run_id", pa.string()),
     ("model", pa.string()),
     ("model_version", pa.string()),
-    ("profile", pa.string()),
+    ("feature_set", pa.string()),
     ("classes", pa.int32()),
     ("split", pa.string()),
     ("class_name", pa.string()),
@@ -180,7 +180,7 @@ CONFUSION: Final = _contract(
     ("run_id", pa.string()),
     ("model", pa.string()),
     ("model_version", pa.string()),
-    ("profile", pa.string()),
+    ("feature_set", pa.string()),
     ("classes", pa.int32()),
     ("split", pa.string()),
     ("class_name", pa.string()),

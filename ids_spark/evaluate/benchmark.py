@@ -25,9 +25,9 @@ FIGURES: Final = (
 )
 _OFFICIAL: Final = ("original45", "measured", {"train": 7_160_831, "test": 1_614_182})
 
-_TEXTS: Final = ("run_id", "model", "profile", "source", "configuration", "averaging", "data_origin", "metric")
+_TEXTS: Final = ("run_id", "model", "feature_set", "source", "configuration", "averaging", "data_origin", "metric")
 TABLE: Final = pa.schema([("classes", pa.int32()), *((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
-"""`reports/table/table.parquet`: tidy, one figure a row; `comparison.Row` says what each is."""
+"""`reports/benchmark/table.parquet`: tidy, one figure a row; `comparison.Row` says what each is."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Row:
 
     Attributes:
         model: Title, or the authors' name.
-        profile: `paper` or `operational`; empty for published figures.
+        feature_set: `paper` or `operational`; empty for published figures.
         classes: 2, 6 or 19.
         source: Run that scored it; for published figures who published them.
         configuration: How it was trained, in a few words.
@@ -47,7 +47,7 @@ class Row:
     """
 
     model: str
-    profile: str
+    feature_set: str
     classes: Level
     source: str
     configuration: str
@@ -117,7 +117,7 @@ def setting_of(lake: Lake, split: str, models: Sequence[ScoredModel]) -> Setting
 
 def rows_of(models: Sequence[ScoredModel]) -> list[Row]:
     """Return our own rows, then the published ones, for each number of classes."""
-    own = sorted((_own(model) for model in models), key=lambda row: (row.profile != "paper", row.profile, row.model))
+    own = sorted((_own(model) for model in models), key=lambda row: (row.feature_set != "paper", row.feature_set, row.model))
     rows = [*own, *(_published(row) for row in PUBLISHED)]
     return [row for classes in LEVELS for row in rows if row.classes == classes]
 
@@ -129,7 +129,7 @@ def tidy(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             "classes": row.classes,
             "run_id": None if row.published else row.source,
             "model": row.model,
-            "profile": row.profile or None,
+            "feature_set": row.feature_set or None,
             "source": row.source if row.published else "this lake",
             "configuration": row.configuration or None,
             "averaging": row.averaging,
@@ -155,7 +155,7 @@ def _own(model: ScoredModel) -> Row:
         figures["seconds_per_epoch"] = figures["seconds"] / figures["epochs"]
     return Row(
         model.title,
-        model.profile,
+        model.feature_set,
         model.classes,
         model.run_id,
         _configuration(model),

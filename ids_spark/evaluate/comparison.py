@@ -19,7 +19,7 @@ from ids_spark.lake.store import Lake, TableMissing
 from ids_spark.models.artifact import ModelCard, model_name, model_versions, read_model
 
 SHOWN: Final = ("accuracy", "f1_macro", "f1_weighted", "benign_false_positive_rate")
-_IDENTITY: Final = ("model", "profile", "classes", "model_version", "run_id", "data_origin")
+_IDENTITY: Final = ("model", "feature_set", "classes", "model_version", "run_id", "data_origin")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ScoredModel:
 
     Attributes:
         title: Architecture and variant, or how another job names itself.
-        profile: `paper` or `operational`.
+        feature_set: `paper` or `operational`.
         classes: 2, 6 or 19.
         version: Of the model; empty where none was written.
         run_id: Of the scoring run.
@@ -51,7 +51,7 @@ class ScoredModel:
     """
 
     title: str
-    profile: str
+    feature_set: str
     classes: Level
     version: str
     run_id: str
@@ -65,7 +65,7 @@ class ScoredModel:
     @property
     def name(self) -> str:
         """As below `models/`."""
-        return model_name(self.title, self.classes, self.profile)
+        return model_name(self.title, self.classes, self.feature_set)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class ScoredModel:
 
 
 def newest(lake: Lake, split: str) -> list[ScoredModel]:
-    """Return the newest run of each model, number of classes and profile, by classes, title and profile.
+    """Return the newest run of each model, number of classes and feature_set, by classes, title and feature_set.
 
     Raises:
         TableMissing: when nothing was scored on that split yet.
@@ -92,7 +92,7 @@ def newest(lake: Lake, split: str) -> list[ScoredModel]:
             f"{lake.uri('metrics')} holds no metrics of split {split!r}; run jobs/score.py on this lake first"
         )
     confusion = _rows_of(lake, "confusion", split)
-    keys = ["classes", "model", "profile"]
+    keys = ["classes", "model", "feature_set"]
     latest = metrics[metrics["run_id"] == metrics.groupby(keys)["run_id"].transform("max")]
     return [_scored(lake, rows, confusion) for _, rows in latest.groupby(keys)]
 
@@ -102,13 +102,13 @@ def print_comparison(models: Sequence[ScoredModel], split: str, console: Console
     synthetic = any(model.data_origin == "synthetic" for model in models)
     table = Table(title=f"Split {split}" + (": SYNTHETIC flows, no statement about real traffic" if synthetic else ""))
     table.add_column("model")
-    table.add_column("profile")
+    table.add_column("feature_set")
     for heading in ("classes", "accuracy", "macro F1", "weighted F1", "benign FPR", "epochs", "seconds"):
         table.add_column(heading, justify="right")
     for model in models:
         figures = [_text(model.averages.get(metric), ".4f") for metric in SHOWN]
         trained = [_text(model.training.get("epochs"), "d"), _text(model.training.get("seconds"), ".0f")]
-        table.add_row(model.title, model.profile, str(model.classes), *figures, *trained)
+        table.add_row(model.title, model.feature_set, str(model.classes), *figures, *trained)
     console.print(table)
 
 
@@ -126,9 +126,9 @@ def _rows_of(lake: Lake, table: str, split: str) -> pd.DataFrame | None:
 
 
 def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame | None) -> ScoredModel:
-    title, profile, classes, version, run_id, origin = (rows[key].iloc[0] for key in _IDENTITY)
+    title, feature_set, classes, version, run_id, origin = (rows[key].iloc[0] for key in _IDENTITY)
     classes, version = int(classes), version or ""  # a job without a model directory may name no version
-    name = model_name(title, classes, profile)
+    name = model_name(title, classes, feature_set)
     if classes not in CLASSES:
         raise InputError(f"metrics of {name} in run {run_id} has {classes} classes; expected 2, 6 or 19")
     _require_known(rows["class_name"].dropna(), classes, f"metrics of {name} in run {run_id}")
@@ -136,7 +136,7 @@ def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame | None) -> S
     known = version and version in model_versions(lake.uri("models"), name)
     return ScoredModel(
         title,
-        profile,
+        feature_set,
         classes,
         version,
         run_id,
@@ -162,7 +162,7 @@ def _scores_by_class(rows: pd.DataFrame, class_names: Sequence[str]) -> dict[str
 
 def _counts(confusion: pd.DataFrame, run: pd.Series, name: str) -> Counts | None:
     """Return the confusion matrix of the run and model that a row of metrics names."""
-    same = [confusion[key] == run[key] for key in ("run_id", "model", "profile", "classes")]
+    same = [confusion[key] == run[key] for key in ("run_id", "model", "feature_set", "classes")]
     cells = confusion[np.logical_and.reduce(same)]
     if cells.empty:
         return None

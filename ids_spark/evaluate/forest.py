@@ -46,10 +46,10 @@ class Grown:
 
 
 def card_of(
-    table: FeatureTable, config: ForestConfig, classes: Classes, profile: FeatureSetName, version: str
+    table: FeatureTable, config: ForestConfig, classes: Classes, feature_set: FeatureSetName, version: str
 ) -> ModelCard:
-    """Return what a forest is: inputs by profile, outputs by classes."""
-    return untrained_card(table, TITLE, "", config.model_dump(mode="json"), classes, profile, version)
+    """Return what a forest is: inputs by feature_set, outputs by classes."""
+    return untrained_card(table, TITLE, "", config.model_dump(mode="json"), classes, feature_set, version)
 
 
 def read_split(spark: SparkSession, table: FeatureTable, split: str, rows_per_partition: int) -> DataFrame:

@@ -48,7 +48,7 @@ class Results:
             "run_id": self.run_id,
             "model": card.title,
             "model_version": card.version,
-            "profile": card.profile,
+            "feature_set": card.feature_set,
             "classes": card.classes,
             "split": self.split,
             "data_origin": data_origin,

@@ -244,6 +244,6 @@ def _row(
 ) -> dict[str, Any]:
     index, rows = psi(expected, counts, expected_rows), sum(counts)
     band = drift_level(index, len(expected), rows, expected_rows)
-    row = {"kind": kind, "name": name, "psi": index, "band": band, "rows": rows}
+    row = {"kind": kind, "name": name, "psi": index, "drift_level": band, "rows": rows}
     row |= dict(zip(("below_range", "above_range", "saturated"), beyond, strict=True))
     return row | {"edges": list(edges), "expected": list(expected), "counts": counts}

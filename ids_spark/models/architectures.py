@@ -34,13 +34,13 @@ class UnknownModel(InputError):
 
 
 def _dnn(x: Any, hyperparameters: Mapping[str, Any]) -> Any:
-    members = hyperparameters["members"]
-    if members > 1:
+    ensemble_size = hyperparameters["ensemble_size"]
+    if ensemble_size > 1:
         x = keras.layers.Reshape((1, x.shape[-1]))(x)
     for i, units in enumerate(hyperparameters["dense"]):
         dense = (
-            BatchEnsembleDense(units, members, signs=not i)
-            if members > 1
+            BatchEnsembleDense(units, ensemble_size, signs=not i)
+            if ensemble_size > 1
             else keras.layers.Dense(units, activation="relu")
         )
         x = keras.layers.Dropout(hyperparameters["dropout"])(dense(x))

@@ -1,7 +1,7 @@
 """One model directory as one thing: written whole, read only when every byte is as it was written.
 
 A directory holds `model.json` (what the model is and how it was trained), `weights.npz` (plain arrays), the
-`preprocessor.json` it was trained behind, `calibration.json` (what its scores are on validation rows; scoring nights
+`preprocessor.json` it was trained behind, `validation_scores.json` (what its scores are on validation rows; scoring nights
 needs it), and `manifest.json` with the SHA-256 of these. It holds no code and no pickle: the architecture is rebuilt
 from its name and hyper-parameters.
 """
@@ -9,6 +9,7 @@ from its name and hyper-parameters.
 import hashlib
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,9 +26,14 @@ from ids_spark.lake.filesystem import exists, files_in, read_bytes, write_bytes
 from ids_spark.models import threshold
 from ids_spark.models.threshold import ValidationScores
 
-_FORMAT: Final = 2
+log = logging.getLogger(__name__)
+
+_FORMAT: Final = 3
+_OLDER: Final = 2
+"""Written by 0.1: the same files, two of their names and three fields called otherwise. Still read, until 0.3."""
+_OLDER_SCORES: Final = "calibration.json"
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
-_CALIBRATION: Final = "calibration.json"
+_VALIDATION_SCORES: Final = "validation_scores.json"
 Weights = list[NDArray[Any]]
 
 
@@ -40,13 +46,13 @@ class ModelCard:
     """What a model is.
 
     Attributes:
-        name: Directory below `models/`: title, classes and profile.
+        name: Directory below `models/`: title, classes and feature_set.
         version: Directory below the name; the run that trained it.
         architecture: Name in `models.ARCHITECTURES`.
         variant: Tells models of one architecture apart that were trained in different ways; may be empty.
         hyperparameters: Its hyper-parameters.
         classes: 2, 6 or 19.
-        profile: `paper` or `operational`.
+        feature_set: `paper` or `operational`.
         recipe: Name of the preprocessor.
         features: Official names of the input features, in input order.
         data_origin: `measured` or `synthetic`.
@@ -60,7 +66,7 @@ class ModelCard:
     variant: str
     hyperparameters: dict[str, Any]
     classes: Level
-    profile: str
+    feature_set: str
     recipe: str
     features: tuple[str, ...]
     data_origin: str
@@ -80,13 +86,13 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A model as read: card, weights in Keras order, and the preprocessor and calibration that belong to it."""
+    """A model as read: card, weights in Keras order, and the preprocessor and validation scores that belong to it."""
 
     card: ModelCard
     weights: Weights
     preprocessor: Preprocessor
     sha256: str  # of the manifest: names these exact bytes
-    calibration: ValidationScores | None = None  # None where none was stored
+    validation_scores: ValidationScores | None = None  # None where none was stored
 
 
 def title_of(architecture: str, variant: str) -> str:
@@ -94,13 +100,13 @@ def title_of(architecture: str, variant: str) -> str:
     return f"{architecture}-{variant}" if variant else architecture
 
 
-def model_name(title: str, classes: int, profile: str) -> str:
+def model_name(title: str, classes: int, feature_set: str) -> str:
     """Return the directory name of a model, such as `gru_dnn-19-paper`."""
-    return f"{title}-{classes}-{profile}"
+    return f"{title}-{classes}-{feature_set}"
 
 
 def write_model(
-    uri: str, card: ModelCard, weights: Weights, preprocessor: Preprocessor, calibrated: ValidationScores | None = None
+    uri: str, card: ModelCard, weights: Weights, preprocessor: Preprocessor, validation_scores: ValidationScores | None = None
 ) -> None:
     """Write a model directory; the manifest last, so that a directory without one is unfinished."""
     packed = io.BytesIO()
@@ -111,8 +117,8 @@ def write_model(
         _WEIGHTS: packed.getvalue(),
         _PREPROCESSOR: preprocessor.to_json().encode(),
     }
-    if calibrated is not None:
-        files[_CALIBRATION] = calibrated.to_json().encode()
+    if validation_scores is not None:
+        files[_VALIDATION_SCORES] = validation_scores.to_json().encode()
     for name, data in files.items():
         write_bytes(f"{uri}/{name}", data)
     manifest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -131,8 +137,7 @@ def read_model(uri: str) -> Model:
     data = _checked(uri, sealed)
     try:
         content = json.loads(data[_CARD])
-        if content.pop("format") != _FORMAT:
-            raise ModelUnusable(f"{uri}: another format than {_FORMAT}; retrain with this version")
+        content = _as_present(content, uri)
         content.pop("class_names")
         behind = content.pop("preprocessor_sha256")
         content["features"] = tuple(content["features"])
@@ -141,9 +146,10 @@ def read_model(uri: str) -> Model:
         with np.load(io.BytesIO(data[_WEIGHTS]), allow_pickle=False) as packed:
             weights = [packed[key] for key in sorted(packed.files)]
         fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
-        calibrated = None
-        if _CALIBRATION in data:
-            calibrated = threshold.from_json(data[_CALIBRATION].decode(), f"{uri}/{_CALIBRATION}")
+        validation_scores = None
+        for name in (_VALIDATION_SCORES, _OLDER_SCORES):
+            if name in data:
+                validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ModelUnusable(f"{uri}: cannot be understood ({error!r}); retrain") from error
     unknown = sorted(set(card.features) - set(fitted.kept))
@@ -156,7 +162,24 @@ def read_model(uri: str) -> Model:
             f"{uri}/{_PREPROCESSOR} is that of another model: its SHA-256 is {fitted.sha256()[:16]}…, this model was"
             f" trained behind {behind[:16]}…; restore the directory or retrain"
         )
-    return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest(), calibrated)
+    return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest(), validation_scores)
+
+
+def _as_present(content: dict[str, Any], uri: str) -> dict[str, Any]:
+    """Return the content of a `model.json` of any format that this version reads, in the present one, without it."""
+    found = content.pop("format")
+    if found == _OLDER:
+        log.warning("%s was written by version 0.1 (format %d); version 0.3 will no longer read it", uri, _OLDER)
+        content["feature_set"] = content.pop("profile")
+        hyperparameters = content.pop("hyper")
+        if "members" in hyperparameters:
+            hyperparameters["ensemble_size"] = hyperparameters.pop("members")
+        content["hyperparameters"] = hyperparameters
+    elif found != _FORMAT:
+        raise ModelUnusable(
+            f"{uri}: model format {found}; expected {_FORMAT}, or {_OLDER} of version 0.1; retrain with this version"
+        )
+    return content
 
 
 def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
@@ -165,7 +188,7 @@ def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
     try:
         manifest: dict[str, str] = json.loads(sealed)
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
-        expected |= {name: manifest[name] for name in (_CALIBRATION,) if name in manifest}
+        expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES) if name in manifest}
     except (ValueError, KeyError, TypeError) as error:
         raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
     for name, wanted in expected.items():

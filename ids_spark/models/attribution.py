@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Floats32, Ints
-from ids_spark.dataset.night_schema import REASON
+from ids_spark.dataset.night_schema import ATTRIBUTION
 from ids_spark.dataset.taxonomy import BENIGN_ID
 
 STEPS: Final = 32
@@ -34,7 +34,7 @@ class AttackLogit:
 
     Attributes:
         n_features: Columns of the input.
-        members: Networks in the model, which vote by their mean probability.
+        ensemble_size: Networks in the model, which vote by their mean probability.
         encode: Scaled features of shape (rows, n_features) to the values that the line runs through, as tensors: the
             features themselves, then, if the model encodes them, what it makes of each.
         of_encoded: Those values to the logit, shape (rows,).
@@ -43,7 +43,7 @@ class AttackLogit:
     """
 
     n_features: int
-    members: int
+    ensemble_size: int
     encode: Callable[[Any], Any]
     of_encoded: Callable[[Any], Any]
     mean_gradient: Callable[[Any, Any], Any]
@@ -67,11 +67,11 @@ def logit_function(model: Any) -> AttackLogit:
     if any(isinstance(layer, PiecewiseLinear) for layer in model.layers):
         joined = next(layer for layer in model.layers if isinstance(layer, tf.keras.layers.Concatenate))
         encoded = joined.output
-    head, members = tf.keras.Model(encoded, logits), logits.shape[1] if len(logits.shape) == 3 else 1
+    head, ensemble_size = tf.keras.Model(encoded, logits), logits.shape[1] if len(logits.shape) == 3 else 1
     values_of = tf.TensorSpec((None, encoded.shape[-1]), tf.float32)
 
     def of_encoded(values: Any) -> Any:
-        each = tf.reshape(head(values, training=False), (-1, members, logits.shape[-1]))
+        each = tf.reshape(head(values, training=False), (-1, ensemble_size, logits.shape[-1]))
         of_class = tf.reduce_logsumexp(tf.nn.log_softmax(each), axis=1)
         return tf.reduce_logsumexp(of_class[:, BENIGN_ID + 1 :], axis=1) - of_class[:, BENIGN_ID]
 
@@ -86,7 +86,7 @@ def logit_function(model: Any) -> AttackLogit:
 
     return AttackLogit(
         n_features=model.input.shape[-1],
-        members=members,
+        ensemble_size=ensemble_size,
         encode=tf.keras.Model(model.input, encoded) if encoded is not model.input else tf.convert_to_tensor,
         of_encoded=tf.function(of_encoded, input_signature=[values_of]),
         mean_gradient=tf.function(mean_gradient, input_signature=[values_of, values_of]),
@@ -109,7 +109,7 @@ def contributions(attack_logit: AttackLogit, matrix: Floats32, baseline: Floats 
     n = attack_logit.n_features
     found = np.empty((len(matrix), n), dtype=np.float32)
     start = attack_logit.encode(np.asarray(baseline, dtype=np.float32)[np.newaxis])
-    rows_at_once = max(1, _POINTS_AT_ONCE // STEPS // attack_logit.members)
+    rows_at_once = max(1, _POINTS_AT_ONCE // STEPS // attack_logit.ensemble_size)
     for first in range(0, len(matrix), rows_at_once):
         ends = attack_logit.encode(matrix[first : first + rows_at_once])
         moved = (attack_logit.mean_gradient(start, ends) * (ends - start)).numpy()
@@ -131,7 +131,7 @@ def largest_contributions(contributed: Floats32, values: Floats, names: Sequence
         k: At least 1.
 
     Returns:
-        A list of `night_schema.REASON` for each row.
+        A list of `night_schema.ATTRIBUTION` for each row.
     """
     order = np.argsort(-contributed, axis=1, kind="stable")[:, :k]
     sizes = np.take_along_axis(contributed, order, axis=1)
@@ -141,9 +141,9 @@ def largest_contributions(contributed: Floats32, values: Floats, names: Sequence
         "value": pa.array(np.take_along_axis(values, order, axis=1)[named], pa.float64()),
         "contribution": pa.array(sizes[named], pa.float32()),
     }
-    reasons = pa.StructArray.from_arrays([fields[field.name] for field in REASON], fields=list(REASON))
+    attributions = pa.StructArray.from_arrays([fields[field.name] for field in ATTRIBUTION], fields=list(ATTRIBUTION))
     offsets = np.concatenate(([0], named.sum(axis=1).cumsum())).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), reasons)
+    return pa.ListArray.from_arrays(pa.array(offsets), attributions)
 
 
 def rows_to_explain(

@@ -69,13 +69,13 @@ class BatchEnsembleDense(tf.keras.layers.Layer):  # type: ignore[misc]
 
     Args:
         units: Outputs of each member.
-        members: How many networks.
+        ensemble_size: How many networks.
         signs: Whether this is the first layer.
     """
 
-    def __init__(self, units: int, members: int, *, signs: bool) -> None:
+    def __init__(self, units: int, ensemble_size: int, *, signs: bool) -> None:
         super().__init__()
-        self._units, self._members, self._signs = units, members, signs
+        self._units, self._members, self._signs = units, ensemble_size, signs
 
     def build(self, input_shape: Any) -> None:
         """Make the shared kernel and each member's scales and bias."""
@@ -87,14 +87,14 @@ class BatchEnsembleDense(tf.keras.layers.Layer):  # type: ignore[misc]
         self._bias = self.add_weight("bias", shape, initializer="zeros")
 
     def call(self, inputs: Any) -> Any:
-        """Return ReLU of (batch, members, units) for inputs of (batch, members, n) or (batch, 1, n)."""
+        """Return ReLU of (batch, ensemble_size, units) for inputs of (batch, ensemble_size, n) or (batch, 1, n)."""
         scaled = tf.reshape(inputs * self._scale_in, (-1, self._kernel.shape[0]))
         mixed = tf.reshape(tf.matmul(scaled, self._kernel), (-1, self._members, self._units))
         return tf.nn.relu(mixed * self._scale_out + self._bias)
 
 
 class BatchEnsembleLogits(tf.keras.layers.Layer):  # type: ignore[misc]
-    """An output layer for each member, (batch, members, n) to (batch, members, units); nothing is shared."""
+    """An output layer for each member, (batch, ensemble_size, n) to (batch, ensemble_size, units); nothing is shared."""
 
     def __init__(self, units: int) -> None:
         super().__init__(name="logits")
@@ -102,12 +102,12 @@ class BatchEnsembleLogits(tf.keras.layers.Layer):  # type: ignore[misc]
 
     def build(self, input_shape: Any) -> None:
         """Make a kernel and a bias for each member."""
-        _, members, n = input_shape
+        _, ensemble_size, n = input_shape
         bound = n**-0.5
         self._kernel = self.add_weight(
-            "kernel", (members, n, self._units), initializer=keras.initializers.RandomUniform(-bound, bound)
+            "kernel", (ensemble_size, n, self._units), initializer=keras.initializers.RandomUniform(-bound, bound)
         )
-        self._bias = self.add_weight("bias", (members, self._units), initializer="zeros")
+        self._bias = self.add_weight("bias", (ensemble_size, self._units), initializer="zeros")
 
     def call(self, inputs: Any) -> Any:
         """Return the logits."""
@@ -115,10 +115,10 @@ class BatchEnsembleLogits(tf.keras.layers.Layer):  # type: ignore[misc]
 
 
 class EnsembleMean(tf.keras.layers.Layer):  # type: ignore[misc]
-    """The mean of the members' probabilities; in training each member's own, so that each has a loss of its own."""
+    """The mean of the ensemble_size' probabilities; in training each member's own, so that each has a loss of its own."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Return (batch, classes), in training (batch, members, classes)."""
+        """Return (batch, classes), in training (batch, ensemble_size, classes)."""
         return inputs if training else tf.reduce_mean(inputs, axis=1)
 
 

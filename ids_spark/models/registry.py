@@ -124,7 +124,7 @@ def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str,
         now: In UTC.
 
     Raises:
-        ModelUnusable: no such model or version; its directory is not as it was written, or holds no calibration; none
+        ModelUnusable: no such model or version; its directory is not as it was written, or holds no validation scores; none
             held the role before; or the champion is to be its own challenger.
     """
     present = read_aliases(models_uri, name)
@@ -133,9 +133,9 @@ def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str,
     [uri] = artifact.choose_models(models_uri, [name], version)
     version = uri.rsplit("/", 1)[1]
     model = _read_as(models_uri, name, version)
-    if model.calibration is None:
+    if model.validation_scores is None:
         raise ModelUnusable(
-            f"{uri} has no calibration, without which no night can be scored; retrain with this version"
+            f"{uri} has no validation scores, without which no night can be scored; retrain with this version"
         )
     if present.holder(alias) == version:
         return present

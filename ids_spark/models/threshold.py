@@ -25,7 +25,7 @@ _TAIL: Final = 2_000
 
 
 class ValidationScoresUnusable(InputError):
-    """Raised when a stored calibration is not of this format, or when a model's scores are not numbers."""
+    """Raised when a file of validation scores is not of this format, or when a model's scores are not numbers."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ValidationScores:
         return logit, max(rows, reaching)
 
     def to_json(self) -> str:
-        """Return the calibration as JSON."""
+        """Return the validation scores as JSON."""
         return json.dumps({"format": _FORMAT, **asdict(self)}, allow_nan=False) + "\n"
 
 
@@ -165,7 +165,7 @@ def from_json(text: str, where: str) -> ValidationScores:
         found = ValidationScores(**content | lists)
         fault = _fault(found)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValidationScoresUnusable(f"{where}: not a calibration ({error!r}); retrain") from error
+        raise ValidationScoresUnusable(f"{where}: no validation scores ({error!r}); retrain") from error
     if fault:
         raise ValidationScoresUnusable(f"{where}: {fault}; restore the directory or retrain")
     return found
@@ -230,7 +230,7 @@ def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
 
 
 def _fault(found: ValidationScores) -> str:
-    """Return what is wrong with a calibration that was read; empty when nothing is."""
+    """Return what is wrong with validation scores that were read; empty when nothing is."""
     scores = (found.benign_tail[::-1], found.benign_quantiles, found.attack_quantiles)
     rows = (found.benign_rows, found.attack_rows)
     numbers = [x for part in (*scores, found.baseline) for x in part]

@@ -68,8 +68,8 @@ def name_of(row: Row) -> str:
 
 
 def origin_of(row: Row) -> str:
-    """Return the profile of our own row, `published` for others."""
-    return row.profile or "published"
+    """Return the feature_set of our own row, `published` for others."""
+    return row.feature_set or "published"
 
 
 def print_tables(rows: Sequence[Row], setting: Setting, console: Console) -> None:
@@ -78,7 +78,7 @@ def print_tables(rows: Sequence[Row], setting: Setting, console: Console) -> Non
     for classes in LEVELS:
         table = Table(title=f"{classes} classes, split {setting.split}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("model", overflow="fold")
-        table.add_column("profile")
+        table.add_column("feature_set")
         for column in shown:
             table.add_column(column.heading, justify="right")
         found = [row for row in rows if row.classes == classes]
@@ -108,7 +108,7 @@ def markdown(rows: Sequence[Row], setting: Setting) -> str:
     if setting.data_origin != "measured":
         lines += [f"> **{SYNTHETIC}**", ""]
     lines += [line for sentence in setting.sentences(rows) for line in (_escaped(sentence), "")]
-    headings = ["model", "profile", *(column.heading for column in COLUMNS), "configuration or source"]
+    headings = ["model", "feature_set", *(column.heading for column in COLUMNS), "configuration or source"]
     rule = "|".join(["---", "---", *("--:" for _ in COLUMNS), "---"])
     for classes in LEVELS:
         lines += [f"## {classes} classes", "", f"| {' | '.join(headings)} |", f"|{rule}|"]

@@ -22,7 +22,7 @@ td:first-child, th:first-child { position: sticky; left: 0; background: #fff; ma
 {% for classes, rows in tables %}
 <h2>{{ classes }} classes</h2>
 <div class="wide"><table>
-<tr><th>model</th><th>profile</th>
+<tr><th>model</th><th>feature_set</th>
 {% for column in columns %}<th class="n">{{ column.heading }}</th>{% endfor %}
 <th>configuration or source</th></tr>
 {% for row in rows %}

@@ -79,8 +79,8 @@ class Findings:
         return Separation(feature, pair, by_ranges, by_order)
 
     def best(self, pair: Pair, *, honest: bool = False) -> Separation:
-        """Return the feature that separates a pair best; `honest` asks the operational profile alone."""
-        features = self.schema.profile("operational" if honest else "paper")
+        """Return the feature that separates a pair best; `honest` asks the operational feature_set alone."""
+        features = self.schema.feature_set("operational" if honest else "paper")
         return max((self.telling(name, pair) for name in features), key=lambda t: t.ranges)
 
     def strongest(self, feature: str) -> Separation | None:

@@ -29,7 +29,7 @@ PAGE: Final = """\
 of each: 0.5 tells nothing, 1 separates them. <b>By order</b>, a larger value means the one class. <b>By ranges</b>, any
 set of ranges may mean it, as a tree or a network can learn; it also sees a class whose values lie between those of the
 other. Features in <span class="mark">red</span> are artefacts of the capture (its day, the length of a window), repeat
-another or never vary; the operational profile leaves them out.</p>
+another or never vary; the operational feature_set leaves them out.</p>
 {% if artefacts and f.measured %}
 <div class="wide"><table>
 <tr><th>feature</th><th>separates best</th><th class="n">by ranges</th><th class="n">by order</th></tr>

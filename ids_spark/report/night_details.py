@@ -9,7 +9,7 @@ MACROS: Final = """\
 <th class="n">infinite</th></tr>
 {% for d in rows %}
 <tr><td class="long">{{ d.name }} <small>{{ w.FEATURES.get(d.name, "") }}</small></td>
-<td class="n">{{ w.index(d.psi) }}</td><td class="band-{{ d.band }}">{{ d.band | replace("_", " ") }}</td>
+<td class="n">{{ w.index(d.psi) }}</td><td class="band-{{ d.drift_level }}">{{ d.drift_level | replace("_", " ") }}</td>
 <td class="n">{{ number(d.below_range) }}</td><td class="n">{{ number(d.above_range) }}</td>
 <td class="n">{{ number(d.saturated) }}</td></tr>
 {% endfor %}
@@ -56,7 +56,7 @@ another date.</li>
 {% set features, mix = night.drifts("feature"), night.drifts("class_mix") %}
 {% if features %}
 <p>{{ bands | join(", ") | replace("_", " ") }}{% if mix %}; the mix of predicted classes:
-{{ mix[0].band | replace("_", " ") }} (PSI {{ w.index(mix[0].psi) }}){% endif %}. Advisory: nothing was withheld. PSI,
+{{ mix[0].drift_level | replace("_", " ") }} (PSI {{ w.index(mix[0].psi) }}){% endif %}. Advisory: nothing was withheld. PSI,
 the population stability index, compares the night's flows with train; from 0.1 it is moderate, above 0.25 significant.
 </p>
 {{ drifted(features[:worst]) }}

@@ -169,7 +169,7 @@ def false_alarms(night: Night) -> list[str]:
     ]
     if not scored:
         return [*said, "No flow was scored, so none can be a false alarm."]
-    if not row["calibration_rows"]:
+    if not row["benign_validation_rows"]:
         return [*said, "How many benign flows are flagged at that is unknown: there was no benign validation row."]
     said.append(
         "How many benign flows are flagged at that is unknown."
@@ -181,7 +181,7 @@ def false_alarms(night: Night) -> list[str]:
         said.append(f"The validation rows show no threshold that comes closer to the budget of {budget:,}.")
     if not math.isnan(smallest):
         said.append(
-            f"These figures rest on {counted(row['calibration_rows'], 'benign validation row')}, which support no"
+            f"These figures rest on {counted(row['benign_validation_rows'], 'benign validation row')}, which support no"
             f" rate of false alarms below {_one_in(smallest)}: {amount(smallest * scored)} on this night's flows."
         )
     if smallest * scored > budget:

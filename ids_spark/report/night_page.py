@@ -109,7 +109,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
     """
     champion, challenger = night.champion, night.challenger
     covered = [entry for entry in night.allow_list if _in_force(entry, night.event_date)]
-    bands = Counter(str(row["band"]) for row in night.drifts("feature"))
+    bands = Counter(str(row["drift_level"]) for row in night.drifts("feature"))
     return html.render(
         PAGE,
         pictures,
@@ -145,7 +145,7 @@ def in_use(night: Night) -> dict[str, str]:
         said["card"] = f"models/{row['model']}/{row['model_version']} does not hold the model that scored this night"
     else:
         said |= {
-            "architecture": f"{card.title}, {card.classes} classes, profile {card.profile}, recipe {card.recipe},"
+            "architecture": f"{card.title}, {card.classes} classes, feature_set {card.feature_set}, recipe {card.recipe},"
             f" {counted(len(card.features), 'feature')}, trained on {card.data_origin} flows",
             "never learnt": ", ".join(card.classes_absent_in_train) or "train held rows of every class",
         }

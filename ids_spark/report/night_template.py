@@ -23,7 +23,7 @@ _HEAD: Final = """\
 <td class="n flows">{{ i.flows | n }}<span class="unit"> flow{{ "" if i.flows == 1 else "s" }}</span></td>
 <td class="n score"><span class="unit">score </span>{{ w.probability(i.max_attack_logit) }}
 <small>{{ number(i.max_attack_logit) }}</small></td>
-<td class="why">{% for entry in i.top_reasons or () %}<span>{{ reason(entry) }}</span>{% else %}–{% endfor %}</td></tr>
+<td class="why">{% for entry in i.top_attributions or () %}<span>{{ reason(entry) }}</span>{% else %}–{% endfor %}</td></tr>
 {% endfor %}
 </table>
 {% endmacro %}
@@ -67,8 +67,8 @@ small { color: #55555c; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; padding: .4rem 0; font-weight: 600; color: #1f5fa8; }
 caption { text-align: left; font-weight: 700; padding: .75rem 0 .25rem; }
-.band-significant { color: #b3261e; font-weight: 700; }
-.band-moderate { font-weight: 700; }
+.drift_level-significant { color: #b3261e; font-weight: 700; }
+.drift_level-moderate { font-weight: 700; }
 .gap td { color: #55555c; font-style: italic; }
 @media (max-width: 52rem) {
   .incidents, .incidents tbody, .incidents td { display: block; }

@@ -39,7 +39,7 @@ nothing about real traffic and must not be compared with the others.</p>
 <p class="facts">{{ origins | join(" and ") }} flows, split {{ split }}, scored by {{ "run" if scored | length == 1
 else "runs" }} {{ scored | join(", ") }}, report {{ run_id }}</p>
 <div class="wide"><table class="models">
-<tr><th>model</th><th>profile</th>{% for heading, form in figures.values() %}<th class="n">{{ heading }}</th>
+<tr><th>model</th><th>feature_set</th>{% for heading, form in figures.values() %}<th class="n">{{ heading }}</th>
 {% endfor %}</tr>
 {% for classes, models in levels %}
 <tr class="level"><th>{{ classes }} classes</th><th colspan="{{ figures | length + 1 }}"></th></tr>
@@ -48,7 +48,7 @@ else "runs" }} {{ scored | join(", ") }}, report {{ run_id }}</p>
 <tr{% if best %} class="best"{% endif %}><td><a href="#{{ file_name(m, "model") }}">{{ m.title }}</a>
 {% if best %}<span class="badge">best</span>{% endif %}
 {% if origins | length > 1 %}<span class="mark">{{ m.data_origin }}</span>{% endif %}</td>
-<td>{{ m.profile }}</td>
+<td>{{ m.feature_set }}</td>
 {% for key in figures %}
 {% set top = key in winners[classes] and m.averages.get(key) == winners[classes][key] %}
 <td class="n">{% if top %}<b>{{ cell(m, key) }}</b>{% else %}{{ cell(m, key) }}{% endif %}</td>
@@ -65,7 +65,7 @@ Seconds are those of training alone; – is unknown.</p>
 <h2>{{ classes }} classes</h2>
 {% for m in models %}
 <section>
-<h3 id="{{ file_name(m, "model") }}">{{ m.title }}, {{ classes }} classes, {{ m.profile }}</h3>
+<h3 id="{{ file_name(m, "model") }}">{{ m.title }}, {{ classes }} classes, {{ m.feature_set }}</h3>
 <p class="facts">{{ m.data_origin }}, version {{ m.version or "–" }}, scored by {{ m.run_id }}</p>
 <ul>
 {% for sentence in sentences(m) %}

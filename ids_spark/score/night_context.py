@@ -55,7 +55,7 @@ class ScoringContext:
 
     def threshold(self, model: Model, flows: int) -> Threshold:
         """Return from which score on a model flags flows in a night of so many."""
-        return calibration_of(model).threshold(flows, self.config.alerts.per_night)
+        return validation_scores_of_model(model).threshold(flows, self.config.alerts.per_night)
 
     def origin(self, source: NightSource, model: Model | None = None) -> str:
         """Return `synthetic` as soon as the flows or the train rows of a model, by default the champion, are."""
@@ -74,18 +74,18 @@ class ScoringContext:
         return said
 
 
-def calibration_of(model: Model) -> ValidationScores:
+def validation_scores_of_model(model: Model) -> ValidationScores:
     """Return what a model's scores are on validation rows.
 
     Raises:
         ModelUnusable: it was stored without.
     """
-    if model.calibration is None:
+    if model.validation_scores is None:
         raise ModelUnusable(
-            f"model {model.card.name} version {model.card.version} has no calibration, without which no threshold"
+            f"model {model.card.name} version {model.card.version} has no validation scores, without which no threshold"
             " follows from a budget; retrain with this version"
         )
-    return model.calibration
+    return model.validation_scores
 
 
 def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> ScoringContext:
@@ -94,7 +94,7 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
     Raises:
         InputError: no model or several are named; a pass-through column bears a name that is taken; or the key, the
             severity policy or the allow-list is not usable.
-        ModelUnusable: a model is not as it was written, has no calibration, or is of another feature schema.
+        ModelUnusable: a model is not as it was written, has no validation scores, or is of another feature schema.
     """
     _refuse_taken_names(config.score)
     models_uri, name = lake.uri("models"), _name_of(lake, config)
@@ -104,7 +104,7 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
         raise ModelUnusable(f"model {name} has no champion")
     for model in (champion, challenger):
         if model is not None:
-            calibration_of(model)
+            validation_scores_of_model(model)
     if challenger is not None and challenger.preprocessor.schema != champion.preprocessor.schema:
         raise ModelUnusable(
             f"champion {champion.card.version} is of feature schema {champion.preprocessor.schema.name}, challenger"

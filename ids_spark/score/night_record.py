@@ -47,7 +47,7 @@ def night_row(
     source: NightSource, scoring: ScoringContext, done: NightCounts, outcome: ModelOutcome, drifted: Sequence[Row]
 ) -> Row:
     """Return the row of `nights/` of one model; late rows and seconds of the night are the caller's to add."""
-    bands = Counter(of["band"] for of in drifted if of["kind"] == "feature")
+    bands = Counter(of["drift_level"] for of in drifted if of["kind"] == "feature")
     model, limit, counted = outcome.model, outcome.limit, outcome.counted
     champion = outcome.role == "champion"
     return {
@@ -81,7 +81,7 @@ def night_row(
         "threshold_logit": limit.logit,
         "expected_false_alarms": limit.expected_false_alarms,
         "false_alarms_at_most": limit.false_alarms_at_most,
-        "calibration_rows": limit.benign_rows,
+        "benign_validation_rows": limit.benign_rows,
         "smallest_rate": limit.smallest_rate,
         "drift_moderate": bands["moderate"] if champion else None,
         "drift_significant": bands["significant"] if champion else None,

@@ -17,7 +17,7 @@ from ids_spark.alerts import incidents
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.arrays import Floats, Floats32, Ids, Mask, as_rows
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.night_schema import REASON, SCHEMA_VERSION
+from ids_spark.dataset.night_schema import ATTRIBUTION, SCHEMA_VERSION
 from ids_spark.dataset.schema import QUARANTINE
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
@@ -118,7 +118,7 @@ def _alerts(
     flagged: Mask,
     total: NightCounts,
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Return the columns `alert`, `severity` and `reasons`, and the incidents of these flows."""
+    """Return the columns `alert`, `severity` and `attributions`, and the incidents of these flows."""
     n, card = len(flagged), task.champion.model.card
     attack_ids = _attack_ids(probabilities)
     at = np.flatnonzero(flagged)
@@ -135,28 +135,28 @@ def _alerts(
 
     explained = attribution.rows_to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
     total.explained += len(explained)
-    why = _why(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(REASON))
+    why = _why(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(ATTRIBUTION))
     severity_ids = task.policy.severity_ids(attack_ids[at], card.classes, probability=1 / (1 + np.exp(-logits[at])))
     severities = np.zeros(n, dtype=np.int32)
     severities[at] = severity_ids
     columns = {
         "alert": pa.array(alert),
         "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~alert), pa.array(SEVERITIES)),
-        "reasons": prediction_columns.scattered(why, explained, n),
+        "attributions": prediction_columns.scattered(why, explained, n),
     }
-    flows = flows.append_column("reasons", columns["reasons"].take(pa.array(at)))
+    flows = flows.append_column("attributions", columns["attributions"].take(pa.array(at)))
     return columns, incidents.partial(flows, *by, keyed)
 
 
 def _why(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
     model = task.champion.model
-    if model.calibration is None:  # refused before the night began
-        raise ValueError(f"{model.card.name} has no calibration")
+    if model.validation_scores is None:  # refused before the night began
+        raise ValueError(f"{model.card.name} has no validation scores")
     moved = attribution.contributions(
-        inference.attack_logit(model), matrix[at], np.array(model.calibration.baseline, dtype=np.float32)
+        inference.attack_logit(model), matrix[at], np.array(model.validation_scores.baseline, dtype=np.float32)
     )
     raw = np.column_stack([rows.values[name][at] for name in model.card.features])
-    return attribution.largest_contributions(moved, raw, model.card.features, task.alerts.reasons)
+    return attribution.largest_contributions(moved, raw, model.card.features, task.alerts.attributions)
 
 
 def _challenge(

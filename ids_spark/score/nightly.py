@@ -26,7 +26,7 @@ from ids_spark.models.threshold import Threshold
 from ids_spark.report import night_page
 from ids_spark.report.night_findings import Night
 from ids_spark.score import night_files, night_record, night_scoring
-from ids_spark.score.night_context import ScoringContext, calibration_of
+from ids_spark.score.night_context import ScoringContext, validation_scores_of_model
 from ids_spark.score.night_files import NightSource
 from ids_spark.score.night_reader import ReadSpec
 from ids_spark.score.night_record import ModelOutcome
@@ -164,5 +164,5 @@ def _drift(source: NightSource, scoring: ScoringContext, done: NightCounts) -> l
     for (_, class_id), flows in done.champion.mix.items():
         predicted[class_id] += flows
     counts = [predicted[i] for i in range(card.classes)]
-    mix = drift.class_mix_row(calibration_of(scoring.champion).class_mix, counts, facts)
+    mix = drift.class_mix_row(validation_scores_of_model(scoring.champion).class_mix, counts, facts)
     return [*drift.rows_of(done.bin_counts, histograms, facts), mix]

@@ -157,7 +157,7 @@ def _refuse_other_content(target: str) -> None:
     kind = fs.get_file_info(path).type
     if kind == pafs.FileType.NotFound:
         return
-    expected = "expected a folder that is not there, is empty, or holds a replica; set replica.target to another one"
+    expected = "expected a folder that is not there, is empty, or holds a replica; set synthesize.target to another one"
     if kind == pafs.FileType.File:
         raise InputError(f"{target} is a file; {expected}")
     found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path)))

@@ -110,7 +110,7 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
     config = config.model_copy(update={"date": date, "own_episodes": config.attacks})
     root, night, hidden = Lake(config.target).root, f"event_date={date}", f".writing-{date}"
     if seed < 0:
-        raise InputError(f"replica_night: found seed {seed}; expected one that is not negative")
+        raise InputError(f"synthesize_night: found seed {seed}; expected one that is not negative")
     _refuse_other_content(config.target)
     tasks = plan_night(f"{root}/{hidden}", config, seed)
     report = NightReport(
@@ -242,7 +242,7 @@ def _refuse_other_content(target: str) -> None:
     if found and not (filesystem.exists(mark) and b'"nights": true' in filesystem.read_bytes(mark)):
         raise InputError(
             f"{target}: found {', '.join(found[:3])}, and no {SYNTHETIC_MARK} of synthetic nights; expected a folder"
-            " that is not there, is empty, or holds such nights; set replica_night.target to another one"
+            " that is not there, is empty, or holds such nights; set synthesize_night.target to another one"
         )
 
 

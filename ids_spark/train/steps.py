@@ -141,7 +141,7 @@ class TrainSteps:
         return tf.stack([tf.cast(part, tf.float64) for part in parts])
 
     def _losses(self, labels: Any, predicted: Any, smoothing: float) -> Any:
-        """Return the loss of each row; of each row and member where predictions are (batch, members, classes)."""
+        """Return the loss of each row; of each row and member where predictions are (batch, ensemble_size, classes)."""
         if len(predicted.shape) == 3:
             labels = tf.repeat(labels[:, tf.newaxis], predicted.shape[1], axis=1)
         if self._config.loss == "one_hot" or smoothing:

@@ -72,7 +72,7 @@ class TrainingTask:
         """Names everything that decides the state of training, but not when or whether it was interrupted."""
         settings = self.config.model_dump(
             mode="json",
-            exclude={"resume", "models", "classes", "profiles", "start_timeout", "tensorboard"},
+            exclude={"resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard"},
         )
         card = (self.card.name, self.card.hyperparameters, self.card.features)
         return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
@@ -111,12 +111,12 @@ def card_of(
     config: TrainConfig,
     architecture: ModelName,
     classes: Classes,
-    profile: FeatureSetName,
+    feature_set: FeatureSetName,
     version: str,
 ) -> ModelCard:
     """Return the card of a model to be trained."""
     hyperparameters = getattr(config, architecture).model_dump(mode="json")
-    return untrained_card(table, architecture, config.variant, hyperparameters, classes, profile, version)
+    return untrained_card(table, architecture, config.variant, hyperparameters, classes, feature_set, version)
 
 
 def untrained_card(
@@ -125,23 +125,23 @@ def untrained_card(
     variant: str,
     hyperparameters: dict[str, Any],
     classes: Classes,
-    profile: FeatureSetName,
+    feature_set: FeatureSetName,
     version: str,
 ) -> ModelCard:
-    """Return the card of any model of a feature table: inputs by profile, outputs by classes."""
+    """Return the card of any model of a feature table: inputs by feature_set, outputs by classes."""
     fitted = table.preprocessor
     parent = parents(19, classes)
     seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
     return ModelCard(
-        name=model_name(title_of(architecture, variant), classes, profile),
+        name=model_name(title_of(architecture, variant), classes, feature_set),
         version=version,
         architecture=architecture,
         variant=variant,
         hyperparameters=hyperparameters,
         classes=classes,
-        profile=profile,
+        feature_set=feature_set,
         recipe=fitted.recipe.name,
-        features=tuple(name for name in fitted.schema.profile(profile) if name in fitted.kept),
+        features=tuple(name for name in fitted.schema.feature_set(feature_set) if name in fitted.kept),
         data_origin=fitted.data_origin,
         classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in seen),
     )

@@ -96,9 +96,9 @@ def _train_one(task: TrainingTask, published: progress.Published) -> dict[str, A
         "seconds": state.seconds,
         "history": state.history,
     }
-    calibrated = _calibrated(task, loop, state)
+    validation_scores = _validation_scores(task, loop, state)
     if hvd.rank() == 0:
-        write_model(task.target, replace(card, training=training), state.best, task.table.preprocessor, calibrated)
+        write_model(task.target, replace(card, training=training), state.best, task.table.preprocessor, validation_scores)
         published.say(f"trained {card.name} epochs={training['epochs']} best_epoch={state.best_epoch}")
     return training
 
@@ -169,10 +169,10 @@ def _blocks(task: TrainingTask, loop: TrainSteps, first: int) -> Iterator[data_l
     block of the next is read while this one is validated.
     """
     seeds = (task.seed * 1_000 + epoch for epoch in range(first, task.config.epochs + 1))
-    return data_loader.epochs(_shard(task, "train"), loop.block_sizes, seeds, task.config.feed_memory_mb * 1_000_000)
+    return data_loader.epochs(_shard(task, "train"), loop.block_sizes, seeds, task.config.cache_memory_mb * 1_000_000)
 
 
-def _calibrated(task: TrainingTask, loop: TrainSteps, state: TrainingState) -> ValidationScores:
+def _validation_scores(task: TrainingTask, loop: TrainSteps, state: TrainingState) -> ValidationScores:
     """Return what the validation rows of all ranks say about the scores of the best weights; the same on every rank."""
     loop.restore(state.best, loop.optimizer_state())
     logits: list[NDArray[np.float64]] = []
@@ -190,7 +190,7 @@ def _calibrated(task: TrainingTask, loop: TrainSteps, state: TrainingState) -> V
     flags = np.concatenate(benign).astype(np.uint8)
     parts = (np.concatenate(logits), flags, np.concatenate(predicted), np.concatenate(rows))
     scores, is_benign, ids, matrix = (
-        hvd.allgather(part, name=f"calibration.{i}").numpy() for i, part in enumerate(parts)
+        hvd.allgather(part, name=f"validation_scores.{i}").numpy() for i, part in enumerate(parts)
     )
     baseline = threshold.benign_baseline(matrix, np.ones(len(matrix), dtype=bool))
     of_benign = is_benign == 1

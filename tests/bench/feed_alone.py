@@ -34,7 +34,7 @@ def drain(
     sizes = [batch * min(block, steps - taken) for taken in range(0, steps, block)]
     seconds = []
     seeds = (SEED * 1_000 + epoch for epoch in range(1, epochs + 1))
-    memory = TrainConfig().feed_memory_mb * 1_000_000
+    memory = TrainConfig().cache_memory_mb * 1_000_000
     try:
         with data_loader.read_ahead(data_loader.epochs(shard, sizes, seeds, memory)) as blocks:
             for epoch in range(1, epochs + 1):

@@ -59,8 +59,8 @@ class Programs:
     def replica(self, scale: float, **settings: object) -> Path:
         """Write a synthetic replica of a scale and return its folder."""
         folder = self._plan.scratch / f"replica-{scale:g}"
-        told = {f"replica.{key}": value for key, value in settings.items()}
-        self.job("replica", {"replica.target": folder, "replica.scale": scale, **told}, self._plan.scratch / "lake")
+        told = {f"synthesize.{key}": value for key, value in settings.items()}
+        self.job("synthesize", {"synthesize.target": folder, "synthesize.scale": scale, **told}, self._plan.scratch / "lake")
         return folder
 
     def _env(self) -> dict[str, str]:

@@ -97,7 +97,7 @@ def document(incident: Incident, context: Context) -> Record:
             "end": iso(incident["last_seen"]),
             "reason": "; ".join(
                 f"{each['feature']} = {each['value_text'] or each['value']} ({each['contribution']} log-odds)"
-                for each in reasons(incident)
+                for each in attributions(incident)
             ),
         },
         "rule": {
@@ -159,8 +159,8 @@ def details(incident: Incident, context: Context) -> Record:
     }
 
 
-def reasons(incident: Incident) -> list[Record]:
-    """Return the top reasons: `feature`, `value`, `contribution`; an infinite value stands as text in `value_text`."""
+def attributions(incident: Incident) -> list[Record]:
+    """Return the top attributions: `feature`, `value`, `contribution`; an infinite value stands as text in `value_text`."""
     return [
         {
             "feature": each["feature"],
@@ -168,7 +168,7 @@ def reasons(incident: Incident) -> list[Record]:
             "value_text": str(each["value"]) if each["value"] in (math.inf, -math.inf) else None,
             "contribution": number(each["contribution"]),
         }
-        for each in incident["top_reasons"] or ()
+        for each in incident["top_attributions"] or ()
     ]
 
 

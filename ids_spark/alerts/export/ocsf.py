@@ -234,7 +234,7 @@ def _attacks(class_name: str | None) -> list[Record]:
 
 def _entity(incident: Incident, context: Context) -> Record:
     kind, entity, address = incident["entity_kind"], incident["entity"], ecs.address_of(incident, context)
-    evidence: Record = {"data": {"reasons": ecs.reasons(incident)}}
+    evidence: Record = {"data": {"attributions": ecs.attributions(incident)}}
     if entity is not None and kind == ecs.DEVICE_COLUMN:
         evidence["device"] = {"uid": entity, "ip": address, "type_id": 0, "type": "Unknown"}
         seen = {"name": "evidences.device.uid", "type_id": 47, "type": "Device Object: uid", "value": entity}

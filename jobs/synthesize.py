@@ -1,8 +1,8 @@
 """Synthetic flows in the shape of CICIoMT2024: same files, class sizes, columns and traps; no real row.
 
-    spark-submit --py-files dist/ids_spark.zip jobs/replica.py --set replica.target=FOLDER --set replica.scale=0.01
+    spark-submit --py-files dist/ids_spark.zip jobs/synthesize.py --set synthesize.target=FOLDER --set synthesize.scale=0.01
 
-Reads: nothing. Writes: a tree of the official layout below `replica.target`, marked as synthetic.
+Reads: nothing. Writes: a tree of the official layout below `synthesize.target`, marked as synthetic.
 """
 
 import sys
@@ -15,7 +15,7 @@ from ids_spark.synthetic import dataset
 
 def run(context: job.Context) -> Report:
     """Write the replica that the configuration describes."""
-    config = context.config.replica
+    config = context.config.synthesize
     done = dataset.write_dataset(
         context.spark,
         config.target,

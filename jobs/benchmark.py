@@ -1,9 +1,9 @@
-"""Every scored model at 2, 6 and 19 classes and both profiles, beside the published figures.
+"""Every scored model at 2, 6 and 19 classes and both feature_sets, beside the published figures.
 
-    spark-submit --py-files dist/ids_spark.zip jobs/table.py --set lake=LAKE
+    spark-submit --py-files dist/ids_spark.zip jobs/benchmark.py --set lake=LAKE
 
 Reads: `metrics/`, `confusion/`, `models/`, and what `flows/` states of itself. What was not scored is left out.
-Writes: `reports/table/`: `table.md`, `table.html` (one page that needs nothing else), `table.parquet` (tidy). The
+Writes: `reports/benchmark/`: `table.md`, `table.html` (one page that needs nothing else), `table.parquet` (tidy). The
 terminal shows the same, shorter.
 """
 
@@ -18,7 +18,7 @@ from ids_spark.report import benchmark_page
 from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
-REPORT = "reports/table"
+REPORT = "reports/benchmark"
 
 
 def run(context: job.Context) -> Report:
