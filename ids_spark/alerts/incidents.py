@@ -85,7 +85,9 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known
     """
     known = known or keyed(flows, entities, window_minutes)
     times = _times(flows)
-    attributions = flows["attributions"] if "attributions" in flows.column_names else _nulls(flows, pa.list_(ATTRIBUTION))
+    attributions = (
+        flows["attributions"] if "attributions" in flows.column_names else _nulls(flows, pa.list_(ATTRIBUTION))
+    )
     explained = pc.greater(pc.list_value_length(attributions), 0).fill_null(False)
     logits = flows["attack_logit"].cast(pa.float64())
     single = {

@@ -17,7 +17,6 @@ from ids_spark.base.errors import InputError
 from ids_spark.config.settings import Config
 from ids_spark.config.yaml_file import parse
 
-
 log = logging.getLogger(__name__)
 
 RENAMED: Final[Mapping[str, str]] = {

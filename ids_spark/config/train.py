@@ -36,7 +36,9 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _has_what_it_builds_on(self) -> "ModelConfig":
         if self.ensemble_size > 1 and not self.dense:
-            raise ValueError(f"ensemble_size is {self.ensemble_size}, but dense is empty; an ensemble needs a hidden layer")
+            raise ValueError(
+                f"ensemble_size is {self.ensemble_size}, but dense is empty; an ensemble needs a hidden layer"
+            )
         if self.embedding and not self.bins:
             raise ValueError(f"embedding is {self.embedding}, but bins is 0; an embedding needs bins")
         return self
@@ -114,7 +116,9 @@ class TrainConfig(Section):
     def _ensembles_are_dense(self) -> "TrainConfig":
         for name in ("gru_dnn", "lstm"):
             if getattr(self, name).ensemble_size > 1:
-                raise ValueError(f"{name}.ensemble_size is {getattr(self, name).ensemble_size}; only dnn may be an ensemble")
+                raise ValueError(
+                    f"{name}.ensemble_size is {getattr(self, name).ensemble_size}; only dnn may be an ensemble"
+                )
         return self
 
     @model_validator(mode="after")

@@ -117,7 +117,9 @@ def setting_of(lake: Lake, split: str, models: Sequence[ScoredModel]) -> Setting
 
 def rows_of(models: Sequence[ScoredModel]) -> list[Row]:
     """Return our own rows, then the published ones, for each number of classes."""
-    own = sorted((_own(model) for model in models), key=lambda row: (row.feature_set != "paper", row.feature_set, row.model))
+    own = sorted(
+        (_own(model) for model in models), key=lambda row: (row.feature_set != "paper", row.feature_set, row.model)
+    )
     rows = [*own, *(_published(row) for row in PUBLISHED)]
     return [row for classes in LEVELS for row in rows if row.classes == classes]
 

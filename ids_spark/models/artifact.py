@@ -106,7 +106,11 @@ def model_name(title: str, classes: int, feature_set: str) -> str:
 
 
 def write_model(
-    uri: str, card: ModelCard, weights: Weights, preprocessor: Preprocessor, validation_scores: ValidationScores | None = None
+    uri: str,
+    card: ModelCard,
+    weights: Weights,
+    preprocessor: Preprocessor,
+    validation_scores: ValidationScores | None = None,
 ) -> None:
     """Write a model directory; the manifest last, so that a directory without one is unfinished."""
     packed = io.BytesIO()

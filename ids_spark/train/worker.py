@@ -98,7 +98,9 @@ def _train_one(task: TrainingTask, published: progress.Published) -> dict[str, A
     }
     validation_scores = _validation_scores(task, loop, state)
     if hvd.rank() == 0:
-        write_model(task.target, replace(card, training=training), state.best, task.table.preprocessor, validation_scores)
+        write_model(
+            task.target, replace(card, training=training), state.best, task.table.preprocessor, validation_scores
+        )
         published.say(f"trained {card.name} epochs={training['epochs']} best_epoch={state.best_epoch}")
     return training
 

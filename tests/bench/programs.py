@@ -60,7 +60,9 @@ class Programs:
         """Write a synthetic replica of a scale and return its folder."""
         folder = self._plan.scratch / f"replica-{scale:g}"
         told = {f"synthesize.{key}": value for key, value in settings.items()}
-        self.job("synthesize", {"synthesize.target": folder, "synthesize.scale": scale, **told}, self._plan.scratch / "lake")
+        self.job(
+            "synthesize", {"synthesize.target": folder, "synthesize.scale": scale, **told}, self._plan.scratch / "lake"
+        )
         return folder
 
     def _env(self) -> dict[str, str]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import synthetic_frame, write_synthetic_source
 
-from cluster.harness import Cluster, prepare, submit
+from tests.cluster.harness import Cluster, prepare, submit
+from tests.support.flows import synthetic_frame, write_synthetic_source
 
 # Many small files: a fault then meets an executor that has some behind it and some before it.
 TRAINING = (

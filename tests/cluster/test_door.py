@@ -13,10 +13,10 @@ import psutil
 import pytest
 from horovod.runner.common.util.network import BasicService
 
-from cluster import doors
-from cluster.conftest import TRAINING, Night
-from cluster.harness import Cluster, end, family, finished, free_port, prepare, start, waited
 from ids_spark.train import horovod_security
+from tests.cluster import doors
+from tests.cluster.conftest import TRAINING, Night
+from tests.cluster.harness import Cluster, end, family, finished, free_port, prepare, start, waited
 
 # Spark's file server asks for no secret, but knows only what was submitted: this package, which is public.
 _SUBMITTED = ["spark file: the file"]

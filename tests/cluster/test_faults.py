@@ -10,9 +10,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from cluster.conftest import TRAINING, Night
-from cluster.harness import Cluster, end, finished, start, stopped, submit, waited
-from cluster.tables import assert_same_rows
+from tests.cluster.conftest import TRAINING, Night
+from tests.cluster.harness import Cluster, end, finished, start, stopped, submit, waited
+from tests.cluster.tables import assert_same_rows
 
 # A fault comes when the first file of the job's tables is there: some tasks are done, others run or wait.
 FIRST_FILE = {"ingest": "flows/split=*", "features": "features/paper/split=*", "score": "predictions/*/*"}

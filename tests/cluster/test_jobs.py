@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cluster.conftest import TRAINING, Night
-from cluster.harness import ROOT, Cluster, end, finished, prepare, start, submit
-from cluster.tables import assert_same_rows, rows
+from tests.cluster.conftest import TRAINING, Night
+from tests.cluster.harness import ROOT, Cluster, end, finished, prepare, start, submit
+from tests.cluster.tables import assert_same_rows, rows
 
 
 def test_every_job_ran_on_the_cluster_and_reconciles(night: Night) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import psutil
 import pytest
 
-from cluster.harness import Cluster
+from tests.cluster.harness import Cluster
 
 
 def test_no_process_is_left(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,1 +1,0 @@
-"""Tests on a real Spark standalone cluster: `make test-cluster`."""

@@ -1,0 +1,164 @@
+"""The comparison table: its figures from counts by hand, its marks, and what it says of the rows behind it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+from ids_spark.evaluate import benchmark, comparison
+from ids_spark.evaluate.literature import PUBLISHED, of_classes
+from ids_spark.evaluate.results import Results
+from ids_spark.lake.filesystem import write_json
+from ids_spark.lake.store import TABLE_FACTS, Lake
+from ids_spark.models import artifact
+from ids_spark.models.artifact import ModelCard, model_name, title_of
+from ids_spark.report import benchmark_page
+from tests.support.flows import RunJob
+from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
+
+TRAINING = {"epochs": 4, "seconds": 10.0, "parameters": 12345, "batch_size": 64, "peak_learning_rate": 1e-4, "ranks": 2}
+TWO = np.array([[90, 10], [7, 893]])
+
+
+def card(architecture: str, feature_set: str = "paper", variant: str = "") -> ModelCard:
+    """Return the card of a model at 2 classes."""
+    return dataclasses.replace(
+        CARD,
+        name=model_name(title_of(architecture, variant), 2, feature_set),
+        architecture=architecture,
+        variant=variant,
+        feature_set=feature_set,
+        classes=2,
+        training=TRAINING,
+        data_origin="measured",
+        classes_absent_in_train=(),
+    )
+
+
+def scored(root: Path, *cards: ModelCard, origin: str = "measured", forest: bool = False) -> Lake:
+    """Write a lake in which these models were scored, with the counts of `TWO`."""
+    lake = Lake(str(root))
+    results = Results("20260101T000000Z-a", "test")
+    for one in cards:
+        artifact.write_model(lake.uri(f"models/{one.name}/{one.version}"), one, WEIGHTS, PREPROCESSOR)
+        results.add(one, TWO, origin)
+    if forest:
+        facts = {"fit_seconds": 50.0, "nodes": 4321.0, "trees": 100.0, "depth": 20.0}
+        results.add(card("random_forest"), TWO[::-1, ::-1].copy(), origin, facts)
+    results.write(lake.uri)
+    stated = {"feature_schema": "release39", "data_origin": origin, "rows": {"train": 45901, "test": 18360}}
+    write_json(lake.uri(f"flows/{TABLE_FACTS}"), stated)
+    return lake
+
+
+def table_of(lake: Lake) -> tuple[list[benchmark.Row], benchmark.Setting]:
+    models = comparison.newest(lake, "test")
+    return benchmark.rows_of(models), benchmark.setting_of(lake, "test", models)
+
+
+def test_own_figures_are_those_of_scikit_learn(tmp_path: Path) -> None:
+    rows, _ = table_of(scored(tmp_path, card("dnn")))
+    (own,) = (row for row in rows if not row.published)
+    labels, predicted = (np.repeat(axis.ravel(), TWO.ravel()) for axis in np.indices(TWO.shape))
+    expected = {"accuracy": accuracy_score(labels, predicted), "benign_false_positive_rate": 0.1, "rows": 1000}
+    for average in ("macro", "weighted"):
+        found = precision_recall_fscore_support(labels, predicted, average=average)
+        expected |= {f"{name}_{average}": v for name, v in zip(("precision", "recall", "f1"), found, strict=False)}
+    expected |= {"parameters": 12345, "epochs": 4, "seconds": 10.0, "seconds_per_epoch": 2.5}
+    assert dict(own.figures) == pytest.approx(expected)
+    assert own.configuration.endswith("Adam 0.0001 constant, batch 64, 2 ranks")
+
+
+def test_a_forest_states_its_nodes_and_its_seconds_and_no_epochs(tmp_path: Path) -> None:
+    rows, _ = table_of(scored(tmp_path, forest=True))
+    (own,) = (row for row in rows if not row.published)
+    assert (own.figures["parameters"], own.figures["seconds"]) == (4321, 50)
+    assert "epochs" not in own.figures
+    assert own.configuration == "100 trees by Spark ML"
+
+
+def test_paper_stands_before_operational_before_published_at_every_number_of_classes(tmp_path: Path) -> None:
+    rows, _ = table_of(scored(tmp_path, card("dnn", "operational"), card("dnn"), forest=True))
+    at_two = [(row.model, row.feature_set) for row in rows if row.classes == 2]
+    assert at_two[:3] == [("dnn", "paper"), ("random_forest", "paper"), ("dnn", "operational")]
+    assert [model for model, feature_set in at_two if not feature_set] == [row.model for row in of_classes(2)]
+    assert [row.classes for row in rows] == sorted(row.classes for row in rows)
+
+
+def test_the_published_figures_at_19_classes_are_marked_with_their_average() -> None:
+    rows = {(row.model, row.averaging): row for row in benchmark.rows_of([]) if row.classes == 19}
+    assert rows["GRU-DNN", "weighted"].figures == {"accuracy": 0.984, "f1_weighted": 0.982}
+    assert rows["DNN", "weighted"].figures == {"accuracy": 0.931, "f1_weighted": 0.908}
+    assert rows["DNN", "macro"].figures == {"accuracy": 0.729, "f1_macro": 0.522}
+    assert rows["random forest", "macro"].figures == {"accuracy": 0.9967, "f1_macro": 0.921}
+    assert benchmark_page.name_of(rows["LSTM", "not stated"]) == "LSTM (not stated: F1 0.9500)"
+    assert benchmark_page.name_of(rows["GRU-DNN", "weighted"]) == "GRU-DNN (weighted)"
+    assert all(0 < row.accuracy <= 1 and row.source for row in PUBLISHED)
+
+
+def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(tmp_path: Path) -> None:
+    rows, setting = table_of(scored(tmp_path, card("dnn")))
+    said = " ".join(setting.sentences(rows))
+    assert "measured flows of feature schema release39 (45,901 train, 18,360 test)" in said
+    assert "1,000 distinct labelled flows" in said
+    assert "cannot be compared directly" in said
+    official = benchmark.Setting("test", "original45", "measured", {"test": 1_614_182, "train": 7_160_831})
+    assert "cannot be compared" not in " ".join(official.sentences(rows))
+
+
+@pytest.mark.parametrize("origin", ["measured", "synthetic"])
+def test_synthetic_flows_are_called_so_in_every_form(tmp_path: Path, origin: str) -> None:
+    rows, setting = table_of(scored(tmp_path, card("dnn"), origin=origin))
+    console = Console(width=120, record=True)
+    benchmark_page.print_tables(rows, setting, console)
+    for text in (
+        benchmark_page.markdown(rows, setting),
+        benchmark_page.render_page(rows, setting, "run1"),
+        console.export_text(),
+    ):
+        assert ("SYNTHETIC FLOWS: every row was generated" in text) == (origin == "synthetic")
+
+
+def test_the_terminal_shows_every_figure_at_120_columns(tmp_path: Path) -> None:
+    rows, setting = table_of(scored(tmp_path, card("gru_dnn", "operational", variant="best"), forest=True))
+    console = Console(width=120, record=True)
+    benchmark_page.print_tables(rows, setting, console)
+    text = console.export_text()
+    assert "…" not in text
+    (line,) = (line.split() for line in text.splitlines() if "operational" in line)
+    assert line[0] == "gru_dnn-best"
+    assert line[2:] == ["0.9830", "0.9521", "0.9829", "0.1000", "12,345", "4", "2.50", "10"]
+
+
+def test_text_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
+    rows, setting = table_of(scored(tmp_path, card("dnn")))
+    odd = benchmark.Row("<b>|*", "paper", 2, "r", "a|b\nc", "", "measured", {})
+    assert "| \\<b\\>\\|\\* | paper |" in benchmark_page.markdown([odd], setting)
+    assert "a\\|b c |" in benchmark_page.markdown([odd], setting)
+    page = benchmark_page.render_page([odd, *rows], setting, "<script>")
+    assert "<b>" not in page
+    assert "<script>" not in page
+    assert 'src="http' not in page
+
+
+def test_the_job_writes_all_forms_whatever_is_missing(
+    tmp_path: Path, run_job: RunJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_job("benchmark") == 2
+    assert "run jobs/score.py on this lake first" in caplog.text
+    scored(tmp_path / "lake", card("dnn"), forest=True)
+    (tmp_path / "lake/flows" / TABLE_FACTS).unlink()  # metrics outlive the flows
+    assert run_job("benchmark") == 0
+    folder = tmp_path / "lake/reports/benchmark"
+    assert sorted(path.name for path in folder.iterdir()) == ["table.html", "table.md", "table.parquet"]
+    assert "feature schema unknown" in (folder / "table.md").read_text()
+    tidy = pd.read_parquet(folder / "table.parquet")
+    own = tidy[(tidy["model"] == "dnn") & (tidy["source"] == "this lake")].set_index("metric")["value"]
+    assert own["accuracy"] == pytest.approx(0.983)
+    assert own["f1_macro"] == pytest.approx(np.mean([180 / 197, 1786 / 1803]))
+    published = tidy[tidy["data_origin"] == "published"]
+    assert len(published) == len(PUBLISHED) + sum(r.f1 is not None for r in PUBLISHED) + 2

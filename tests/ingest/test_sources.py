@@ -1,0 +1,201 @@
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.ingest.sources import RowGroup, SourceUnusable, bin_pack, discover, parquet_row_groups
+from tests.support.flows import synthetic_frame, write_synthetic_source
+
+CLASSES = {"Benign", "DDoS-ICMP", "MQTT-DDoS-Connect_Flood", "Recon-VulScan", "ARP_Spoofing"}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    write_synthetic_source(tmp_path / "flows", rows=5)
+    return tmp_path / "flows"
+
+
+def to_parquet(tree, as_folder=False):
+    """Replace each CSV file by one of parquet, or by a folder as Spark writes it."""
+    for path in sorted(tree.rglob("*.csv")):
+        frame, target = pd.read_csv(path), path.with_suffix(".parquet")
+        path.unlink()
+        if as_folder:
+            target.mkdir()
+            (target / "_SUCCESS").touch()
+            for i, rows in enumerate((frame.iloc[:3], frame.iloc[3:])):
+                rows.to_parquet(target / f"part-0000{i}-1a2b.c000.snappy.parquet", index=False)
+        else:
+            frame.to_parquet(target, index=False, row_group_size=2)
+
+
+def refusal(source):
+    with pytest.raises(SourceUnusable) as error:
+        discover(str(source))
+    return str(error.value)
+
+
+def drop(path, *columns):
+    pd.read_csv(path).drop(columns=list(columns)).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("schema", [ORIGINAL_45, RELEASE_39], ids=lambda s: s.name)
+def test_a_tree_of_csv_files_takes_class_and_split_from_names(tmp_path, schema):
+    write_synthetic_source(tmp_path, rows=200, schema=schema.name)
+    source = discover(f"{tmp_path}/")
+    assert (source.schema, source.files, source.data_origin, source.narrow) == (schema, 12, "measured", frozenset())
+    assert {(p.class19, p.split) for p in source.row_groups} == {(c, s) for c in CLASSES for s in ("train", "test")}
+    assert all(p.name == f"{p.split}/{p.uri.rsplit('/', 1)[1]}" and p.index is None for p in source.row_groups)
+    assert 600 < source.rows("train") < 5_000  # an estimate, of 1,200
+
+
+def test_a_tree_of_parquet_files_is_cut_into_row_groups(tree):
+    to_parquet(tree)
+    source = discover(str(tree))
+    assert (source.files, len(source.row_groups), source.rows("train"), source.rows("test")) == (12, 36, 30, 30)
+    one = [p for p in source.row_groups if p.name == "train/TCP_IP-DDoS-ICMP2_train.pcap.parquet"]
+    assert [(p.row_group, p.first_row, p.rows) for p in one] == [(0, 0, 2), (1, 2, 2), (2, 4, 1)]
+    assert {p.class19 for p in one} == {"DDoS-ICMP"}
+
+
+def test_a_folder_of_part_files_counts_as_the_capture_it_is_named_for(tree):
+    to_parquet(tree, as_folder=True)
+    source = discover(str(tree))
+    assert (source.files, source.rows("train"), source.rows("test")) == (24, 30, 30)
+    assert {p.class19 for p in source.row_groups} == CLASSES
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("paths", "single"),
+    [(["all"], True), (["all"], False), (["train/a", "test/a"], False), (["x/train", "x/test"], False)],
+)
+def test_a_table_with_a_label_column_is_read_in_every_form(tmp_path, ending, paths, single):
+    marked = paths == ["all"]
+    labels = ["Benign_train", "DoS-TCP1_test", "Benign_test"] if marked else ["Benign", "DoS-TCP", "Benign"]
+    frame = synthetic_frame(3, 0).assign(label=labels)
+    for path in paths:
+        target = tmp_path / f"{path}.{ending}"
+        target.parent.mkdir(exist_ok=True)
+        frame.to_csv(target, index=False) if ending == "csv" else frame.to_parquet(target, index=False)
+    source = discover(str(tmp_path / f"all.{ending}" if single else tmp_path))
+    assert {p.class19 for p in source.row_groups} == {None}
+    assert [p.name for p in source.row_groups] == sorted(f"{p}.{ending}" for p in paths)
+    assert {p.name: p.split for p in source.row_groups} == {
+        f"{p}.{ending}": None if marked else ("train" if "train" in p else "test") for p in paths
+    }
+    assert ending == "csv" or (source.rows("train"), source.rows("test")) == (3, 3)
+
+
+def test_a_single_file_may_be_the_source(tree):
+    [row_group] = discover(str(tree / "train" / "Benign_train.pcap.csv")).row_groups
+    assert (row_group.name, row_group.class19, row_group.split) == ("Benign_train.pcap.csv", "Benign", "train")
+
+
+def test_hidden_files_and_a_byte_order_mark_change_nothing(tree):
+    path = tree / "train" / "Benign_train.pcap.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    (tree / ".tmp").mkdir()
+    for hidden in ("_notes.csv", ".tmp/Benign_train.csv"):
+        (tree / hidden).write_text("x\n")
+    source = discover(str(tree))
+    assert (source.schema, source.files) == (RELEASE_39, 12)
+
+
+def test_a_marked_source_is_synthetic_and_narrow_columns_are_named(tree):
+    to_parquet(tree)
+    (tree / "_SYNTHETIC.json").write_text("{}")
+    path = tree / "train" / "Benign_train.pcap.parquet"
+    pd.read_parquet(path).astype({"Rate": np.float32}).to_parquet(path, index=False)
+    source = discover(str(tree))
+    assert (source.data_origin, source.narrow) == ("synthetic", {"Rate"})
+    (tree / "_SYNTHETIC.json").write_text('{"complete": false}')
+    assert refusal(tree) == f"{tree}: this replica was not written to its end; rerun jobs/synthesize.py"
+
+
+def test_no_folder_and_an_empty_folder_are_refused(tmp_path):
+    absent = refusal(tmp_path / "no")
+    assert absent == f"{tmp_path}/no: no such file or folder; set ingest.source to a folder of CICIoMT2024 files"
+    (tmp_path / "notes.txt").touch()
+    expected = "found no .csv or .parquet file below it; expected the official files or a table"
+    assert refusal(tmp_path) == f"{tmp_path}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("ending", "change", "message"),
+    [
+        ("csv", lambda p: p.rename(p.with_name("Mirai_train.csv")), "'Mirai_train.csv' names no known class: found"),
+        ("csv", lambda p: drop(p, "Rate"), "csv lacks 1 of the 39 columns of"),
+        ("csv", lambda p: p.write_text(""), "Benign_train.pcap.csv is empty; expected a header line"),
+        (
+            "csv",
+            lambda p: p.write_text(p.read_text().replace("Rate", "Rate,Rate", 1)),
+            "train/Benign_train.pcap.csv: column(s) Rate stand more than once; keep one of each",
+        ),
+        (
+            "csv",
+            lambda p: p.rename(p.parents[1] / "Benign.csv"),
+            "Benign.csv: cannot tell train from test; name the file …_train or …_test, or its folder train or test",
+        ),
+        (
+            "csv",
+            lambda p: synthetic_frame(3, 0, "original45").to_csv(p, index=False),
+            "mixes two feature schemas, which no model may see together: 11 files of release39, 1 files of original45",
+        ),
+        ("parquet", lambda p: p.write_bytes(p.read_bytes()[:-20]), "cannot be read as parquet, it may be truncated"),
+        (
+            "parquet",
+            lambda p: pd.read_parquet(p).astype({"Rate": str, "IAT": bool}).to_parquet(p, index=False),
+            "expected numbers, found column(s) of another type: 'Rate' is string, 'IAT' is bool",
+        ),
+    ],
+)
+def test_a_source_with_a_fault_is_refused_with_the_file_named(tree, ending, change, message):
+    if ending == "parquet":
+        to_parquet(tree)
+    change(tree / "train" / f"Benign_train.pcap.{ending}")
+    text = refusal(tree)
+    assert text.startswith(f"{tree}: 1 fault(s) in 12 file(s):\n  ")
+    assert (message in text, text.count("\n")) == (True, 1)
+
+
+def test_every_fault_of_a_source_is_reported_at_once(tree):
+    (tree / "train" / "Benign_train.pcap.csv").write_text("")
+    drop(tree / "train" / "ARP_Spoofing_train.pcap.csv", "IAT", "Std")
+    (tree / "Other_train.csv").write_text("a,b\n")
+    text = refusal(tree)
+    assert text.startswith(f"{tree}: 3 fault(s) in 13 file(s):\n  ")
+    for part in ("is empty", "ARP_Spoofing_train.pcap.csv lacks 2 of the 39", "Other_train.csv lacks"):
+        assert part in text
+
+
+def test_of_many_faults_ten_are_shown(tree):
+    for i in range(13):
+        (tree / f"Other{'x' * i}_train.csv").write_text("a,b\n1,2\n")
+    assert refusal(tree).endswith("\n  and 3 more")
+
+
+def test_row_groups_of_flows_are_listed_with_their_columns(tmp_path):
+    with pytest.raises(SourceUnusable, match=r"found no \.parquet file; expected a folder of flows"):
+        parquet_row_groups(str(tmp_path))
+    pq.write_table(pa.table({"a": range(5)}), tmp_path / "p.parquet", row_group_size=3)
+    for source in (tmp_path, tmp_path / "p.parquet"):
+        found = [(p.name, p.row_group, p.first_row, p.rows, columns) for p, columns in parquet_row_groups(str(source))]
+        assert found == [("p.parquet", 0, 0, 3, ("a",)), ("p.parquet", 1, 3, 2, ("a",))]
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 12), st.randoms())
+def test_every_piece_is_dealt_once_and_hands_are_even(sizes, tasks, random):
+    row_groups = [RowGroup("u", f"f{i}", None, 0, rows, None, None) for i, rows in enumerate(sizes)]
+    hands = bin_pack(row_groups, tasks)
+    assert sorted(p.name for hand in hands for p in hand) == sorted(p.name for p in row_groups)
+    assert len(hands) == max(1, min(tasks, len(row_groups)))
+    loads = [sum(p.rows for p in hand) for hand in hands]
+    assert max(loads) - min(loads) <= max(sizes, default=0) + len(row_groups)
+    assert (
+        bin_pack(random.sample(row_groups, len(row_groups)), tasks) == hands
+    )  # whatever the order in which they were found

@@ -1,0 +1,197 @@
+"""The four jobs by spark-submit from another folder, through real parquet and two real Horovod ranks."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+from ids_spark.dataset.schema import RELEASE_39
+from ids_spark.dataset.taxonomy import CLASS6, CLASS19, class6_of
+from ids_spark.features import preprocess
+from tests.support.flows import write_synthetic_source
+from tests.support.submitting import prepare, submit
+
+SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6,19]", "features.files=4", "train.patience=2")
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a source, the package, and a lake that all four jobs wrote."""
+    folder = prepare(tmp_path_factory.mktemp("elsewhere"))
+    write_synthetic_source(folder / "source")
+    for job, more in (("ingest", ("ingest.source=source",)), ("features", ()), ("train", ()), ("score", ())):
+        code, output = submit(folder, job, *SETTINGS, *more)
+        assert code == 0, output
+        assert f"{job} done" in output
+    return folder
+
+
+def read(folder: Path, table: str) -> pd.DataFrame:
+    return pd.read_parquet(folder / "lake" / table)
+
+
+def test_every_job_left_an_audit_row_that_reconciles(night: Path) -> None:
+    audit = read(night, "audit").set_index("job")
+    assert set(audit.index) == {"ingest", "features", "train", "score"}
+    accounted = audit["rows_out"] + audit["rows_quarantined"] + audit["rows_duplicate"]
+    pd.testing.assert_series_equal(audit["rows_in"], accounted, check_names=False)
+    assert audit.loc["ingest", "rows_in"] == 2 * 6 * 60
+    assert (audit["status"] == "done").all()
+    assert audit["config_sha256"].nunique() == 2  # ingest alone was told of a source
+
+
+def test_nothing_but_the_tables_of_the_lake_is_left(night: Path) -> None:
+    names = sorted(path.name for path in (night / "lake").iterdir())
+    assert names == [
+        "audit",
+        "checkpoints",
+        "confusion",
+        "features",
+        "flows",
+        "metrics",
+        "models",
+        "predictions",
+        "quarantine",
+    ]
+
+
+def forward(weights: list[np.ndarray], x: np.ndarray, gru: bool) -> np.ndarray:
+    """Forward pass in numpy, from the published equations alone (Cho et al. 2014; Keras' reset_after variant)."""
+
+    def sigmoid(v: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-v))
+
+    if gru:  # one step from a zero state: h = (1 - z) * candidate
+        kernel, bias, gamma, beta, mean, variance = weights[:6]
+        z, r, c = np.split(x @ kernel + bias[0], 3, axis=1)
+        bz, br, bc = np.split(bias[1], 3)
+        h = (1 - sigmoid(z + bz)) * np.tanh(c + sigmoid(r + br) * bc)
+        x, weights = (h - mean) / np.sqrt(variance + 1e-3) * gamma + beta, weights[6:]
+    for kernel, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+        x = np.maximum(x @ kernel + bias, 0)
+    logits = x @ weights[-2] + weights[-1]
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", ["dnn-6-paper", "dnn-19-paper", "gru_dnn-6-paper", "gru_dnn-19-paper"])
+def test_predictions_are_those_of_the_stored_weights_and_preprocessor(night: Path, name: str) -> None:
+    model = next((night / "lake/models" / name).iterdir())
+    card = json.loads((model / "model.json").read_text())
+    fitted = preprocess.from_json((model / "preprocessor.json").read_text(), "test")
+    packed = np.load(model / "weights.npz", allow_pickle=False)
+    predictions = read(night, "predictions")
+    predictions = predictions[predictions["model"] == name].sort_values(["source_file", "source_row"])
+    flows = read(night, "flows/split=test").sort_values(["source_file", "source_row"])
+    assert len(predictions) == len(flows) == 360
+
+    raw = flows[card["features"]].to_numpy()
+    mean, std = (np.array([getattr(f, key) for f in fitted.features if f.kept]) for key in ("mean", "std"))
+    x = ((raw - mean) / std).astype(np.float32)
+    expected = forward([packed[key] for key in sorted(packed.files)], x, gru=name.startswith("gru"))
+    np.testing.assert_allclose(predictions["probability"], expected.max(axis=1), atol=1e-4)
+    np.testing.assert_allclose(predictions["attack_probability"], 1 - expected[:, 0], atol=1e-4)
+    sure = np.sort(expected, axis=1)[:, -1] - np.sort(expected, axis=1)[:, -2] > 1e-5
+    level = card["classes"]
+    names = np.array(CLASS19 if level == 19 else CLASS6)
+    assert sure.mean() > 0.9
+    assert (predictions[f"predicted_class{level}"].to_numpy()[sure] == names[expected.argmax(axis=1)][sure]).all()
+    top = [entry[0]["class_name"] for entry in predictions["top3"]]
+    assert top == predictions[f"predicted_class{level}"].tolist()
+    if level == 19:
+        sums = np.stack([expected[:, [class6_of(c) == six for c in CLASS19]].sum(axis=1) for six in CLASS6], axis=1)
+        close = np.sort(sums, axis=1)[:, -1] - np.sort(sums, axis=1)[:, -2] > 1e-3
+        six = np.array(CLASS6)[sums.argmax(axis=1)]
+        assert (predictions["predicted_class6"].to_numpy()[close] == six[close]).all()
+    else:
+        assert predictions["predicted_class19"].isna().all()
+
+
+def test_metrics_are_those_of_sklearn_on_the_predictions(night: Path) -> None:
+    metrics, predictions = read(night, "metrics"), read(night, "predictions")
+    assert set(zip(metrics["model"], metrics["classes"], strict=True)) == {
+        (model, classes) for model in ("dnn", "gru_dnn") for classes in (6, 19)
+    }
+    for (model, classes), rows in metrics.groupby(["model", "classes"]):
+        scored = predictions[predictions["model"] == f"{model}-{classes}-paper"]
+        truth, predicted = scored[f"class{classes}"], scored[f"predicted_class{classes}"]
+        found = rows[rows["class_name"].isna()].set_index("metric")["value"]
+        assert found["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+        for average in ("macro", "weighted"):
+            wanted = precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)
+            for metric, value in zip(("precision", "recall", "f1"), wanted, strict=False):
+                assert found[f"{metric}_{average}"] == pytest.approx(value)
+        benign = truth == "Benign"
+        assert found["benign_false_positive_rate"] == pytest.approx((predicted[benign] != "Benign").mean())
+        assert set(rows["split"]) == {"test"}
+    confusion = read(night, "confusion")
+    assert confusion.groupby(["model", "classes"])["count"].sum().eq(360).all()
+
+
+def test_training_took_two_ranks_and_kept_the_best_epoch(night: Path) -> None:
+    for path in (night / "lake/models").glob("*/*/model.json"):
+        training = json.loads(path.read_text())["training"]
+        losses = [epoch["validation_loss"] for epoch in training["history"]]
+        assert training["ranks"] == 2
+        assert training["best_validation_loss"] == min(losses)
+        assert training["best_epoch"] == 1 + losses.index(min(losses))
+        assert training["steps_per_epoch"] == training["train_rows"] // 32
+
+
+def test_scoring_again_replaces_the_date_and_keeps_every_flow(night: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(night, folder)
+    before = read(folder, "predictions")
+    code, output = submit(folder, "score", *SETTINGS, "score.models=[dnn-19-paper]")
+    assert code == 0, output
+    after = read(folder, "predictions")
+    key = ["model", "source_file", "source_row", "probability", "predicted_class19"]
+    pd.testing.assert_frame_equal(
+        before[key].sort_values(key[:3], ignore_index=True), after[key].sort_values(key[:3], ignore_index=True)
+    )
+
+
+def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(night: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(night, folder)
+    flows = read(folder, "flows/split=test")[list(RELEASE_39.features)].head(100).copy()
+    flows.loc[3, "Rate"] = np.nan
+    flows.loc[7, "IAT"] = np.inf
+    flows["device"] = "pump"
+    (folder / "tonight").mkdir()
+    flows.to_parquet(folder / "tonight" / "flows.parquet", index=False)
+    code, output = submit(
+        folder, "score", *SETTINGS, "score.source=tonight", "score.event_date=2026-01-31", "score.split=night"
+    )
+    assert code == 0, output
+    predictions = read(folder, "predictions/event_date=2026-01-31")
+    assert len(predictions) == 4 * 99
+    assert predictions["class19"].isna().all()
+    assert 3 not in set(predictions["source_row"])
+    assert 7 in set(predictions["source_row"])
+    refused = read(folder, "quarantine/job=score/event_date=2026-01-31")
+    assert refused["reason"].tolist() == ["missing"] * 4
+    assert refused["source_row"].tolist() == [3] * 4
+    assert not read(folder, "metrics")["split"].eq("night").any()
+
+
+@pytest.mark.parametrize("file", ["weights.npz", "model.json", "preprocessor.json"])
+def test_a_changed_byte_in_a_model_file_refuses_to_score_and_writes_nothing(
+    night: Path, tmp_path: Path, file: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(night, folder)
+    target = next((folder / "lake/models/dnn-19-paper").iterdir()) / file
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(bytes(content))
+    before = sorted(str(path) for path in (folder / "lake").rglob("*"))
+    code, output = submit(folder, "score", *SETTINGS)
+    assert code == 2
+    assert f"{file} was changed after training" in output
+    assert "Traceback" not in output
+    assert sorted(str(path) for path in (folder / "lake").rglob("*")) == before

@@ -1,0 +1,170 @@
+"""Bad input: one clear message, exit code 2, and a lake as it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ids_spark.runtime.job import full_disk
+from tests.support.flows import RunJob, synthetic_frame, write_synthetic_source
+
+Caplog = pytest.LogCaptureFixture
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_synthetic_source(tmp_path / "source", rows=20)
+    return tmp_path / "source"
+
+
+def refused(run_job: RunJob, tmp_path: Path, caplog: Caplog, job: str = "ingest", **settings: object) -> str:
+    """Run a job that must refuse; returns its message after a check that the lake is as it was."""
+    before = {str(p): p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*")}
+    caplog.clear()
+    assert run_job(job, **settings) == 2
+    assert {str(p): p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*") if p.is_file()} == {
+        p: t for p, t in before.items() if Path(p).is_file()
+    }
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert errors[0].exc_info is None  # a message, not a stack trace
+    return errors[0].getMessage()
+
+
+def test_no_such_folder(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
+    message = refused(run_job, tmp_path, caplog, ingest__source=tmp_path / "nowhere")
+    assert "nowhere: no such file or folder; set ingest.source" in message
+    assert not (tmp_path / "lake").exists()
+
+
+def test_no_source_set(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
+    assert "ingest.source is not set; expected a folder of flows" in refused(run_job, tmp_path, caplog)
+
+
+def test_an_empty_folder(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
+    (tmp_path / "empty").mkdir()
+    message = refused(run_job, tmp_path, caplog, ingest__source=tmp_path / "empty")
+    assert "found no .csv or .parquet file below it" in message
+
+
+def test_an_unknown_class_name(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    synthetic_frame(5, 1).to_csv(source / "train" / "Sleeper_train.pcap.csv", index=False)
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "names no known class: found 'Sleeper', expected one of Benign" in message
+
+
+def test_a_missing_column(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    frame = synthetic_frame(5, 1).drop(columns=["IAT", "Rate"])
+    frame.to_csv(source / "train" / "Benign2_train.pcap.csv", index=False)
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "Benign2_train.pcap.csv lacks 2 of the 39 columns of feature schema release39: Rate, IAT" in message
+
+
+def test_a_column_of_the_wrong_type(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    frame = synthetic_frame(5, 1).assign(Rate="fast")
+    frame.to_parquet(source / "train" / "Benign2_train.pcap.parquet", index=False)
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "expected numbers, found column(s) of another type: 'Rate' is string" in message
+
+
+def test_two_feature_schemas(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    frame = synthetic_frame(5, 1, "original45")
+    frame.to_csv(source / "train" / "Benign2_train.pcap.csv", index=False)
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "mixes two feature schemas" in message
+    assert "12 files of release39" in message
+    assert "1 files of original45" in message
+
+
+def test_a_truncated_parquet_file(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    path = source / "train" / "Benign2_train.pcap.parquet"
+    synthetic_frame(500, 1).to_parquet(path, index=False)
+    path.write_bytes(path.read_bytes()[:-2_000])
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "Benign2_train.pcap.parquet cannot be read as parquet, it may be truncated" in message
+
+
+def test_a_file_broken_behind_its_footer(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    path = source / "train" / "Benign2_train.pcap.parquet"
+    synthetic_frame(5_000, 1).to_parquet(path, index=False)
+    content = bytearray(path.read_bytes())
+    content[4:2_000] = bytes(1_996)
+    path.write_bytes(bytes(content))
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "Benign2_train.pcap.parquet: its content cannot be read" in message
+
+
+def test_too_many_unusable_rows(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    frame = synthetic_frame(60, 1)
+    frame.loc[:49, "Rate"] = np.nan
+    frame.to_csv(source / "train" / "Benign2_train.pcap.csv", index=False)
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "50 of 300 rows cannot be used, more than ingest.max_rejected_share 0.05 (50 missing in Benign)" in message
+
+
+def test_an_unknown_configuration_key(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
+    message = refused(run_job, tmp_path, caplog, ingest__sorce="x", train__epochs="many")
+    assert "2 fault(s)" in message
+    assert "ingest.sorce: unknown key, did you mean 'source'?" in message
+    assert "train.epochs: Input should be a valid integer" in message
+
+
+def test_features_before_ingest(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
+    message = refused(run_job, tmp_path, caplog, "features")
+    assert "flows holds no complete table; run jobs/ingest.py on this lake first" in message
+
+
+def test_fewer_row_groups_than_ranks(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    assert run_job("ingest", ingest__source=source) == 0
+    assert run_job("features", features__files=2) == 0
+    message = refused(run_job, tmp_path, caplog, "train", train__ranks=4, train__batch_size=8)
+    assert "features/paper/split=train has 2 row groups for 4 ranks; set features.files >= 4" in message
+
+
+def test_more_ranks_than_task_slots(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    assert run_job("ingest", ingest__source=source) == 0
+    assert run_job("features") == 0
+    message = refused(run_job, tmp_path, caplog, "train", train__ranks=3, train__batch_size=9)
+    assert "train.ranks is 3, but local[2] runs 2 tasks at once; use --master 'local[3]'" in message
+
+
+def test_less_than_one_batch(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    assert run_job("ingest", ingest__source=source) == 0
+    assert run_job("features") == 0
+    message = refused(run_job, tmp_path, caplog, "train", train__batch_size=4096)
+    assert "less than one global batch of 4096; set train.batch_size lower" in message
+
+
+def test_scoring_without_models(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+    assert run_job("ingest", ingest__source=source) == 0
+    message = refused(run_job, tmp_path, caplog, "score")
+    assert "models holds no model; run jobs/train.py on this lake first" in message
+
+
+def test_unusable_rows_below_the_limit_are_quarantined_with_their_raw_values(
+    run_job: RunJob, source: Path, tmp_path: Path
+) -> None:
+    frame = synthetic_frame(60, 1).astype(object)
+    frame.loc[3, "Rate"], frame.loc[5, "IAT"] = "fast", ""
+    frame.to_csv(source / "train" / "Benign2_train.pcap.csv", index=False)
+    assert run_job("ingest", ingest__source=source) == 0
+    refused_rows = pd.read_parquet(tmp_path / "lake/quarantine").sort_values("source_row")
+    assert refused_rows["source_file"].tolist() == ["train/Benign2_train.pcap.csv"] * 2
+    assert refused_rows["source_row"].tolist() == [3, 5]
+    assert refused_rows["reason"].tolist() == ["unparsable", "missing"]
+    assert [list(f) for f in refused_rows["features"]] == [["Rate"], ["IAT"]]
+    assert '"Rate": "fast"' in refused_rows["raw"].iloc[0]
+    flows = pd.read_parquet(tmp_path / "lake/flows")
+    assert len(flows) == 12 * 20 + 58
+
+
+def test_a_full_disk_is_named_with_what_to_do() -> None:
+    with pytest.raises(OSError, match="No space left") as error, open("/dev/full", "wb", buffering=0) as full:
+        full.write(b"flows")
+    said = full_disk(error.value, "file:///lake")
+    assert said is not None
+    assert said.startswith("a disk is full: [Errno 28] No space left on device\n")
+    assert "file:///lake" in said
+    assert "make room and run the same line again" in said
+    assert full_disk(ValueError("no disk at all"), "file:///lake") is None

@@ -1,0 +1,398 @@
+"""Every place by one resolver: the same checks on local files and on a real S3 server on loopback.
+
+HDFS is not among them: its client needs a Hadoop installation, which a test machine does not have.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+
+from ids_spark.base.errors import InputError
+from ids_spark.ingest import sources
+from ids_spark.lake import filesystem, store
+from ids_spark.lake.filesystem import exists, files_in, is_file, read_bytes, resolve, sizes_in, write_bytes, write_json
+from ids_spark.lake.parquet import keep_only, write_part, write_rows
+from ids_spark.lake.store import Lake, TooLarge
+from ids_spark.models import artifact
+from ids_spark.train import checkpoint, data_loader
+from tests.support.flows import write_synthetic_source
+from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS, training_state
+from tests.support.submitting import prepare, submit
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "loopback-id", "AWS_SECRET_ACCESS_KEY": "loopback-secret"}
+CONTRACT = pa.schema([("row_key", pa.int64()), ("x", pa.float32()), ("label2", pa.int32())])
+SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6]", "train.models=[dnn]", "features.files=4")
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running S3 server, in a process of its own, that holds the bucket `ward`."""
+    pytest.importorskip("moto", reason="the development lock is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
+                break
+            assert process.poll() is None, Path(log.name).read_text()
+            time.sleep(0.1)
+        request = urllib.request.Request(f"{address}/ward", method="PUT", headers={"Host": "s3.amazonaws.com"})
+        urllib.request.urlopen(request, timeout=30).close()
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder of its own on the server, which the environment names as it would any other."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server}.items():
+        monkeypatch.setenv(name, value)
+    return f"s3a://ward/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["path", "file", "s3a"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder to write to, named in each of the ways that can be tried here."""
+    if request.param == "s3a":
+        return str(request.getfixturevalue("s3"))
+    return str(tmp_path) if request.param == "path" else f"file://{tmp_path}"
+
+
+def rows(start: int, number: int) -> pa.Table:
+    keys = np.arange(start, start + number)
+    return pa.table({"row_key": keys, "x": keys.astype("f4") / 2, "label2": (keys % 2).astype("i4")}, schema=CONTRACT)
+
+
+def test_files_are_written_listed_replaced_moved_and_removed(place: str) -> None:
+    names = [
+        "b.parquet",
+        "a/c.parquet",
+        "a b/d=e%20f/g.parquet",
+        "_x.parquet",
+        "a/_z/d.parquet",
+        ".w/e.parquet",
+        "f.csv",
+    ]
+    for name in names:
+        write_bytes(f"{place}/{name}", name.encode())
+    assert {name: read_bytes(f"{place}/{name}").decode() for name in names} == {name: name for name in names}
+    assert sizes_in(place) == {name: len(name) for name in names}
+    visible = ["a b/d=e%20f/g.parquet", "a/c.parquet", "b.parquet"]
+    assert files_in(f"{place}/", ".parquet") == [f"{place}/{name}" for name in visible]
+    assert [is_file(f"{place}/{name}") for name in ("f.csv", "a", "none")] == [True, False, False]
+    assert [exists(f"{place}/{name}") for name in ("f.csv", "a", "none")] == [True, True, False]
+    filesystem.replace_bytes(f"{place}/f.csv", b"other")
+    fs, root = resolve(place)
+    filesystem.move(fs, f"{root}/f.csv", f"{root}/deep/er/f.csv")
+    filesystem.move(fs, f"{root}/a", f"{root}/deep/a")
+    filesystem.remove(f"{place}/b.parquet")
+    filesystem.remove(f"{place}/b.parquet")
+    assert read_bytes(f"{place}/deep/er/f.csv") == b"other"
+    left = ["deep/er/f.csv", "deep/a/c.parquet", "deep/a/_z/d.parquet", *(n for n in names if n[0] in "_." or " " in n)]
+    assert set(sizes_in(place)) == set(left)
+    with pytest.raises(FileNotFoundError):
+        read_bytes(f"{place}/b.parquet")
+    assert (files_in(f"{place}/none", ""), sizes_in(f"{place}/none")) == ([], {})
+
+
+def test_parts_come_back_and_only_reported_ones_stay(place: str) -> None:
+    folder = f"{place}/flows"
+    for i in range(3):
+        assert (
+            write_part(folder, f"part-{i}.parquet", [rows(10 * i, 4), rows(10 * i + 4, 2)], CONTRACT, {"k": "v"}) == 6
+        )
+    keep_only(["part-0.parquet", "part-2.parquet"], folder)
+    found = files_in(folder, ".parquet")
+    assert found == [f"{folder}/part-0.parquet", f"{folder}/part-2.parquet"]
+    fs, path = resolve(found[1])
+    assert pq.read_table(path, filesystem=fs).equals(rows(20, 6))
+    write_rows(f"{place}/audit/x.parquet", [{"row_key": 1, "x": 0.5, "label2": 0}], CONTRACT)
+    fs, path = resolve(f"{place}/audit/x.parquet")
+    assert pq.read_table(path, filesystem=fs).to_pylist() == [{"row_key": 1, "x": 0.5, "label2": 0}]
+
+
+def test_petastorm_deals_every_row_once_and_shuffles_alike_everywhere(place: str, tmp_path: Path) -> None:
+    for folder in (f"{place}/here #1/split=train", str(tmp_path / "there")):
+        for i in range(3):
+            write_part(folder, f"part-{i}.parquet", [rows(10 * i, 5), rows(10 * i + 5, 5)], CONTRACT, {})
+        write_json(f"{folder}/_table.json", {})
+
+    def shard(folder: str, rank: int) -> data_loader.Shard:
+        return data_loader.Shard(folder, ("x",), "label2", rank, 2, 30)
+
+    there = [shard(str(tmp_path / "there"), rank) for rank in (0, 1)]
+    here = [shard(f"{place}/here #1/split=train", rank) for rank in (0, 1)]
+    read = [np.concatenate([r.features[:, 0] for r in data_loader.one_pass(s, 100)]) for s in here]
+    assert [len(part) for part in read] == [15, 15]
+    np.testing.assert_array_equal(np.sort(np.concatenate(read)), np.arange(30) / 2)
+    for a, b in zip(*(data_loader.epochs(s[1], [7, 20], [3], 0) for s in (here, there)), strict=True):
+        np.testing.assert_array_equal(a.features, b.features)
+        np.testing.assert_array_equal(a.labels, b.labels)
+
+
+def test_a_model_and_a_checkpoint_come_back(place: str) -> None:
+    uri = f"{place}/models/{CARD.name}/{CARD.version}"
+    artifact.write_model(uri, CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
+    assert artifact.choose_models(f"{place}/models", [], "latest") == [uri]
+    model = artifact.read_model(uri)
+    assert (model.card, model.preprocessor.sha256()) == (CARD, PREPROCESSOR.sha256())
+    for found, expected in zip(model.weights, WEIGHTS, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    write_bytes(f"{uri}/weights.npz", b"other")
+    with pytest.raises(artifact.ModelUnusable, match="was changed after training"):
+        artifact.read_model(uri)
+    for _ in range(2):
+        checkpoint.write_checkpoint(f"{place}/checkpoints/dnn.npz", training_state(), "mark")
+    assert checkpoint.read_checkpoint(f"{place}/checkpoints/none.npz", "mark") is None
+    kept = checkpoint.read_checkpoint(f"{place}/checkpoints/dnn.npz", "mark")
+    assert kept is not None
+    assert kept.history == training_state().history
+    assert list(sizes_in(f"{place}/checkpoints")) == ["dnn.npz"]
+
+
+def test_a_source_is_found_alike_everywhere(place: str, tmp_path: Path) -> None:
+    write_synthetic_source(tmp_path / "local", rows=5)
+    frame = pd.read_csv(next((tmp_path / "local").rglob("Benign_train*")))
+    frame.to_parquet(tmp_path / "local" / "train" / "Benign2_train.pcap.parquet", row_group_size=2)
+    for uri in files_in(str(tmp_path / "local"), ""):
+        write_bytes(f"{place}/source/{uri.removeprefix(f'{tmp_path}/local/')}", read_bytes(uri))
+    local, found = sources.discover(str(tmp_path / "local")), sources.discover(f"{place}/source")
+    assert found.schema == local.schema
+    assert [(p.name, p.rows, p.row_group) for p in found.row_groups] == [
+        (p.name, p.rows, p.row_group) for p in local.row_groups
+    ]
+    assert all(row_group.uri == f"{place}/source/{row_group.name}" for row_group in found.row_groups)
+    assert [row_group.rows for row_group, _ in sources.parquet_row_groups(f"{place}/source")] == [2, 2, 1]
+    with pytest.raises(sources.SourceUnusable, match="no such file or folder"):
+        sources.discover(f"{place}/none")
+
+
+TABLES = ["flows", "audit/run.parquet"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of the program runs after it."""
+
+
+class DyingLake(Lake):
+    """A lake whose process ends before the n-th time it moves, copies or removes something."""
+
+    def __init__(self, root: str, steps: int) -> None:
+        super().__init__(root)
+        self.left = steps
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+    def _move(self, source: str, target: str) -> None:
+        self._step()
+        super()._move(source, target)
+
+    def _remove(self, uri: str) -> None:
+        self._step()
+        names = list(sizes_in(uri)) if ".staging/" in uri else []
+        filesystem.delete_all(
+            *resolve(uri), names[: len(names) // 2]
+        )  # an object store deletes one by one: half of them is done
+        self._step()
+        super()._remove(uri)
+
+    def _put(self, source, target, names):
+        for name in names:
+            self._step()
+            super()._put(source, target, [name])
+
+    def _drop(self, uri, names):
+        for name in names:
+            self._step()
+            super()._drop(uri, [name])
+
+
+def stage(made: Lake, run_id: str) -> None:
+    for name in (f"part-{run_id}", "split=train/part-1", "_table.json"):
+        write_json(f"{made.staged('ingest', run_id, 'flows')}/{name}", run_id)
+    write_json(made.staged("ingest", run_id, TABLES[1]), run_id)
+
+
+def seen(made: Lake) -> dict[str, str]:
+    """Return the content of every file of the lake, hidden ones too."""
+    return {name: json.loads(read_bytes(made.uri(name))) for name in sizes_in(made.root)}
+
+
+def all_of(run_id: str) -> dict[str, str]:
+    return dict.fromkeys((f"flows/part-{run_id}", "flows/split=train/part-1", "flows/_table.json", TABLES[1]), run_id)
+
+
+def test_a_commit_on_s3_replaces_whole_tables_and_leaves_nothing_behind(s3: str) -> None:
+    made = Lake(s3)
+    for run_id in ("run0", "run1"):
+        stage(made, run_id)
+        made.recover("features")  # another job that starts meanwhile changes nothing
+        made.commit("ingest", run_id, TABLES)
+        assert seen(made) == all_of(run_id)
+    stage(made, "run2")
+    made.discard("ingest", "run2")
+    assert seen(made) == all_of("run1")
+    stage(made, "run3")
+    made.recover("ingest")
+    assert seen(made) == all_of("run1")
+
+
+def test_a_kill_at_any_step_on_s3_leaves_all_tables_old_or_all_new(s3: str) -> None:
+    outcomes = []
+    for steps in count():
+        made = Lake(f"{s3}/{steps}")
+        stage(made, "run0")
+        made.commit("ingest", "run0", TABLES)
+        stage(made, "run1")
+        try:
+            DyingLake(made.root, steps).commit("ingest", "run1", TABLES)
+            break
+        except Killed:
+            pass
+        made.discard("ingest", "run1" if steps else "none")  # what a job does that fails, but is not killed
+        Lake(made.root).recover("ingest")
+        outcomes.append("old" if seen(made) == all_of("run0") else "new")
+        assert seen(made) in (all_of("run0"), all_of("run1"))
+    assert outcomes == ["old"] + ["new"] * (len(outcomes) - 1)
+    assert len(outcomes) > 1 + 4 + 1  # the journal, four copies, one deletion
+
+
+def test_two_jobs_that_finish_one_commit_lose_nothing(s3: str) -> None:
+    for steps in count(1):
+        made = Lake(f"{s3}/{steps}")
+        stage(made, "run0")
+        made.commit("ingest", "run0", TABLES)
+        stage(made, "run1")
+
+        class Slow(DyingLake):
+            """A lake in the middle of whose commit another job starts, and finishes it."""
+
+            def _step(self) -> None:
+                self.left -= 1
+                if self.left == -1:
+                    Lake(self.root).recover("score")
+
+        slow = Slow(made.root, steps)
+        slow.commit("ingest", "run1", TABLES)
+        assert seen(made) == all_of("run1")
+        if slow.left >= 0:
+            break
+    assert steps > 6
+
+
+def test_a_file_too_large_for_s3_to_copy_stops_the_commit_before_it_begins(s3: str, monkeypatch) -> None:
+    monkeypatch.setattr(store, "_LARGEST_COPY", 5)
+    made = Lake(s3)
+    stage(made, "run1")
+    with pytest.raises(TooLarge, match=r"flows/\S+ holds 7 bytes; expected less than 5.*write more files"):
+        made.commit("ingest", "run1", TABLES)
+    made.discard("ingest", "run1")
+    assert seen(made) == {}
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:8", "AWS_ENDPOINT_URL_S3": "https://s3.ward:9/"}, "https://s3.ward:9"),
+    ],
+)
+def test_the_environment_names_server_and_region(monkeypatch, variables, address) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    scheme, host = address.split("://")
+    for region in ("us-east-1", "eu-north-1"):
+        fs, path = resolve("s3a://ward/lake/a b")
+        assert path == "ward/lake/a b"
+        assert fs.equals(pafs.S3FileSystem(endpoint_override=host, scheme=scheme, region=region))
+        assert fs is resolve("s3://ward/x")[0]  # one client, and both spellings
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9000", "ftp://host", "http://", "https://id:secret@host", "http://h/path"]
+)
+def test_an_address_that_is_none_is_refused_without_showing_it(monkeypatch, address) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    with pytest.raises(InputError) as error:
+        resolve("s3a://ward/lake")
+    assert "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL holds no server address such as https://host:9000" in str(
+        error.value
+    )
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["s3a://key:secret@ward/lake", "hdfs://secret@nodes/lake"])
+def test_a_secret_in_a_uri_is_refused_and_not_shown(uri) -> None:
+    with pytest.raises(InputError, match="names a user or a secret, which would reach logs and tables") as error:
+        resolve(uri)
+    assert "secret@" not in str(error.value)
+    assert "…@" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3a:///lake", "s3a:ward/lake", "s3a://ward/lake?region=x", "gs://ward/x", "hdfs:/lake"]
+)
+def test_other_forms_are_refused(uri) -> None:
+    with pytest.raises(InputError, match="expected a local path or a file:, hdfs: or s3a: URI"):
+        resolve(uri)
+
+
+def test_all_jobs_run_on_s3_and_leave_what_they_leave_on_files(s3: str, tmp_path: Path) -> None:
+    folder = prepare(tmp_path / "night")
+    write_synthetic_source(folder / "source")
+    for uri in files_in(str(folder / "source"), ""):
+        write_bytes(f"{s3}/source/{uri.removeprefix(f'{folder}/source/')}", read_bytes(uri))
+    outputs = []
+    for job in ("ingest", "features", "train", "score"):
+        for root in (s3, str(folder)):
+            places = (f"lake={root}/lake", f"ingest.source={root}/source")
+            code, output = submit(folder, job, *SETTINGS, *places)
+            assert code == 0, output
+            outputs.append(output)
+    remote, local = f"{s3}/lake", str(folder / "lake")
+    for table in ("flows", "predictions", "metrics"):
+        fs, path = resolve(f"{remote}/{table}")
+        found, expected = pq.read_table(path, filesystem=fs).to_pandas(), pd.read_parquet(f"{local}/{table}")
+        volatile = ["run_id", "scored_at", "model_version"]
+        keys = [name for name in ("row_key", "source_file", "source_row", "metric", "class_name") if name in found]
+        frames = [
+            f.drop(columns=volatile, errors="ignore").sort_values(keys, ignore_index=True) for f in (found, expected)
+        ]
+        assert len(frames[0]) > 0
+        pd.testing.assert_frame_equal(frames[0], frames[1][frames[0].columns])
+    tables = {name.split("/")[0] for name in sizes_in(remote)}
+    assert tables == {name.split("/")[0] for name in sizes_in(local)}
+    assert not any(secret in output for output in outputs for secret in CREDENTIALS.values())

@@ -1,0 +1,221 @@
+import datetime as dt
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ids_spark.base.errors import InputError
+from ids_spark.lake import retention
+from ids_spark.lake.filesystem import resolve, write_bytes
+from ids_spark.lake.retention import BY_DATE, BY_RUN, first_kept, purge
+from ids_spark.lake.store import Lake
+from tests.support.flows import ROOT
+
+NOW = dt.datetime(2026, 3, 1, 4, tzinfo=dt.UTC)
+TODAY = NOW.date()
+LAYOUT = {
+    "predictions": "model=a/part-0.parquet",
+    "alerts": "part-0.parquet",
+    "drift": "part-0.parquet",
+    "nights": "part-0.parquet",
+    "reports/night": "night.html",
+    "exports": "ocsf.jsonl",
+    "quarantine/job=score": "model=a/part-0.parquet",
+}
+KEPT = [
+    "audit/20200101T000000Z-aa-score.parquet",
+    "flows/split=train/part-0.parquet",
+    "features/paper/split=train/part-0.parquet",
+    "models/m/20200101T000000Z-aa/manifest.json",
+    "quarantine/job=ingest/part-0.parquet",
+    "reports/run/run.html",
+    "reports/leakage/leakage.html",
+    "checkpoints/m.npz",
+]
+
+
+def days_ago(n):
+    return TODAY - dt.timedelta(days=n)
+
+
+@pytest.fixture
+def lake(tmp_path):
+    """A lake with nights 0, 89, 90, 91 and 400 days old in every table, and much that is no night."""
+    made = Lake(str(tmp_path / "lake"))
+    for n, (table, name) in itertools.product((0, 89, 90, 91, 400), LAYOUT.items()):
+        write_bytes(made.uri(f"{table}/event_date={days_ago(n)}/{name}"), b"x")
+    for n, table in itertools.product((0, 89, 90, 91, 400), BY_RUN):
+        write_bytes(made.uri(f"{table}/{days_ago(n):%Y%m%d}T235959Z-0123abcd.parquet"), b"x")
+    for name in KEPT:
+        write_bytes(made.uri(name), b"x")
+    return made
+
+
+def files(lake):
+    root = Path(resolve(lake.root)[1])
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def expected_files(*ages):
+    nights = {f"{t}/event_date={days_ago(n)}/{name}" for n in ages for t, name in LAYOUT.items()}
+    return nights | {f"{t}/{days_ago(n):%Y%m%d}T235959Z-0123abcd.parquet" for n in ages for t in BY_RUN} | set(KEPT)
+
+
+def test_the_tables_of_nights_are_all_covered():
+    assert set(LAYOUT) == set(BY_DATE)
+
+
+def test_a_date_of_exactly_the_age_stays_and_an_older_one_goes_from_every_table(lake):
+    purged = purge(lake, first_kept(90, TODAY, NOW))
+    assert files(lake) == expected_files(0, 89, 90)
+    assert dict(purged.dates) == {table: [days_ago(400), days_ago(91)] for table in (*BY_DATE, *BY_RUN)}
+    assert purged.span == (days_ago(400), days_ago(91))
+    assert purged.strangers == []
+    assert not (Path(resolve(lake.root)[1]) / "predictions" / f"event_date={days_ago(91)}").exists()  # no empty folder
+
+
+def test_a_second_purge_finds_nothing(lake):
+    purge(lake, days_ago(90))
+    again = purge(lake, days_ago(90))
+    assert (dict(again.dates), again.span) == ({}, None)
+    assert files(lake) == expected_files(0, 89, 90)
+
+
+def test_a_lake_without_nights_is_left_as_it_is(tmp_path):
+    assert purge(Lake(str(tmp_path / "absent")), TODAY).span is None
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("table", [*BY_DATE, *BY_RUN])
+def test_what_names_no_date_is_left_and_named(lake, table):
+    names = ["event_date=2020-02-30", "event_date=__HIVE_DEFAULT_PARTITION__", "event_date=2020-01-01x", "old"]
+    names += ["20201301T000000Z-aa.parquet", "2020.parquet"]
+    for name in names:
+        write_bytes(lake.uri(f"{table}/{name}"), b"x")
+    write_bytes(lake.uri(f"{table}/_table.json"), b"{}")
+    purged = purge(lake, days_ago(90))
+    assert purged.strangers == sorted(f"{table}/{name}" for name in names)
+    assert files(lake) == expected_files(0, 89, 90) | {f"{table}/{name}" for name in (*names, "_table.json")}
+
+
+def test_the_first_date_that_stays_is_counted_from_today():
+    assert first_kept(90, TODAY, NOW) == dt.date(2025, 12, 1) == first_kept(90, None, NOW)
+    assert first_kept(1, dt.date(2024, 3, 1), NOW) == dt.date(2024, 2, 29)
+    with pytest.raises(InputError) as error:
+        first_kept(90, dt.date(2062, 3, 1), NOW)
+    assert str(error.value) == "purge.today is 2062-03-01, after today, 2026-03-01; expected a date that has begun"
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("moment", range(20))
+def test_a_purge_that_was_killed_is_finished_and_counted_by_the_next(lake, moment, monkeypatch):
+    """Ends the process before the n-th rename, or before or within the deletion that follows 18 of them."""
+    left = [moment]
+
+    def ending(step):
+        def run(*arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return step(*arguments)
+
+        return run
+
+    class DyingFileSystem:
+        def __init__(self, fs):
+            self.move, self.delete_dir = ending(fs.move), ending(fs.delete_dir)
+            self.create_dir, self.get_file_info, self.type_name = fs.create_dir, fs.get_file_info, fs.type_name
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retention, "resolve", lambda uri: (DyingFileSystem(resolve(uri)[0]), resolve(uri)[1]))
+        try:
+            purge(lake, days_ago(90))
+        except Killed:
+            pass
+        else:
+            assert moment == 19
+            assert files(lake) == expected_files(0, 89, 90)
+            return
+    whole = expected_files(0, 89, 90, 91, 400)
+    assert {name for name in files(lake) if not name.startswith(".purge/")} <= whole
+    write_bytes(lake.uri(f"alerts/event_date={days_ago(400)}/part-0.parquet"), b"again")  # scored anew meanwhile
+    purged = purge(lake, days_ago(90))
+    assert files(lake) == expected_files(0, 89, 90)
+    assert {table: set(dates) for table, dates in purged.dates.items()} == {
+        table: {days_ago(400), days_ago(91)} for table in (*BY_DATE, *BY_RUN)
+    }
+
+
+PURGE = """
+import datetime as dt, sys
+from ids_spark.lake import Lake
+from ids_spark.retention import purge
+purge(Lake(sys.argv[1]), dt.date.fromisoformat(sys.argv[2]))
+"""
+NIGHTS = 400
+STATES = {  # by how many of these nights are still seen, and out of sight
+    "as soon as anything is out of sight": lambda seen, gone: gone > 0,
+    "with half of it out of sight": lambda seen, gone: seen < NIGHTS / 2,
+    "with all of it out of sight": lambda seen, gone: seen == 0,
+    "while it is deleted": lambda seen, gone: seen == 0 and gone < NIGHTS - 5,
+}
+
+
+def entries(folder):
+    try:
+        return len(os.listdir(folder))
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_purge_killed_by_the_system_leaves_whole_nights_or_none(tmp_path, state):
+    lake = Lake(str(tmp_path / "lake"))
+    folders = [tmp_path / "lake" / "alerts", tmp_path / "lake" / ".purge" / "alerts"]
+    for night in range(NIGHTS):
+        partition = folders[0] / f"event_date={days_ago(91 + night)}"
+        partition.mkdir(parents=True)
+        for part in "abc":
+            (partition / part).write_bytes(b"x")
+    process = subprocess.Popen([sys.executable, "-c", PURGE, lake.root, str(days_ago(90))], cwd=ROOT)
+    while process.poll() is None and not STATES[state](*map(entries, folders)):
+        time.sleep(0.0005)
+    process.kill()
+    process.wait()
+    assert {len(os.listdir(night)) for night in folders[0].iterdir()} <= {3}
+    purge(lake, days_ago(90))
+    assert files(lake) == set()
+
+
+def test_the_job_counts_what_it_removed_by_table(run_job, lake):
+    write_bytes(lake.uri("alerts/notes.txt"), b"x")
+    assert run_job("purge", purge__older_than_days=90, purge__today=TODAY) == 0
+    kept = {name for name in files(lake) if not name.endswith("-purge.parquet")}
+    assert kept == expected_files(0, 89, 90) | {"alerts/notes.txt"}
+    [audit] = Path(resolve(lake.root)[1]).glob("audit/*-purge.parquet")
+    [row] = pd.read_parquet(audit).to_dict("records")
+    counts = {count["what"]: count["rows"] for count in row["counts"]}
+    assert counts == {f"dates removed from {table}": 2 for table in BY_DATE} | {
+        f"files removed from {table}": 2 for table in BY_RUN
+    }
+    assert list(row["notes"]) == [
+        f"dates before 2025-12-01 are not kept: removed {days_ago(400)} to {days_ago(91)}",
+        "alerts/notes.txt names no date and was left",
+    ]
+    assert run_job("purge", purge__older_than_days=90, purge__today=TODAY) == 0
+    assert len(list(Path(resolve(lake.root)[1]).glob("audit/*"))) == 3  # the audit only grows
+
+
+def test_the_job_refuses_a_today_to_come_and_removes_nothing(run_job, lake, caplog):
+    before = files(lake)
+    assert run_job("purge", purge__today="2999-01-01") == 2
+    assert "purge.today is 2999-01-01, after today" in caplog.text
+    assert files(lake) == before

@@ -1,0 +1,221 @@
+import dataclasses
+import hashlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ids_spark.base.errors import InputError
+from ids_spark.models.artifact import (
+    ModelUnusable,
+    choose_models,
+    model_name,
+    model_names,
+    model_versions,
+    read_model,
+    title_of,
+    write_model,
+)
+from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
+
+FILES = ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json"]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
+    return tmp_path / "m"
+
+
+def refusal(folder):
+    with pytest.raises(ModelUnusable) as error:
+        read_model(str(folder))
+    return str(error.value)
+
+
+def reseal(folder, name, content):
+    """Replace a file and its hash in the manifest: what somebody with write access could do."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest[name] = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_model_comes_back_as_written(stored):
+    model = read_model(str(stored))
+    assert model.card == CARD
+    assert model.card.class_names == ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
+    assert model.preprocessor == PREPROCESSOR
+    assert model.validation_scores == VALIDATION_SCORES
+    assert model.sha256 == hashlib.sha256((stored / "manifest.json").read_bytes()).hexdigest()
+    assert len(model.weights) == len(WEIGHTS)
+    for found, written in zip(model.weights, WEIGHTS, strict=True):
+        np.testing.assert_array_equal(found, written)
+        assert (found.dtype, found.shape) == (written.dtype, written.shape)
+
+
+def test_the_manifest_holds_the_sha256_of_every_file(stored):
+    manifest = json.loads((stored / "manifest.json").read_text())
+    assert manifest == {name: hashlib.sha256((stored / name).read_bytes()).hexdigest() for name in FILES}
+    assert sorted(p.name for p in stored.iterdir()) == sorted([*FILES, "manifest.json"])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("place", [0, 0.5, -1])
+def test_one_changed_byte_is_refused_with_the_file_named(stored, name, place):
+    content = bytearray((stored / name).read_bytes())
+    content[int(place * len(content)) if place > 0 else place] ^= 1
+    (stored / name).write_bytes(content)
+    text = refusal(stored)
+    assert text.startswith(f"{stored}/{name} was changed after training: its SHA-256 is ")
+    assert hashlib.sha256(content).hexdigest()[:16] in text
+    assert text.endswith("; restore the directory or retrain")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(stored, name):
+    (stored / name).unlink()
+    assert refusal(stored) == f"{stored}/{name} is missing; restore the directory or retrain"
+
+
+def test_a_preprocessor_of_another_model_is_refused_even_where_the_manifest_names_it(stored):
+    other = dataclasses.replace(PREPROCESSOR, rows=PREPROCESSOR.rows + 1)
+    reseal(stored, "preprocessor.json", other.to_json().encode())
+    text = refusal(stored)
+    assert text.startswith(
+        f"{stored}/preprocessor.json is that of another model: its SHA-256 is {other.sha256()[:16]}…"
+    )
+    assert f"this model was trained behind {PREPROCESSOR.sha256()[:16]}…" in text
+
+
+def test_a_model_without_calibration_comes_back_without(tmp_path):
+    write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
+    assert read_model(str(tmp_path / "m")).validation_scores is None
+
+
+def test_without_a_manifest_a_model_is_not_complete(stored):
+    (stored / "manifest.json").unlink()
+    expected = "holds no complete model (manifest.json is missing); run jobs/train.py"
+    assert refusal(stored) == f"{stored} {expected}"
+    assert refusal(stored.parent / "absent") == f"{stored.parent}/absent {expected}"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model.json": "00"}', "null", "\x00"])
+def test_a_manifest_that_is_none_is_refused(stored, content):
+    (stored / "manifest.json").write_text(content)
+    text = refusal(stored)
+    assert text.startswith(f"{stored}/manifest.json is not a manifest (")
+    assert text.endswith("; restore it or retrain")
+
+
+def test_pickled_weights_are_never_loaded(stored):
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("a pickle was executed",)
+
+    packed = io.BytesIO()
+    np.savez(packed, w000=np.array([Trap()], dtype=object))
+    reseal(stored, "weights.npz", packed.getvalue())
+    text = refusal(stored)
+    assert "cannot be understood (ValueError('Object arrays cannot be loaded when allow_pickle=False" in text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04N."])
+def test_weights_that_are_no_arrays_are_refused(stored, content):
+    reseal(stored, "weights.npz", content)
+    assert f"{stored}: cannot be understood (" in refusal(stored)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=1), "model format 1; expected 3, or 2 of version 0.1; retrain with this version"),
+        (lambda c: c.pop("architecture"), "cannot be understood (TypeError("),
+        (lambda c: c.update(code="x"), "cannot be understood (TypeError("),
+        (lambda c: c.pop("features"), "cannot be understood (KeyError('features'))"),
+        (lambda c: c.update(features=["Rate", "IAT", "Speed"]), "its preprocessor does not keep IAT, Speed; restore"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(stored, change, message):
+    content = json.loads((stored / "model.json").read_text())
+    change(content)
+    reseal(stored, "model.json", json.dumps(content).encode())
+    assert message in refusal(stored)
+
+
+@pytest.mark.parametrize("name", ["model.json", "preprocessor.json"])
+def test_json_that_is_not_text_is_refused(stored, name):
+    reseal(stored, name, b"\xff\xfe{}")
+    with pytest.raises(InputError, match=re.escape(str(stored))):
+        read_model(str(stored))
+
+
+@pytest.fixture
+def models(tmp_path):
+    for name, version in [("dnn-2-paper", "v2"), ("dnn-2-paper", "v1"), ("gru_dnn-19-paper", "v1")]:
+        card = dataclasses.replace(CARD, name=name, version=version)
+        write_model(str(tmp_path / "models" / name / version), card, WEIGHTS[:1], PREPROCESSOR)
+    unfinished = tmp_path / "models" / "dnn-2-paper" / "v3"
+    unfinished.mkdir()
+    (unfinished / "model.json").write_text("{}")
+    (tmp_path / "models" / "dnn-6-paper" / "v1").mkdir(parents=True)
+    return str(tmp_path / "models")
+
+
+def test_only_complete_versions_are_known(models):
+    assert model_names(models) == ["dnn-2-paper", "gru_dnn-19-paper"]
+    assert model_versions(models, "dnn-2-paper") == ["v1", "v2"]
+    assert model_versions(models, "dnn-6-paper") == model_versions(models, "absent") == []
+
+
+def test_models_are_chosen_by_name_and_version(models):
+    assert choose_models(models, [], "latest") == [f"{models}/dnn-2-paper/v2", f"{models}/gru_dnn-19-paper/v1"]
+    assert choose_models(models, ["dnn-2-paper"], "v1") == [f"{models}/dnn-2-paper/v1"]
+    assert read_model(choose_models(models, ["dnn-2-paper"], "latest")[0]).card.version == "v2"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "message"),
+    [
+        (["dnn-19-paper"], "latest", "no model 'dnn-19-paper' in {}; there are dnn-2-paper, gru_dnn-19-paper"),
+        (["dnn-6-paper"], "latest", "no model 'dnn-6-paper' in {}; there are dnn-2-paper, gru_dnn-19-paper"),
+        (["dnn-2-paper"], "v3", "model dnn-2-paper has no version 'v3'; there are v1, v2"),
+        ([], "v2", "model gru_dnn-19-paper has no version 'v2'; there are v1"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_with_what_is(models, wanted, version, message):
+    with pytest.raises(ModelUnusable) as error:
+        choose_models(models, wanted, version)
+    assert str(error.value) == message.format(models)
+
+
+def test_a_lake_without_models_names_the_job_to_run(tmp_path):
+    with pytest.raises(ModelUnusable) as error:
+        choose_models(str(tmp_path), ["dnn-2-paper"], "latest")
+    assert str(error.value) == f"{tmp_path} holds no model; run jobs/train.py on this lake first"
+
+
+def test_a_model_is_named_by_architecture_variant_classes_and_profile():
+    assert model_name(title_of("gru_dnn", ""), 19, "operational") == "gru_dnn-19-operational"
+    assert model_name(title_of("gru_dnn", "best"), 6, "paper") == "gru_dnn-best-6-paper"
+
+
+def test_a_model_of_version_0_1_still_loads_with_a_warning(stored, caplog):
+    expected = read_model(str(stored))
+    content = json.loads((stored / "model.json").read_text())
+    content |= {"format": 2, "profile": content.pop("feature_set"), "hyper": content.pop("hyperparameters")}
+    content["hyper"]["members"] = 8
+    (stored / "model.json").write_text(json.dumps(content))
+    scores = stored / "validation_scores.json"
+    if scores.exists():
+        scores.rename(stored / "calibration.json")
+    files = [path for path in stored.iterdir() if path.name != "manifest.json"]
+    manifest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    found = read_model(str(stored))
+    assert found.card.hyperparameters == expected.card.hyperparameters | {"ensemble_size": 8}
+    assert found.card.feature_set == expected.card.feature_set
+    assert found.validation_scores == expected.validation_scores
+    assert "was written by version 0.1 (format 2); version 0.3 will no longer read it" in caplog.text

@@ -1,0 +1,342 @@
+"""The run page against scikit-learn and figures by hand, and as a browser shows it."""
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+
+from ids_spark.dataset.schema import METRICS
+from ids_spark.dataset.taxonomy import CLASS6, CLASSES
+from ids_spark.evaluate import comparison
+from ids_spark.evaluate.results import Results
+from ids_spark.lake.parquet import write_rows
+from ids_spark.lake.store import Lake
+from ids_spark.models import artifact
+from ids_spark.models.artifact import ModelCard, model_name
+from ids_spark.report import run_figures, run_page
+from tests.support.browser import Rows, show
+from tests.support.flows import RunJob
+from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
+
+HISTORY = [
+    {"epoch": i + 1, "loss": loss, "validation_loss": held, "validation_accuracy": right, "seconds": 2.0}
+    for i, (loss, held, right) in enumerate([(0.9, 0.8, 0.5), (0.6, 0.55, 0.7), (0.4, 0.5125, 0.75), (0.3, 0.6, 0.72)])
+]
+TRAINING = {
+    "ranks": 2,
+    "batch_size": 1024,
+    "peak_learning_rate": 0.0005,
+    "epochs": 4,
+    "best_epoch": 3,
+    "parameters": 12345,
+    "seconds": 9.0,
+    "history": HISTORY,
+}
+# label → predicted; Benign 10, DDoS 20, DoS 10, no MQTT, Recon 4, no Spoofing
+SMALL = np.zeros((6, 6), dtype=np.int64)
+for cell, n in {
+    (0, 0): 7,
+    (0, 1): 1,
+    (0, 5): 2,
+    (1, 1): 15,
+    (1, 2): 5,
+    (2, 1): 6,
+    (2, 2): 4,
+    (4, 0): 1,
+    (4, 4): 3,
+}.items():
+    SMALL[cell] = n
+
+TWO = np.array([[90, 10], [7, 893]])
+
+
+def card_of(title: str, classes: int = 6, **more: object) -> ModelCard:
+    known = {"data_origin": "measured", "classes_absent_in_train": ("MQTT",), "training": TRAINING}
+    name = model_name(title, classes, "paper")
+    return dataclasses.replace(CARD, name=name, architecture=title, classes=classes, **known | more)
+
+
+def score(lake: Path, run_id: str, *scored: tuple[ModelCard, np.ndarray], stored: bool = True) -> Path:
+    """Write what scoring writes, and the models unless told otherwise."""
+    results = Results(run_id, "test")
+    for card, confusion in scored:
+        results.add(card, confusion, card.data_origin)
+        if stored:
+            artifact.write_model(str(lake / "models" / card.name / card.version), card, WEIGHTS, PREPROCESSOR)
+    results.write(lambda table: str(lake / table))
+    return lake
+
+
+def newest(lake: Path) -> list[comparison.ScoredModel]:
+    return comparison.newest(Lake(str(lake)), "test")
+
+
+def page_of(lake: Path) -> str:
+    run_page.write_page(str(lake / "reports/run"), newest(lake), "test", "report")
+    return (lake / "reports/run/run.html").read_text()
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def table_on_terminal(lake: Path) -> str:
+    console = Console(width=110, file=io.StringIO())
+    comparison.print_comparison(newest(lake), "test", console)
+    return console.file.getvalue()
+
+
+def labels_of(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    cells = np.argwhere(confusion)
+    return tuple(np.repeat(cells, confusion[confusion > 0], axis=0).T)
+
+
+def test_every_figure_on_the_page_is_that_of_scikit_learn_or_of_the_card(tmp_path: Path) -> None:
+    page = page_of(score(tmp_path, "run1", (card_of("gru_dnn"), SMALL), (card_of("dnn"), SMALL[:, ::-1].copy())))
+    rows = Rows(page).rows
+    truth, predicted = labels_of(SMALL)
+    assert rows[0][2:6] == ["accuracy", "macro F1", "weighted F1", "benign FPR"]
+    expected = [accuracy_score(truth, predicted)]
+    expected += [f1_score(truth, predicted, average=average, zero_division=0) for average in ("macro", "weighted")]
+    trained = ["12,345", "4", "3", "2.25", "2", "1,024", "0.0005"]
+    assert ["gru_dnn best", "paper", *(f"{value:.4f}" for value in expected), "0.3000", *trained] in rows
+    occurring = [0, 1, 2, 4, 5]
+    scores = precision_recall_fscore_support(truth, predicted, labels=occurring, zero_division=0)
+    for i, *of_class, support in zip(occurring, *scores, strict=True):
+        assert [CLASS6[i], *(f"{value:.4f}" for value in of_class), str(support)] in rows
+    assert ["DoS", "DDoS", "6", "10"] in rows
+    assert page.count('<tr class="best">') == 1
+
+
+def test_the_sentences_are_those_one_counts_by_hand(tmp_path: Path) -> None:
+    (model,) = newest(score(tmp_path, "run1", (card_of("gru_dnn"), SMALL)))
+    assert run_page.sentences(model) == [
+        "3 of 10 benign windows raise an alarm (30.0%).",
+        "1 of 34 attack windows pass as benign (2.9%).",
+        "Most often confused: 6 of 10 DoS windows are taken for DDoS (60.0%); 5 of 20 DDoS windows are taken for DoS"
+        " (25.0%); 2 of 10 Benign windows are taken for Spoofing (20.0%).",
+        "Absent in train, so never learnt: MQTT.",
+        "Epoch 3 of 4 was the best, and its weights were kept.",
+    ]
+    rare = np.diag([50, 50, 50, 50, 0, 50])
+    rare[0, 1], rare[1, 2], rare[2, 3], rare[4, 3] = 9, 8, 7, 2
+    more = {"classes_absent_in_train": (), "training": TRAINING | {"best_epoch": 4}}
+    (model,) = newest(score(tmp_path, "run2", (card_of("gru_dnn", **more), rare)))
+    said = run_page.sentences(model)
+    assert said[2].endswith(" By share of the class: 2 of 2 Recon windows are taken for MQTT (100.0%).")
+    assert said[3:] == [
+        "Train held rows of every class.",
+        "The last of its 4 epochs was the best: more epochs may still help.",
+    ]
+    (model,) = newest(score(tmp_path, "run3", (card_of("gru_dnn"), np.diag([0, 1, 1, 1, 1, 1]))))
+    said = run_page.sentences(model)
+    assert said[0] == "No benign window was scored, so its false alarms are unknown."
+    assert said[2] == "No window was taken for another class."
+
+
+def test_only_the_newest_run_of_each_model_is_shown(tmp_path: Path) -> None:
+    score(tmp_path, "20260101T000000Z-a", (card_of("dnn"), SMALL), (card_of("gru_dnn"), SMALL))
+    score(tmp_path, "20260102T000000Z-a", (card_of("dnn"), 2 * SMALL))
+    found = {model.title: (model.run_id, int(model.confusion.sum())) for model in newest(tmp_path)}
+    assert found == {"dnn": ("20260102T000000Z-a", 88), "gru_dnn": ("20260101T000000Z-a", 44)}
+
+
+def test_a_reference_without_a_model_is_shown_with_what_its_data_allow(tmp_path: Path) -> None:
+    score(tmp_path, "run1", (card_of("gru_dnn"), SMALL))
+    score(tmp_path, "run2", (card_of("random_forest", version=None), SMALL), stored=False)
+    score(tmp_path, "run3", (card_of("unmatched", version=""), SMALL), stored=False)
+    (tmp_path / "confusion/run3.parquet").unlink()
+    metrics = pd.read_parquet(tmp_path / "metrics/run2.parquet")
+    fact = metrics.iloc[[0]].assign(metric="nodes", value=51234.0, support=None)
+    write_rows(str(tmp_path / "metrics/run2.parquet"), [*records(metrics), *records(fact)], METRICS)
+    page = page_of(tmp_path)
+    pictures = {path.name for path in (tmp_path / "reports/run").glob("*.png")}
+    assert pictures == {
+        *(f"gru_dnn-6-paper-{kind}.png" for kind in ("curves", "classes", "shares", "counts")),
+        *(f"random_forest-6-paper-{kind}.png" for kind in ("classes", "shares", "counts")),
+        "unmatched-6-paper-classes.png",
+    }
+    assert page.count("<img") == len(pictures)
+    assert "No model stands in models/random_forest-6-paper: its training is unknown" in page
+    assert "The job that measured it states: nodes 51,234." in page
+    assert "This run wrote no confusion matrix" in page
+    assert ["random_forest best", "paper", "0.6591"] in [row[:3] for row in Rows(page).rows]
+    (line,) = [line for line in table_on_terminal(tmp_path).splitlines() if "random_forest" in line]
+    assert [cell.strip() for cell in line.split("│")[1:-1]][-3:] == ["0.3000", "–", "–"]
+
+
+def test_a_model_whose_directory_was_removed_is_still_shown(tmp_path: Path) -> None:
+    score(tmp_path, "run1", (card_of("dnn"), SMALL))
+    assert " 4 │       9 │" in table_on_terminal(tmp_path)
+    shutil.rmtree(tmp_path / "models/dnn-6-paper")
+    assert f"No model stands in models/dnn-6-paper/{CARD.version}" in page_of(tmp_path)
+    assert " – │       – │" in table_on_terminal(tmp_path)
+
+
+def test_the_job_writes_the_page_and_says_where(run_job: RunJob, tmp_path: Path, caplog, capsys) -> None:
+    lake = score(tmp_path / "lake", "run1", (card_of("dnn"), SMALL))
+    assert run_job("report") == 0
+    assert f"page file://{lake}/reports/run/run.html models=1" in caplog.text
+    assert "0.6591" in capsys.readouterr().out
+    page = (lake / "reports/run/run.html").read_text()
+    assert "SYNTHETIC" not in page
+    assert "<script" not in page
+    assert "http" not in page
+    audit = pd.read_parquet(lake / "audit").iloc[0]
+    assert (audit["status"], audit["data_origin"]) == ("done", "measured")
+    assert audit["models"].tolist() == [f"dnn-6-paper/{CARD.version}"]
+    assert not (lake / ".staging").exists()
+
+
+def test_a_changed_model_or_an_unknown_class_is_refused_and_the_old_page_stays(
+    run_job: RunJob, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake = score(tmp_path / "lake", "run1", (card_of("dnn"), SMALL))
+    assert run_job("report") == 0
+    before = (lake / "reports/run/run.html").read_bytes()
+    weights = lake / "models/dnn-6-paper" / CARD.version / "weights.npz"
+    kept = weights.read_bytes()
+    weights.write_bytes(b"x")
+    assert run_job("report") == 2
+    assert "weights.npz was changed after training" in caplog.text
+    weights.write_bytes(kept)
+    confusion = pd.read_parquet(lake / "confusion/run1.parquet")
+    confusion.replace({"predicted_class": {"MQTT": "Mqtt"}}).to_parquet(lake / "confusion/run1.parquet")
+    assert run_job("report") == 2
+    assert "confusion of dnn-6-paper in run run1 names Mqtt; expected Benign, DDoS, " in caplog.text
+    assert (lake / "reports/run/run.html").read_bytes() == before
+
+
+def test_an_empty_lake_is_refused(run_job: RunJob, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run_job("report") == 2
+    assert "holds no metrics of split 'test'; run jobs/score.py on this lake first" in caplog.text
+    assert not (tmp_path / "lake/reports").exists()
+
+
+def test_synthetic_flows_are_called_so(tmp_path: Path) -> None:
+    score(tmp_path, "run1", (card_of("dnn", data_origin="synthetic"), SMALL))
+    assert "SYNTHETIC FLOWS: every row was generated." in page_of(tmp_path)
+    assert "SYNTHETIC flows" in table_on_terminal(tmp_path)
+    score(tmp_path, "run2", (card_of("gru_dnn"), SMALL))
+    page = page_of(tmp_path)
+    assert "SYNTHETIC AND MEASURED FLOWS" in page
+    assert [row[0] for row in Rows(page).rows[2:4]] == ["dnn best synthetic", "gru_dnn best measured"]
+
+
+def test_texts_from_outside_are_escaped_and_make_no_path(tmp_path: Path) -> None:
+    title = "../<img src=x onerror=alert(1)>"
+    score(tmp_path, "<script>", (card_of(title, version="<b>"), SMALL), stored=False)
+    page = page_of(tmp_path)
+    for text in ("<img src=x", "<script", "<b>v", "<b><"):
+        assert text not in page
+    assert "../&lt;img src=x onerror=alert(1)&gt;" in page
+    names = {path.name for path in (tmp_path / "reports/run").iterdir()}
+    assert len(names) == 4
+    assert all("/" not in name and "<" not in name for name in names)
+
+
+def texts(figure: Figure) -> list[tuple[str, tuple[float, float]]]:
+    return [(text.get_text(), text.get_position()) for text in figure.axes[0].texts]
+
+
+def test_the_pictures_carry_the_right_figures() -> None:
+    spans = [("Quiet", 0, 1), ("Loud", 1, 5)]
+    counts = run_figures.confusion_map(SMALL, CLASS6, spans, shares=False)
+    cells = {(int(y), int(x)): text for text, (x, y) in texts(counts) if text.isdigit()}
+    assert cells == {tuple(cell): str(SMALL[tuple(cell)]) for cell in np.argwhere(SMALL).tolist()}
+    assert [(text, y) for text, (_, y) in texts(counts) if text in ("Quiet", "Loud")] == [("Quiet", 0), ("Loud", 3)]
+    many = SMALL.copy()
+    many[1] = [0, 991, 9, 0, 0, 0]  # 0.9 % is below the least share
+    shares = run_figures.confusion_map(many, CLASS6, [], shares=True)
+    cells = {(int(y), int(x)): text for text, (x, y) in texts(shares)}
+    assert cells[1, 1] == "99.1"
+    assert (1, 2) not in cells
+    assert [cells[0, 0], cells[0, 1], cells[4, 0], cells[4, 4]] == ["70.0", "10.0", "25.0", "75.0"]
+    curves = run_figures.learning_curves(HISTORY, 3)
+    drawn = {line.get_label(): list(line.get_ydata()) for axes in curves.axes for line in axes.get_lines()}
+    assert drawn["training loss"] == [0.9, 0.6, 0.4, 0.3]
+    assert drawn["validation loss"] == [0.8, 0.55, 0.5125, 0.6]
+    assert drawn["validation accuracy"] == [0.5, 0.7, 0.75, 0.72]
+    assert [axes.get_title("left") for axes in curves.axes] == [
+        "validation loss, 0.5125 at epoch 3",
+        "validation accuracy, 0.7500 at epoch 3",
+    ]
+    bars = run_figures.class_bars({"Benign": comparison.Scores(0.875, 0.7, 0.7778, 10)})
+    assert [text for text, _ in texts(bars)] == ["0.875", "0.700", "0.778"]
+    assert [text.get_text() for text in bars.axes[1].texts] == ["10"]
+
+
+@pytest.mark.parametrize(("share", "shown"), [(1.0, "100"), (0.99999, "99.9"), (0.9996, "99.9"), (0.5, "50.0")])
+def test_only_all_is_a_hundred_percent(share: float, shown: str) -> None:
+    assert run_figures.percentage(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0"), (99_999, "99999"), (123_456, "123k"), (999_499, "999k"), (1_250_000, "1.2M")]
+)
+def test_large_counts_fit_their_cell(count: int, shown: str) -> None:
+    assert run_figures.compact(count) == shown
+
+
+def nineteen() -> np.ndarray:
+    """A full matrix: no picture of 19 classes takes more bytes."""
+    return np.random.default_rng(7).integers(1, 300, (19, 19)) ** 2 + np.diag(np.full(19, 900_000))
+
+
+def test_twenty_models_take_less_than_6_mb_and_equal_data_give_equal_bytes(tmp_path: Path) -> None:
+    score(tmp_path, "run1", (card_of("dnn", 19), nineteen()), (card_of("dnn", 6), SMALL), (card_of("dnn", 2), TWO))
+    page = page_of(tmp_path)
+    assert len(page) * 20 / 3 < 6_000_000  # seven of each number of classes
+    pictures = {path: path.read_bytes() for path in (tmp_path / "reports/run").glob("*.png")}
+    assert page_of(tmp_path) == page
+    for path, content in pictures.items():
+        assert path.read_bytes() == content
+        assert Image.open(path).mode == "P"
+    assert run_page.categories(19) == [
+        ("Benign", 0, 1), ("DDoS", 1, 4), ("DoS", 5, 4), ("MQTT", 9, 5), ("Recon", 14, 4), ("Spoofing", 18, 1)
+    ]  # fmt: skip
+    assert run_page.categories(6) == run_page.categories(2) == []
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of seven models, one of them with a name longer than a phone is wide, one without a directory."""
+    lake = tmp_path_factory.mktemp("many")
+    matrices = {2: TWO, 6: SMALL, 19: nineteen()}
+    models = [(card_of(f"gru_dnn-{n * 'x'}", classes), found) for n in (1, 60) for classes, found in matrices.items()]
+    score(lake, "run1", *models)
+    score(lake, "run2", (card_of("random_forest"), SMALL), stored=False)
+    page_of(lake)
+    return lake / "reports/run/run.html"
+
+
+@pytest.mark.parametrize("width", [420, 1200])
+def test_a_browser_shows_every_picture_and_never_scrolls_sideways(width: int, many: Path, tmp_path: Path) -> None:
+    shown = show(many, tmp_path, width)
+    assert shown.window_width == width
+    assert shown.page_width <= width
+    assert len(shown.pictures) == 6 * 4 + 3
+    assert all(natural > 300 and visible > 200 for natural, visible in shown.pictures)
+    assert shown.places == 0
+    for text in ("Models on split test", "10 of 100 benign windows raise an alarm (10.0%).", "learning rate"):
+        assert text in shown.closed
+    assert "Confused most often" not in shown.closed
+    assert "Confused most often" in shown.opened
+    for name in CLASSES[19]:
+        assert name in shown.opened
+
+
+def test_a_history_of_one_epoch_is_drawn(tmp_path: Path) -> None:
+    training = TRAINING | {"epochs": 1, "best_epoch": 1, "history": HISTORY[:1]}
+    (model,) = newest(score(tmp_path, "run1", (card_of("dnn", training=training), SMALL)))
+    assert "curves" in run_page.draw(model)
+    assert json.loads(json.dumps(model.training)) == training

@@ -1,0 +1,222 @@
+"""Which nights are meant, which files they consist of, and what is said of files that cannot be used."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from ids_spark.config.score import ScoreConfig
+from ids_spark.dataset.night_schema import NIGHTS
+from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39, FeatureSchema, SchemaMismatch
+from ids_spark.ingest.sources import SYNTHETIC_MARK
+from ids_spark.lake.parquet import write_rows
+from ids_spark.lake.store import Lake
+from ids_spark.score import night_files
+from tests.support.flows import synthetic_frame
+
+DATE = dt.date(2026, 3, 1)
+TODAY = dt.date(2026, 3, 10)
+
+
+def config(root: Path, **more: Any) -> ScoreConfig:
+    return ScoreConfig(flow_logs=str(root), **({"date": DATE} | more))
+
+
+def flows(rows: int = 5, schema: str = "release39") -> pa.Table:
+    table = pa.Table.from_pandas(synthetic_frame(rows, seed=rows, schema=schema), preserve_index=False)
+    return table.append_column("flow_id", pa.array([f"f{i}" for i in range(rows)]))
+
+
+def put(root: Path, name: str, table: pa.Table, **options: Any) -> Path:
+    path = root / f"event_date={DATE}" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, **options)
+    return path
+
+
+def find(root: Path, schema: FeatureSchema = RELEASE_39, needed: tuple[str, ...] = (), **more: Any) -> Any:
+    return night_files.find_night(config(root, **more), DATE, schema, needed or schema.features)
+
+
+def renamed(table: pa.Table, **names: str) -> pa.Table:
+    return table.rename_columns([names.get(name, name) for name in table.column_names])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "dates"),
+    [
+        ({"date": DATE}, ["2026-03-01"]),
+        ({"first_date": "2026-02-27", "last_date": DATE}, ["2026-02-27", "2026-02-28", "2026-03-01"]),
+        ({"first_date": DATE, "last_date": DATE}, ["2026-03-01"]),
+        ({"last_days": 1}, ["2026-03-09"]),
+        ({"last_days": 3}, ["2026-03-07", "2026-03-08", "2026-03-09"]),
+    ],
+)
+def test_a_date_a_range_or_the_last_days_before_today_name_nights(chosen: dict[str, Any], dates: list[str]) -> None:
+    settings = ScoreConfig(flow_logs="logs", **chosen)
+    assert [str(date) for date in night_files.dates_of(settings, TODAY)] == dates
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({}, "score.flow_logs needs exactly one of score.date"),
+        ({"date": DATE, "last_days": 2}, "found 2"),
+        ({"first_date": DATE}, "score.first_date and score.last_date go together"),
+        ({"first_date": DATE, "last_date": "2026-02-01"}, "is after score.last_date"),
+    ],
+)
+def test_nights_named_in_no_way_or_two_are_refused(chosen: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ScoreConfig(flow_logs="logs", **chosen)
+
+
+def test_row_groups_are_found_below_the_date_and_hidden_files_are_not(tmp_path: Path) -> None:
+    put(tmp_path, "b.parquet", flows(7), row_group_size=3)
+    put(tmp_path, "hour=01/a.parquet", flows(2))
+    for name in (".c.parquet", "_d.parquet", "_truth/e.parquet", ".tmp/f.parquet", "g.csv"):
+        put(tmp_path, name, flows(4))
+    put(tmp_path, "../event_date=2026-03-02/other.parquet", flows(4))
+    found = find(tmp_path)
+    assert [(file.name, file.rows, file.reason) for file in found.files] == [
+        ("b.parquet", 7, None),
+        ("hour=01/a.parquet", 2, None),
+    ]
+    row_groups = [
+        (p.row_group.name, p.row_group.index, p.row_group.first_row, p.row_group.rows) for p in found.row_groups
+    ]
+    of_b = [("b.parquet", 0, 0, 3), ("b.parquet", 1, 3, 3), ("b.parquet", 2, 6, 1)]
+    assert row_groups == [*of_b, ("hour=01/a.parquet", 0, 0, 2)]
+    assert found.rows == 9
+    assert found.data_origin == "measured"
+    (tmp_path / SYNTHETIC_MARK).write_text("{}")
+    assert find(tmp_path).data_origin == "synthetic"
+
+
+def test_a_night_without_folder_or_without_parquet_is_none(tmp_path: Path) -> None:
+    assert find(tmp_path) is None
+    put(tmp_path, "_only_hidden.parquet", flows())
+    assert find(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "names", "aliases", "column"),
+    [
+        (ORIGINAL_45, {"Duration": "Time_To_Live"}, {}, ("Duration", "Time_To_Live")),
+        (RELEASE_39, {"Time_To_Live": "Duration"}, {}, ("Time_To_Live", "Duration")),
+        (RELEASE_39, {"Time_To_Live": "ttl"}, {}, ("Time_To_Live", "ttl")),
+        (ORIGINAL_45, {"Magnitue": "Magnitude"}, {}, ("Magnitue", "Magnitude")),
+        (RELEASE_39, {"Protocol Type": "Protocol_Type"}, {}, ("Protocol Type", "Protocol_Type")),
+        (RELEASE_39, {"Rate": "pkts_per_s"}, {"pkts_per_s": "Rate"}, ("Rate", "pkts_per_s")),
+        (RELEASE_39, {"Time_To_Live": "hops"}, {"hops": "Time_To_Live"}, ("Time_To_Live", "hops")),
+    ],
+)
+def test_known_and_configured_aliases_are_understood(
+    tmp_path: Path, schema: FeatureSchema, names: dict[str, str], aliases: dict[str, str], column: tuple[str, str]
+) -> None:
+    put(tmp_path, "a.parquet", renamed(flows(schema=schema.name), **names))
+    found = find(tmp_path, schema, column_aliases=aliases)
+    assert found.row_groups[0].columns[column[0]] == column[1]
+    assert found.extra_columns == ()
+
+
+def test_the_official_name_goes_before_an_alias_which_then_is_an_extra_column(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", flows().append_column("TTL", pa.array([1.0] * 5)))
+    found = find(tmp_path)
+    assert found.row_groups[0].columns["Time_To_Live"] == "Time_To_Live"
+    assert found.extra_columns == ("TTL",)
+
+
+def test_the_length_of_a_flow_is_no_time_to_live(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", renamed(flows(schema="original45"), Duration="flow_duration"))
+    with pytest.raises(SchemaMismatch, match="lacks 1 feature column"):
+        find(tmp_path, ORIGINAL_45)
+
+
+def test_missing_feature_columns_are_named_for_every_file(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", flows().drop_columns(["Rate"]))
+    put(tmp_path, "b.parquet", flows())
+    put(tmp_path, "c.parquet", flows().drop_columns(["IAT", "Std"]))
+    with pytest.raises(SchemaMismatch) as refused:
+        find(tmp_path)
+    said = str(refused.value)
+    assert "a.parquet lacks 1 feature column(s) of release39: Rate; c.parquet lacks 2" in said
+    assert ": Std, IAT. Nothing was scored; add the columns, or name them in score.column_aliases" in said
+
+
+def test_a_feature_that_no_model_sees_may_be_absent_or_unreadable_and_is_no_extra_column(tmp_path: Path) -> None:
+    needed = tuple(name for name in RELEASE_39.features if name != "IGMP")
+    put(tmp_path, "a.parquet", flows().drop_columns(["IGMP"]))
+    lists = pa.array([[1.0]] * 5)
+    put(tmp_path, "b.parquet", flows().set_column(flows().column_names.index("IGMP"), "IGMP", lists))
+    put(tmp_path, "c.parquet", flows().append_column("IGMP", pa.array([1.0] * 5)))
+    found = find(tmp_path, needed=needed)
+    assert [file.reason for file in found.files] == [None, None, None]
+    assert found.extra_columns == ()
+    assert tuple(found.row_groups[0].columns) == needed
+
+
+def test_extra_columns_are_listed_and_pass_through_columns_are_none_of_them(tmp_path: Path) -> None:
+    structure = pa.array([{"ip": "192.0.2.1"}] * 5)
+    table = flows().append_column("ward", pa.array(["B3"] * 5)).append_column("src_ip", structure)
+    put(tmp_path, "a.parquet", table)
+    put(tmp_path, "b.parquet", flows().append_column("collector", pa.array([1] * 5)))
+    found = find(tmp_path)
+    assert found.extra_columns == ("collector", "src_ip", "ward")  # a structure has no text that could be passed on
+    assert {row_group.carried for row_group in found.row_groups} == {("flow_id",)}
+
+
+def test_files_that_cannot_be_used_are_listed_with_their_reason_and_never_stop_the_night(tmp_path: Path) -> None:
+    sound = put(tmp_path, "a.parquet", flows())
+    (sound.parent / "empty.parquet").write_bytes(b"")
+    (sound.parent / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    (sound.parent / "half.parquet").write_bytes(sound.read_bytes()[:-20])
+    put(tmp_path, "none.parquet", flows(5).slice(0, 0))
+    twice = flows(3)
+    put(tmp_path, "twice.parquet", pa.table([*twice.columns, twice["Rate"]], names=[*twice.column_names, "Rate"]))
+    times = pa.array([dt.datetime(2026, 3, 1)] * 4)
+    typed = flows(4)
+    put(tmp_path, "typed.parquet", typed.set_column(typed.column_names.index("Rate"), "Rate", times))
+    found = find(tmp_path)
+    assert [(file.name, file.rows, file.reason) for file in found.files] == [
+        ("a.parquet", 5, None),
+        ("empty.parquet", 0, "empty_file"),
+        ("gone.parquet", 0, "missing_file"),
+        ("half.parquet", 0, "unreadable_file"),
+        ("none.parquet", 0, "no_rows"),
+        ("twice.parquet", 3, "duplicated_column"),
+        ("typed.parquet", 4, "wrong_type"),
+    ]
+    assert found.rows == 12
+    assert [row_group.reason for row_group in found.row_groups] == [None, "duplicated_column", "wrong_type"]
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.int64(), pa.string(), pa.large_string(), pa.decimal128(30, 9)])
+def test_numbers_of_any_type_and_text_can_be_features(tmp_path: Path, kind: pa.DataType) -> None:
+    table = flows()
+    column = pa.array([1.0] * 5).cast(kind)
+    put(tmp_path, "a.parquet", table.set_column(table.column_names.index("Rate"), "Rate", column))
+    assert find(tmp_path).files[0].reason is None
+
+
+def test_late_rows_came_after_the_first_scoring_and_stay_late(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+
+    def scored(late: int, **rows: int) -> int:
+        files = [{"name": f"{name}.parquet", "rows": n, "reason": None} for name, n in rows.items()]
+        row = dict.fromkeys(NIGHTS.names) | {"files": files, "rows_late": late}
+        write_rows(lake.uri(f"nights/event_date={DATE}/part-00000.parquet"), [row, row], NIGHTS)
+        return night_files.late_rows(lake, find(tmp_path))
+
+    put(tmp_path, "a.parquet", flows(5))
+    put(tmp_path, "b.parquet", flows(3))
+    assert night_files.late_rows(lake, find(tmp_path)) == 0
+    assert scored(0, a=5, b=3) == 0
+    assert scored(0, a=5) == 3
+    assert scored(0, a=1) == 7  # a file that was cut off, or has grown
+    assert scored(3, a=5, b=3) == 3
+    assert scored(0, a=5, b=3, gone=9) == 0

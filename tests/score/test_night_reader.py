@@ -1,0 +1,194 @@
+"""One row group of flow logs: what is passed through, what is refused and why, and when a flow was seen."""
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ids_spark.config.score import ScoreConfig
+from ids_spark.dataset.schema import QUARANTINE, RELEASE_39
+from ids_spark.score import night_files, night_reader
+from ids_spark.score.night_reader import NightRows, ReadSpec
+from tests.support.flows import synthetic_frame
+
+DATE = dt.date(2026, 3, 1)
+CARRIED = ("flow_id", "event_time", "device_id")
+WANTED = ReadSpec(RELEASE_39, RELEASE_39.features, CARRIED, "event_time", "run-1")
+UTC = dt.UTC
+
+
+def flows(rows: int = 6) -> pd.DataFrame:
+    return synthetic_frame(rows, seed=4).assign(flow_id=[f"f{i}" for i in range(rows)], device_id="pump-1")
+
+
+def read(tmp_path: Path, table: pa.Table | pd.DataFrame, wanted: ReadSpec = WANTED, **options: Any) -> list[NightRows]:
+    """Write a file and read each of its row groups."""
+    table = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
+    path = tmp_path / f"event_date={DATE}" / "a.parquet"
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table, path, **options)
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE, pass_through=wanted.pass_through)
+    source = night_files.find_night(config, DATE, wanted.schema, wanted.features)
+    assert source is not None
+    return [night_reader.read_row_group(row_group, wanted) for row_group in source.row_groups]
+
+
+def times_of(tmp_path: Path, times: Any) -> list[dt.datetime | None]:
+    table = pa.Table.from_pandas(flows(len(times)), preserve_index=False)
+    [rows] = read(tmp_path, table.append_column("event_time", times))
+    assert rows.carried.schema.field("event_time").type == pa.timestamp("us", tz="UTC")
+    return rows.carried["event_time"].to_pylist()
+
+
+def test_features_are_doubles_and_rows_are_numbered_through_the_file(tmp_path: Path) -> None:
+    frame = flows(7)
+    parts = read(tmp_path, frame, row_group_size=3)
+    assert [part.source_rows.tolist() for part in parts] == [[0, 1, 2], [3, 4, 5], [6]]
+    for name in RELEASE_39.features:
+        found = np.concatenate([part.values[name] for part in parts])
+        assert found.dtype == np.float64
+        assert found.tolist() == frame[name].tolist()
+    assert all(part.refused.schema == QUARANTINE and not len(part.refused) for part in parts)
+
+
+def test_pass_through_columns_are_text_and_null_where_the_file_lacks_them(tmp_path: Path) -> None:
+    frame = flows(3).assign(device_id=[7, 8, 9]).drop(columns="flow_id")
+    [rows] = read(tmp_path, frame)
+    assert rows.carried.column_names == list(CARRIED)
+    assert rows.carried["device_id"].to_pylist() == ["7", "8", "9"]
+    assert rows.carried["flow_id"].to_pylist() == [None] * 3
+    assert rows.carried["event_time"].to_pylist() == [None] * 3
+    assert [field.type for field in rows.carried.schema] == [pa.string(), pa.timestamp("us", tz="UTC"), pa.string()]
+
+
+def test_a_pass_through_column_of_bytes_is_null_where_they_are_no_text_and_its_flows_are_kept(tmp_path: Path) -> None:
+    table = pa.Table.from_pandas(flows(2).drop(columns="device_id"), preserve_index=False)
+    [rows] = read(tmp_path, table.append_column("device_id", pa.array([b"\xff\xfe", b"pump"])))
+    assert rows.carried["device_id"].to_pylist() == [None, None]
+    assert len(rows.source_rows) == 2
+    [rows] = read(tmp_path, table.append_column("device_id", pa.array([b"pump-1", None])))
+    assert rows.carried["device_id"].to_pylist() == ["pump-1", None]
+
+
+def test_a_time_is_understood_as_timestamp_of_any_unit_and_zone(tmp_path: Path) -> None:
+    moment = dt.datetime(2026, 3, 1, 10, 0, 0, 123456)
+    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.timestamp("ns"), pa.timestamp("ns", tz="UTC")):
+        assert times_of(tmp_path, pa.array([moment, None], kind)) == [moment.replace(tzinfo=UTC), None]
+    nanoseconds = pa.array([1_772_359_200_123_456_789], pa.int64()).cast(pa.timestamp("ns"))
+    assert times_of(tmp_path, nanoseconds) == [moment.replace(tzinfo=UTC)]
+    seconds = pa.array([1_772_359_200], pa.int64()).cast(pa.timestamp("s"))
+    assert times_of(tmp_path, seconds) == [dt.datetime(2026, 3, 1, 10, tzinfo=UTC)]
+    berlin = pa.array([moment.replace(tzinfo=UTC)], pa.timestamp("us", tz="Europe/Berlin"))
+    assert times_of(tmp_path, berlin) == [moment.replace(tzinfo=UTC)]
+
+
+def test_a_time_is_understood_as_text_with_or_without_zone_and_else_null(tmp_path: Path) -> None:
+    texts = {
+        "2026-03-01T10:00:00": dt.datetime(2026, 3, 1, 10),
+        "2026-03-01 10:00:00": dt.datetime(2026, 3, 1, 10),
+        "2026-03-01T10:00:00Z": dt.datetime(2026, 3, 1, 10),
+        "2026-03-01T10:00:00+02:00": dt.datetime(2026, 3, 1, 8),
+        "2026-03-01 00:30:00.25-0530": dt.datetime(2026, 3, 1, 6, 0, 0, 250_000),
+        "2026-03-01T00:30:00+01": dt.datetime(2026, 2, 28, 23, 30),
+        " 2026-03-01T10:00:00.123456789Z ": dt.datetime(2026, 3, 1, 10, 0, 0, 123_456),
+        "2026-02-31T10:00:00": None,
+        "2026-03-01T25:00:00": None,
+        "yesterday": None,
+        "": None,
+        None: None,
+    }
+    expected = [None if time is None else time.replace(tzinfo=UTC) for time in texts.values()]
+    column = pa.array(list(texts))
+    for written in (column, column.cast(pa.large_string()), column.dictionary_encode()):
+        assert times_of(tmp_path, written) == expected
+
+
+def test_what_is_no_time_gives_null(tmp_path: Path) -> None:
+    assert times_of(tmp_path, pa.array([1.5, 2.5])) == [None, None]
+
+
+def test_rows_that_cannot_be_scored_are_refused_with_reason_features_and_raw_values(tmp_path: Path) -> None:
+    frame = flows(8).astype({"Std": object})
+    frame.loc[1, "Rate"] = np.nan
+    frame.loc[2, "ack_flag_number"] = 1.7
+    frame.loc[3, "Rate"] = -2.0
+    frame.loc[4, "Rate"] = np.inf  # evidence; it saturates later
+    frame["Std"] = [None if i == 5 else "12,5" if i == 6 else str(value) for i, value in enumerate(frame["Std"])]
+    table = pa.Table.from_pandas(frame, preserve_index=False)  # which takes NaN for null
+    rates = pa.array(frame["Rate"].to_numpy(), from_pandas=False)
+    [rows] = read(tmp_path, table.set_column(table.column_names.index("Rate"), "Rate", rates))
+    assert rows.source_rows.tolist() == [0, 4, 7]
+    assert rows.carried["flow_id"].to_pylist() == ["f0", "f4", "f7"]
+    assert np.isinf(rows.values["Rate"][1])
+    found = rows.refused.to_pylist()
+    assert [(row["source_row"], row["reason"], row["features"]) for row in found] == [
+        (1, "not_a_number", ["Rate"]),
+        (2, "share_out_of_range", ["ack_flag_number"]),
+        (3, "negative", ["Rate"]),
+        (5, "missing", ["Std"]),
+        (6, "unparsable", ["Std"]),
+    ]
+    assert {(row["source_file"], row["split"], row["run_id"]) for row in found} == {("a.parquet", "night", "run-1")}
+    assert json.loads(found[1]["raw"])["ack_flag_number"] == 1.7
+    assert "device_id" not in json.loads(found[1]["raw"])  # quarantine holds no identifier
+
+
+def test_rules_that_only_warn_count_the_rows_that_are_scored(tmp_path: Path) -> None:
+    frame = flows(4)
+    frame["IAT"] = [-1.0, -1.0, 0.5, 0.5]
+    frame.loc[0, "Rate"] = np.nan
+    [rows] = read(tmp_path, frame)
+    assert rows.warnings["negative_time_between_packets"] == 1
+
+
+def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(tmp_path: Path) -> None:
+    frame = flows(600)
+    read(tmp_path, frame, row_group_size=300, compression="gzip")
+    path = tmp_path / f"event_date={DATE}" / "a.parquet"
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
+    source = night_files.find_night(config, DATE, RELEASE_39, RELEASE_39.features)
+    assert source is not None
+    column = pq.ParquetFile(path).metadata.row_group(1).column(3)
+    content = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(bytes(content))
+    good, bad = (night_reader.read_row_group(row_group, WANTED) for row_group in source.row_groups)
+    assert len(good.source_rows) == 300
+    assert len(bad.source_rows) == 0
+    assert bad.refused["reason"].unique().to_pylist() == ["unreadable_row_group"]
+    assert bad.refused["source_row"].to_pylist() == list(range(300, 600))
+    path.unlink()
+    gone = night_reader.read_row_group(source.row_groups[0], WANTED)
+    assert gone.refused["reason"].to_pylist() == ["unreadable_row_group"] * 300
+
+
+def test_a_file_that_cannot_be_used_has_all_of_its_rows_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_pandas(flows(4), preserve_index=False)
+    twice = pa.table([*table.columns, table["Rate"]], names=[*table.column_names, "Rate"])
+    [rows] = read(tmp_path, twice)
+    assert rows.refused["reason"].to_pylist() == ["duplicated_column"] * 4
+    assert rows.refused["source_row"].to_pylist() == [0, 1, 2, 3]
+    assert rows.refused["features"].null_count == 4
+    assert rows.carried.num_rows == 0
+    assert all(len(values) == 0 for values in rows.values.values())
+
+
+def test_rows_without_a_finite_score_are_parted_from_the_others(tmp_path: Path) -> None:
+    [rows] = read(tmp_path, flows(4))
+    place = RELEASE_39.features.index("Rate")
+    bad = np.array([False, True, False, True])
+    kept, refused = night_reader.without_unscorable(rows, bad, np.array([0, place, 0, 0]), "a.parquet", WANTED)
+    assert kept.source_rows.tolist() == [0, 2]
+    assert kept.carried["flow_id"].to_pylist() == ["f0", "f2"]
+    assert kept.values["Rate"].tolist() == rows.values["Rate"][[0, 2]].tolist()
+    assert refused.schema == QUARANTINE
+    assert [(row["source_row"], row["reason"], row["features"]) for row in refused.to_pylist()] == [
+        (1, "no_finite_score", ["Rate"]),
+        (3, "no_finite_score", [RELEASE_39.features[0]]),
+    ]

@@ -1,0 +1,227 @@
+"""Nights that are broken, late, scored again, by two models, or by models of fewer classes. All flows are synthetic."""
+
+import datetime as dt
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ids_spark.dataset.taxonomy import CLASSES
+from tests.support.broken_night import EXTRA, break_night
+from tests.support.nights import (
+    DATE,
+    FLOWS,
+    MODEL,
+    another,
+    audit,
+    coarser,
+    comparable,
+    content_of,
+    copy,
+    differing,
+    logs_of,
+    network_of,
+    night_row,
+    nights,
+    read,
+    run,
+    score,
+    stored,
+)
+
+__all__ = ("nights",)
+NEXT, LAST = DATE + dt.timedelta(days=1), DATE + dt.timedelta(days=2)
+ROWS = FLOWS + 190
+AMOUNTS = ["Header_Length", "Rate", "Srate", "Tot sum", "Min", "Max", "AVG", "Std", "Tot size", "Magnitue", "Radius"]
+AMOUNTS += ["Covariance", "Variance", "ack_count", "syn_count", "fin_count", "rst_count"]
+
+
+def of_date(folder: Path, date: dt.date) -> dict[str, bytes]:
+    """Every file of a date in the lake."""
+    return {path: data for path, data in content_of(folder / "lake").items() if f"event_date={date}" in path}
+
+
+def test_of_a_broken_night_every_flow_is_scored_or_quarantined_with_its_reason(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    logs = folder / "logs" / f"event_date={DATE}"
+    broken = break_night(logs)
+    code, said = score(folder)
+    assert code == 0, said
+    row, refused, predictions = night_row(folder), read(folder, "quarantine/job=score"), read(folder, "predictions")
+    assert row["rows_in"] == broken.rows == broken.scored + sum(broken.quarantined.values()) == ROWS - broken.lost
+    assert row["rows_scored"] == len(predictions) == broken.scored
+    assert row["rows_quarantined"] == len(refused) == sum(broken.quarantined.values())
+    assert {entry["reason"]: entry["rows"] for entry in row["quarantine"]} == dict(broken.quarantined)
+    assert refused["reason"].value_counts().to_dict() == dict(broken.quarantined)
+    files = {file["name"]: file for file in row["files"]}
+    assert len(files) == len(list(logs.glob("*.parquet"))) == 11
+    assert {name: file["reason"] for name, file in files.items() if file["reason"]} == dict(broken.files)
+    assert sum(file["rows"] for file in files.values()) == broken.rows
+    assert list(row["extra_columns"]) == [EXTRA]
+
+    scored_ids = set(predictions["flow_id"])
+    for kind in ("infinity", "extra_column"):
+        assert scored_ids.issuperset(broken.flow_ids[kind])
+    for kind in ("nan", "negative_rate", "share", "text", "missing", "truncated", "empty", "duplicated_column"):
+        assert scored_ids.isdisjoint(broken.flow_ids[kind])
+    of_nan = refused[refused["reason"] == "not_a_number"]
+    assert {tuple(features) for features in of_nan["features"]} == {("AVG",)}
+    where = of_nan.iloc[0]
+    flow = pq.ParquetFile(logs / where["source_file"]).read().slice(int(where["source_row"]), 1)
+    assert flow["flow_id"].to_pylist()[0] in broken.flow_ids["nan"]
+
+    notes = audit(folder)
+    assert notes["rows_quarantined"] == sum(broken.quarantined.values())
+    counts = {entry["what"]: entry["rows"] for entry in notes["counts"]}
+    assert counts.items() >= {f"not scored: {reason}": n for reason, n in broken.quarantined.items()}.items()
+    for name, reason in broken.files.items():
+        assert f"{DATE}: {name} was not scored: {reason}" in list(notes["notes"])
+    assert f"{DATE}: 1 extra column(s) were ignored: {EXTRA}" in list(notes["notes"])
+    page = (folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text()
+    assert all(name in page for name in broken.files)
+
+
+def test_a_rerun_changes_nothing_but_run_and_times_and_leaves_other_dates_alone(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    shutil.copytree(folder / "logs" / f"event_date={DATE}", folder / "logs" / f"event_date={NEXT}")
+    code, said = score(folder, f"score.first_date={DATE}", f"score.last_date={LAST}", date=None)
+    assert code == 0, said
+    assert f"{LAST}: there are no flow logs; nothing of that date was changed" in said
+    assert audit(folder)["rows_in"] == 2 * ROWS
+    assert night_row(folder, date=DATE)["rows_of_another_date"] == 0
+    assert night_row(folder, date=NEXT)["rows_of_another_date"] == ROWS
+    first, before = comparable(folder, NEXT), of_date(folder, DATE)
+    trend = folder / "lake/reports/night" / f"event_date={NEXT}" / "trend.png"
+    drawn = trend.read_bytes()
+
+    code, said = score(folder, date=NEXT)
+    assert code == 0, said
+    assert differing(comparable(folder, NEXT), first) == []
+    assert of_date(folder, DATE) == before
+    assert trend.read_bytes() == drawn  # nights of one run know of each other
+    assert pd.read_parquet(folder / "lake/predictions")["event_date"].value_counts().tolist() == [ROWS, ROWS]
+    assert len(list((folder / "lake/audit").glob("*-score.parquet"))) == 2
+    assert "became champion" not in said
+
+
+def test_late_files_are_counted_and_join_the_night(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    logs = folder / "logs" / f"event_date={DATE}"
+    late = logs / "flows-00003.parquet"
+    late.rename(folder / "kept")
+    code, said = score(folder)
+    assert code == 0, said
+    assert night_row(folder)["rows_late"] == 0
+    before = read(folder, "predictions").set_index(["source_file", "source_row"])
+    (logs / "hour=23").mkdir()
+    (folder / "kept").rename(logs / "hour=23" / "late.parquet")
+    code, said = score(folder)
+    assert code == 0, said
+    row, after = night_row(folder), read(folder, "predictions").set_index(["source_file", "source_row"])
+    assert row["rows_late"] == ROWS - len(before) == 5_048
+    assert {"what": "late rows", "split": str(DATE), "class_name": None, "rows": 5_048} in list(audit(folder)["counts"])
+    assert len(after) == ROWS
+    pd.testing.assert_series_equal(after.loc[before.index, "attack_logit"], before["attack_logit"])
+    assert set(after.drop(before.index).reset_index()["source_file"]) == {"hour=23/late.parquet"}
+    assert after["run_id"].nunique() == 1
+    first = comparable(folder)
+    code, said = score(folder)
+    assert code == 0, said
+    assert differing(comparable(folder), first) == []
+
+
+def test_a_challenger_scores_beside_the_champion_and_is_compared(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    first, second = stored(folder), another(folder, "29991231T000000Z-challenger")
+    assert score(folder)[0] == 2  # two versions, and nobody said which
+    for version, alias in ((first.card.version, "champion"), (second.card.version, "challenger")):
+        code, said = run(folder, "promote", f"promote.version={version}", f"promote.alias={alias}")
+        assert code == 0, said
+    code, said = score(folder)
+    assert code == 0, said
+    champion, challenger = night_row(folder), night_row(folder, "challenger")
+    assert (champion["model_sha256"], challenger["model_sha256"]) == (first.sha256, second.sha256)
+    assert audit(folder)["models"].tolist() == [f"{MODEL}/{m.card.version}" for m in (first, second)]
+
+    flows, predictions = logs_of(folder), read(folder, "predictions")
+    assert set(predictions["model_version"]) == {first.card.version}
+    fitted = second.preprocessor.transform({f: flows[f].to_numpy() for f in second.card.features}, second.card.features)
+    p = network_of(second).predict(np.column_stack(fitted), batch_size=4096, verbose=0)
+    logits = np.log(p[:, 1:].sum(axis=1, dtype=np.float64)) - np.log(p[:, 0].astype(np.float64))
+    limit = challenger["threshold_logit"]
+    assert limit == second.validation_scores.threshold(ROWS, 50).logit != champion["threshold_logit"]
+    theirs = logits >= limit
+    near = int((np.abs(logits - limit) < 5e-3).sum())
+    assert abs(challenger["flows_flagged"] - theirs.sum()) <= near
+    mix = pd.DataFrame(list(challenger["class_mix"])).groupby("class_name")["flows"].sum()
+    own = pd.Series([CLASSES[19][i] for i in p.argmax(axis=1)]).value_counts()
+    assert mix.sub(own, fill_value=0).abs().sum() <= 4
+    both = int((theirs & predictions["alert"]).sum())
+    page = (folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text()
+    assert "flagged by both" in page
+    assert any(f"{n:,}" in page for n in range(both - near, both + near + 1))
+    assert set(read(folder, "alerts")["model_version"]) == {first.card.version}
+    assert set(read(folder, "drift")["model_version"]) == {first.card.version}
+
+
+@pytest.mark.parametrize(("classes", "architecture"), [(2, "gru_dnn"), (6, "dnn")])
+def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
+    nights: Path, tmp_path: Path, classes: int, architecture: str
+) -> None:
+    folder = copy(nights, tmp_path / "night")
+    model = coarser(folder, classes, architecture)
+    logs = folder / "logs" / f"event_date={DATE}"
+    flows = pq.ParquetFile(logs / "flows-00000.parquet").read().slice(0, 600).to_pandas()
+    shutil.rmtree(logs)
+    logs.mkdir()
+    flows["when"] = flows["event_time"].dt.strftime("%Y-%m-%d %H:%M:%S.%f+00:00")
+    flows.loc[7, AMOUNTS] = 9e99  # finite, and short of what stands for infinity
+    odd = pa.Table.from_pandas(flows.drop(columns=["device_id", "event_time"]), preserve_index=False)
+    odd = odd.append_column("source.ip", pa.array([b"\xff\xfe"] * 600)).append_column("tags", pa.array([["x"]] * 600))
+    pq.write_table(odd, logs / "odd.parquet", row_group_size=250)
+    settings = [f"score.models=[{model.card.name}]", "score.event_time=when", "score.columns=[levels,lineage]"]
+    settings += ["score.pass_through=[when,device_id,tags,source.ip,flow_id]", "alerts.entities=[device_id]"]
+    code, said = score(folder, *settings)
+    assert code == 0, said
+    row, predictions = night_row(folder), read(folder, "predictions")
+    assert row["rows_in"] == 600 == row["rows_scored"] + row["rows_quarantined"]
+    assert list(row["extra_columns"]) == ["src_ip", "tags"]
+    for level in (2, 6, 19):
+        column = predictions[f"predicted_class{level}"]
+        assert column.isin(CLASSES[level]).all() if level <= classes else column.isna().all()
+    assert predictions[["device_id", "tags", "source.ip"]].isna().all().all()
+    assert {"top3", "attributions"}.isdisjoint(predictions)
+    assert predictions["row_key"].notna().all()
+    kept = flows.loc[predictions["source_row"]].reset_index(drop=True)
+    assert (predictions["when"] == kept["event_time"]).all()
+    assert predictions["flow_id"].tolist() == kept["flow_id"].tolist()
+    assert np.isfinite(predictions["attack_logit"]).all()
+    assert predictions["attack_probability"].between(0, 1).all()
+    if architecture == "dnn":  # whose sums overflow; the gates of a GRU bound them
+        refused = read(folder, "quarantine/job=score")
+        assert refused[["reason", "source_row"]].to_numpy().tolist() == [["no_finite_score", 7]]
+        assert set(refused["features"].iloc[0]) <= set(AMOUNTS)
+        assert 7 not in predictions["source_row"].tolist()
+    alerts = read(folder, "alerts")
+    assert set(alerts["entity_kind"]) <= {"source_file"}
+    assert len(alerts) == row["incidents_shown"]
+
+
+def test_a_night_of_which_no_file_can_be_used_says_so(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    logs = folder / "logs" / f"event_date={DATE}"
+    shutil.rmtree(logs)
+    logs.mkdir()
+    (logs / "flows.parquet").write_bytes(b"PAR1")
+    code, said = score(folder)
+    assert code == 0, said
+    row = night_row(folder)
+    assert (row["rows_in"], row["incidents"], row["flows_flagged"]) == (0, 0, 0)
+    assert row["files"].tolist() == [{"name": "flows.parquet", "rows": 0, "reason": "unreadable_file"}]
+    assert len(read(folder, "predictions")) == len(read(folder, "alerts")) == 0
+    page = (folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text()
+    assert "Nothing was scored" in page

@@ -1,0 +1,389 @@
+"""A night from flow logs to tables, page and exports, against what pandas and Keras make of the same files.
+
+All flows and models here are synthetic.
+"""
+
+import datetime as dt
+import hashlib
+import hmac
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from ids_spark.alerts import severity
+from ids_spark.alerts.export import ocsf
+from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, class6_of
+from ids_spark.models import artifact
+from tests.support.nights import (
+    DATE,
+    FLOWS,
+    KEY,
+    MODEL,
+    TABLES,
+    audit,
+    content_of,
+    copy,
+    logs_of,
+    network_of,
+    night_row,
+    nights,
+    read,
+    score,
+    stored,
+)
+
+__all__ = ("nights",)
+NEXT = DATE + dt.timedelta(days=1)
+ALLOWED = """
+- reason: A pump that is being repaired
+  owner: Medical technology
+  expires: {expires}
+  where: {{device_id: [{device}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def scored(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The night as it is scored where nothing is configured but that every alert carries reasons."""
+    folder = copy(nights, tmp_path_factory.mktemp("scored") / "night")
+    code, said = score(folder, "alerts.explained_rows=64")
+    assert code == 0, said
+    return folder
+
+
+def scaled(folder: Path, flows: pd.DataFrame, name: str = MODEL) -> np.ndarray:
+    """The model's input by the formula alone, from the stored JSON."""
+    [place] = (folder / "lake/models" / name).glob("*/")
+    card = json.loads((place / "model.json").read_text())
+    fitted = {f["name"]: f for f in json.loads((place / "preprocessor.json").read_text())["features"]}
+    columns = []
+    for feature in card["features"]:
+        f, raw = fitted[feature], flows[feature].to_numpy()
+        raw = np.where(raw == np.inf, f["high"], np.where(raw == -np.inf, f["low"], raw))
+        columns.append((raw - f["mean"]) / f["std"])
+    return np.column_stack(columns).astype(np.float32)
+
+
+def expected(folder: Path, flows: pd.DataFrame, name: str = MODEL) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and attack logits by Keras."""
+    p = network_of(stored(folder, name)).predict(scaled(folder, flows, name), batch_size=4096, verbose=0)
+    attack = p[:, 1:].astype(np.float64).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        return p, np.clip(np.log(attack) - np.log(p[:, 0].astype(np.float64)), -80, 80)
+
+
+def clear(p: np.ndarray) -> np.ndarray:
+    """Rows whose most probable class does not hang on rounding."""
+    best = np.sort(p, axis=1)
+    return best[:, -1] - best[:, -2] > 1e-4
+
+
+def attack_class(predictions: pd.DataFrame) -> list[str]:
+    return [next(t["class_name"] for t in top if t["class_name"] != "Benign") for top in predictions["top3"]]
+
+
+def test_every_flow_has_one_prediction_and_it_is_that_of_an_independent_computation(scored: Path) -> None:
+    flows, predictions = logs_of(scored), read(scored, "predictions")
+    assert len(flows) == len(predictions) == FLOWS + 190
+    where = ["source_file", "source_row"]
+    assert not predictions.duplicated(where).any()
+    pd.testing.assert_frame_equal(predictions[where], flows[where])
+    for column in ("flow_id", "device_id", "src_ip"):
+        assert predictions[column].tolist() == flows[column].tolist()
+    assert (predictions["event_time"] == flows["event_time"]).all()
+
+    p, logits = expected(scored, flows)
+    np.testing.assert_allclose(predictions["probability"], p.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(predictions["attack_probability"], p[:, 1:].sum(axis=1), atol=1e-5)
+    np.testing.assert_allclose(predictions["attack_logit"], logits, atol=2e-3, rtol=1e-4)
+    sums = {19: p}
+    for level, names in ((6, CLASS6), (2, CLASS2)):
+        of = [class6_of(c) if level == 6 else ("Benign" if c == "Benign" else "Attack") for c in CLASS19]
+        sums[level] = np.column_stack([p[:, [name == c for c in of]].sum(axis=1) for name in names])
+    for level, of_level in sums.items():
+        sure = clear(of_level)
+        ids = predictions[f"predicted_class{level}_id"].to_numpy()
+        assert sure.mean() > 0.99
+        assert (ids[sure] == of_level.argmax(axis=1)[sure]).all()
+        assert predictions[f"predicted_class{level}"].tolist() == [CLASSES[level][i] for i in ids]
+    best = np.sort(p, axis=1)[:, ::-1][:, :3]
+    found = np.array([[t["probability"] for t in top] for top in predictions["top3"]])
+    np.testing.assert_allclose(found, best, atol=1e-5)
+    names = [[t["class_name"] for t in top] for top in predictions["top3"]]
+    told = np.array([[p[i, CLASS19.index(name)] for name in three] for i, three in enumerate(names)])
+    np.testing.assert_allclose(told, found, atol=1e-5)
+
+    row = night_row(scored)
+    flagged = logits >= row["threshold_logit"]
+    near = np.abs(logits - row["threshold_logit"]) < 5e-3
+    assert (predictions["alert"] == flagged)[~near].all()
+    assert row["flows_flagged"] == predictions["alert"].sum() > 100
+    alerts = predictions[predictions["alert"]]
+    table = severity.DEFAULT
+    wanted = [table.classes.get(c, getattr(table.categories, class6_of(c))) for c in attack_class(alerts)]
+    assert alerts["severity"].tolist() == wanted  # one flow alone raises nothing
+    assert predictions.loc[~predictions["alert"], "severity"].isna().all()
+    for column, value in {"model": MODEL, "data_origin": "synthetic", "schema_version": 1}.items():
+        assert (predictions[column].astype(type(value)) == value).all()
+    assert predictions["model_version"].unique().tolist() == [stored(scored).card.version]
+
+
+def test_reasons_stand_on_alerts_alone_and_are_integrated_gradients_from_the_benign_baseline(scored: Path) -> None:
+    predictions, flows = read(scored, "predictions"), logs_of(scored)
+    alert = predictions["alert"]
+    assert predictions.loc[~alert, "attributions"].isna().all()
+    assert (
+        predictions.loc[alert, "attributions"].notna().all()
+    )  # fewer than alerts.explained_rows of each class and file
+    assert night_row(scored)["flows_explained"] == alert.sum()
+
+    model, rows = stored(scored), np.flatnonzero(alert)[:40]
+    network, x = network_of(model), scaled(scored, flows)[rows]
+    head = tf.keras.Model(network.input, network.get_layer("logits").output)
+    baseline = np.array(model.validation_scores.baseline, np.float32)
+
+    def logit(points: Any) -> Any:
+        found = head(points, training=False)
+        return tf.reduce_logsumexp(found[:, 1:], axis=1) - found[:, 0]
+
+    steps, apart = (np.arange(4096, dtype=np.float32) + 0.5) / 4096, []
+    for i, flow in zip(rows, x, strict=True):
+        line = tf.constant(baseline + steps[:, None] * (flow - baseline))
+        with tf.GradientTape() as tape:
+            tape.watch(line)
+            found = logit(line)
+        moved = tape.gradient(found, line).numpy().mean(axis=0) * (flow - baseline)
+        gap = float(logit(flow[None])[0] - logit(baseline[None])[0])
+        assert moved.sum() == pytest.approx(gap, rel=0.03, abs=0.05)  # completeness
+        told = predictions.loc[i, "attributions"]
+        assert 1 <= len(told) <= 3
+        by_name = dict(zip(model.card.features, moved, strict=True))
+        for reason, size in zip(told, sorted(moved, reverse=True), strict=False):
+            apart += [abs(reason["contribution"] - x) / max(abs(x), 0.5) for x in (size, by_name[reason["feature"]])]
+            assert reason["value"] == flows.loc[i, reason["feature"]]
+    # 32 points for 4,096: how far they are apart in single flows hangs on the weights, which differ between machines.
+    assert np.quantile(apart, 0.9) < 0.1
+
+
+def grouped(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Incidents by pandas: device, most probable attack, hour."""
+    alerts = predictions[predictions["alert"]].copy()
+    alerts["class_name"] = attack_class(alerts)
+    alerts["window_start"] = alerts["event_time"].dt.floor("60min")
+    groups = alerts.groupby(["device_id", "class_name", "window_start"])
+    return groups.agg(
+        flows=("flow_id", "size"),
+        first_seen=("event_time", "min"),
+        last_seen=("event_time", "max"),
+        max_attack_probability=("attack_probability", "max"),
+        max_attack_logit=("attack_logit", "max"),
+    )
+
+
+def check_incidents(folder: Path, budget: int) -> pd.DataFrame:
+    wanted, found, row = grouped(read(folder, "predictions")), read(folder, "alerts"), night_row(folder)
+    assert row["incidents"] == len(wanted) > budget == row["budget"] == row["incidents_shown"] == len(found)
+    assert found["rank"].tolist() == list(range(1, budget + 1))
+    assert set(found["entity_kind"]) == {"device_id"}
+    assert found["incident_id"].is_unique
+    shown = found.set_index(["entity", "class_name", "window_start"])
+    own = wanted.loc[list(shown.index)]
+    for column in ("flows", "first_seen", "last_seen"):
+        assert shown[column].tolist() == own[column].tolist()
+    for column in ("max_attack_probability", "max_attack_logit"):
+        np.testing.assert_allclose(shown[column], own[column], rtol=1e-6)
+    assert found["category"].tolist() == [class6_of(c) for c in found["class_name"]]
+    worst = [severity.SEVERITIES.index(each) for each in found["severity"]]
+    assert worst == sorted(worst)
+    expected_flows = found["flows"] * found["max_attack_probability"].astype(np.float64)
+    assert all(part.is_monotonic_decreasing for _, part in expected_flows.groupby(worst))
+    counts = {entry["what"]: entry["rows"] for entry in audit(folder)["counts"]}
+    assert counts["incidents"] == len(wanted)
+    assert counts["incidents over the budget"] == len(wanted) - budget
+    return found
+
+
+def test_incidents_are_the_groups_of_alerts_and_what_exceeds_the_budget_is_counted(scored: Path) -> None:
+    found = check_incidents(scored, budget=50)
+    assert found["top_attributions"].map(len).gt(0).all()
+    assert "MQTT-DDoS-Publish_Flood" in found["class_name"].tolist()  # the first attack of the night
+
+
+def test_exports_are_valid_and_the_page_says_what_the_tables_say(scored: Path) -> None:
+    place = scored / "lake/exports" / f"event_date={DATE}"
+    found, row = read(scored, "alerts"), night_row(scored)
+    for name, faults_of in (("incidents.ocsf.jsonl", ocsf.validate), ("incidents.ecs.jsonl", ocsf.validate_ecs)):
+        events = [json.loads(line) for line in (place / name).read_text().splitlines()]
+        assert [faults_of(event) for event in events] == [[]] * len(found)
+    events = [json.loads(line) for line in (place / "incidents.ocsf.jsonl").read_text().splitlines()]
+    assert [event["finding_info"]["uid"] for event in events] == found["incident_id"].tolist()
+    assert [event["count"] for event in events] == found["flows"].tolist()
+    page = (scored / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text()
+    worst = found["severity"].iloc[0]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert f"{len(found)} incidents to look at, {(found['severity'] == worst).sum()} {worst}" in text
+    assert f"{row['flows_flagged']:,} of {row['rows_scored']:,} flows flagged" in text
+    assert row["rows_in"] == row["rows_scored"] == FLOWS + 190
+    assert len(found) == row["incidents_shown"]
+
+
+def test_the_audit_names_files_model_threshold_and_the_first_champion(scored: Path) -> None:
+    said, row = audit(scored), night_row(scored)
+    assert said["rows_in"] == said["rows_out"] == FLOWS + 190
+    assert [line.rsplit(":", 1)[0] for line in said["inputs"]] == [
+        f"event_date={DATE}/flows-0000{i}.parquet" for i in range(4)
+    ]
+    assert said["models"].tolist() == [f"{MODEL}/{stored(scored).card.version}"]
+    notes = " ".join(said["notes"])
+    assert f"log-odds of attack of at least {row['threshold_logit']:.2f}" in notes
+    assert "became champion: it scored its first night" in notes
+    names = sorted(path.name for path in (scored / "lake").iterdir())
+    assert set(names) >= {table.split("/")[0] for table in TABLES}
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_drift_counts_every_scored_flow_in_the_bins_of_train(scored: Path) -> None:
+    drift, flows = read(scored, "drift"), logs_of(scored)
+    assert (drift["rows"] == len(flows)).all()
+    assert set(drift["data_origin"]) == {"synthetic"}
+    for _, row in drift[drift["kind"] == "feature"].iterrows():
+        bins = np.searchsorted(row["edges"], flows[row["name"]], side="right")
+        assert np.bincount(bins, minlength=len(row["edges"]) + 1).tolist() == list(row["counts"])
+    mix = drift[drift["kind"] == "class_mix"].iloc[0]
+    ids = read(scored, "predictions")["predicted_class19_id"]
+    assert np.bincount(ids, minlength=19).tolist() == list(mix["counts"])
+    hours = pd.DataFrame(list(night_row(scored)["class_mix"])).groupby("hour")["flows"].sum()
+    assert hours.to_dict() == flows["event_time"].dt.hour.value_counts().to_dict()
+
+
+@pytest.fixture(scope="module")
+def hidden(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same night with a key, an allow-list, a budget of 5 and few rows that are explained."""
+    folder = copy(nights, tmp_path_factory.mktemp("hidden") / "night")
+    expires = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=30)
+    (folder / "allowed.yaml").write_text(ALLOWED.format(expires=expires, device="mqtt-broker-01"))
+    (folder / "key").write_text(KEY + "\n")
+    (folder / "key").chmod(0o600)
+    settings = ["alerts.per_night=5", "alerts.explained_rows=2", f"alerts.allow_list={folder}/allowed.yaml"]
+    settings += ["score.pseudonymise=[flow_id,device_id,src_ip]", f"score.pseudonym_key_file={folder}/key"]
+    code, said = score(folder, *settings)
+    assert code == 0, said
+    assert KEY not in said
+    return folder
+
+
+def test_the_allow_list_covers_flows_that_stay_in_predictions_and_are_counted(hidden: Path, scored: Path) -> None:
+    ours, plain = read(hidden, "predictions"), logs_of(hidden)
+    row = night_row(hidden)
+    np.testing.assert_allclose(ours["attack_logit"], read(scored, "predictions")["attack_logit"], atol=1e-4)
+    flagged = ours["attack_logit"] >= np.float32(row["threshold_logit"])
+    covered = flagged & (plain["device_id"] == "mqtt-broker-01")
+    assert row["flows_flagged"] == flagged.sum()
+    assert row["flows_allowed"] == covered.sum() > 0
+    assert ours["alert"].tolist() == (flagged & ~covered).tolist()
+    assert any(f"covered {covered.sum():,} flagged flow(s)" in note for note in audit(hidden)["notes"])
+    check_incidents(hidden, budget=5)
+
+
+def test_where_few_flows_are_explained_the_best_of_each_incident_come_first(hidden: Path) -> None:
+    ours = read(hidden, "predictions")
+    alerts = ours[ours["alert"]].assign(attack=attack_class, hour=ours["event_time"].dt.floor("h"))
+    assert alerts["device_id"].notna().all()
+    of_incident = alerts.groupby(["source_file", "attack", "device_id", "hour"])["attack_logit"]
+    alerts = alerts.assign(follows=of_incident.rank(ascending=False, method="first") > 1)
+    assert alerts["follows"].any()
+    first = alerts.sort_values(["follows", "attack_logit"], ascending=[True, False])
+    explained = first.groupby(["source_file", "attack"]).head(2)
+    assert sorted(ours.index[ours["attributions"].notna()]) == sorted(explained.index)
+    assert len(explained) == night_row(hidden)["flows_explained"]
+
+
+def test_identifiers_are_replaced_by_their_hmac_and_stand_in_no_file(nights: Path, hidden: Path) -> None:
+    plain, ours = logs_of(hidden), read(hidden, "predictions")
+    for column in ("flow_id", "device_id", "src_ip"):
+        own = [hmac.new(KEY.encode(), v.encode(), hashlib.sha256).hexdigest()[:32] for v in plain[column][:500]]
+        assert ours[column][:500].tolist() == own
+        assert ours[column].nunique() == plain[column].nunique()
+    names = {*plain["device_id"], *plain["src_ip"], KEY}
+    looked = 0
+    for path in (hidden / "lake").rglob("*"):
+        if path.is_file() and not (nights / path.relative_to(hidden)).exists():  # written by the scoring
+            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                content += repr(pq.ParquetFile(path).read().to_pydict()).encode()
+            assert not [name for name in names if name.encode() in content], path
+            assert not re.search(rb"20260301-\d{9}", content), path
+            looked += 1
+    assert looked > 10
+
+
+@pytest.mark.parametrize("file", ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json"])
+def test_a_changed_byte_in_a_model_file_refuses_the_night(nights: Path, tmp_path: Path, file: str) -> None:
+    folder = copy(nights, tmp_path / "night")
+    [target] = (folder / "lake/models" / MODEL).glob(f"*/{file}")
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(bytes(content))
+    assert_refused(folder, f"{file} was changed after training")
+
+
+def test_a_preprocessor_of_another_model_refuses_the_night(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    [place] = (folder / "lake/models" / MODEL).glob("*/")
+    other = json.loads((place / "preprocessor.json").read_text())
+    other["features"][0]["mean"] += 1.0
+    (place / "preprocessor.json").write_text(json.dumps(other, indent=2) + "\n")
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["preprocessor.json"] = hashlib.sha256((place / "preprocessor.json").read_bytes()).hexdigest()
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    assert_refused(folder, "preprocessor.json is that of another model")
+
+
+def test_a_model_without_calibration_refuses_the_night(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    model = stored(folder)
+    place = folder / "lake/models" / MODEL / model.card.version
+    shutil.rmtree(place)
+    artifact.write_model(str(place), model.card, model.weights, model.preprocessor)
+    assert_refused(folder, "has no calibration, without which no threshold follows from a budget; retrain")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("score.pseudonymise=[src_ip]",), "score.pseudonymise names src_ip, but there is no key"),
+        (("score.pass_through=[event_time,model,flow_id]",), "score.pass_through names model twice, or"),
+        (("score.pass_through=[event_time,class_name]",), "score.pass_through names class_name twice, or"),
+        (("score.models=[dnn-2-paper]",), "no model 'dnn-2-paper'"),
+        (("score.column_aliases={}", f"score.date={NEXT}"), f"event_date={NEXT} holds no parquet file"),
+    ],
+)
+def test_what_cannot_be_done_refuses_the_night(
+    nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.delenv("IDS_SPARK_PSEUDONYM_KEY", raising=False)
+    assert_refused(copy(nights, tmp_path / "night"), message, *settings)
+
+
+def test_a_missing_feature_column_refuses_the_night_with_its_name(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    path = folder / "logs" / f"event_date={DATE}" / "flows-00002.parquet"
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["Rate", "IAT"]), path)
+    assert_refused(folder, "flows-00002.parquet lacks 2 feature column(s) of original45: Rate, IAT. Nothing was scored")
+
+
+def assert_refused(folder: Path, message: str, *settings: str) -> None:
+    before = content_of(folder)
+    code, said = score(folder, *settings)
+    assert code == 2, said
+    assert message in said
+    assert "Traceback" not in said
+    assert content_of(folder) == before

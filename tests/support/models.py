@@ -1,0 +1,41 @@
+"""A small model as its directory holds it, for tests that read one; synthetic."""
+
+import numpy as np
+
+from ids_spark.dataset.schema import RELEASE_39
+from ids_spark.features.moments import Moments
+from ids_spark.features.preprocess import Recipe, fit
+from ids_spark.models.artifact import ModelCard
+from ids_spark.models.threshold import validation_scores_of
+from ids_spark.train.checkpoint import TrainingState
+
+DROPPED = RELEASE_39.features.index("IAT")
+MOMENTS = [Moments(9, 0.5 * i, 0.0 if i == DROPPED else 9.0 + i, -1.0, 40.0) for i in range(39)]
+PREPROCESSOR = fit(
+    Recipe("paper", RELEASE_39, "none", 1e-8, "synthetic"), MOMENTS, np.linspace(-1, 40, 39 * 5).reshape(5, 39)
+)
+WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros(3, np.float32), np.array(7, np.int64)]
+WEIGHTS += [np.full(1, i, np.float32) for i in range(12)]  # more than ten: order is not that of text without padding
+SCORES = np.linspace(-9.0, 9.0, 50)
+VALIDATION_SCORES = validation_scores_of(SCORES, SCORES < 3, np.array([30, 20, 0, 0, 0, 0]), np.array([0.5, -0.5]))
+CARD = ModelCard(
+    name="dnn-6-paper",
+    version="20240501T000000Z-ab",
+    architecture="dnn",
+    variant="",
+    hyperparameters={"dense": [64, 32], "dropout": 0.3},
+    classes=6,
+    feature_set="paper",
+    recipe="paper",
+    features=("Rate", "Header_Length"),
+    data_origin="synthetic",
+    classes_absent_in_train=("Recon",),
+    training={"history": [{"loss": 0.5}], "seconds": 1.5},
+)
+
+
+def training_state() -> TrainingState:
+    """Return where a training run of such a model may stand."""
+    arrays = [np.arange(6, dtype=np.float32).reshape(2, 3) + i for i in range(12)]
+    history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
+    return TrainingState(arrays, [np.array(7, np.int64), *arrays[:3]], arrays[::-1], 0.25, 2, history, 3.5)

@@ -1,0 +1,206 @@
+"""Nights in tests: one lake with a trained model and a synthetic night, jobs run in this process, tables to compare."""
+
+import datetime as dt
+import importlib
+import io
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from ids_spark.dataset.taxonomy import parents
+from ids_spark.models import architectures, artifact, threshold
+from ids_spark.models.artifact import Model, ModelCard
+from ids_spark.runtime import job
+
+DATE = dt.date(2026, 3, 1)
+MODEL = "gru_dnn-19-paper"
+FLOWS = 20_000
+KEY = "0123456789abcdef0123456789abcdef-key-of-a-test"
+TRAINING = ("train.models=[gru_dnn]", "train.classes=[19]", "train.epochs=3", "train.learning_rate=2e-3")
+SMALL = ("train.batch_size=128", "train.gru_dnn.units=16", "train.gru_dnn.dense=[16]", "features.files=2")
+TABLES = ("predictions", "alerts", "drift", "nights", "exports", "reports/night", "quarantine/job=score")
+OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds", "code_version"]
+"""Columns that differ from run to run; somebody may commit while tests run."""
+
+
+@pytest.fixture(scope="session")
+def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `lake`, a model of 19 classes trained on a synthetic replica in it, and `logs` of one night.
+
+    Never written to again: tests copy it. Test files share it, whichever asks first makes it.
+    """
+    folder = tmp_path_factory.getbasetemp() / "nights"
+    if not folder.exists():
+        made = folder.with_name("nights-unfinished")
+        for name, settings in {
+            "synthesize": (f"synthesize.target={made}/replica", "synthesize.scale=0.004"),
+            "ingest": (f"ingest.source={made}/replica",),
+            "features": (),
+            "train": TRAINING,
+            "synthesize_night": (
+                f"synthesize_night.flows={FLOWS}",
+                "synthesize_night.files=4",
+                f"synthesize_night.date={DATE}",
+            ),
+        }.items():
+            code, said = run(made, name, f"synthesize_night.target={made}/logs", *SMALL, *settings)
+            assert code == 0, said
+        shutil.rmtree(made / "replica")
+        made.rename(folder)
+    return folder
+
+
+def copy(folder: Path, target: Path) -> Path:
+    """Copy a folder with lake and logs."""
+    shutil.copytree(folder, target, symlinks=True)
+    return target
+
+
+def run(folder: Path, name: str, *settings: str) -> tuple[int, str]:
+    """Run a job in this process on `folder`/lake; returns its exit code and what it logged."""
+    module = importlib.import_module(f"jobs.{name}")
+    arguments = [part for setting in (f"lake={folder}/lake", *settings) for part in ("--set", setting)]
+    with _logged() as said:
+        code = job.main(module.run, module.__doc__ or "", arguments)
+    return code, said.getvalue()
+
+
+def score(folder: Path, *settings: str, date: dt.date | None = DATE) -> tuple[int, str]:
+    """Score a night of `folder`/logs."""
+    when = () if date is None else (f"score.date={date}",)
+    return run(folder, "score", f"score.flow_logs={folder}/logs", *when, *settings)
+
+
+def read(folder: Path, table: str, date: dt.date = DATE) -> pd.DataFrame:
+    """Return one partition of a table of the lake, in the order of its rows' names."""
+    found = pd.read_parquet(folder / "lake" / table / f"event_date={date}")
+    keys = [key for key in ("rank", "role", "kind", "name", "source_file", "source_row") if key in found]
+    return found.sort_values(keys, ignore_index=True)
+
+
+def night_row(folder: Path, role: str = "champion", date: dt.date = DATE) -> pd.Series:
+    """Return the row of `nights/` of one model."""
+    [row] = [row for _, row in read(folder, "nights", date).iterrows() if row["role"] == role]
+    return row
+
+
+def audit(folder: Path) -> pd.Series:
+    """Return the newest audit row of a scoring run."""
+    return pd.read_parquet(max((folder / "lake/audit").glob("*-score.parquet"))).iloc[0]
+
+
+def comparable(folder: Path, date: dt.date = DATE) -> dict[str, Any]:
+    """Return everything that is known of a night, without what differs from run to run."""
+    found: dict[str, Any] = {}
+    for table in ("predictions", "alerts", "drift", "nights", "quarantine/job=score"):
+        frame = read(folder, table, date).drop(columns=OF_A_RUN, errors="ignore")
+        found[table] = frame.map(_plain).to_dict("list")
+    return found
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return table and column of everything in which two results of `comparable` differ."""
+    assert one.keys() == other.keys()
+    columns = {table: [*one[table], *(set(other[table]) - set(one[table]))] for table in one}
+    return [(t, c) for t, names in columns.items() for c in names if one[t].get(c) != other[t].get(c)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell as something that equals itself."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if value is None or value is pd.NaT or value != value else value
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def logs_of(folder: Path, date: dt.date = DATE) -> pd.DataFrame:
+    """Return the flows of a night as pandas reads them, with file and number of each."""
+    frames = []
+    for path in sorted((folder / "logs" / f"event_date={date}").glob("*.parquet")):
+        frame = pq.ParquetFile(path).read().to_pandas()
+        frames.append(frame.assign(source_file=path.name, source_row=np.arange(len(frame))))
+    return pd.concat(frames, ignore_index=True)
+
+
+def stored(folder: Path, name: str = MODEL, version: str | None = None) -> Model:
+    """Return a model of the lake, by default its only version."""
+    [uri] = artifact.choose_models(f"{folder}/lake/models", [name], version or "latest")
+    return artifact.read_model(uri)
+
+
+def network_of(model: Model) -> Any:
+    """Return a model as Keras builds it."""
+    card = model.card
+    network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
+    network.set_weights(model.weights)
+    return network
+
+
+def another(folder: Path, version: str, name: str = MODEL) -> Model:
+    """Add a second version of a model to the lake: the weights moved a little, calibrated anew."""
+    first, rng = stored(folder, name), np.random.default_rng(8)
+    weights = [w + rng.normal(0, 0.05, w.shape).astype(w.dtype) * np.abs(w) for w in first.weights]
+    card = ModelCard(**{**vars(first.card), "version": version})
+    return _kept(folder, Model(card, weights, first.preprocessor, ""))
+
+
+def coarser(folder: Path, classes: int, architecture: str) -> Model:
+    """Add a model of 2 or 6 classes to the lake, briefly fitted on the validation rows of its features."""
+    first = stored(folder)
+    name = artifact.model_name(architecture, classes, "paper")
+    changes = {"name": name, "architecture": architecture, "classes": classes, "classes_absent_in_train": ()}
+    card = ModelCard(**{**vars(first.card), **changes})
+    network = architectures.build(architecture, len(card.features), classes, card.hyperparameters)
+    matrix, labels = _validation(folder, card)
+    network.compile("adam", "sparse_categorical_crossentropy")
+    network.fit(matrix, parents(19, classes)[labels], batch_size=64, epochs=2, verbose=0)
+    return _kept(folder, Model(card, network.get_weights(), first.preprocessor, ""))
+
+
+def _kept(folder: Path, model: Model) -> Model:
+    matrix, labels = _validation(folder, model.card)
+    p = network_of(model).predict(matrix, verbose=0)
+    benign = labels == 0
+    calibrated = threshold.validation_scores_of(
+        threshold.attack_logits(p),
+        benign,
+        np.bincount(p.argmax(axis=1), minlength=model.card.classes),
+        threshold.benign_baseline(matrix, benign),
+    )
+    uri = f"{folder}/lake/models/{model.card.name}/{model.card.version}"
+    artifact.write_model(uri, model.card, model.weights, model.preprocessor, calibrated)
+    return artifact.read_model(uri)
+
+
+def _validation(folder: Path, card: ModelCard) -> tuple[np.ndarray, np.ndarray]:
+    rows = pd.read_parquet(folder / "lake/features/paper/split=validation")
+    columns = [name.replace(" ", "_") for name in card.features]
+    return rows[columns].to_numpy(np.float32), rows["label19"].to_numpy()
+
+
+@contextmanager
+def _logged() -> Iterator[io.StringIO]:
+    said, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(said), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield said
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)

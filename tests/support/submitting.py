@@ -1,0 +1,68 @@
+"""Jobs as a user runs them: spark-submit, in a folder of its own, with nothing of the checkout on the Python path."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ids_spark.base import packaging
+from tests.support.flows import ROOT
+
+
+def prepare(folder: Path) -> Path:
+    """Put the packaged project into a folder; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ids_spark.zip").write_bytes(packaging.archive())
+    return folder
+
+
+def start(folder: Path, job: str, *settings: str, master: str = "local[2]") -> "subprocess.Popen[str]":
+    """Start one job's documented line in `folder`, in a process group of its own; its lake is `folder`/lake."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYSPARK_PYTHON")}
+    options = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
+    return subprocess.Popen(
+        ["spark-submit", "--master", master, "--py-files", "ids_spark.zip", str(ROOT / "jobs" / f"{job}.py"), *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def submit(folder: Path, job: str, *settings: str, master: str = "local[2]") -> tuple[int, str]:
+    """Run one job to its end; returns exit code and output."""
+    process = start(folder, job, *settings, master=master)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def staged(pattern: str) -> Callable[[Path], bool]:
+    """Return whether a lake holds staged files of such a name."""
+    return lambda lake: any(lake.glob(f".staging/*/*/{pattern}"))
+
+
+def committing(lake: Path) -> bool:
+    """Return whether a commit has begun and not ended."""
+    return any(lake.glob(".commit-*"))
+
+
+def wait_for(moment: Callable[[Path], bool], process: "subprocess.Popen[str]", lake: Path) -> bool:
+    """Wait until a job gets to a moment; False where it ended first, or did not get there within two minutes."""
+    deadline = time.monotonic() + 120
+    while not moment(lake):
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def kill(process: "subprocess.Popen[str]") -> str:
+    """End a job and all it started with SIGKILL, or let it be where it is done; returns its output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[0]

@@ -1,0 +1,51 @@
+import json
+
+import numpy as np
+import pytest
+
+from ids_spark.train import checkpoint
+from ids_spark.train.checkpoint import CheckpointUnusable, fingerprint
+from tests.support.models import training_state
+
+
+def test_a_checkpoint_gives_back_what_it_was_given(tmp_path):
+    uri = str(tmp_path / "checkpoints" / "dnn.npz")
+    checkpoint.write_checkpoint(uri, training_state(), "mark")
+    checkpoint.write_checkpoint(uri, training_state(), "mark")
+    found, expected = checkpoint.read_checkpoint(uri, "mark"), training_state()
+    for name in ("weights", "optimizer", "best"):
+        for a, b in zip(getattr(found, name), getattr(expected, name), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+    assert (found.best_cost, found.best_epoch, found.history, found.seconds) == (0.25, 2, expected.history, 3.5)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["dnn.npz"]
+
+
+def test_no_checkpoint_is_none_and_another_runs_is_refused(tmp_path):
+    uri = str(tmp_path / "dnn.npz")
+    assert checkpoint.read_checkpoint(uri, "mark") is None
+    checkpoint.write_checkpoint(uri, training_state(), "mark")
+    with pytest.raises(CheckpointUnusable, match="belongs to a run with other settings, features or seed"):
+        checkpoint.read_checkpoint(uri, "other")
+
+
+@pytest.mark.parametrize("cut", [0, 10, 400])
+def test_a_broken_checkpoint_is_refused(tmp_path, cut):
+    uri = tmp_path / "dnn.npz"
+    checkpoint.write_checkpoint(str(uri), training_state(), "mark")
+    uri.write_bytes(uri.read_bytes()[:cut])
+    with pytest.raises(CheckpointUnusable, match=r"is no checkpoint .* train without train\.resume"):
+        checkpoint.read_checkpoint(str(uri), "mark")
+
+
+def test_pickled_arrays_are_never_read(tmp_path):
+    uri = tmp_path / "dnn.npz"
+    state = np.frombuffer(json.dumps({"fingerprint": "mark"}).encode(), dtype=np.uint8)
+    np.savez(uri, state=state, w0000=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(CheckpointUnusable, match="allow_pickle=False"):
+        checkpoint.read_checkpoint(str(uri), "mark")
+
+
+def test_a_fingerprint_tells_settings_apart():
+    assert fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
+    assert fingerprint("a", {"x": 1}) != fingerprint("a", {"x": 2})

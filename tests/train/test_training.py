@@ -1,0 +1,287 @@
+"""Training on real Horovod ranks: interrupted and resumed, killed, diverged, and whatever the number of ranks."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import horovod.tensorflow as hvd
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from ids_spark.config.train import TrainConfig
+from ids_spark.dataset.schema import column_of
+from ids_spark.lake.store import Lake
+from ids_spark.models import architectures, artifact
+from ids_spark.models.artifact import Model
+from ids_spark.train import checkpoint, worker
+from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState
+from ids_spark.train.launch import resumed
+from ids_spark.train.steps import TrainSteps
+from ids_spark.train.tasks import TrainingTask, card_of, open_features
+from tests.support.flows import write_synthetic_source
+from tests.support.submitting import prepare, start, submit
+
+SETTINGS = (
+    "train.models=[gru_dnn]",
+    "train.classes=[6]",
+    "train.batch_size=32",
+    "train.learning_rate=1e-3",
+    "train.patience=50",
+    "train.steps_per_execution=4",
+    "train.gru_dnn.bins=4",
+    "features.transform=signed_log",
+)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package and a lake that holds features."""
+    folder = prepare(tmp_path_factory.mktemp("features"))
+    write_synthetic_source(folder / "source", rows=200)
+    for job in ("ingest", "features"):
+        code, output = submit(folder, job, *SETTINGS, "ingest.source=source")
+        assert code == 0, output
+    return folder
+
+
+def newest(folder: Path) -> Path:
+    return max((folder / "lake/models/gru_dnn-6-paper").iterdir())
+
+
+def training_of(folder: Path) -> tuple[dict[str, object], list[np.ndarray]]:
+    """Return how the newest model was trained, and its weights."""
+    model = newest(folder)
+    packed = np.load(model / "weights.npz", allow_pickle=False)
+    return json.loads((model / "model.json").read_text())["training"], [packed[k] for k in sorted(packed.files)]
+
+
+def curve(training: dict[str, object]) -> list[list[float]]:
+    names = ("loss", "validation_loss", "validation_accuracy")
+    return [[epoch[name] for name in names] for epoch in training["history"]]
+
+
+@pytest.fixture(scope="module")
+def whole_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of six epochs in one go on two ranks."""
+    folder = tmp_path_factory.mktemp("whole") / "copy"
+    shutil.copytree(features, folder)
+    code, output = submit(folder, "train", *SETTINGS, "train.epochs=6", "train.tensorboard=true")
+    assert code == 0, output
+    for epoch in range(1, 7):
+        assert output.count(f"gru_dnn-6-paper epoch {epoch}/6 loss=") == 1
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(whole_run: Path) -> tuple[dict[str, object], list[np.ndarray]]:
+    """How those six epochs went, and the weights."""
+    return training_of(whole_run)
+
+
+def agrees_with_its_rows(folder: Path) -> Model:
+    """Check the newest model's calibration against its own scores of the validation rows; returns the model."""
+    model = artifact.read_model(str(newest(folder)))
+    held_out = pd.read_parquet(folder / "lake/features/paper/split=validation")
+    x = held_out[[column_of(name) for name in model.card.features]].to_numpy(np.float32)
+    keras_model = architectures.build("gru_dnn", x.shape[1], 6, model.card.hyperparameters)
+    keras_model.set_weights(model.weights)
+    p = keras_model(x).numpy().astype(np.float64)
+    benign = (held_out["label6"] == 0).to_numpy()
+    logits = np.log(p[:, 1:].sum(axis=1)) - np.log(p[:, 0])
+
+    found = model.validation_scores
+    assert found is not None
+    assert 0 < benign.sum() < 2_000  # so that the tail holds all of them
+    assert (found.benign_rows, found.attack_rows) == (benign.sum(), (~benign).sum())
+    assert found.class_mix == tuple((p[benign].argmax(axis=1) == i).sum() for i in range(6))
+    np.testing.assert_allclose(found.benign_tail, np.sort(logits[benign])[::-1], rtol=1e-4, atol=1e-4)
+    for stored, expected in ((found.benign_quantiles, logits[benign]), (found.attack_quantiles, logits[~benign])):
+        np.testing.assert_allclose(stored[:: len(stored) - 1], [expected.min(), expected.max()], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.baseline, np.median(x[benign], axis=0), atol=1e-6)
+    return model
+
+
+def test_the_calibration_is_what_the_stored_weights_say_of_all_validation_rows(whole_run: Path) -> None:
+    agrees_with_its_rows(whole_run)
+
+
+def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, tmp_path: Path) -> None:
+    model = artifact.read_model(str(newest(whole_run)))
+    assert model.card.training["ranks"] == 2
+    hvd.init()
+    assert hvd.size() == 1
+    table = open_features(Lake(str(whole_run / "lake")), "paper", 1)
+    config = TrainConfig(ranks=1)
+    task = TrainingTask(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
+    fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyperparameters)
+    loop = TrainSteps(fresh, config, 6, task.steps_per_epoch, 7)
+    one, two = worker._calibrated(task, loop, TrainingState(loop.weights(), [], model.weights)), model.validation_scores
+    assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
+    for name in ("benign_tail", "benign_quantiles", "attack_quantiles"):
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4)
+    assert one.baseline == two.baseline
+    for a, b in zip(fresh.get_weights(), model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)  # the best weights, not the last ones
+
+
+def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
+    model = newest(whole_run)
+    board = whole_run / "lake/tensorboard/gru_dnn-6-paper" / model.name
+    assert len(list(board.glob("*tfevents*"))) == 6
+    events, history = EventAccumulator(str(board)).Reload(), training_of(whole_run)[0]["history"]
+    assert set(events.Tags()["tensors"]) == set(history[0])
+    for name in history[0]:
+        found = {event.step: make_ndarray(event.tensor_proto).item() for event in events.Tensors(name)}
+        assert sorted(found) == [1, 2, 3, 4, 5, 6]
+        np.testing.assert_allclose([found[e["epoch"]] for e in history], [e[name] for e in history], rtol=1e-6)
+
+
+def test_a_run_may_go_on_with_or_without_tensorboard(features: Path) -> None:
+    table = open_features(Lake(str(features / "lake")), "paper", 2)
+    marks = set()
+    for board in (False, True):
+        config = TrainConfig(tensorboard=board)
+        card = card_of(table, config, "dnn", 6, "paper", "v")
+        marks.add(TrainingTask(table, "", "", "board" if board else "", card, config, 7).fingerprint)
+    assert len(marks) == 1
+    for hyperparameters in ({"ensemble_size": 2}, {"bins": 4, "embedding": 2}):
+        config = TrainConfig.model_validate({"dnn": hyperparameters})
+        card = card_of(table, config, "dnn", 6, "paper", "v")
+        marks.add(TrainingTask(table, "", "", "", card, config, 7).fingerprint)
+    assert len(marks) == 3  # but not with other members or an embedding
+
+
+def test_a_model_that_the_interrupted_job_had_not_come_to_starts_anew(features: Path, tmp_path: Path) -> None:
+    table = open_features(Lake(str(features / "lake")), "paper", 2)
+    config = TrainConfig(resume=True)
+    cards = [card_of(table, config, "dnn", classes, "paper", "v") for classes in (2, 6, 19)]
+    reached, earlier, none = (
+        TrainingTask(table, "", str(tmp_path / f"{card.name}.npz"), "", card, config, 7) for card in cards
+    )
+    stood = TrainingState([np.ones(1)], [], [np.ones(1)], history=[{"epoch": 1}])
+    checkpoint.write_checkpoint(earlier.checkpoint, stood, "of another run")
+    with pytest.raises(CheckpointUnusable, match=r"dnn-6-paper\.npz belongs to a run with other settings"):
+        resumed([reached, earlier, none])
+    checkpoint.write_checkpoint(reached.checkpoint, stood, reached.fingerprint)
+    assert [task.config.resume for task in resumed([reached, earlier, none])] == [True, False, False]
+    assert resumed([none, none])[0].config.resume is False
+
+
+def wait_for_epoch(folder: Path, epoch: int, process: object) -> None:
+    """Wait until the checkpoint of an epoch stands."""
+    path = folder / "lake/checkpoints/gru_dnn-6-paper.npz"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        try:
+            state = json.loads(np.load(path, allow_pickle=False)["state"].tobytes())
+            if len(state["history"]) >= epoch:
+                return
+        except (OSError, ValueError, KeyError):
+            pass
+        time.sleep(0.02)
+    raise AssertionError(f"no checkpoint of epoch {epoch} within 120 s")
+
+
+class Output:
+    """What a process says, line by line, while it runs."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.lines: list[str] = []
+        self._process = process
+        self._thread = threading.Thread(target=lambda: self.lines.extend(process.stdout), daemon=True)
+        self._thread.start()
+
+    def wait_for(self, text: str) -> None:
+        """Wait for a line that holds a text; fails when the process ends before."""
+        deadline = time.monotonic() + 60
+        while not any(text in line for line in list(self.lines)):
+            assert self._process.poll() is None, self.text()
+            assert time.monotonic() < deadline, f"{text!r} was not said within 60 s"
+            time.sleep(0.02)
+        assert self._process.poll() is None
+
+    def text(self) -> str:
+        """Return everything said, once the process has ended."""
+        self._process.wait(timeout=120)
+        self._thread.join()
+        return "".join(self.lines)
+
+
+def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve(
+    features: Path, whole: tuple[dict[str, object], list[np.ndarray]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(features, folder)
+    settings = (*SETTINGS, "train.epochs=6", "train.classes=[2,6]")  # the model of 6 after another, by the same ranks
+    process = start(folder, "train", *settings)
+    said = Output(process)
+    wait_for_epoch(folder, 2, process)
+    own = psutil.Process(process.pid).children(recursive=True)
+    ranks = [p for p in own if p.status() != psutil.STATUS_ZOMBIE and "gloo_exec_fn" in " ".join(p.cmdline())]
+    os.kill(ranks[-1].pid, signal.SIGSTOP)  # nobody goes on, so what is heard now was heard while training ran
+    said.wait_for("gru_dnn-6-paper epoch 1/6 loss=")
+    killed = time.monotonic()
+    os.kill(ranks[-1].pid, signal.SIGKILL)
+    output = said.text()
+    assert time.monotonic() - killed < 60
+    assert process.returncode == 1
+    assert "a rank that trained gru_dnn-6-paper ended too early" in output
+    assert "--set train.resume=true" in output
+    assert not (folder / "lake/models").exists()
+    assert not list((folder / "lake").rglob("*.progress.json"))
+
+    code, output = submit(folder, "train", *settings, "train.resume=true")
+    assert code == 0, output
+    assert "gru_dnn-2-paper goes on after epoch 6" in output
+    assert "gru_dnn-2-paper epoch 1/6" not in output
+    assert "gru_dnn-6-paper goes on after epoch" in output
+    training, weights = training_of(folder)
+    np.testing.assert_allclose(curve(training), curve(whole[0]), rtol=1e-5)
+    for a, b in zip(weights, whole[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+    code, output = submit(folder, "train", *settings, "train.resume=true", "seed=8")
+    assert code == 2
+    assert "belongs to a run with other settings, features or seed" in output
+
+
+def test_one_rank_trains_the_same_model_up_to_noise(
+    features: Path, whole: tuple[dict[str, object], list[np.ndarray]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(features, folder)
+    code, output = submit(folder, "train", *SETTINGS, "train.epochs=6", "train.ranks=1")
+    assert code == 0, output
+    one, two = curve(training_of(folder)[0]), curve(whole[0])
+    assert agrees_with_its_rows(folder).card.training["ranks"] == 1
+    # Few rows: another seed moves it as much.
+    np.testing.assert_allclose(np.array(one)[-1, 1], np.array(two)[-1, 1], rtol=0.2)
+
+
+@pytest.mark.parametrize(("monitor", "kept"), [("loss", 0), ("accuracy", 1), ("last", 2)])
+def test_the_epoch_that_is_kept_is_the_best_by_what_is_monitored(monitor: str, kept: int) -> None:
+    measured = [(0.2, 0.8), (0.4, 0.9), (0.3, 0.7)]
+    epochs = [{"epoch": i, "validation_loss": x, "validation_accuracy": y} for i, (x, y) in enumerate(measured, 1)]
+    costs = [worker._cost(epoch, monitor) for epoch in epochs]
+    assert costs.index(min(costs)) == kept
+
+
+def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(features: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(features, folder)
+    several = ("train.models=[dnn]", "train.dnn.bins=4", "train.dnn.embedding=3", "train.dnn.ensemble_size=3")
+    code, output = submit(folder, "train", *SETTINGS, *several, "train.epochs=3", "train.learning_rate=1e38")
+    assert code == 2, output
+    assert "training of dnn-6-paper diverged in epoch 1" in output
+    assert "learning rate 1e+38; set train.learning_rate lower" in output
+    assert not (folder / "lake/models").exists()

@@ -1,0 +1,88 @@
+"""Real Horovod ranks on loopback: together they take the steps that Keras alone takes over the whole batch."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ids_spark.config.train import TrainConfig
+from ids_spark.models.architectures import build, keras
+from tests.support.two_ranks import on_two_ranks
+
+FEATURES, CLASSES, BATCH, STEPS, EPOCHS = 6, 3, 24, 5, 4
+SETTINGS = {"batch_size": BATCH, "learning_rate": 0.01, "steps_per_execution": 2}
+
+
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    """Synthetic rows of one epoch, one global batch after the other."""
+    x = np.random.default_rng(8).normal(size=(STEPS * BATCH, FEATURES)).astype(np.float32)
+    return x, np.digitize(x[:, 0] + x[:, 1], [-0.5, 0.5]).astype(np.int32)
+
+
+def model_of(name: str, seed: int) -> Any:
+    keras.utils.set_random_seed(seed)
+    hyperparameters = getattr(TrainConfig(), name).model_dump() | {"units": 8, "dense": (10, 5), "dropout": 0.0}
+    return build(name, FEATURES, CLASSES, hyperparameters)
+
+
+def train(name: str) -> dict[str, Any]:
+    """Train on this rank's share of every global batch; ranks start with weights of their own."""
+    import horovod.tensorflow as hvd
+
+    from ids_spark.train.data_loader import LoadedRows
+    from ids_spark.train.steps import TrainSteps
+
+    hvd.init()
+    me, size = hvd.rank(), hvd.size()
+    loop = TrainSteps(
+        model_of(name, 100 + me), TrainConfig.model_validate(SETTINGS | {"ranks": size}), CLASSES, STEPS, 1
+    )
+    loop.broadcast()
+    start = loop.weights()
+    x, y = (part.reshape(STEPS, size, BATCH // size, *part.shape[1:])[:, me] for part in rows())
+    x, y, losses = x.reshape(-1, FEATURES), y.reshape(-1), []
+    for epoch in range(EPOCHS):
+        loop.begin_epoch(epoch)
+        cuts = np.cumsum([0, *loop.block_sizes])
+        losses.append(loop.train(iter([LoadedRows(x[a:b], y[a:b]) for a, b in itertools.pairwise(cuts)])))
+    first = me * 50  # of the validation rows that this rank takes; the last one takes the rest
+    mine = slice(first, first + 50 if me + 1 < size else None)
+    measured = loop.evaluate(iter([LoadedRows(*(part[mine] for part in rows()))]))
+    return {"start": start, "losses": losses, "weights": loop.weights(), "measured": measured}
+
+
+def rank() -> list[dict[str, Any]]:
+    return [train("dnn"), train("gru_dnn")]
+
+
+@pytest.fixture(scope="module")
+def two_ranks() -> list[list[dict[str, Any]]]:
+    """What each of two ranks found, of each model."""
+    return on_two_ranks(rank)
+
+
+def test_ranks_train_what_keras_trains_on_the_whole_batch(two_ranks: list[list[dict[str, Any]]]) -> None:
+    oracle = model_of("dnn", 100)
+    start = oracle.get_weights()
+    x, y = rows()
+    oracle.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", ["accuracy"])
+    history = oracle.fit(x, y, BATCH, EPOCHS, verbose=0, shuffle=False).history["loss"]
+    loss, accuracy = oracle.evaluate(x, y, verbose=0)
+    for found in (train("dnn"), *(each[0] for each in two_ranks)):  # one rank, then two
+        for own, expected in zip(found["start"], start, strict=True):
+            np.testing.assert_array_equal(own, expected)
+        np.testing.assert_allclose(found["losses"], history, rtol=1e-5)
+        for own, expected in zip(found["weights"], oracle.get_weights(), strict=True):
+            np.testing.assert_allclose(own, expected, atol=2e-5)
+        assert found["measured"]["validation_loss"] == pytest.approx(loss, rel=1e-4)
+        assert found["measured"]["validation_accuracy"] == pytest.approx(accuracy)
+
+
+def test_ranks_agree_on_every_weight_and_moving_moment(two_ranks: list[list[dict[str, Any]]]) -> None:
+    (_, first), (_, second) = two_ranks
+    assert first["losses"] == second["losses"]
+    assert first["measured"] == second["measured"]
+    for a, b in zip(first["weights"], second["weights"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(first["start"], first["weights"], strict=True))
