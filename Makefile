@@ -33,9 +33,9 @@ comma  := ,
 empty  :=
 space  := $(empty) $(empty)
 list    = [$(subst $(space),$(comma),$(strip $(1)))]
-REPLICA := $(LAKE)/replica
-SOURCE   = $(if $(DATA),$(DATA),$(REPLICA))
-OPTIONS  = --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set synthesize.target=$(REPLICA) \
+SYNTHETIC := $(LAKE)/synthetic
+SOURCE   = $(if $(DATA),$(DATA),$(SYNTHETIC))
+OPTIONS  = --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set synthesize.target=$(SYNTHETIC) \
            --set "train.models=$(call list,$(MODELS))" --set "train.classes=$(call list,$(CLASSES))" \
            $(foreach setting,$(SET),--set $(setting))
 submit   = $(ENV); spark-submit --master '$(MASTER)' --py-files $(ZIP) $(JAVA_$(1)) jobs/$(1).py --config $(or $(2),$(CONF)) $(OPTIONS)
@@ -45,20 +45,20 @@ JAVA_forest = --driver-java-options -XX:+UseParallelGC
 
 ##@ Run
 .PHONY: run
-run: package ## All jobs on DATA (default: a small synthetic replica), then a table. DATA= LAKE= MODELS= CLASSES= SET= CONF=
-	$(if $(DATA),,$(call submit,replica))
+run: package ## All jobs on DATA (default: a small synthetic data set), then a table. DATA= LAKE= MODELS= CLASSES= SET= CONF=
+	$(if $(DATA),,$(call submit,synthesize))
 	$(call submit,ingest)
 	$(call submit,features)
 	$(call submit,train)
 	$(call submit,score)
 	$(call submit,report)
 
-.PHONY: replica
-replica: package ## Synthetic flows of SCALE times the data set's size into LAKE/replica
-	$(call submit,replica) --set synthesize.scale=$(SCALE)
+.PHONY: synthesize
+synthesize: package ## Synthetic flows of SCALE times the data set's size into LAKE/synthetic
+	$(call submit,synthesize) --set synthesize.scale=$(SCALE)
 
 .PHONY: prep
-prep: package ## ingest and features alone, on DATA or the replica of LAKE
+prep: package ## ingest and features alone, on DATA or the synthetic flows of LAKE
 	$(call submit,ingest)
 	$(call submit,features)
 
@@ -66,13 +66,13 @@ prep: package ## ingest and features alone, on DATA or the replica of LAKE
 ingest features train score: package ## That job alone
 	$(call submit,$@)
 
-# A demo has a lake of its own, with a model that knows the replica: a tenth of the data set's size, a few epochs. The
+# A demo has a lake of its own, with a model that knows the synthetic flows: a tenth of the data set's size, a few epochs. The
 # model that `make run` leaves has seen too few benign rows to keep a budget.
 nightly: LAKE := $(if $(LOGS)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 define demo
-	test -d $(LAKE)/models/$(NIGHT) || { $(MAKE) --no-print-directory replica prep train LAKE=$(LAKE) SCALE=0.1 \
+	test -d $(LAKE)/models/$(NIGHT) || { $(MAKE) --no-print-directory synthesize prep train LAKE=$(LAKE) SCALE=0.1 \
 	  CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 SET="train.epochs=8 $(SET)"; }
-	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,replica_night) --set synthesize_night.target=$(LAKE)/logs \
+	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,synthesize_night) --set synthesize_night.target=$(LAKE)/logs \
 	  --set synthesize_night.date=$(DATE); }
 endef
 
@@ -99,21 +99,21 @@ report: package ## The newest metrics of every model in LAKE: terminal, and a pa
 forest: package ## A random forest on the features in LAKE, as a reference beside the networks
 	$(call submit,forest)
 
-# The study's three networks by its recipe, the best network and a forest; each job once, for both profiles. At the study's
+# The study's three networks by its recipe, the best network and a forest; each job once, for both feature sets. At the study's
 # batch of 64 a second rank costs more than it brings (make bench).
-PROFILES = --set "train.profiles=[paper,operational]"
-STUDY    = $(PROFILES) --set train.ranks=1 --set "train.models=[dnn,gru_dnn,lstm]"
-.PHONY: table
-table: package ## Every model, number of classes and profile beside published figures; reports/benchmark. DATA= LAKE= CLASSES= SET=
-	$(if $(DATA),,$(call submit,replica))
+FEATURE_SETS = --set "train.feature_sets=[paper,operational]"
+STUDY        = $(FEATURE_SETS) --set train.ranks=1 --set "train.models=[dnn,gru_dnn,lstm]"
+.PHONY: benchmark
+benchmark: package ## Every model, number of classes and feature set beside published figures; reports/benchmark. DATA= LAKE= CLASSES= SET=
+	$(if $(DATA),,$(call submit,synthesize))
 	$(call submit,ingest)
 	$(call submit,features,conf/paper.yaml)
 	$(call submit,features,conf/best.yaml)
 	$(call submit,train,conf/paper.yaml) $(STUDY)
-	$(call submit,train,conf/best.yaml) $(PROFILES) --set "train.models=[dnn]"
-	$(call submit,forest,conf/best.yaml) $(PROFILES)
+	$(call submit,train,conf/best.yaml) $(FEATURE_SETS) --set "train.models=[dnn]"
+	$(call submit,forest,conf/best.yaml) $(FEATURE_SETS)
 	$(call submit,score)
-	$(call submit,table)
+	$(call submit,benchmark)
 
 .PHONY: leakage
 leakage: package ## Duplicates and leakage of the flows in LAKE: one page below LAKE/reports/leakage
@@ -147,6 +147,13 @@ package: $(ZIP) ## dist/ids_spark.zip for spark-submit --py-files
 
 $(ZIP): $(SOURCES) $(VENV)/.ready
 	@$(ENV); python -m ids_spark.base.packaging $@
+
+# Names of version 0.1. They go in 0.3.
+.PHONY: table replica
+table: benchmark
+	@echo 'make: warning: table is now called benchmark; the old name works in this version only' >&2
+replica: synthesize
+	@echo 'make: warning: replica is now called synthesize; the old name works in this version only' >&2
 
 ##@ Set up
 .PHONY: setup

@@ -115,7 +115,7 @@ def test_flows_of_one_entity_class_and_window_are_one_incident():
         *[("DoS-TCP", 3), ("DoS-TCP", 5), ("DoS-TCP", 4), ("DoS-UDP", 4), ("DoS-TCP", 4)],
         device_id=["pump-1", "pump-1", "pump-1", "pump-1", "pump-2"],
         event_time=[at("10:59:59.999999"), at("10:00"), at("11:00"), at("10:30"), at("10:30")],
-        reasons=[reason("Rate"), reason("IAT"), None, reason("Min"), []],
+        attributions=[reason("Rate"), reason("IAT"), None, reason("Min"), []],
     )
     found = partial(table, ENTITIES, 60)
     assert found.schema.equals(PARTIAL)
@@ -182,7 +182,7 @@ def test_reasons_are_those_of_the_highest_score_that_has_any_and_ties_go_by_file
         *[("DoS-TCP", 9), ("DoS-TCP", 7), ("DoS-TCP", 7), ("DoS-TCP", 7), ("DoS-TCP", 5)],
         source_file=["a", "b10", "b10", "b2", "a"],
         source_row=[1, 8, 5, 1, 0],
-        reasons=[None, reason("Min"), reason("Max"), reason("IAT"), reason("Rate")],
+        attributions=[None, reason("Min"), reason("Max"), reason("IAT"), reason("Rate")],
         device_id=["d"] * 5,
     )
     for order in (slice(None), slice(None, None, -1)):
@@ -285,7 +285,7 @@ def test_many_flows_raise_the_severity_of_their_incident():
 
 
 def test_an_incident_states_what_it_was_found_by():
-    table = flows(("Attack", 6), device_id=["d"], event_time=[at("10:30")], reasons=[reason("Rate")])
+    table = flows(("Attack", 6), device_id=["d"], event_time=[at("10:30")], attributions=[reason("Rate")])
     [row] = rows_of(rank(partial(table, ENTITIES, 60), DEFAULT, 50, FACTS)[0])
     assert (row["model"], row["model_version"], row["run_id"]) == ("gru_dnn-19-paper", "20260201T000000Z-ab", "r1")
     assert (row["threshold_logit"], row["data_origin"], row["created_at"]) == (4.5, "synthetic", FACTS.created_at)

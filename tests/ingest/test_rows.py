@@ -150,7 +150,7 @@ def test_parquet_nulls_and_nans_are_refused_and_rows_numbered_over_row_groups(tm
     columns["Rate"] = pa.array([1.0, None, np.inf, np.nan, 5.0, None])
     columns["ack_count"] = pa.array([1, 2, 3, 4, None, 6], pa.int32())
     row_groups = parquet_pieces(tmp_path, pa.table(columns), row_group_size=2)
-    assert [(p.row_group, p.first_row, p.rows) for p in row_groups] == [(0, 0, 2), (1, 2, 2), (2, 4, 2)]
+    assert [(p.index, p.first_row, p.rows) for p in row_groups] == [(0, 0, 2), (1, 2, 2), (2, 4, 2)]
     parts = [read(row_group) for row_group in row_groups]
     assert [good["source_row"].to_pylist() for _, good, _ in parts] == [[0], [2], []]
     refused = pa.concat_tables([part[2] for part in parts]).to_pylist()

@@ -58,7 +58,7 @@ def test_a_tree_of_parquet_files_is_cut_into_row_groups(tree):
     source = discover(str(tree))
     assert (source.files, len(source.row_groups), source.rows("train"), source.rows("test")) == (12, 36, 30, 30)
     one = [p for p in source.row_groups if p.name == "train/TCP_IP-DDoS-ICMP2_train.pcap.parquet"]
-    assert [(p.row_group, p.first_row, p.rows) for p in one] == [(0, 0, 2), (1, 2, 2), (2, 4, 1)]
+    assert [(p.index, p.first_row, p.rows) for p in one] == [(0, 0, 2), (1, 2, 2), (2, 4, 1)]
     assert {p.class19 for p in one} == {"DDoS-ICMP"}
 
 
@@ -184,7 +184,7 @@ def test_row_groups_of_flows_are_listed_with_their_columns(tmp_path):
         parquet_row_groups(str(tmp_path))
     pq.write_table(pa.table({"a": range(5)}), tmp_path / "p.parquet", row_group_size=3)
     for source in (tmp_path, tmp_path / "p.parquet"):
-        found = [(p.name, p.row_group, p.first_row, p.rows, columns) for p, columns in parquet_row_groups(str(source))]
+        found = [(p.name, p.index, p.first_row, p.rows, columns) for p, columns in parquet_row_groups(str(source))]
         assert found == [("p.parquet", 0, 0, 3, ("a",)), ("p.parquet", 1, 3, 2, ("a",))]
 
 

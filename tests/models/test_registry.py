@@ -174,7 +174,7 @@ def test_a_changed_byte_is_not_promoted(lake, tmp_path):
 def test_a_model_that_cannot_score_nights_is_not_promoted(lake):
     artifact.write_model(lake.uri(f"models/{NAME}/{V1}"), dataclasses.replace(CARD, version=V1), WEIGHTS, PREPROCESSOR)
     assert refusal(promote, lake.uri("models"), NAME, V1, "champion", "r", NOW) == (
-        f"{lake.uri('models')}/{NAME}/{V1} has no calibration, without which no night can be scored; retrain with this"
+        f"{lake.uri('models')}/{NAME}/{V1} has no validation scores, without which no night can be scored; retrain with this"
         " version"
     )
 

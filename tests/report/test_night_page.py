@@ -18,7 +18,7 @@ from ids_spark.report import night_figures, night_findings, night_page
 from ids_spark.report.night_page import Night
 from tests.support.browser import Rows, show
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
-from tests.support.night_pages import DATE, QUIET, at, busy, drift, incident, mix, with_row
+from tests.support.night_pages import DATE, MODEL, QUIET, VERSION, at, busy, drift, incident, mix, with_row
 
 
 def page_of(night: Night, folder: Path) -> str:

@@ -353,7 +353,7 @@ def test_a_model_without_calibration_refuses_the_night(nights: Path, tmp_path: P
     place = folder / "lake/models" / MODEL / model.card.version
     shutil.rmtree(place)
     artifact.write_model(str(place), model.card, model.weights, model.preprocessor)
-    assert_refused(folder, "has no calibration, without which no threshold follows from a budget; retrain")
+    assert_refused(folder, "has no validation scores, without which no threshold follows from a budget; retrain")
 
 
 @pytest.mark.parametrize(
