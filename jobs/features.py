@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 
 from ids_spark.base.report import Report
-from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.dataset.features import FEATURE_SCHEMAS
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.features import feature_table, preprocess
 from ids_spark.lake.filesystem import write_bytes, write_json

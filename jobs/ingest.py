@@ -11,7 +11,7 @@ import sys
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
-from ids_spark.dataset.schema import SOURCE_SPLITS
+from ids_spark.dataset.features import SOURCE_SPLITS
 from ids_spark.ingest import shuffle, sources
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS

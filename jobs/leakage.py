@@ -10,7 +10,7 @@ import logging
 import sys
 
 from ids_spark.base.report import Report
-from ids_spark.dataset.schema import FEATURE_SCHEMAS, SOURCE_SPLITS
+from ids_spark.dataset.features import FEATURE_SCHEMAS, SOURCE_SPLITS
 from ids_spark.evaluate import leakage
 from ids_spark.evaluate.leakage_counts import PRECISIONS
 from ids_spark.features import feature_table

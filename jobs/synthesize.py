@@ -8,7 +8,7 @@ Reads: nothing. Writes: a tree of the official layout below `synthesize.target`,
 import sys
 
 from ids_spark.base.report import Report
-from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.dataset.features import FEATURE_SCHEMAS
 from ids_spark.runtime import job
 from ids_spark.synthetic import dataset
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Ints
-from ids_spark.dataset.night_schema import ATTRIBUTION
+from ids_spark.dataset.tables import ATTRIBUTION
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _DAY: Final = 86_400_000_000  # microseconds

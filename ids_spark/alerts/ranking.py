@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 
 from ids_spark.alerts.incidents import PARTIAL
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy, category_of
-from ids_spark.dataset.night_schema import INCIDENTS, SCHEMA_VERSION
+from ids_spark.dataset.tables import INCIDENTS, SCHEMA_VERSION
 
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
 
 
 @dataclass(frozen=True)
 class NightFacts:
-    """What is the same for every incident of one model and night; as in `night_schema.INCIDENTS`.
+    """What is the same for every incident of one model and night; as in `tables.INCIDENTS`.
 
     Attributes:
         event_date: The night.
@@ -39,7 +39,7 @@ class NightFacts:
 
 
 def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFacts) -> tuple[pa.Table, int]:
-    """Return the incidents that somebody should look at first, as `night_schema.INCIDENTS`, and how many there are.
+    """Return the incidents that somebody should look at first, as `tables.INCIDENTS`, and how many there are.
 
     The order: severity, worst first; then flows times the highest attack probability among them, which is the most
     attack flows that the incident can be expected to hold; then the highest logit, where probabilities are all but 1;

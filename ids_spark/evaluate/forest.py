@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from ids_spark.base.arrays import Counts
 from ids_spark.config.settings import ForestConfig
 from ids_spark.config.train import Classes, FeatureSetName
-from ids_spark.dataset.schema import column_of
+from ids_spark.dataset.features import column_of
 from ids_spark.models.artifact import ModelCard
 from ids_spark.train.tasks import FeatureTable, untrained_card
 

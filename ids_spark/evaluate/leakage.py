@@ -25,7 +25,7 @@ from pyspark import SparkContext
 
 from ids_spark.base.arrays import Floats, Keys
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.schema import SOURCE_SPLITS, FeatureSchema
+from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.taxonomy import CLASS19, UnknownClass
 from ids_spark.evaluate.leakage_counts import PRECISIONS, Figures, Pair, feature_figures, key_figures
 from ids_spark.features.feature_table import Bucket

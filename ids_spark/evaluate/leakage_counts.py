@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Keys
-from ids_spark.dataset.schema import SOURCE_SPLITS
+from ids_spark.dataset.features import SOURCE_SPLITS
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.evaluate.univariate_auc import order_auc, range_auc
 from ids_spark.features.moments import Moments

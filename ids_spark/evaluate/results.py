@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ids_spark.base.arrays import Counts
-from ids_spark.dataset.schema import CONFUSION, METRICS
+from ids_spark.dataset.tables import CONFUSION, METRICS
 from ids_spark.evaluate.metrics import confusion_rows, metrics_of
 from ids_spark.lake.parquet import write_rows
 from ids_spark.models.artifact import ModelCard

@@ -18,7 +18,8 @@ from pyspark import SparkContext
 
 from ids_spark.base.arrays import Floats, Keys
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.schema import FeatureSchema, features_contract, flows_contract, require
+from ids_spark.dataset.features import FeatureSchema
+from ids_spark.dataset.tables import features_contract, flows_contract, require
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
 from ids_spark.ingest import row_hash

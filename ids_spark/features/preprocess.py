@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.schema import FEATURE_SCHEMAS, FeatureSchema, column_of
+from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, column_of
 from ids_spark.features.drift import Histogram, histogram_of
 from ids_spark.features.moments import LARGEST, Moments
 

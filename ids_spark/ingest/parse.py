@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ids_spark.base.arrays import Floats, Mask
-from ids_spark.dataset.schema import QUARANTINE
+from ids_spark.dataset.tables import QUARANTINE
 
 # A decimal number, an infinity or NaN: what Arrow's own conversion accepts.
 _NUMBER: Final = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
@@ -46,7 +46,7 @@ def refused_rows(table: pa.Table, faults: Faults, features: Sequence[str], known
         table: Raw rows.
         faults: Of these rows.
         features: Columns whose raw values are kept.
-        known: Other columns of `schema.QUARANTINE`: a value for all rows, or an array or list with one for each.
+        known: Other columns of `tables.QUARANTINE`: a value for all rows, or an array or list with one for each.
     """
     bad = np.flatnonzero(any_fault(faults, len(table)))
     raw = table.select(list(features)).take(pa.array(bad)).to_pylist() if len(bad) else []

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from ids_spark.base.arrays import Floats, Mask
-from ids_spark.dataset.schema import FLAGS, ORIGINAL_45, PROTOCOLS, RELEASE_39, FeatureSchema
+from ids_spark.dataset.features import FLAGS, ORIGINAL_45, PROTOCOLS, RELEASE_39, FeatureSchema
 
 Columns = Mapping[str, Floats]
 Severity = Literal["reject", "warn"]

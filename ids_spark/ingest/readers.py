@@ -10,7 +10,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ids_spark.dataset.schema import QUARANTINE, FeatureSchema
+from ids_spark.dataset.features import FeatureSchema
+from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest.rows import TypedRows, type_rows, typed_contract
 from ids_spark.ingest.sources import HEADER_BYTES, LABEL, RowGroup, SourceUnusable, csv_header
 from ids_spark.lake.filesystem import resolve

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Ids, Mask
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.schema import QUARANTINE, SOURCE_SPLITS, FeatureSchema, flows_contract
+from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
+from ids_spark.dataset.tables import QUARANTINE, flows_contract
 from ids_spark.ingest import quality, row_hash
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import LABEL, RowGroup, SourceUnusable
@@ -24,7 +25,7 @@ class TypedRows:
     Attributes:
         read: Rows by (split, class19); empty strings where a broken line tells neither.
         flows: As `typed_contract`.
-        quarantine: As `schema.QUARANTINE`, run_id null.
+        quarantine: As `tables.QUARANTINE`, run_id null.
         warnings: Rows that break a rule that only warns, by (rule, split, class19).
     """
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.base.errors import NotReconciled
-from ids_spark.dataset.schema import QUARANTINE, SOURCE_SPLITS, FeatureSchema, flows_contract
+from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
+from ids_spark.dataset.tables import QUARANTINE, flows_contract
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.dedup import marks_of
 from ids_spark.ingest.readers import read_typed

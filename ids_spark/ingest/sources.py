@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.schema import FeatureSchema, SchemaMismatch, recognise
+from ids_spark.dataset.features import FeatureSchema, SchemaMismatch, recognise
 from ids_spark.lake.filesystem import absolute, exists, files_in, is_file, read_json, resolve
 
 log = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ def scoring_tasks(row_groups: Sequence[RowGroup], cores: int) -> int:
 
 
 def bin_pack(row_groups: Sequence[RowGroup], tasks: int) -> list[list[RowGroup]]:
-    """Deal row groups to at most `tasks` partitions of about equal rows: largest first, each to the lightest partition."""
+    """Distribute row groups over at most `tasks` partitions of about equal rows: largest first, each to the smallest."""
     partitions: list[list[RowGroup]] = [[] for _ in range(max(1, min(tasks, len(row_groups))))]
     loads = [0] * len(partitions)
     for row_group in sorted(row_groups, key=lambda p: (-p.rows, p.name, p.first_row)):

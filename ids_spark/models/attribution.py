@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Floats32, Ints
-from ids_spark.dataset.night_schema import ATTRIBUTION
+from ids_spark.dataset.tables import ATTRIBUTION
 from ids_spark.dataset.taxonomy import BENIGN_ID
 
 STEPS: Final = 32
@@ -131,7 +131,7 @@ def largest_contributions(contributed: Floats32, values: Floats, names: Sequence
         k: At least 1.
 
     Returns:
-        A list of `night_schema.ATTRIBUTION` for each row.
+        A list of `tables.ATTRIBUTION` for each row.
     """
     order = np.argsort(-contributed, axis=1, kind="stable")[:, :k]
     sizes = np.take_along_axis(contributed, order, axis=1)

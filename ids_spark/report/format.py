@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ids_spark.dataset.schema import FLAGS, PROTOCOLS
+from ids_spark.dataset.features import FLAGS, PROTOCOLS
 from ids_spark.ingest.quality import RULES
 
 _MOST_LOGIT: Final = 80.0

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from ids_spark.dataset.schema import SOURCE_SPLITS
+from ids_spark.dataset.features import SOURCE_SPLITS
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.evaluate.leakage import LeakagePlan
 from ids_spark.evaluate.leakage_counts import PRECISIONS, Figures, Measure, Pair

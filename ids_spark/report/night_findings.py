@@ -29,7 +29,7 @@ class NightUnknown(InputError):
 
 @dataclass(frozen=True)
 class Night:
-    """Everything that the page of a night is made of; rows as in the tables of `night_schema`.
+    """Everything that the page of a night is made of; rows as in the tables of `dataset.tables`.
 
     Attributes:
         event_date: The night.

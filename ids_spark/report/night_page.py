@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from ids_spark.alerts.severity import category_of
-from ids_spark.dataset.night_schema import DRIFT, INCIDENTS, NIGHTS
-from ids_spark.dataset.schema import SchemaMismatch, require
+from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.dataset.tables import DRIFT, INCIDENTS, NIGHTS, require
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASSES, LEVELS, class2_of
 from ids_spark.lake.filesystem import files_in, resolve, write_bytes
 from ids_spark.lake.store import Lake

@@ -6,7 +6,7 @@ from typing import Any
 from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
-from ids_spark.dataset.schema import AUDIT
+from ids_spark.dataset.tables import AUDIT
 from ids_spark.lake.parquet import write_rows
 
 

@@ -11,7 +11,7 @@ from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ColumnGroup, ScoreConfig
 from ids_spark.config.settings import Config
-from ids_spark.dataset.night_schema import night_predictions
+from ids_spark.dataset.tables import night_predictions
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, registry
 from ids_spark.models.artifact import Model, ModelUnusable

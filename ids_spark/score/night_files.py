@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ScoreConfig
-from ids_spark.dataset.schema import FeatureSchema, SchemaMismatch
+from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
 from ids_spark.lake.filesystem import absolute, exists, files_in, resolve
 from ids_spark.lake.store import Lake

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Mask
-from ids_spark.dataset.schema import QUARANTINE, FeatureSchema
+from ids_spark.dataset.features import FeatureSchema
+from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import quality
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.lake.filesystem import resolve
@@ -39,7 +40,7 @@ class NightRows:
         values: Feature columns as doubles by official name, without NaN, of the rows that can be scored.
         carried: Pass-through columns of the same rows; the event time as a time, all others as text.
         source_rows: Number of each such row in its file.
-        refused: As `schema.QUARANTINE`.
+        refused: As `tables.QUARANTINE`.
         warnings: Rows that break a rule that only warns, by rule.
     """
 
@@ -127,7 +128,7 @@ def without_unscorable(
         spec: Names the features.
 
     Returns:
-        The other rows, and the refused ones as `schema.QUARANTINE`.
+        The other rows, and the refused ones as `tables.QUARANTINE`.
     """
     faults = {UNSCORABLE: {spec.features[i]: bad & (columns == i) for i in np.unique(columns[bad]).tolist()}}
     known = {"source_file": file, "source_row": rows.source_rows, "split": "night", "run_id": spec.run_id}

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ids_spark.base import packaging
 from ids_spark.base.report import Report
-from ids_spark.dataset.night_schema import SCHEMA_VERSION
+from ids_spark.dataset.tables import SCHEMA_VERSION
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
 from ids_spark.score.night_context import ScoringContext

@@ -17,8 +17,7 @@ from ids_spark.alerts import incidents
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.arrays import Floats, Floats32, Ids, Mask, as_rows
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.night_schema import ATTRIBUTION, SCHEMA_VERSION
-from ids_spark.dataset.schema import QUARANTINE
+from ids_spark.dataset.tables import ATTRIBUTION, QUARANTINE, SCHEMA_VERSION
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
 from ids_spark.models import attribution, inference, threshold
@@ -44,7 +43,7 @@ def predict(file: str, rows: NightRows, task: NightTask, total: NightCounts, fou
         found: Incidents are added to it.
 
     Returns:
-        Predictions, one row for each flow, and as `schema.QUARANTINE` those for which the model has no finite score:
+        Predictions, one row for each flow, and as `tables.QUARANTINE` those for which the model has no finite score:
         finite values beyond anything it can compute with.
     """
     thresholded, card, config = task.champion, task.champion.model.card, task.config

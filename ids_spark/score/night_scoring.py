@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyspark import SparkContext
 
 from ids_spark.alerts import incidents
-from ids_spark.dataset.schema import QUARANTINE
+from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest.sources import bin_pack, scoring_tasks
 from ids_spark.lake.parquet import keep_only, part_name, write_part
 from ids_spark.score import night_reader, night_rows

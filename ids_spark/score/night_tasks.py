@@ -13,7 +13,7 @@ from ids_spark.alerts.allow_list import AllowList
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.config.score import AlertsConfig, ScoreConfig
-from ids_spark.dataset.night_schema import night_predictions
+from ids_spark.dataset.tables import night_predictions
 from ids_spark.features import drift
 from ids_spark.models.artifact import Model
 from ids_spark.score import night_reader

@@ -16,7 +16,7 @@ from ids_spark.alerts import ranking
 from ids_spark.alerts.export import ecs, ocsf
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report
-from ids_spark.dataset.night_schema import DRIFT, NIGHTS
+from ids_spark.dataset.tables import DRIFT, NIGHTS
 from ids_spark.features import drift
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows, write_table

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats32, Ids
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.night_schema import TOP
+from ids_spark.dataset.tables import TOP
 
 _TOP: Final = 3
 

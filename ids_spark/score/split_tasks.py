@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from pyspark import SparkContext
 
 from ids_spark.base.arrays import Counts, as_rows
-from ids_spark.dataset.schema import PREDICTIONS, QUARANTINE, SchemaMismatch
+from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.dataset.tables import PREDICTIONS, QUARANTINE
 from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.schema import SOURCE_SPLITS, FeatureSchema
+from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
 from ids_spark.lake.store import Lake

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ids_spark.dataset.schema import PROTOCOLS, FeatureSchema
+from ids_spark.dataset.features import PROTOCOLS, FeatureSchema
 from ids_spark.synthetic import floods
 from ids_spark.synthetic.floods import FLOOD_PREFIXES, Marginal
 

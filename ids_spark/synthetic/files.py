@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.base.arrays import Floats
-from ids_spark.dataset.schema import FEATURE_SCHEMAS, FeatureSchema
+from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema
 from ids_spark.lake import filesystem
 from ids_spark.synthetic import plan, sampler
 from ids_spark.synthetic.distributions import class_model

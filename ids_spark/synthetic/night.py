@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ids_spark.base.arrays import Floats, Ints
 from ids_spark.base.errors import InputError
 from ids_spark.config.synthetic import ADDRESSES, FIRST_DEVICE, FLEET, OTHER_SOURCES, RHYTHM, SynthesizeNightConfig
-from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.dataset.features import FEATURE_SCHEMAS
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem

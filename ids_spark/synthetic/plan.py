@@ -14,7 +14,7 @@ import numpy as np
 from ids_spark.base.arrays import Ints
 from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.schema import SOURCE_SPLITS
+from ids_spark.dataset.features import SOURCE_SPLITS
 from ids_spark.synthetic import distributions
 from ids_spark.synthetic.floods import FLOOD_PREFIXES
 from ids_spark.synthetic.sampler import ID_BITS

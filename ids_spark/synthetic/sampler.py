@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats
-from ids_spark.dataset.schema import FeatureSchema
+from ids_spark.dataset.features import FeatureSchema
 from ids_spark.synthetic.distributions import ClassModel
 from ids_spark.synthetic.floods import FRAME
 

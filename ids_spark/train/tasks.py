@@ -5,7 +5,7 @@ from typing import Any
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.train import Classes, FeatureSetName, ModelName, TrainConfig
-from ids_spark.dataset.schema import column_of
+from ids_spark.dataset.features import column_of
 from ids_spark.dataset.taxonomy import CLASSES, parents
 from ids_spark.features import preprocess
 from ids_spark.features.preprocess import Preprocessor

@@ -17,7 +17,7 @@ from ids_spark import __version__
 from ids_spark.alerts.export import ecs, ocsf
 from ids_spark.alerts.export.ecs import Context
 from ids_spark.base import packaging
-from ids_spark.dataset.night_schema import INCIDENTS
+from ids_spark.dataset.tables import INCIDENTS
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19
 
 NIGHT = dt.date(2026, 1, 5)

@@ -12,7 +12,7 @@ import pytest
 from ids_spark.alerts.incidents import PARTIAL, keyed, merge, partial
 from ids_spark.alerts.ranking import NightFacts, incident_id, rank
 from ids_spark.alerts.severity import DEFAULT
-from ids_spark.dataset.night_schema import ATTRIBUTION, INCIDENTS
+from ids_spark.dataset.tables import ATTRIBUTION, INCIDENTS
 from ids_spark.dataset.taxonomy import CLASS19
 
 ENTITIES = ("device_id", "src_ip")

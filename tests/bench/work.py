@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ids_spark.dataset.schema import ORIGINAL_45
+from ids_spark.dataset.features import ORIGINAL_45
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, class19_of, parents
 
 FEATURES: Final = list(ORIGINAL_45.features)

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.features import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
 from ids_spark.dataset.taxonomy import UnknownClass
 from ids_spark.evaluate import leakage
 from ids_spark.evaluate.leakage_counts import Measure

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ids_spark.dataset.night_schema import DRIFT
-from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.tables import DRIFT
 from ids_spark.features import drift
 from ids_spark.features.drift import Histogram, class_mix_row, count_bins, drift_level, histogram_of, psi, rows_of
 from ids_spark.features.moments import moments_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39
 from ids_spark.features.moments import moments_of
 from ids_spark.features.preprocess import Preprocessor, PreprocessorUnusable, Recipe, fit, from_json
 

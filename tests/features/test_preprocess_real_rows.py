@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from ids_spark.dataset.schema import FEATURE_SCHEMAS, column_of
+from ids_spark.dataset.features import FEATURE_SCHEMAS, column_of
 from ids_spark.features.preprocess import from_json
 from ids_spark.ingest import row_hash
 from tests.support.flows import RunJob

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.features import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
 from ids_spark.ingest import quality
 from ids_spark.ingest.rows import type_rows
 from ids_spark.ingest.sources import RowGroup

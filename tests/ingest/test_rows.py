@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.schema import QUARANTINE, RELEASE_39
+from ids_spark.dataset.features import RELEASE_39
+from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import readers
 from ids_spark.ingest.readers import read_typed
 from ids_spark.ingest.row_hash import row_keys

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39
 from ids_spark.ingest.sources import RowGroup, SourceUnusable, bin_pack, discover, parquet_row_groups
 from tests.support.flows import synthetic_frame, write_synthetic_source
 

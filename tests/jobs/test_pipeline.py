@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from ids_spark.dataset.schema import RELEASE_39
+from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19, class6_of
 from ids_spark.features import preprocess
 from tests.support.flows import write_synthetic_source

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ids_spark.config.train import TrainConfig
-from ids_spark.dataset.night_schema import ATTRIBUTION
+from ids_spark.dataset.tables import ATTRIBUTION
 from ids_spark.models import architectures
 from ids_spark.models.attribution import STEPS, contributions, largest_contributions, logit_function, rows_to_explain
 from ids_spark.models.threshold import LIMIT, attack_logits

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.night_schema import DRIFT, INCIDENTS, NIGHTS
-from ids_spark.dataset.schema import SchemaMismatch
+from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.dataset.tables import DRIFT, INCIDENTS, NIGHTS
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-from ids_spark.dataset.schema import METRICS
+from ids_spark.dataset.tables import METRICS
 from ids_spark.dataset.taxonomy import CLASS6, CLASSES
 from ids_spark.evaluate import comparison
 from ids_spark.evaluate.results import Results

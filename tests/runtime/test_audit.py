@@ -10,7 +10,7 @@ from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
-from ids_spark.dataset.schema import AUDIT
+from ids_spark.dataset.tables import AUDIT
 from ids_spark.runtime.audit import write_audit_row
 
 STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from ids_spark.config.score import ScoreConfig
-from ids_spark.dataset.night_schema import NIGHTS
-from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39, FeatureSchema, SchemaMismatch
+from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39, FeatureSchema, SchemaMismatch
+from ids_spark.dataset.tables import NIGHTS
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ids_spark.config.score import ScoreConfig
-from ids_spark.dataset.schema import QUARANTINE, RELEASE_39
+from ids_spark.dataset.features import RELEASE_39
+from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.score import night_files, night_reader
 from ids_spark.score.night_reader import NightRows, ReadSpec
 from tests.support.flows import synthetic_frame

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from ids_spark.base.arrays import as_rows
-from ids_spark.dataset.night_schema import night_predictions
+from ids_spark.dataset.tables import night_predictions
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19, CLASSES, LEVELS, class2_of, class6_of
 from ids_spark.score import prediction_columns
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ids_spark.dataset.schema import FEATURE_SCHEMAS
+from ids_spark.dataset.features import FEATURE_SCHEMAS
 
 ROOT = Path(__file__).resolve().parents[2]
 RunJob = Callable[..., int]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ids_spark.dataset.schema import RELEASE_39
+from ids_spark.dataset.features import RELEASE_39
 from ids_spark.features.moments import Moments
 from ids_spark.features.preprocess import Recipe, fit
 from ids_spark.models.artifact import ModelCard

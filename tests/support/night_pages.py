@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ids_spark.dataset.schema import ORIGINAL_45
+from ids_spark.dataset.features import ORIGINAL_45
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.report.night_page import Night
 from tests.support.models import CARD

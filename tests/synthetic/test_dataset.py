@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.schema import ORIGINAL_45, RELEASE_39
+from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39
 from ids_spark.synthetic import dataset, files
 from ids_spark.synthetic.plan import FilePlan, plan_dataset
 

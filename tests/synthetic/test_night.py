@@ -17,7 +17,7 @@ from scipy import stats
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.synthetic import FLEET, RHYTHM, Episode, SynthesizeNightConfig
-from ids_spark.dataset.schema import FEATURE_SCHEMAS, ORIGINAL_45
+from ids_spark.dataset.features import FEATURE_SCHEMAS, ORIGINAL_45
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19
 from ids_spark.ingest import quality
 from ids_spark.ingest.parse import to_doubles

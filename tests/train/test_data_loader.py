@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark.dataset.schema import features_contract
+from ids_spark.dataset.tables import features_contract
 from ids_spark.lake.parquet import part_name, write_part
 from ids_spark.train import data_loader
 from ids_spark.train.data_loader import LoadedRows, Shard, epochs, one_pass, read_ahead

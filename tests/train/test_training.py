@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from ids_spark.config.train import TrainConfig
-from ids_spark.dataset.schema import column_of
+from ids_spark.dataset.features import column_of
 from ids_spark.lake.store import Lake
 from ids_spark.models import architectures, artifact
 from ids_spark.models.artifact import Model

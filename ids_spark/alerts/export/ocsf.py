@@ -39,7 +39,7 @@ def event(incident: Incident, context: Context) -> Record:
     cent. An infinite feature value of a reason stands as text in `value_text`.
 
     Args:
-        incident: A row of `night_schema.INCIDENTS`; a time without a zone is in UTC.
+        incident: A row of `tables.INCIDENTS`; a time without a zone is in UTC.
         context: See `Context`.
     """
     title, description = ecs.words(incident, context)

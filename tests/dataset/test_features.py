@@ -1,18 +1,6 @@
-import pyarrow as pa
 import pytest
 
-from ids_spark.dataset.schema import (
-    FEATURE_SCHEMAS,
-    ORIGINAL_45,
-    QUARANTINE,
-    RELEASE_39,
-    SchemaMismatch,
-    column_of,
-    features_contract,
-    flows_contract,
-    recognise,
-    require,
-)
+from ids_spark.dataset.features import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39, SchemaMismatch, column_of, recognise
 
 
 def test_the_first_release_has_45_features_in_official_order():
@@ -86,26 +74,3 @@ def test_feature_columns_are_identifiers():
         columns = [column_of(f) for f in schema.features]
         assert len(set(columns)) == len(columns)
         assert all(column.isidentifier() for column in columns)
-
-
-def test_flows_hold_double_and_features_hold_single_precision():
-    flows, features = flows_contract(RELEASE_39), features_contract(["Rate", "Tot_sum"])
-    assert {flows.field(name).type for name in RELEASE_39.features} == {pa.float64()}
-    assert features.names == ["row_key", "Rate", "Tot_sum", "label19", "label6", "label2"]
-    assert {features.field(name).type for name in ("Rate", "Tot_sum")} == {pa.float32()}
-
-
-def test_require_accepts_more_columns_in_another_order():
-    wanted = pa.schema([("a", pa.int64()), ("b", pa.string())])
-    require(pa.schema([("b", pa.string()), ("c", pa.bool_()), ("a", pa.int64())]), wanted, "here")
-
-
-def test_require_lists_every_fault_at_once():
-    found = pa.schema([(f.name, pa.int32() if f.name == "source_row" else f.type) for f in QUARANTINE])
-    found = found.remove(found.get_field_index("reason")).remove(found.get_field_index("label"))
-    with pytest.raises(SchemaMismatch) as error:
-        require(found, QUARANTINE, "quarantine/")
-    assert str(error.value) == (
-        "quarantine/: column 'source_row' is int32, expected int64; column 'label' is missing (expected string);"
-        " column 'reason' is missing (expected string). Rerun the job that writes this table with this version"
-    )

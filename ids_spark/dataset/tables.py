@@ -1,9 +1,11 @@
-"""Contracts of the tables that a scored night leaves behind, one partition `event_date=…` of each."""
+"""The contract of every table in the lake."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import pyarrow as pa
+
+from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
 
 SCHEMA_VERSION: Final = 1
 """Rises whenever a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning."""
@@ -16,6 +18,129 @@ ATTRIBUTION: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()
 def _contract(*columns: tuple[str, pa.DataType]) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in columns])
 
+
+def flows_contract(schema: FeatureSchema) -> pa.Schema:
+    """`flows/split=…`: one row for each accepted row of the source, equal rows included.
+
+    `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row. `duplicate` marks every row
+    but the first of those equal in features and label within the split; `label_conflict` marks the rows of a feature
+    vector that has more than one label there. Each file holds a range of the hash; its rows are sorted by it.
+    """
+    return _contract(
+        ("source_file", pa.string()),
+        ("source_row", pa.int64()),
+        ("row_key", pa.int64()),
+        *((name, pa.float64()) for name in schema.features),
+        ("class19", pa.string()),
+        ("class6", pa.string()),
+        ("class2", pa.string()),
+        ("label19", pa.int32()),
+        ("duplicate", pa.bool_()),
+        ("label_conflict", pa.bool_()),
+    )
+
+
+def features_contract(columns: Iterable[str]) -> pa.Schema:
+    """`features/<recipe>/split=…`: scaled features and the label at every level."""
+    return _contract(
+        ("row_key", pa.int64()),
+        *((name, pa.float32()) for name in columns),
+        ("label19", pa.int32()),
+        ("label6", pa.int32()),
+        ("label2", pa.int32()),
+    )
+
+
+QUARANTINE: Final = _contract(
+    ("source_file", pa.string()),
+    ("source_row", pa.int64()),
+    ("split", pa.string()),
+    ("label", pa.string()),
+    ("reason", pa.string()),
+    ("features", pa.list_(pa.string())),
+    ("raw", pa.string()),
+    ("run_id", pa.string()),
+)
+
+PREDICTIONS: Final = _contract(
+    ("source_file", pa.string()),
+    ("source_row", pa.int64()),
+    ("row_key", pa.int64()),
+    ("predicted_class19_id", pa.int32()),
+    ("predicted_class19", pa.string()),
+    ("predicted_class6_id", pa.int32()),
+    ("predicted_class6", pa.string()),
+    ("predicted_class2_id", pa.int32()),
+    ("predicted_class2", pa.string()),
+    ("probability", pa.float32()),
+    ("attack_probability", pa.float32()),
+    ("top3", pa.list_(pa.struct([("class_name", pa.string()), ("probability", pa.float32())]))),
+    ("class19", pa.string()),
+    ("class6", pa.string()),
+    ("class2", pa.string()),
+    ("model_version", pa.string()),
+    ("run_id", pa.string()),
+    ("scored_at", pa.timestamp("us", tz="UTC")),
+    ("data_origin", pa.string()),
+)
+"""`predictions/event_date=…/model=…`: one row for each scored flow; levels finer than the model's are null."""
+
+METRICS: Final = _contract(
+    ("run_id", pa.string()),
+    ("model", pa.string()),
+    ("model_version", pa.string()),
+    ("feature_set", pa.string()),
+    ("classes", pa.int32()),
+    ("split", pa.string()),
+    ("class_name", pa.string()),
+    ("metric", pa.string()),
+    ("value", pa.float64()),
+    ("support", pa.int64()),
+    ("data_origin", pa.string()),
+)
+
+CONFUSION: Final = _contract(
+    ("run_id", pa.string()),
+    ("model", pa.string()),
+    ("model_version", pa.string()),
+    ("feature_set", pa.string()),
+    ("classes", pa.int32()),
+    ("split", pa.string()),
+    ("class_name", pa.string()),
+    ("predicted_class", pa.string()),
+    ("count", pa.int64()),
+    ("data_origin", pa.string()),
+)
+
+AUDIT: Final = _contract(
+    ("run_id", pa.string()),
+    ("job", pa.string()),
+    ("status", pa.string()),
+    ("started_at", pa.timestamp("us", tz="UTC")),
+    ("finished_at", pa.timestamp("us", tz="UTC")),
+    ("seconds", pa.float64()),
+    ("rows_in", pa.int64()),
+    ("rows_out", pa.int64()),
+    ("rows_quarantined", pa.int64()),
+    ("rows_duplicate", pa.int64()),
+    (
+        "counts",
+        pa.list_(
+            pa.struct(
+                [("split", pa.string()), ("class_name", pa.string()), ("what", pa.string()), ("rows", pa.int64())]
+            )
+        ),
+    ),
+    ("notes", pa.list_(pa.string())),
+    ("models", pa.list_(pa.string())),
+    ("inputs", pa.list_(pa.string())),
+    ("feature_schema", pa.string()),
+    ("data_origin", pa.string()),
+    ("config", pa.string()),
+    ("config_sha256", pa.string()),
+    ("code_version", pa.string()),
+    ("error", pa.string()),
+)
 
 INCIDENTS: Final = _contract(
     ("incident_id", pa.string()),
@@ -44,7 +169,7 @@ INCIDENTS: Final = _contract(
 
 An incident is all flagged flows of one entity, one predicted class and one window of time. `entity` is the value of the
 first of `alerts.entities` that the flows carry, `entity_kind` that column's name (`source_file` where there is none).
-`window_start`, `first_seen` and `last_seen` are null where flows carry no event time. `top_attributions` are the reasons of
+`window_start`, `first_seen` and `last_seen` are null where flows carry no event time. `top_attributions` are those of
 the flow with the highest score. `rank` counts from 1.
 """
 
@@ -129,8 +254,8 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
     others as text), the predicted class at 2 classes, `attack_probability` (the score), `attack_logit` (the same in
     log-odds, which the threshold is of), `alert` (score at or above the night's threshold, and on no allow-list),
     `severity` (null where there is no alert), and by what the row was scored. Group `levels` adds classes and ids at
-    every level up to the model's, `top3` the three most probable classes, `attributions` what moved the score of alerted
-    rows most, `lineage` the hash of the features. `model` stands in the path, `model=…`, not in the files. A flow for
+    every level up to the model's, `top3` the three most probable classes, `attributions` the features that moved the
+    score of alerted rows most, `lineage` the hash of the features. `model` stands in the path, `model=…`, not in the files. A flow for
     which the model has no finite score has no row; it is in quarantine.
     """
     wanted = set(groups)
@@ -157,3 +282,19 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
         ("scored_at", _TIME),
         ("data_origin", pa.string()),
     )
+
+
+def require(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
+    """Check that every wanted column is there with the wanted type; more columns are allowed.
+
+    Raises:
+        SchemaMismatch: lists every missing column and every other type at once.
+    """
+    faults = []
+    for field in wanted:
+        if field.name not in found.names:
+            faults.append(f"column {field.name!r} is missing (expected {field.type})")
+        elif not found.field(field.name).type.equals(field.type):
+            faults.append(f"column {field.name!r} is {found.field(field.name).type}, expected {field.type}")
+    if faults:
+        raise SchemaMismatch(f"{where}: {'; '.join(faults)}. Rerun the job that writes this table with this version")
