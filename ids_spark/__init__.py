@@ -1,3 +1,3 @@
 """Distributed batch intrusion detection for the Internet of Medical Things."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

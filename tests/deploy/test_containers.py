@@ -74,8 +74,15 @@ def test_every_file_that_the_image_copies_is_in_the_repository_and_may_enter_the
     assert os.access(ENTRYPOINT, os.X_OK)
 
 
+def test_every_module_that_the_image_runs_is_in_the_repository():
+    run = re.findall(r"python -m (ids_spark[.\w]+)", DOCKERFILE.read_text())
+    assert run
+    for module in run:
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
 LEFT_OUT = """.git/config .env .venv/env.sh runs/local/flows/part-0.parquet docker/spark_auth tests/conftest.py
-    flows.csv ids_spark/__pycache__/job.cpython-311.pyc"""
+    flows.csv ids_spark/__pycache__/job.cpython-311.pyc ids_spark/lake/__pycache__/store.cpython-311.pyc"""
 
 
 @pytest.mark.parametrize("path", LEFT_OUT.split())
