@@ -8,7 +8,6 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from email import message_from_bytes
-from pathlib import Path
 
 import pytest
 
