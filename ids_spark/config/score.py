@@ -1,4 +1,4 @@
-"""Settings of `jobs/score.py`, of what follows from a night's scores, and of `jobs/promote.py` and `jobs/purge.py`."""
+"""Settings of `jobs/score.py`, of alerts, and of `jobs/promote.py` and `jobs/purge.py`."""
 
 import datetime as dt
 from typing import Annotated, Literal
@@ -17,28 +17,28 @@ class Section(BaseModel):
 
 
 class ScoreConfig(Section):
-    """`jobs/score.py`: a split of the lake's flows, or, where `flow_logs` is set, nights of flow logs.
+    """`jobs/score.py`: nights of flow logs if `flow_logs` is set, else a labelled split.
 
     Attributes:
-        source: Parquet of flows; default: split `split` of the lake's flows.
-        split: Which split, and the name that metrics carry.
-        models: Names below `models/`, such as `gru_dnn-19-paper`; empty: all. A night takes the champion of one.
-        version: A version, or `latest`. A night takes the champion.
-        event_date: Partition of `predictions/` when a split is scored; default: today in UTC.
-        batch_rows: Flows that one forward pass takes.
-        flow_logs: Folder that holds `event_date=YYYY-MM-DD/` with the parquet files of each night.
-        date: The night to score.
-        first_date: First of a range of nights; goes with `last_date`.
-        last_date: Last of it.
-        last_days: The last so many days before today in UTC, for data that arrive late.
-        challenger: Whether the challenger scores the night too, beside the champion.
-        pass_through: Columns that predictions repeat and that are never features; those that a file lacks are null.
-        event_time: The one of them that says when a flow was seen; may be absent from the logs.
-        column_aliases: Official feature name by the name that the logs use for it.
-        pseudonymise: Those of `pass_through` whose values are replaced by a keyed hash.
-        pseudonym_key_env: Environment variable that holds the key.
-        pseudonym_key_file: File that holds it; wins over the variable. Readable by its owner alone.
-        columns: Groups of optional columns of a night's predictions; fewer are faster.
+        source: Labelled flows as parquet; default: split `split` of `flows/`.
+        split: Split to score, and its name in `metrics/`.
+        models: Names below `models/`, such as `gru_dnn-19-paper`; empty: all. A night is scored by one.
+        version: A version, or `latest`; for splits. Nights use the champion.
+        event_date: Date of the partition that a scored split is written to; default: today in UTC.
+        batch_rows: Flows in one forward pass.
+        flow_logs: Folder of flow logs: parquet files below `event_date=YYYY-MM-DD/`.
+        date: Night to score.
+        first_date: First night of a range; needs `last_date`.
+        last_date: Last night of the range.
+        last_days: Score the last N days before today in UTC, so that late data are included.
+        challenger: Whether the challenger scores the night too.
+        pass_through: Columns that are copied to predictions and are never features; null where a file has none.
+        event_time: Column of `pass_through` with the time of a flow; may be absent from the logs.
+        column_aliases: Column name in the logs → official feature name.
+        pseudonymise: Columns of `pass_through` to replace by a keyed hash.
+        pseudonym_key_env: Environment variable with the key.
+        pseudonym_key_file: File with the key, readable by its owner only; takes precedence over the variable.
+        columns: Groups of optional columns in a night's predictions; fewer groups are faster.
     """
 
     source: str | None = None
@@ -88,17 +88,17 @@ class ScoreConfig(Section):
 
 
 class AlertsConfig(Section):
-    """What a night's scores become: a threshold from a budget, incidents, severities.
+    """Alerts of a night: budget, incidents, severities.
 
     Attributes:
-        per_night: Budget: most incidents of a night, and the false alarms that the threshold aims at.
-        entities: Pass-through columns that say who is concerned, best first.
-        window_minutes: Flagged flows of one entity and class within such a window are one incident.
-        attributions: Features named with each alerted flow.
-        explained_rows: Of each row group and class, so many flagged flows carry reasons: first the highest score of
-            each incident, then the highest of all.
-        severity_policy: YAML file with the severities; default: the table that comes with the project.
-        allow_list: YAML file with what is known and accepted, each entry with an expiry date.
+        per_night: Budget: maximum incidents of a night, and the expected false alarms at the threshold.
+        entities: Columns of `pass_through` that identify the entity of an incident, in order of preference.
+        window_minutes: Flagged flows of one entity and class in one window of this length form an incident.
+        attributions: Features listed for each explained flow.
+        explained_rows: Flagged flows of a row group and class that get an explanation: first the highest score of each
+            incident, then the highest scores of the rest.
+        severity_policy: YAML file with severities; default: the table in `conf/severity.yaml`.
+        allow_list: YAML file with accepted behaviour, each entry with an expiry date.
     """
 
     per_night: Count = 50
@@ -111,12 +111,12 @@ class AlertsConfig(Section):
 
 
 class PromoteConfig(Section):
-    """`jobs/promote.py`: which version of a model is its champion or challenger.
+    """`jobs/promote.py`: makes a version of a model its champion or challenger.
 
     Attributes:
         model: Name below `models/`.
-        version: Version, or `latest`, or `previous`: the one that held the alias before.
-        alias: The role.
+        version: A version, `latest`, or `previous`: the version that had the alias before.
+        alias: Alias to set.
     """
 
     model: str = "gru_dnn-19-paper"
@@ -128,8 +128,8 @@ class PurgeConfig(Section):
     """`jobs/purge.py`: retention.
 
     Attributes:
-        older_than_days: Partitions of dates before today minus this are removed.
-        today: Counted from here; default: today in UTC.
+        older_than_days: Partitions of dates before `today` minus this number of days are removed.
+        today: Date to count back from; default: today in UTC.
     """
 
     older_than_days: Count = 90

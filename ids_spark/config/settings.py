@@ -1,4 +1,4 @@
-"""Every setting of every job: names, types, defaults, and what they mean. `config` reads and checks them."""
+"""Every setting of every job: name, type, default, meaning. `loader` reads and checks them."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ class SynthesizeConfig(Section):
     """`jobs/synthesize.py`: synthetic flows in the shape of CICIoMT2024.
 
     Attributes:
-        target: Folder to write; must not exist or be an earlier replica.
-        scale: Rows relative to the data set; 1 gives 7,160,831 train and 1,614,182 test rows.
-        min_rows_per_file: Small classes keep at least so many rows at small scales.
-        feature_schema: Which release to imitate.
-        format: File format of the tree.
-        capture_day_iat: Whether `IAT` of the first release names the capture's day, as it does in the data set.
+        target: Folder to write; must not exist, or hold an earlier synthetic data set.
+        scale: Number of rows relative to the data set; 1 gives 7,160,831 train and 1,614,182 test rows.
+        min_rows_per_file: Minimum rows of each file, so that small classes do not vanish at small scales.
+        feature_schema: Release of CICIoMT2024 to imitate.
+        format: File format.
+        capture_day_iat: Whether `IAT` of the first release contains the date of the capture, as in the data set.
     """
 
     target: str = "replica"
@@ -38,9 +38,9 @@ class IngestConfig(Section):
     """`jobs/ingest.py`.
 
     Attributes:
-        source: Folder of the official layout, or one table with a `label` column; CSV or parquet.
-        max_rejected_share: The job fails when a larger share of rows is quarantined.
-        rows_per_file: Rows of a file of `flows/`; what a task holds in memory.
+        source: Folder with the official layout, or one table with a `label` column; CSV or parquet.
+        max_rejected_share: The source is refused when a larger share of its rows is quarantined.
+        rows_per_file: Rows in a file of `flows/`; a task holds so many in memory.
     """
 
     source: str | None = None
@@ -53,12 +53,12 @@ class FeaturesConfig(Section):
 
     Attributes:
         recipe: Name of the fitted preprocessor and its table.
-        transform: Before standardisation: `none`, or `signed_log` for heavy tails: sign(x) · log(1 + 1000 |x|).
+        transform: Before standardisation: `none`, or `signed_log`, sign(x) · log(1 + 1000 |x|), for heavy tails.
         min_std: A feature is dropped when its population standard deviation over train is at most this.
-        sample_rows: About so many train rows give the quantiles of each feature.
-        validation_share: Share of the train rows held out by row hash.
-        files: Least number of files, and so of row groups, of each split; at least the number of ranks.
-        rows_per_row_group: Rows that a training rank reads at once.
+        sample_rows: Approximate number of train rows from which the quantiles of each feature are computed.
+        validation_share: Share of the train rows held out for validation, selected by row hash.
+        files: Minimum number of files, and so of row groups, of each split; at least `train.ranks`.
+        rows_per_row_group: Rows of a row group; a rank reads one at a time.
     """
 
     recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "paper"
@@ -74,13 +74,14 @@ class ForestConfig(Section):
     """`jobs/forest.py`: Spark ML's random forest, for `train.classes` and `train.feature_sets`.
 
     Attributes:
-        trees, max_depth: Of each forest and each tree; Spark ML allows a depth of 30.
-        max_bins: Quantile bins of a feature.
-        features_per_split: That each split chooses from: `sqrt`, `onethird`, `log2`, `all`, or a share or number.
-        subsampling_rate: Rows of each tree, drawn with replacement, relative to the rows of train.
-        min_rows_per_leaf: No split leaves fewer rows on a side.
-        rows_per_partition: Every partition shuffles a histogram of each node that is being split, so few are fast.
-        at_once: Forests that are grown at the same time.
+        trees: Trees of a forest.
+        max_depth: Maximum depth of a tree; Spark ML allows 30.
+        max_bins: Maximum number of quantile bins of a feature.
+        features_per_split: Features considered at each split: `sqrt`, `onethird`, `log2`, `all`, a share or a number.
+        subsampling_rate: Rows of each tree, sampled with replacement, relative to the train rows.
+        min_rows_per_leaf: Minimum rows on each side of a split.
+        rows_per_partition: Rows of a partition. Each shuffles a histogram for each node, so few partitions are fast.
+        at_once: Forests trained concurrently.
     """
 
     trees: Count = 100
@@ -97,9 +98,9 @@ class LeakageConfig(Section):
     """`jobs/leakage.py`.
 
     Attributes:
-        pairs: Classes that a single feature is asked to tell apart; by default those of one tool or protocol captured
-            on two days, and those that models confuse. Pairs whose classes are absent are listed as such.
-        sample_rows: Most train rows of a class that the AUC is measured on.
+        pairs: Pairs of classes for which the AUC of every single feature is computed. Default: classes of one tool or
+            protocol captured on two days, and classes that models confuse. Pairs with an absent class are listed.
+        sample_rows: Maximum train rows of a class for the AUC.
     """
 
     pairs: tuple[tuple[str, str], ...] = (
@@ -120,11 +121,11 @@ class LeakageConfig(Section):
 
 
 class Config(Section):
-    """Everything a run is told.
+    """The whole configuration of a run.
 
     Attributes:
         lake: Root URI or folder of every table.
-        seed: Of weights, dropout, batch order, forests, replica.
+        seed: Seed of initial weights, dropout, batch order, forests and synthetic flows.
     """
 
     lake: str = "lake"

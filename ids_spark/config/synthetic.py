@@ -74,10 +74,10 @@ class Episode(Section):
     Attributes:
         class19: Class of its flows.
         start: Time of day in UTC, to the second.
-        minutes: How long; it ends before the date does.
-        flows: How many.
-        devices: Devices under attack, each flow one of them; default: the whole fleet.
-        sources: Addresses that attack, each flow one of them.
+        minutes: Duration; the attack must end before midnight.
+        flows: Number of flows.
+        devices: Devices under attack, one for each flow; default: the whole fleet.
+        sources: Source addresses of the attack, one for each flow.
     """
 
     class19: Annotated[str, AfterValidator(_attack)]
@@ -133,13 +133,13 @@ class SynthesizeNightConfig(Section):
 
     Attributes:
         target: Folder of nights; must not exist, or hold synthetic nights. The night of the same date is replaced.
-        date: The night; default: yesterday in UTC.
-        flows: Benign flows; attacks come on top.
-        episodes: How many of the built-in attacks the night holds; 0: benign flows alone.
-        own_episodes: Attacks to hold instead of the built-in ones.
-        feature_schema: Which release of CICIoMT2024 to imitate.
-        capture_day_iat: Whether `IAT` of the first release names the capture's day, as `synthesize.capture_day_iat`.
-        files: Parquet files, each a stretch of the night.
+        date: Date of the night; default: yesterday in UTC.
+        flows: Number of benign flows; those of attacks are added.
+        episodes: Number of built-in attacks; 0: benign flows only.
+        own_episodes: Attacks to use instead of the built-in ones.
+        feature_schema: Release of CICIoMT2024 to imitate.
+        capture_day_iat: As `synthesize.capture_day_iat`.
+        files: Number of parquet files; each holds one interval of the night.
     """
 
     target: str = "nights"

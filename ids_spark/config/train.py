@@ -1,4 +1,4 @@
-"""Settings of `jobs/train.py`: models, their hyper-parameters, and how they are trained."""
+"""Settings of `jobs/train.py`: models, their hyperparameters and their training."""
 
 import itertools
 from typing import Annotated, Literal
@@ -13,16 +13,16 @@ FeatureSetName = Literal["paper", "operational"]
 
 
 class ModelConfig(Section):
-    """Hyper-parameters of one model; `models` says which layers they make. Defaults are the study's, where it has any.
+    """Hyperparameters of one model; `models/architectures.py` builds the layers. Defaults are those of the study.
 
     Attributes:
-        bins: Piecewise linear bins of each feature, given to the network beside its scaled value; 0 for none.
-        embedding: Units of a dense layer that each feature has for its own bins; 0 for none.
-        ensemble_size: Networks in one, which share their kernels and vote; `dnn` only.
-        units: Of the recurrent layer; no effect on `dnn`.
+        bins: Bins of the piecewise linear encoding of each feature, an input beside its scaled value; 0: no encoding.
+        embedding: Units of a dense layer for the bins of each feature; 0: no embedding. Needs `bins`.
+        ensemble_size: Members of a BatchEnsemble with shared kernels and averaged probabilities; `dnn` only.
+        units: Units of the recurrent layer; no effect on `dnn`.
         dense: Units of each hidden dense layer.
-        dropout: Share of units left out in training: after every dense layer of `dnn`, after the recurrent layer.
-        dense_dropout: The same after the dense layers behind a recurrent layer.
+        dropout: Dropout rate after every dense layer of `dnn`, or after the recurrent layer.
+        dense_dropout: Dropout rate after the dense layers that follow a recurrent layer.
     """
 
     bins: Annotated[int, Field(ge=0, le=128)] = 0
@@ -34,7 +34,7 @@ class ModelConfig(Section):
     dense_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
-    def _has_what_it_builds_on(self) -> "ModelConfig":
+    def _depends_on_other_settings(self) -> "ModelConfig":
         if self.ensemble_size > 1 and not self.dense:
             raise ValueError(
                 f"ensemble_size is {self.ensemble_size}, but dense is empty; an ensemble needs a hidden layer"
@@ -45,29 +45,33 @@ class ModelConfig(Section):
 
 
 class TrainConfig(Section):
-    """`jobs/train.py`: every model in `models` at every level in `classes` for every feature_set in `feature_sets`.
+    """`jobs/train.py`: each of `models` for each number of classes in `classes` and each of `feature_sets`.
 
     Attributes:
-        feature_sets: `paper` sees every kept feature, `operational` leaves out what names the lab.
-        variant: Goes into the models' names, so that one architecture trained in two ways gives two models.
-        batch_size: Global batch: rows of one step over all ranks together.
-        learning_rate: Adam's, for the global batch of `reference_batch` rows, or of `batch_size` where that is not set.
-        reference_batch: Where set, the learning rate grows with the batch: learning_rate · batch_size / reference_batch
+        models: Architectures to train.
+        classes: Numbers of classes to train each of them for.
+        feature_sets: `paper`: every kept feature; `operational`: without features that identify the lab's captures.
+        variant: Suffix of the models' names, to tell apart models of one architecture with different settings.
+        ranks: Horovod workers; each is a Spark task, so at most the cores of the cluster.
+        epochs: Most epochs of a training run.
+        batch_size: Global batch size: rows of one step, over all ranks. A multiple of `ranks`.
+        learning_rate: Of Adam, for a global batch of `reference_batch` rows, or of `batch_size` where that is not set.
+        reference_batch: If set, the learning rate scales with the batch: learning_rate · batch_size / reference_batch
             (Goyal et al. 2017, arXiv:1706.02677).
-        warmup_epochs: Epochs over which the learning rate rises from 0 (ibid.).
-        schedule: After that: `constant`, or `cosine` down to 0 at the last epoch.
-        label_smoothing: Share of each label that is spread over all classes.
-        monitor: Which epoch's weights are kept, and when training stops: best `loss` or `accuracy` of validation; or
-            the `last`, as suits a learning rate that ends at 0 and few validation rows.
-        patience: Epochs without a better one before training stops.
-        min_delta: How much better counts.
-        cache_memory_mb: In which each rank may keep its rows. Where they do not fit, it reads them anew at every epoch.
-        steps_per_execution: Steps that Keras runs between two looks at the host; at most the steps of an epoch.
-        xla: Compile each step with XLA: some seconds at the start, more rows/s after.
-        loss: Cross-entropy of one-hot labels (as the study) or of integer ids; the same value.
-        start_timeout: Seconds that the ranks may take to start.
-        resume: Go on after the last epoch of an interrupted run with the same settings.
-        tensorboard: Write `tensorboard/<model>/<version>` in the lake, an event an epoch.
+        warmup_epochs: Epochs over which the learning rate rises linearly from 0 (ibid.).
+        schedule: Learning rate after warm-up: `constant`, or `cosine` decay to 0 at the last epoch.
+        label_smoothing: Share of each label that is distributed over all classes.
+        monitor: Keep the weights of the epoch with the best validation `loss` or `accuracy`, with early stopping; or
+            those of the `last` epoch, without, for a learning rate that decays to 0 and few validation rows.
+        patience: Epochs without improvement before training stops.
+        min_delta: Smallest change that counts as an improvement.
+        cache_memory_mb: Memory (MB) a worker may use to cache its shard; a larger shard is read anew in each epoch.
+        steps_per_execution: Training steps in one call of the compiled loop; at most the steps of an epoch.
+        xla: Compile each step with XLA; compilation takes some seconds.
+        loss: Cross-entropy of one-hot labels (as in the study) or of integer labels; both give the same value.
+        start_timeout: Seconds until all ranks must have started.
+        resume: Continue an interrupted run with the same settings after its last complete epoch.
+        tensorboard: Write an event for each epoch to `tensorboard/<model>/<version>` in the lake.
     """
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")
@@ -102,7 +106,7 @@ class TrainConfig(Section):
         return self.learning_rate * self.batch_size / (self.reference_batch or self.batch_size)
 
     def products(self, architecture: str, n_features: int, n_classes: int) -> int:
-        """Return about how many numbers the layers of a model multiply for one row, forward."""
+        """Return the approximate number of multiplications of a forward pass for one row."""
         hyperparameters: ModelConfig = getattr(self, architecture)
         inputs = n_features * (1 + (hyperparameters.embedding or hyperparameters.bins))
         encoding = n_features * hyperparameters.bins * hyperparameters.embedding
