@@ -1,4 +1,4 @@
-# ids_spark: every target sets up what it needs. `make` alone prints help.
+# Each target installs what it needs on first use. `make` alone prints the help.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -38,14 +38,15 @@ SOURCE   = $(if $(DATA),$(DATA),$(SYNTHETIC))
 OPTIONS  = --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set synthesize.target=$(SYNTHETIC) \
            --set "train.models=$(call list,$(MODELS))" --set "train.classes=$(call list,$(CLASSES))" \
            $(foreach setting,$(SET),--set $(setting))
-submit   = $(ENV); spark-submit --master '$(MASTER)' --py-files $(ZIP) $(JAVA_$(1)) jobs/$(1).py --config $(or $(2),$(CONF)) $(OPTIONS)
+submit   = $(ENV); spark-submit --master '$(MASTER)' --py-files $(ZIP) $(JAVA_$(1)) jobs/$(1).py \
+           --config $(or $(2),$(CONF)) $(OPTIONS)
 
-# Growing trees is the one job whose work is the JVM's own: it takes the optimising compiler that the others do without.
+# The only job that computes in the JVM: it needs the optimising compiler, which conf/spark disables for the others.
 JAVA_forest = --driver-java-options -XX:+UseParallelGC
 
 ##@ Run
 .PHONY: run
-run: package ## All jobs on DATA (default: a small synthetic data set), then a table. DATA= LAKE= MODELS= CLASSES= SET= CONF=
+run: package ## All jobs on DATA (default: synthetic flows), then a table. LAKE= MODELS= CLASSES= SET= CONF=
 	$(if $(DATA),,$(call submit,synthesize))
 	$(call submit,ingest)
 	$(call submit,features)
@@ -54,57 +55,57 @@ run: package ## All jobs on DATA (default: a small synthetic data set), then a t
 	$(call submit,report)
 
 .PHONY: synthesize
-synthesize: package ## Synthetic flows of SCALE times the data set's size into LAKE/synthetic
+synthesize: package ## Write synthetic flows, SCALE times the size of the data set, to LAKE/synthetic
 	$(call submit,synthesize) --set synthesize.scale=$(SCALE)
 
 .PHONY: prep
-prep: package ## ingest and features alone, on DATA or the synthetic flows of LAKE
+prep: package ## Run ingest and features only, on DATA or the synthetic flows of LAKE
 	$(call submit,ingest)
 	$(call submit,features)
 
 .PHONY: ingest features train score
-ingest features train score: package ## That job alone
+ingest features train score: package ## Run one job
 	$(call submit,$@)
 
-# A demo has a lake of its own, with a model that knows the synthetic flows: a tenth of the data set's size, a few epochs. The
-# model that `make run` leaves has seen too few benign rows to keep a budget.
+# The demo has a lake and a model of its own, trained for a few epochs on a tenth of the data set's size: the model of
+# `make run` has too few benign validation rows for the threshold of a night.
 nightly: LAKE := $(if $(LOGS)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 define demo
 	test -d $(LAKE)/models/$(NIGHT) || { $(MAKE) --no-print-directory synthesize prep train LAKE=$(LAKE) SCALE=0.1 \
 	  CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 SET="train.epochs=8 $(SET)"; }
-	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,synthesize_night) --set synthesize_night.target=$(LAKE)/logs \
-	  --set synthesize_night.date=$(DATE); }
+	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,synthesize_night) \
+	  --set synthesize_night.target=$(LAKE)/logs --set synthesize_night.date=$(DATE); }
 endef
 
 .PHONY: nightly
-nightly: package ## Score night DATE of LOGS with champion NIGHT of LAKE; without LOGS a demo on synthetic flows. DATE= LOGS= NIGHT=
+nightly: package ## Score night DATE of LOGS by model NIGHT of LAKE; without LOGS: a synthetic demo
 	$(if $(LOGS),,$(demo))
 	$(call submit,score) --set score.flow_logs=$(or $(LOGS),$(LAKE)/logs) --set score.date=$(DATE) \
 	  --set "score.models=[$(NIGHT)]"
 
 .PHONY: promote
-promote: package ## Make a version of NIGHT the champion of LAKE: VERSION= (default latest; previous rolls back) ALIAS=
+promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger)
 	$(call submit,promote) --set promote.model=$(NIGHT) --set promote.version=$(or $(VERSION),latest) \
 	  --set promote.alias=$(or $(ALIAS),champion)
 
 .PHONY: purge
-purge: package ## Remove nights older than DAYS (default 90) from every table of LAKE but the audit
+purge: package ## Remove nights older than DAYS (default 90) from every table of LAKE except the audit
 	$(call submit,purge) --set purge.older_than_days=$(DAYS)
 
 .PHONY: report
-report: package ## The newest metrics of every model in LAKE: terminal, and a page below LAKE/reports/run
+report: package ## Show the newest metrics of every model in LAKE; page in LAKE/reports/run
 	$(call submit,report)
 
 .PHONY: forest
-forest: package ## A random forest on the features in LAKE, as a reference beside the networks
+forest: package ## Train random forests on the features in LAKE, as a reference
 	$(call submit,forest)
 
-# The study's three networks by its recipe, the best network and a forest; each job once, for both feature sets. At the study's
-# batch of 64 a second rank costs more than it brings (make bench).
+# The study's three networks with its recipe, the best network and a forest; each job once, for both feature sets. One
+# rank, because at the study's batch of 64 two ranks are slower (make bench).
 FEATURE_SETS = --set "train.feature_sets=[paper,operational]"
 STUDY        = $(FEATURE_SETS) --set train.ranks=1 --set "train.models=[dnn,gru_dnn,lstm]"
 .PHONY: benchmark
-benchmark: package ## Every model, number of classes and feature set beside published figures; reports/benchmark. DATA= LAKE= CLASSES= SET=
+benchmark: package ## Every model beside the published figures; page in LAKE/reports/benchmark. DATA= SET=
 	$(if $(DATA),,$(call submit,synthesize))
 	$(call submit,ingest)
 	$(call submit,features,conf/paper.yaml)
@@ -116,7 +117,7 @@ benchmark: package ## Every model, number of classes and feature set beside publ
 	$(call submit,benchmark)
 
 .PHONY: leakage
-leakage: package ## Duplicates and leakage of the flows in LAKE: one page below LAKE/reports/leakage
+leakage: package ## Audit duplicates and leakage of the flows in LAKE; page in LAKE/reports/leakage
 	$(call submit,leakage)
 
 ##@ Develop
@@ -126,29 +127,29 @@ test: package ## All tests, in local-mode Spark. ARGS="-k name" picks some
 	$(ENV); python -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test-cluster
-test-cluster: package ## A Spark master and two workers on loopback: all jobs, faults, the locked door
+test-cluster: package ## A Spark master and two workers on loopback: jobs, faults, network security
 	$(ENV); python -m pytest tests/cluster $(ARGS)
 
 .PHONY: check
-check: setup ## Format, lint, types and the layering of the modules
+check: setup ## Format, lint, types, import rule
 	$(ENV); ruff format --check .; ruff check .; mypy; lint-imports --no-cache
 
 .PHONY: format
-format: setup ## Rewrite the sources in the common format
-	$(ENV); ruff format .; ruff check --fix .
+format: setup ## Format the sources; write the tables of settings in jobs/README.md
+	$(ENV); ruff format .; ruff check --fix .; python -m tests.support.settings_docs
 
 .PHONY: bench
-bench: setup ## Beside pandas, polars, plain Spark and model.fit: a table, OUT/bench.json. PART= CASES= ROUNDS= SCALES= MODELS=
+bench: setup ## Compare with pandas, Spark and model.fit. PART= CASES= ROUNDS= SCALES= MODELS= OUT=
 	$(ENV); python -m tests.bench --part $(PART) --out $(OUT) --rounds $(ROUNDS) --models $(MODELS) \
 	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED))
 
 .PHONY: package
-package: $(ZIP) ## dist/ids_spark.zip for spark-submit --py-files
+package: $(ZIP) ## Build dist/ids_spark.zip for spark-submit --py-files
 
 $(ZIP): $(SOURCES) $(VENV)/.ready
 	@$(ENV); python -m ids_spark.base.packaging $@
 
-# Names of version 0.1. They go in 0.3.
+# Names of version 0.1, to be removed in 0.3.
 .PHONY: table replica
 table: benchmark
 	@echo 'make: warning: table is now called benchmark; the old name works in this version only' >&2
@@ -157,18 +158,18 @@ replica: synthesize
 
 ##@ Set up
 .PHONY: setup
-setup: $(VENV)/.ready ## Virtual environment with every locked package; done by the targets that need it
+setup: $(VENV)/.ready ## Install every locked package into .venv; run by the targets that need it
 
 $(VENV)/.ready: docker/install.sh $(LOCKS)
 	@docker/install.sh $(VENV) dev
 
 .PHONY: clean
-clean: ## Remove what make made, but no lake
+clean: ## Remove everything that make creates, except lakes
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
 	find ids_spark jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help
-help: ## This text
+help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "; print "ids_spark: distributed batch intrusion detection for the Internet of Medical Things"} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z][a-z -]*:.*## / {printf "  make %-27s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# What a container does, by its first word:
+# Entrypoint of the container; the first argument selects the role:
 #
-#   master | worker      that part of a Spark standalone cluster
-#   executor             an executor on Kubernetes; Spark starts it by this word, with SPARK_… variables
-#   anything else        is run as it stands: spark-submit …, python …
+#   master | worker      master or worker of a Spark standalone cluster
+#   executor             an executor on Kubernetes; Spark passes this argument and SPARK_… variables
+#   anything else        a command: spark-submit …, python …
 #
-# Where IDS_SPARK_MASTER is set (spark://… or k8s://…), all of them authenticate with the secret in the file spark_auth,
-# and encrypt what they send and spill. Where it is not, spark-submit runs in local mode and needs no secret.
+# If IDS_SPARK_MASTER is set (spark://… or k8s://…), every role authenticates with the secret in the file spark_auth,
+# and encrypts network traffic and spilled data. If it is not set, spark-submit runs in local mode and needs no secret.
 #
-#   IDS_SPARK_SECRETS   folder of secret files (default /run/secrets); each is copied to IDS_SPARK_PRIVATE, where its
-#                       owner alone reads it, whatever the volume that brought it
-#   IDS_SPARK_PRIVATE   that folder (default /tmp/ids_spark; should be in memory)
-#   IDS_SPARK_ADDRESS   address under which others reach this container (default: its first)
-#   SPARK_CONF_DIR      Spark settings to start from; what is needed here is added to a copy
+#   IDS_SPARK_SECRETS   folder of secret files (default /run/secrets); each is copied to IDS_SPARK_PRIVATE, so that only
+#                       its owner can read it, whatever the mode of the mounted volume
+#   IDS_SPARK_PRIVATE   folder for the copies (default /tmp/ids_spark; should be in memory)
+#   IDS_SPARK_ADDRESS   address at which other containers reach this one (default: its first address)
+#   SPARK_CONF_DIR      Spark settings; the settings of the role are added to a copy
 set -euo pipefail
 
 role=${1:-}
@@ -24,13 +24,13 @@ refuse() { printf 'entrypoint: %s\n' "$*" >&2; exit 2; }
 
 take_secrets() {
   local file mode
-  mkdir -p "$private/conf"  # settings apart from secrets: Spark sends a driver's settings folder to its executors
+  mkdir -p "$private/conf"  # a folder of its own: Spark sends the configuration folder of a driver to its executors
   chmod 700 "$private" "$private/conf"
   for file in "$secrets"/*; do
     [ -f "$file" ] || continue
-    [ -r "$file" ] || refuse "$file cannot be read by uid $(id -u); give it to that uid: chown $(id -u) FILE, mode 400"
+    [ -r "$file" ] || refuse "$file cannot be read by uid $(id -u); change its owner: chown $(id -u) FILE, mode 400"
     mode=$(stat -L -c %a "$file")
-    [ "${mode: -1}" = 0 ] || refuse "$file has mode $mode, so everybody reads it; expected 400 or 440: chmod o= FILE"
+    [ "${mode: -1}" = 0 ] || refuse "$file has mode $mode, so every user can read it; expected 400 or 440: chmod o= FILE"
     install -m 400 -t "$private" "$file"
   done
 }
@@ -42,7 +42,7 @@ require_secret() {
     refuse "$secrets/spark_auth is not one line of at least 32 letters and digits; write one: openssl rand -hex 32"
 }
 
-add_settings() {  # to a copy of SPARK_CONF_DIR; the last line of a name counts
+add_settings() {  # to a copy of SPARK_CONF_DIR; the last line of a setting wins
   find -L "$SPARK_CONF_DIR" -maxdepth 1 -type f -exec cp --no-preserve=mode -t "$private/conf" {} +
   {
     printf '\n'
@@ -51,7 +51,7 @@ add_settings() {  # to a copy of SPARK_CONF_DIR; the last line of a name counts
       spark.ui.killEnabled false \
       spark.authenticate true spark.network.crypto.enabled true spark.io.encryption.enabled true
     case $master in
-      # Spark takes a file on Kubernetes alone, and there it must: a value would stand in every executor's pod.
+      # Spark reads the secret from a file only on Kubernetes; there a value would be part of every executor pod.
       k8s://*) printf '%s=%s\n' spark.authenticate.secret.file "$private/spark_auth" ;;
       *) printf '%s=%s\n' spark.authenticate.secret "$(<"$private/spark_auth")" ;;
     esac
@@ -68,13 +68,13 @@ executor() {
     options+=("${!name}")
   done
   if [ -z "${_SPARK_AUTH_SECRET:-}" ]; then
-    # Spark 3.5 reads the file in an executor only when the driver has told it the master, and it must authenticate to
-    # be told; the variable counts from the start. The driver takes the file's content in base64, too.
+    # Spark 3.5 reads the file in an executor only after the driver has sent the master's URL, for which the executor
+    # must authenticate already; the variable is used from the start. Like the driver, it takes the content in base64.
     require_secret
     _SPARK_AUTH_SECRET=$(base64 --wrap 0 "$private/spark_auth")
     export _SPARK_AUTH_SECRET
   fi
-  cd "$(mktemp -d -p "${SPARK_LOCAL_DIRS%%,*}")"  # executors unpack the files of a job where they stand
+  cd "$(mktemp -d -p "${SPARK_LOCAL_DIRS%%,*}")"  # executors unpack the files of a job in the working directory
   exec "$JAVA_HOME/bin/java" "${options[@]}" "-Xms$SPARK_EXECUTOR_MEMORY" "-Xmx$SPARK_EXECUTOR_MEMORY" \
     -cp "$SPARK_CONF_DIR:$SPARK_HOME/jars/*" org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend \
     --driver-url "$SPARK_DRIVER_URL" --executor-id "$SPARK_EXECUTOR_ID" --cores "$SPARK_EXECUTOR_CORES" \

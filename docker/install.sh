@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything a machine needs to run this project, into one folder: the same steps serve `make` and a container image.
+# Installs everything that the project needs into one folder; used by `make` and by the container image.
 #
-#   docker/install.sh VENV [run|dev]     run: what the jobs need; dev: also the test and check tools
-#   VARIANT=gpu docker/install.sh VENV run     TensorFlow with CUDA 12.2, Horovod with NCCL; docker/Dockerfile has what it needs
+#   docker/install.sh VENV [run|dev]           run: packages of the jobs; dev: also the test and check tools
+#   VARIANT=gpu docker/install.sh VENV run     TensorFlow with CUDA 12.2, Horovod with NCCL; docker/Dockerfile has the tools
 #
-# Writes VENV/env.sh (source it, then spark-submit works) and VENV/install.log. Safe to repeat: finished steps are skipped.
+# Writes VENV/env.sh (source it before spark-submit) and VENV/install.log. A second run skips completed steps.
 set -euo pipefail
 
 venv=${1:?usage: docker/install.sh VENV [run|dev]}
@@ -20,7 +20,7 @@ case $variant in
   *) die "VARIANT is '$variant', expected cpu or gpu" ;;
 esac
 
-# --- what must be on the machine already -------------------------------------------------------------------------
+# --- requirements of the machine ---------------------------------------------------------------------------------
 python=${PYTHON:-}
 if [ -z "$python" ]; then
   for candidate in python3.11 python3; do
@@ -54,7 +54,7 @@ find_java() {  # prints the JAVA_HOME of a Java 17, or nothing
   done
 }
 
-# --- steps: each runs once for each state of its lock file ---------------------------------------------------------
+# --- steps: each runs again only if its lock file has changed -------------------------------------------------------
 mkdir -p "$venv"
 venv=$(cd "$venv" && pwd)
 if [ ! -f "$venv/.done-run" ]; then
@@ -107,12 +107,12 @@ if [ -z "$java_home" ]; then
 fi
 
 cat >"$venv/env.sh" <<ENV
-# Source this file; then spark-submit, python and the jobs of ids_spark find each other.
+# Source this file; it sets the paths of spark-submit, Java and Python for the jobs of ids_spark.
 export SPARK_CONF_DIR="${SPARK_CONF_DIR:-$(dirname "$locks")/spark}"
 export JAVA_HOME="$java_home"
 export PATH="$venv/bin:\$PATH"
 export PYSPARK_PYTHON="$venv/bin/python" PYSPARK_DRIVER_PYTHON="$venv/bin/python"
 export SPARK_LOCAL_IP="\${SPARK_LOCAL_IP:-127.0.0.1}" TF_CPP_MIN_LOG_LEVEL="\${TF_CPP_MIN_LOG_LEVEL:-2}"
-unset SPARK_HOME PYTHONPATH  # another Spark or another checkout on this shell must not leak in
+unset SPARK_HOME PYTHONPATH  # ignore another Spark or checkout of this shell
 ENV
 touch "$venv/.ready"

@@ -23,7 +23,7 @@ with DAG(
             *("--config", f"{HOME}/conf/nightly/night.yaml"),
             *("--set", f"lake={LAKE}"),
             *("--set", f"score.flow_logs={LOGS}"),
-            # The night that the run is for, however late it runs: a cleared task scores the same date again.
+            # The date of the DAG run, also if it runs late: a cleared task scores the same date again.
             *("--set", "score.date={{ ds }}"),
         ],
         **shared,

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One night on a cluster: score the last three days, then forget what is too old. Exit code: that of the first job that
-# did not end well (2: configuration or input was refused and nothing was written; 1: run it again).
+# One night on a cluster: score the last three days, then remove old nights. Exit code: that of the first job that fails
+# (2: configuration or input was refused and nothing was written; 1: run it again).
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
-cd "$here"  # the policies that night.yaml names stand there
+cd "$here"  # night.yaml names policies relative to this folder
 . .venv/env.sh
 : "${LAKE:?the lake, for example hdfs://namenode/ids}" "${LOGS:?flow logs, folders event_date=YYYY-MM-DD below it}"
 submit() {

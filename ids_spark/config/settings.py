@@ -26,7 +26,7 @@ class SynthesizeConfig(Section):
         capture_day_iat: Whether `IAT` of the first release contains the date of the capture, as in the data set.
     """
 
-    target: str = "replica"
+    target: str = "synthetic"
     scale: Annotated[float, Field(gt=0, le=10)] = 0.002
     min_rows_per_file: Count = 40
     feature_schema: Literal["original45", "release39"] = "original45"

@@ -227,7 +227,7 @@ def test_no_command_line_shows_the_secret(cluster: Cluster, copy: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda file: file.chmod(0o644), "has mode 644, so others can read the secret; expected 600"),
+        (lambda file: file.chmod(0o644), "has mode 644, so other users can read the secret; expected 600"),
         (
             lambda file: file.write_text("spark.authenticate true\n"),
             "holds no spark.authenticate.secret of at least 32",

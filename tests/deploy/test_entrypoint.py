@@ -83,7 +83,7 @@ def test_a_cluster_without_a_secret_is_refused(tmp_path: Path, role: str):
 @pytest.mark.parametrize(
     ("value", "mode", "message"),
     [
-        (SECRET, 0o444, "has mode 444, so everybody reads it; expected 400 or 440: chmod o= FILE"),
+        (SECRET, 0o444, "has mode 444, so every user can read it; expected 400 or 440: chmod o= FILE"),
         ("short", 0o400, "is not one line of at least 32 letters and digits"),
         (f"{SECRET}\nspark.authenticate=false", 0o400, "is not one line of at least 32 letters and digits"),
     ],

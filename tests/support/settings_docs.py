@@ -21,7 +21,7 @@ _LONGEST = 60
 
 def with_settings(text: str) -> str:
     """Return the text with every table between `<!-- settings: KEY -->` and `<!-- end -->` made anew."""
-    return _BLOCK.sub(lambda block: f"{block[1]}{table(block['key'])}{block[3]}", text)
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{table(block['key'])}\n{block[3]}", text)
 
 
 def documented(text: str) -> set[str]:
@@ -78,8 +78,8 @@ def _choices(annotation: Any) -> list[Any]:
 
 def _shown(value: Any) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
-    if value is None:
-        return "not set"
+    if value in (None, ""):
+        return "not set" if value is None else "empty"
     if len(text) > _LONGEST:
         return f"{len(value)} entries"
     return f"`{text.strip(chr(34))}`"
