@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from ids_spark.base.errors import NotReconciled
 
 
+def combined_origin(*origins: str | None) -> str:
+    """Return `synthetic` if any of what a result was made from is synthetic, else `measured`."""
+    return "synthetic" if "synthetic" in origins else "measured"
+
+
 @dataclass
 class Report:
     """What a job did.

@@ -1,4 +1,4 @@
-"""What is on scoring in a run that scores nights: models, thresholds, policies; checked before the first night begins."""
+"""What every night of a run is scored with: models, policies and keys, checked before the first night begins."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from ids_spark.alerts.allow_list import AllowList
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.base.errors import InputError
+from ids_spark.base.report import combined_origin
 from ids_spark.config.score import ColumnGroup, ScoreConfig
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import night_predictions
@@ -59,8 +60,7 @@ class ScoringContext:
 
     def origin(self, source: NightSource, model: Model | None = None) -> str:
         """Return `synthetic` as soon as the flows or the train rows of a model, by default the champion, are."""
-        origins = [source.data_origin, (model or self.champion).card.data_origin]
-        return "synthetic" if "synthetic" in origins else "measured"
+        return combined_origin(source.data_origin, (model or self.champion).card.data_origin)
 
     def facts(self) -> dict[str, str]:
         """Return what else decides what a night becomes, text by name, without any secret."""

@@ -1,4 +1,6 @@
-"""One row group of a night: probabilities, flags, reasons, predictions, incidents. Runs in tasks.
+"""The flows of a night to predictions and incidents, on the executors; only counts and incidents come back.
+
+A task holds one row group at a time.
 
 A flow is scored by the champion and, where there is one, by the challenger; only the champion's scores become
 predictions, alerts and reasons.
@@ -6,12 +8,15 @@ predictions, alerts and reasons.
 
 import datetime as dt
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyspark import SparkContext
 
 from ids_spark.alerts import incidents
 from ids_spark.alerts.severity import SEVERITIES
@@ -20,16 +25,71 @@ from ids_spark.dataset import taxonomy
 from ids_spark.dataset.tables import ATTRIBUTION, QUARANTINE, SCHEMA_VERSION
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
+from ids_spark.ingest.sources import bin_pack, scoring_tasks
+from ids_spark.lake.parquet import keep_only, part_name, write_part
 from ids_spark.models import attribution, inference, threshold
 from ids_spark.score import night_reader, prediction_columns
+from ids_spark.score.night_files import NightRowGroup
 from ids_spark.score.night_reader import NightRows
-from ids_spark.score.night_tasks import NightCounts, NightTask, ThresholdedModel
+from ids_spark.score.night_tasks import NightCounts, NightTask, ThresholdedModel, no_counts
 
 UNKNOWN_HOUR: Final = -1
 _TIME: Final = "event_time"  # of incidents and allow-list, whatever the logs call it
 _HOURS_A_DAY: Final = 24
+_PLAIN: Final = ("flow_id",)  # text that a dictionary would hold once for every row
 Found = dict[str, list[pa.Table]]
 """Incidents before they are ranked, by role."""
+
+
+def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
+    """Score every row group of a night; writes predictions and quarantine."""
+    by_row_group = {row_group.row_group: row_group for row_group in row_groups}
+    tasks = scoring_tasks(list(by_row_group), spark_context.defaultParallelism)
+    partitions = [
+        [by_row_group[row_group] for row_group in partition] for partition in bin_pack(list(by_row_group), tasks)
+    ]
+    key = task.pseudonyms  # goes with the function: a broadcast is a file on disk, also after a killed run
+    shared = spark_context.broadcast(replace(task, pseudonyms=None))
+
+    def score_partition(index: int, dealt: Iterable[list[NightRowGroup]]) -> Iterator[NightCounts]:
+        for partition in dealt:
+            yield _score_partition(index, partition, replace(shared.value, pseudonyms=key))
+
+    total = no_counts(task)
+    for scored in (
+        spark_context.parallelize(partitions, len(partitions)).mapPartitionsWithIndex(score_partition).collect()
+    ):
+        total.add(scored)
+    keep_only(total.parts, task.target, task.quarantine)
+    shared.destroy()
+    return total
+
+
+def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
+    total, name, contract = no_counts(task), part_name(index), task.contract
+    refused: list[pa.Table] = []
+    found: dict[str, list[pa.Table]] = {"champion": [], "challenger": []}
+
+    def predictions() -> Iterator[pa.Table]:
+        for row_group in row_groups:
+            rows = night_reader.read_row_group(row_group, task.read_spec)
+            total.rows_read += len(rows.source_rows) + len(rows.refused)
+            total.warnings += rows.warnings
+            predicted, lost = predict(row_group.row_group.name, rows, task, total, found)
+            refused.extend((rows.refused, lost))
+            yield predicted
+
+    metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": task.champion.model.card.name}
+    texts = [f.name for f in contract if pa.types.is_string(f.type) and f.name not in _PLAIN]
+    write_part(task.target, name, predictions(), contract, metadata, [*texts, "top3.list.element.class_name"])
+    total.champion.found = incidents.merge(found["champion"])
+    total.challenger.found = incidents.merge(found["challenger"])
+    rejected = pa.concat_tables([QUARANTINE.empty_table(), *refused])
+    if len(rejected) or index == 0:  # the quarantine of a clean night is an empty table that replaces an older one
+        write_part(task.quarantine, name, [rejected], QUARANTINE, metadata, ("source_file", "reason"))
+        total.quarantined.update(rejected["reason"].to_pylist())
+    total.parts.append(name)
+    return total
 
 
 def predict(file: str, rows: NightRows, task: NightTask, total: NightCounts, found: Found) -> tuple[pa.Table, pa.Table]:
@@ -48,18 +108,17 @@ def predict(file: str, rows: NightRows, task: NightTask, total: NightCounts, fou
     """
     thresholded, card, config = task.champion, task.champion.model.card, task.config
     matrix, probabilities = _forward(thresholded, rows, config.batch_rows)
-    highest, lost = probabilities.max(axis=1, initial=0.0), QUARANTINE.empty_table()
-    if (bad := np.isnan(highest)).any():
+    logits, lost = threshold.attack_logits(probabilities), QUARANTINE.empty_table()
+    if (bad := np.isnan(logits)).any():
         columns = np.array([task.read_spec.features.index(name) for name in card.features])
         rows, lost = night_reader.without_unscorable(
             rows, bad, columns[np.abs(matrix).argmax(axis=1)], file, task.read_spec
         )
-        matrix, probabilities, highest = matrix[~bad], probabilities[~bad], highest[~bad]
+        matrix, probabilities, logits = matrix[~bad], probabilities[~bad], logits[~bad]
     n = len(rows.source_rows)
-    logits = threshold.attack_logits(probabilities)
     flagged = logits >= thresholded.threshold
     hours, misdated = _hours(rows.carried[config.event_time], task.event_date)
-    ids = prediction_columns.levels(probabilities, card.classes)
+    ids = prediction_columns.predicted_ids(probabilities, card.classes)
     total.rows_scored += n
     total.of_another_date += misdated
     total.bin_counts.add(drift.count_bins(thresholded.model.preprocessor.histograms(card.features), rows.values))
@@ -73,32 +132,20 @@ def predict(file: str, rows: NightRows, task: NightTask, total: NightCounts, fou
         "source_file": prediction_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),
         **_named(rows.carried, task),
-        "probability": pa.array(highest),
-        "attack_probability": pa.array(_attack(probabilities)),
+        **prediction_columns.score_columns(probabilities, ids, task.contract),
         "attack_logit": pa.array(logits.astype(np.float32)),
         **alerts,
         **_stamps(task, n),
     }
-    for level, of_level in ids.items():
-        known[f"predicted_class{level}_id"] = pa.array(of_level)
-        known[f"predicted_class{level}"] = prediction_columns.coded(of_level, taxonomy.CLASSES[level])
-    if "top3" in config.columns:
-        known["top3"] = prediction_columns.top(probabilities, card.classes)
     if "lineage" in config.columns:
         known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.features]))
-    return prediction_columns.assembled(known, task.contract), lost
+    return prediction_columns.assemble(known, task.contract), lost
 
 
 def _forward(thresholded: ThresholdedModel, rows: NightRows, batch_rows: int) -> tuple[Floats32, Floats32]:
     model = thresholded.model
     matrix = as_rows(model.preprocessor.transform(rows.values, model.card.features))
     return matrix, inference.forward(model, matrix, batch_rows)
-
-
-def _attack(probabilities: Floats32) -> Floats32:
-    """Return the probability of attack; 18 rounded numbers may add up to a little more than 1."""
-    total: Floats32 = np.minimum(probabilities[:, 1:].sum(axis=1), np.float32(1.0))
-    return total
 
 
 def _attack_ids(probabilities: Floats32) -> Ids:
@@ -141,7 +188,7 @@ def _alerts(
     columns = {
         "alert": pa.array(alert),
         "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~alert), pa.array(SEVERITIES)),
-        "attributions": prediction_columns.scattered(why, explained, n),
+        "attributions": prediction_columns.scatter(why, explained, n),
     }
     flows = flows.append_column("attributions", columns["attributions"].take(pa.array(at)))
     return columns, incidents.partial(flows, *by, keyed)
@@ -201,8 +248,8 @@ def _flows(
     columns = dict(zip(names, carried.columns, strict=True)) | {
         "source_file": prediction_columns.constant(file, pa.string(), len(at)),
         "source_row": pa.array(rows.source_rows[at]),
-        "class_name": prediction_columns.coded(attack_ids[at], taxonomy.CLASSES[level]),
-        "attack_probability": pa.array(_attack(probabilities[at])),
+        "class_name": prediction_columns.dictionary(attack_ids[at], taxonomy.CLASSES[level]),
+        "attack_probability": pa.array(prediction_columns.attack_probabilities(probabilities[at])),
         "attack_logit": pa.array(logits[at]),
     }
     return pa.table(columns)
@@ -231,9 +278,7 @@ def _stamps(task: NightTask, times: int) -> dict[str, Any]:
         "scored_at": task.scored_at,
         "data_origin": task.data_origin,
     }
-    return {
-        name: prediction_columns.constant(value, contract.field(name).type, times) for name, value in values.items()
-    }
+    return prediction_columns.constants(values, contract, times)
 
 
 def _hours(times: pa.ChunkedArray, event_date: dt.date) -> tuple[Ids, int]:

@@ -7,16 +7,19 @@ import datetime as dt
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
+import pyarrow as pa
 from pyspark import SparkContext
 
 from ids_spark.alerts import ranking
 from ids_spark.alerts.export import ecs, ocsf
+from ids_spark.base import packaging
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report
-from ids_spark.dataset.tables import DRIFT, NIGHTS
+from ids_spark.dataset.tables import DRIFT, NIGHTS, SCHEMA_VERSION
 from ids_spark.features import drift
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows, write_table
@@ -25,16 +28,39 @@ from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
 from ids_spark.report import night_page
 from ids_spark.report.night_findings import Night
-from ids_spark.score import night_files, night_record, night_scoring
+from ids_spark.score import night_files, night_rows
 from ids_spark.score.night_context import ScoringContext, validation_scores_of_model
 from ids_spark.score.night_files import NightSource
 from ids_spark.score.night_reader import ReadSpec
-from ids_spark.score.night_record import ModelOutcome
+from ids_spark.score.night_rows import UNKNOWN_HOUR
 from ids_spark.score.night_tasks import ModelCounts, NightCounts, NightTask, ThresholdedModel
 
 log = logging.getLogger(__name__)
 
+TABLES: Final = ("predictions", "alerts", "drift", "nights", "reports/night", "exports", "quarantine/job=score")
+"""What a night replaces, each at `event_date=…`."""
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelOutcome:
+    """What one model makes of the night.
+
+    Attributes:
+        role: `champion` or `challenger`.
+        model: The model.
+        limit: What it flags from on.
+        counted: What the tasks counted of it.
+        incidents: Those within the budget, ranked.
+        found: Incidents before the budget cut them.
+    """
+
+    role: str
+    model: Model
+    limit: Threshold
+    counted: ModelCounts
+    incidents: pa.Table
+    found: int
 
 
 def score_night(
@@ -65,7 +91,7 @@ def score_night(
         for role, model in (("champion", scoring.champion), ("challenger", scoring.challenger))
         if model is not None
     }
-    done = night_scoring.score_row_groups(spark_context, source.row_groups, _task(source, scoring, limits, staged))
+    done = night_rows.score_row_groups(spark_context, source.row_groups, _task(source, scoring, limits, staged))
     if done.rows_read != source.rows or done.rows_scored + done.quarantined.total() != source.rows:
         raise NotReconciled(
             f"{source.rows} rows in the files of {date}, {done.rows_read} read, {done.rows_scored} scored and"
@@ -76,7 +102,7 @@ def score_night(
     shown = said[0].incidents
     late = night_files.late_rows(lake, source)
     of_night = {"rows_late": late, "seconds": time.monotonic() - begin}
-    rows = [of_night | night_record.night_row(source, scoring, done, outcome, drifted) for outcome in said]
+    rows = [of_night | night_row(source, scoring, done, outcome, drifted) for outcome in said]
     write_table(staged(f"alerts/{place}/part-00000.parquet"), shown)
     write_rows(staged(f"drift/{place}/part-00000.parquet"), drifted, DRIFT)
     write_rows(staged(f"nights/{place}/part-00000.parquet"), rows, NIGHTS)
@@ -106,7 +132,7 @@ def score_night(
         len(shown),
         rows[0]["seconds"],
     )
-    return night_record.night_report(source, scoring, done, said[0], late)
+    return night_report(source, scoring, done, said[0], late)
 
 
 def _task(
@@ -166,3 +192,80 @@ def _drift(source: NightSource, scoring: ScoringContext, done: NightCounts) -> l
     counts = [predicted[i] for i in range(card.classes)]
     mix = drift.class_mix_row(validation_scores_of_model(scoring.champion).class_mix, counts, facts)
     return [*drift.rows_of(done.bin_counts, histograms, facts), mix]
+
+
+def night_row(
+    source: NightSource, scoring: ScoringContext, done: NightCounts, outcome: ModelOutcome, drifted: Sequence[Row]
+) -> Row:
+    """Return the row of `nights/` of one model; late rows and seconds of the night are the caller's to add."""
+    bands = Counter(of["drift_level"] for of in drifted if of["kind"] == "feature")
+    model, limit, counted = outcome.model, outcome.limit, outcome.counted
+    champion = outcome.role == "champion"
+    return {
+        "run_id": scoring.run_id,
+        "role": outcome.role,
+        "model": model.card.name,
+        "model_version": model.card.version,
+        "model_sha256": model.sha256,
+        "rows_in": done.rows_read,
+        "rows_scored": done.rows_scored,
+        "rows_quarantined": done.quarantined.total(),
+        "rows_of_another_date": done.of_another_date,
+        "files": [{"name": f.name, "rows": f.rows, "reason": f.reason} for f in source.files],
+        "extra_columns": list(source.extra_columns),
+        "quarantine": [{"reason": reason, "rows": n} for reason, n in sorted(done.quarantined.items())],
+        "warnings": [{"rule": rule, "rows": n} for rule, n in sorted(done.warnings.items())],
+        "class_mix": [
+            {
+                "hour": None if hour == UNKNOWN_HOUR else hour,
+                "class_name": model.card.class_names[class_id],
+                "flows": flows,
+            }
+            for (hour, class_id), flows in sorted(counted.mix.items())
+        ],
+        "flows_flagged": counted.flagged,
+        "flows_allowed": done.flows_allowed if champion else None,
+        "flows_explained": done.explained if champion else None,
+        "incidents": outcome.found,
+        "incidents_shown": len(outcome.incidents),
+        "budget": limit.budget,
+        "threshold_logit": limit.logit,
+        "expected_false_alarms": limit.expected_false_alarms,
+        "false_alarms_at_most": limit.false_alarms_at_most,
+        "benign_validation_rows": limit.benign_rows,
+        "smallest_rate": limit.smallest_rate,
+        "drift_moderate": bands["moderate"] if champion else None,
+        "drift_significant": bands["significant"] if champion else None,
+        "scored_at": scoring.now,
+        "code_version": packaging.code_version(),
+        "schema_version": SCHEMA_VERSION,
+        "data_origin": scoring.origin(source, model),
+    }
+
+
+def night_report(
+    source: NightSource, scoring: ScoringContext, done: NightCounts, champion: ModelOutcome, late: int
+) -> Report:
+    """Return what the audit says of a night."""
+    date = str(source.event_date)
+    said = Report(feature_schema=scoring.champion.preprocessor.schema.name, data_origin=scoring.origin(source))
+    said.rows_in, said.rows_out = done.rows_read, done.rows_scored
+    said.rows_quarantined = done.quarantined.total()
+    said.tables = [f"{table}/event_date={date}" for table in TABLES]
+    counts = {"scored": done.rows_scored, "flagged": done.champion.flagged, "late rows": late}
+    counts |= {"rows of another date": done.of_another_date, "flows on the allow-list": done.flows_allowed}
+    over_budget = champion.found - len(champion.incidents)
+    counts |= {"incidents": champion.found, "incidents over the budget": over_budget}
+    counts |= {f"not scored: {reason}": n for reason, n in sorted(done.quarantined.items())}
+    counts |= {f"warned: {rule}": n for rule, n in sorted(done.warnings.items())}
+    said.counts = {(what, date, None): n for what, n in counts.items()}
+    said.notes = [
+        f"{date}: {champion.limit.statement()}",
+        *scoring.allowed.notes(source.event_date, done.allowed.tolist()),
+    ]
+    said.inputs = [f"event_date={date}/{file.name}: {file.rows} rows" for file in source.files]
+    said.notes += [f"{date}: {file.name} was not scored: {file.reason}" for file in source.files if file.reason]
+    if source.extra_columns:
+        columns = ", ".join(source.extra_columns)
+        said.notes.append(f"{date}: {len(source.extra_columns)} extra column(s) were ignored: {columns}")
+    return said

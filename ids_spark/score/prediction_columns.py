@@ -1,4 +1,7 @@
-"""Class probabilities of flows to columns of predictions. Pure functions on Arrow and numpy columns."""
+"""Columns of predictions, the same for nights and splits: those computed from class probabilities, and constants.
+
+Pure functions on Arrow and numpy columns.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,22 +17,24 @@ from ids_spark.dataset.tables import TOP
 _TOP: Final = 3
 
 
-def coded(ids: Ids, names: tuple[str, ...]) -> pa.DictionaryArray:
-    """Return names by id as a dictionary column: no text is copied."""
-    return pa.DictionaryArray.from_arrays(pa.array(ids), pa.array(names))
+def attack_probabilities(probabilities: Floats32) -> Floats32:
+    """Return the probability of attack: the sum over all attack classes, at most 1, shape (rows,).
+
+    Not 1 - P(benign): in float32 that is 0 for every flow whose attack probability is below 6e-8. The sum of 18 rounded
+    numbers can exceed 1 by a rounding error and is therefore limited. NaN stays NaN.
+
+    Args:
+        probabilities: Of a softmax, benign first, shape (rows, classes).
+    """
+    total: Floats32 = np.minimum(probabilities[:, taxonomy.BENIGN_ID + 1 :].sum(axis=1), np.float32(1.0))
+    return total
 
 
-def constant(value: Any, kind: pa.DataType, times: int) -> pa.Array:
-    """Return one value, `times` long; text as a dictionary column."""
-    if pa.types.is_string(kind):
-        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(times, dtype=np.int32)), pa.array([value], kind))
-    return pa.repeat(pa.scalar(value, kind), times)
+def predicted_ids(probabilities: Floats32, level: taxonomy.Level) -> dict[taxonomy.Level, Ids]:
+    """Return the most probable class id at the model's level and at every coarser one, each of shape (rows,).
 
-
-def levels(probabilities: Floats32, level: taxonomy.Level) -> dict[taxonomy.Level, Ids]:
-    """Return the most probable class id at the model's level and every coarser one, each of shape (rows,).
-
-    A coarser class's probability is the sum over its members.
+    The probability of a coarser class is the sum over its members, so the prediction at a coarser level need not be the
+    parent of the most probable finer class.
     """
     found: dict[taxonomy.Level, Ids] = {}
     for coarser in taxonomy.levels_from(level):
@@ -43,32 +48,96 @@ def levels(probabilities: Floats32, level: taxonomy.Level) -> dict[taxonomy.Leve
     return found
 
 
-def top(probabilities: Floats32, level: taxonomy.Level) -> pa.Array:
-    """Return the three most probable classes of each row (two where there are no more), best first."""
-    shown = min(_TOP, level)
-    left = probabilities.copy()
-    rows = np.arange(len(left))
-    ids, values = np.empty((len(left), shown), np.int32), np.empty((len(left), shown), np.float32)
-    for i in range(shown):  # three passes for the largest cost a fraction of sorting 19
-        ids[:, i] = left.argmax(axis=1)
-        values[:, i] = left[rows, ids[:, i]]
-        left[rows, ids[:, i]] = -1.0
+def score_columns(
+    probabilities: Floats32, predicted: Mapping[taxonomy.Level, Ids], contract: pa.Schema
+) -> dict[str, Any]:
+    """Return every column that follows from class probabilities alone, by name.
+
+    Args:
+        probabilities: Shape (rows, classes), finite.
+        predicted: From `predicted_ids`.
+        contract: `top3` is computed only if the contract has it, as it costs more than all others together.
+    """
+    columns: dict[str, Any] = {
+        "probability": pa.array(probabilities.max(axis=1, initial=0.0)),
+        "attack_probability": pa.array(attack_probabilities(probabilities)),
+    }
+    for level, ids in predicted.items():
+        columns[f"predicted_class{level}_id"] = pa.array(ids)
+        columns[f"predicted_class{level}"] = dictionary(ids, taxonomy.CLASSES[level])
+    if "top3" in contract.names:
+        columns["top3"] = top_classes(probabilities, max(predicted))
+    return columns
+
+
+def top_classes(probabilities: Floats32, level: taxonomy.Level) -> pa.Array:
+    """Return the three most probable classes of each row (both for a model of two), most probable first."""
+    k = min(_TOP, level)
+    remaining = probabilities.copy()
+    rows = np.arange(len(remaining))
+    ids, values = np.empty((len(remaining), k), np.int32), np.empty((len(remaining), k), np.float32)
+    for i in range(k):  # three passes cost a fraction of sorting 19 columns
+        ids[:, i] = remaining.argmax(axis=1)
+        values[:, i] = remaining[rows, ids[:, i]]
+        remaining[rows, ids[:, i]] = -1.0
     names = pa.array(taxonomy.CLASSES[level]).take(pa.array(ids.ravel()))
     pairs = pa.StructArray.from_arrays([names, pa.array(values.ravel())], fields=list(TOP))
-    return pa.ListArray.from_arrays(pa.array(np.arange(len(left) + 1, dtype=np.int32) * shown), pairs)
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(remaining) + 1, dtype=np.int32) * k), pairs)
 
 
-def scattered(values: pa.Array, rows: NDArray[np.int64], times: int) -> pa.Array:
-    """Return an array `times` long that holds `values` at `rows` and null elsewhere."""
-    at = np.full(times, -1, dtype=np.int64)
-    at[rows] = np.arange(len(rows))
-    return values.take(pa.array(at, mask=at < 0))
+def label_columns(labels: pa.ChunkedArray) -> dict[str, pa.Array]:
+    """Return the true class at every level, `class19`, `class6` and `class2`, from labels at 19 classes.
+
+    A label that is null or names no class gives null.
+    """
+    ids = label_ids(labels, 19)
+    columns = {}
+    for level in taxonomy.LEVELS:
+        names = pa.array([taxonomy.CLASSES[level][i] for i in taxonomy.parents(19, level)])
+        columns[f"class{level}"] = names.take(pa.array(ids, mask=ids < 0))
+    return columns
 
 
-def assembled(known: Mapping[str, Any], contract: pa.Schema) -> pa.Table:
-    """Return known columns as a table of the contract; a column that is not known is null."""
-    times = len(next(iter(known.values())))
-    arrays = [known[f.name] if f.name in known else pa.nulls(times, f.type) for f in contract]
+def label_ids(labels: pa.ChunkedArray, level: taxonomy.Level) -> Ids:
+    """Return class ids at a level for labels at 19 classes, -1 where a label is null or names no class."""
+    encoded = labels.combine_chunks().dictionary_encode()
+    id_of = {name: int(taxonomy.parents(19, level)[i]) for i, name in enumerate(taxonomy.CLASS19)}
+    ids = np.array([*(id_of.get(name, -1) for name in encoded.dictionary.to_pylist()), -1], dtype=np.int32)
+    found: Ids = ids[encoded.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)]
+    return found
+
+
+def dictionary(ids: Ids, names: tuple[str, ...]) -> pa.DictionaryArray:
+    """Return names by id as a dictionary column: no text is copied."""
+    return pa.DictionaryArray.from_arrays(pa.array(ids), pa.array(names))
+
+
+def constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
+    """Return a column that holds one value in all rows; text as a dictionary column."""
+    if pa.types.is_string(kind):
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([value], kind))
+    return pa.repeat(pa.scalar(value, kind), rows)
+
+
+def constants(values: Mapping[str, Any], contract: pa.Schema, rows: int) -> dict[str, pa.Array]:
+    """Return a `constant` column of the contract's type for each name."""
+    return {name: constant(value, contract.field(name).type, rows) for name, value in values.items()}
+
+
+def scatter(values: pa.Array, at: NDArray[np.int64], rows: int) -> pa.Array:
+    """Return a column of so many rows that holds `values` at the rows `at` and null elsewhere."""
+    places = np.full(rows, -1, dtype=np.int64)
+    places[at] = np.arange(len(at))
+    return values.take(pa.array(places, mask=places < 0))
+
+
+def assemble(columns: Mapping[str, Any], contract: pa.Schema) -> pa.Table:
+    """Return the columns of a contract as a table; a column that is not given is null, one it lacks is dropped.
+
+    Dictionary columns stay dictionaries: the writer stores them as the contract's type.
+    """
+    rows = len(next(iter(columns.values())))
+    arrays = [columns[f.name] if f.name in columns else pa.nulls(rows, f.type) for f in contract]
     fields = [
         f.with_type(a.type) if isinstance(a, pa.DictionaryArray) else f for f, a in zip(contract, arrays, strict=True)
     ]

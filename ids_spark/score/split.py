@@ -1,21 +1,94 @@
-"""Any labelled flows scored by every chosen model: what `jobs/score.py` does where no night is named."""
+"""Labelled flows scored by every chosen model: what `jobs/score.py` does where no night is named.
+
+The driver chooses models and writes metrics; tasks read a row group, preprocess it, run one forward pass and write.
+Only counts come back to the driver.
+"""
 
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark import SparkContext
 
-from ids_spark.base.report import Report
+from ids_spark.base.arrays import Counts, as_rows
+from ids_spark.base.report import Report, combined_origin
 from ids_spark.config.score import ScoreConfig
+from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.dataset.tables import PREDICTIONS, QUARANTINE
+from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.evaluate.results import Results, unseen_classes
-from ids_spark.ingest import sources
-from ids_spark.lake.filesystem import exists
+from ids_spark.ingest import row_hash, sources
+from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
+from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
+from ids_spark.lake.filesystem import exists, resolve
+from ids_spark.lake.parquet import keep_only, part_name, write_part
 from ids_spark.lake.store import Lake
-from ids_spark.models import artifact
-from ids_spark.score import split_tasks
+from ids_spark.models import artifact, inference
+from ids_spark.models.artifact import Model
+from ids_spark.score import prediction_columns
 
 log = logging.getLogger(__name__)
+
+_DICTIONARY: Final = [f.name for f in PREDICTIONS if pa.types.is_string(f.type)] + ["top3.list.element.class_name"]
+_OPTIONAL: Final = ("source_file", "source_row", "row_key", "class19", "duplicate")
+"""Columns of `flows/` beside the features; any other parquet may lack them."""
+
+
+@dataclass(frozen=True)
+class SplitTask:
+    """What every scoring task is told.
+
+    Attributes:
+        target: URI of the staged predictions.
+        quarantine: URI of the staged quarantine.
+        split: Name of the split, written to the quarantine.
+        run_id: Of this run.
+        scored_at: One time for the whole run, UTC.
+        data_origin: `synthetic` if the flows or the model's train rows are, else `measured`.
+        batch_rows: Rows of a forward pass.
+    """
+
+    target: str
+    quarantine: str
+    split: str
+    run_id: str
+    scored_at: dt.datetime
+    data_origin: str
+    batch_rows: int
+
+
+@dataclass
+class SplitCounts:
+    """What tasks report of the flows they read: rows_read = rows_scored + quarantined.
+
+    Attributes:
+        confusion: At the model's level, shape (classes, classes), labels by predictions, over flows that carry a label
+            and are not marked as duplicates.
+        rows_read: Flows found.
+        rows_scored: Flows with a prediction.
+        quarantined: Flows without one, by reason.
+        parts: Files written.
+    """
+
+    confusion: Counts
+    rows_read: int = 0
+    rows_scored: int = 0
+    quarantined: Counter[str] = field(default_factory=Counter)
+    parts: list[str] = field(default_factory=list)
+
+    def add(self, other: "SplitCounts") -> None:
+        """Add the counts of another task."""
+        self.confusion = self.confusion + other.confusion
+        self.rows_read += other.rows_read
+        self.rows_scored += other.rows_scored
+        self.quarantined += other.quarantined
+        self.parts += other.parts
 
 
 def score_split(
@@ -27,39 +100,168 @@ def score_split(
         spark_context: Its executors read, score and write.
         lake: Holds the models and, unless `config.source` is set, the flows.
         staged: Gives the URI of the staged version of a table.
-        config: What to score, and with what.
+        config: Which flows to score and with which models.
         run_id: Of the run.
+
+    Raises:
+        SchemaMismatch: a file lacks a feature of a model; nothing is scored.
     """
-    now, source, origin = dt.datetime.now(dt.UTC), config.source, "measured"
-    if source is None:
-        source, origin = lake.uri(f"flows/split={config.split}"), lake.facts("flows", "jobs/ingest.py")["data_origin"]
-    elif exists(f"{source}/{sources.SYNTHETIC_MARK}"):
-        origin = "synthetic"
+    now = dt.datetime.now(dt.UTC)
+    source, flows_origin = _flows_of(lake, config)
     row_groups = sources.parquet_row_groups(source)
     models = [
         artifact.read_model(uri) for uri in artifact.choose_models(lake.uri("models"), config.models, config.version)
     ]
     for model in models:
-        split_tasks.require_features(row_groups, model)
+        _require_features(row_groups, model)
 
-    report = Report(feature_schema=models[0].preprocessor.schema.name, data_origin=origin)
+    report = Report(feature_schema=models[0].preprocessor.schema.name, data_origin=flows_origin)
     results = Results(run_id, config.split)
     for model in models:
         card = model.card
-        place = f"event_date={config.event_date or now.date()}/model={card.name}"
-        tables = [f"predictions/{place}", f"quarantine/job=score/{place}"]
-        origin = "synthetic" if "synthetic" in (origin, card.data_origin) else "measured"
-        target, refused = (staged(table) for table in tables)
-        task = split_tasks.SplitTask(target, refused, config.split, run_id, now, origin, config.batch_rows)
-        done = split_tasks.score_row_groups(spark_context, [row_group for row_group, _ in row_groups], model, task)
-        log.info("scored %s rows=%d quarantined=%d", card.name, done.rows_scored, done.quarantined.total())
+        partition = f"event_date={config.event_date or now.date()}/model={card.name}"
+        tables = [f"predictions/{partition}", f"quarantine/job=score/{partition}"]
+        origin = combined_origin(flows_origin, card.data_origin)
+        target, quarantine = (staged(table) for table in tables)
+        task = SplitTask(target, quarantine, config.split, run_id, now, origin, config.batch_rows)
+        counts = _score_row_groups(spark_context, [row_group for row_group, _ in row_groups], model, task)
+        log.info("scored model=%s rows=%d quarantined=%d", card.name, counts.rows_scored, counts.quarantined.total())
 
-        results.add(card, done.confusion, origin)
-        report.add_scored(card.name, card.version, done.rows_read, done.rows_scored, done.quarantined)
+        results.add(card, counts.confusion, origin)
+        report.add_scored(card.name, card.version, counts.rows_read, counts.rows_scored, counts.quarantined)
         report.tables += tables
-        unseen = unseen_classes(card, done.confusion)
+        report.data_origin = combined_origin(report.data_origin, origin)
+        unseen = unseen_classes(card, counts.confusion)
         if unseen:
             report.notes.append(f"{card.name} met {len(unseen)} classes it never saw in training: {', '.join(unseen)}")
-    report.data_origin = origin
     report.tables += results.write(staged)
     return report
+
+
+def _flows_of(lake: Lake, config: ScoreConfig) -> tuple[str, str]:
+    """Return where the flows are and whether they are `measured` or `synthetic`."""
+    if config.source is None:
+        return lake.uri(f"flows/split={config.split}"), lake.facts("flows", "jobs/ingest.py")["data_origin"]
+    synthetic = exists(f"{config.source}/{sources.SYNTHETIC_MARK}")
+    return config.source, "synthetic" if synthetic else "measured"
+
+
+def _require_features(row_groups: Iterable[tuple[RowGroup, tuple[str, ...]]], model: Model) -> None:
+    for row_group, columns in row_groups:
+        missing = [name for name in model.card.features if name not in columns]
+        if missing:
+            raise SchemaMismatch(
+                f"{row_group.name} lacks {len(missing)} feature columns of model {model.card.name}"
+                f" ({model.preprocessor.schema.name}): {', '.join(missing)}; nothing was scored"
+            )
+
+
+def _score_row_groups(
+    spark_context: SparkContext, row_groups: Sequence[RowGroup], model: Model, task: SplitTask
+) -> SplitCounts:
+    partitions = bin_pack(row_groups, scoring_tasks(row_groups, spark_context.defaultParallelism))
+    shared = spark_context.broadcast(model)
+
+    def score_partition(index: int, bins: Iterable[list[RowGroup]]) -> Iterator[SplitCounts]:
+        for own in bins:
+            yield _score_partition(index, own, shared.value, task)
+
+    total = _no_counts(model)
+    for counts in (
+        spark_context.parallelize(partitions, len(partitions)).mapPartitionsWithIndex(score_partition).collect()
+    ):
+        total.add(counts)
+    keep_only(total.parts, task.target, task.quarantine)
+    return total
+
+
+def _no_counts(model: Model) -> SplitCounts:
+    return SplitCounts(np.zeros((model.card.classes, model.card.classes), dtype=np.int64))
+
+
+def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, task: SplitTask) -> SplitCounts:
+    counts = _no_counts(model)
+    refused: list[pa.Table] = []
+
+    def predictions() -> Iterator[pa.Table]:
+        for row_group in row_groups:
+            predicted, rejected = _score_row_group(row_group, model, task, counts)
+            refused.append(rejected)
+            yield predicted
+
+    name = part_name(index)
+    metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": model.card.name}
+    write_part(task.target, name, predictions(), PREDICTIONS, metadata, _DICTIONARY)
+    rejected = pa.concat_tables([QUARANTINE.empty_table(), *refused])
+    if len(rejected) or index == 0:  # without refused rows an empty table replaces an older one
+        write_part(task.quarantine, name, [rejected], QUARANTINE, metadata, ("reason",))
+        counts.quarantined.update(rejected["reason"].to_pylist())
+    counts.parts.append(name)
+    return counts
+
+
+def _score_row_group(
+    row_group: RowGroup, model: Model, task: SplitTask, counts: SplitCounts
+) -> tuple[pa.Table, pa.Table]:
+    """Return predictions and refused rows of one row group; adds to `counts`."""
+    card, features = model.card, list(model.card.features)
+    table = _read_row_group(row_group, features)
+    counts.rows_read += len(table)
+    values, faults = to_doubles(table, features)
+    bad = any_fault(faults, len(table))
+    rejected = QUARANTINE.empty_table()
+    if bad.any():
+        known = {
+            "source_file": table["source_file"].to_pylist(),
+            "source_row": table["source_row"].to_numpy(),
+            "split": task.split,
+            "label": table["class19"].to_pylist() if "class19" in table.column_names else None,
+            "run_id": task.run_id,
+        }
+        rejected = refused_rows(table, faults, features, known)
+        good = np.flatnonzero(~bad)
+        table, values = table.take(pa.array(good)), {name: column[good] for name, column in values.items()}
+    matrix = as_rows(model.preprocessor.transform(values, features))
+    probabilities = inference.forward(model, matrix, task.batch_rows)
+    predicted = prediction_columns.predicted_ids(probabilities, card.classes)
+    counts.rows_scored += len(table)
+    columns = {
+        **{name: table[name] for name in _OPTIONAL if name in table.column_names},
+        **prediction_columns.score_columns(probabilities, predicted, PREDICTIONS),
+        **prediction_columns.constants(
+            {
+                "model_version": card.version,
+                "run_id": task.run_id,
+                "scored_at": task.scored_at,
+                "data_origin": task.data_origin,
+            },
+            PREDICTIONS,
+            len(table),
+        ),
+    }
+    if "row_key" not in columns:
+        columns["row_key"] = pa.array(row_hash.row_keys(list(values.values())))
+    if "class19" in table.column_names:
+        columns |= prediction_columns.label_columns(table["class19"])
+        truth = prediction_columns.label_ids(table["class19"], card.classes)
+        counted = truth >= 0
+        if "duplicate" in table.column_names:  # an evaluation counts each distinct flow once, as the study does
+            counted &= ~table["duplicate"].to_numpy()
+        confusion = confusion_of(truth[counted], predicted[card.classes][counted], card.classes)
+        counts.confusion = counts.confusion + confusion
+    return prediction_columns.assemble(columns, PREDICTIONS), rejected
+
+
+def _read_row_group(row_group: RowGroup, features: Sequence[str]) -> pa.Table:
+    """Read features and optional columns; the name of the file and row numbers are added if the file lacks them."""
+    fs, path = resolve(row_group.uri)
+    with fs.open_input_file(path) as stream:
+        file = pq.ParquetFile(stream)
+        present = [name for name in _OPTIONAL if name in file.schema_arrow.names]
+        table = file.read_row_group(row_group.index, columns=[*features, *present], use_threads=False).combine_chunks()
+    if "source_row" not in present:
+        numbers = np.arange(row_group.first_row, row_group.first_row + len(table))
+        table = table.append_column("source_row", pa.array(numbers))
+    if "source_file" not in present:
+        table = table.append_column("source_file", prediction_columns.constant(row_group.name, pa.string(), len(table)))
+    return table

@@ -1,0 +1,116 @@
+"""Splits scored by several models. All flows and models here are synthetic, whatever their directories state."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from ids_spark.config.score import ScoreConfig
+from ids_spark.config.train import ModelConfig
+from ids_spark.dataset.taxonomy import CLASS19, class6_of
+from ids_spark.ingest.sources import SYNTHETIC_MARK
+from ids_spark.lake.store import Lake
+from ids_spark.models import architectures, artifact
+from ids_spark.score import split
+from tests.support.flows import synthetic_frame
+from tests.support.models import CARD, PREPROCESSOR
+
+ROWS = 200
+ORIGINS = {"a-synthetic": "synthetic", "b-measured": "measured", "c-measured": "measured"}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake with three untrained models of six classes."""
+    folder = tmp_path_factory.mktemp("split")
+    for seed, (name, origin) in enumerate(ORIGINS.items()):
+        card = dataclasses.replace(
+            CARD,
+            name=name,
+            variant=name,
+            hyperparameters=ModelConfig(dense=(16,)).model_dump(mode="json"),
+            data_origin=origin,
+        )
+        network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
+        rng = np.random.default_rng(seed)
+        weights = [rng.normal(0, 0.3, w.shape).astype(w.dtype) for w in network.get_weights()]
+        artifact.write_model(f"{folder}/models/{name}/{card.version}", card, weights, PREPROCESSOR)
+    return Lake(str(folder))
+
+
+@pytest.fixture
+def flows(tmp_path: Path) -> Path:
+    """A folder with one parquet file of labelled flows."""
+    frame = synthetic_frame(ROWS, seed=2).assign(class19=[CLASS19[i % 19] for i in range(ROWS)])
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "flows.parquet")
+    return tmp_path
+
+
+def score(spark: SparkSession, lake: Lake, flows: Path) -> tuple[split.Report, dict[str, Path]]:
+    """Score the flows with all models; returns the report and the folder of each table."""
+    config = ScoreConfig(source=str(flows), split="test", event_date="2026-03-01")
+    staged = flows / "staged"
+    report = split.score_split(spark.sparkContext, lake, lambda table: f"{staged}/{table}", config, "run-1")
+    return report, {table: staged / table for table in report.tables}
+
+
+def predictions_of(tables: dict[str, Path]) -> dict[str, pd.DataFrame]:
+    """Return the predictions of each model."""
+    return {
+        name: pd.read_parquet(path)
+        for name in ORIGINS
+        for table, path in tables.items()
+        if table.startswith("predictions") and f"model={name}" in table
+    }
+
+
+def test_a_synthetic_model_makes_its_own_results_synthetic_and_not_those_of_later_models(
+    spark: SparkSession, lake: Lake, flows: Path
+) -> None:
+    report, tables = score(spark, lake, flows)
+    assert {name: set(rows["data_origin"]) for name, rows in predictions_of(tables).items()} == {
+        name: {origin} for name, origin in ORIGINS.items()
+    }
+    metrics = pd.read_parquet(tables["metrics/run-1.parquet"]).groupby("model")["data_origin"].agg(set)
+    assert metrics.to_dict() == {f"dnn-{name}": {origin} for name, origin in ORIGINS.items()}
+    assert report.data_origin == "synthetic"  # of the whole run
+    assert (report.rows_in, report.rows_out, report.rows_quarantined) == (3 * ROWS, 3 * ROWS, 0)
+
+
+def test_synthetic_flows_make_the_results_of_every_model_synthetic(
+    spark: SparkSession, lake: Lake, flows: Path
+) -> None:
+    (flows / SYNTHETIC_MARK).write_text("{}")
+    report, tables = score(spark, lake, flows)
+    assert all(set(rows["data_origin"]) == {"synthetic"} for rows in predictions_of(tables).values())
+    assert report.data_origin == "synthetic"
+
+
+def test_predictions_carry_labels_at_every_level_and_the_probabilities_of_keras(
+    spark: SparkSession, lake: Lake, flows: Path
+) -> None:
+    _, tables = score(spark, lake, flows)
+    labels = [CLASS19[i % 19] for i in range(ROWS)]
+    frame = synthetic_frame(ROWS, seed=2)
+    for name, found in predictions_of(tables).items():
+        [uri] = artifact.choose_models(lake.uri("models"), [name], "latest")
+        model = artifact.read_model(uri)
+        columns = model.preprocessor.transform(
+            {f: frame[f].to_numpy() for f in model.card.features}, model.card.features
+        )
+        network = architectures.build(
+            model.card.architecture, len(model.card.features), model.card.classes, model.card.hyperparameters
+        )
+        network.set_weights(model.weights)
+        p = network.predict(np.column_stack(columns), verbose=0).astype(np.float64)
+        np.testing.assert_allclose(found["attack_probability"], p[:, 1:].sum(axis=1), rtol=1e-5)
+        np.testing.assert_allclose(found["probability"], p.max(axis=1), rtol=1e-5)
+        assert found["class19"].tolist() == labels
+        assert found["class6"].tolist() == [class6_of(label) for label in labels]
+        assert found["source_row"].tolist() == list(range(ROWS))
+        assert found["predicted_class19"].isna().all()  # finer than the models
