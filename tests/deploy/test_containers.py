@@ -74,6 +74,13 @@ def test_every_file_that_the_image_copies_is_in_the_repository_and_may_enter_the
     assert os.access(ENTRYPOINT, os.X_OK)
 
 
+def test_every_file_of_the_package_and_of_the_jobs_may_enter_the_build():
+    files = [path for folder in ("ids_spark", "jobs") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    names = [str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts]
+    assert {"ids_spark/alerts/export/names.json", "ids_spark/lake/store.py"} <= set(names)
+    assert [name for name in names if not may_enter(name)] == []
+
+
 def test_every_module_that_the_image_runs_is_in_the_repository():
     run = re.findall(r"python -m (ids_spark[.\w]+)", DOCKERFILE.read_text())
     assert run
