@@ -1,44 +1,18 @@
-"""One locked cluster for all tests, and a lake that the four jobs wrote on it."""
+"""One cluster with authentication for all tests, and a lake that the four jobs wrote on it."""
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Cluster, prepare, submit
+from tests.cluster.harness import TRAINING, Cluster, Night, prepare, submit
 from tests.support.flows import synthetic_frame, write_synthetic_source
-
-# Many small files: a fault then meets an executor that has some behind it and some before it.
-TRAINING = (
-    "ingest.rows_per_file=4000",
-    "train.models=[dnn]",
-    "train.classes=[6]",
-    "train.batch_size=256",
-    "train.epochs=2",
-    "features.files=4",
-)
-
-
-@dataclass(frozen=True)
-class Night:
-    """What the four jobs left.
-
-    Attributes:
-        folder: Where they were submitted; holds the lake.
-        source: Absolute path of the synthetic source.
-        output: What each job printed.
-    """
-
-    folder: Path
-    source: Path
-    output: dict[str, str]
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Master and two workers that share a secret."""
+    """A master and two workers that share a secret."""
     started = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         started.start()
@@ -71,5 +45,5 @@ def night(cluster: Cluster, source: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def copy(night: Night, tmp_path: Path) -> Path:
-    """The same folder again, for a job that is disturbed."""
+    """A copy of the folder, for a test that changes it."""
     return Path(shutil.copytree(night.folder, tmp_path / "night"))

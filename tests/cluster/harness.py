@@ -1,4 +1,4 @@
-"""A Spark standalone cluster on loopback, in processes that have nothing of this checkout on their path."""
+"""A Spark standalone cluster on loopback, in processes without this checkout on their Python path."""
 
 import contextlib
 import json
@@ -29,16 +29,41 @@ _SMALL = {
     "spark.cores.max": "2",
     "spark.ui.showConsoleProgress": "false",
 }
-# Without authentication nothing else of the door works either; the last line of a name counts.
+# Without authentication Spark cannot encrypt either. The last line of a property counts.
 _OPEN = {
     "spark.authenticate": "false",
     "spark.network.crypto.enabled": "false",
     "spark.io.encryption.enabled": "false",
 }
 
+TRAINING = (
+    "ingest.rows_per_file=4000",
+    "train.models=[dnn]",
+    "train.classes=[6]",
+    "train.batch_size=256",
+    "train.epochs=2",
+    "features.files=4",
+)
+"""Settings of every job; many small files, so that a fault meets an executor between two of them."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """A lake that the four jobs wrote.
+
+    Attributes:
+        folder: Where they were submitted; holds the lake.
+        source: Absolute path of the synthetic source.
+        output: Output of each job.
+    """
+
+    folder: Path
+    source: Path
+    output: dict[str, str]
+
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return the number of an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -47,7 +72,7 @@ def free_port() -> int:
 def waited(
     condition: Callable[[], object], seconds: float, what: str, process: subprocess.Popen[str] | None = None
 ) -> None:
-    """Return once the condition holds; fail when it does not in time, or when the process ended before it did."""
+    """Wait until the condition holds; fail after `seconds`, or when `process` ends before."""
     deadline = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:
@@ -58,11 +83,11 @@ def waited(
 
 @dataclass
 class Cluster:
-    """Master and two workers of one core each; their processes are those this class started, and their children.
+    """A master and two workers of one core each.
 
     Attributes:
-        folder: Everything of the cluster: settings, work folders, logs.
-        secret: Of `spark.authenticate`; None for a cluster that lets everybody in.
+        folder: Holds settings, work folders and logs.
+        secret: Of `spark.authenticate`; None for a cluster without authentication.
         more: Further Spark properties of every process.
         shuffle: Folder for shuffle files; default: below `folder`.
     """
@@ -77,7 +102,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Where jobs are submitted to."""
+        """URL of the master."""
         return f"spark://127.0.0.1:{self.port}"
 
     @property
@@ -87,7 +112,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What every process of the cluster and every job starts with; the checkout is nowhere in it."""
+        """Environment of every process of the cluster and of every job; no variable names the checkout."""
         kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
         python = {name: str(Path(os.environ["PYSPARK_PYTHON"])) for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")}
         local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.shuffle or self.folder / "shuffle")}
@@ -111,7 +136,7 @@ class Cluster:
         waited(lambda: self.workers_alive() == 2, 60, "two workers")
 
     def start_settings(self) -> None:
-        """Write the settings of the cluster as the README says: a private copy of `conf/cluster` with the secret."""
+        """Write a copy of `conf/cluster` with the secret, readable by its owner alone, as users are told to do."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "shuffle").mkdir(exist_ok=True)
         self.settings.mkdir(mode=0o700)
@@ -150,11 +175,11 @@ class Cluster:
         return None
 
     def workers_alive(self) -> int:
-        """Return how many workers the master counts on."""
+        """Return how many workers the master reports as alive."""
         return int((self._state() or {}).get("aliveworkers", 0))
 
     def applications(self) -> set[str]:
-        """Return the names of all applications that the master ever let in."""
+        """Return the names of all applications that the master accepted."""
         state = self._state() or {}
         return {app["name"] for kind in ("activeapps", "completedapps") for app in state.get(kind, ())}
 
@@ -175,13 +200,13 @@ class Cluster:
         self.processes.clear()
 
     def logs(self) -> str:
-        """Return everything that master, workers and executors wrote."""
+        """Return the logs of master, workers and executors."""
         files = [*self.folder.glob("*.log"), *self.folder.glob("worker-*/app-*/*/std*")]
         return "\n".join(file.read_text(errors="replace") for file in files)
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
-    """Return the children of a process, with theirs, and at the end the process itself."""
+    """Return all descendants of a process, and last the process itself."""
     try:
         return [*process.children(recursive=True), process]
     except psutil.NoSuchProcess:
@@ -189,7 +214,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def end(process: psutil.Process) -> None:
-    """Kill a process and its children; the process is one that a test started."""
+    """Kill a process that a test started, with all its descendants."""
     members = family(process)
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -249,7 +274,7 @@ def finished(process: psutil.Popen, seconds: float = 180) -> tuple[int, str]:
 def submit(
     cluster: Cluster, folder: Path, job: str, *settings: str, options: Sequence[str] = (), master: str = ""
 ) -> str:
-    """Run one job to its end, which must be a good one; returns its output."""
+    """Run one job, which must succeed; returns its output."""
     code, output = finished(start(cluster, folder, job, *settings, options=options, master=master))
     assert code == 0, output
     return output
@@ -257,7 +282,7 @@ def submit(
 
 @contextlib.contextmanager
 def stopped(process: psutil.Process) -> Iterator[None]:
-    """Hold a process still (SIGSTOP) for the time of the block."""
+    """Suspend a process (SIGSTOP) for the time of the block."""
     process.suspend()
     try:
         yield

@@ -8,9 +8,9 @@ _OF_A_RUN = ["run_id", "scored_at", "model_version", "event_date"]
 
 
 def rows(lake: Path, table: str) -> pd.DataFrame:
-    """Return a table's newest rows in an order that only their values decide, without what names the run."""
+    """Return the rows of a table's newest run, sorted by their values, without columns that differ between runs."""
     frame = pd.read_parquet(lake / table)
-    if table in ("metrics", "confusion"):  # they keep what earlier runs measured
+    if table in ("metrics", "confusion"):  # hold the rows of every run
         frame = frame[frame["run_id"] == frame["run_id"].max()]
     frame = frame.drop(columns=[name for name in _OF_A_RUN if name in frame])
     for name in frame:

@@ -10,8 +10,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.cluster.conftest import TRAINING, Night
-from tests.cluster.harness import Cluster, end, finished, start, stopped, submit, waited
+from tests.cluster.harness import TRAINING, Cluster, Night, end, finished, start, stopped, submit, waited
 from tests.cluster.tables import assert_same_rows
 
 # A fault comes when the first file of the job's tables is there: some tasks are done, others run or wait.

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tests.cluster.conftest import TRAINING, Night
-from tests.cluster.harness import ROOT, Cluster, end, finished, prepare, start, submit
+from tests.cluster.harness import ROOT, TRAINING, Cluster, Night, end, finished, prepare, start, submit
 from tests.cluster.tables import assert_same_rows, rows
 
 

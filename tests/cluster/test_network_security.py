@@ -1,6 +1,6 @@
-"""The door of a cluster is locked: no port answers without the secret, and no secret is seen anywhere.
+"""A cluster with authentication: no port answers without the secret, and no log or page shows a secret.
 
-The same knocks report open doors on a cluster without authentication, so they would report them here.
+On a cluster without authentication the same probes find open ports, which shows that they can find one.
 """
 
 import contextlib
@@ -14,11 +14,21 @@ import pytest
 from horovod.runner.common.util.network import BasicService
 
 from ids_spark.train import horovod_security
-from tests.cluster import doors
-from tests.cluster.conftest import TRAINING, Night
-from tests.cluster.harness import Cluster, end, family, finished, free_port, prepare, start, waited
+from tests.cluster import ports
+from tests.cluster.harness import (
+    TRAINING,
+    Cluster,
+    Night,
+    end,
+    family,
+    finished,
+    free_port,
+    prepare,
+    start,
+    waited,
+)
 
-# Spark's file server asks for no secret, but knows only what was submitted: this package, which is public.
+# Spark's file server needs no secret, but serves only what was submitted: this package, which is public.
 _SUBMITTED = ["spark file: the file"]
 _LONG = (*TRAINING, "train.epochs=400", "train.patience=400")
 _KEY = "f0e1d2c3b4a5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0f"
@@ -26,7 +36,7 @@ _KEY = "f0e1d2c3b4a5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0f"
 
 @pytest.fixture(scope="module", autouse=True)
 def intruder(cluster: Cluster, night: Night, tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Popen]:
-    """A job with another secret, under a name of its own; Spark knocks for a minute, so other tests run meanwhile."""
+    """A running job with another secret; Spark retries for a minute, in which other tests run."""
     folder = tmp_path_factory.mktemp("intruder")
     other = Cluster(folder / "settings")
     other.start_settings()
@@ -38,29 +48,29 @@ def intruder(cluster: Cluster, night: Night, tmp_path_factory: pytest.TempPathFa
     end(job)
 
 
-def found_open(cluster: Cluster, folder: Path) -> tuple[set[doors.Port], dict[doors.Port, list[str]], psutil.Popen]:
-    """Return the ports of a cluster with two ranks at work, those that grant something, and the job, still running."""
+def found_open(cluster: Cluster, folder: Path) -> tuple[set[ports.Port], dict[ports.Port, list[str]], psutil.Popen]:
+    """Return all ports while two ranks train, the answers of those that need no secret, and the running job."""
     checkpoint = folder / "lake/checkpoints/dnn-6-paper.npz"
     checkpoint.unlink(missing_ok=True)
     job = start(cluster, folder, "train", *_LONG)
     waited(checkpoint.exists, 180, "the first epoch", job)
-    ports = doors.listening(cluster.processes | {"job": job})
-    return ports, doors.open_ports(ports), job
+    found = ports.listening(cluster.processes | {"job": job})
+    return found, ports.open_ports(found), job
 
 
-def test_nobody_without_the_secret_is_let_in_while_ranks_train(cluster: Cluster, copy: Path) -> None:
-    ports, granted, job = found_open(cluster, copy)
+def test_no_port_answers_without_the_secret_while_ranks_train(cluster: Cluster, copy: Path) -> None:
+    found, answered, job = found_open(cluster, copy)
     try:
-        assert {port.program for port in ports} >= {
+        assert {port.program for port in found} >= {
             *("master.Master", "worker.Worker", "CoarseGrainedExecutorBackend"),
             *("pyspark.daemon", "java driver", "python driver"),
         }
-        assert {port.address for port in ports} == {"127.0.0.1"}
-        # Master and worker have a page that no password guards; a job has none.
-        pages = {port for port in granted if port.program in ("master.Master", "worker.Worker")}
+        assert {port.address for port in found} == {"127.0.0.1"}
+        # The web pages of master and workers need no password; a job has no page.
+        pages = {port for port in answered if port.program in ("master.Master", "worker.Worker")}
         assert len(pages) == 3
-        assert [what for port in pages for what in granted[port] if not what.startswith("http: ")] == []
-        others = {port: what for port, what in granted.items() if port not in pages}
+        assert [what for port in pages for what in answered[port] if not what.startswith("http: ")] == []
+        others = {port: what for port, what in answered.items() if port not in pages}
         assert [port.program for port in others] == ["java driver"]
         assert list(others.values()) == [_SUBMITTED]
         before = (copy / "lake/checkpoints/dnn-6-paper.npz").stat().st_mtime_ns
@@ -71,21 +81,21 @@ def test_nobody_without_the_secret_is_let_in_while_ranks_train(cluster: Cluster,
         end(job)
 
 
-def test_the_same_knocks_find_every_spark_port_open_where_authentication_is_off(copy: Path, tmp_path: Path) -> None:
-    unlocked = Cluster(tmp_path / "open", secret=None)
+def test_the_same_probes_find_every_spark_port_open_without_authentication(copy: Path, tmp_path: Path) -> None:
+    without_secret = Cluster(tmp_path / "open", secret=None)
     job = None
     try:
-        unlocked.start()
-        _, granted, job = found_open(unlocked, copy)
+        without_secret.start()
+        _, answered, job = found_open(without_secret, copy)
         for program in ("master.Master", "worker.Worker", "CoarseGrainedExecutorBackend", "java driver"):
             assert any(
-                w.startswith("spark rpc") for p, what in granted.items() if p.program == program for w in what
+                w.startswith("spark rpc") for p, what in answered.items() if p.program == program for w in what
             ), program
-        assert any("spark file: the file" in what for what in granted.values())
+        assert any("spark file: the file" in what for what in answered.values())
     finally:
         if job is not None:
             end(job)
-        unlocked.stop()
+        without_secret.stop()
 
 
 class _Canary:
@@ -105,7 +115,7 @@ def test_horovod_unpickles_nothing_that_another_key_signed(tmp_path: Path, key: 
     canary = tmp_path / "canary"
     service = BasicService("service", b"the key of this service: 32 byte", {"lo"})
     try:
-        doors._exchange("127.0.0.1", service.get_port(), doors.signed(pickle.dumps(_Canary(canary)), key))
+        ports.exchange("127.0.0.1", service.get_port(), ports.signed(pickle.dumps(_Canary(canary)), key))
         assert canary.exists() == read
     finally:
         service.shutdown()
@@ -115,22 +125,22 @@ def test_ranks_meet_on_spark_s_interface_under_a_path_that_only_they_know() -> N
     import horovod.runner.gloo_run as launcher
 
     before = launcher.RendezvousServer
-    with horovod_security.secured("127.0.0.1") as door:
-        assert door.nics == {"lo"}
-        path = door.environment["IDS_SPARK_RENDEZVOUS"]
-        locked, served = launcher.RendezvousServer(), before()
-        port, other = locked.start(), served.start()
-        locked.init([])
-        served.init([])
-        assert locked._httpd.server_address[0] == "127.0.0.1"
-        assert doors.answers(doors.Port("test", "127.0.0.1", port, "rendezvous")) == []
-        assert doors.answers(doors.Port("test", "127.0.0.1", other, "rendezvous")) != []
+    with horovod_security.secured("127.0.0.1") as network:
+        assert network.nics == {"lo"}
+        path = network.environment["IDS_SPARK_RENDEZVOUS"]
+        protected, default = launcher.RendezvousServer(), before()
+        port, other = protected.start(), default.start()
+        protected.init([])
+        default.init([])
+        assert protected._httpd.server_address[0] == "127.0.0.1"
+        assert ports.answers(ports.Port("test", "127.0.0.1", port, "rendezvous")) == []
+        assert ports.answers(ports.Port("test", "127.0.0.1", other, "rendezvous")) != []
         url = f"http://127.0.0.1:{port}/{path}:{port}/global/key"
         urllib.request.urlopen(urllib.request.Request(url, data=b"an address", method="PUT"), timeout=5).close()
         with urllib.request.urlopen(url, timeout=5) as answer:
             assert answer.read() == b"an address"
-        locked.stop()
-        served.stop()
+        protected.stop()
+        default.stop()
     assert launcher.RendezvousServer is before
 
 
@@ -143,16 +153,16 @@ def test_a_job_in_local_mode_listens_on_loopback_alone(cluster: Cluster, copy: P
     checkpoint = copy / "lake/checkpoints/dnn-6-paper.npz"
     checkpoint.unlink(missing_ok=True)
     job = start(cluster, copy, "train", *_LONG, master="local[2]")
-    ports: set[doors.Port] = set()
+    found: set[ports.Port] = set()
 
     def trained() -> bool:
-        ports.update(doors.listening({"job": job}))
+        found.update(ports.listening({"job": job}))
         return checkpoint.exists()
 
     try:
         waited(trained, 180, "the first epoch", job)
-        assert len(ports) >= 6
-        assert {port for port in ports if port.address not in ("127.0.0.1", "::1")} == set()
+        assert len(found) >= 6
+        assert {port for port in found if port.address not in ("127.0.0.1", "::1")} == set()
     finally:
         end(job)
 
@@ -201,7 +211,7 @@ def test_no_secret_is_seen_in_logs_event_log_or_pages(
     log = "\n".join(path.read_text() for path in events.iterdir())
     assert "spark.authenticate.secret" in log
     assert "*********(redacted)" in log
-    assert "visible" in log, "what is no secret is there, so a secret would be"
+    assert "visible" in log, "a variable that is not secret is shown"
     written = {"output": output, "event log": log, "cluster": cluster.logs(), **seen}
     for secret in (cluster.secret, _KEY):
         assert [where for where, text in written.items() if str(secret) in text] == []

@@ -1,4 +1,4 @@
-"""Knocks on every port that a cluster and its jobs listen on, as somebody who knows the protocols and no secret."""
+"""Probes of every port of a cluster and its jobs: requests in each protocol, sent without the secret."""
 
 import contextlib
 import http.client
@@ -13,7 +13,7 @@ import psutil
 from horovod.runner.common.util import secret
 from horovod.runner.common.util.network import PingRequest
 
-_PATIENCE_S = 1.0
+_TIMEOUT_S = 1.0
 _RPC_REQUEST, _RPC_RESPONSE, _RPC_FAILURE, _STREAM_REQUEST, _STREAM_RESPONSE = 3, 4, 5, 6, 7
 
 
@@ -22,10 +22,10 @@ class Port:
     """One listening port.
 
     Attributes:
-        owner: Which of our processes, or the process above it that we started: `master`, `worker-1`, `job`.
-        address: That it is bound to, IPv4 where it is one in IPv6 clothes.
-        number: Of the port.
-        program: Last word of what the process is.
+        owner: The process a test started, of which the listening one is a child: `master`, `worker-1`, `job`.
+        address: The address it is bound to; IPv4-mapped IPv6 addresses as IPv4.
+        number: Port number.
+        program: Kind of the listening process, such as `worker.Worker`.
     """
 
     owner: str
@@ -35,7 +35,7 @@ class Port:
 
 
 def listening(processes: dict[str, psutil.Process]) -> set[Port]:
-    """Return every TCP port that these processes and their children listen on; UDP too, which none should."""
+    """Return every TCP or UDP port that these processes and their children listen on; UDP is not expected."""
     found = set()
     for owner, process in processes.items():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -58,47 +58,47 @@ def _program(process: psutil.Process) -> str:
 
 
 def answers(port: Port) -> list[str]:
-    """Return what a port granted to somebody without the secret; nothing for one that refuses."""
+    """Return what a port answered to requests without the secret; empty if it refused all of them."""
     granted = []
-    for name, knock in KNOCKS.items():
+    for name, probe in PROBES.items():
         with contextlib.suppress(OSError, EOFError, http.client.HTTPException, struct.error):
-            answer = knock(port.address, port.number)
+            answer = probe(port.address, port.number)
             if answer:
                 granted.append(f"{name}: {answer}")
     return granted
 
 
 def open_ports(ports: Iterable[Port]) -> dict[Port, list[str]]:
-    """Return the ports that granted something, and what."""
+    """Return the ports that answered without the secret, with their answers."""
     listed = list(ports)
     with ThreadPoolExecutor(max_workers=16) as pool:
         return {port: granted for port, granted in zip(listed, pool.map(answers, listed), strict=True) if granted}
 
 
-def _exchange(address: str, number: int, message: bytes, most: int = 4096) -> bytes:
-    """Send a message; return what comes back within a moment."""
+def exchange(address: str, number: int, message: bytes, most: int = 4096) -> bytes:
+    """Send a message; return at most `most` bytes of the answer, waiting at most a second for each part."""
     received = b""
-    with socket.create_connection((address, number), timeout=_PATIENCE_S) as connection:
-        connection.settimeout(_PATIENCE_S)
+    with socket.create_connection((address, number), timeout=_TIMEOUT_S) as connection:
+        connection.settimeout(_TIMEOUT_S)
         connection.sendall(message)
         with contextlib.suppress(OSError):
             while len(received) < most:
-                piece = connection.recv(most)
-                if not piece:
+                part = connection.recv(most)
+                if not part:
                     break
-                received += piece
+                received += part
     return received
 
 
 def _spark_rpc(address: str, number: int) -> str:
     """A request of Spark's transport protocol, without the challenge that must come first.
 
-    A frame is its own length (8 bytes), a kind (1), and for a request an id (8), a length (4) and a body. A server that
-    wants no secret looks into the body and complains about that.
+    A frame is its own length (8 bytes), a kind (1), and for a request an id (8), a length (4) and a body. A server
+    without authentication parses the body and reports an error of the body.
     """
     body = b"no secret"
     payload = struct.pack(">bqi", _RPC_REQUEST, 7, len(body)) + body
-    received = _exchange(address, number, struct.pack(">q", 8 + len(payload)) + payload)
+    received = exchange(address, number, struct.pack(">q", 8 + len(payload)) + payload)
     if len(received) < 21 or received[8] not in (_RPC_RESPONSE, _RPC_FAILURE):
         return ""
     text = received[21:].decode(errors="replace")
@@ -106,17 +106,17 @@ def _spark_rpc(address: str, number: int) -> str:
 
 
 def _spark_file(address: str, number: int) -> str:
-    """The packaged project, as executors fetch it from the driver."""
+    """A request for the packaged project, as executors send it to the driver."""
     name = b"/files/ids_spark.zip"
     payload = struct.pack(">bi", _STREAM_REQUEST, len(name)) + name
-    received = _exchange(address, number, struct.pack(">q", 8 + len(payload)) + payload)
+    received = exchange(address, number, struct.pack(">q", 8 + len(payload)) + payload)
     return "the file" if len(received) > 8 and received[8] == _STREAM_RESPONSE else ""
 
 
 def _http(address: str, number: int) -> str:
-    """A web page, or a key of a store; 403 is a refusal, and 404 is an answer."""
+    """A web page or a key of a key-value store; 403 is a refusal, 404 an answer."""
     for method, path in (("GET", "/"), ("GET", "/global/0"), ("PUT", "/global/0")):
-        connection = http.client.HTTPConnection(address, number, timeout=_PATIENCE_S)
+        connection = http.client.HTTPConnection(address, number, timeout=_TIMEOUT_S)
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection.request(method, path, body=b"x" if method == "PUT" else None)
             status = connection.getresponse().status
@@ -127,30 +127,30 @@ def _http(address: str, number: int) -> str:
 
 
 def signed(body: bytes, key: bytes) -> bytes:
-    """Return a message to one of Horovod's services: HMAC-SHA256, length, pickle."""
+    """Return a message for a Horovod service: HMAC-SHA256, length, pickled body."""
     return secret.compute_digest(key, body) + struct.pack("i", len(body)) + body
 
 
 def _horovod(address: str, number: int) -> str:
-    """A ping, signed with another key."""
-    received = _exchange(address, number, signed(pickle.dumps(PingRequest()), b"wrong key" * 4))
+    """A ping that is signed with another key."""
+    received = exchange(address, number, signed(pickle.dumps(PingRequest()), b"wrong key" * 4))
     return "a pong" if b"PingResponse" in received else ""
 
 
 def _py4j(address: str, number: int) -> str:
-    """A question to the JVM of a driver, without the token."""
-    received = _exchange(address, number, b"r\nu\njava.lang.System\nrj\ne\n")
+    """A request to the JVM of a driver, without the token."""
+    received = exchange(address, number, b"r\nu\njava.lang.System\nrj\ne\n")
     return received.decode(errors="replace").strip() if received.startswith(b"!y") else ""
 
 
 def _pyspark(address: str, number: int) -> str:
-    """The password of a Python worker: a length and a text."""
-    word = b"no secret"
-    received = _exchange(address, number, struct.pack(">i", len(word)) + word)
+    """A wrong password for a Python worker: a length and a text."""
+    password = b"no secret"
+    received = exchange(address, number, struct.pack(">i", len(password)) + password)
     return "ok" if received == struct.pack(">i", 2) + b"ok" else ""
 
 
-KNOCKS: dict[str, Callable[[str, int], str]] = {
+PROBES: dict[str, Callable[[str, int], str]] = {
     "spark rpc": _spark_rpc,
     "spark file": _spark_file,
     "http": _http,
