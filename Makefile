@@ -121,10 +121,23 @@ leakage: package ## Audit duplicates and leakage of the flows in LAKE; page in L
 	$(call submit,leakage)
 
 ##@ Develop
-# Two files at a time: much of a test is the start of a JVM or of ranks, in which a second CPU idles.
+# Two files at a time: while a JVM or Horovod ranks start, a second CPU is idle. A file's fixtures are made in one worker.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
-test: package ## All tests, in local-mode Spark. ARGS="-k name" picks some
-	$(ENV); python -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
+test: package ## Tests in local-mode Spark without those marked slow. ARGS="-k name" selects others
+	$(ENV); python -m pytest $(or $(ARGS),-m "not slow" $(PARALLEL))
+
+.PHONY: test-all
+test-all: package ## Every test: also faults, benches, every job on S3; then test-cluster
+	$(ENV); python -m pytest $(PARALLEL)
+	$(ENV); python -m pytest tests/cluster
+
+# A worker of Spark writes what it covered when it ends, so each task gets a worker of its own.
+.PHONY: coverage
+coverage: package ## Line and branch coverage of `make test`, Spark's Python workers included
+	$(ENV); PYSPARK_SUBMIT_ARGS='--conf spark.python.worker.reuse=false pyspark-shell' \
+	  python -m pytest -m "not slow" $(PARALLEL) --cov --cov-report=term:skip-covered
 
 .PHONY: test-cluster
 test-cluster: package ## A Spark master and two workers on loopback: jobs, faults, network security
@@ -165,7 +178,7 @@ $(VENV)/.ready: docker/install.sh $(LOCKS)
 
 .PHONY: clean
 clean: ## Remove everything that make creates, except lakes
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	rm -rf $(VENV) dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
 	find ids_spark jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from ids_spark.runtime import job
 from tests.support.flows import ROOT, RunJob
+from tests.support.once import made_once
 
 # Spark's Python workers must find this checkout, and take this interpreter.
 os.environ["PYTHONPATH"] = str(ROOT)
@@ -23,6 +24,21 @@ os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
 # How long an example takes is the machine's affair; a bench measures, a test does not.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
+
+
+# With two workers the last file decides how long a run takes, so the files that take longest start first.
+LONGEST_FIRST = (
+    "jobs/test_pipeline.py",
+    "train/test_training.py",
+    "score/test_nightly.py",
+    "score/test_night_rerun.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of `LONGEST_FIRST` first; the order within a file stays."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +65,18 @@ def real_flows() -> Path:
     if not (folder / "release39").is_dir():
         pytest.skip(f"no real flows: {folder} holds no release39/ (set CICIOMT_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `lake`, a model of 19 classes trained on synthetic flows in it, and `logs` of one night.
+
+    Made once for all worker processes. Never written to again: tests copy it.
+    """
+    from tests.support.nights import make_nights  # imports TensorFlow, which most tests do without
+
+    base = tmp_path_factory.getbasetemp()
+    return made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nights", make_nights)
 
 
 @pytest.fixture

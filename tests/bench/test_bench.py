@@ -164,6 +164,7 @@ def test_deviations_of_other_data_are_found() -> None:
         prep_checks.compare("polars", one, "pandas", prep_checks.Outcome(rows, {"IAT": 2.0}))
 
 
+@pytest.mark.slow
 def test_tiny_run_of_every_case(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.bench", "--part", "prep", "--scales", "0.001", "--rounds", "1"]
     done = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -117,6 +117,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path, arguments: list[str], messa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_tiny_run(tmp_path: Path) -> None:
     told = ["--part", "train", "--scales", "0.004", "--rounds", "1", "--models", "gru_dnn"]
     done = bench("--out", str(tmp_path), *told, "--cases", "memory-1024", "2ranks-1024", "feed")

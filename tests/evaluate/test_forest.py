@@ -17,9 +17,9 @@ from ids_spark.dataset.taxonomy import CLASSES
 from ids_spark.evaluate import forest
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
-from ids_spark.runtime import job
 from ids_spark.train import tasks
 from tests.support.flows import RunJob, write_synthetic_source
+from tests.support.in_process import run
 
 SETTINGS = ["forest.trees=5", "forest.max_depth=6", "forest.rows_per_partition=200", "features.files=4"]
 CONFIG = load([], SETTINGS).forest
@@ -33,23 +33,22 @@ def grown(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
     for path, frame in frames.items():  # every row of one class twice: neither side may count them twice
         if "VulScan" in path:
             pd.concat([frame, frame]).to_csv(folder / "source" / path, index=False)
-    run(folder, "ingest", f"ingest.source={folder / 'source'}")
-    run(folder, "features")
-    run(folder, "forest", "train.feature_sets=[paper,operational]")
+    done(folder, "ingest", f"ingest.source={folder / 'source'}")
+    done(folder, "features")
+    done(folder, "forest", "train.feature_sets=[paper,operational]")
     lake = Lake(str(folder / "lake"))
     table = tasks.open_features(lake, "paper", 1)
     card = tasks.card_of(table, TrainConfig(), "dnn", 6, "paper", "v1")
     shapes = [(len(card.features), 64), 64, (64, 32), 32, (32, 6), 6]
     weights = [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate(shapes)]
     artifact.write_model(lake.uri(f"models/{card.name}/v1"), card, weights, table.preprocessor)
-    run(folder, "score")
+    done(folder, "score")
     return folder / "lake"
 
 
-def run(folder: Path, name: str, *settings: str) -> None:
-    module = __import__(f"jobs.{name}", fromlist=["run"])
-    options = [part for s in (f"lake={folder / 'lake'}", *SETTINGS, *settings) for part in ("--set", s)]
-    assert job.main(module.run, module.__doc__ or "", options) == 0
+def done(folder: Path, name: str, *settings: str) -> None:
+    code, log = run(folder, name, *SETTINGS, *settings)
+    assert code == 0, log
 
 
 def of_forest(lake: Path, table: str, classes: int, feature_set: str = "paper") -> pd.DataFrame:

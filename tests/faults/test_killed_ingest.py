@@ -12,6 +12,8 @@ import pytest
 from tests.support.flows import synthetic_frame, write_synthetic_source
 from tests.support.submitting import committing, kill, prepare, staged, start, submit, wait_for
 
+pytestmark = pytest.mark.slow
+
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "before it wrote": lambda lake: True,
     "at the first staged file": staged("flows/split=*/part-*"),

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.nights import DATE, KEY, comparable, copy, differing, nights, score
+from tests.support.nights import DATE, KEY, comparable, copy, differing, score
 from tests.support.submitting import committing, kill, prepare, staged, start, wait_for
 
-__all__ = ("nights",)
+pytestmark = pytest.mark.slow
+
 VARIABLE = "IDS_SPARK_PSEUDONYM_KEY"
 SETTINGS = ("score.pseudonymise=[device_id,src_ip]",)
 READ = ("predictions", "alerts", "drift", "nights", "quarantine/job=score")

@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.sql import SparkSession
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19, class6_of
 from ids_spark.features import preprocess
 from tests.support.flows import write_synthetic_source
+from tests.support.in_process import run
 from tests.support.submitting import prepare, submit
 
 SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6,19]", "features.files=4", "train.patience=2")
@@ -142,11 +145,11 @@ def test_training_took_two_ranks_and_kept_the_best_epoch(night: Path) -> None:
         assert training["steps_per_epoch"] == training["train_rows"] // 32
 
 
-def test_scoring_again_replaces_the_date_and_keeps_every_flow(night: Path, tmp_path: Path) -> None:
+def test_scoring_again_replaces_the_date_and_keeps_every_flow(night: Path, spark: SparkSession, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(night, folder)
     before = read(folder, "predictions")
-    code, output = submit(folder, "score", *SETTINGS, "score.models=[dnn-19-paper]")
+    code, output = run(folder, "score", *SETTINGS, "score.models=[dnn-19-paper]")
     assert code == 0, output
     after = read(folder, "predictions")
     key = ["model", "source_file", "source_row", "probability", "predicted_class19"]
@@ -155,7 +158,9 @@ def test_scoring_again_replaces_the_date_and_keeps_every_flow(night: Path, tmp_p
     )
 
 
-def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(night: Path, tmp_path: Path) -> None:
+def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(
+    night: Path, spark: SparkSession, tmp_path: Path
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(night, folder)
     flows = read(folder, "flows/split=test")[list(RELEASE_39.features)].head(100).copy()
@@ -164,9 +169,8 @@ def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(night: Pat
     flows["device"] = "pump"
     (folder / "tonight").mkdir()
     flows.to_parquet(folder / "tonight" / "flows.parquet", index=False)
-    code, output = submit(
-        folder, "score", *SETTINGS, "score.source=tonight", "score.event_date=2026-01-31", "score.split=night"
-    )
+    source = f"score.source={folder}/tonight"
+    code, output = run(folder, "score", *SETTINGS, source, "score.event_date=2026-01-31", "score.split=night")
     assert code == 0, output
     predictions = read(folder, "predictions/event_date=2026-01-31")
     assert len(predictions) == 4 * 99
@@ -179,9 +183,9 @@ def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(night: Pat
     assert not read(folder, "metrics")["split"].eq("night").any()
 
 
-@pytest.mark.parametrize("file", ["weights.npz", "model.json", "preprocessor.json"])
+@pytest.mark.parametrize(("file", "start"), [("weights.npz", submit), ("model.json", run), ("preprocessor.json", run)])
 def test_a_changed_byte_in_a_model_file_refuses_to_score_and_writes_nothing(
-    night: Path, tmp_path: Path, file: str
+    night: Path, spark: SparkSession, tmp_path: Path, file: str, start: Callable[..., tuple[int, str]]
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(night, folder)
@@ -190,7 +194,7 @@ def test_a_changed_byte_in_a_model_file_refuses_to_score_and_writes_nothing(
     content[len(content) // 2] ^= 1
     target.write_bytes(bytes(content))
     before = sorted(str(path) for path in (folder / "lake").rglob("*"))
-    code, output = submit(folder, "score", *SETTINGS)
+    code, output = start(folder, "score", *SETTINGS)
     assert code == 2
     assert f"{file} was changed after training" in output
     assert "Traceback" not in output

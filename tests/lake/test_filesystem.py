@@ -370,6 +370,7 @@ def test_other_forms_are_refused(uri) -> None:
         resolve(uri)
 
 
+@pytest.mark.slow
 def test_all_jobs_run_on_s3_and_leave_what_they_leave_on_files(s3: str, tmp_path: Path) -> None:
     folder = prepare(tmp_path / "night")
     write_synthetic_source(folder / "source")

@@ -12,6 +12,7 @@ import pytest
 
 from ids_spark.dataset.taxonomy import CLASSES
 from tests.support.broken_night import EXTRA, break_night
+from tests.support.in_process import run
 from tests.support.nights import (
     DATE,
     FLOWS,
@@ -26,14 +27,11 @@ from tests.support.nights import (
     logs_of,
     network_of,
     night_row,
-    nights,
     read,
-    run,
     score,
     stored,
 )
 
-__all__ = ("nights",)
 NEXT, LAST = DATE + dt.timedelta(days=1), DATE + dt.timedelta(days=2)
 ROWS = FLOWS + 190
 AMOUNTS = ["Header_Length", "Rate", "Srate", "Tot sum", "Min", "Max", "AVG", "Std", "Tot size", "Magnitue", "Radius"]

@@ -34,13 +34,11 @@ from tests.support.nights import (
     logs_of,
     network_of,
     night_row,
-    nights,
     read,
     score,
     stored,
 )
 
-__all__ = ("nights",)
 NEXT = DATE + dt.timedelta(days=1)
 ALLOWED = """
 - reason: A pump that is being repaired

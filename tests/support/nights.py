@@ -1,25 +1,18 @@
-"""Nights in tests: one lake with a trained model and a synthetic night, jobs run in this process, tables to compare."""
+"""Nights in tests: a lake with a trained model and a synthetic night, scoring in this process, tables to compare."""
 
 import datetime as dt
-import importlib
-import io
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import pytest
-from pyspark.sql import SparkSession
 
 from ids_spark.dataset.taxonomy import parents
 from ids_spark.models import architectures, artifact, threshold
 from ids_spark.models.artifact import Model, ModelCard
-from ids_spark.runtime import job
+from tests.support.in_process import run
 
 DATE = dt.date(2026, 3, 1)
 MODEL = "gru_dnn-19-paper"
@@ -32,46 +25,28 @@ OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds", "code_version"]
 """Columns that differ from run to run; somebody may commit while tests run."""
 
 
-@pytest.fixture(scope="session")
-def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `lake`, a model of 19 classes trained on a synthetic replica in it, and `logs` of one night.
-
-    Never written to again: tests copy it. Test files share it, whichever asks first makes it.
-    """
-    folder = tmp_path_factory.getbasetemp() / "nights"
-    if not folder.exists():
-        made = folder.with_name("nights-unfinished")
-        for name, settings in {
-            "synthesize": (f"synthesize.target={made}/replica", "synthesize.scale=0.004"),
-            "ingest": (f"ingest.source={made}/replica",),
-            "features": (),
-            "train": TRAINING,
-            "synthesize_night": (
-                f"synthesize_night.flows={FLOWS}",
-                "synthesize_night.files=4",
-                f"synthesize_night.date={DATE}",
-            ),
-        }.items():
-            code, said = run(made, name, f"synthesize_night.target={made}/logs", *SMALL, *settings)
-            assert code == 0, said
-        shutil.rmtree(made / "replica")
-        made.rename(folder)
-    return folder
+def make_nights(folder: Path) -> None:
+    """Write `lake`, with a model of 19 classes trained on synthetic flows, and `logs` of one night."""
+    for name, settings in {
+        "synthesize": (f"synthesize.target={folder}/replica", "synthesize.scale=0.004"),
+        "ingest": (f"ingest.source={folder}/replica",),
+        "features": (),
+        "train": TRAINING,
+        "synthesize_night": (
+            f"synthesize_night.flows={FLOWS}",
+            "synthesize_night.files=4",
+            f"synthesize_night.date={DATE}",
+        ),
+    }.items():
+        code, log = run(folder, name, f"synthesize_night.target={folder}/logs", *SMALL, *settings)
+        assert code == 0, log
+    shutil.rmtree(folder / "replica")
 
 
 def copy(folder: Path, target: Path) -> Path:
     """Copy a folder with lake and logs."""
     shutil.copytree(folder, target, symlinks=True)
     return target
-
-
-def run(folder: Path, name: str, *settings: str) -> tuple[int, str]:
-    """Run a job in this process on `folder`/lake; returns its exit code and what it logged."""
-    module = importlib.import_module(f"jobs.{name}")
-    arguments = [part for setting in (f"lake={folder}/lake", *settings) for part in ("--set", setting)]
-    with _logged() as said:
-        code = job.main(module.run, module.__doc__ or "", arguments)
-    return code, said.getvalue()
 
 
 def score(folder: Path, *settings: str, date: dt.date | None = DATE) -> tuple[int, str]:
@@ -191,16 +166,3 @@ def _validation(folder: Path, card: ModelCard) -> tuple[np.ndarray, np.ndarray]:
     rows = pd.read_parquet(folder / "lake/features/paper/split=validation")
     columns = [name.replace(" ", "_") for name in card.features]
     return rows[columns].to_numpy(np.float32), rows["label19"].to_numpy()
-
-
-@contextmanager
-def _logged() -> Iterator[io.StringIO]:
-    said, root = io.StringIO(), logging.getLogger()
-    handler, level = logging.StreamHandler(said), root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield said
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from pyspark.sql import SparkSession
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -28,6 +29,7 @@ from ids_spark.train.launch import resumed
 from ids_spark.train.steps import TrainSteps
 from ids_spark.train.tasks import TrainingTask, card_of, open_features
 from tests.support.flows import write_synthetic_source
+from tests.support.in_process import run
 from tests.support.submitting import prepare, start, submit
 
 SETTINGS = (
@@ -43,12 +45,12 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def features(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package and a lake that holds features."""
     folder = prepare(tmp_path_factory.mktemp("features"))
     write_synthetic_source(folder / "source", rows=200)
     for job in ("ingest", "features"):
-        code, output = submit(folder, job, *SETTINGS, "ingest.source=source")
+        code, output = run(folder, job, *SETTINGS, f"ingest.source={folder}/source")
         assert code == 0, output
     return folder
 
@@ -74,7 +76,7 @@ def whole_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of six epochs in one go on two ranks."""
     folder = tmp_path_factory.mktemp("whole") / "copy"
     shutil.copytree(features, folder)
-    code, output = submit(folder, "train", *SETTINGS, "train.epochs=6", "train.tensorboard=true")
+    code, output = run(folder, "train", *SETTINGS, "train.epochs=6", "train.tensorboard=true")
     assert code == 0, output
     for epoch in range(1, 7):
         assert output.count(f"gru_dnn-6-paper epoch {epoch}/6 loss=") == 1
@@ -124,7 +126,8 @@ def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, 
     task = TrainingTask(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
     fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyperparameters)
     loop = TrainSteps(fresh, config, 6, task.steps_per_epoch, 7)
-    one, two = worker._calibrated(task, loop, TrainingState(loop.weights(), [], model.weights)), model.validation_scores
+    one = worker._validation_scores(task, loop, TrainingState(loop.weights(), [], model.weights))
+    two = model.validation_scores
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
     for name in ("benign_tail", "benign_quantiles", "attack_quantiles"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4)
@@ -217,6 +220,7 @@ class Output:
         return "".join(self.lines)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve(
     features: Path, whole: tuple[dict[str, object], list[np.ndarray]], tmp_path: Path
 ) -> None:
@@ -260,7 +264,7 @@ def test_one_rank_trains_the_same_model_up_to_noise(
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(features, folder)
-    code, output = submit(folder, "train", *SETTINGS, "train.epochs=6", "train.ranks=1")
+    code, output = run(folder, "train", *SETTINGS, "train.epochs=6", "train.ranks=1")
     assert code == 0, output
     one, two = curve(training_of(folder)[0]), curve(whole[0])
     assert agrees_with_its_rows(folder).card.training["ranks"] == 1
@@ -280,7 +284,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(features: Path, 
     folder = tmp_path / "copy"
     shutil.copytree(features, folder)
     several = ("train.models=[dnn]", "train.dnn.bins=4", "train.dnn.embedding=3", "train.dnn.ensemble_size=3")
-    code, output = submit(folder, "train", *SETTINGS, *several, "train.epochs=3", "train.learning_rate=1e38")
+    code, output = run(folder, "train", *SETTINGS, *several, "train.epochs=3", "train.learning_rate=1e38")
     assert code == 2, output
     assert "training of dnn-6-paper diverged in epoch 1" in output
     assert "learning rate 1e+38; set train.learning_rate lower" in output
