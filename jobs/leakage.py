@@ -41,9 +41,11 @@ def run(context: job.Context) -> Report:
         double, single = (findings.total(f"duplicates_{p}", split) for p in PRECISIONS)
         log.info("%s duplicates double=%d float32=%d", split, double, single)
     log.info("vectors in both splits double=%d", findings.count("shared_double"))
-    if (top := findings.most_telling()) is not None:
+    if (top := findings.strongest_feature()) is not None:
         pair = " | ".join(top.pair)
-        log.info("most telling %s auc_ranges=%.4f auc_order=%.4f of %s", top.feature, top.ranges, top.order, pair)
+        log.info(
+            "highest AUC feature=%s by_ranges=%.4f by_order=%.4f pair=%s", top.feature, top.ranges, top.order, pair
+        )
     return report
 
 

@@ -82,27 +82,10 @@ class Setting:
         """Whether the lake holds the official split of the first release, that all published figures are of."""
         return (self.feature_schema, self.data_origin, dict(self.rows)) == _OFFICIAL
 
-    def sentences(self, rows: Sequence[Row]) -> list[str]:
-        """Return in plain words what the figures are of, and whether they may be compared with published ones."""
-        flows = ", ".join(f"{n:,} {split}" for split, n in sorted(self.rows.items(), reverse=True))
-        scored = sorted({int(row.figures["rows"]) for row in rows if "rows" in row.figures})
-        said = [
-            f"Own figures: {self.data_origin} flows of feature schema {self.feature_schema or 'unknown'}"
-            f" ({flows or 'their number is unknown'}), split {self.split},"
-            f" {' or '.join(f'{n:,}' for n in scored)} distinct labelled flows counted."
-        ]
-        if len(scored) > 1:
-            said.append("Not all models were scored on the same rows: run the scoring again to compare them.")
-        if not self.official:
-            said.append(
-                "Published figures are of the official split of the first release (original45, 7,160,831 train and"
-                " 1,614,182 test flows). Own figures are of other rows, so the two cannot be compared directly."
-            )
-        said.append(
-            "Macro averages count every class the same, weighted averages every flow; published F1 stand in the column"
-            " of the average that their authors used. Parameters of a forest are the nodes of its trees."
-        )
-        return said
+
+def scored_rows(rows: Sequence[Row]) -> list[int]:
+    """Return on how many labelled flows own models were scored; several where models were scored on different ones."""
+    return sorted({int(row.figures["rows"]) for row in rows if "rows" in row.figures})
 
 
 def setting_of(lake: Lake, split: str, models: Sequence[ScoredModel]) -> Setting:

@@ -1,6 +1,5 @@
-"""The comparison as tables on the terminal, as markdown and as one page that needs nothing else."""
+"""Own and published results as tables on the terminal, as markdown and as one HTML file that loads nothing else."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,13 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ids_spark.dataset.taxonomy import LEVELS
-from ids_spark.evaluate.benchmark import TABLE, Row, Setting, tidy
+from ids_spark.evaluate.benchmark import TABLE, Row, Setting, scored_rows, tidy
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
-from ids_spark.report.benchmark_template import PAGE
 
-SYNTHETIC: Final = "SYNTHETIC FLOWS: every row was generated. These figures say nothing about real traffic."
+_SYNTHETIC: Final = "SYNTHETIC FLOWS: every row was generated. These figures say nothing about real traffic."
 _UNKNOWN: Final = "–"
 
 
@@ -27,9 +25,9 @@ class Column:
 
     Attributes:
         heading: Text above it.
-        figure: Which figure of a row.
-        form: How it is written.
-        short: Whether it also stands on the terminal, which is narrow.
+        figure: Name of the figure, as in `Row.figures`.
+        form: Format of its value.
+        short: Whether the narrow tables on the terminal have it too.
     """
 
     heading: str
@@ -38,12 +36,12 @@ class Column:
     short: bool = True
 
     def text(self, row: Row) -> str:
-        """Return the figure of a row, – where it is not known."""
+        """Return the figure of a row; – where it is unknown."""
         value = row.figures.get(self.figure)
         return _UNKNOWN if value is None else format(value, self.form)
 
 
-COLUMNS: Final = (  # what people compare stands first: a page is not wide enough for all
+COLUMNS: Final = (  # first what readers compare: a page is not wide enough for all
     Column("accuracy", "accuracy"),
     Column("macro F1", "f1_macro"),
     Column("weighted F1", "f1_weighted"),
@@ -60,7 +58,7 @@ COLUMNS: Final = (  # what people compare stands first: a page is not wide enoug
 
 
 def name_of(row: Row) -> str:
-    """Return the title of a row; a model of others is marked with the average that its F1 is."""
+    """Return the title of a row; a published one names the average that its F1 is."""
     if not row.published:
         return row.model
     f1 = row.figures.get("f1_not_stated")
@@ -68,7 +66,7 @@ def name_of(row: Row) -> str:
 
 
 def origin_of(row: Row) -> str:
-    """Return the feature_set of our own row, `published` for others."""
+    """Return the feature set of an own row, `published` for others."""
     return row.feature_set or "published"
 
 
@@ -78,7 +76,7 @@ def print_tables(rows: Sequence[Row], setting: Setting, console: Console) -> Non
     for classes in LEVELS:
         table = Table(title=f"{classes} classes, split {setting.split}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("model", overflow="fold")
-        table.add_column("feature_set")
+        table.add_column("feature set")
         for column in shown:
             table.add_column(column.heading, justify="right")
         found = [row for row in rows if row.classes == classes]
@@ -89,52 +87,32 @@ def print_tables(rows: Sequence[Row], setting: Setting, console: Console) -> Non
         console.print(table)
     for line in legend(rows):
         console.print(Text(line))
-    for sentence in setting.sentences(rows):
-        console.print(Text(sentence))
+    for note in notes(rows, setting):
+        console.print(Text(note))
     if setting.data_origin != "measured":
-        console.print(Text(SYNTHETIC, style="bold white on red"))
+        console.print(Text(_SYNTHETIC, style="bold white on red"))
 
 
 def legend(rows: Sequence[Row]) -> list[str]:
-    """Return how each of our models was trained and who published each of the others, each once."""
+    """Return how each own model was trained and who published each of the others, without repetitions."""
     own = [f"{row.model}: {row.configuration}" for row in rows if row.configuration]
     others = [f"{name_of(row).split(': F1')[0].rstrip(')')}): {row.source}" for row in rows if row.published]
     return list(dict.fromkeys([*own, *others]))
 
 
+def notes(rows: Sequence[Row], setting: Setting) -> list[str]:
+    """Return what a reader must know to compare the rows, as plain text."""
+    return html.render("benchmark_notes.txt.j2", setting=setting, scored_rows=scored_rows(rows)).splitlines()
+
+
 def markdown(rows: Sequence[Row], setting: Setting) -> str:
     """Return the comparison as GitHub markdown."""
-    lines = ["# Every model beside the published figures", ""]
-    if setting.data_origin != "measured":
-        lines += [f"> **{SYNTHETIC}**", ""]
-    lines += [line for sentence in setting.sentences(rows) for line in (_escaped(sentence), "")]
-    headings = ["model", "feature_set", *(column.heading for column in COLUMNS), "configuration or source"]
-    rule = "|".join(["---", "---", *("--:" for _ in COLUMNS), "---"])
-    for classes in LEVELS:
-        lines += [f"## {classes} classes", "", f"| {' | '.join(headings)} |", f"|{rule}|"]
-        for row in rows:
-            if row.classes == classes:
-                told = row.source if row.published else row.configuration
-                cells = [name_of(row), origin_of(row), *(column.text(row) for column in COLUMNS), told]
-                lines.append(f"| {' | '.join(_escaped(cell) for cell in cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+    return _rendered("benchmark.md.j2", rows, setting, "")
 
 
 def render_page(rows: Sequence[Row], setting: Setting, run_id: str) -> str:
     """Return the comparison as one HTML page; every text is escaped."""
-    tables = [(classes, [row for row in rows if row.classes == classes]) for classes in LEVELS]
-    return html.render(
-        PAGE,
-        {},
-        tables=tables,
-        columns=COLUMNS,
-        sentences=setting.sentences(rows),
-        setting=setting,
-        run_id=run_id,
-        name_of=name_of,
-        origin_of=origin_of,
-    )
+    return _rendered("benchmark.html.j2", rows, setting, run_id)
 
 
 def write_page(folder: str, rows: Sequence[Row], setting: Setting, run_id: str) -> None:
@@ -144,6 +122,15 @@ def write_page(folder: str, rows: Sequence[Row], setting: Setting, run_id: str) 
     write_rows(f"{folder}/table.parquet", list(tidy(rows)), TABLE)
 
 
-def _escaped(text: str) -> str:
-    """Return a text that markdown shows as it is: no markup, no cell border, no line break."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
+def _rendered(template: str, rows: Sequence[Row], setting: Setting, run_id: str) -> str:
+    return html.render(
+        template,
+        tables=[(classes, [row for row in rows if row.classes == classes]) for classes in LEVELS],
+        columns=COLUMNS,
+        notes=notes(rows, setting),
+        setting=setting,
+        data_origins=[setting.data_origin],
+        run_id=run_id,
+        name_of=name_of,
+        origin_of=origin_of,
+    )

@@ -1,8 +1,9 @@
-"""How the page of a night writes figures, hours, features and faults."""
+"""Numbers, times, features and faults as text, for all pages."""
 
 import datetime as dt
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from ids_spark.dataset.features import FLAGS, PROTOCOLS
 from ids_spark.ingest.quality import RULES
 
 _MOST_LOGIT: Final = 80.0
-FEATURES: Final[Mapping[str, str]] = {
+FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
     **{name: f"share of {name}" for name in PROTOCOLS},
     **{f"{flag}_flag_number": f"share of {flag.upper()} packets" for flag in FLAGS},
     **{f"{flag}_count": f"count of {flag.upper()} packets" for flag in FLAGS},
@@ -38,31 +39,31 @@ FEATURES: Final[Mapping[str, str]] = {
     "LLC": "share of LLC",
 }
 """What features measure, after Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351."""
-FAULTS: Final[Mapping[str, str]] = {
+FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
     **{
         rule.name: f"broken rule: {rule.statement.replace('within 0 … inf', '0 or more')}"
         for rules in RULES.values()
         for rule in rules
     },
     "missing": "a value is missing",
-    "no_finite_score": "the model has no finite score; a value is beyond what it can compute with",
+    "no_finite_score": "the score of the model is not finite; a value is too large for it",
     "not_a_number": "a value is not a number",
     "unparsable": "a value cannot be read as a number",
     "wrong_field_count": "the row has too many or too few fields",
-    "missing_file": "the file is listed, but not there",
+    "missing_file": "the file is listed but does not exist",
     "empty_file": "the file has no bytes",
-    "unreadable_file": "the file is no complete parquet file",
-    "duplicated_column": "a column stands in the file twice",
-    "wrong_type": "a feature column holds no numbers",
+    "unreadable_file": "the file is not a complete parquet file",
+    "duplicated_column": "the file has a column twice",
+    "wrong_type": "a feature column is not numeric",
     "unreadable_row_group": "a part of the file cannot be read",
     "no_rows": "the file has no rows",
 }
-"""What is wrong with rows and files, by the name that stands in the tables."""
+"""What is wrong with rows and files, by the name that the tables use."""
 
 
-def known(value: float | None, otherwise: float = math.nan) -> float:
-    """Return a figure, or `otherwise` where it is null or NaN."""
-    return otherwise if value is None or math.isnan(value) else float(value)
+def number_or(value: float | None, default: float = math.nan) -> float:
+    """Return a number, or `default` where it is null or NaN."""
+    return default if value is None or math.isnan(value) else float(value)
 
 
 def percent(share: float) -> str:
@@ -75,15 +76,15 @@ def percent(share: float) -> str:
 
 
 def probability(logit: float) -> str:
-    """Return log-odds as a probability in percent; unknown for NaN."""
+    """Return log-odds as a probability in percent, never 100%; `unknown` for NaN."""
     if math.isnan(logit):
         return "unknown"
     odds = math.exp(min(max(logit, -_MOST_LOGIT), _MOST_LOGIT))
-    return percent(min(odds / (1 + odds), 1 - 1e-9))  # certain is what no model is
+    return percent(min(odds / (1 + odds), 1 - 1e-9))
 
 
 def amount(value: float | None) -> str:
-    """Return a number as people write it: 1,234, 0.0123, infinite; – for null and NaN."""
+    """Return a number: 1,234, 0.0123, infinite; – for null and NaN."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -95,37 +96,47 @@ def amount(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def index(psi: float | None) -> str:
+def psi(value: float | None) -> str:
     """Return a population stability index; – for null and NaN."""
-    return "–" if psi is None or math.isnan(psi) else f"{psi:.3f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def counted(n: int, what: str, more: str | None = None) -> str:
+def counted(n: int, singular: str, plural: str | None = None) -> str:
     """Return `1 incident`, `2 incidents`."""
-    return f"{n:,} {what if n == 1 else more or what + 's'}"
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def one_in(rate: float) -> str:
+    """Return a rate of flows as `1 in 80,000 flows`; `none` for 0."""
+    return f"1 in {1 / rate:,.0f} flows" if rate > 0 else "none"
 
 
 def hour_ranges(hours: Sequence[int]) -> str:
     """Return hours as ranges of time: 3, 4, 9 give `03:00–05:00, 09:00–10:00`."""
-    said = []
+    ranges = []
     for _, run in itertools.groupby(enumerate(hours), key=lambda pair: pair[1] - pair[0]):
         members = [hour for _, hour in run]
-        said.append(f"{members[0]:02d}:00–{members[-1] + 1:02d}:00")
-    return ", ".join(said)
+        ranges.append(f"{members[0]:02d}:00–{members[-1] + 1:02d}:00")
+    return ", ".join(ranges)
 
 
-def seen(row: Mapping[str, Any], event_date: dt.date, time: str = "%H:%M:%S") -> str:
-    """Return when an incident was seen, in UTC, with dates only where they are not the night's."""
-    if row["first_seen"] is None or row["last_seen"] is None:
+def observed(incident: Mapping[str, Any], event_date: dt.date, time: str = "%H:%M:%S") -> str:
+    """Return the time of an incident's first and last flow in UTC, with dates only where they are not the night's."""
+    if incident["first_seen"] is None or incident["last_seen"] is None:
         return "no event time"
-    moments = (row["first_seen"], row["last_seen"])
-    said = [f"{at:{time}}" if at.date() == event_date else f"{at:%Y-%m-%d {time}}" for at in moments]
-    return said[0] if said[0] == said[1] else "–".join(said)
+    moments = (incident["first_seen"], incident["last_seen"])
+    first, last = (f"{at:{time}}" if at.date() == event_date else f"{at:%Y-%m-%d {time}}" for at in moments)
+    return first if first == last else f"{first}–{last}"
 
 
-def reason(entry: Mapping[str, Any]) -> str:
-    """Return why in words: what the feature measures, its value, its name, and how it moved the log-odds."""
+def attribution(entry: Mapping[str, Any]) -> str:
+    """Return what a feature measures, its value, its name, and by how much it moved the log-odds."""
     name = str(entry["feature"])
-    words = FEATURES.get(name)
-    value, moved = amount(entry["value"]), f"{known(entry['contribution']):+.1f}".replace("-", "−")
-    return f"{words} {value} ({name}, {moved})" if words else f"{name} {value} ({moved})"
+    description = FEATURE_DESCRIPTIONS.get(name)
+    value, moved = amount(entry["value"]), f"{number_or(entry['contribution']):+.1f}".replace("-", "−")
+    return f"{description} {value} ({name}, {moved})" if description else f"{name} {value} ({moved})"
+
+
+def as_markdown(text: str) -> str:
+    """Return a text that markdown shows as it is: no markup, no cell border, no line break."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))

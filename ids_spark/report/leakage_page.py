@@ -1,4 +1,4 @@
-"""The leakage report as a table, pictures and one page that needs nothing else, also on a phone."""
+"""The leakage report: findings, a table, pictures, and one HTML file that loads nothing else."""
 
 import math
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
 from ids_spark.report.leakage_figures import auc_map, duplicate_bars
-from ids_spark.report.leakage_template import PAGE
 
 _TEXTS: Final = ("run_id", "data_origin", *Measure._fields)
 LEAKAGE: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
-"""`reports/leakage/leakage.parquet`: tidy, one figure a row; `leakage_figures.Measure` says what each is."""
+"""`reports/leakage/leakage.parquet`: tidy, one figure a row; `leakage_counts.Measure` names the figures."""
+_LISTED_PAIRS: Final = 30
 
 
 @dataclass(frozen=True)
 class Separation:
-    """What one feature makes of one pair of classes.
+    """How well one feature separates one pair of classes.
 
     Attributes:
         feature: Official name.
@@ -40,7 +40,7 @@ class Separation:
 
 
 class Findings:
-    """What the figures say.
+    """Findings of the report: figures by name, and the features that separate classes best.
 
     Args:
         figures: From `leakage.measure`.
@@ -73,26 +73,26 @@ class Findings:
         """Return a figure of one feature over train; NaN without train rows."""
         return self._figures.get(Measure(what, "train", feature=feature), math.nan)
 
-    def telling(self, feature: str, pair: Pair) -> Separation:
+    def separation(self, feature: str, pair: Pair) -> Separation:
         """Return how well a feature separates a measured pair."""
         by_ranges, by_order = (self._figures[Measure(w, "train", *pair, feature)] for w in ("auc_ranges", "auc"))
         return Separation(feature, pair, by_ranges, by_order)
 
-    def best(self, pair: Pair, *, honest: bool = False) -> Separation:
-        """Return the feature that separates a pair best; `honest` asks the operational feature_set alone."""
-        features = self.schema.feature_set("operational" if honest else "paper")
-        return max((self.telling(name, pair) for name in features), key=lambda t: t.ranges)
+    def best(self, pair: Pair, *, operational: bool = False) -> Separation:
+        """Return the feature that separates a pair best, of all features or of the operational feature set."""
+        features = self.schema.feature_set("operational" if operational else "paper")
+        return max((self.separation(name, pair) for name in features), key=lambda t: t.ranges)
 
     def strongest(self, feature: str) -> Separation | None:
         """Return the pair that a feature separates best; None when no pair was measured."""
-        return max((self.telling(feature, pair) for pair in self.measured), key=lambda t: t.ranges, default=None)
+        return max((self.separation(feature, pair) for pair in self.measured), key=lambda t: t.ranges, default=None)
 
     def mean(self, feature: str) -> float:
         """Return the mean AUC by ranges over the measured pairs."""
-        return float(np.mean([self.telling(feature, pair).ranges for pair in self.measured]))
+        return float(np.mean([self.separation(feature, pair).ranges for pair in self.measured]))
 
-    def most_telling(self) -> Separation | None:
-        """Return the strongest feature of all; of equals the one that is better over all pairs."""
+    def strongest_feature(self) -> Separation | None:
+        """Return the feature that separates any pair best; of equals (at 3 decimals) the one with the higher mean."""
         found = [t for name in self.schema.features if (t := self.strongest(name)) is not None]
         return max(found, key=lambda t: (round(t.ranges, 3), self.mean(t.feature)), default=None)
 
@@ -105,39 +105,13 @@ class Findings:
         ]
         return sorted(found, key=lambda row: (-row[2], row[0], row[1]))
 
-    def summary(self) -> list[str]:
-        """Return the page's findings in plain words, most telling first."""
-        said = []
-        if (top := self.most_telling()) is not None:
-            rest = self.best(top.pair, honest=True)
-            wins = sum(self.best(pair).feature == top.feature for pair in self.measured)
-            said.append(
-                f"{top.feature} is the most telling single feature: it separates {' from '.join(top.pair)} with an AUC"
-                f" of {top.ranges:.4f} by ranges of its values ({top.order:.4f} by their order alone), and is the best"
-                f" feature in {wins} of {len(self.measured)} measured pairs."
-            )
-            if top.feature in self.schema.artefacts:
-                said.append(
-                    f"{top.feature} describes how the lab captured the data, not the traffic: a model that uses it will"
-                    f" not do so well elsewhere. Without such features the best for that pair is {rest.feature}, with"
-                    f" {rest.ranges:.4f}."
-                )
-        for split in SOURCE_SPLITS:
-            double, single = (self.total(f"duplicates_{p}", split) for p in PRECISIONS)
-            two = self.count("two_label_double", split)
-            said.append(
-                f"{split}: {self.total('flows', split):,} flows, {double:,} of them exact duplicates in double;"
-                f" {single:,} once features are cast to float32. {two:,} vectors carry more than one label"
-                + (", so no model can be right about all of their flows." if two else ".")
-            )
-        both = self.count("shared_double")
-        said.append(
-            f"{both:,} vectors stand in both train and test ({self.count('shared_float32'):,} at float32)"
-            + (": there a good test result may be memory." if both else ".")
-        )
-        flat = [name for name in self.schema.features if self.of_feature("dropped", name) == 1]
-        said.append(f"Features that do not vary over train, dropped at min_std {self.plan.min_std:g}: {_listed(flat)}.")
-        return said
+    def pairs_won(self, feature: str) -> int:
+        """Return in how many measured pairs a feature is the best."""
+        return sum(self.best(pair).feature == feature for pair in self.measured)
+
+    def constant_features(self) -> list[str]:
+        """Return the features whose spread over train is too small to keep them."""
+        return [name for name in self.schema.features if self.of_feature("dropped", name) == 1]
 
 
 def write_page(folder: str, findings: Findings, figures: Figures, run_id: str, data_origin: str) -> None:
@@ -163,7 +137,7 @@ def draw(findings: Findings) -> dict[str, bytes]:
     if not findings.measured:
         return pictures
     features = sorted(findings.schema.features, key=lambda name: -findings.mean(name))
-    found = [[findings.telling(name, pair) for pair in findings.measured] for name in features]
+    found = [[findings.separation(name, pair) for pair in findings.measured] for name in features]
     names = [f"{a} |\n{b}" for a, b in findings.measured]
     for picture, kind in (("auc_ranges", "ranges"), ("auc_order", "order")):
         values = np.array([[getattr(t, kind) for t in row] for row in found])
@@ -175,11 +149,12 @@ def render_page(findings: Findings, pictures: dict[str, bytes], run_id: str, dat
     """Return the page; every text is escaped."""
     artefacts = [name for name in findings.schema.features if name in findings.schema.artefacts]
     return html.render(
-        PAGE,
+        "leakage.html.j2",
         pictures,
         f=findings,
         run_id=run_id,
-        data_origin=data_origin,
+        data_origins=[data_origin],
+        listed_pairs=_LISTED_PAIRS,
         splits=SOURCE_SPLITS,
         classes=[name for name in CLASS19 if any(findings.count("flows", split, name) for split in SOURCE_SPLITS)],
         artefacts=[(name, findings.strongest(name)) for name in artefacts],
@@ -189,7 +164,3 @@ def render_page(findings: Findings, pictures: dict[str, bytes], run_id: str, dat
 
 def _nan_last(value: float) -> tuple[bool, float]:
     return (math.isnan(value), value)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "none"

@@ -1,6 +1,6 @@
 """Pictures of the night page: incidents and classes by hour, drifted features, the trend of seven nights.
 
-Amounts that differ by powers of ten never share an axis: a flood of a million flows would hide a scan of ten.
+Counts that differ by powers of ten never share an axis: a flood of a million flows would hide a scan of ten.
 """
 
 import datetime as dt
@@ -14,17 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ids_spark.report.format import index, known
+from ids_spark.report.format import number_or, psi
 from ids_spark.report.night_findings import Row, severities
-from ids_spark.report.style import BLUE, GREY, ORANGE
+from ids_spark.report.style import BLUE, GREY, ORANGE, SEVERITY_COLOURS
 
-SEVERITY_COLOURS: Final[Mapping[str, str]] = {
-    "critical": "#8c1d18",
-    "high": "#c2410c",
-    "medium": "#f2b84b",
-    "low": "#5b8fc7",
-}
-"""The badges on the page have the same; any other severity is grey."""
 HOURS: Final = 24
 Hours = NDArray[np.int64]
 _PALE: Final = "#b9cfe6"
@@ -33,13 +26,8 @@ _NAMED_EDGES: Final = 3
 _WIDTH: Final = 4.2  # inches; 403 CSS pixels, which a phone shows nearly as they are
 
 
-def severity_colour(severity: str) -> str:
-    """Return the colour of a severity."""
-    return SEVERITY_COLOURS.get(severity, GREY)
-
-
 def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
-    """Draw how many incidents began in each hour (UTC), by severity; a column of its own for those without a time.
+    """Draw how many incidents began in each hour (UTC), by severity; those without a time in a column of their own.
 
     Args:
         incidents: Rows of `alerts/`; those that began on another date have no hour of this night.
@@ -50,8 +38,8 @@ def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
     levels = list(severities(incidents))
     counts = {level: np.zeros(HOURS + 1, dtype=np.int64) for level in levels}
     for row in incidents:
-        seen = row["first_seen"]
-        hour = seen.hour if seen is not None and seen.date() == event_date else HOURS
+        began = row["first_seen"]
+        hour = began.hour if began is not None and began.date() == event_date else HOURS
         counts[str(row["severity"])][hour] += 1
     timeless = any(of_level[HOURS] for of_level in counts.values())
     at = _places(timeless)
@@ -59,7 +47,8 @@ def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
     for level in levels:  # the worst at the bottom, where heights compare
         heights = counts[level][: len(at)]
         label = f"{level} ({counts[level].sum()})"
-        axes.bar(at, heights, 0.82, below, color=severity_colour(level), label=label, edgecolor="w", linewidth=0.5)
+        colour = SEVERITY_COLOURS.get(level, GREY)
+        axes.bar(at, heights, 0.82, below, color=colour, label=label, edgecolor="w", linewidth=0.5)
         below = below + heights
     axes.set_ylim(0, max(1, int(below.max(initial=0))) * 1.1)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
@@ -110,7 +99,7 @@ def drifted(rows: Sequence[Row]) -> Figure:
         actual = counts / max(1.0, counts.sum())
         axes.bar(np.arange(len(expected)), expected, 1.0, color="#c9c9d1", label="train", edgecolor="w", linewidth=0.4)
         axes.stairs(actual, np.arange(len(actual) + 1) - 0.5, color=ORANGE, linewidth=1.6, label="tonight")
-        axes.set_title(f"{row['name']}, PSI {index(row['psi'])}", fontsize=8.5, loc="left", pad=3)
+        axes.set_title(f"{row['name']}, PSI {psi(row['psi'])}", fontsize=8.5, loc="left", pad=3)
         borders = _borders(row["edges"] or ())
         axes.set_xticks([place for place, _ in borders], [_short(value) for _, value in borders])
         axes.set_ylim(0, max(0.05, *expected, *actual) * 1.08)
@@ -138,7 +127,7 @@ def nights(trend: Mapping[dt.date, Row | None], figures: Mapping[str, str]) -> F
     for axes in panels[len(figures) :]:
         axes.set_axis_off()
     for axes, (column, title) in zip(panels, figures.items(), strict=False):
-        values = [math.nan if row is None else known(row[column]) for row in trend.values()]
+        values = [math.nan if row is None else number_or(row[column]) for row in trend.values()]
         most = max((value for value in values if not math.isnan(value)), default=0.0)
         top = 1.25 * most if most else 1.0
         colours = [_PALE] * (len(at) - 1) + [BLUE]

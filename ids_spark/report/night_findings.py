@@ -1,26 +1,30 @@
-"""What a scored night says: anything to do, how bad it is, and what speaks against believing it."""
+"""Findings of a scored night: is there anything to do, how many alarms may be false, can the figures be trusted.
+
+Findings are numbers, names and states; the template `night.html.j2` words them.
+"""
 
 import datetime as dt
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.errors import InputError
 from ids_spark.models.artifact import ModelCard
-from ids_spark.report.format import amount, counted, hour_ranges, known, percent, probability
+from ids_spark.report.format import number_or
 
 Row = Mapping[str, Any]
+State = Literal["not_scored", "incidents", "incidents_missing", "all_allowed", "nothing_flagged"]
 Trust = Literal["yes", "care", "no"]
 
 TREND_NIGHTS: Final = 7
-_NO_SHARE, _CARE_SHARE = 0.05, 0.01  # of rows; what an ingest refuses a source for, and what is worth a look
-_FEWEST_NIGHTS: Final = 3  # before tonight, for a median that means something
+_SERIOUS_SHARE, _NOTABLE_SHARE = 0.05, 0.01  # of rows; the first is where ingest refuses a source by default
+_FEWEST_NIGHTS: Final = 3  # earlier ones; the median of fewer is no reference
 _OVER_BUDGET: Final = 1.05
-_UNLIKE: Final = 2.0  # times the median of rows, or its inverse
+_UNUSUAL: Final = 2.0  # times the median of rows, or its inverse
 
 
 class NightUnknown(InputError):
@@ -78,12 +82,12 @@ class Night:
     @property
     def shown(self) -> list[Row]:
         """The champion's incidents by rank."""
-        return sorted((row for row in self.incidents if self._is_champions(row)), key=lambda row: int(row["rank"]))
+        return sorted((row for row in self.incidents if self._of_champion(row)), key=lambda row: int(row["rank"]))
 
     def drifts(self, kind: str) -> list[Row]:
         """Return the champion's rows of `drift/` of one kind, highest PSI first; those without a PSI last."""
-        found = [row for row in self.drift if row["kind"] == kind and self._is_champions(row)]
-        return sorted(found, key=lambda row: (-known(row["psi"], -1.0), row["name"]))
+        found = [row for row in self.drift if row["kind"] == kind and self._of_champion(row)]
+        return sorted(found, key=lambda row: (-number_or(row["psi"], -1.0), row["name"]))
 
     @property
     def trend(self) -> dict[dt.date, Row | None]:
@@ -93,17 +97,82 @@ class Night:
 
     @property
     def refused_files(self) -> list[Row]:
-        """Files that could not be read, with a reason."""
+        """Files that could not be read, each with a reason."""
         return [file for file in self.champion["files"] or () if file["reason"]]
 
     @property
     def silent_hours(self) -> list[int]:
-        """Hours in UTC in which no flow was seen; none where flows carry no event time."""
-        seen = {cell["hour"] for cell in self.champion["class_mix"] or () if cell["flows"]} - {None}
-        return [hour for hour in range(24) if hour not in seen] if seen else []
+        """Hours in UTC without any flow; none where flows carry no event time."""
+        active = {cell["hour"] for cell in self.champion["class_mix"] or () if cell["flows"]} - {None}
+        return [hour for hour in range(24) if hour not in active] if active else []
 
-    def _is_champions(self, row: Row) -> bool:
+    def _of_champion(self, row: Row) -> bool:
         return all(row[key] == self.champion[key] for key in ("model", "model_version"))
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One reason not to trust the figures of a night.
+
+    Attributes:
+        kind: Name of the reason; the template has a sentence for each.
+        serious: Whether the figures cannot be trusted at all.
+        facts: Numbers and names of the sentence.
+    """
+
+    kind: str
+    serious: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """How many benign flows the threshold flags, and the evidence for that number; NaN where it is unknown.
+
+    Attributes:
+        flagged: Flows of the night that were flagged.
+        scored: Flows of the night that were scored.
+        budget: False alarms that the threshold was chosen for, in flows a night.
+        threshold_logit: Log-odds of an attack from which a flow is flagged.
+        expected: Flows flagged on a night of `scored` benign flows.
+        at_most: Upper bound of `expected`, of a 95% interval.
+        validation_rows: Benign validation rows behind `expected`.
+        smallest_rate: Smallest false-positive rate that so many rows support.
+    """
+
+    flagged: int
+    scored: int
+    budget: int
+    threshold_logit: float
+    expected: float
+    at_most: float
+    validation_rows: int
+    smallest_rate: float
+
+    @property
+    def known(self) -> bool:
+        """Whether expectation and upper bound are known."""
+        return not math.isnan(self.expected + self.at_most)
+
+    @property
+    def rate_known(self) -> bool:
+        """Whether the smallest rate is known that the validation rows support."""
+        return not math.isnan(self.smallest_rate)
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether no threshold could be found that comes close to the budget."""
+        return self.expected > _OVER_BUDGET * self.budget
+
+    @property
+    def too_few_rows(self) -> bool:
+        """Whether the budget asks for a smaller rate than the validation rows support."""
+        return self.smallest_rate * self.scored > self.budget
+
+    @property
+    def explain_all(self) -> bool | None:
+        """Whether false alarms alone may explain every flagged flow; None where nothing was flagged or known."""
+        return self.flagged <= self.at_most if self.flagged and self.known else None
 
 
 def severities(incidents: Sequence[Row]) -> dict[str, int]:
@@ -113,136 +182,92 @@ def severities(incidents: Sequence[Row]) -> dict[str, int]:
     return {name: found[name] for name in sorted(found, key=lambda name: (order.get(name, len(order)), name))}
 
 
-def verdict(night: Night) -> str:
-    """Return in one sentence whether there is anything to look at."""
+def state(night: Night) -> State:
+    """Return the state of a night.
+
+    Returns:
+        `not_scored`: no flow was scored. `incidents`: there are incidents to look at. `incidents_missing`: `nights/`
+        counts incidents, `alerts/` lists none. `all_allowed`: flows were flagged, and the allow-list covers them.
+        `nothing_flagged`: no flow was flagged.
+    """
     row = night.champion
     if not row["rows_scored"]:
-        return f"Nothing was scored: {_why_nothing(night)}"
+        return "not_scored"
     if night.shown:
-        worst, n = next(iter(severities(night.shown).items()))
-        return f"{counted(len(night.shown), 'incident')} to look at, {n:,} {worst}"
-    if row["incidents"]:  # the tables disagree, which `doubts` says
-        return f"{counted(row['incidents'], 'incident')} counted, but not listed"
-    if row["flows_flagged"]:
-        return f"Nothing to look at: the allow-list covers {row['flows_allowed']:,} of {row['flows_flagged']:,} flagged"
-    return "Nothing flagged"
+        return "incidents"
+    if row["incidents"]:
+        return "incidents_missing"
+    return "all_allowed" if row["flows_flagged"] else "nothing_flagged"
 
 
-def overflow(night: Night) -> int:
+def incidents_over_budget(night: Night) -> int:
     """Return how many incidents exceed the budget and are not listed."""
     return max(0, int(night.champion["incidents"] - night.champion["incidents_shown"]))
 
 
-def how_bad(night: Night) -> list[str]:
-    """Return how many flows were flagged, and how many would be on a night without any attack."""
+def false_alarms(night: Night) -> FalseAlarms:
+    """Return how many of the flagged flows may be false alarms."""
     row = night.champion
-    flagged, scored = row["flows_flagged"], row["rows_scored"]
-    if not scored:
-        return ["Unknown: no flow was scored."]
-    said = [f"{flagged:,} of {counted(scored, 'flow')} flagged ({percent(flagged / scored)})."]
-    expected, most = known(row["expected_false_alarms"]), known(row["false_alarms_at_most"])
-    if math.isnan(expected) or math.isnan(most):
-        return [*said, "How many of them are false alarms is unknown."]
-    said.append(f"Without any attack about {amount(expected)} would be, at most {amount(most)}.")
-    if flagged > most:
-        said.append("That is more than false alarms explain.")
-    elif flagged:
-        said.append("False alarms alone may explain that.")
-    return said
-
-
-def doubts(night: Night) -> list[tuple[Trust, str]]:
-    """Return what speaks against believing the night's figures, most serious first."""
-    found = [*_doubts_of_rows(night), *_doubts_of_model(night)]
-    return sorted(found, key=lambda doubt: doubt[0] != "no")
-
-
-def false_alarms(night: Night) -> list[str]:
-    """Return in words what the threshold is, how many false alarms it leaves, and what that rests on."""
-    row = night.champion
-    logit, scored, budget = known(row["threshold_logit"]), row["rows_scored"], row["budget"]
-    expected, most = known(row["expected_false_alarms"]), known(row["false_alarms_at_most"])
-    smallest = known(row["smallest_rate"])
-    said = [
-        "A flow is flagged when the model gives an attack a probability of at least"
-        f" {probability(logit)} (log-odds {amount(logit)}); the budget of {budget:,} a night sets that."
-    ]
-    if not scored:
-        return [*said, "No flow was scored, so none can be a false alarm."]
-    if not row["benign_validation_rows"]:
-        return [*said, "How many benign flows are flagged at that is unknown: there was no benign validation row."]
-    said.append(
-        "How many benign flows are flagged at that is unknown."
-        if math.isnan(expected) or math.isnan(most)
-        else f"Of {counted(scored, 'scored flow')}, {amount(expected)} are expected to be flagged although benign, at"
-        f" most {amount(most)} (95% interval), on traffic like that of validation."
+    return FalseAlarms(
+        row["flows_flagged"],
+        row["rows_scored"],
+        row["budget"],
+        number_or(row["threshold_logit"]),
+        number_or(row["expected_false_alarms"]),
+        number_or(row["false_alarms_at_most"]),
+        row["benign_validation_rows"],
+        number_or(row["smallest_rate"]),
     )
-    if expected > _OVER_BUDGET * budget:
-        said.append(f"The validation rows show no threshold that comes closer to the budget of {budget:,}.")
-    if not math.isnan(smallest):
-        said.append(
-            f"These figures rest on {counted(row['benign_validation_rows'], 'benign validation row')}, which support no"
-            f" rate of false alarms below {_one_in(smallest)}: {amount(smallest * scored)} on this night's flows."
-        )
-    if smallest * scored > budget:
-        said.append(f"The budget asks for {_one_in(budget / scored)}: rarer than they can show.")
-    return said
 
 
-def _one_in(rate: float) -> str:
-    return f"1 in {1 / rate:,.0f} flows" if rate > 0 else "none"
+def trust(found: Sequence[Issue]) -> Trust:
+    """Return whether the figures can be trusted, given all issues of the night."""
+    return "no" if any(issue.serious for issue in found) else "care" if found else "yes"
 
 
-def _why_nothing(night: Night) -> str:
+def issues(night: Night) -> list[Issue]:
+    """Return every reason not to trust the night's figures, serious ones first."""
+    found = [*_issues_of_rows(night), *_issues_of_volume(night), *_issues_of_model(night)]
+    return sorted(found, key=lambda issue: not issue.serious)
+
+
+def _issues_of_rows(night: Night) -> Iterator[Issue]:
     row = night.champion
-    if row["rows_quarantined"]:
-        return f"{counted(row['rows_quarantined'], 'flow')}, all quarantined"
-    n, refused = len(row["files"] or ()), len(night.refused_files)
-    return f"{refused:,} of {counted(n, 'file')} could not be read" if refused else "the night held no flow"
-
-
-def _doubts_of_rows(night: Night) -> list[tuple[Trust, str]]:
-    row = night.champion
-    rows, scored, refused = row["rows_in"], row["rows_scored"], row["rows_quarantined"]
-    said: list[tuple[Trust, str]] = []
+    rows, scored, quarantined = row["rows_in"], row["rows_scored"], row["rows_quarantined"]
     if not scored:
-        said.append(("no", "No flow was scored: silence says nothing."))
-    if rows != scored + refused:
-        said.append(("no", f"Rows do not add up: {rows:,} in, {scored:,} scored and {refused:,} quarantined."))
+        yield Issue("nothing_scored", True)
+    if rows != scored + quarantined:
+        yield Issue("not_reconciled", True, {"rows_in": rows, "scored": scored, "quarantined": quarantined})
     if len(night.shown) != row["incidents_shown"]:
-        said.append(("no", f"alerts/ lists {len(night.shown):,} incidents, nights/ counts {row['incidents_shown']:,}."))
+        yield Issue("incidents_differ", True, {"listed": len(night.shown), "counted": row["incidents_shown"]})
     if night.refused_files:
-        n = len(night.refused_files)
-        said.append(("care", f"{n:,} of {counted(len(row['files']), 'file')} could not be read."))
-    for count, what in ((refused, "were quarantined"), (row["rows_of_another_date"] or 0, "are of another date")):
-        if rows and count / rows > _CARE_SHARE:
-            level: Trust = "no" if count / rows > _NO_SHARE else "care"
-            said.append((level, f"{count:,} of {rows:,} flows ({percent(count / rows)}) {what}."))
+        yield Issue("files_refused", False, {"files": len(night.refused_files), "of": len(row["files"])})
+    for kind, count in (("quarantined", quarantined), ("other_date", row["rows_of_another_date"] or 0)):
+        if rows and count / rows > _NOTABLE_SHARE:
+            yield Issue(kind, count / rows > _SERIOUS_SHARE, {"rows": count, "of": rows})
+
+
+def _issues_of_volume(night: Night) -> Iterator[Issue]:
+    rows = night.champion["rows_in"]
     if night.silent_hours:
-        said.append(("care", f"No flow was seen at {hour_ranges(night.silent_hours)} UTC: is a sensor silent?"))
+        yield Issue("silent_hours", False, {"hours": night.silent_hours})
     before = [other["rows_in"] for date, other in night.trend.items() if other is not None and date != night.event_date]
     if rows and len(before) >= _FEWEST_NIGHTS:
         usual = statistics.median(before)
-        if not usual / _UNLIKE <= rows <= usual * _UNLIKE:
-            said.append(("care", f"{rows:,} flows came; the nights before had {usual:,.0f} (median)."))
-    return said
+        if not usual / _UNUSUAL <= rows <= usual * _UNUSUAL:
+            yield Issue("unusual_volume", False, {"rows": rows, "usual": usual})
 
 
-def _doubts_of_model(night: Night) -> list[tuple[Trust, str]]:
+def _issues_of_model(night: Night) -> Iterator[Issue]:
     row, card = night.champion, night.cards.get("champion")
-    said: list[tuple[Trust, str]] = []
     if card is not None and card.data_origin != row["data_origin"]:
-        said.append(("no", f"The model learnt from {card.data_origin} flows; these are {row['data_origin']}."))
+        yield Issue("other_origin", True, {"trained_on": card.data_origin, "scored": row["data_origin"]})
     if not row["rows_scored"]:
-        return said
+        return
     if row["drift_significant"]:
-        n, of = row["drift_significant"], len(night.drifts("feature"))
-        said.append(("care", f"{n:,} of {counted(of, 'feature')} drifted significantly from what the model learnt."))
-    smallest = known(row["smallest_rate"])
-    if math.isnan(smallest) or math.isnan(known(row["expected_false_alarms"])):
-        said.append(("care", "The false alarms to expect are unknown."))
-    elif smallest * row["rows_scored"] > row["budget"]:
-        said.append(
-            ("care", f"The validation rows are too few to promise a budget of {row['budget']:,} on so many flows.")
-        )
-    return said
+        yield Issue("drift", False, {"features": row["drift_significant"], "of": len(night.drifts("feature"))})
+    alarms = false_alarms(night)
+    if math.isnan(alarms.smallest_rate + alarms.expected):
+        yield Issue("false_alarms_unknown", False)
+    elif alarms.too_few_rows:
+        yield Issue("few_validation_rows", False, {"budget": alarms.budget})

@@ -1,4 +1,4 @@
-"""The page of a night: read from the lake, drawn, written as one file that needs nothing else, also on a phone."""
+"""The page of a night: reads its tables, draws the pictures, writes one HTML file that loads nothing else."""
 
 import datetime as dt
 import logging
@@ -16,21 +16,17 @@ from ids_spark.dataset.tables import DRIFT, INCIDENTS, NIGHTS, require
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASSES, LEVELS, class2_of
 from ids_spark.lake.filesystem import files_in, resolve, write_bytes
 from ids_spark.lake.store import Lake
-from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions
-from ids_spark.models.artifact import read_model as read_model
-from ids_spark.report import format, html, night_figures, night_findings
-from ids_spark.report.format import amount, counted, known, probability, reason, seen
-from ids_spark.report.night_findings import Night, NightUnknown, Row
-from ids_spark.report.night_template import PAGE
+from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions, read_model
+from ids_spark.report import html, night_figures, night_findings
+from ids_spark.report.night_findings import Night, Row
 from ids_spark.report.style import png
 
-__all__ = ("Night", "NightUnknown", "earlier", "night_of_lake", "render_page", "write_page")
 log = logging.getLogger(__name__)
 
-WORST: Final = 6
-"""Features whose distributions are drawn."""
-MOST_OPEN: Final = 20
-"""Incidents that are seen before anything is opened."""
+DRAWN_FEATURES: Final = 6
+"""How many features are drawn and listed before `details` is opened; those that drifted most."""
+LISTED_INCIDENTS: Final = 20
+"""How many incidents are listed before `details` is opened."""
 TREND: Final[Mapping[str, str]] = {
     "rows_in": "flows",
     "flows_flagged": "flows flagged",
@@ -40,17 +36,12 @@ TREND: Final[Mapping[str, str]] = {
     "rows_quarantined": "flows quarantined",
 }
 """Column of `nights/` and title of each figure that is shown for seven nights."""
-_AGREEMENT: Final[Mapping[str, str]] = {
-    "both": "flagged by both",
-    "champion_only": "flagged by the champion alone",
-    "challenger_only": "flagged by the challenger alone",
-}
 
 
 def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
-    """Return what the lake's tables say about a night and the six dates before it.
+    """Read the tables of a night and of the six dates before it.
 
-    A model whose directory is gone or was changed since has no card.
+    A model whose directory was removed or changed since has no card.
 
     Raises:
         NightUnknown: the champion did not score the night.
@@ -64,18 +55,18 @@ def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
         nights,
         cards={row["role"]: card for row in nights[event_date] if (card := _card_of(lake, row)) is not None},
     )
-    log.info("night read date=%s incidents=%d", event_date, night.champion["incidents"])  # refuses one without
+    log.info("night read date=%s incidents=%d", event_date, night.champion["incidents"])  # raises without a champion
     return night
 
 
 def earlier(lake: Lake, event_date: dt.date) -> dict[dt.date, list[Row]]:
-    """Return the rows of `nights/` of the six dates before a night; none for one that another version wrote."""
+    """Return the rows of `nights/` by date, of the six dates before a night; no date that another version wrote."""
     found = {}
     for date in (event_date - dt.timedelta(days=i) for i in range(1, night_findings.TREND_NIGHTS)):
         try:
             found[date] = _rows_of(lake, f"nights/event_date={date}", NIGHTS)
         except SchemaMismatch as error:
-            log.warning("earlier night left out of the trend date=%s error=%s", date, error)
+            log.warning("trend skips an earlier night date=%s error=%s", date, error)
     return found
 
 
@@ -94,7 +85,7 @@ def draw(night: Night) -> dict[str, bytes]:
         pictures["timeline"] = night_figures.timeline(night.shown, night.event_date)
     if mix := by_hour(night.champion):
         pictures["classes"] = night_figures.class_hours(mix)
-    worst = [row for row in night.drifts("feature")[:WORST] if row["expected"]]
+    worst = [row for row in night.drifts("feature")[:DRAWN_FEATURES] if row["expected"]]
     if worst and night.champion["rows_scored"]:
         pictures["drift"] = night_figures.drifted(worst)
     return {name: png(figure) for name, figure in pictures.items()}
@@ -104,60 +95,37 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
     """Return the page; every text is escaped.
 
     Args:
-        night: From `read`.
+        night: From `night_of_lake`.
         pictures: From `draw`.
     """
     champion, challenger = night.champion, night.challenger
-    covered = [entry for entry in night.allow_list if _in_force(entry, night.event_date)]
-    bands = Counter(str(row["drift_level"]) for row in night.drifts("feature"))
+    in_force = [entry for entry in night.allow_list if _in_force(entry, night.event_date)]
+    issues = night_findings.issues(night)
     return html.render(
-        PAGE,
+        "night.html.j2",
         pictures,
+        run_id=champion["run_id"],
+        data_origins=[champion["data_origin"]],
         night=night,
         champion=champion,
         challenger=challenger,
-        f=night_findings,
-        w=format,
-        doubts=night_findings.doubts(night),
+        card_of_model=night.cards.get("champion"),
+        state=night_findings.state(night),
+        severities=night_findings.severities(night.shown),
+        over_budget=night_findings.incidents_over_budget(night),
+        alarms=night_findings.false_alarms(night),
+        issues=issues,
+        trust=night_findings.trust(issues),
         classes=classes_of(night),
         differences=differences(champion, challenger) if challenger else [],
         trend_figures=TREND,
-        changes=[date for date, row in night.trend.items() if row and _model(row) != _model(champion)],
-        bands=[f"{counted(n, 'feature')} {band}" for band, n in bands.items()],
-        allowed={"in force": covered, "expired": [entry for entry in night.allow_list if entry not in covered]},
-        columns=list(dict.fromkeys(key for entry in night.allow_list for key in entry)),
-        in_use=in_use(night),
-        colour=night_figures.severity_colour,
-        seen=lambda row, time="%H:%M:%S": seen(row, night.event_date, time),
-        reason=reason,
-        agreement={_AGREEMENT.get(key, key): n for key, n in (night.agreement or {}).items()},
-        worst=WORST,
-        most_open=MOST_OPEN,
-        number=lambda value: amount(None if value is None else float(value)),
+        other_champions=[date for date, row in night.trend.items() if row and _model(row) != _model(champion)],
+        drift_levels=Counter(str(row["drift_level"]) for row in night.drifts("feature")),
+        allow_lists={"in force": in_force, "expired": [entry for entry in night.allow_list if entry not in in_force]},
+        allow_columns=list(dict.fromkeys(key for entry in night.allow_list for key in entry)),
+        drawn_features=DRAWN_FEATURES,
+        listed_incidents=LISTED_INCIDENTS,
     )
-
-
-def in_use(night: Night) -> dict[str, str]:
-    """Return what scored the night, text by name."""
-    row, card = night.champion, night.cards.get("champion")
-    said = {"model": f"{row['model']}, version {row['model_version']}", "SHA-256": str(row["model_sha256"])}
-    if card is None:
-        said["card"] = f"models/{row['model']}/{row['model_version']} does not hold the model that scored this night"
-    else:
-        said |= {
-            "architecture": f"{card.title}, {card.classes} classes, feature_set {card.feature_set}, recipe {card.recipe},"
-            f" {counted(len(card.features), 'feature')}, trained on {card.data_origin} flows",
-            "never learnt": ", ".join(card.classes_absent_in_train) or "train held rows of every class",
-        }
-    logit, seconds = known(row["threshold_logit"]), known(row["seconds"])
-    said |= {
-        "threshold": f"{probability(logit)} (log-odds {amount(logit)})",
-        "budget": f"{row['budget']:,} a night",
-        **night.facts,
-        "scored": f"{row['scored_at']:%Y-%m-%d %H:%M} UTC in {amount(seconds)} s",
-        "code": f"{row['code_version']}, schema {row['schema_version']}, run {row['run_id']}",
-    }
-    return said
 
 
 def by_hour(row: Row) -> dict[str, night_figures.Hours]:
@@ -180,7 +148,7 @@ def by_hour(row: Row) -> dict[str, night_figures.Hours]:
 def classes_of(night: Night) -> list[tuple[str, int, float | None]]:
     """Return (class, flows, expected share) of each predicted class, most flows first.
 
-    The expected share is that of the benign validation rows' predictions; None where it is unknown.
+    The expected share is that among the predictions of the benign validation rows; None where it is unknown.
     """
     found = _flows_by(night.champion, str)
     expected: dict[str, float] = {}
@@ -191,9 +159,9 @@ def classes_of(night: Night) -> list[tuple[str, int, float | None]]:
 
 
 def differences(champion: Row, challenger: Row) -> list[tuple[str, int, int]]:
-    """Return (class, flows of the champion, of the challenger), most different first.
+    """Return (class, flows of the champion, of the challenger), largest difference first.
 
-    Classes are categories, or benign and attack, where that is as far as both models tell them apart.
+    Classes are the finest that both models predict: of 19, else categories, else benign and attack.
     """
     names = [set(_flows_by(row, str)) for row in (champion, challenger)]
     coarser: Callable[[str], str] = str
@@ -201,8 +169,8 @@ def differences(champion: Row, challenger: Row) -> list[tuple[str, int, int]]:
         levels = [{coarser(name) for name in found} - {CLASS19[BENIGN_ID]} for found in names]
         if any(all(found <= set(CLASSES[level]) for found in levels) for level in LEVELS):
             break
-    ours, theirs = (_flows_by(row, coarser) for row in (champion, challenger))
-    found = [(name, ours[name], theirs[name]) for name in {*ours, *theirs}]
+    first, second = (_flows_by(row, coarser) for row in (champion, challenger))
+    found = [(name, first[name], second[name]) for name in {*first, *second}]
     return sorted(found, key=lambda row: (-abs(row[1] - row[2]), row[0]))
 
 
@@ -232,7 +200,7 @@ def _card_of(lake: Lake, row: Row) -> ModelCard | None:
     try:
         model = read_model(lake.uri(f"models/{name}/{version}"))
     except ModelUnusable as error:
-        log.warning("no card of a model model=%s version=%s error=%s", name, version, error)
+        log.warning("model has no card model=%s version=%s error=%s", name, version, error)
         return None
     return model.card if model.sha256 == row["model_sha256"] else None
 

@@ -1,36 +1,35 @@
-"""The newest scored models as pictures and one page that needs nothing else, also on a phone."""
+"""The page of the scored models: findings, pictures, and one HTML file that loads nothing else."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
 
-from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19, Level, class6_of
+from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS19, Level, class6_of
 from ids_spark.evaluate.comparison import SHOWN, ScoredModel
 from ids_spark.evaluate.metrics import AVERAGED
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.report import html, run_figures
-from ids_spark.report.run_template import PAGE
 from ids_spark.report.style import png
 
-_NAMED: Final = 3  # confusions that a sentence names; the matrix shows them all
+_NAMED: Final = 3  # confusions in the text; the table and the matrix show more
 _SMALLER_IS_BETTER: Final = {"benign_false_positive_rate"}
 _UNKNOWN: Final = "–"
-_COMPUTED: Final = {*SHOWN, *(f"{name}_{kind}" for name in AVERAGED for kind in ("macro", "weighted"))}
+_SCORES: Final = {*SHOWN, *(f"{name}_{kind}" for name in AVERAGED for kind in ("macro", "weighted"))}
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Rows of one class that were taken for another.
+    """Rows of one class that were predicted as another.
 
     Attributes:
         label: Class of the rows.
-        predicted: What they were taken for.
-        rows: How many were.
-        support: Rows of that label.
+        predicted: Class that the model gave them.
+        rows: How many they are.
+        support: All rows of that label.
     """
 
     label: str
@@ -38,8 +37,46 @@ class Confusion:
     rows: int
     support: int
 
-    def __str__(self) -> str:
-        return _share(self.rows, self.support, f"{self.label} windows are taken for {self.predicted}")
+    @property
+    def share(self) -> float:
+        """Of the rows of that label."""
+        return self.rows / self.support
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a model confuses, how often it raises a false alarm and what it could not learn.
+
+    Attributes:
+        false_alarms: Benign flows that were flagged; None where no benign flow was scored.
+        missed_attacks: Attack flows that were predicted as benign; None without a confusion matrix or attacks.
+        confusions: Every pair of classes that was confused, most rows first; None without a confusion matrix.
+        directory: Where the model is stored, below the lake.
+        measured: What a job without a stored model measured beyond scores, by name.
+        absent: Classes without a row in train; None where the model is not stored.
+        epochs: That were trained; None where unknown.
+        best_epoch: Whose weights were kept; None where unknown.
+    """
+
+    false_alarms: Confusion | None
+    missed_attacks: Confusion | None
+    confusions: Sequence[Confusion] | None
+    directory: str
+    measured: Mapping[str, float]
+    absent: Sequence[str] | None
+    epochs: int | None
+    best_epoch: int | None
+
+    @property
+    def most_frequent(self) -> Sequence[Confusion]:
+        """The confusions of most rows."""
+        return (self.confusions or ())[:_NAMED]
+
+    @property
+    def highest_share(self) -> Confusion | None:
+        """The confusion of the largest share of its class; None where it is one of `most_frequent`."""
+        worst = max(self.confusions or (), key=lambda c: c.share, default=None)
+        return None if worst in self.most_frequent else worst
 
 
 def confusions(model: ScoredModel) -> list[Confusion]:
@@ -55,34 +92,27 @@ def confusions(model: ScoredModel) -> list[Confusion]:
     return sorted(found, key=lambda c: -c.rows)
 
 
-def sentences(model: ScoredModel) -> list[str]:
-    """Return in plain words what a model confuses, how often it raises a false alarm and what it could not learn."""
-    said = [_alarms(model)]
+def findings(model: ScoredModel) -> Findings:
+    """Return the findings of one model."""
+    rate = model.averages.get("benign_false_positive_rate")
+    benign, attack = CLASS2
+    alarms = None if rate is None or not model.benign else round(rate * model.benign)
+    missed = None
     if model.confusion is not None:
         attacks = np.delete(model.confusion, BENIGN_ID, axis=0)
         if attacks.sum():
-            said.append(_share(attacks[:, BENIGN_ID].sum(), attacks.sum(), "attack windows pass as benign") + ".")
-        if model.classes > 2:  # else the two sentences above say it all
-            said.append(_confused(confusions(model)))
-    else:
-        said.append("This run wrote no confusion matrix, so which classes were confused is unknown.")
-    if model.card is None:
-        where = f"models/{model.name}/{model.version}" if model.version else f"models/{model.name}"
-        said.append(f"No model stands in {where}: its training is unknown, and there is no learning curve.")
-        facts = [f"{name} {value:,.6g}" for name, value in model.averages.items() if name not in _COMPUTED]
-        return [*said, f"The job that measured it states: {', '.join(facts)}."] if facts else said
-    absent = model.card.classes_absent_in_train
-    said.append(
-        f"Absent in train, so never learnt: {', '.join(absent)}." if absent else "Train held rows of every class."
+            missed = Confusion(attack, benign, int(attacks[:, BENIGN_ID].sum()), int(attacks.sum()))
+    stored = model.card is not None
+    return Findings(
+        false_alarms=None if alarms is None else Confusion(benign, attack, alarms, model.benign),
+        missed_attacks=missed,
+        confusions=None if model.confusion is None else confusions(model),
+        directory=f"models/{model.name}/{model.version}" if model.version else f"models/{model.name}",
+        measured={} if stored else {k: v for k, v in model.averages.items() if k not in _SCORES},
+        absent=model.card.classes_absent_in_train if model.card else None,
+        epochs=model.training.get("epochs"),
+        best_epoch=model.training.get("best_epoch"),
     )
-    epochs, best = model.training.get("epochs"), model.training.get("best_epoch")
-    if epochs is not None and best is not None:
-        said.append(
-            f"The last of its {epochs} epochs was the best: more epochs may still help."
-            if best == epochs
-            else f"Epoch {best} of {epochs} was the best, and its weights were kept."
-        )
-    return said
 
 
 def draw(model: ScoredModel) -> dict[str, bytes]:
@@ -117,7 +147,7 @@ def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: s
 
     Args:
         folder: URI.
-        models: From `reporting.newest`.
+        models: From `comparison.newest`.
         split: That was scored.
         run_id: Of the report.
     """
@@ -128,7 +158,7 @@ def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: s
 
 
 def file_name(model: ScoredModel, kind: str) -> str:
-    """Return a name that no other model's picture or place has, and that is safe in a path whatever a title holds."""
+    """Return a name that is unique for model and kind, and safe in a path and a link whatever the title is."""
     return f"{quote(model.name, safe='')}-{kind}"
 
 
@@ -136,25 +166,24 @@ def render_page(models: Sequence[ScoredModel], pictures: dict[str, bytes], split
     """Return the page; every text is escaped.
 
     Args:
-        models: From `reporting.newest`.
+        models: From `comparison.newest`.
         pictures: PNG by `file_name`.
         split: That was scored.
         run_id: Of the report.
     """
     levels = [(classes, list(group)) for classes, group in itertools.groupby(models, lambda model: model.classes)]
     return html.render(
-        PAGE,
+        "run.html.j2",
         pictures,
         levels=levels,
         split=split,
         run_id=run_id,
         scored=sorted({model.run_id for model in models}),
-        origins=sorted({model.data_origin for model in models}),
+        data_origins=sorted({model.data_origin for model in models}),
         figures=_FIGURES,
         winners={classes: best_of(group) for classes, group in levels},
         cell=_cell,
-        sentences=sentences,
-        confusions=confusions,
+        findings_of=findings,
         file_name=file_name,
         least_percent=round(100 * run_figures.LEAST_SHARE),
     )
@@ -164,25 +193,6 @@ def best_of(models: Sequence[ScoredModel]) -> dict[str, float]:
     """Return the best value of each metric in `SHOWN` among models, where any has one."""
     found = {metric: [m.averages[metric] for m in models if metric in m.averages] for metric in SHOWN}
     return {k: min(values) if k in _SMALLER_IS_BETTER else max(values) for k, values in found.items() if values}
-
-
-def _alarms(model: ScoredModel) -> str:
-    rate = model.averages.get("benign_false_positive_rate")
-    if rate is None or not model.benign:
-        return "No benign window was scored, so its false alarms are unknown."
-    return _share(round(rate * model.benign), model.benign, "benign windows raise an alarm") + "."
-
-
-def _confused(found: Sequence[Confusion]) -> str:
-    if not found:
-        return "No window was taken for another class."
-    said = f"Most often confused: {'; '.join(map(str, found[:_NAMED]))}."
-    worst = max(found, key=lambda c: c.rows / c.support)
-    return said if worst in found[:_NAMED] else f"{said} By share of the class: {worst}."
-
-
-def _share(rows: int, of: int, what: str) -> str:
-    return f"{rows:,} of {of:,} {what} ({rows / of:.1%})"
 
 
 def _cell(model: ScoredModel, key: str) -> str:

@@ -1,6 +1,7 @@
-"""What the pictures of all reports share. Drawn without pyplot: no state is left behind in the process."""
+"""Colours and PNG encoding of all pictures. Drawn without pyplot, which would keep state in the process."""
 
 import io
+from collections.abc import Mapping
 from typing import Final
 
 from matplotlib.figure import Figure
@@ -11,11 +12,18 @@ BLUE: Final = "#1f5fa8"
 ORANGE: Final = "#e08a1e"
 GREY: Final = "#8a8a93"
 RED: Final = "#b3261e"
+SEVERITY_COLOURS: Final[Mapping[str, str]] = {
+    "critical": "#8c1d18",
+    "high": "#c2410c",
+    "medium": "#f2b84b",
+    "low": "#5b8fc7",
+}
+"""Of pictures and pages; any other severity is grey."""
 _COLOURS: Final = 128
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as PNG with a palette, which takes a third of the bytes; equal figures give equal bytes."""
+    """Return a figure as PNG with a palette (a third of the bytes of RGB); equal figures give equal bytes."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     picture = Image.open(drawn).convert("RGB")
@@ -25,5 +33,5 @@ def png(figure: Figure) -> bytes:
 
 
 def width_of(content: bytes) -> int:
-    """Return the width of a PNG of `png` in CSS pixels, of which an inch has 96; from the file's header."""
+    """Return the width in CSS pixels (96 per inch) of a PNG that `png` wrote, read from the file's header."""
     return int.from_bytes(content[16:20], "big") * 96 // DPI

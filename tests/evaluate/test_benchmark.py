@@ -17,6 +17,7 @@ from ids_spark.lake.store import TABLE_FACTS, Lake
 from ids_spark.models import artifact
 from ids_spark.models.artifact import ModelCard, model_name, title_of
 from ids_spark.report import benchmark_page
+from tests.support.browser import Page, check_structure, numbers, text_of
 from tests.support.flows import RunJob
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
 
@@ -102,12 +103,23 @@ def test_the_published_figures_at_19_classes_are_marked_with_their_average() -> 
 
 def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(tmp_path: Path) -> None:
     rows, setting = table_of(scored(tmp_path, card("dnn")))
-    said = " ".join(setting.sentences(rows))
-    assert "measured flows of feature schema release39 (45,901 train, 18,360 test)" in said
-    assert "1,000 distinct labelled flows" in said
-    assert "cannot be compared directly" in said
+    assert benchmark.scored_rows(rows) == [1000]
+    notes = benchmark_page.notes(rows, setting)
+    assert numbers(notes[0])[:2] == ["45,901", "18,360"]
+    for text in ("measured", "release39", "1,000"):
+        assert text in notes[0]
+    assert numbers(notes[1]) == ["7,160,831", "1,614,182"]  # rows of the official split, which published figures are of
     official = benchmark.Setting("test", "original45", "measured", {"test": 1_614_182, "train": 7_160_831})
-    assert "cannot be compared" not in " ".join(official.sentences(rows))
+    assert official.official
+    assert not setting.official
+    assert len(benchmark_page.notes(rows, official)) == len(notes) - 1
+    other = dataclasses.replace(rows[0], figures={"rows": 2000})
+    assert benchmark.scored_rows([*rows, other]) == [1000, 2000]
+    assert len(benchmark_page.notes([*rows, other], setting)) == len(notes) + 1
+    page = Page(benchmark_page.render_page(rows, setting, "run1"))
+    check_structure(page)
+    assert [text_of(note) for note in page.element("notes")] == notes
+    assert page.element("notes").get("data-official") == "false"
 
 
 @pytest.mark.parametrize("origin", ["measured", "synthetic"])
@@ -143,6 +155,9 @@ def test_text_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
     assert "<b>" not in page
     assert "<script>" not in page
     assert 'src="http' not in page
+    own = [row for row in Page(page).rows if row[0] == "dnn"]
+    assert own[0][:4] == ["dnn", "paper", "0.9830", "0.9521"]
+    assert len(Page(page).all("data-published")) == len([row for row in rows if row.published])
 
 
 def test_the_job_writes_all_forms_whatever_is_missing(

@@ -20,6 +20,7 @@ from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.store import Lake
 from ids_spark.report import leakage_page
 from tests.support.auc import sklearn_auc
+from tests.support.browser import Page, check_structure, numbers
 from tests.support.flows import RunJob, write_synthetic_source
 
 LABEL = "class19"
@@ -96,13 +97,15 @@ def test_the_report_on_real_flows_is_that_of_pandas_numpy_and_sklearn(
         values = [train.loc[train[LABEL] == name, row.feature] for name in (row.class_name, row.other_class)]
         assert row.value == pytest.approx(sklearn_auc(*(v.to_numpy() for v in values)), abs=1e-12)
 
-    page = (lake / "reports/leakage/leakage.html").read_text()
-    assert "SYNTHETIC" not in page
-    assert "http" not in page.replace("data:image", "")
+    content = (lake / "reports/leakage/leakage.html").read_text()
+    assert "http" not in content
+    page = Page(content)
+    check_structure(page)
+    assert page.all("data-origin") == []
     if release == "original45":
-        assert "IAT is the most telling single feature" in page
-        assert "44 of them exact duplicates" in page
-        assert "DDoS-ICMP | DoS-ICMP: no DDoS-ICMP, DoS-ICMP" in page
+        assert dict(page.all("data-finding"))["strongest-feature"].startswith("IAT ")
+        assert numbers(page.texts("data-split")["train"])[1] == "44"
+        assert "DDoS-ICMP | DoS-ICMP: no DDoS-ICMP, DoS-ICMP" in page.text("not-measured")
     audit = pd.read_parquet(lake / "audit").set_index("job").loc["leakage"]
     assert audit["rows_in"] == audit["rows_out"] == sum(len(frame) for frame in doubles.values())
 
@@ -175,7 +178,7 @@ def test_the_page_of_synthetic_flows_says_so(run_job: RunJob, tmp_path: Path) ->
     assert run_job("ingest", ingest__source=tmp_path / "source") == 0
     assert run_job("leakage") == 0
     folder = tmp_path / "lake/reports/leakage"
-    assert "SYNTHETIC FLOWS: every row was generated." in (folder / "leakage.html").read_text()
+    assert Page((folder / "leakage.html").read_text()).texts("data-origin").keys() == {"synthetic"}
     assert set(figures_of(tmp_path / "lake")["data_origin"]) == {"synthetic"}
     pictures = {"duplicates.png", "auc_ranges.png", "auc_order.png"}
     assert {path.name for path in folder.iterdir()} == {"leakage.html", "leakage.parquet", *pictures}

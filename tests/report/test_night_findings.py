@@ -1,50 +1,48 @@
-"""What a night's page says, against figures by hand. Every night here is synthetic."""
+"""Findings of a night against figures by hand. Every night here is synthetic."""
 
 import dataclasses
 import datetime as dt
+from typing import Any
 
 import pytest
 
 from ids_spark.report import format, night_figures, night_findings, night_page
+from ids_spark.report.night_findings import Issue
 from tests.support.models import CARD
 from tests.support.night_pages import DATE, QUIET, mix, scored, with_row
 
 
-def test_false_alarms_are_told_with_what_they_rest_on() -> None:
-    # exp(5) / (1 + exp(5)) = 0.99331; 1 / 1.25e-5 = 80,000; 1.25e-5 · 1,199,800 = 15.0
-    assert night_findings.false_alarms(QUIET) == [
-        "A flow is flagged when the model gives an attack a probability of at least 99.33% (log-odds 5); the budget of"
-        " 50 a night sets that.",
-        "Of 1,199,800 scored flows, 48.3 are expected to be flagged although benign, at most 71 (95% interval), on"
-        " traffic like that of validation.",
-        "These figures rest on 240,000 benign validation rows, which support no rate of false alarms below 1 in"
-        " 80,000 flows: 15 on this night's flows.",
-    ]
-    # 3 / 12,000 = 2.5e-4, 300 flows of this night; 1,199,800 / 50 = 23,996
+def test_false_alarms_rest_on_the_validation_rows() -> None:
+    alarms = night_findings.false_alarms(QUIET)
+    assert dataclasses.asdict(alarms) == {
+        "flagged": 0, "scored": 1_199_800, "budget": 50, "threshold_logit": 5.0, "expected": 48.3, "at_most": 71.0,
+        "validation_rows": 240_000, "smallest_rate": 1.25e-5,
+    }  # fmt: skip
+    # 1.25e-5 · 1,199,800 = 15 flows, fewer than the budget of 50
+    assert (alarms.known, alarms.rate_known, alarms.over_budget, alarms.too_few_rows) == (True, True, False, False)
+    # 3 / 12,000 = 2.5e-4, 300 flows of this night
     few = with_row(QUIET, benign_validation_rows=12_000, smallest_rate=2.5e-4)
-    assert night_findings.false_alarms(few)[2:] == [
-        "These figures rest on 12,000 benign validation rows, which support no rate of false alarms below 1 in"
-        " 4,000 flows: 300 on this night's flows.",
-        "The budget asks for 1 in 23,996 flows: rarer than they can show.",
-    ]
+    assert night_findings.false_alarms(few).too_few_rows
+    assert not night_findings.false_alarms(few).over_budget
     over = with_row(few, expected_false_alarms=100.0, false_alarms_at_most=557.0)
-    assert night_findings.false_alarms(over)[2] == (
-        "The validation rows show no threshold that comes closer to the budget of 50."
-    )
-    for changes, said in (
-        ({"rows_scored": 0}, "No flow was scored, so none can be a false alarm."),
-        (
-            {"benign_validation_rows": 0, "expected_false_alarms": None, "smallest_rate": 1.0},
-            "How many benign flows are flagged at that is unknown: there was no benign validation row.",
-        ),
-    ):
-        assert night_findings.false_alarms(with_row(QUIET, **changes))[1:] == [said]
+    assert night_findings.false_alarms(over).over_budget
     unknown = with_row(QUIET, expected_false_alarms=None, false_alarms_at_most=None, smallest_rate=float("nan"))
-    assert night_findings.false_alarms(unknown)[1:] == ["How many benign flows are flagged at that is unknown."]
-    assert night_findings.doubts(unknown) == [("care", "The false alarms to expect are unknown.")]
+    alarms = night_findings.false_alarms(unknown)
+    assert (alarms.known, alarms.rate_known, alarms.over_budget, alarms.too_few_rows) == (False, False, False, False)
+    assert night_findings.issues(unknown) == [Issue("false_alarms_unknown", False)]
 
 
-def test_every_reason_to_doubt_is_said_the_worst_first() -> None:
+@pytest.mark.parametrize(
+    ("flagged", "at_most", "expected"), [(0, 71.0, None), (71, 71.0, True), (72, 71.0, False), (72, None, None)]
+)
+def test_flagged_flows_are_compared_with_the_upper_bound_of_false_alarms(
+    flagged: int, at_most: float | None, expected: bool | None
+) -> None:
+    night = with_row(QUIET, flows_flagged=flagged, false_alarms_at_most=at_most)
+    assert night_findings.false_alarms(night).explain_all is expected
+
+
+def test_every_issue_is_found_serious_ones_first() -> None:
     hours = [hour for hour in range(24) if hour not in (3, 4, 22)]
     before = {DATE - dt.timedelta(days=i): [scored(rows_in=rows)] for i, rows in ((1, 400), (2, 500_000), (3, 500_000))}
     night = dataclasses.replace(
@@ -53,19 +51,46 @@ def test_every_reason_to_doubt_is_said_the_worst_first() -> None:
         cards={"champion": dataclasses.replace(CARD, data_origin="measured")},
     )  # fmt: skip
     night = dataclasses.replace(night, nights={**night.nights, **before})
-    assert night_findings.doubts(night) == [
-        ("no", "Rows do not add up: 1,200,100 in, 1,199,800 scored and 90,000 quarantined."),
-        ("no", "alerts/ lists 0 incidents, nights/ counts 1."),
-        ("no", "90,000 of 1,200,100 flows (7.5%) were quarantined."),
-        ("no", "The model learnt from measured flows; these are synthetic."),
-        ("care", "24,000 of 1,200,100 flows (2.0%) are of another date."),
-        ("care", "No flow was seen at 03:00–05:00, 22:00–23:00 UTC: is a sensor silent?"),
-        ("care", "1,200,100 flows came; the nights before had 500,000 (median)."),
+    found = night_findings.issues(night)
+    assert found == [
+        Issue("not_reconciled", True, {"rows_in": 1_200_100, "scored": 1_199_800, "quarantined": 90_000}),
+        Issue("incidents_differ", True, {"listed": 0, "counted": 1}),
+        Issue("quarantined", True, {"rows": 90_000, "of": 1_200_100}),
+        Issue("other_origin", True, {"trained_on": "measured", "scored": "synthetic"}),
+        Issue("other_date", False, {"rows": 24_000, "of": 1_200_100}),
+        Issue("silent_hours", False, {"hours": [3, 4, 22]}),
+        Issue("unusual_volume", False, {"rows": 1_200_100, "usual": 500_000}),
     ]
-    assert night_findings.verdict(night) == "1 incident counted, but not listed"
+    assert night_findings.trust(found) == "no"
+    assert night_findings.trust(found[4:]) == "care"
+    assert night_findings.trust([]) == "yes"
+    assert night_findings.state(night) == "incidents_missing"
     timeless = with_row(QUIET, class_mix=mix([None], Benign=1_199_800))
-    assert night_findings.doubts(timeless) == []
+    assert night_findings.issues(timeless) == []
     assert night_page.by_hour(timeless.champion) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "nothing_flagged"),
+        ({"flows_flagged": 12, "flows_allowed": 12}, "all_allowed"),
+        ({"rows_scored": 0}, "not_scored"),
+        ({"incidents": 1}, "incidents_missing"),
+    ],
+)
+def test_the_state_of_a_night_without_listed_incidents(changes: dict[str, Any], state: str) -> None:
+    assert night_findings.state(with_row(QUIET, **changes)) == state
+
+
+@pytest.mark.parametrize(("hours", "text"), [([3, 4, 22], "03:00–05:00, 22:00–23:00"), ([23], "23:00–24:00"), ([], "")])
+def test_hours_are_written_as_ranges(hours: list[int], text: str) -> None:
+    assert format.hour_ranges(hours) == text
+
+
+@pytest.mark.parametrize(("rate", "text"), [(1.25e-5, "1 in 80,000 flows"), (0.0, "none")])
+def test_a_rate_is_written_as_one_in(rate: float, text: str) -> None:
+    assert format.one_in(rate) == text
 
 
 @pytest.mark.parametrize(

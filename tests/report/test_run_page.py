@@ -1,4 +1,4 @@
-"""The run page against scikit-learn and figures by hand, and as a browser shows it."""
+"""The page of the scored models against scikit-learn and figures by hand, and as a browser shows it."""
 
 import dataclasses
 import io
@@ -23,7 +23,8 @@ from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
 from ids_spark.models.artifact import ModelCard, model_name
 from ids_spark.report import run_figures, run_page
-from tests.support.browser import Rows, show
+from ids_spark.report.run_page import Confusion
+from tests.support.browser import Page, check_structure, numbers, show, text_of
 from tests.support.flows import RunJob
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
 
@@ -80,7 +81,13 @@ def newest(lake: Path) -> list[comparison.ScoredModel]:
     return comparison.newest(Lake(str(lake)), "test")
 
 
-def page_of(lake: Path) -> str:
+def page_of(lake: Path) -> Page:
+    """The page without its pictures, which take seconds to draw."""
+    return Page(run_page.render_page(newest(lake), {}, "test", "report"))
+
+
+def written(lake: Path) -> str:
+    """The page, written with its pictures."""
     run_page.write_page(str(lake / "reports/run"), newest(lake), "test", "report")
     return (lake / "reports/run/run.html").read_text()
 
@@ -102,7 +109,8 @@ def labels_of(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_figure_on_the_page_is_that_of_scikit_learn_or_of_the_card(tmp_path: Path) -> None:
     page = page_of(score(tmp_path, "run1", (card_of("gru_dnn"), SMALL), (card_of("dnn"), SMALL[:, ::-1].copy())))
-    rows = Rows(page).rows
+    check_structure(page)
+    rows = page.rows
     truth, predicted = labels_of(SMALL)
     assert rows[0][2:6] == ["accuracy", "macro F1", "weighted F1", "benign FPR"]
     expected = [accuracy_score(truth, predicted)]
@@ -114,33 +122,51 @@ def test_every_figure_on_the_page_is_that_of_scikit_learn_or_of_the_card(tmp_pat
     for i, *of_class, support in zip(occurring, *scores, strict=True):
         assert [CLASS6[i], *(f"{value:.4f}" for value in of_class), str(support)] in rows
     assert ["DoS", "DDoS", "6", "10"] in rows
-    assert page.count('<tr class="best">') == 1
+    assert [text.split()[0] for _, text in page.all("data-best")] == ["gru_dnn"]
 
 
-def test_the_sentences_are_those_one_counts_by_hand(tmp_path: Path) -> None:
-    (model,) = newest(score(tmp_path, "run1", (card_of("gru_dnn"), SMALL)))
-    assert run_page.sentences(model) == [
-        "3 of 10 benign windows raise an alarm (30.0%).",
-        "1 of 34 attack windows pass as benign (2.9%).",
-        "Most often confused: 6 of 10 DoS windows are taken for DDoS (60.0%); 5 of 20 DDoS windows are taken for DoS"
-        " (25.0%); 2 of 10 Benign windows are taken for Spoofing (20.0%).",
-        "Absent in train, so never learnt: MQTT.",
-        "Epoch 3 of 4 was the best, and its weights were kept.",
-    ]
+def test_the_findings_are_those_one_counts_by_hand(tmp_path: Path) -> None:
+    score(tmp_path, "run1", (card_of("gru_dnn"), SMALL))
+    (model,) = newest(tmp_path)
+    found = run_page.findings(model)
+    assert found.false_alarms == Confusion("Benign", "Attack", 3, 10)
+    assert found.missed_attacks == Confusion("Attack", "Benign", 1, 34)
+    assert found.most_frequent == [
+        Confusion("DoS", "DDoS", 6, 10), Confusion("DDoS", "DoS", 5, 20), Confusion("Benign", "Spoofing", 2, 10)
+    ]  # fmt: skip
+    assert found.most_frequent[0].share == 0.6
+    assert found.highest_share is None
+    assert (found.absent, found.epochs, found.best_epoch) == (("MQTT",), 4, 3)
+    texts = page_of(tmp_path).texts("data-finding")
+    assert {name: numbers(text) for name, text in texts.items()} == {
+        "false-alarms": ["3", "10", "30.0%"],
+        "missed-attacks": ["1", "34", "2.9%"],
+        "confused": ["6", "10", "60.0%", "5", "20", "25.0%", "2", "10", "20.0%"],
+        "absent-classes": [],
+        "best-epoch": ["3", "4"],
+    }
+    assert "MQTT" in texts["absent-classes"]
+
+
+def test_a_rare_class_that_is_always_confused_is_named_by_its_share(tmp_path: Path) -> None:
     rare = np.diag([50, 50, 50, 50, 0, 50])
     rare[0, 1], rare[1, 2], rare[2, 3], rare[4, 3] = 9, 8, 7, 2
     more = {"classes_absent_in_train": (), "training": TRAINING | {"best_epoch": 4}}
     (model,) = newest(score(tmp_path, "run2", (card_of("gru_dnn", **more), rare)))
-    said = run_page.sentences(model)
-    assert said[2].endswith(" By share of the class: 2 of 2 Recon windows are taken for MQTT (100.0%).")
-    assert said[3:] == [
-        "Train held rows of every class.",
-        "The last of its 4 epochs was the best: more epochs may still help.",
-    ]
+    assert run_page.findings(model).highest_share == Confusion("Recon", "MQTT", 2, 2)
+    texts = page_of(tmp_path).texts("data-finding")
+    assert numbers(texts["highest-share"]) == ["2", "2", "100.0%"]
+    assert numbers(texts["best-epoch"]) == ["4"]
+    assert list(texts)[-2:] == ["all-classes", "best-epoch"]
+
+
+def test_without_benign_flows_or_confusions_the_page_states_that(tmp_path: Path) -> None:
     (model,) = newest(score(tmp_path, "run3", (card_of("gru_dnn"), np.diag([0, 1, 1, 1, 1, 1]))))
-    said = run_page.sentences(model)
-    assert said[0] == "No benign window was scored, so its false alarms are unknown."
-    assert said[2] == "No window was taken for another class."
+    found = run_page.findings(model)
+    assert (found.false_alarms, found.confusions) == (None, [])
+    assert found.missed_attacks == Confusion("Attack", "Benign", 0, 5)
+    names = list(page_of(tmp_path).texts("data-finding"))
+    assert names[:3] == ["false-alarms-unknown", "missed-attacks", "nothing-confused"]
 
 
 def test_only_the_newest_run_of_each_model_is_shown(tmp_path: Path) -> None:
@@ -158,18 +184,20 @@ def test_a_reference_without_a_model_is_shown_with_what_its_data_allow(tmp_path:
     metrics = pd.read_parquet(tmp_path / "metrics/run2.parquet")
     fact = metrics.iloc[[0]].assign(metric="nodes", value=51234.0, support=None)
     write_rows(str(tmp_path / "metrics/run2.parquet"), [*records(metrics), *records(fact)], METRICS)
-    page = page_of(tmp_path)
+    page = Page(written(tmp_path))
     pictures = {path.name for path in (tmp_path / "reports/run").glob("*.png")}
     assert pictures == {
         *(f"gru_dnn-6-paper-{kind}.png" for kind in ("curves", "classes", "shares", "counts")),
         *(f"random_forest-6-paper-{kind}.png" for kind in ("classes", "shares", "counts")),
         "unmatched-6-paper-classes.png",
     }
-    assert page.count("<img") == len(pictures)
-    assert "No model stands in models/random_forest-6-paper: its training is unknown" in page
-    assert "The job that measured it states: nodes 51,234." in page
-    assert "This run wrote no confusion matrix" in page
-    assert ["random_forest best", "paper", "0.6591"] in [row[:3] for row in Rows(page).rows]
+    assert len(list(page.root.iter("img"))) == len(pictures)
+    check_structure(page)
+    found = dict(page.all("data-finding"))
+    assert "models/random_forest-6-paper" in " ".join(t for name, t in page.all("data-finding") if name == "not-stored")
+    assert "nodes 51,234." in found["measured"]
+    assert "no-confusion-matrix" in found
+    assert ["random_forest best", "paper", "0.6591"] in [row[:3] for row in page.rows]
     (line,) = [line for line in table_on_terminal(tmp_path).splitlines() if "random_forest" in line]
     assert [cell.strip() for cell in line.split("│")[1:-1]][-3:] == ["0.3000", "–", "–"]
 
@@ -178,7 +206,7 @@ def test_a_model_whose_directory_was_removed_is_still_shown(tmp_path: Path) -> N
     score(tmp_path, "run1", (card_of("dnn"), SMALL))
     assert " 4 │       9 │" in table_on_terminal(tmp_path)
     shutil.rmtree(tmp_path / "models/dnn-6-paper")
-    assert f"No model stands in models/dnn-6-paper/{CARD.version}" in page_of(tmp_path)
+    assert f"models/dnn-6-paper/{CARD.version}" in page_of(tmp_path).texts("data-finding")["not-stored"]
     assert " – │       – │" in table_on_terminal(tmp_path)
 
 
@@ -187,10 +215,11 @@ def test_the_job_writes_the_page_and_says_where(run_job: RunJob, tmp_path: Path,
     assert run_job("report") == 0
     assert f"page file://{lake}/reports/run/run.html models=1" in caplog.text
     assert "0.6591" in capsys.readouterr().out
-    page = (lake / "reports/run/run.html").read_text()
-    assert "SYNTHETIC" not in page
-    assert "<script" not in page
-    assert "http" not in page
+    content = (lake / "reports/run/run.html").read_text()
+    assert "http" not in content
+    page = Page(content)
+    check_structure(page)
+    assert page.all("data-origin") == []
     audit = pd.read_parquet(lake / "audit").iloc[0]
     assert (audit["status"], audit["data_origin"]) == ("done", "measured")
     assert audit["models"].tolist() == [f"dnn-6-paper/{CARD.version}"]
@@ -224,18 +253,18 @@ def test_an_empty_lake_is_refused(run_job: RunJob, tmp_path: Path, caplog: pytes
 
 def test_synthetic_flows_are_called_so(tmp_path: Path) -> None:
     score(tmp_path, "run1", (card_of("dnn", data_origin="synthetic"), SMALL))
-    assert "SYNTHETIC FLOWS: every row was generated." in page_of(tmp_path)
+    assert page_of(tmp_path).texts("data-origin").keys() == {"synthetic"}
     assert "SYNTHETIC flows" in table_on_terminal(tmp_path)
     score(tmp_path, "run2", (card_of("gru_dnn"), SMALL))
     page = page_of(tmp_path)
-    assert "SYNTHETIC AND MEASURED FLOWS" in page
-    assert [row[0] for row in Rows(page).rows[2:4]] == ["dnn best synthetic", "gru_dnn best measured"]
+    assert page.texts("data-origin").keys() == {"mixed"}
+    assert [row[0] for row in page.rows[2:4]] == ["dnn best synthetic", "gru_dnn best measured"]
 
 
 def test_texts_from_outside_are_escaped_and_make_no_path(tmp_path: Path) -> None:
     title = "../<img src=x onerror=alert(1)>"
     score(tmp_path, "<script>", (card_of(title, version="<b>"), SMALL), stored=False)
-    page = page_of(tmp_path)
+    page = written(tmp_path)
     for text in ("<img src=x", "<script", "<b>v", "<b><"):
         assert text not in page
     assert "../&lt;img src=x onerror=alert(1)&gt;" in page
@@ -294,10 +323,10 @@ def nineteen() -> np.ndarray:
 
 def test_twenty_models_take_less_than_6_mb_and_equal_data_give_equal_bytes(tmp_path: Path) -> None:
     score(tmp_path, "run1", (card_of("dnn", 19), nineteen()), (card_of("dnn", 6), SMALL), (card_of("dnn", 2), TWO))
-    page = page_of(tmp_path)
+    page = written(tmp_path)
     assert len(page) * 20 / 3 < 6_000_000  # seven of each number of classes
     pictures = {path: path.read_bytes() for path in (tmp_path / "reports/run").glob("*.png")}
-    assert page_of(tmp_path) == page
+    assert written(tmp_path) == page
     for path, content in pictures.items():
         assert path.read_bytes() == content
         assert Image.open(path).mode == "P"
@@ -315,7 +344,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = [(card_of(f"gru_dnn-{n * 'x'}", classes), found) for n in (1, 60) for classes, found in matrices.items()]
     score(lake, "run1", *models)
     score(lake, "run2", (card_of("random_forest"), SMALL), stored=False)
-    page_of(lake)
+    written(lake)
     return lake / "reports/run/run.html"
 
 
@@ -327,12 +356,13 @@ def test_a_browser_shows_every_picture_and_never_scrolls_sideways(width: int, ma
     assert len(shown.pictures) == 6 * 4 + 3
     assert all(natural > 300 and visible > 200 for natural, visible in shown.pictures)
     assert shown.places == 0
-    for text in ("Models on split test", "10 of 100 benign windows raise an alarm (10.0%).", "learning rate"):
-        assert text in shown.closed
-    assert "Confused most often" not in shown.closed
-    assert "Confused most often" in shown.opened
-    for name in CLASSES[19]:
+    assert "models" in shown.visible
+    (two, *_) = (each for each in Page(many.read_text()).root.iter("section") if "-2-" in each.get("data-model", ""))
+    assert numbers(text_of(two.find(".//*[@data-finding='false-alarms']"))) == ["10", "100", "10.0%"]
+    assert "(10.0%)" in shown.closed
+    for name in set(CLASSES[19]) - {"Benign"}:
         assert name in shown.opened
+    assert "MQTT-Malformed_Data" not in shown.closed
 
 
 def test_a_history_of_one_epoch_is_drawn(tmp_path: Path) -> None:

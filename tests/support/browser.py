@@ -1,11 +1,13 @@
-"""A page as its tables, and as a browser shows it, in a headless Chromium where one is installed."""
+"""A page as its elements and table rows, and as a browser shows it: a headless Chromium where one is installed."""
 
 import html.parser
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import urllib.parse
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +24,12 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+VOID = ("meta", "img", "br", "link", "hr", "input")
 ASK = """<script>
 addEventListener("load", () => {
   const facts = {closed: document.body.innerText};
+  const named = [...document.querySelectorAll("[id]")];
+  facts.visible = named.filter(each => each.getClientRects().length).map(each => each.id);
   document.querySelectorAll("details").forEach(each => each.open = true);
   facts.opened = document.body.innerText;
   facts.pictures = [...document.images].map(each => [each.naturalWidth, each.getBoundingClientRect().width]);
@@ -50,6 +55,7 @@ class Shown:
 
     Attributes:
         closed: Text that is seen before anything is opened.
+        visible: Ids of the elements that are seen before anything is opened.
         opened: Text with every `details` open.
         pictures: Natural and shown width of each picture, CSS pixels; natural 0 is a broken one.
         page_width: Of the content, CSS pixels; more than `window_width` is a page that scrolls sideways.
@@ -58,6 +64,7 @@ class Shown:
     """
 
     closed: str
+    visible: list[str]
     opened: str
     pictures: list[tuple[float, float]]
     page_width: int
@@ -81,25 +88,90 @@ def show(page: Path, work: Path, width: int) -> Shown:
     return Shown(**json.loads(urllib.parse.unquote(answer[1])))
 
 
-class Rows(html.parser.HTMLParser):
-    """Every table row of a page as a list of cell texts."""
+class _Tree(html.parser.HTMLParser):
+    """Builds the tree of a page; an end tag that does not match its start tag is an error."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.rows: list[list[str]] = []
-        self._cell = False
+        self._builder = ET.TreeBuilder()
+        self._open: list[str] = []
         self.feed(page)
+        self.close()
+        self.root = self._builder.close()
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag == "tr":
-            self.rows.append([])
-        self._cell = self._cell or tag in ("td", "th")
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._builder.start(tag, {name: value or "" for name, value in attrs})
+        if tag in VOID:
+            self._builder.end(tag)
+        else:
+            self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        self._cell = self._cell and tag not in ("td", "th")
+        assert self._open.pop() == tag
+        self._builder.end(tag)
 
     def handle_data(self, data: str) -> None:
-        if self._cell:
-            self.rows[-1][-1] = " ".join(f"{self.rows[-1][-1]} {data}".split())
+        if self._open:
+            self._builder.data(data)
+
+
+class Page:
+    """The elements of a page."""
+
+    def __init__(self, content: str) -> None:
+        self.root = _Tree(content).root
+
+    def all(self, attribute: str) -> list[tuple[str, str]]:
+        """Value of an attribute and text, of each element that has the attribute, in the order of the page."""
+        return [(each.get(attribute, ""), text_of(each)) for each in self.root.iter() if attribute in each.attrib]
+
+    def texts(self, attribute: str) -> dict[str, str]:
+        """Text by value of an attribute; each value may occur once."""
+        found = self.all(attribute)
+        assert len(dict(found)) == len(found)
+        return dict(found)
+
+    def element(self, name: str) -> ET.Element:
+        """The one element with this id."""
+        (found,) = (each for each in self.root.iter() if each.get("id") == name)
+        return found
+
+    def text(self, name: str) -> str:
+        """Text of the one element with this id."""
+        return text_of(self.element(name))
+
+    def has(self, name: str) -> bool:
+        """Whether an element has this id."""
+        return any(each.get("id") == name for each in self.root.iter())
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Every table row as a list of cell texts."""
+        return [[text_of(cell) for cell in row] for row in self.root.iter("tr")]
+
+
+def text_of(element: ET.Element) -> str:
+    """Text of an element and all within it, with single blanks."""
+    return " ".join(" ".join(element.itertext()).split())
+
+
+def numbers(text: str) -> list[str]:
+    """Numbers of a text as they are written, percent signs included."""
+    return re.findall(r"(?<![\w.])[+−-]?\d+(?:,\d{3})*(?:\.\d+)?%?(?!\w)", text)
+
+
+def check_structure(page: Page) -> None:
+    """Headings in order, a caption and scopes for each table, a text for each picture, nothing from elsewhere."""
+    levels = [int(each.tag[1]) for each in page.root.iter() if re.fullmatch(r"h[1-6]", each.tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    for table in page.root.iter("table"):
+        assert text_of(table.find("caption")), ET.tostring(table)
+        assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in table.iter("th"))
+    assert all(len(each.get("alt", "")) > 10 for each in page.root.iter("img"))
+    assert all(each.get("src", "").startswith("data:image/png;base64,") for each in page.root.iter("img"))
+    assert all(each.get("href", "").startswith("#") for each in page.root.iter("a"))
+    assert not [each.tag for each in page.root.iter() if each.tag in ("script", "link", "iframe", "object")]
+    names = [each.get("id") for each in page.root.iter() if each.get("id")]
+    assert len(names) == len(set(names))

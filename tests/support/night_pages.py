@@ -9,7 +9,7 @@ import numpy as np
 
 from ids_spark.dataset.features import ORIGINAL_45
 from ids_spark.dataset.taxonomy import CLASS19
-from ids_spark.report.night_page import Night
+from ids_spark.report.night_findings import Night
 from tests.support.models import CARD
 
 DATE = dt.date(2026, 7, 14)  # a Tuesday
@@ -36,10 +36,10 @@ def incident(rank: int, severity: str, class_name: str, entity: str, first: dt.d
     }  # fmt: skip
 
 
-def drift(name: str, psi: float | None, band: str, counts: Sequence[int], **more: Any) -> dict:
+def drift(name: str, psi: float | None, level: str, counts: Sequence[int], **more: Any) -> dict:
     bins = len(counts)
     return {
-        "kind": "feature", "name": name, "psi": psi, "drift_level": band, "rows": sum(counts), "below_range": 0,
+        "kind": "feature", "name": name, "psi": psi, "drift_level": level, "rows": sum(counts), "below_range": 0,
         "above_range": 0, "saturated": 0, "edges": np.geomspace(0.5, 5e5, bins - 1).tolist(),
         "expected": [1 / bins] * bins, "counts": list(counts), **ORIGIN, **more,
     }  # fmt: skip
@@ -95,7 +95,7 @@ def busy() -> Night:
         drift(name, p, "significant" if p >= 0.25 else "moderate" if p >= 0.1 else "stable", counts, above_range=i)
         for i, (name, p, counts) in enumerate(zip(ORIGINAL_45.features, psi, shifted, strict=True))
     ]
-    significant, moderate = (sum(d["drift_level"] == band for d in drifts) for band in ("significant", "moderate"))
+    significant, moderate = (sum(d["drift_level"] == level for d in drifts) for level in ("significant", "moderate"))
     per_class = [sum(c["flows"] for c in classes if c["class_name"] == name) for name in CLASS19]
     drifts[3] |= {"expected": [0.7, 0.3], "counts": [total - 9_000, 9_000], "edges": [0.5]}  # a share that is 0 or 1
     drifts.append(

@@ -1,0 +1,57 @@
+"""Templates: read from the package as a folder and as a zip file, strict about names, escaping every value."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jinja2
+import pytest
+
+import ids_spark
+from ids_spark.base import packaging
+from ids_spark.report import html
+from tests.support.browser import Page
+
+FROM_ZIP = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import jinja2
+import ids_spark
+from ids_spark.evaluate import benchmark
+from ids_spark.report import benchmark_page
+page = benchmark_page.render_page(benchmark.rows_of([]), benchmark.Setting("test", None, "synthetic", {}), "run1")
+templates = jinja2.PackageLoader("ids_spark.report").list_templates()
+print(json.dumps({"file": ids_spark.__file__, "page": page, "templates": templates}))
+"""
+
+
+def test_templates_are_read_from_the_zip_alone(tmp_path: Path) -> None:
+    zipped = tmp_path / "ids_spark.zip"
+    zipped.write_bytes(packaging.archive())
+    command = [sys.executable, "-I", "-c", FROM_ZIP, str(zipped)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["file"].startswith(str(zipped))
+    folder = Path(ids_spark.__file__).parent / "report/templates"
+    assert found["templates"] == sorted(path.name for path in folder.iterdir())
+    page = Page(found["page"])
+    assert page.texts("data-origin").keys() == {"synthetic"}
+    assert len(page.all("data-published")) > 10
+
+
+def test_pages_extend_one_layout_and_hold_no_style_of_their_own() -> None:
+    folder = Path(ids_spark.__file__).parent / "report/templates"
+    pages = {path.name for path in folder.glob("*.html.j2")} - {"base.html.j2", "macros.html.j2"}
+    assert pages == {"benchmark.html.j2", "leakage.html.j2", "night.html.j2", "run.html.j2"}
+    for name in pages:
+        content = (folder / name).read_text()
+        assert content.startswith('{% extends "base.html.j2" %}')
+        assert "style=" not in content
+        assert "<style" not in content
+
+
+def test_a_value_that_a_template_misses_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="is undefined"):
+        html.render("night.html.j2", run_id="run1", data_origins=["measured"])
