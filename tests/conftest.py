@@ -28,16 +28,30 @@ hypothesis.settings.load_profile("project")
 
 # With two workers the last file decides how long a run takes, so the files that take longest start first.
 LONGEST_FIRST = (
+    "faults/test_killed_ingest.py",
+    "bench/test_bench.py",
     "jobs/test_pipeline.py",
     "train/test_training.py",
+    "lake/test_filesystem.py",
+    "bench/test_bench_train.py",
     "score/test_nightly.py",
+    "faults/test_killed_night.py",
     "score/test_night_rerun.py",
+    "features/test_preprocess_real_rows.py",
+    "features/test_partitioning.py",
+    "jobs/test_refusals.py",
+    "evaluate/test_forest.py",
+    "synthetic/test_night.py",
+    "synthetic/test_dataset.py",
+    "train/test_two_ranks.py",
+    "models/test_architectures.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of `LONGEST_FIRST` first; the order within a file stays."""
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST_FIRST)}
+    assert all(path.exists() for path in places), "LONGEST_FIRST names a test file that does not exist"
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 

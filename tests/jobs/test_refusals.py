@@ -1,13 +1,16 @@
 """Bad input: one clear message, exit code 2, and a lake as it was."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.sql import SparkSession
 
 from ids_spark.runtime.job import full_disk
 from tests.support.flows import RunJob, synthetic_frame, write_synthetic_source
+from tests.support.in_process import run
 
 Caplog = pytest.LogCaptureFixture
 
@@ -16,6 +19,22 @@ Caplog = pytest.LogCaptureFixture
 def source(tmp_path: Path) -> Path:
     write_synthetic_source(tmp_path / "source", rows=20)
     return tmp_path / "source"
+
+
+@pytest.fixture(scope="module")
+def prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a lake that ingest and features wrote; tests copy it."""
+    folder = tmp_path_factory.mktemp("prepared")
+    write_synthetic_source(folder / "source", rows=20)
+    for name in ("ingest", "features"):
+        code, log = run(folder, name, f"ingest.source={folder}/source")
+        assert code == 0, log
+    return folder
+
+
+@pytest.fixture
+def _lake(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared / "lake", tmp_path / "lake")
 
 
 def refused(run_job: RunJob, tmp_path: Path, caplog: Caplog, job: str = "ingest", **settings: object) -> str:
@@ -115,29 +134,27 @@ def test_features_before_ingest(run_job: RunJob, tmp_path: Path, caplog: Caplog)
     assert "flows holds no complete table; run jobs/ingest.py on this lake first" in message
 
 
-def test_fewer_row_groups_than_ranks(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
-    assert run_job("ingest", ingest__source=source) == 0
+@pytest.mark.usefixtures("_lake")
+def test_fewer_row_groups_than_ranks(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
     assert run_job("features", features__files=2) == 0
     message = refused(run_job, tmp_path, caplog, "train", train__ranks=4, train__batch_size=8)
     assert "features/paper/split=train has 2 row groups for 4 ranks; set features.files >= 4" in message
 
 
-def test_more_ranks_than_task_slots(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
-    assert run_job("ingest", ingest__source=source) == 0
-    assert run_job("features") == 0
+@pytest.mark.usefixtures("_lake")
+def test_more_ranks_than_task_slots(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
     message = refused(run_job, tmp_path, caplog, "train", train__ranks=3, train__batch_size=9)
     assert "train.ranks is 3, but local[2] runs 2 tasks at once; use --master 'local[3]'" in message
 
 
-def test_less_than_one_batch(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
-    assert run_job("ingest", ingest__source=source) == 0
-    assert run_job("features") == 0
+@pytest.mark.usefixtures("_lake")
+def test_less_than_one_batch(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
     message = refused(run_job, tmp_path, caplog, "train", train__batch_size=4096)
     assert "less than one global batch of 4096; set train.batch_size lower" in message
 
 
-def test_scoring_without_models(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
-    assert run_job("ingest", ingest__source=source) == 0
+@pytest.mark.usefixtures("_lake")
+def test_scoring_without_models(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
     message = refused(run_job, tmp_path, caplog, "score")
     assert "models holds no model; run jobs/train.py on this lake first" in message
 

@@ -259,6 +259,7 @@ def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve
     assert "belongs to a run with other settings, features or seed" in output
 
 
+@pytest.mark.slow
 def test_one_rank_trains_the_same_model_up_to_noise(
     features: Path, whole: tuple[dict[str, object], list[np.ndarray]], tmp_path: Path
 ) -> None:
