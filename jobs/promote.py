@@ -1,11 +1,11 @@
-"""Makes a version of a model its champion, which nights are scored with, or its challenger, which scores beside it.
+"""Makes a version of a model its champion, which scores nights, or its challenger, which is compared with it.
 
     spark-submit --py-files dist/ids_spark.zip jobs/promote.py --set lake=LAKE --set promote.model=MODEL [MORE]
 
 with MORE: --set promote.version=VERSION (or latest, or previous), --set promote.alias=challenger.
 
-Reads: `models/<name>/<version>/`, and checks every hash. Writes: `models/<name>/_aliases.json`, together with the audit
-row. `promote.version=previous` rolls back.
+Reads: `models/<name>/<version>/`; checks the hash of every file.
+Writes: `models/<name>/_aliases.json`, in one commit with the audit row. `promote.version=previous` rolls back.
 """
 
 import datetime as dt
@@ -37,7 +37,7 @@ def run(context: job.Context) -> Report:
     report.tables.append(registry.aliases_path(config.model))
     for change in after.history[len(before.history) :]:
         report.notes.append(
-            f"{config.model}: {change.alias} is {change.version or 'nobody'}, was {change.previous or 'nobody'}"
+            f"{config.model}: {change.alias} is {change.version or 'none'}, was {change.previous or 'none'}"
         )
     log.info("promoted model=%s version=%s alias=%s", config.model, version, config.alias)
     return report

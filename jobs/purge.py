@@ -1,9 +1,10 @@
-"""Retention: removes nights that are too old from every table that holds any of them; keeps the audit.
+"""Retention: removes old nights from every table except the audit.
 
     spark-submit --py-files dist/ids_spark.zip jobs/purge.py --set lake=LAKE --set purge.older_than_days=90
 
 Removes: folders `event_date=…` of `predictions/`, `alerts/`, `drift/`, `nights/`, `reports/night/`, `exports/` and
-`quarantine/job=score/`, and files of `metrics/` and `confusion/`, of dates before today minus so many days.
+`quarantine/job=score/`, and files of `metrics/` and `confusion/`, with dates more than `purge.older_than_days` before
+`purge.today`.
 """
 
 import datetime as dt
@@ -15,7 +16,7 @@ from ids_spark.runtime import job
 
 
 def run(context: job.Context) -> Report:
-    """Remove what is too old."""
+    """Remove the dates before the limit."""
     config = context.config.purge
     first = retention.first_kept(config.older_than_days, config.today, dt.datetime.now(dt.UTC))
     done = retention.purge(context.lake, first)
@@ -23,9 +24,9 @@ def run(context: job.Context) -> Report:
     for table in (*retention.BY_DATE, *retention.BY_RUN):
         what = "dates" if table in retention.BY_DATE else "files"
         report.counts[f"{what} removed from {table}", "", None] = len(done.dates.get(table, ()))
-    span = f"removed {done.span[0]} to {done.span[1]}" if done.span else "nothing was that old"
+    span = f"removed {done.span[0]} to {done.span[1]}" if done.span else "no date is older"
     report.notes.append(f"dates before {first} are not kept: {span}")
-    report.notes += [f"{path} names no date and was left" for path in done.strangers]
+    report.notes += [f"{path} names no date; it was not removed" for path in done.strangers]
     return report
 
 

@@ -262,11 +262,11 @@ def test_the_job_promotes_and_rolls_back_and_its_audit_names_both_versions(run_j
     notes = sorted(note for row in audits(lake) for note in row["notes"])
     assert notes == sorted(
         [
-            f"{NAME}: champion is {V1}, was nobody",
+            f"{NAME}: champion is {V1}, was none",
             f"{NAME}: champion is {V2}, was {V1}",
             f"{NAME}: champion is {V1}, was {V2}",
             f"{NAME}: {V1} is the champion already; nothing changed",
-            f"{NAME}: challenger is {V2}, was nobody",
+            f"{NAME}: challenger is {V2}, was none",
         ]
     )
     assert {row["job"] for row in audits(lake)} == {"promote"}
