@@ -1,1 +1,1 @@
-"""Pages and pictures."""
+"""HTML pages, their templates and pictures."""

@@ -15,6 +15,7 @@ from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
 from ids_spark.report.leakage_figures import auc_map, duplicate_bars
+from ids_spark.report.style import png
 
 _TEXTS: Final = ("run_id", "data_origin", *Measure._fields)
 LEAKAGE: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
@@ -135,14 +136,14 @@ def draw(findings: Findings) -> dict[str, bytes]:
     totals = {split: [findings.count("flows", split, name) for name in classes] for split in SOURCE_SPLITS}
     pictures = {"duplicates": duplicate_bars(classes, counts, totals)}
     if not findings.measured:
-        return pictures
+        return {name: png(figure) for name, figure in pictures.items()}
     features = sorted(findings.schema.features, key=lambda name: -findings.mean(name))
     found = [[findings.separation(name, pair) for pair in findings.measured] for name in features]
     names = [f"{a} |\n{b}" for a, b in findings.measured]
     for picture, kind in (("auc_ranges", "ranges"), ("auc_order", "order")):
         values = np.array([[getattr(t, kind) for t in row] for row in found])
         pictures[picture] = auc_map(values, features, names, findings.schema.artefacts)
-    return pictures
+    return {name: png(figure) for name, figure in pictures.items()}
 
 
 def render_page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origin: str) -> str:

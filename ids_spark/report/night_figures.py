@@ -155,7 +155,7 @@ def compact(value: float) -> str:
 
 
 def _places(timeless: bool) -> NDArray[np.float64]:
-    """Return where the columns of hours stand; the one without a time stands apart."""
+    """Return the positions of the bars of hours; flows without a time are a bar further right."""
     hours = np.arange(HOURS) + 0.5
     return np.append(hours, HOURS + 1.5) if timeless else hours
 
@@ -169,7 +169,7 @@ def _hour_axis(axes: Axes, timeless: bool) -> None:
 
 
 def _borders(edges: Sequence[float]) -> list[tuple[float, float]]:
-    """Return place and value of up to three edges, spread evenly."""
+    """Return position and value of up to three edges, spread evenly."""
     found = [(0.5 + i, edge) for i, edge in enumerate(edges)]
     if len(found) <= _NAMED_EDGES:
         return found

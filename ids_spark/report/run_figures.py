@@ -17,7 +17,7 @@ from ids_spark.evaluate.comparison import Scores
 from ids_spark.report.style import BLUE, GREY, ORANGE, RED
 
 LEAST_SHARE: Final = 0.01
-"""Cells of a smaller share carry no figure: a hundred of them would hide the pattern."""
+"""Cells of a smaller share have no number: too many numbers would hide the pattern."""
 _CELL: Final = {2: 1.1, 6: 0.55}  # inches; the width of a figure at more classes
 _SMALLEST_CELL: Final = 0.36
 _SCORES: Final = {"precision": "#8fb4dc", "recall": BLUE, "f1": ORANGE}
@@ -87,7 +87,7 @@ def confusion_map(counts: Counts, names: Sequence[str], categories: _Spans, *, s
     axes.set_yticks(np.arange(-0.5, len(names)), minor=True)
     axes.grid(which="minor", color="#e3e3e8", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-    _part(axes, categories, len(names))
+    _separate(axes, categories, len(names))
     return figure
 
 
@@ -139,7 +139,7 @@ def _write_cells(axes: Axes, counts: Counts, share: NDArray[np.float64], *, shar
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color="w" if dark else "k")
 
 
-def _part(axes: Axes, categories: _Spans, n: int) -> None:
+def _separate(axes: Axes, categories: _Spans, n: int) -> None:
     """Draw lines between categories and name each on the right."""
     beside = blended_transform_factory(axes.transAxes, axes.transData)
     for name, first, length in categories:
@@ -151,7 +151,7 @@ def _part(axes: Axes, categories: _Spans, n: int) -> None:
 
 
 def percentage(share: float) -> str:
-    """Return a share in percent with one decimal; 100 only when it is whole."""
+    """Return a share in percent with one decimal; 100 only when it is exact."""
     return "100" if share == 1.0 else f"{min(100 * share, 99.9):.1f}"
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
@@ -10,8 +11,11 @@ import pytest
 
 import ids_spark
 from ids_spark.base import packaging
-from ids_spark.report import html
-from tests.support.browser import Page
+from ids_spark.dataset.features import ORIGINAL_45
+from ids_spark.evaluate import benchmark, leakage
+from ids_spark.evaluate.leakage_counts import Measure
+from ids_spark.report import benchmark_page, html, leakage_page
+from tests.support.browser import Page, check_structure, show
 
 FROM_ZIP = """
 import json, sys
@@ -55,3 +59,32 @@ def test_pages_extend_one_layout_and_hold_no_style_of_their_own() -> None:
 def test_a_value_that_a_template_misses_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError, match="is undefined"):
         html.render("night.html.j2", run_id="run1", data_origins=["measured"])
+
+
+def benchmark_content() -> str:
+    setting = benchmark.Setting("test", "original45", "measured", {"train": 10, "test": 5})
+    return benchmark_page.render_page(benchmark.rows_of([]), setting, "run1")
+
+
+def leakage_content() -> str:
+    pair = ("Benign", "ARP_Spoofing")
+    plan = leakage.leakage_plan(ORIGINAL_45, 1, [pair, ("MQTT-DDoS-Connect_Flood", "MQTT-DoS-Connect_Flood")], 10, 1e-8)
+    figures = {Measure(what, "train", name): 1 for what in ("flows", "sampled") for name in pair}
+    figures |= {
+        Measure(what, "train", *pair, name): 0.75 for what in ("auc", "auc_ranges") for name in plan.schema.features
+    }
+    findings = leakage_page.Findings(figures, plan)
+    return leakage_page.render_page(findings, leakage_page.draw(findings), "run1", "measured")
+
+
+@pytest.mark.parametrize("width", [420, 1200])
+@pytest.mark.parametrize("content", [benchmark_content, leakage_content])
+def test_a_browser_never_scrolls_sideways(content: Callable[[], str], width: int, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(content())
+    check_structure(Page(page.read_text()))
+    shown = show(page, tmp_path, width)
+    assert shown.window_width == width
+    assert shown.page_width <= width
+    assert shown.places == 0
+    assert all(natural > 300 and visible > 150 for natural, visible in shown.pictures)
