@@ -56,7 +56,7 @@ def run(context: job.Context) -> Report:
         unseen = unseen_classes(one.card, one.confusion)
         if unseen:
             report.notes.append(f"{one.card.name} met {len(unseen)} classes it never saw: {', '.join(unseen)}")
-    report.tables += results.write(context.staged)
+    report.tables += results.write(context.lake, context.staged)
     return report
 
 

@@ -10,8 +10,8 @@ A night reads `LOGS/event_date=DATE/`, is scored by the model's champion (and ch
 flows are two events: nothing is deduplicated.
 
 A split reads `flows/`, or any parquet with the model's feature columns, and every chosen model; it writes
-`predictions/event_date=…/model=…`, `quarantine/job=score/…`, `metrics/` and `confusion/`. Metrics count each distinct
-labelled flow once.
+`split_predictions/split=…/model=…`, `quarantine/job=score_split/…`, `metrics/` and `confusion/`, none of which a night
+replaces. Metrics count each distinct labelled flow once.
 """
 
 import datetime as dt

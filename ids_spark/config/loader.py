@@ -30,6 +30,10 @@ RENAMED: Final[Mapping[str, str]] = {
     "alerts.reasons": "alerts.attributions",
 }
 """Settings of 0.1 under other names. They still work, with a warning, and go in 0.3."""
+REMOVED: Final[Mapping[str, str]] = {
+    "score.event_date": "predictions of a split are written to split_predictions/split=…/model=…",
+}
+"""Settings of 0.1 without effect, and why. They are accepted with a warning, and go in 0.3."""
 
 
 class ConfigError(InputError):
@@ -97,6 +101,11 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
             for part in folder:
                 place = place.setdefault(part, {})
             _merge(place, {name: section.pop(key)})
+    for old, reason in REMOVED.items():
+        section_name, key = old.split(".")
+        if isinstance(content.get(section_name), dict) and key in content[section_name]:
+            log.warning("setting %s has no effect: %s; remove it", old, reason)
+            del content[section_name][key]
     columns = content["score"].get("columns") if isinstance(content.get("score"), dict) else None
     if isinstance(columns, list) and "reasons" in columns:
         log.warning("score.columns: reasons are now called attributions; the old name works in this version only")

@@ -24,7 +24,6 @@ class ScoreConfig(Section):
         split: Split to score, and its name in `metrics/`.
         models: Names below `models/`, such as `gru_dnn-19-paper`; empty: all. A night is scored by one.
         version: A version, or `latest`; for splits. Nights use the champion.
-        event_date: Date of the partition that a scored split is written to; default: today in UTC.
         batch_rows: Flows in one forward pass.
         flow_logs: Folder of flow logs: parquet files below `event_date=YYYY-MM-DD/`.
         date: Night to score.
@@ -45,7 +44,6 @@ class ScoreConfig(Section):
     split: str = "test"
     models: tuple[str, ...] = ()
     version: str = "latest"
-    event_date: dt.date | None = None
     batch_rows: Count = 16_384
     flow_logs: str | None = None
     date: dt.date | None = None

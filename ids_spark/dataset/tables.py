@@ -1,11 +1,13 @@
-"""The contract of every table in the lake."""
+"""The contract of every table in the lake, and `TABLES`, the one list of them."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import Final, Literal
 
 import pyarrow as pa
 
-from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
+from ids_spark.dataset.features import SchemaMismatch
 
 SCHEMA_VERSION: Final = 1
 """Rises whenever a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning."""
@@ -13,13 +15,15 @@ SCHEMA_VERSION: Final = 1
 _TIME: Final = pa.timestamp("us", tz="UTC")
 ATTRIBUTION: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float32())])
 """A feature, its raw value in the flow, and by how much it moved the attack score, in log-odds."""
+TOP: Final = pa.struct([("class_name", pa.string()), ("probability", pa.float32())])
+"""A class and its probability."""
 
 
 def _contract(*columns: tuple[str, pa.DataType]) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in columns])
 
 
-def flows_contract(schema: FeatureSchema) -> pa.Schema:
+def flows_contract(features: Iterable[str]) -> pa.Schema:
     """`flows/split=…`: one row for each accepted row of the source, equal rows included.
 
     `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row. `duplicate` marks every row
@@ -30,7 +34,7 @@ def flows_contract(schema: FeatureSchema) -> pa.Schema:
         ("source_file", pa.string()),
         ("source_row", pa.int64()),
         ("row_key", pa.int64()),
-        *((name, pa.float64()) for name in schema.features),
+        *((name, pa.float64()) for name in features),
         ("class19", pa.string()),
         ("class6", pa.string()),
         ("class2", pa.string()),
@@ -62,7 +66,7 @@ QUARANTINE: Final = _contract(
     ("run_id", pa.string()),
 )
 
-PREDICTIONS: Final = _contract(
+SPLIT_PREDICTIONS: Final = _contract(
     ("source_file", pa.string()),
     ("source_row", pa.int64()),
     ("row_key", pa.int64()),
@@ -74,16 +78,16 @@ PREDICTIONS: Final = _contract(
     ("predicted_class2", pa.string()),
     ("probability", pa.float32()),
     ("attack_probability", pa.float32()),
-    ("top3", pa.list_(pa.struct([("class_name", pa.string()), ("probability", pa.float32())]))),
+    ("top3", pa.list_(TOP)),
     ("class19", pa.string()),
     ("class6", pa.string()),
     ("class2", pa.string()),
     ("model_version", pa.string()),
     ("run_id", pa.string()),
-    ("scored_at", pa.timestamp("us", tz="UTC")),
+    ("scored_at", _TIME),
     ("data_origin", pa.string()),
 )
-"""`predictions/event_date=…/model=…`: one row for each scored flow; levels finer than the model's are null."""
+"""`split_predictions/split=…/model=…`: one row for each scored flow; levels finer than the model's are null."""
 
 METRICS: Final = _contract(
     ("run_id", pa.string()),
@@ -116,8 +120,8 @@ AUDIT: Final = _contract(
     ("run_id", pa.string()),
     ("job", pa.string()),
     ("status", pa.string()),
-    ("started_at", pa.timestamp("us", tz="UTC")),
-    ("finished_at", pa.timestamp("us", tz="UTC")),
+    ("started_at", _TIME),
+    ("finished_at", _TIME),
     ("seconds", pa.float64()),
     ("rows_in", pa.int64()),
     ("rows_out", pa.int64()),
@@ -244,8 +248,6 @@ flagged flows that an allow-list entry covers. `hour` of `class_mix` is null whe
 `false_alarms_at_most` is the upper end of a 95 % interval.
 """
 
-TOP: Final = pa.struct([("class_name", pa.string()), ("probability", pa.float32())])
-
 
 def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequence[str]) -> pa.Schema:
     """`predictions/` of a night: one row for each scored flow, `columns` as asked for.
@@ -255,8 +257,8 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
     log-odds, which the threshold is of), `alert` (score at or above the night's threshold, and on no allow-list),
     `severity` (null where there is no alert), and by what the row was scored. Group `levels` adds classes and ids at
     every level up to the model's, `top3` the three most probable classes, `attributions` the features that moved the
-    score of alerted rows most, `lineage` the hash of the features. `model` stands in the path, `model=…`, not in the files. A flow for
-    which the model has no finite score has no row; it is in quarantine.
+    score of alerted rows most, `lineage` the hash of the features. `model` stands in the path, `model=…`, not in
+    the files. A flow without a finite score has no row; it is in quarantine.
     """
     wanted = set(groups)
     levels = [
@@ -291,10 +293,104 @@ def require(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
         SchemaMismatch: lists every missing column and every other type at once.
     """
     faults = []
-    for field in wanted:
-        if field.name not in found.names:
-            faults.append(f"column {field.name!r} is missing (expected {field.type})")
-        elif not found.field(field.name).type.equals(field.type):
-            faults.append(f"column {field.name!r} is {found.field(field.name).type}, expected {field.type}")
+    for column in wanted:
+        if column.name not in found.names:
+            faults.append(f"column {column.name!r} is missing (expected {column.type})")
+        elif not found.field(column.name).type.equals(column.type):
+            faults.append(f"column {column.name!r} is {found.field(column.name).type}, expected {column.type}")
     if faults:
         raise SchemaMismatch(f"{where}: {'; '.join(faults)}. Rerun the job that writes this table with this version")
+
+
+Retention = Literal["event_date", "run_id", "never"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the lake.
+
+    Attributes:
+        path: Of one partition, or of the file of one run, below the lake's root; `{name}` stands for a value.
+        contract: Columns that every file of it has. `flows` and `features` have those of a feature schema as well
+            (`flows_contract`, `features_contract`), `predictions` those that settings ask for (`night_predictions`).
+            No column: files that are not parquet.
+        keys: Columns that identify a row, together with the values in the path.
+        partition: Column that stands in the path of a partition, not in its files; None: the table has no partitions.
+        retention: Which date `jobs/purge.py` compares: that in `event_date=…`, or the one at the start of the run id
+            that is the file's name; `never`: the job leaves the table alone.
+        renamed: By column, its name in tables of version 0.1.
+    """
+
+    path: str
+    contract: pa.Schema
+    keys: tuple[str, ...] = ()
+    partition: str | None = None
+    retention: Retention = "never"
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, **values: object) -> str:
+        """Return the path of the part of the table that `values` name, for example `event_date`; of all without any.
+
+        Raises:
+            ValueError: a value that the path has no place for, or not without another one.
+        """
+        folders, left = [], dict(values)
+        for folder in self.path.split("/"):
+            wanted = [name for _, name, _, _ in Formatter().parse(folder) if name]
+            if not all(name in values for name in wanted):
+                break
+            folders.append(folder.format(**{name: left.pop(name) for name in wanted}))
+        if left:
+            raise ValueError(f"{self.path}: no place for {', '.join(left)}")
+        return "/".join(folders)
+
+
+_ROW: Final = ("source_file", "source_row")
+_FEATURE_SET: Final = {"feature_set": "profile"}
+
+
+def _of_nights(name: str, contract: pa.Schema, keys: tuple[str, ...] = (), path: str = "", **old: str) -> Table:
+    return Table(f"{name}/event_date={{event_date}}{path}", contract, keys, "event_date", "event_date", old)
+
+
+TABLES: Final[Mapping[str, Table]] = {
+    "flows": Table("flows/split={split}", flows_contract(()), _ROW, "split", renamed={"label_conflict": "two_label"}),
+    "features": Table("features/{recipe}/split={split}", features_contract(()), ("row_key", "label19"), "split"),
+    "quarantine/job=ingest": Table("quarantine/job=ingest", QUARANTINE, _ROW),
+    "predictions": _of_nights(
+        "predictions",
+        pa.schema([column for column in night_predictions((), "", ()) if column.name != "model"]),
+        _ROW,
+        "/model={model}",
+        attributions="reasons",
+    ),
+    "alerts": _of_nights("alerts", INCIDENTS, ("incident_id",), top_attributions="top_reasons"),
+    "drift": _of_nights("drift", DRIFT, ("kind", "name"), drift_level="band"),
+    "nights": _of_nights("nights", NIGHTS, ("role",), benign_validation_rows="calibration_rows"),
+    "quarantine/job=score": _of_nights("quarantine/job=score", QUARANTINE, _ROW),
+    "exports": _of_nights("exports", _contract()),
+    "reports/night": _of_nights("reports/night", _contract()),
+    "split_predictions": Table("split_predictions/split={split}/model={model}", SPLIT_PREDICTIONS, _ROW, "split"),
+    "quarantine/job=score_split": Table("quarantine/job=score_split/split={split}/model={model}", QUARANTINE, _ROW),
+    "metrics": Table(
+        "metrics/{run_id}.parquet",
+        METRICS,
+        ("run_id", "model", "feature_set", "classes", "split", "class_name", "metric"),
+        retention="run_id",
+        renamed=_FEATURE_SET,
+    ),
+    "confusion": Table(
+        "confusion/{run_id}.parquet",
+        CONFUSION,
+        ("run_id", "model", "feature_set", "classes", "split", "class_name", "predicted_class"),
+        retention="run_id",
+        renamed=_FEATURE_SET,
+    ),
+    "audit": Table("audit/{run_id}-{job}.parquet", AUDIT, ("run_id",)),
+}
+"""Every table by its folder below the lake's root."""
+
+
+def kept_by(retention: Retention) -> tuple[str, ...]:
+    """Return the names of the tables that one retention rule covers."""
+    return tuple(name for name, table in TABLES.items() if table.retention == retention)

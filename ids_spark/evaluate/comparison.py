@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as pads
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +13,6 @@ from ids_spark.base.arrays import Counts
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.taxonomy import CLASSES, Level
 from ids_spark.evaluate.metrics import AVERAGED
-from ids_spark.lake.filesystem import files_in, resolve
 from ids_spark.lake.store import Lake, TableMissing
 from ids_spark.models.artifact import ModelCard, model_name, model_versions, read_model
 
@@ -86,12 +84,12 @@ def newest(lake: Lake, split: str) -> list[ScoredModel]:
         InputError: when a table names classes that are none of the taxonomy.
         ModelUnusable: when a model's directory is there, but not as it was written.
     """
-    metrics = _rows_of(lake, "metrics", split)
-    if metrics is None:
+    metrics = lake.read("metrics", equal={"split": split}).to_pandas()
+    if metrics.empty:
         raise TableMissing(
             f"{lake.uri('metrics')} holds no metrics of split {split!r}; run jobs/score.py on this lake first"
         )
-    confusion = _rows_of(lake, "confusion", split)
+    confusion = lake.read("confusion", equal={"split": split}).to_pandas()
     keys = ["classes", "model", "feature_set"]
     latest = metrics[metrics["run_id"] == metrics.groupby(keys)["run_id"].transform("max")]
     return [_scored(lake, rows, confusion) for _, rows in latest.groupby(keys)]
@@ -116,16 +114,7 @@ def _text(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _rows_of(lake: Lake, table: str, split: str) -> pd.DataFrame | None:
-    files = files_in(lake.uri(table), ".parquet")
-    if not files:
-        return None
-    fs, _ = resolve(lake.root)
-    rows = pads.dataset([resolve(f)[1] for f in files], filesystem=fs).to_table(filter=pads.field("split") == split)
-    return rows.to_pandas() if len(rows) else None
-
-
-def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame | None) -> ScoredModel:
+def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame) -> ScoredModel:
     title, feature_set, classes, version, run_id, origin = (rows[key].iloc[0] for key in _IDENTITY)
     classes, version = int(classes), version or ""  # a job without a model directory may name no version
     name = model_name(title, classes, feature_set)
@@ -144,7 +133,7 @@ def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame | None) -> S
         averages["value"].dropna().to_dict(),
         int(averages["support"].get("benign_false_positive_rate", 0)),
         _scores_by_class(rows, CLASSES[classes]),
-        None if confusion is None else _counts(confusion, rows.iloc[0], name),
+        _counts(confusion, rows.iloc[0], name),
         read_model(lake.uri(f"models/{name}/{version}")).card if known else None,
     )
 

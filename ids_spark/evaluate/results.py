@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ids_spark.base.arrays import Counts
-from ids_spark.dataset.tables import CONFUSION, METRICS
 from ids_spark.evaluate.metrics import confusion_rows, metrics_of
-from ids_spark.lake.parquet import write_rows
+from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelCard
 
 
@@ -58,12 +57,7 @@ class Results:
             self._metrics.append(shared | {"class_name": None, "metric": name, "value": value, "support": None})
         self._confusion += [shared | row for row in confusion_rows(confusion, card.class_names)]
 
-    def write(self, staged: Callable[[str], str]) -> list[str]:
-        """Write `metrics/` and `confusion/`, one file each; return the names of the tables written."""
-        written = []
-        for table, rows, contract in (("metrics", self._metrics, METRICS), ("confusion", self._confusion, CONFUSION)):
-            if rows:
-                name = f"{table}/{self.run_id}.parquet"
-                write_rows(staged(name), rows, contract)
-                written.append(name)
-        return written
+    def write(self, lake: Lake, staged: Callable[[str], str]) -> list[str]:
+        """Write `metrics/` and `confusion/`, one file each; return the paths written."""
+        tables = {"metrics": self._metrics, "confusion": self._confusion}
+        return [lake.write(name, rows, staged, run_id=self.run_id) for name, rows in tables.items() if rows]

@@ -19,13 +19,14 @@ from pyspark import SparkContext
 from ids_spark.base.arrays import Floats, Keys
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import FeatureSchema
-from ids_spark.dataset.tables import features_contract, flows_contract, require
+from ids_spark.dataset.tables import TABLES, features_contract, flows_contract, require
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
 from ids_spark.ingest import row_hash
 from ids_spark.lake.filesystem import files_in, resolve
-from ids_spark.lake.parquet import keep_only, part_name, write_part
+from ids_spark.lake.parquet import keep_only, part_name, stored_names, write_part
 
+_FLOWS: Final = TABLES["flows"]
 LABELS: Final = ("label19", "label6", "label2")
 
 
@@ -81,7 +82,9 @@ def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
     for split in ("train", "test"):
         for index, uri in enumerate(files_in(f"{flows_uri}/split={split}", ".parquet")):
             fs, path = resolve(uri)
-            require(pq.read_schema(path, filesystem=fs), flows_contract(schema), uri)
+            found = pq.read_schema(path, filesystem=fs)
+            present = [found.field(old).with_name(name) for name, old in stored_names(found.names, _FLOWS).items()]
+            require(pa.schema(present), flows_contract(schema.features), uri)
             found.append(Bucket(uri, split, index))
     return found
 
@@ -98,7 +101,10 @@ class _Flows:
 def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
     fs, path = resolve(bucket.uri)
     wanted = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
-    table = pq.read_table(path, filesystem=fs, columns=wanted, use_threads=False, partitioning=None).combine_chunks()
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        stored = stored_names(file.schema_arrow.names, _FLOWS)
+        table = file.read([stored[name] for name in wanted], use_threads=False)
+    table = table.select([stored[name] for name in wanted]).rename_columns(wanted).combine_chunks()
     columns = {name: table[name].to_numpy() for name in schema.features}
     keep, label_conflict = ~table["duplicate"].to_numpy(), table["label_conflict"].to_numpy()
     return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, label_conflict, columns)

@@ -37,7 +37,7 @@ class TypedRows:
 
 def typed_contract(schema: FeatureSchema) -> pa.Schema:
     """Return what a typed row knows of itself: a flow without the marks that need its equals, plus its split."""
-    own = [column for column in flows_contract(schema) if column.name not in ("duplicate", "label_conflict")]
+    own = [column for column in flows_contract(schema.features) if column.name not in ("duplicate", "label_conflict")]
     return pa.schema([*own, pa.field("split", pa.string())])
 
 

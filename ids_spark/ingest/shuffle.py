@@ -211,7 +211,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     marks = marks_of(table["row_key"].to_numpy(), table["label19"].to_numpy(), columns)
     known = class_columns(table["label19"].to_numpy())
     known |= {"duplicate": pa.array(marks.duplicate), "label_conflict": pa.array(marks.label_conflict)}
-    contract = flows_contract(plan.schema)
+    contract = flows_contract(plan.schema.features)
     table = pa.table([known[c.name] if c.name in known else table[c.name] for c in contract], schema=contract)
     groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
     name = part_name(bucket)

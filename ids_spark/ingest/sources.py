@@ -239,7 +239,7 @@ def scoring_tasks(row_groups: Sequence[RowGroup], cores: int) -> int:
 
 
 def bin_pack(row_groups: Sequence[RowGroup], tasks: int) -> list[list[RowGroup]]:
-    """Distribute row groups over at most `tasks` partitions of about equal rows: largest first, each to the smallest."""
+    """Distribute row groups over at most `tasks` partitions of about equal rows: the largest first, to the smallest."""
     partitions: list[list[RowGroup]] = [[] for _ in range(max(1, min(tasks, len(row_groups))))]
     loads = [0] * len(partitions)
     for row_group in sorted(row_groups, key=lambda p: (-p.rows, p.name, p.first_row)):

@@ -1,18 +1,23 @@
-"""Part files that tasks write themselves: a file counts only when the task that wrote it reported it.
+"""Parquet files of tables: part files that tasks write, and small tables as one file.
 
-Spark may run a task twice (a retry, a speculative copy). Each attempt writes under a name of its own and returns it;
-the driver then removes every file that no successful task named, so that a table holds each row once.
+Spark may run a task twice (a retry, a speculative copy). Each attempt writes a file with a unique name and returns the
+name; the driver then removes every file that no successful task returned, so that a table holds each row once.
 """
 
+import functools
 import logging
+import operator
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import NotReconciled
+from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.dataset.tables import Table, require
 from ids_spark.lake.filesystem import files_in, make_folder, resolve
 
 log = logging.getLogger(__name__)
@@ -71,6 +76,31 @@ def write_table(uri: str, table: pa.Table) -> None:
     fs, path = resolve(uri)
     make_folder(fs, path.rsplit("/", 1)[0])
     pq.write_table(table, path, filesystem=fs)
+
+
+def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str, Any]) -> pa.Table:
+    """Return columns of one parquet file, under their present names, of the rows with the values in `equal`.
+
+    Raises:
+        SchemaMismatch: the file lacks a column, or holds it with another type than the table's contract.
+    """
+    fs, path = resolve(uri)
+    file = pads.dataset(path, filesystem=fs, format="parquet")
+    stored = stored_names(file.schema.names, table)
+    found = pa.schema([file.schema.field(old).with_name(name) for name, old in stored.items()])
+    needed = list(dict.fromkeys([*columns, *equal]))
+    require(found, pa.schema([table.contract.field(name) for name in needed if name in table.contract.names]), uri)
+    if unknown := [name for name in needed if name not in stored]:
+        raise SchemaMismatch(f"{uri} lacks column(s) {', '.join(unknown)}; found {', '.join(stored)}")
+    conditions = [pads.field(stored[name]) == value for name, value in equal.items()]
+    rows = functools.reduce(operator.and_, conditions) if conditions else None
+    return file.to_table({name: pads.field(stored[name]) for name in columns}, filter=rows).replace_schema_metadata()
+
+
+def stored_names(found: Sequence[str], table: Table) -> dict[str, str]:
+    """Return, for each column of a file by its present name, the name that the file has it under."""
+    present = {old: new for new, old in table.renamed.items() if new not in found}
+    return {present.get(name, name): name for name in found}
 
 
 def keep_only(names: Iterable[str], *folders: str) -> None:

@@ -17,14 +17,15 @@ from typing import Final
 import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError
+from ids_spark.dataset.tables import kept_by
 from ids_spark.lake.filesystem import exists, move, resolve
 from ids_spark.lake.store import Lake
 
 log = logging.getLogger(__name__)
 
-BY_DATE: Final = ("predictions", "alerts", "drift", "nights", "reports/night", "exports", "quarantine/job=score")
+BY_DATE: Final = kept_by("event_date")
 """Tables that hold a folder `event_date=YYYY-MM-DD` for each night."""
-BY_RUN: Final = ("metrics", "confusion")
+BY_RUN: Final = kept_by("run_id")
 """Tables that hold a file for each run, named by its id, which begins with its time."""
 _OUT_OF_SIGHT: Final = ".purge"
 _DATE: Final = re.compile(r"event_date=(\d{4}-\d{2}-\d{2})")

@@ -13,17 +13,21 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError, Interrupted
+from ids_spark.dataset.tables import TABLES
 from ids_spark.lake import lease
 from ids_spark.lake.filesystem import (
     copy_all,
     delete_all,
     exists,
+    files_in,
     make_folder,
     read_json,
     remove,
@@ -33,6 +37,7 @@ from ids_spark.lake.filesystem import (
     sizes_in,
     write_json,
 )
+from ids_spark.lake.parquet import read_file, write_table
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,7 @@ _JOURNAL: Final = ".commit-"
 TABLE_FACTS: Final = "_table.json"
 _TAKEN_BY: Final = "~"
 _PATIENCE_S: Final = 600.0
+_READERS: Final = 16  # files read at once: on an object store each costs requests
 _LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
 
 
@@ -72,6 +78,73 @@ class Lake:
     def staged(self, job: str, run_id: str, table: str) -> str:
         """Return the URI where a run writes the new version of a table."""
         return self.uri(f"{_STAGING}/{job}/{run_id}/{table}")
+
+    def read(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        equal: Mapping[str, Any] | None = None,
+        **partition: object,
+    ) -> pa.Table:
+        """Return rows of a table that fits in memory, file by file in the order of their names.
+
+        Args:
+            name: Of the table, as in `tables.TABLES`.
+            columns: Columns under their present names, also where version 0.1 wrote the lake; default: those of the
+                contract.
+            equal: Only rows with these values, by column.
+            **partition: Only the partition whose path has these values, such as `event_date`.
+
+        Returns:
+            No rows where no file is there.
+
+        Raises:
+            SchemaMismatch: a file lacks one of the columns, or holds it with another type.
+        """
+        table = TABLES[name]
+        wanted = table.contract.names if columns is None else list(columns)
+        uris = files_in(self.uri(table.place(**partition)), ".parquet")
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(lambda uri: read_file(uri, table, wanted, equal or {}), uris))
+        if found:
+            return pa.concat_tables(found)
+        return pa.schema([table.contract.field(column) for column in wanted]).empty_table()
+
+    def write(
+        self,
+        name: str,
+        rows: pa.Table | Sequence[Mapping[str, Any]],
+        staged: Callable[[str], str] | None = None,
+        **partition: object,
+    ) -> str:
+        """Write a small table, or one partition of it, as one parquet file.
+
+        Args:
+            name: Of the table, as in `tables.TABLES`.
+            rows: As the contract of the table; a mapping may lack columns, which then are null.
+            staged: Gives the URI of the staged version of a path; default: written in place, without a commit.
+            **partition: A value for each place in the path of the table.
+
+        Returns:
+            The path below the lake's root that a commit takes.
+
+        Raises:
+            ValueError: the rows have other columns than the contract, or a value of the path is missing: a fault of the
+                caller.
+        """
+        table = TABLES[name]
+        place = table.place(**partition)
+        if place.count("/") != table.path.count("/"):
+            raise ValueError(f"{table.path}: values given only for {', '.join(partition) or 'nothing'}")
+        if not isinstance(rows, pa.Table):
+            if unknown := {column for row in rows for column in row} - set(table.contract.names):
+                raise ValueError(f"{name} has no column {', '.join(sorted(unknown))}")
+            rows = pa.Table.from_pylist(list(rows), schema=table.contract)
+        if not rows.schema.equals(table.contract):
+            raise ValueError(f"{name}: found {rows.schema}, expected {table.contract}")
+        file = place if place.endswith(".parquet") else f"{place}/part-00000.parquet"
+        write_table((staged or self.uri)(file), rows)
+        return place
 
     def facts(self, table: str, written_by: str) -> dict[str, Any]:
         """Return what the writer of a table stated about it.

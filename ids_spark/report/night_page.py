@@ -7,14 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as pads
 
 from ids_spark.alerts.severity import category_of
 from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.dataset.tables import DRIFT, INCIDENTS, NIGHTS, require
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASSES, LEVELS, class2_of
-from ids_spark.lake.filesystem import files_in, resolve, write_bytes
+from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions, read_model
 from ids_spark.report import html, night_figures, night_findings
@@ -47,11 +44,11 @@ def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
         NightUnknown: the champion did not score the night.
         SchemaMismatch: a table of the night has other columns than this version writes.
     """
-    nights = {**earlier(lake, event_date), event_date: _rows_of(lake, f"nights/event_date={event_date}", NIGHTS)}
+    nights = {**earlier(lake, event_date), event_date: _rows_of(lake, "nights", event_date)}
     night = Night(
         event_date,
-        _rows_of(lake, f"alerts/event_date={event_date}", INCIDENTS),
-        _rows_of(lake, f"drift/event_date={event_date}", DRIFT),
+        _rows_of(lake, "alerts", event_date),
+        _rows_of(lake, "drift", event_date),
         nights,
         cards={row["role"]: card for row in nights[event_date] if (card := _card_of(lake, row)) is not None},
     )
@@ -64,7 +61,7 @@ def earlier(lake: Lake, event_date: dt.date) -> dict[dt.date, list[Row]]:
     found = {}
     for date in (event_date - dt.timedelta(days=i) for i in range(1, night_findings.TREND_NIGHTS)):
         try:
-            found[date] = _rows_of(lake, f"nights/event_date={date}", NIGHTS)
+            found[date] = _rows_of(lake, "nights", date)
         except SchemaMismatch as error:
             log.warning("trend skips an earlier night date=%s error=%s", date, error)
     return found
@@ -181,15 +178,8 @@ def _flows_by(row: Row, name_of: Callable[[str], str]) -> Counter[str]:
     return +found
 
 
-def _rows_of(lake: Lake, table: str, contract: pa.Schema) -> list[Row]:
-    """Return the rows of one partition with the columns of the contract; none where it is not there."""
-    files = files_in(lake.uri(table), ".parquet")
-    if not files:
-        return []
-    fs, _ = resolve(lake.root)
-    found = pads.dataset([resolve(file)[1] for file in files], filesystem=fs)
-    require(found.schema, contract, lake.uri(table))
-    rows: list[Row] = found.to_table(columns=contract.names).to_pylist()
+def _rows_of(lake: Lake, table: str, event_date: dt.date) -> list[Row]:
+    rows: list[Row] = lake.read(table, event_date=event_date).to_pylist()
     return rows
 
 

@@ -1,22 +1,30 @@
 """The audit row of a run."""
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
-from ids_spark.dataset.tables import AUDIT
-from ids_spark.lake.parquet import write_rows
+from ids_spark.lake.store import Lake
 
 
 def write_audit_row(
-    uri: str, job: str, run_id: str, started: dt.datetime, config: Config, report: Report, error: str | None
-) -> None:
-    """Write the one audit row of a run as a parquet file.
+    lake: Lake,
+    staged: Callable[[str], str] | None,
+    job: str,
+    run_id: str,
+    started: dt.datetime,
+    config: Config,
+    report: Report,
+    error: str | None,
+) -> str:
+    """Write the one row of a run in `audit/`, as a parquet file; return its path below the lake's root.
 
     Args:
-        uri: The file.
+        lake: The lake of the run.
+        staged: Gives the URI of the staged version of a path; None: written in place.
         job: Name of the job.
         run_id: Of the run.
         started: When, in UTC.
@@ -51,4 +59,4 @@ def write_audit_row(
         "code_version": code_version(),
         "error": error,
     }
-    write_rows(uri, [row], AUDIT)
+    return lake.write("audit", [row], staged, run_id=run_id, job=job)

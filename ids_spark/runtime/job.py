@@ -105,14 +105,13 @@ def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None 
 def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake) -> int:
     run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
-    audit = f"audit/{run_id}-{job}.parquet"
     running = SparkSession.getActiveSession()
     context = Context(config, lake, job, run_id)
     try:
         lake.recover(job)
         report = run(context)
         report.reconcile()
-        write_audit_row(context.staged(audit), job, run_id, started, config, report, None)
+        audit = write_audit_row(lake, context.staged, job, run_id, started, config, report, None)
         context.lease.check()
         lake.commit(job, run_id, [*report.tables, audit])
     except Exception as error:
@@ -127,7 +126,8 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         else:
             log.exception("%s failed", job)
         try:
-            write_audit_row(lake.uri(audit), job, run_id, started, config, Report(), f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            write_audit_row(lake, None, job, run_id, started, config, Report(), text)
         except OSError as unwritten:  # often the lake itself is what failed
             log.error("the audit row of this failure could not be written: %s", unwritten)
         return FAILED

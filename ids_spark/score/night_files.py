@@ -22,7 +22,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
-from ids_spark.lake.filesystem import absolute, exists, files_in, resolve
+from ids_spark.lake.filesystem import absolute, exists, resolve
 from ids_spark.lake.store import Lake
 
 log = logging.getLogger(__name__)
@@ -159,11 +159,10 @@ def late_rows(lake: Lake, source: NightSource) -> int:
 
     What the last scoring counted stays counted, so that scoring the same files again gives the same number.
     """
-    found = files_in(lake.uri(f"nights/event_date={source.event_date}"), ".parquet")
+    found = lake.read("nights", ["files", "rows_late"], event_date=source.event_date).to_pylist()
     if not found:
         return 0
-    fs, path = resolve(found[0])
-    last = pq.read_table(path, filesystem=fs, columns=["files", "rows_late"], partitioning=None).to_pylist()[0]
+    last = found[0]
     known: dict[str, int] = {file["name"]: file["rows"] for file in last["files"]}
     came = sum(max(0, file.rows - known.get(file.name, 0)) for file in source.files)
     return came + int(last["rows_late"])

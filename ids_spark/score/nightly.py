@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 from pyspark import SparkContext
@@ -19,10 +19,9 @@ from ids_spark.alerts.export import ecs, ocsf
 from ids_spark.base import packaging
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report
-from ids_spark.dataset.tables import DRIFT, NIGHTS, SCHEMA_VERSION
+from ids_spark.dataset.tables import SCHEMA_VERSION, TABLES, kept_by
 from ids_spark.features import drift
 from ids_spark.lake.filesystem import write_bytes
-from ids_spark.lake.parquet import write_rows, write_table
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
@@ -37,8 +36,6 @@ from ids_spark.score.night_tasks import ModelCounts, NightCounts, NightTask, Thr
 
 log = logging.getLogger(__name__)
 
-TABLES: Final = ("predictions", "alerts", "drift", "nights", "reports/night", "exports", "quarantine/job=score")
-"""What a night replaces, each at `event_date=…`."""
 Row = dict[str, Any]
 
 
@@ -103,9 +100,9 @@ def score_night(
     late = night_files.late_rows(lake, source)
     of_night = {"rows_late": late, "seconds": time.monotonic() - begin}
     rows = [of_night | night_row(source, scoring, done, outcome, drifted) for outcome in said]
-    write_table(staged(f"alerts/{place}/part-00000.parquet"), shown)
-    write_rows(staged(f"drift/{place}/part-00000.parquet"), drifted, DRIFT)
-    write_rows(staged(f"nights/{place}/part-00000.parquet"), rows, NIGHTS)
+    lake.write("alerts", shown, staged, event_date=date)
+    lake.write("drift", drifted, staged, event_date=date)
+    lake.write("nights", rows, staged, event_date=date)
     context = ecs.Context(date, frozenset(scoring.config.score.pseudonymise))
     write_bytes(staged(f"exports/{place}/incidents.ocsf.jsonl"), ocsf.lines(shown, context))
     write_bytes(staged(f"exports/{place}/incidents.ecs.jsonl"), ecs.lines(shown, context))
@@ -251,7 +248,7 @@ def night_report(
     said = Report(feature_schema=scoring.champion.preprocessor.schema.name, data_origin=scoring.origin(source))
     said.rows_in, said.rows_out = done.rows_read, done.rows_scored
     said.rows_quarantined = done.quarantined.total()
-    said.tables = [f"{table}/event_date={date}" for table in TABLES]
+    said.tables = [TABLES[name].place(event_date=date) for name in kept_by("event_date")]
     counts = {"scored": done.rows_scored, "flagged": done.champion.flagged, "late rows": late}
     counts |= {"rows of another date": done.of_another_date, "flows on the allow-list": done.flows_allowed}
     over_budget = champion.found - len(champion.incidents)

@@ -20,7 +20,7 @@ from ids_spark.base.arrays import Counts, as_rows
 from ids_spark.base.report import Report, combined_origin
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.dataset.tables import PREDICTIONS, QUARANTINE
+from ids_spark.dataset.tables import QUARANTINE, SPLIT_PREDICTIONS, TABLES
 from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.evaluate.results import Results, unseen_classes
 from ids_spark.ingest import row_hash, sources
@@ -35,7 +35,9 @@ from ids_spark.score import prediction_columns
 
 log = logging.getLogger(__name__)
 
-_DICTIONARY: Final = [f.name for f in PREDICTIONS if pa.types.is_string(f.type)] + ["top3.list.element.class_name"]
+_DICTIONARY: Final = [f.name for f in SPLIT_PREDICTIONS if pa.types.is_string(f.type)] + [
+    "top3.list.element.class_name"
+]
 _OPTIONAL: Final = ("source_file", "source_row", "row_key", "class19", "duplicate")
 """Columns of `flows/` beside the features; any other parquet may lack them."""
 
@@ -119,8 +121,8 @@ def score_split(
     results = Results(run_id, config.split)
     for model in models:
         card = model.card
-        partition = f"event_date={config.event_date or now.date()}/model={card.name}"
-        tables = [f"predictions/{partition}", f"quarantine/job=score/{partition}"]
+        names = ("split_predictions", "quarantine/job=score_split")
+        tables = [TABLES[name].place(split=config.split, model=card.name) for name in names]
         origin = combined_origin(flows_origin, card.data_origin)
         target, quarantine = (staged(table) for table in tables)
         task = SplitTask(target, quarantine, config.split, run_id, now, origin, config.batch_rows)
@@ -134,7 +136,7 @@ def score_split(
         unseen = unseen_classes(card, counts.confusion)
         if unseen:
             report.notes.append(f"{card.name} met {len(unseen)} classes it never saw in training: {', '.join(unseen)}")
-    report.tables += results.write(staged)
+    report.tables += results.write(lake, staged)
     return report
 
 
@@ -191,7 +193,7 @@ def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, t
 
     name = part_name(index)
     metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": model.card.name}
-    write_part(task.target, name, predictions(), PREDICTIONS, metadata, _DICTIONARY)
+    write_part(task.target, name, predictions(), SPLIT_PREDICTIONS, metadata, _DICTIONARY)
     rejected = pa.concat_tables([QUARANTINE.empty_table(), *refused])
     if len(rejected) or index == 0:  # without refused rows an empty table replaces an older one
         write_part(task.quarantine, name, [rejected], QUARANTINE, metadata, ("reason",))
@@ -227,7 +229,7 @@ def _score_row_group(
     counts.rows_scored += len(table)
     columns = {
         **{name: table[name] for name in _OPTIONAL if name in table.column_names},
-        **prediction_columns.score_columns(probabilities, predicted, PREDICTIONS),
+        **prediction_columns.score_columns(probabilities, predicted, SPLIT_PREDICTIONS),
         **prediction_columns.constants(
             {
                 "model_version": card.version,
@@ -235,7 +237,7 @@ def _score_row_group(
                 "scored_at": task.scored_at,
                 "data_origin": task.data_origin,
             },
-            PREDICTIONS,
+            SPLIT_PREDICTIONS,
             len(table),
         ),
     }
@@ -249,7 +251,7 @@ def _score_row_group(
             counted &= ~table["duplicate"].to_numpy()
         confusion = confusion_of(truth[counted], predicted[card.classes][counted], card.classes)
         counts.confusion = counts.confusion + confusion
-    return prediction_columns.assemble(columns, PREDICTIONS), rejected
+    return prediction_columns.assemble(columns, SPLIT_PREDICTIONS), rejected
 
 
 def _read_row_group(row_group: RowGroup, features: Sequence[str]) -> pa.Table:

@@ -14,11 +14,11 @@ from tests.cluster.harness import TRAINING, Cluster, Night, end, finished, start
 from tests.cluster.tables import assert_same_rows
 
 # A fault comes when the first file of the job's tables is there: some tasks are done, others run or wait.
-FIRST_FILE = {"ingest": "flows/split=*", "features": "features/paper/split=*", "score": "predictions/*/*"}
+FIRST_FILE = {"ingest": "flows/split=*", "features": "features/paper/split=*", "score": "split_predictions/*/*"}
 TABLES = {
     "ingest": ("flows/split=train", "flows/split=test"),
     "features": ("features/paper",),
-    "score": ("predictions", "confusion"),
+    "score": ("split_predictions", "confusion"),
 }
 
 

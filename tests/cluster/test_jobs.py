@@ -82,5 +82,5 @@ def test_real_flows_give_the_rows_and_metrics_of_local_mode(cluster: Cluster, re
     shutil.rmtree(here / "lake/models")
     shutil.copytree(there / "lake/models", here / "lake/models")
     in_both(cluster, there, here, "score", *training)
-    assert_same_rows(there / "lake", here / "lake", "predictions", "metrics", "confusion")
+    assert_same_rows(there / "lake", here / "lake", "split_predictions", "metrics", "confusion")
     assert rows(there / "lake", "metrics")["metric"].eq("accuracy").any()

@@ -65,8 +65,8 @@ def test_settings_win_over_files_and_the_last_setting_over_earlier_ones(yaml_fil
         ("lake=a=b", lambda c: c.lake, "a=b"),
         ("lake=@home", lambda c: c.lake, "@home"),  # no YAML; taken as text
         ("ingest.source=null", lambda c: c.ingest.source, None),
-        ("score.event_date=2024-05-01", lambda c: c.score.event_date, dt.date(2024, 5, 1)),
-        ("score.event_date='2024-05-01'", lambda c: c.score.event_date, dt.date(2024, 5, 1)),
+        ("purge.today=2024-05-01", lambda c: c.purge.today, dt.date(2024, 5, 1)),
+        ("purge.today='2024-05-01'", lambda c: c.purge.today, dt.date(2024, 5, 1)),
     ],
 )
 def test_a_setting_is_read_as_yaml(setting, read, expected):
@@ -74,7 +74,7 @@ def test_a_setting_is_read_as_yaml(setting, read, expected):
 
 
 def test_a_date_in_a_file_needs_no_quotes(yaml_file):
-    assert load([yaml_file("score:\n  event_date: 2024-05-01\n")], []).score.event_date == dt.date(2024, 5, 1)
+    assert load([yaml_file("purge:\n  today: 2024-05-01\n")], []).purge.today == dt.date(2024, 5, 1)
 
 
 @pytest.mark.parametrize("setting", ["train.epochs", "=5", " =5", ""])
@@ -100,7 +100,7 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("train=5", "train: Input should be a valid dictionary or instance of TrainConfig; found 5"),
         ("features.validation_share=1", "features.validation_share: Input should be less than 1; found 1"),
         ("features.recipe=Paper/1", "features.recipe: String should match pattern"),
-        ("score.event_date=yesterday", "score.event_date: Input should be a valid date"),
+        ("purge.today=yesterday", "purge.today: Input should be a valid date"),
         ("train.batch_size=65", "batch_size 65 must be a multiple of ranks 2"),
         (
             "train.gru_dnn.ensemble_size=4",
@@ -181,7 +181,7 @@ def test_equal_configurations_have_one_json_and_one_hash(yaml_file):
 
 
 def test_json_holds_every_value_and_gives_the_configuration_back():
-    config = load([], ["train.dnn.dense=[4]", "ingest.source=x", "score.event_date=2024-05-01"])
+    config = load([], ["train.dnn.dense=[4]", "ingest.source=x", "purge.today=2024-05-01"])
     content = json.loads(config.as_json())
     assert (content["train"]["dnn"]["dense"], content["ingest"]["source"], content["seed"]) == ([4], "x", 7)
     assert Config.model_validate(content) == config
@@ -212,6 +212,13 @@ def test_a_setting_works_under_its_old_name_with_a_warning(old, new, caplog):
     assert "old name works in this version only" in warning
     assert key.split(".")[0] in warning
     assert wanted.split(".")[0] in warning
+
+
+def test_a_setting_without_effect_is_accepted_with_a_warning(caplog):
+    assert load([], ["score.event_date=2026-01-01", "score.split=train"]) == load([], ["score.split=train"])
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "score.event_date has no effect" in warning
+    assert "split_predictions/" in warning
 
 
 def test_a_later_new_name_wins_over_an_earlier_old_one(tmp_path):

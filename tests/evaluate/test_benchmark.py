@@ -50,7 +50,7 @@ def scored(root: Path, *cards: ModelCard, origin: str = "measured", forest: bool
     if forest:
         facts = {"fit_seconds": 50.0, "nodes": 4321.0, "trees": 100.0, "depth": 20.0}
         results.add(card("random_forest"), TWO[::-1, ::-1].copy(), origin, facts)
-    results.write(lake.uri)
+    results.write(lake, lake.uri)
     stated = {"feature_schema": "release39", "data_origin": origin, "rows": {"train": 45901, "test": 18360}}
     write_json(lake.uri(f"flows/{TABLE_FACTS}"), stated)
     return lake

@@ -57,8 +57,8 @@ def test_nothing_but_the_tables_of_the_lake_is_left(night: Path) -> None:
         "flows",
         "metrics",
         "models",
-        "predictions",
         "quarantine",
+        "split_predictions",
     ]
 
 
@@ -87,7 +87,7 @@ def test_predictions_are_those_of_the_stored_weights_and_preprocessor(night: Pat
     card = json.loads((model / "model.json").read_text())
     fitted = preprocess.from_json((model / "preprocessor.json").read_text(), "test")
     packed = np.load(model / "weights.npz", allow_pickle=False)
-    predictions = read(night, "predictions")
+    predictions = read(night, "split_predictions")
     predictions = predictions[predictions["model"] == name].sort_values(["source_file", "source_row"])
     flows = read(night, "flows/split=test").sort_values(["source_file", "source_row"])
     assert len(predictions) == len(flows) == 360
@@ -115,7 +115,7 @@ def test_predictions_are_those_of_the_stored_weights_and_preprocessor(night: Pat
 
 
 def test_metrics_are_those_of_sklearn_on_the_predictions(night: Path) -> None:
-    metrics, predictions = read(night, "metrics"), read(night, "predictions")
+    metrics, predictions = read(night, "metrics"), read(night, "split_predictions")
     assert set(zip(metrics["model"], metrics["classes"], strict=True)) == {
         (model, classes) for model in ("dnn", "gru_dnn") for classes in (6, 19)
     }
@@ -145,13 +145,15 @@ def test_training_took_two_ranks_and_kept_the_best_epoch(night: Path) -> None:
         assert training["steps_per_epoch"] == training["train_rows"] // 32
 
 
-def test_scoring_again_replaces_the_date_and_keeps_every_flow(night: Path, spark: SparkSession, tmp_path: Path) -> None:
+def test_scoring_a_split_again_replaces_its_predictions_and_keeps_every_flow(
+    night: Path, spark: SparkSession, tmp_path: Path
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(night, folder)
-    before = read(folder, "predictions")
+    before = read(folder, "split_predictions")
     code, output = run(folder, "score", *SETTINGS, "score.models=[dnn-19-paper]")
     assert code == 0, output
-    after = read(folder, "predictions")
+    after = read(folder, "split_predictions")
     key = ["model", "source_file", "source_row", "probability", "predicted_class19"]
     pd.testing.assert_frame_equal(
         before[key].sort_values(key[:3], ignore_index=True), after[key].sort_values(key[:3], ignore_index=True)
@@ -170,14 +172,14 @@ def test_any_parquet_of_flows_is_scored_and_unusable_rows_are_counted(
     (folder / "tonight").mkdir()
     flows.to_parquet(folder / "tonight" / "flows.parquet", index=False)
     source = f"score.source={folder}/tonight"
-    code, output = run(folder, "score", *SETTINGS, source, "score.event_date=2026-01-31", "score.split=night")
+    code, output = run(folder, "score", *SETTINGS, source, "score.split=night")
     assert code == 0, output
-    predictions = read(folder, "predictions/event_date=2026-01-31")
+    predictions = read(folder, "split_predictions/split=night")
     assert len(predictions) == 4 * 99
     assert predictions["class19"].isna().all()
     assert 3 not in set(predictions["source_row"])
     assert 7 in set(predictions["source_row"])
-    refused = read(folder, "quarantine/job=score/event_date=2026-01-31")
+    refused = read(folder, "quarantine/job=score_split/split=night")
     assert refused["reason"].tolist() == ["missing"] * 4
     assert refused["source_row"].tolist() == [3] * 4
     assert not read(folder, "metrics")["split"].eq("night").any()

@@ -384,7 +384,7 @@ def test_all_jobs_run_on_s3_and_leave_what_they_leave_on_files(s3: str, tmp_path
             assert code == 0, output
             outputs.append(output)
     remote, local = f"{s3}/lake", str(folder / "lake")
-    for table in ("flows", "predictions", "metrics"):
+    for table in ("flows", "split_predictions", "metrics"):
         fs, path = resolve(f"{remote}/{table}")
         found, expected = pq.read_table(path, filesystem=fs).to_pandas(), pd.read_parquet(f"{local}/{table}")
         volatile = ["run_id", "scored_at", "model_version"]

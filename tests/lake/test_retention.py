@@ -33,6 +33,8 @@ KEPT = [
     "features/paper/split=train/part-0.parquet",
     "models/m/20200101T000000Z-aa/manifest.json",
     "quarantine/job=ingest/part-0.parquet",
+    "split_predictions/split=test/model=a/part-0.parquet",
+    "quarantine/job=score_split/split=test/model=a/part-0.parquet",
     "reports/run/run.html",
     "reports/leakage/leakage.html",
     "checkpoints/m.npz",

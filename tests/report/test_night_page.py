@@ -265,7 +265,7 @@ def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     assert Page(page_of(changed)).has("card-missing")
     assert not Page(page_of(found)).has("card-missing")
     write_rows(lake.uri(f"drift/event_date={DATE}/a.parquet"), night.drift, DRIFT.remove(2))
-    with pytest.raises(SchemaMismatch, match=r"drift/event_date=2026-07-14: column 'psi' is missing"):
+    with pytest.raises(SchemaMismatch, match=r"drift/event_date=2026-07-14/a.parquet: column 'psi' is missing"):
         night_page.night_of_lake(lake, DATE)
 
 

@@ -73,7 +73,8 @@ def score(lake: Path, run_id: str, *scored: tuple[ModelCard, np.ndarray], stored
         results.add(card, confusion, card.data_origin)
         if stored:
             artifact.write_model(str(lake / "models" / card.name / card.version), card, WEIGHTS, PREPROCESSOR)
-    results.write(lambda table: str(lake / table))
+    made = Lake(str(lake))
+    results.write(made, made.uri)
     return lake
 
 

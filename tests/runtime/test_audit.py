@@ -11,6 +11,7 @@ from ids_spark.base.report import Report
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import AUDIT
+from ids_spark.lake.store import Lake
 from ids_spark.runtime.audit import write_audit_row
 
 STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)
@@ -35,8 +36,9 @@ def test_an_audit_row_comes_back_as_written(tmp_path):
     report = Report(5, 3, 1, 1, notes=["mind this"], models=["dnn-2-paper/v1"], feature_schema="release39")
     report.count("flows", {("train", "DoS-TCP"): 2, ("test", "Benign"): 1})
     report.counts["label conflicts", "train", None] = 0
-    write_audit_row(str(tmp_path / "audit" / "r.parquet"), "ingest", "r", STARTED, config, report, None)
-    table = pq.read_table(tmp_path / "audit" / "r.parquet")
+    path = write_audit_row(Lake(str(tmp_path)), None, "ingest", "r", STARTED, config, report, None)
+    assert path == "audit/r-ingest.parquet"
+    table = pq.read_table(tmp_path / path)
     assert table.schema.equals(AUDIT)
     [row] = table.to_pylist()
     assert (row["run_id"], row["job"], row["status"], row["error"]) == ("r", "ingest", "done", None)
@@ -56,9 +58,9 @@ def test_an_audit_row_comes_back_as_written(tmp_path):
 
 
 def test_a_failed_run_leaves_an_audit_row_with_its_error(tmp_path):
-    path = tmp_path / "r.parquet"
-    write_audit_row(str(path), "train", "r", STARTED, Config(), Report(), "ValueError: no")
-    [row] = pq.read_table(path).to_pylist()
+    path = write_audit_row(Lake(str(tmp_path)), None, "train", "r", STARTED, Config(), Report(), "ValueError: no")
+    [row] = Lake(str(tmp_path)).read("audit").to_pylist()
+    assert path == "audit/r-train.parquet"
     assert (row["status"], row["error"], row["counts"]) == ("failed", "ValueError: no", [])
 
 

@@ -53,7 +53,7 @@ def flows(tmp_path: Path) -> Path:
 
 def score(spark: SparkSession, lake: Lake, flows: Path) -> tuple[split.Report, dict[str, Path]]:
     """Score the flows with all models; returns the report and the folder of each table."""
-    config = ScoreConfig(source=str(flows), split="test", event_date="2026-03-01")
+    config = ScoreConfig(source=str(flows), split="test")
     staged = flows / "staged"
     report = split.score_split(spark.sparkContext, lake, lambda table: f"{staged}/{table}", config, "run-1")
     return report, {table: staged / table for table in report.tables}
@@ -65,7 +65,7 @@ def predictions_of(tables: dict[str, Path]) -> dict[str, pd.DataFrame]:
         name: pd.read_parquet(path)
         for name in ORIGINS
         for table, path in tables.items()
-        if table.startswith("predictions") and f"model={name}" in table
+        if table.startswith("split_predictions") and f"model={name}" in table
     }
 
 
