@@ -1,21 +1,18 @@
-"""Configuration as a run is told it: YAML files and `--set key=value`, checked whole before Spark starts.
+"""The configuration of a run: YAML files and `--set key=value`, checked completely before Spark starts.
 
-Every key has a default, so a file states only what differs. Later files and `--set` win over earlier ones.
+Every key has a default, so a file holds only what differs. Later files and `--set` override earlier ones.
 """
 
-import difflib
 import logging
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import ValidationError
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.settings import Config
-from ids_spark.config.yaml_file import parse
+from ids_spark.config.yaml_file import described, parse, parse_value
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +56,10 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
             faults.append(f"--set {setting!r}: expected key=value, for example train.epochs=5")
             continue
         try:
-            parsed: Any = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value
+            parsed = parse_value(value, f"--set {setting!r}", ConfigError)
+        except ConfigError as error:
+            faults.append(str(error))
+            continue
         for part in reversed(key.strip().split(".")):
             parsed = {part: parsed}
         _merge(merged, _renamed(parsed))
@@ -69,7 +67,7 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
-        faults += [_describe(fault) for fault in error.errors()]
+        faults += described(error, Config)
     if faults or config is None:
         raise ConfigError("configuration has {} fault(s):\n  {}".format(len(faults), "\n  ".join(faults)))
     return config
@@ -119,18 +117,3 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
             _merge(base[key], value)
         else:
             base[key] = value
-
-
-def _describe(fault: Any) -> str:
-    path = [str(part) for part in fault["loc"]]
-    where = ".".join(path) or "configuration"
-    if fault["type"] != "extra_forbidden":
-        return f"{where}: {fault['msg']}; found {fault['input']!r}" if path else f"{where}: {fault['msg']}"
-    section: Any = Config
-    for part in path[:-1]:
-        if not part.isdigit():  # a place in a list of sections
-            section = section.model_fields[part].annotation
-            section = next((a for a in typing.get_args(section) if hasattr(a, "model_fields")), section)
-    near = difflib.get_close_matches(path[-1], section.model_fields, n=1)
-    known = ", ".join(section.model_fields)
-    return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else "") + f" Known here: {known}"

@@ -1,6 +1,8 @@
-"""YAML of configuration and policies: read strictly, every fault at once."""
+"""The one reader of YAML (configuration, `--set` values, policies): refuses duplicate keys, lists every fault."""
 
-from collections.abc import Hashable, Mapping
+import difflib
+import typing
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -12,22 +14,36 @@ _Read = TypeVar("_Read", bound=BaseModel)
 
 
 def parse(content: bytes, where: str, error: type[InputError]) -> Any:
-    """Return what a YAML file says.
+    """Return the content of a YAML file.
 
-    A key that stands twice is a fault: YAML itself would silently take the last.
+    A duplicate key is a fault: YAML itself would silently take the last value.
 
     Args:
         content: Of the file, in UTF-8.
         where: Names the file in messages.
-        error: What is raised.
+        error: Class of the error to raise.
 
     Raises:
-        InputError: as `error`; it is not YAML, or a key stands twice.
+        InputError: as `error`; it is not YAML, or has a duplicate key.
     """
     try:
         return yaml.load(content.decode(), Loader=_Strict)
     except (yaml.YAMLError, UnicodeDecodeError) as fault:
         raise error(f"{where}: not YAML: {' '.join(str(fault).split())}") from fault
+
+
+def parse_value(text: str, where: str, error: type[InputError]) -> Any:
+    """Return the value of a setting from a command line: YAML, or the text as it is where it is not YAML.
+
+    Raises:
+        InputError: as `error`; it has a duplicate key.
+    """
+    try:
+        return yaml.load(text, Loader=_Strict)
+    except DuplicateKey as fault:
+        raise error(f"{where}: {fault.problem}") from fault
+    except yaml.YAMLError:
+        return text
 
 
 def check(
@@ -38,16 +54,16 @@ def check(
     example: str,
     context: Mapping[str, Any] | None = None,
 ) -> _Read:
-    """Return the content of a policy file as what `model` describes.
+    """Return the content of a policy file as an instance of `model`.
 
-    A file that holds a list, or nothing, gives the field `entries` where the model has one.
+    A file that holds a list, or nothing, is taken as the field `entries` where the model has that field.
 
     Args:
         content: From `parse`.
-        model: What is expected.
+        model: Describes the expected content.
         where: Names the file in messages.
-        error: What is raised.
-        example: A file that shows how it is done; named in messages.
+        error: Class of the error to raise.
+        example: Path of an example file; named in messages.
         context: For the validators of `model`.
 
     Raises:
@@ -58,30 +74,54 @@ def check(
     try:
         return model.model_validate(content, context=dict(context or {}))
     except ValidationError as found:
-        faults = [_described(fault) for fault in found.errors()]
+        faults = described(found, model)
     raise error("{} has {} fault(s):\n  {}\n  See {}".format(where, len(faults), "\n  ".join(faults), example))
 
 
+def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return one line for each fault: where it is, what was expected and what was found.
+
+    The place `raised.#2.to` is the key `to` of the second entry of `raised`. An unknown key is shown with those that
+    are known, and with the most similar one.
+    """
+    return [_described(fault, model) for fault in error.errors()]
+
+
+def _described(fault: Any, model: type[BaseModel]) -> str:
+    path = [part for part in fault["loc"] if part != "[key]"]
+    where = ".".join(f"#{part + 1}" if isinstance(part, int) else str(part) for part in path)
+    where = f"{where}: " if where else ""
+    if fault["type"] == "extra_forbidden":
+        known = getattr(_section(model, path[:-1]), "model_fields", {})
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        return f"{where}unknown key{f', did you mean {near[0]!r}?' if near else '.'} Known here: {', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{where}missing"
+    if fault["type"] == "value_error":
+        return f"{where}{fault['ctx']['error']}"
+    return f"{where}{fault['msg']}; found {repr(fault['input'])[:80]}"
+
+
+class DuplicateKey(yaml.constructor.ConstructorError):
+    """Raised when a mapping has a key more than once."""
+
+
 class _Strict(yaml.SafeLoader):
-    """Refuses keys that stand twice."""
+    """Refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping whose keys are all different."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"twice: {', '.join(twice)}", node.start_mark)
+            raise DuplicateKey(None, None, f"duplicate key: {', '.join(twice)}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-def _described(fault: Any) -> str:
-    """Return one fault with its place: `raised.#2.to` is the key `to` of the second of `raised`."""
-    path = [f"#{part + 1}" if isinstance(part, int) else str(part) for part in fault["loc"] if part != "[key]"]
-    where = f"{'.'.join(path)}: " if path else ""
-    if fault["type"] == "extra_forbidden":
-        return f"{where}unknown key"
-    if fault["type"] == "missing":
-        return f"{where}missing"
-    if fault["type"] == "value_error":
-        return f"{where}{fault['ctx']['error']}"
-    return f"{where}{fault['msg']}; found {str(fault['input'])[:80]!r}"
+def _section(model: Any, path: Sequence[int | str]) -> Any:
+    """Return the model of the section that a path of a fault leads to; None where it leads to none."""
+    for part in path:
+        fields = getattr(model, "model_fields", {})
+        kind = fields[part].annotation if part in fields else model
+        model = next((a for a in (kind, *typing.get_args(kind)) if hasattr(a, "model_fields")), None)
+    return model

@@ -92,11 +92,11 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("train.epoch=5", "train.epoch: unknown key, did you mean 'epochs'? Known here: models, classes, feature_set"),
         (
             "train.dnn.gru=5",
-            "train.dnn.gru: unknown key Known here: bins, embedding, ensemble_size, units, dense, dropout",
+            "train.dnn.gru: unknown key. Known here: bins, embedding, ensemble_size, units, dense, dropout",
         ),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),
-        ("train.models=[dnn,cnn]", "train.models.1: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
-        ("train.classes=[7]", "train.classes.0: Input should be 2, 6 or 19; found 7"),
+        ("train.models=[dnn,cnn]", "train.models.#2: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
+        ("train.classes=[7]", "train.classes.#1: Input should be 2, 6 or 19; found 7"),
         ("train=5", "train: Input should be a valid dictionary or instance of TrainConfig; found 5"),
         ("features.validation_share=1", "features.validation_share: Input should be less than 1; found 1"),
         ("features.recipe=Paper/1", "features.recipe: String should match pattern"),
@@ -104,15 +104,15 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("train.batch_size=65", "batch_size 65 must be a multiple of ranks 2"),
         (
             "train.gru_dnn.ensemble_size=4",
-            "train: Value error, gru_dnn.ensemble_size is 4; only dnn may be an ensemble",
+            "train: gru_dnn.ensemble_size is 4; only dnn may be an ensemble",
         ),
-        ("train.lstm.ensemble_size=2", "train: Value error, lstm.ensemble_size is 2; only dnn may be an ensemble"),
+        ("train.lstm.ensemble_size=2", "train: lstm.ensemble_size is 2; only dnn may be an ensemble"),
         ("train.dnn.ensemble_size=0", "train.dnn.ensemble_size: Input should be greater than or equal to 1; found 0"),
         ("train.dnn.ensemble_size=65", "train.dnn.ensemble_size: Input should be less than or equal to 64; found 65"),
-        ("train.dnn.embedding=12", "train.dnn: Value error, embedding is 12, but bins is 0; an embedding needs bins"),
+        ("train.dnn.embedding=12", "train.dnn: embedding is 12, but bins is 0; an embedding needs bins"),
         (
             "train.dnn={ensemble_size: 4, dense: []}",
-            "train.dnn: Value error, ensemble_size is 4, but dense is empty; an ensemble needs a",
+            "train.dnn: ensemble_size is 4, but dense is empty; an ensemble needs a",
         ),
         ("train.dnn.embedding=-1", "train.dnn.embedding: Input should be greater than or equal to 0; found -1"),
         ("train.tensorboard=sometimes", "train.tensorboard: Input should be a valid boolean"),
@@ -227,8 +227,15 @@ def test_a_later_new_name_wins_over_an_earlier_old_one(tmp_path):
     assert load([str(file)], ["train.feature_sets=[paper]"]).train.feature_sets == ("paper",)
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path):
+def test_a_duplicate_key_in_a_file_is_refused(tmp_path):
     file = tmp_path / "twice.yaml"
     file.write_text("seed: 1\nseed: 2\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"twice\.yaml: not YAML: twice: seed"):
+    with pytest.raises(ConfigError, match=r"twice\.yaml: not YAML: duplicate key: seed"):
         load([str(file)], [])
+
+
+def test_a_duplicate_key_in_a_setting_is_refused_with_every_other_fault():
+    text = refused(settings=["train.dnn={units: 8, units: 9}", "train.epochs=0"])
+    assert "configuration has 2 fault(s)" in text
+    assert "--set 'train.dnn={units: 8, units: 9}': duplicate key: units" in text
+    assert "train.epochs: " in text
