@@ -26,7 +26,7 @@ def run(context: job.Context) -> Report:
     config = context.config.ingest
     if config.source is None:
         raise InputError("ingest.source is not set; expected a folder of flows, for example --set ingest.source=flows")
-    source = sources.discover(config.source)
+    source = sources.discover(config.source, config.ignored_columns)
     log.info("found files=%d schema=%s origin=%s", source.files, source.schema.name, source.data_origin)
     plan = shuffle.ShufflePlan(
         source.schema,

@@ -39,11 +39,13 @@ class IngestConfig(Section):
 
     Attributes:
         source: Folder with the official layout, or one table with a `label` column; CSV or parquet.
+        ignored_columns: Columns that are no features, beside labels, index, identifiers, times and endpoints.
         max_rejected_share: The source is refused when a larger share of its rows is quarantined.
         rows_per_file: Rows in a file of `flows/`; a task holds so many in memory.
     """
 
     source: str | None = None
+    ignored_columns: tuple[str, ...] = ()
     max_rejected_share: Share = 0.05
     rows_per_file: Count = 500_000
 

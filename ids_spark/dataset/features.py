@@ -58,31 +58,67 @@ PROTOCOLS: Final = _names("HTTP, HTTPS, DNS, Telnet, SMTP, SSH, IRC, TCP, UDP, D
 """Features of either schema that are the share of one protocol's packets in a window."""
 
 
+_BESIDE_FEATURES: Final = frozenset(
+    _names(
+        """label, labels, class, classname, class2, class6, class19, label2, label6, label19, category, subcategory,
+        attack, attacktype, attackname, target, split, dataset, duplicate, labelconflict, twolabel, index,
+        rowindex, row, rowid, rowkey, rownumber, id, uid, uuid, flowid, flowkey, indexlevel0, sourcefile,
+        sourcerow, file, filename, pcap, timestamp, time, datetime, date, eventtime, eventdate, starttime,
+        endtime, firstseen, lastseen, day, hour, srcip, dstip, sourceip, destinationip, srcaddress, dstaddress,
+        srcport, dstport, sourceport, destinationport, srcmac, dstmac, sourcemac, destinationmac, mac, ip, host,
+        hostname, protocol, proto, transportprotocol, vlan, device, deviceid, devicename, devicetype, site"""
+    )
+)
+"""Columns beside features: labels, index, identifiers, times, endpoints; in lower case, only letters and digits."""
+
+
 class SchemaMismatch(InputError):
-    """Raised when columns are missing, of another type, or of two feature schemas at once."""
+    """Raised when columns are missing, unknown, of another type, or of two feature schemas at once."""
 
 
-def recognise(columns: Iterable[str], where: str) -> FeatureSchema:
-    """Return the feature schema that `columns` holds, in any order and among other columns.
+def recognise(columns: Iterable[str], where: str, ignored: Iterable[str] = ()) -> FeatureSchema:
+    """Return the feature schema of a source, whose columns may come in any order.
+
+    It is the schema with the most features among the columns; all of its features must be there. Labels, an index,
+    identifiers, times and endpoints may stand beside them. Any other column is refused, because it may be a feature of
+    a release that this version does not support.
 
     Args:
         columns: Column names of one source.
         where: Names the source in the message.
+        ignored: Further columns that are no features.
 
     Raises:
-        SchemaMismatch: when neither schema is complete; names what is missing for the nearer one.
+        SchemaMismatch: lists the features that are missing, those of another schema, and the unknown columns.
     """
     found = set(columns)
-    for schema in FEATURE_SCHEMAS.values():
-        if found.issuperset(schema.features):
-            return schema
-    nearest = min(FEATURE_SCHEMAS.values(), key=lambda s: len(set(s.features) - found) / len(s.features))
-    missing = [f for f in nearest.features if f not in found]
+    schema = max(FEATURE_SCHEMAS.values(), key=lambda s: (len(found & set(s.features)), -len(set(s.features) - found)))
+    missing = [feature for feature in schema.features if feature not in found]
+    others = found - set(schema.features) - set(ignored)
+    foreign = sorted(others & {feature for other in FEATURE_SCHEMAS.values() for feature in other.features})
+    unknown = sorted(name for name in others.difference(foreign) if not _beside_features(name))
+    faults = []
+    if missing:
+        count = f"{len(missing)} of the {len(schema.features)} columns"
+        faults.append(f"lacks {count} of feature schema {schema.name}: {', '.join(missing)}")
+    if foreign:
+        faults.append(
+            f"has {len(foreign)} column(s) of another feature schema than {schema.name}: {', '.join(foreign)}"
+        )
+    if unknown:
+        faults.append(f"has {len(unknown)} unknown column(s): {', '.join(unknown)}")
+    if not faults:
+        return schema
     raise SchemaMismatch(
-        f"{where} lacks {len(missing)} of the {len(nearest.features)} columns of feature schema {nearest.name}:"
-        f" {', '.join(missing)}; found {len(found)} columns. Add the columns, or correct their spelling"
-        " (official names, misspellings included)"
+        f"{where} {'; '.join(faults)}; found {len(found)} columns. Expected all features of one release under their"
+        " official names, misspellings included; name other columns in ingest.ignored_columns. Another release of the"
+        " data set needs a feature schema of its own"
     )
+
+
+def _beside_features(name: str) -> bool:
+    plain = "".join(character for character in name.lower() if character.isalnum())
+    return not plain or plain in _BESIDE_FEATURES or plain.startswith("unnamed")
 
 
 def column_of(feature: str) -> str:

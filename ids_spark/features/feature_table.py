@@ -82,8 +82,8 @@ def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
     for split in ("train", "test"):
         for index, uri in enumerate(files_in(f"{flows_uri}/split={split}", ".parquet")):
             fs, path = resolve(uri)
-            found = pq.read_schema(path, filesystem=fs)
-            present = [found.field(old).with_name(name) for name, old in stored_names(found.names, _FLOWS).items()]
+            file = pq.read_schema(path, filesystem=fs)
+            present = [file.field(old).with_name(name) for name, old in stored_names(file.names, _FLOWS).items()]
             require(pa.schema(present), flows_contract(schema.features), uri)
             found.append(Bucket(uri, split, index))
     return found

@@ -82,12 +82,16 @@ class _Header:
     csv_bytes: int = 0
 
 
-def discover(source: str) -> Source:
+def discover(source: str, ignored_columns: Sequence[str] = ()) -> Source:
     """Find and check every file of a source; reads headers and footers, no rows.
+
+    Args:
+        source: A folder or a file.
+        ignored_columns: Columns that are no features.
 
     Raises:
         SourceUnusable: no such folder, no CSV or parquet in it, an unreadable or truncated file, an unknown class, no
-            split, a column that is missing, doubled or not a number, or two feature schemas at once.
+            split, a column that is missing, unknown, doubled or not a number, or two feature schemas at once.
     """
     source = absolute(source)
     if not exists(source):
@@ -110,7 +114,7 @@ def discover(source: str) -> Source:
         try:
             if isinstance(header, SourceUnusable):
                 raise header
-            schemas[name] = _schema_of(header, name)
+            schemas[name] = _schema_of(header, name, ignored_columns)
             headers[name] = header
             row_groups += _row_groups_of(uri, name, header)
         except InputError as fault:
@@ -180,11 +184,11 @@ def _read_header(uri: str) -> _Header | SourceUnusable:
         return SourceUnusable(f"{uri} cannot be read as {kind}, it may be truncated ({reason}); fetch the file again")
 
 
-def _schema_of(header: _Header, name: str) -> FeatureSchema:
+def _schema_of(header: _Header, name: str, ignored: Sequence[str]) -> FeatureSchema:
     doubled = sorted(column for column, times in Counter(header.columns).items() if times > 1)
     if doubled:
         raise SchemaMismatch(f"{name}: column(s) {', '.join(doubled)} stand more than once; keep one of each")
-    schema = recognise(header.columns, name)
+    schema = recognise(header.columns, name, ignored)
     wrong = [
         f"{feature!r} is {header.types[feature]}"
         for feature in schema.features

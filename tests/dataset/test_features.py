@@ -40,9 +40,23 @@ def test_the_operational_profile_leaves_out_what_names_the_laboratory(schema, le
     assert len(schema.feature_set("operational")) == len(schema.features) - len(left_out)
 
 
+BESIDE = ["label", "Unnamed: 0", "", "flow_id", "event_time", "Src IP", "dst_port", "Protocol", "__index_level_0__"]
+
+
+def mismatch(columns, ignored=()):
+    with pytest.raises(SchemaMismatch) as error:
+        recognise(columns, "train/Benign_train.pcap.csv", ignored)
+    text = str(error.value)
+    assert text.startswith("train/Benign_train.pcap.csv ")
+    assert "ingest.ignored_columns" in text
+    return text
+
+
 @pytest.mark.parametrize("schema", FEATURE_SCHEMAS.values(), ids=FEATURE_SCHEMAS)
-def test_a_schema_is_recognised_in_any_order_and_among_other_columns(schema):
-    assert recognise(["label", *reversed(schema.features), "extra"], "flows.csv") is schema
+def test_a_schema_is_recognised_in_any_order_and_beside_columns_that_are_no_features(schema):
+    assert recognise(schema.features, "flows.csv") is schema
+    assert recognise([*BESIDE, *reversed(schema.features)], "flows.csv") is schema
+    assert recognise([*schema.features, "pump serial"], "flows.csv", ["pump serial"]) is schema
 
 
 @pytest.mark.parametrize(
@@ -50,22 +64,36 @@ def test_a_schema_is_recognised_in_any_order_and_among_other_columns(schema):
     [(ORIGINAL_45, ["Rate", "Weight"]), (RELEASE_39, ["Time_To_Live"]), (RELEASE_39, ["Header_Length", "Std", "IAT"])],
 )
 def test_missing_columns_are_named_for_the_nearer_schema(schema, missing):
-    columns = [f for f in schema.features if f not in missing]
-    with pytest.raises(SchemaMismatch) as error:
-        recognise(columns, "train/Benign_train.pcap.csv")
     total = len(schema.features)
-    assert str(error.value).startswith(
-        f"train/Benign_train.pcap.csv lacks {len(missing)} of the {total} columns of feature schema {schema.name}:"
-        f" {', '.join(missing)}; found {total - len(missing)} columns. Add the columns"
-    )
+    text = mismatch([f for f in schema.features if f not in missing])
+    assert f"lacks {len(missing)} of the {total} columns of feature schema {schema.name}: {', '.join(missing)};" in text
+    assert f"found {total - len(missing)} columns" in text
 
 
 def test_a_corrected_spelling_is_not_the_official_column():
-    columns = ["Magnitude" if f == "Magnitue" else f for f in ORIGINAL_45.features]
-    with pytest.raises(
-        SchemaMismatch, match=r"lacks 1 of the 45 .*: Magnitue; found 45 columns.*misspellings included"
-    ):
-        recognise(columns, "x.csv")
+    text = mismatch(["Magnitude" if f == "Magnitue" else f for f in ORIGINAL_45.features])
+    assert "lacks 1 of the 45 columns of feature schema original45: Magnitue;" in text
+    assert "has 1 unknown column(s): Magnitude;" in text
+
+
+@pytest.mark.parametrize("new", [["Entropy", "Jitter", "Burst"], [f"new {i}" for i in range(6)]])
+@pytest.mark.parametrize("schema", FEATURE_SCHEMAS.values(), ids=FEATURE_SCHEMAS)
+def test_a_release_with_further_features_is_not_taken_for_a_known_one(schema, new):
+    text = mismatch([*schema.features, *new, "label"])
+    assert f"has {len(new)} unknown column(s): {', '.join(sorted(new))};" in text
+    assert "lacks" not in text
+
+
+def test_the_first_release_with_time_to_live_for_duration_is_not_taken_for_the_second():
+    renamed = ["Time_To_Live" if f == "Duration" else f for f in ORIGINAL_45.features]
+    text = mismatch(renamed)
+    assert set(renamed) >= set(RELEASE_39.features)  # every feature of the second release is there
+    assert "lacks 1 of the 45 columns of feature schema original45: Duration;" in text
+    assert "has 1 column(s) of another feature schema than original45: Time_To_Live;" in text
+    assert "of another feature schema than original45: Time_To_Live" in mismatch(
+        [*ORIGINAL_45.features, "Time_To_Live"]
+    )
+    assert "of another feature schema than release39: Srate" in mismatch([*RELEASE_39.features, "Srate"])
 
 
 def test_feature_columns_are_identifiers():
