@@ -56,8 +56,48 @@ FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "ece", "cwr")
 """TCP flags that either schema has a share of packets for."""
 PROTOCOLS: Final = _names("HTTP, HTTPS, DNS, Telnet, SMTP, SSH, IRC, TCP, UDP, DHCP, ARP, ICMP, IGMP")
 """Features of either schema that are the share of one protocol's packets in a window."""
+FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
+    **{name: f"share of {name}" for name in PROTOCOLS},
+    **{f"{flag}_flag_number": f"share of {flag.upper()} packets" for flag in FLAGS},
+    **{f"{flag}_count": f"count of {flag.upper()} packets" for flag in FLAGS},
+    "Header_Length": "header length",
+    "Protocol Type": "mean protocol number",
+    "Duration": "time to live",
+    "Time_To_Live": "time to live",
+    "Rate": "packet rate",
+    "Srate": "sent packet rate",
+    "Drate": "received packet rate",
+    "Tot sum": "sum of packet lengths",
+    "Min": "shortest packet",
+    "Max": "longest packet",
+    "AVG": "mean packet length",
+    "Std": "spread of packet lengths",
+    "Tot size": "packet length",
+    "IAT": "time between packets",
+    "Number": "packets in the window",
+    "Variance": "variance of packet lengths",
+    "Covariance": "covariance of packet lengths in and out",
+    "Magnitue": "magnitude of packet lengths in and out",
+    "Radius": "spread of packet lengths in and out",
+    "Weight": "packets in times packets out",
+    "IPv": "share of IP",
+    "LLC": "share of LLC",
+}
+"""Meaning of each feature of any schema, after Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351."""
+ALIASES: Final[Mapping[str, str]] = {
+    "TTL": "Time_To_Live",
+    "ttl": "Time_To_Live",
+    "Magnitude": "Magnitue",
+    "Protocol_Type": "Protocol Type",
+    "Tot_sum": "Tot sum",
+    "Tot_size": "Tot size",
+}
+"""Official feature name by other spellings that exporters and copies of the data set use.
 
-
+`flow_duration` is not `Duration`, which is a time to live: CICIoT2023, which has the same exporter, has both.
+"""
+SAME_FEATURE: Final = ("Duration", "Time_To_Live")
+"""One quantity, the time to live, under its names in the two releases."""
 _BESIDE_FEATURES: Final = frozenset(
     _names(
         """label, labels, class, classname, class2, class6, class19, label2, label6, label19, category, subcategory,

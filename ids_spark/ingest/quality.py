@@ -14,7 +14,15 @@ from typing import Final, Literal
 import numpy as np
 
 from ids_spark.base.arrays import Floats, Mask
-from ids_spark.dataset.features import FLAGS, ORIGINAL_45, PROTOCOLS, RELEASE_39, FeatureSchema
+from ids_spark.dataset.features import (
+    FEATURE_SCHEMAS,
+    FLAGS,
+    ORIGINAL_45,
+    PROTOCOLS,
+    RELEASE_39,
+    SAME_FEATURE,
+    FeatureSchema,
+)
 
 Columns = Mapping[str, Floats]
 Severity = Literal["reject", "warn"]
@@ -92,7 +100,7 @@ _SHARES: Final = (*(f"{flag}_flag_number" for flag in FLAGS), *PROTOCOLS, "IPv",
 
 
 def _common(schema: FeatureSchema) -> tuple[Rule, ...]:
-    time_to_live = "Duration" if schema is ORIGINAL_45 else "Time_To_Live"
+    time_to_live = next(name for name in SAME_FEATURE if name in schema.features)
     may_be_negative = ("IAT",)  # packets may be captured out of order
     amounts = [f for f in schema.features if f not in (*_SHARES, *may_be_negative, "Protocol Type", time_to_live)]
     return (
@@ -115,9 +123,8 @@ def _common(schema: FeatureSchema) -> tuple[Rule, ...]:
     )
 
 
-RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
+_OF_RELEASE: Final[Mapping[str, tuple[Rule, ...]]] = {
     ORIGINAL_45.name: (
-        *_common(ORIGINAL_45),
         _equal(
             "protocol_mean",
             "warn",
@@ -129,7 +136,6 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         _within("receiving_rate", "warn", ("Drate",), 0.0, 0.0),
     ),
     RELEASE_39.name: (
-        *_common(RELEASE_39),
         _equal("variance", "warn", ("Variance", "Std"), "Variance = Std²", lambda c: c["Variance"] - c["Std"] ** 2),
         _equal(
             "total_length",
@@ -140,7 +146,10 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         ),
     ),
 }
-"""The rules of each feature schema, rejecting ones first: a row with several faults is filed under the first."""
+RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
+    name: (*_common(schema), *_OF_RELEASE.get(name, ())) for name, schema in FEATURE_SCHEMAS.items()
+}
+"""Rules of each feature schema, `reject` rules first: a row with several faults is filed under the first."""
 
 
 def check(columns: Columns, schema: FeatureSchema) -> dict[Rule, dict[str, Mask]]:

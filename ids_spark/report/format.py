@@ -7,38 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ids_spark.dataset.features import FLAGS, PROTOCOLS
+from ids_spark.dataset.features import FEATURE_DESCRIPTIONS
 from ids_spark.ingest.quality import RULES
 
 _MOST_LOGIT: Final = 80.0
-FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
-    **{name: f"share of {name}" for name in PROTOCOLS},
-    **{f"{flag}_flag_number": f"share of {flag.upper()} packets" for flag in FLAGS},
-    **{f"{flag}_count": f"count of {flag.upper()} packets" for flag in FLAGS},
-    "Header_Length": "header length",
-    "Protocol Type": "mean protocol number",
-    "Duration": "time to live",
-    "Time_To_Live": "time to live",
-    "Rate": "packet rate",
-    "Srate": "sent packet rate",
-    "Drate": "received packet rate",
-    "Tot sum": "sum of packet lengths",
-    "Min": "shortest packet",
-    "Max": "longest packet",
-    "AVG": "mean packet length",
-    "Std": "spread of packet lengths",
-    "Tot size": "packet length",
-    "IAT": "time between packets",
-    "Number": "packets in the window",
-    "Variance": "variance of packet lengths",
-    "Covariance": "covariance of packet lengths in and out",
-    "Magnitue": "magnitude of packet lengths in and out",
-    "Radius": "spread of packet lengths in and out",
-    "Weight": "packets in times packets out",
-    "IPv": "share of IP",
-    "LLC": "share of LLC",
-}
-"""What features measure, after Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351."""
 FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
     **{
         rule.name: f"broken rule: {rule.statement.replace('within 0 … inf', '0 or more')}"

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 import ids_spark
+from ids_spark.dataset.features import FEATURE_DESCRIPTIONS
 from ids_spark.report import format
 from ids_spark.report.style import SEVERITY_COLOURS, width_of
 
@@ -53,7 +54,7 @@ def _environment() -> jinja2.Environment:
         "attribution": format.attribution,
         "counted": format.counted,
         "fault_descriptions": format.FAULT_DESCRIPTIONS,
-        "feature_descriptions": format.FEATURE_DESCRIPTIONS,
+        "feature_descriptions": FEATURE_DESCRIPTIONS,
         "hour_ranges": format.hour_ranges,
         "one_in": format.one_in,
         "observed": format.observed,

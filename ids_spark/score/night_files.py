@@ -20,26 +20,13 @@ import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ScoreConfig
-from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
+from ids_spark.dataset.features import ALIASES, SAME_FEATURE, FeatureSchema, SchemaMismatch
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
 from ids_spark.lake.filesystem import absolute, exists, resolve
 from ids_spark.lake.store import Lake
 
 log = logging.getLogger(__name__)
 
-ALIASES: Final[Mapping[str, str]] = {
-    "TTL": "Time_To_Live",
-    "ttl": "Time_To_Live",
-    "Magnitude": "Magnitue",
-    "Protocol_Type": "Protocol Type",
-    "Tot_sum": "Tot sum",
-    "Tot_size": "Tot size",
-}
-"""Official feature names by spellings that exporters and copies of the data set use for them.
-
-`flow_duration` is none of `Duration`, which is a time to live: CICIoT2023, whose exporter is the same, has both.
-"""
-_EITHER: Final = ("Duration", "Time_To_Live")  # the two releases' names of the same thing
 _READABLE: Final = (
     pa.types.is_floating,
     pa.types.is_integer,
@@ -227,7 +214,7 @@ def _features_of(names: Sequence[str], own: Mapping[str, str], schema: FeatureSc
     for feature in schema.features:
         spellings = [feature]
         spellings += [alias for aliases in (own, ALIASES) for alias, official in aliases.items() if official == feature]
-        spellings += [other for other in _EITHER if feature in _EITHER]
+        spellings += [other for other in SAME_FEATURE if feature in SAME_FEATURE]
         found = next((spelling for spelling in spellings if spelling in names), None)
         if found is not None:
             columns[feature] = found
