@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.nights import copy, read, run, score
+from tests.support.nights import copy, nights, read, run, score
+
+__all__ = ("nights",)
 
 
 @pytest.fixture
