@@ -1,1 +1,1 @@
-"""What becomes of flagged flows: incidents, their severity, accepted behaviour, pseudonyms, exports."""
+"""Flagged flows to incidents: aggregation, severity, allow-list, pseudonyms, exports."""

@@ -1,7 +1,7 @@
-"""What is known and accepted: flagged flows that are no incident, each entry with a reason, an owner and a last night.
+"""Allow-list: flagged flows that are accepted and form no incident. Each entry has a reason, an owner and a last night.
 
-Entries are written with the plain values of pass-through columns. Flows are therefore compared before their values are
-pseudonymised, in the task that scores them, which alone has the raw values.
+Entries contain plain values of pass-through columns, so flows are compared before pseudonymisation, in the task that
+scores them.
 """
 
 import datetime as dt
@@ -23,14 +23,14 @@ from ids_spark.base.errors import InputError
 from ids_spark.config.score import Section
 
 LONGEST_DAYS: Final = 366
-"""An entry ends at most so many days after the day it is read on: what is accepted for ever nobody looks at again."""
+"""Maximum days from the day of reading to the expiry of an entry, so that every entry is reviewed."""
 _MINUTES_A_DAY: Final = 24 * 60
 _MICROSECONDS_A_DAY: Final = 86_400_000_000
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
 class AllowListUnusable(InputError):
-    """Raised when an allow-list cannot be read or an entry is not as expected; the message lists every fault."""
+    """Raised when an allow-list cannot be read or an entry is invalid; the message lists every fault."""
 
 
 def _listed(value: Any) -> Any:
@@ -38,21 +38,21 @@ def _listed(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """Refuse what YAML made no text of: 0123 is 83 there, 11:22:33:44:55:06 a number, yes is true."""
+    """Refuse values that YAML converts: 0123 becomes 83, 11:22:33:44:55:06 a number, yes true."""
     if not isinstance(value, str):
         raise ValueError(f"expected text; put it in quotes; found {value!r}")
     return value
 
 
 def _clock(value: Any) -> Any:
-    """Return a time of day where YAML made a number of it: it reads 12:10 without quotes as 730, 12:10:05 as 43805."""
+    """Return a time of day that YAML converted to a number: unquoted 12:10 becomes 730, 12:10:05 becomes 43805."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 60 * _MINUTES_A_DAY:
         minutes, seconds = (value, 0) if value < _MINUTES_A_DAY else divmod(value, 60)
         return dt.time(minutes // 60, minutes % 60, seconds)
     return value
 
 
-def _carried(column: str, info: ValidationInfo) -> str:
+def _is_pass_through(column: str, info: ValidationInfo) -> str:
     columns = (info.context or {}).get("columns")
     if columns is not None and column not in columns:
         raise ValueError(f"no such column in score.pass_through; expected one of {', '.join(columns)}")
@@ -66,25 +66,25 @@ def _utc(at: dt.time) -> dt.time:
 
 
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
-Column = Annotated[str, AfterValidator(_carried)]
+Column = Annotated[str, AfterValidator(_is_pass_through)]
 Values = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
 Names = Annotated[tuple[Annotated[str, AfterValidator(known_name)], ...], BeforeValidator(_listed), Field(min_length=1)]
 Clock = Annotated[dt.time, BeforeValidator(_clock), AfterValidator(_utc)]
 
 
 class Entry(Section):
-    """One thing that is accepted. A flow is covered when every condition of the entry holds.
+    """Accepted behaviour. An entry covers a flow if all its conditions hold.
 
     Attributes:
-        reason: Why; stands in the audit and on the page.
-        owner: Who answers for it.
+        reason: Why it is accepted; written to the audit and the page.
+        owner: Who is responsible.
         expires: The last night that it covers.
-        where: Pass-through columns and the values that a flow may have in each; at least one column, since an entry
-            about a class alone would silence that attack on every device. A flow without a value does not match.
-        class_name: Predicted classes, at any level; `Attack` is all of them. Default: any.
+        where: Accepted values by pass-through column; at least one column, because an entry with a class alone would
+            hide that attack on every device. A null does not match.
+        class_name: Predicted classes, at any level; `Attack` means all attacks. Default: any.
         category: Predicted categories. Default: any.
-        starts: Time of day in UTC, written `from`. A flow without an event time is outside every such stretch.
-        ends: First moment after it, written `until`; before `starts` where the stretch holds midnight.
+        starts: Start of a time of day in UTC, in files `from`. A flow without an event time does not match.
+        ends: End, exclusive, in files `until`; earlier than `starts` if the interval contains midnight.
     """
 
     reason: Text
@@ -98,41 +98,43 @@ class Entry(Section):
 
     @field_validator("expires")
     @classmethod
-    def _ends_soon_enough(cls, expires: dt.date, info: ValidationInfo) -> dt.date:
+    def _expires_in_time(cls, expires: dt.date, info: ValidationInfo) -> dt.date:
         today = (info.context or {}).get("today")
         if today is not None and expires > today + dt.timedelta(days=LONGEST_DAYS):
-            raise ValueError(f"{expires} is more than {LONGEST_DAYS} days after today, {today}; renew it when it ends")
+            raise ValueError(
+                f"{expires} is more than {LONGEST_DAYS} days after today, {today}; renew it when it expires"
+            )
         return expires
 
     @model_validator(mode="after")
-    def _stretch_of_time(self) -> "Entry":
+    def _is_interval(self) -> "Entry":
         if (self.starts is None) != (self.ends is None):
-            raise ValueError("from and until go together; found one of them")
+            raise ValueError("from and until must be set together; found one of them")
         if self.starts is not None and self.starts == self.ends:
-            raise ValueError(f"from and until are both {self.starts}; leave both out for the whole day")
+            raise ValueError(f"from and until are both {self.starts}; omit both for the whole day")
         return self
 
     def stated(self, hidden: Collection[str] = ()) -> dict[str, str | dt.date]:
-        """Return the entry in words for page and audit; of columns that are `hidden`, only how many values it names."""
-        said = {c: f"{len(v)} value(s)" if c in hidden else ", ".join(v) for c, v in self.where.items()}
+        """Return the entry as text by field, for the page; for columns in `hidden` only the number of values."""
+        fields = {c: f"{len(v)} value(s)" if c in hidden else ", ".join(v) for c, v in self.where.items()}
         for key, names in (("class_name", self.class_name), ("category", self.category)):
             if names is not None:
-                said[key] = ", ".join(names)
-        said |= {key: f"{at:%H:%M}" for key, at in (("from", self.starts), ("until", self.ends)) if at is not None}
-        return {"reason": self.reason, "owner": self.owner, "expires": self.expires, **said}
+                fields[key] = ", ".join(names)
+        fields |= {key: f"{at:%H:%M}" for key, at in (("from", self.starts), ("until", self.ends)) if at is not None}
+        return {"reason": self.reason, "owner": self.owner, "expires": self.expires, **fields}
 
     def covers(self, table: pa.Table, lineages: list[frozenset[str]], codes: NDArray[np.int64]) -> Mask:
-        """Return which flows meet every condition, whatever the night; shape (rows,).
+        """Return which flows meet every condition except expiry, shape (rows,).
 
         Args:
             table: As in `AllowList.covers`.
-            lineages: By code, what a class may be called by.
-            codes: Of every flow's class.
+            lineages: From `lineage_of`, by class code.
+            codes: Class code of each flow, shape (rows,).
         """
         covered = np.ones(len(table), dtype=np.bool_)
-        for wanted in (self.class_name, self.category):
-            if wanted is not None:
-                covered &= np.array([not names.isdisjoint(wanted) for names in lineages], dtype=np.bool_)[codes]
+        for selected in (self.class_name, self.category):
+            if selected is not None:
+                covered &= np.array([not names.isdisjoint(selected) for names in lineages], dtype=np.bool_)[codes]
         for column, values in self.where.items():
             if column not in table.column_names:
                 return np.zeros(len(table), dtype=np.bool_)
@@ -147,33 +149,33 @@ class AllowList(Section):
     """All entries, in the order of the file.
 
     Attributes:
-        entries: May be none.
+        entries: May be empty.
     """
 
     entries: tuple[Entry, ...] = ()
 
     def sha256(self) -> str:
-        """Return a hash of what the entries say, in hex."""
+        """Return the SHA-256 of the entries' content, in hex."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     def expired(self, night: dt.date) -> list[Entry]:
-        """Return the entries that ended before a night and cover nothing of it."""
+        """Return the entries that expired before a night."""
         return [entry for entry in self.entries if entry.expires < night]
 
     def covers(self, table: pa.Table, night: dt.date) -> tuple[Mask, Counts]:
-        """Return which flows are accepted, and how many each entry covers.
+        """Return which flows are covered by any entry, and how many each entry covers.
 
         Args:
             table: Flagged flows: pass-through columns with raw values, not pseudonyms; `class_name`, the predicted
-                class of any level; `event_time` as a timestamp with time zone, where the logs have it.
-            night: Date of the flow logs; entries that ended before it cover nothing.
+                class of any level; `event_time` as a timestamp with time zone, if the logs have it.
+            night: Date of the flow logs; entries that expired before it cover nothing.
 
         Returns:
-            A mask of shape (rows,), and counts of shape (entries,). A flow that two entries cover counts for both, so
-            the mask says how many flows are accepted. Counts of pieces add up to those of the night.
+            A mask of shape (rows,), and counts of shape (entries,), additive over parts of a night. A flow that two
+            entries cover counts for both.
 
         Raises:
-            UnknownClass: a class name is that of no class.
+            UnknownClass: a class name is not that of a class.
         """
         mask, counts = np.zeros(len(table), dtype=np.bool_), np.zeros(len(self.entries), dtype=np.int64)
         if not self.entries or not len(table):
@@ -189,27 +191,29 @@ class AllowList(Section):
         return mask, counts
 
     def notes(self, night: dt.date, counts: Iterable[int]) -> list[str]:
-        """Return sentences for the audit: what each entry covered, and which expired; no value of a column is named."""
-        said = []
+        """Return notes for the audit: flows covered by each entry, and expired entries; without values of columns."""
+        notes = []
         for i, (entry, covered) in enumerate(zip(self.entries, counts, strict=True), start=1):
             named = f"allow-list entry {i} ({entry.reason}; {entry.owner})"
             if entry.expires < night:
-                said.append(f"{named} expired on {entry.expires} and covers nothing; renew it or take it out")
+                notes.append(f"{named} expired on {entry.expires} and covers nothing; renew or remove it")
             elif covered:
-                said.append(f"{named} covered {covered:,} flagged flow(s) of {night}; it ends after {entry.expires}")
-        return said
+                notes.append(
+                    f"{named} covered {covered:,} flagged flow(s) of {night}; it expires after {entry.expires}"
+                )
+        return notes
 
 
 def read_allow_list(uri: str | None, today: dt.date, columns: Collection[str]) -> AllowList:
-    """Return the allow-list of a YAML file, a list of entries; an empty one where no file is named.
+    """Return the allow-list of a YAML file, a list of entries; an empty one if no file is configured.
 
     Args:
         uri: The file, local or a URI.
-        today: No entry may end more than `LONGEST_DAYS` after this day.
-        columns: That entries may speak of: `score.pass_through` without the event time.
+        today: No entry may expire more than `LONGEST_DAYS` after this day.
+        columns: Columns that entries may name: `score.pass_through` without the event time.
 
     Raises:
-        AllowListUnusable: lists every fault of every entry, such as a missing `expires`, or one too far ahead.
+        AllowListUnusable: lists every fault of every entry, such as a missing `expires` or one too late.
     """
     if uri is None:
         return AllowList()

@@ -1,8 +1,8 @@
-"""Flagged flows to incidents: who, which attack, in which window of time.
+"""Flagged flows to incidents: all flows of one entity, one predicted attack class and one window of time.
 
-Every piece of a night is aggregated where it was scored (`partial`), and the driver joins what is left (`merge`). Sums,
-extremes and a choice that depends on no order make the incidents the same however flows are cut into
-pieces. Pure functions on Arrow and numpy columns, no step for a single flow.
+Tasks aggregate the flows of each row group (`aggregate`), and the driver merges the aggregates (`merge`). Sums, minima,
+maxima and a choice that is independent of order give the same incidents for any partitioning of the flows. Pure
+functions on Arrow and numpy columns; no loop over flows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,9 +19,9 @@ from ids_spark.dataset.tables import ATTRIBUTION
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _DAY: Final = 86_400_000_000  # microseconds
 _MINUTE: Final = 60_000_000
-_SPARSE: Final = 16  # a table of so many entries for each row is quicker than sorting the rows
+_SPARSE: Final = 16  # a lookup table of at most so many entries for each row is faster than sorting the rows
 _KEYS: Final = ("entity_kind", "entity", "class_name", "window_start")
-PARTIAL: Final = pa.schema(
+AGGREGATES: Final = pa.schema(
     [
         ("entity_kind", pa.string()),
         ("entity", pa.string()),
@@ -38,14 +38,18 @@ PARTIAL: Final = pa.schema(
         ("attributions", pa.list_(ATTRIBUTION)),
     ]
 )
-"""Incidents of some pieces, before they are ranked; by key. `explained_…` names the flow that `attributions` are of, null
-where no flow carries any."""
+"""Incidents of some of a night's flows, sorted by key, not yet ranked. `explained_…` identify the flow whose
+`attributions` are kept; null where no flow has any."""
 
 
-class Keyed(NamedTuple):
-    """To which incident each of some flows belongs: its key, as columns and as a number below `groups`.
+class IncidentKeys(NamedTuple):
+    """Which incident each flow belongs to.
 
-    `firsts` is a flow of each incident, shape (groups,); `inverse` the number of each flow's, shape (flows,).
+    Attributes:
+        columns: The key of each flow, as columns by name.
+        groups: Number of incidents.
+        firsts: One flow of each incident, shape (groups,).
+        inverse: Incident of each flow, below `groups`, shape (flows,).
     """
 
     columns: dict[str, Any]
@@ -53,8 +57,8 @@ class Keyed(NamedTuple):
     firsts: Ints
     inverse: Ints
 
-    def leaders(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """Return which flows have the highest logit of their incident, shape (flows,); of equal ones the first."""
+    def highest_flows(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Return which flows have the highest logit of their incident, shape (flows,); of several the first."""
         highest = np.full(self.groups, -np.inf)
         np.maximum.at(highest, self.inverse, logits)
         candidates = np.flatnonzero(logits == highest[self.inverse])
@@ -63,27 +67,29 @@ class Keyed(NamedTuple):
         return found
 
 
-def keyed(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> Keyed:
-    """Return to which incident each flagged flow belongs; arguments as those of `partial`."""
+def incident_keys(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> IncidentKeys:
+    """Return which incident each flagged flow belongs to; arguments as those of `aggregate`."""
     entity, kind = _entity_of(flows, entities)
     window = _window_of(_times(flows), window_minutes)
     columns = dict(zip(_KEYS, (kind, entity, flows["class_name"].cast(pa.string()), window), strict=True))
-    return Keyed(columns, *_groups_of(pa.table(columns)))
+    return IncidentKeys(columns, *_groups_of(pa.table(columns)))
 
 
-def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known: Keyed | None = None) -> pa.Table:
-    """Aggregate the flagged flows of a piece; returns `PARTIAL`, one row for each incident.
+def aggregate(
+    flows: pa.Table, entities: Sequence[str], window_minutes: int, keys: IncidentKeys | None = None
+) -> pa.Table:
+    """Aggregate flagged flows to one row for each incident, as `AGGREGATES`.
 
     Args:
-        flows: Flagged flows that no allow-list covers, pseudonymised where that is asked for. Columns: `source_file`
-            and `source_row`, which together name a flow; `class_name`; `attack_probability` and `attack_logit`, finite;
-            any of `entities`; `event_time` (null or no column: unknown); `attributions` (null, empty or no column: none).
-        entities: Columns that say who is concerned, best first. A flow's entity is the first that is there and neither
-            null nor empty text; the source file where there is none.
-        window_minutes: Windows begin at midnight in UTC and every so many minutes after it.
-        known: What `keyed` made of the same flows, where that was asked before.
+        flows: Flagged flows that no allow-list entry covers, pseudonymised if configured. Columns: `source_file` and
+            `source_row`, which together identify a flow; `class_name`; `attack_probability` and `attack_logit`,
+            finite; any of `entities`; `event_time` and `attributions`, both of which may be null or absent.
+        entities: Columns that identify the affected device or address, in order of preference. The first that is
+            present and neither null nor empty is a flow's entity; without any it is the source file.
+        window_minutes: Length of a window; the first of a day starts at midnight in UTC.
+        keys: From `incident_keys` of the same flows, if already computed.
     """
-    known = known or keyed(flows, entities, window_minutes)
+    keys = keys or incident_keys(flows, entities, window_minutes)
     times = _times(flows)
     attributions = (
         flows["attributions"] if "attributions" in flows.column_names else _nulls(flows, pa.list_(ATTRIBUTION))
@@ -91,7 +97,7 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known
     explained = pc.greater(pc.list_value_length(attributions), 0).fill_null(False)
     logits = flows["attack_logit"].cast(pa.float64())
     single = {
-        **known.columns,
+        **keys.columns,
         "flows": pa.array(np.ones(len(flows), dtype=np.int64)),
         "first_seen": times,
         "last_seen": times,
@@ -102,13 +108,13 @@ def partial(flows: pa.Table, entities: Sequence[str], window_minutes: int, known
         "explained_row": flows["source_row"].cast(pa.int64()),
         "attributions": attributions,
     }
-    rows = pa.table([single[name] for name in PARTIAL.names], names=PARTIAL.names).cast(PARTIAL)
-    return _grouped(rows, known.groups, known.firsts, known.inverse)
+    rows = pa.table([single[name] for name in AGGREGATES.names], names=AGGREGATES.names).cast(AGGREGATES)
+    return _grouped(rows, keys.groups, keys.firsts, keys.inverse)
 
 
 def merge(tables: Iterable[pa.Table]) -> pa.Table:
-    """Join what `partial` or `merge` made of parts of a night; returns `PARTIAL`, the same for any cut in any order."""
-    rows = pa.concat_tables([PARTIAL.empty_table(), *tables])
+    """Merge aggregates of parts of a night; the result is the same for any partitioning and any order."""
+    rows = pa.concat_tables([AGGREGATES.empty_table(), *tables])
     return _grouped(rows, *_groups_of(rows))
 
 
@@ -138,27 +144,29 @@ def _window_of(times: Any, minutes: int) -> pa.Array:
 
 
 def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Table:
-    """Return one row for each key, by key."""
+    """Return one row for each key, sorted by key."""
     if not len(rows):
-        return PARTIAL.empty_table()
+        return AGGREGATES.empty_table()
     rows = rows.combine_chunks()
     order = np.argsort(
         inverse.astype(np.uint16) if groups < 1 << 16 else inverse, kind="stable"
-    )  # 16 bits: no compares
+    )  # numpy sorts 16-bit integers by radix
     starts = np.searchsorted(inverse[order], np.arange(groups))
 
-    def reduced(name: str, how: np.ufunc) -> Any:
-        return how.reduceat(rows[name].to_numpy()[order], starts)
+    def reduced(name: str, reduction: np.ufunc) -> Any:
+        return reduction.reduceat(rows[name].to_numpy()[order], starts)
 
-    def extreme(name: str, how: np.ufunc) -> pa.Array:
-        unknown = np.asarray(rows[name].is_null())  # for all rows of a group or none, as its window is
+    def extreme(name: str, reduction: np.ufunc) -> pa.Array:
+        unknown = np.asarray(
+            rows[name].is_null()
+        )  # a group has times in all rows or in none, as its window is part of the key
         moments = rows[name].cast(pa.int64()).fill_null(0).to_numpy()[order]
-        return pa.array(how.reduceat(moments, starts), mask=unknown[firsts]).cast(_TIME)
+        return pa.array(reduction.reduceat(moments, starts), mask=unknown[firsts]).cast(_TIME)
 
     best = _explained_rows(rows, inverse, order, starts)
-    explained = rows.select([name for name in PARTIAL.names if name.startswith(("explained_", "attributions"))]).take(
-        pa.array(best, mask=best < 0)
-    )
+    explained = rows.select(
+        [name for name in AGGREGATES.names if name.startswith(("explained_", "attributions"))]
+    ).take(pa.array(best, mask=best < 0))
     columns = {
         **{name: rows[name].take(pa.array(firsts)) for name in _KEYS},
         "flows": pa.array(reduced("flows", np.add)),
@@ -168,40 +176,42 @@ def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Tab
         "max_attack_logit": pa.array(reduced("max_attack_logit", np.maximum)),
         **{name: explained[name] for name in explained.column_names},
     }
-    found = pa.table([columns[name] for name in PARTIAL.names], schema=PARTIAL)
+    found = pa.table([columns[name] for name in AGGREGATES.names], schema=AGGREGATES)
     return found.sort_by([(name, "ascending") for name in _KEYS])
 
 
 def _groups_of(rows: pa.Table) -> tuple[int, Ints, Ints]:
-    """Return how many keys there are, a row of each, and the key of every row as a number."""
+    """Return the number of keys, one row of each, and the key of every row as a number."""
     combined, keys = np.zeros(len(rows), dtype=np.int64), 1
     for name in _KEYS:
         encoded = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
         values = max(1, len(encoded.dictionary))
         if keys * values > _SPARSE * len(rows) + _SPARSE:
-            keys, combined = _numbered(combined, keys)  # at most the number of rows: nothing overflows
+            keys, combined = _numbered(combined, keys)  # at most one key for each row, so nothing overflows
         combined, keys = combined * values + encoded.indices.to_numpy(), keys * values
     groups, combined = _numbered(combined, keys)
     firsts = np.empty(groups, dtype=np.int64)
-    firsts[combined[::-1]] = np.arange(len(rows) - 1, -1, -1)  # of equal ones the first is written last
+    firsts[combined[::-1]] = np.arange(
+        len(rows) - 1, -1, -1
+    )  # reversed, so that the first row of each key is written last
     return groups, firsts, combined
 
 
 def _numbered(numbers: Ints, bound: int) -> tuple[int, Ints]:
-    """Return how many different numbers there are, and each as its rank among them."""
+    """Return the count of distinct numbers, and each number as its rank among them."""
     if bound > _SPARSE * len(numbers) + _SPARSE:
         known, ranks = np.unique(numbers, return_inverse=True)
         return len(known), ranks
-    there = np.zeros(bound, dtype=np.bool_)
-    there[numbers] = True
-    ranks = np.cumsum(there, dtype=np.int64) - 1
+    present = np.zeros(bound, dtype=np.bool_)
+    present[numbers] = True
+    ranks = np.cumsum(present, dtype=np.int64) - 1
     return int(ranks[-1]) + 1 if bound else 0, ranks[numbers]
 
 
 def _explained_rows(rows: pa.Table, inverse: Ints, order: Ints, starts: Ints) -> Ints:
-    """Return for each key the flow with reasons that has the highest logit, -1 where there is none; shape (keys,).
+    """Return for each key the explained row with the highest logit, -1 where none is explained; shape (keys,).
 
-    Among equals it is the first by source file and row.
+    Of several with the same logit it is the first by source file and row.
     """
     logits = rows["explained_logit"].fill_null(-np.inf).to_numpy()
     highest = np.maximum.reduceat(logits[order], starts)

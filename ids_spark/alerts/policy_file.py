@@ -1,4 +1,4 @@
-"""What a hospital decides in YAML files of its own, such as severities; on any file system that the lake may use."""
+"""Policies of the hospital, such as severities: YAML files on any file system that the lake may use."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ _Read = TypeVar("_Read", bound=BaseModel)
 def read_checked(
     uri: str, model: type[_Read], error: type[InputError], example: str, context: Mapping[str, Any] | None = None
 ) -> _Read:
-    """Return a policy file as what `model` describes; arguments and errors as those of `yaml_file.check`."""
+    """Return the content of a policy file as `model`; arguments and errors as those of `yaml_file.check`."""
     try:
         content = read_bytes(uri)
     except OSError as fault:

@@ -1,13 +1,11 @@
-"""Identifiers to pseudonyms: a keyed hash that is the same in every column, table and night, as long as the key is.
+"""Identifiers to pseudonyms: a keyed hash, the same in every column, table and night as long as the key is the same.
 
-A pseudonym is HMAC-SHA256 (RFC 2104, FIPS 180-4) of the value as UTF-8 text, its first 32 hex characters. Without the
-key nobody can find out a value by trying all addresses; with it, whoever must act on an incident can. The name of the
-column is not mixed in: one device keeps one pseudonym wherever it occurs, so that tables and nights stay joinable.
-That also means that equal values can be seen to be equal, and how often they occur. Another key gives other pseudonyms
-throughout.
+A pseudonym is the first 32 hex characters of HMAC-SHA256 (RFC 2104, FIPS 180-4) of the value as UTF-8 text. Only with
+the key can a value be found by trying all addresses. The name of the column is not part of the input: a device has one
+pseudonym everywhere, so tables and nights can be joined, and equal values and their frequency remain visible. Another
+key gives other pseudonyms.
 
-Of 128 bits, n different values hold an equal pair with a probability of about n² / 2^129: 1.5e-21 for a thousand
-million.
+At 128 bits, n distinct values collide with a probability of about n² / 2^129: 1.5e-21 for 10^9 values.
 """
 
 import hmac
@@ -23,18 +21,18 @@ from ids_spark.config.score import ScoreConfig
 LENGTH: Final = 32
 """Hex characters of a pseudonym."""
 SHORTEST_KEY: Final = 32
-"""Characters that a key has at least: `openssl rand -hex 32` gives 64."""
+"""Minimum characters of a key; `openssl rand -hex 32` gives 64."""
 _REMEDY: Final = "make one with: (umask 077; openssl rand -hex 32 > FILE), and set score.pseudonym_key_file=FILE"
 _MODES: Final = (0o600, 0o400)
 _KEY_NAME: Final = b"ids_spark: which key"
 
 
 class KeyUnusable(InputError):
-    """Raised when the key is absent, too short, or readable by others; the message never holds any of it."""
+    """Raised when the key is absent, too short, or readable by others; the message never contains the key."""
 
 
 class Pseudonyms:
-    """Values to pseudonyms under one key. Travels to tasks; shows the key nowhere else.
+    """Values to pseudonyms under one key. It is pickled for tasks, and its text does not show the key.
 
     Args:
         key: The key, at least `SHORTEST_KEY` bytes.
@@ -55,16 +53,16 @@ class Pseudonyms:
 
     @property
     def key_id(self) -> str:
-        """Tells keys apart without showing them, in 8 hex characters: nights of one id can be joined."""
+        """An id of the key in 8 hex characters: nights with the same id can be joined."""
         return hmac.digest(self._key, _KEY_NAME, "sha256").hex()[:8]
 
     def pseudonymised(self, column: pa.Array | pa.ChunkedArray) -> pa.Array:
         """Return the pseudonyms of a column's values, as text of `LENGTH` characters, shape (rows,).
 
-        Null stays null and empty text empty: neither says who it was. Every different value is hashed once.
+        Null stays null and empty text empty, as neither identifies anybody. Each distinct value is hashed once.
 
         Args:
-            column: Text, plain or as a dictionary; another type is hashed as Arrow writes its values as text.
+            column: Text, plain or as a dictionary; values of another type are cast to text by Arrow.
         """
         whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         encoded = (whole if pa.types.is_string(whole.type) else whole.cast(pa.string())).dictionary_encode()
@@ -76,13 +74,13 @@ class Pseudonyms:
 
 
 def load_key(settings: ScoreConfig) -> Pseudonyms | None:
-    """Return what makes pseudonyms; None where no column is to be pseudonymised, and then no key is looked for.
+    """Return the pseudonymiser, or None if no column is to be pseudonymised; no key is read then.
 
-    A key is text of at least `SHORTEST_KEY` characters, white space around it aside; its UTF-8 bytes are the HMAC key.
-    A file wins over the environment variable.
+    A key is text of at least `SHORTEST_KEY` characters without surrounding white space; its UTF-8 bytes are the HMAC
+    key. A key file takes precedence over the environment variable.
 
     Raises:
-        KeyUnusable: there is no key, it is too short or no text, or its file can be read by others than its owner.
+        KeyUnusable: there is no key, it is too short or not text, or users other than its owner may read its file.
     """
     if not settings.pseudonymise:
         return None
@@ -106,14 +104,14 @@ def _of_file(name: str) -> str:
             mode = stat.S_IMODE(found.st_mode)
             if mode not in _MODES:
                 raise KeyUnusable(
-                    f"{name} has mode {mode:04o}; a key must be readable by its owner alone: expected 0600 or 0400;"
+                    f"{name} has mode {mode:04o}; only its owner may read a key: expected 0600 or 0400;"
                     f" run chmod 600 {name}, and make a new key if others may have read this one"
                 )
             return file.read().decode()
     except OSError as error:
         raise KeyUnusable(f"{name}: {error.strerror}; expected a file with the pseudonym key; {_REMEDY}") from None
-    except UnicodeDecodeError:  # its text would show a byte of the key
-        raise KeyUnusable(f"{name} holds no UTF-8 text; {_REMEDY}") from None
+    except UnicodeDecodeError:  # its message would show a byte of the key
+        raise KeyUnusable(f"{name} is not UTF-8 text; {_REMEDY}") from None
 
 
 def _checked(text: str, where: str) -> Pseudonyms:
@@ -122,5 +120,5 @@ def _checked(text: str, where: str) -> Pseudonyms:
         raise KeyUnusable(f"{where}: a key of {len(key)} characters; expected at least {SHORTEST_KEY}; {_REMEDY}")
     try:
         return Pseudonyms(key.encode())
-    except UnicodeEncodeError:  # the environment held bytes that are no text
-        raise KeyUnusable(f"{where} holds no UTF-8 text; {_REMEDY}") from None
+    except UnicodeEncodeError:  # the environment variable holds bytes that are not text
+        raise KeyUnusable(f"{where} is not UTF-8 text; {_REMEDY}") from None

@@ -1,4 +1,4 @@
-"""Which incidents of a night somebody should look at first; cut at its budget."""
+"""Incidents in order of priority, cut at the alert budget of the night."""
 
 import datetime as dt
 import hashlib
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ids_spark.alerts.incidents import PARTIAL
+from ids_spark.alerts.incidents import AGGREGATES
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy, category_of
 from ids_spark.dataset.tables import INCIDENTS, SCHEMA_VERSION
 
@@ -19,13 +19,13 @@ _ID_LENGTH: Final = 32  # hex characters, 128 bits
 
 @dataclass(frozen=True)
 class NightFacts:
-    """What is the same for every incident of one model and night; as in `tables.INCIDENTS`.
+    """What all incidents of one model and night share; names as in `tables.INCIDENTS`.
 
     Attributes:
         event_date: The night.
-        model, model_version: By what the flows were scored.
-        threshold_logit: From which attack logit on they were flagged.
-        run_id, created_at: Of the scoring run; the time in UTC.
+        model, model_version: What scored the flows.
+        threshold_logit: Flows with at least this attack logit were flagged.
+        run_id, created_at: Scoring run and its time in UTC.
         data_origin: `measured` or `synthetic`.
     """
 
@@ -39,23 +39,23 @@ class NightFacts:
 
 
 def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFacts) -> tuple[pa.Table, int]:
-    """Return the incidents that somebody should look at first, as `tables.INCIDENTS`, and how many there are.
+    """Return the incidents of highest priority, as `tables.INCIDENTS`, and the number of all incidents.
 
-    The order: severity, worst first; then flows times the highest attack probability among them, which is the most
-    attack flows that the incident can be expected to hold; then the highest logit, where probabilities are all but 1;
-    then what was seen first. What is still equal stays in the order of kind, entity, class and window.
+    Order: severity, worst first; then flows times their highest attack probability, an upper bound of the expected
+    attack flows; then the highest logit, which still differs where probabilities round to 1; then the first seen. Ties
+    keep the order of entity kind, entity, class and window.
 
     Args:
         merged: From `merge`, all of the night.
         policy: Severity by class, flows and probability.
-        budget: Most incidents that are returned.
+        budget: Maximum number of incidents to return.
         night: What all of them share.
     """
-    flows, certain = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
-    severities = policy.severities(merged["class_name"], flows, certain)
+    flows, probabilities = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
+    severities = policy.severities(merged["class_name"], flows, probabilities)
     severity_ids = pc.index_in(severities, value_set=pa.array(SEVERITIES)).to_numpy()
     seen = merged["first_seen"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
-    order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * certain, severity_ids))[:budget]
+    order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * probabilities, severity_ids))[:budget]
     shown, severities = merged.take(pa.array(order)), severities.take(pa.array(order))
     starts = shown["window_start"].cast(pa.int64()).to_pylist()
     names = [shown[key].to_pylist() for key in ("entity_kind", "entity", "class_name")]
@@ -69,7 +69,7 @@ def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFact
         "data_origin": night.data_origin,
     }
     columns = {
-        **{name: shown[name] for name in INCIDENTS.names if name in PARTIAL.names},
+        **{name: shown[name] for name in INCIDENTS.names if name in AGGREGATES.names},
         "incident_id": pa.array([incident_id(night.event_date, *key) for key in zip(*names, starts, strict=True)]),
         "rank": pa.array(np.arange(1, len(shown) + 1)),
         "severity": severities,
@@ -82,11 +82,11 @@ def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFact
 
 
 def incident_id(event_date: dt.date, kind: str, entity: str, class_name: str, window_start: int | None) -> str:
-    """Return the name of an incident: 32 hex characters of a SHA-256, the same in every run and for every model.
+    """Return the id of an incident: 32 hex characters of a SHA-256, the same in every run and for every model.
 
     Args:
         event_date: The night.
-        kind, entity, class_name: What the incident is about.
+        kind, entity, class_name: Column of the entity, the entity, and the predicted class.
         window_start: Microseconds since 1970 in UTC; None without an event time.
     """
     key = json.dumps([str(event_date), kind, entity, class_name, window_start])

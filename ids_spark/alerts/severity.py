@@ -1,7 +1,7 @@
-"""How bad a flagged flow or an incident of a class is: a table that the hospital decides, and the one we start from.
+"""Severity of flagged flows and incidents by class: a policy file of the hospital, and a default policy.
 
-Severities carry the names of an OCSF finding (Open Cybersecurity Schema Framework, `severity_id` 1 to 5). Which class
-has which is a judgement about patients and devices, not a measurement, so it is a file and not code.
+Severities have the names of an OCSF finding (Open Cybersecurity Schema Framework, `severity_id` 1 to 5). The severity
+of a class depends on patients and devices and cannot be measured, so it is a file and not code.
 """
 
 import difflib
@@ -23,22 +23,22 @@ from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, Level, 
 
 Severity = Literal["critical", "high", "medium", "low", "informational"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "medium", "low", "informational")
-"""Worst first; the place of a severity here is its id."""
+"""Worst first; the index of a severity is its id."""
 CATEGORIES: Final = tuple(dict.fromkeys((*CLASS6, *CLASS2)))
-"""The six categories, and `Attack`, which is all that a model of two classes can say."""
+"""The six categories, and `Attack`, the attack class of a model of two classes."""
 NAMES: Final = frozenset((*CLASS19, *CATEGORIES))
-"""What a model of any level may predict."""
+"""All classes that a model of any level may predict."""
 
 
 class SeverityPolicyUnusable(InputError):
-    """Raised when a severity policy cannot be read or is not as expected; the message lists every fault."""
+    """Raised when a severity policy cannot be read or is invalid; the message lists every fault."""
 
 
 def known_name(name: str) -> str:
     """Return the name of a class or category.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no class or category of that name.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name, sorted(NAMES), n=1)
@@ -49,7 +49,7 @@ def known_name(name: str) -> str:
 
 def _known_class(name: str) -> str:
     if known_name(name) not in CLASS19:
-        raise ValueError(f"{name!r} is a category; its severity stands in categories")
+        raise ValueError(f"{name!r} is a category; set its severity in categories")
     return name
 
 
@@ -65,7 +65,7 @@ def category_of(class_name: str) -> str:
 
 
 def lineage_of(class_name: str) -> frozenset[str]:
-    """Return a class's own name, its category's and `Benign` or `Attack`: what a rule may call it by.
+    """Return all names by which a rule can select a class: its own, its category, and `Benign` or `Attack`.
 
     Raises:
         UnknownClass: no level has such a class.
@@ -78,8 +78,8 @@ class Categories(Section):
     """Severity of every category.
 
     Attributes:
-        Benign: Flagged flows whose most probable class is benign: many attacks together are less so.
-        Attack: What a model of two classes flags, which cannot tell attacks apart.
+        Benign: Not used for flagged flows, whose class is the most probable attack.
+        Attack: Attacks found by a model of two classes, which does not distinguish them.
         DDoS, DoS, MQTT, Recon, Spoofing: The categories of CICIoMT2024.
     """
 
@@ -92,14 +92,14 @@ class Categories(Section):
     Spoofing: Severity
 
 
-class Rise(Section):
-    """Raises what meets every condition to at least a severity; never lowers.
+class Escalation(Section):
+    """Raises severity to at least `to` when all conditions hold; never lowers it.
 
     Attributes:
-        to: That severity.
-        of: Classes and categories that it speaks of, `Attack` for all but benign; empty: all.
-        at_least_flows: Flows of an incident; a flow alone counts as one.
-        at_least_probability: Attack probability of a flow; of an incident, the highest of its flows.
+        to: Minimum severity.
+        of: Classes and categories it applies to, `Attack` for all except benign; empty: all.
+        at_least_flows: Minimum flows of an incident; a single flow counts as 1.
+        at_least_probability: Minimum attack probability of a flow; for an incident, of its highest flow.
     """
 
     to: Severity
@@ -108,30 +108,30 @@ class Rise(Section):
     at_least_probability: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
-    def _has_a_condition(self) -> "Rise":
+    def _has_a_condition(self) -> "Escalation":
         if self.at_least_flows is None and self.at_least_probability is None:
             raise ValueError("expected at_least_flows, at_least_probability or both; found neither")
         return self
 
 
 class SeverityPolicy(Section):
-    """The table: the severity of a class, else of its category, raised by every rise whose conditions are met.
+    """The severity of each class, else of its category, raised by every escalation whose conditions hold.
 
     Attributes:
-        categories: All of them, so that no class is without a severity.
-        classes: Classes that differ from their category.
-        raised: Rises; their order does not matter.
+        categories: Severity of every category, so that every class has one.
+        classes: Classes whose severity differs from that of their category.
+        raised: Escalations; their order does not matter.
     """
 
     categories: Categories
     classes: dict[Annotated[str, AfterValidator(_known_class)], Severity] = Field(default_factory=dict)
-    raised: tuple[Rise, ...] = ()
+    raised: tuple[Escalation, ...] = ()
 
     def sha256(self) -> str:
-        """Return a hash of what the policy says, in hex; comments and order of its file do not change it."""
+        """Return the SHA-256 of the policy's content, in hex; comments and order in the file do not change it."""
         content = self.model_dump(mode="json")
-        rises = ({**rise, "of": sorted(rise["of"])} for rise in content["raised"])
-        content["raised"] = sorted(rises, key=lambda rise: json.dumps(rise, sort_keys=True))
+        escalations = ({**each, "of": sorted(each["of"])} for each in content["raised"])
+        content["raised"] = sorted(escalations, key=lambda each: json.dumps(each, sort_keys=True))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def severity_ids(
@@ -141,13 +141,13 @@ class SeverityPolicy(Section):
         flows: NDArray[np.int64] | None = None,
         probability: NDArray[np.floating[Any]] | None = None,
     ) -> Ids:
-        """Return severities as places in `SEVERITIES`, shape (rows,).
+        """Return severities as indices of `SEVERITIES`, shape (rows,).
 
         Args:
             class_ids: Predicted classes at `level`, shape (rows,).
             level: 2, 6 or 19.
-            flows: Flows that each row stands for; default: one.
-            probability: Attack probability of each row; default: unknown, which meets no condition. NaN likewise.
+            flows: Flows of each row; default: 1.
+            probability: Attack probability of each row; unknown (the default) and NaN meet no condition.
         """
         return self._ids(CLASSES[level], np.asarray(class_ids), flows, probability)
 
@@ -157,14 +157,14 @@ class SeverityPolicy(Section):
         flows: NDArray[np.int64] | None = None,
         probability: NDArray[np.floating[Any]] | None = None,
     ) -> pa.Array:
-        """Return severities as text, for names of classes of any level; null for null. Else as `severity_ids`.
+        """Return severities as text for class names of any level; null for null. Otherwise as `severity_ids`.
 
         Raises:
-            UnknownClass: a name is that of no class.
+            UnknownClass: a name is not that of a class.
         """
         column = class_names.combine_chunks() if isinstance(class_names, pa.ChunkedArray) else class_names
         encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
-        names = [*encoded.dictionary.to_pylist(), CLASS2[0]]  # the last is what nulls are looked up as, and masked
+        names = [*encoded.dictionary.to_pylist(), CLASS2[0]]  # nulls are looked up as the last name, then masked
         codes = encoded.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False)
         ids = self._ids(names, codes, flows, probability)
         return pa.array(SEVERITIES).take(pa.array(ids, mask=np.asarray(encoded.is_null())))
@@ -178,14 +178,16 @@ class SeverityPolicy(Section):
     ) -> Ids:
         base = [self.classes.get(name, getattr(self.categories, category_of(name))) for name in names]
         ids: Ids = np.array([SEVERITIES.index(severity) for severity in base], dtype=np.int32)[codes]
-        for rise in self.raised:
-            met = np.array([not rise.of or not lineage_of(name).isdisjoint(rise.of) for name in names])[codes]
-            if rise.at_least_flows is not None:
-                met &= (np.int64(1) if flows is None else flows) >= rise.at_least_flows
-            if rise.at_least_probability is not None:
-                certain = np.float64(np.nan) if probability is None else probability.astype(np.float64)
-                met &= certain >= rise.at_least_probability
-            ids[met] = np.minimum(ids[met], SEVERITIES.index(rise.to))
+        for escalation in self.raised:
+            met = np.array([not escalation.of or not lineage_of(name).isdisjoint(escalation.of) for name in names])[
+                codes
+            ]
+            if escalation.at_least_flows is not None:
+                met &= (np.int64(1) if flows is None else flows) >= escalation.at_least_flows
+            if escalation.at_least_probability is not None:
+                known = np.float64(np.nan) if probability is None else probability.astype(np.float64)
+                met &= known >= escalation.at_least_probability
+            ids[met] = np.minimum(ids[met], SEVERITIES.index(escalation.to))
         return ids
 
 
@@ -200,18 +202,18 @@ DEFAULT: Final = SeverityPolicy(
         "Recon-VulScan": "medium",
     },
     raised=(
-        Rise(to="critical", of=("DDoS", "DoS", "MQTT"), at_least_flows=10_000),
-        Rise(to="critical", of=("Spoofing",), at_least_flows=1_000),
-        Rise(to="medium", of=("Recon",), at_least_flows=1_000),
+        Escalation(to="critical", of=("DDoS", "DoS", "MQTT"), at_least_flows=10_000),
+        Escalation(to="critical", of=("Spoofing",), at_least_flows=1_000),
+        Escalation(to="medium", of=("Recon",), at_least_flows=1_000),
     ),
 )
-"""Where a hospital starts from; `conf/severity.yaml` says the same with the reasons. The project's judgement."""
+"""The project's proposal; `conf/severity.yaml` has the same content with reasons."""
 
 
 def read_severity_policy(uri: str | None) -> SeverityPolicy:
-    """Return the policy of a YAML file, which states the whole table; the default where none is named.
+    """Return the complete policy of a YAML file, or the default if no file is configured.
 
     Raises:
-        PolicyUnusable: lists every unknown class and severity, missing category and other fault.
+        SeverityPolicyUnusable: lists every unknown class and severity, missing category and other fault.
     """
     return DEFAULT if uri is None else read_checked(uri, SeverityPolicy, SeverityPolicyUnusable, "conf/severity.yaml")

@@ -176,8 +176,10 @@ def _alerts(
     alert, urgent = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     alert[at] = True
     by = (task.alerts.entities, task.alerts.window_minutes)
-    keyed = incidents.keyed(flows, *by)
-    urgent[at] = keyed.leaders(logits[at])  # explained first: an incident is shown with the reasons of its best flow
+    keys = incidents.incident_keys(flows, *by)
+    urgent[at] = keys.highest_flows(
+        logits[at]
+    )  # explained first: an incident is shown with the reasons of its best flow
 
     explained = attribution.rows_to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
     total.explained += len(explained)
@@ -191,7 +193,7 @@ def _alerts(
         "attributions": prediction_columns.scatter(why, explained, n),
     }
     flows = flows.append_column("attributions", columns["attributions"].take(pa.array(at)))
-    return columns, incidents.partial(flows, *by, keyed)
+    return columns, incidents.aggregate(flows, *by, keys)
 
 
 def _why(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
@@ -229,7 +231,7 @@ def _challenge(
     )
     covered, _ = task.allowed.covers(flows, task.event_date)
     flows = _hidden(flows.filter(pa.array(~covered)), task)
-    found["challenger"].append(incidents.partial(flows, task.alerts.entities, task.alerts.window_minutes))
+    found["challenger"].append(incidents.aggregate(flows, task.alerts.entities, task.alerts.window_minutes))
 
 
 def _flows(

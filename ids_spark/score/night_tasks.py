@@ -75,12 +75,12 @@ class ModelCounts:
     Attributes:
         flagged: Flows at or above the threshold.
         mix: Flows by (hour, predicted class id); hour -1 where no event time is known.
-        found: Incidents before they are ranked, `incidents.PARTIAL`.
+        found: Incidents before they are ranked, `incidents.AGGREGATES`.
     """
 
     flagged: int = 0
     mix: Counter[tuple[int, int]] = field(default_factory=Counter)
-    found: pa.Table = field(default_factory=incidents.PARTIAL.empty_table)
+    found: pa.Table = field(default_factory=incidents.AGGREGATES.empty_table)
 
     def add(self, other: "ModelCounts") -> None:
         """Add what the same model made of others."""

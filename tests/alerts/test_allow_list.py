@@ -102,9 +102,9 @@ def test_notes_name_what_covered_and_what_expired_but_no_identifier(listed):
     )
     assert allowed.notes(NIGHT, [1200, 0, 0]) == [
         "allow-list entry 1 (weekly scan; network team) covered 1,200 flagged flow(s) of 2026-02-28;"
-        " it ends after 2026-02-28",
+        " it expires after 2026-02-28",
         "allow-list entry 2 (pump restarts; medical technology) expired on 2026-02-01 and covers nothing;"
-        " renew it or take it out",
+        " renew or remove it",
     ]
 
 
@@ -117,7 +117,7 @@ def test_a_flow_that_two_entries_cover_counts_for_both(listed):
 
 
 @pytest.mark.parametrize(
-    ("stretch", "inside"),
+    ("interval", "inside"),
     [
         ('from: "00:00", until: "02:00"', ["00:00:00", "01:59:59.999999"]),
         ('from: "02:00", until: "22:00"', ["02:00:00", "12:10:00", "21:59:59"]),
@@ -125,22 +125,22 @@ def test_a_flow_that_two_entries_cover_counts_for_both(listed):
         ("from: 12:10, until: 12:10:01", ["12:10:00"]),  # YAML makes the numbers 730 and 43801 of these
     ],
 )
-def test_a_time_of_day_includes_its_start_alone_and_may_hold_midnight(listed, stretch, inside):
+def test_a_time_of_day_includes_its_start_alone_and_may_hold_midnight(listed, interval, inside):
     clocks = ["00:00:00", "01:59:59.999999", "02:00:00", "12:10:00", "21:59:59", "22:00:00", "23:59:59"]
     times = [*(at(clock) for clock in clocks), None]
-    mask, _ = listed(f"{BASE}, where: {{src_ip: a}}, {stretch}").covers(
+    mask, _ = listed(f"{BASE}, where: {{src_ip: a}}, {interval}").covers(
         flows(src_ip=["a"] * 8, event_time=times), NIGHT
     )
     assert [clock for clock, found in zip(clocks, mask, strict=False) if found] == inside
     assert not mask[-1]
 
 
-def test_flows_without_event_times_are_in_no_stretch_of_time(listed):
+def test_flows_without_event_times_are_in_no_interval_of_time(listed):
     allowed = listed(f'{BASE}, where: {{src_ip: a}}, from: "00:00", until: "23:59"')
     assert allowed.covers(flows(src_ip=["a"]), NIGHT)[0].tolist() == [False]
 
 
-def test_many_flows_are_matched_as_pandas_does_in_pieces_and_as_a_whole(listed):
+def test_many_flows_are_matched_as_pandas_does_in_parts_and_as_a_whole(listed):
     rng = np.random.default_rng(5)
     n = 200_000
     devices, sources = [f"pump-{i}" for i in range(40)], [f"192.0.2.{i}" for i in range(256)]
@@ -170,9 +170,9 @@ def test_many_flows_are_matched_as_pandas_does_in_pieces_and_as_a_whole(listed):
         mask, counts = allowed.covers(whole, NIGHT)
         np.testing.assert_array_equal(mask, (first | second).to_numpy())
         assert counts.tolist() == [first.sum(), second.sum()]
-    pieces = [allowed.covers(table.slice(i, 60_000), NIGHT) for i in range(0, n, 60_000)]
-    np.testing.assert_array_equal(np.concatenate([mask for mask, _ in pieces]), mask)
-    assert sum(count for _, count in pieces).tolist() == counts.tolist()
+    parts = [allowed.covers(table.slice(i, 60_000), NIGHT) for i in range(0, n, 60_000)]
+    np.testing.assert_array_equal(np.concatenate([mask for mask, _ in parts]), mask)
+    assert sum(count for _, count in parts).tolist() == counts.tolist()
 
 
 def test_no_flow_is_no_fault(listed):
@@ -191,8 +191,9 @@ def test_the_longest_entry_ends_366_days_ahead(listed):
     assert listed(entry.format(last)).entries[0].expires == last == dt.date(2027, 3, 2)
     with pytest.raises(AllowListUnusable) as error:
         listed(entry.format(last + dt.timedelta(days=1)))
-    assert "entries.#1.expires: 2027-03-03 is more than 366 days after today, 2026-03-01; renew it when it ends" in str(
-        error.value
+    assert (
+        "entries.#1.expires: 2027-03-03 is more than 366 days after today, 2026-03-01; renew it when it expires"
+        in str(error.value)
     )
 
 
@@ -223,8 +224,8 @@ def test_every_fault_of_every_entry_is_listed_at_once(listed):
         "entries.#3.where.src_ip.#3: expected text; put it in quotes; found 83\n",
         "entries.#3.where.device_id: Value should have at least 1 item",
         "entries.#4.from: expected a time of day in UTC without a time zone; found 22:00:00+00:00\n",
-        "entries.#5: from and until go together; found one of them\n",
-        "entries.#6: from and until are both 10:00:00; leave both out for the whole day\n",
+        "entries.#5: from and until must be set together; found one of them\n",
+        "entries.#6: from and until are both 10:00:00; omit both for the whole day\n",
         "See conf/allow_list.yaml",
     ):
         assert part in text

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pytest
 
 from ids_spark import __version__
-from ids_spark.alerts.export import ecs, ocsf
-from ids_spark.alerts.export.ecs import Context
+from ids_spark.alerts.export import common, ecs, ocsf
+from ids_spark.alerts.export.common import Context
 from ids_spark.base import packaging
 from ids_spark.dataset.tables import INCIDENTS
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19
+from tests.support.published_schemas import ecs_faults, ocsf_faults
 
 NIGHT = dt.date(2026, 1, 5)
 SEEN = dt.datetime(2026, 1, 5, 3, 1, 2, 3_999, tzinfo=dt.UTC)  # 1,767,582,062,003 ms since 1970, rounded down
@@ -67,7 +68,7 @@ def incident(**changes: Any) -> dict[str, Any]:
 def varied() -> pa.Table:
     """Every class of every level with every severity, entity, kind of null and number that is not finite."""
     classes = dict.fromkeys((*CLASS19, *CLASS6, *CLASS2))
-    severities = itertools.cycle([*ecs.SEVERITIES, "unheard-of", None])
+    severities = itertools.cycle([*common.SEVERITIES, "unheard-of", None])
     gaps: Iterator[dict[str, Any]] = itertools.cycle(
         [
             {},
@@ -108,8 +109,8 @@ def test_every_export_of_a_varied_night_meets_the_published_schemas(context: Con
     rows = varied().to_pylist()
     assert len(rows) > 250
     for row in rows:
-        assert ocsf.validate(ocsf.event(row, context)) == []
-        assert ocsf.validate_ecs(ecs.document(row, context)) == []
+        assert ocsf_faults(ocsf.event(row, context)) == []
+        assert ecs_faults(ecs.document(row, context)) == []
 
 
 @pytest.mark.parametrize("form", [ocsf.event, ecs.document])
@@ -253,7 +254,7 @@ def test_severities(severity: str | None, uid: int) -> None:
 )
 def test_attack_techniques_of_classes(classes: list[str | None], tactics: list[str], techniques: list[str]) -> None:
     for name in classes:
-        found = ecs.attack_of(name)
+        found = common.attack_of(name)
         assert [list(each) for each in found] == [tactics, techniques]
         assert len(ocsf.event(incident(class_name=name), PLAIN)["finding_info"].get("attacks", [])) == len(tactics)
 
@@ -343,7 +344,7 @@ def broken(record: Any, path: str, value: Any) -> Any:
     ],
 )
 def test_a_broken_ocsf_event_is_found(path: str, value: Any, faults: list[str]) -> None:
-    found = ocsf.validate(broken(ocsf.event(incident(), PLAIN), path, value))
+    found = ocsf_faults(broken(ocsf.event(incident(), PLAIN), path, value))
     assert len(found) == len(faults)
     assert all(text.startswith(fault) for text, fault in zip(found, faults, strict=True))
 
@@ -372,7 +373,7 @@ def test_a_broken_ocsf_event_is_found(path: str, value: Any, faults: list[str]) 
     ],
 )
 def test_a_broken_ecs_document_is_found(path: str, value: Any, faults: list[str]) -> None:
-    found = ocsf.validate_ecs(broken(ecs.document(incident(), PLAIN), path, value))
+    found = ecs_faults(broken(ecs.document(incident(), PLAIN), path, value))
     assert len(found) == len(faults)
     assert all(text.startswith(fault) for text, fault in zip(found, faults, strict=True))
 
@@ -388,18 +389,18 @@ def test_every_required_attribute_is_missed() -> None:
         "time",
         "type_uid",
     }
-    assert {text.split(":")[0] for text in ocsf.validate({}) if "required" in text} == required
-    assert sorted(ocsf.validate_ecs({})) == [
+    assert {text.split(":")[0] for text in ocsf_faults({}) if "required" in text} == required
+    assert sorted(ecs_faults({})) == [
         "@timestamp: required attribute is missing",
         "ecs: required attribute is missing",
     ]
 
 
 def test_the_published_names_state_their_source_and_travel_with_the_package() -> None:
-    source = ecs.names()["source"]
+    source = common.names()["source"]
     assert "ocsf/ocsf-schema branch v1.6.0, commit d0cd8a0f" in source["ocsf"]
     assert "elastic/ecs tag v8.17.0, commit e3103a21" in source["ecs"]
     assert "ATT&CK Enterprise 18.1" in source["attack"]
-    assert set(ecs.names()["attack"]["classes"]) <= {*CLASS19, *CLASS6, *CLASS2}
+    assert set(common.names()["attack"]["classes"]) <= {*CLASS19, *CLASS6, *CLASS2}
     with zipfile.ZipFile(io.BytesIO(packaging.archive())) as zipped:
-        assert json.loads(zipped.read("ids_spark/alerts/export/names.json")) == ecs.names()
+        assert json.loads(zipped.read("ids_spark/alerts/export/names.json")) == common.names()

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ids_spark.alerts.incidents import PARTIAL, keyed, merge, partial
+from ids_spark.alerts.incidents import AGGREGATES, aggregate, incident_keys, merge
 from ids_spark.alerts.ranking import NightFacts, incident_id, rank
 from ids_spark.alerts.severity import DEFAULT
 from ids_spark.dataset.tables import ATTRIBUTION, INCIDENTS
@@ -26,7 +26,7 @@ def at(clock):
     return dt.datetime.combine(NIGHT, dt.time.fromisoformat(clock), dt.UTC)
 
 
-def reason(name):
+def attribution(name):
     return [{"feature": name, "value": 1.0, "contribution": 0.5}]
 
 
@@ -83,7 +83,7 @@ def many(n, seed=11, devices=300):
 
 
 def by_pandas(table):
-    """Return what `partial` should give, by another way."""
+    """Return what `aggregate` should give, by another way."""
     frame = table.drop_columns(["attributions"]).to_pandas()
     frame["class_name"] = frame["class_name"].astype(str)
     frame["entity_kind"] = np.where(frame["device_id"].notna(), "device_id", "src_ip")
@@ -115,18 +115,18 @@ def test_flows_of_one_entity_class_and_window_are_one_incident():
         *[("DoS-TCP", 3), ("DoS-TCP", 5), ("DoS-TCP", 4), ("DoS-UDP", 4), ("DoS-TCP", 4)],
         device_id=["pump-1", "pump-1", "pump-1", "pump-1", "pump-2"],
         event_time=[at("10:59:59.999999"), at("10:00"), at("11:00"), at("10:30"), at("10:30")],
-        attributions=[reason("Rate"), reason("IAT"), None, reason("Min"), []],
+        attributions=[attribution("Rate"), attribution("IAT"), None, attribution("Min"), []],
     )
-    found = partial(table, ENTITIES, 60)
-    assert found.schema.equals(PARTIAL)
+    found = aggregate(table, ENTITIES, 60)
+    assert found.schema.equals(AGGREGATES)
     shown = [
         tuple(row[k] for k in ("entity", "class_name", "window_start", "flows", "attributions"))
         for row in rows_of(found)
     ]
     assert shown == [
-        ("pump-1", "DoS-TCP", at("10:00"), 2, reason("IAT")),
+        ("pump-1", "DoS-TCP", at("10:00"), 2, attribution("IAT")),
         ("pump-1", "DoS-TCP", at("11:00"), 1, None),
-        ("pump-1", "DoS-UDP", at("10:00"), 1, reason("Min")),
+        ("pump-1", "DoS-UDP", at("10:00"), 1, attribution("Min")),
         ("pump-2", "DoS-TCP", at("10:00"), 1, None),
     ]
     first = rows_of(found)[0]
@@ -146,7 +146,7 @@ def test_flows_of_one_entity_class_and_window_are_one_incident():
 def test_the_entity_is_the_first_column_with_a_value_else_the_file(columns, expected):
     table = flows(*[(name, 1) for name in CLASS19[1:5]], source_file=["f"] * 4, **columns)
     kinds = {"d": "device_id", "s": "src_ip", "t": "src_ip", "f": "source_file"}
-    found = {row["class_name"]: (row["entity"], row["entity_kind"]) for row in rows_of(partial(table, ENTITIES, 60))}
+    found = {row["class_name"]: (row["entity"], row["entity_kind"]) for row in rows_of(aggregate(table, ENTITIES, 60))}
     assert [found[name] for name in CLASS19[1:5]] == [(name, kinds[name]) for name in expected]
 
 
@@ -161,19 +161,19 @@ def test_the_entity_is_the_first_column_with_a_value_else_the_file(columns, expe
 def test_windows_begin_at_midnight(minutes, starts):
     clocks = ["00:06:59.999999", "00:07", "13:24:59", "23:59"]
     table = flows(*[(name, 1) for name in CLASS19[1:5]], event_time=[at(clock) for clock in clocks])
-    found = {row["class_name"]: row["window_start"] for row in rows_of(partial(table, ENTITIES, minutes))}
+    found = {row["class_name"]: row["window_start"] for row in rows_of(aggregate(table, ENTITIES, minutes))}
     assert [found[name] for name in CLASS19[1:5]] == [at(start) for start in starts]
 
 
 @pytest.mark.parametrize("columns", [{}, {"event_time": [None, None]}])
 def test_without_event_times_there_is_one_window_without_times(columns):
-    [row] = rows_of(partial(flows(("DoS-TCP", 1), ("DoS-TCP", 2), **columns), ENTITIES, 60))
+    [row] = rows_of(aggregate(flows(("DoS-TCP", 1), ("DoS-TCP", 2), **columns), ENTITIES, 60))
     assert (row["flows"], row["window_start"], row["first_seen"], row["last_seen"]) == (2, None, None, None)
 
 
 def test_times_before_1970_have_their_window():
     before = dt.datetime(1969, 12, 31, 23, 59, tzinfo=dt.UTC)
-    [row] = rows_of(partial(flows(("DoS-TCP", 1), event_time=[before]), ENTITIES, 60))
+    [row] = rows_of(aggregate(flows(("DoS-TCP", 1), event_time=[before]), ENTITIES, 60))
     assert row["window_start"] == before.replace(minute=0)
 
 
@@ -182,19 +182,19 @@ def test_reasons_are_those_of_the_highest_score_that_has_any_and_ties_go_by_file
         *[("DoS-TCP", 9), ("DoS-TCP", 7), ("DoS-TCP", 7), ("DoS-TCP", 7), ("DoS-TCP", 5)],
         source_file=["a", "b10", "b10", "b2", "a"],
         source_row=[1, 8, 5, 1, 0],
-        attributions=[None, reason("Min"), reason("Max"), reason("IAT"), reason("Rate")],
+        attributions=[None, attribution("Min"), attribution("Max"), attribution("IAT"), attribution("Rate")],
         device_id=["d"] * 5,
     )
     for order in (slice(None), slice(None, None, -1)):
         turned = table.take(pa.array(np.arange(5)[order]))
-        [row] = rows_of(partial(turned, ENTITIES, 60))
-        assert (row["attributions"], row["max_attack_logit"]) == (reason("Max"), 9.0)
+        [row] = rows_of(aggregate(turned, ENTITIES, 60))
+        assert (row["attributions"], row["max_attack_logit"]) == (attribution("Max"), 9.0)
         assert (row["explained_file"], row["explained_row"], row["explained_logit"]) == ("b10", 5, 7.0)
 
 
 def test_no_flow_is_no_incident():
-    nothing = partial(many(5).slice(0, 0), ENTITIES, 60)
-    assert (len(nothing), nothing.schema) == (0, PARTIAL)
+    nothing = aggregate(many(5).slice(0, 0), ENTITIES, 60)
+    assert (len(nothing), nothing.schema) == (0, AGGREGATES)
     assert (len(merge([])), len(merge([nothing, nothing]))) == (0, 0)
     table, total = rank(merge([]), DEFAULT, 50, FACTS)
     assert (len(table), total, table.schema) == (0, 0, INCIDENTS)
@@ -202,29 +202,31 @@ def test_no_flow_is_no_incident():
 
 def test_incidents_are_what_pandas_makes_of_the_flows():
     table = many(40_000, devices=40)
-    found = partial(table, ENTITIES, 60).drop_columns(["attributions", "explained_logit", "explained_file"]).to_pandas()
+    found = (
+        aggregate(table, ENTITIES, 60).drop_columns(["attributions", "explained_logit", "explained_file"]).to_pandas()
+    )
     expected = by_pandas(table)
     assert expected["window_start"].isna().any()
     assert expected["explained_row"].isna().any()
     pd.testing.assert_frame_equal(found, expected[found.columns], check_dtype=False)
     reasons = dict(zip(table["source_row"].to_pylist(), table["attributions"].to_pylist(), strict=True))
-    whole = rows_of(partial(table, ENTITIES, 60))
+    whole = rows_of(aggregate(table, ENTITIES, 60))
     assert all(
         row["attributions"] == (reasons[row["explained_row"]] if row["explained_row"] is not None else None)
         for row in whole
     )
 
 
-def test_each_incident_has_one_leader_the_flow_with_its_highest_logit():
+def test_each_incident_has_one_flow_of_highest_logit():
     table = many(40_000, devices=40)
     logits = table["attack_logit"].to_numpy()
-    led = table.filter(pa.array(keyed(table, ENTITIES, 60).leaders(logits)))
-    found = partial(table, ENTITIES, 60)
-    assert len(led) == len(found)
-    by_key = partial(led, ENTITIES, 60)
+    highest = table.filter(pa.array(incident_keys(table, ENTITIES, 60).highest_flows(logits)))
+    found = aggregate(table, ENTITIES, 60)
+    assert len(highest) == len(found)
+    by_key = aggregate(highest, ENTITIES, 60)
     keys = ["entity_kind", "entity", "class_name", "window_start", "max_attack_logit"]
     assert by_key.select(keys).equals(found.select(keys))
-    assert keyed(table.slice(0, 0), ENTITIES, 60).leaders(logits[:0]).tolist() == []
+    assert incident_keys(table.slice(0, 0), ENTITIES, 60).highest_flows(logits[:0]).tolist() == []
 
 
 @pytest.fixture(scope="module")
@@ -234,18 +236,18 @@ def million():
 
 def test_a_million_flagged_flows_take_seconds(million):
     started = time.process_time()  # of all threads; the machine may be busy with other work
-    merged = merge([partial(million, ENTITIES, 60)])
+    merged = merge([aggregate(million, ENTITIES, 60)])
     table, total = rank(merged, DEFAULT, 50, FACTS)
     assert time.process_time() - started < 15  # 3 s measured
     assert (len(table), total) == (50, len(merged))
     assert sum(merged["flows"].to_pylist()) == len(million)
 
 
-@pytest.mark.parametrize("pieces", [3, 17])
-def test_any_partitioning_gives_the_same_incidents(million, pieces):
-    whole = partial(million, ENTITIES, 60)
-    dealt = np.random.default_rng(pieces).permutation(len(million)) % pieces
-    parts = [partial(million.filter(pa.array(dealt == i)), ENTITIES, 60) for i in range(pieces)]
+@pytest.mark.parametrize("partitions", [3, 17])
+def test_any_partitioning_gives_the_same_incidents(million, partitions):
+    whole = aggregate(million, ENTITIES, 60)
+    partition_of = np.random.default_rng(partitions).permutation(len(million)) % partitions
+    parts = [aggregate(million.filter(pa.array(partition_of == i)), ENTITIES, 60) for i in range(partitions)]
     joined = merge([merge(parts[:2]), *reversed(parts[2:])])
     assert joined.equals(whole)
     assert rank(joined, DEFAULT, 200, FACTS)[0].equals(rank(whole, DEFAULT, 200, FACTS)[0])
@@ -265,19 +267,19 @@ def test_the_order_is_severity_then_flows_times_score_then_logit_then_time():
             flows(("MQTT-DDoS-Connect_Flood", -1.0), device_id=["g"], event_time=[at("06:00")]),
         ]
     )
-    found, total = rank(merge([partial(table, ENTITIES, 60)]), DEFAULT, 50, FACTS)
+    found, total = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, 50, FACTS)
     assert found["entity"].to_pylist() == ["g", "d", "e", "f", "c", "a", "b", "a"]
     assert found["rank"].to_pylist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert found["severity"].to_pylist() == ["critical", *["high"] * 6, "low"]
     assert found["category"].to_pylist() == ["MQTT", *["DoS"] * 6, "Recon"]
     assert total == 8
-    capped, all_of_them = rank(merge([partial(table, ENTITIES, 60)]), DEFAULT, 3, FACTS)
+    capped, all_of_them = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, 3, FACTS)
     assert (capped.equals(found.slice(0, 3)), all_of_them) == (True, 8)
 
 
 def test_many_flows_raise_the_severity_of_their_incident():
     table = flows(*[("Recon-Ping_Sweep", 3)] * 1_000, *[("Recon-Port_Scan", 3)] * 999)
-    found, _ = rank(merge([partial(table, ENTITIES, 60)]), DEFAULT, 50, FACTS)
+    found, _ = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, 50, FACTS)
     assert list(zip(found["class_name"].to_pylist(), found["severity"].to_pylist(), strict=True)) == [
         ("Recon-Ping_Sweep", "medium"),
         ("Recon-Port_Scan", "low"),
@@ -285,16 +287,16 @@ def test_many_flows_raise_the_severity_of_their_incident():
 
 
 def test_an_incident_states_what_it_was_found_by():
-    table = flows(("Attack", 6), device_id=["d"], event_time=[at("10:30")], attributions=[reason("Rate")])
-    [row] = rows_of(rank(partial(table, ENTITIES, 60), DEFAULT, 50, FACTS)[0])
+    table = flows(("Attack", 6), device_id=["d"], event_time=[at("10:30")], attributions=[attribution("Rate")])
+    [row] = rows_of(rank(aggregate(table, ENTITIES, 60), DEFAULT, 50, FACTS)[0])
     assert (row["model"], row["model_version"], row["run_id"]) == ("gru_dnn-19-paper", "20260201T000000Z-ab", "r1")
     assert (row["threshold_logit"], row["data_origin"], row["created_at"]) == (4.5, "synthetic", FACTS.created_at)
-    assert (row["category"], row["severity"], row["top_attributions"]) == ("Attack", "medium", reason("Rate"))
+    assert (row["category"], row["severity"], row["top_attributions"]) == ("Attack", "medium", attribution("Rate"))
     assert (row["max_attack_logit"], row["schema_version"]) == (6.0, 1)
 
 
 def test_an_incident_keeps_its_name_in_every_run_and_no_two_share_one(million):
-    found, _ = rank(partial(million, ENTITIES, 60), DEFAULT, 100_000, FACTS)
+    found, _ = rank(aggregate(million, ENTITIES, 60), DEFAULT, 100_000, FACTS)
     ids = found["incident_id"].to_pylist()
     assert len(set(ids)) == len(ids) == 100_000
     start = 1_772_359_200_000_000  # 2026-03-01 10:00 UTC
@@ -313,4 +315,4 @@ def test_an_incident_keeps_its_name_in_every_run_and_no_two_share_one(million):
     table = flows(("DoS-TCP", 6), device_id=["pump-1"], event_time=[at("10:59")])
     for run_id in ("r1", "r2"):
         facts = NightFacts(NIGHT, "m", run_id, 0.0, run_id, FACTS.created_at, "synthetic")
-        assert rank(partial(table, ENTITIES, 60), DEFAULT, 1, facts)[0]["incident_id"].to_pylist() == [name]
+        assert rank(aggregate(table, ENTITIES, 60), DEFAULT, 1, facts)[0]["incident_id"].to_pylist() == [name]

@@ -140,7 +140,7 @@ def test_an_absent_key_is_refused_with_the_columns_named(monkeypatch, value, sta
 def test_a_file_that_others_may_open_is_refused_with_its_mode(key_file, mode):
     path = key_file(KEY, mode)
     assert refusal(settings(path)) == (
-        f"{path} has mode {mode:04o}; a key must be readable by its owner alone: expected 0600 or 0400;"
+        f"{path} has mode {mode:04o}; only its owner may read a key: expected 0600 or 0400;"
         f" run chmod 600 {path}, and make a new key if others may have read this one"
     )
 
@@ -166,13 +166,13 @@ def test_a_file_that_is_absent_a_folder_or_no_text_is_refused(key_file, tmp_path
     assert refusal(settings(tmp_path)).startswith(f"{tmp_path}: Is a directory; expected a file with the pseudonym key")
     path = key_file(KEY.encode() + b"\xff")
     text = refusal(settings(path))
-    assert text.startswith(f"{path} holds no UTF-8 text; ")
+    assert text.startswith(f"{path} is not UTF-8 text; ")
     assert "0xff" not in text
 
 
 def test_bytes_in_the_environment_that_are_no_text_are_refused(monkeypatch):
     monkeypatch.setitem(os.environb, VARIABLE.encode(), KEY.encode() + b"\xff")
-    assert refusal(settings()).startswith(f"environment variable {VARIABLE} holds no UTF-8 text; ")
+    assert refusal(settings()).startswith(f"environment variable {VARIABLE} is not UTF-8 text; ")
 
 
 def test_a_refusal_ends_a_job_with_exit_code_2():

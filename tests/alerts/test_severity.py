@@ -11,7 +11,7 @@ from ids_spark.alerts.severity import (
     DEFAULT,
     SEVERITIES,
     Categories,
-    Rise,
+    Escalation,
     SeverityPolicy,
     SeverityPolicyUnusable,
     read_severity_policy,
@@ -80,7 +80,7 @@ def test_more_flows_raise_an_incident_and_nothing_is_lowered():
     ]
 
 
-def test_a_rise_by_score_takes_the_worst_of_all_that_hold(policy_file):
+def test_an_escalation_by_score_takes_the_worst_of_all_that_hold(policy_file):
     policy = read_severity_policy(
         policy_file(
             ALL + "classes: {Recon-VulScan: informational}\n"
@@ -92,10 +92,12 @@ def test_a_rise_by_score_takes_the_worst_of_all_that_hold(policy_file):
     )
     names = pa.array(["Recon-VulScan"] * 5 + ["Benign", "DoS-UDP", None])
     flows = np.array([1, 4, 5, 9, 10, 100, 5, 100])
-    certain = np.array([0.5, 0.9, 0.5, 1.0, 0.99, 1.0, np.nan, 1.0])
+    probabilities = np.array([0.5, 0.9, 0.5, 1.0, 0.99, 1.0, np.nan, 1.0])
     expected = ["informational", "medium", "high", "high", "critical", "medium", "high", None]
-    assert policy.severities(names, flows, certain).to_pylist() == expected
-    single = policy.severities(names, probability=certain.astype(np.float32)).to_pylist()  # as flows, not incidents
+    assert policy.severities(names, flows, probabilities).to_pylist() == expected
+    single = policy.severities(
+        names, probability=probabilities.astype(np.float32)
+    ).to_pylist()  # as flows, not incidents
     assert single == ["informational", "informational", "informational", "medium", "medium", "medium", "medium", None]
     assert policy.severities(names).to_pylist() == ["informational"] * 5 + ["low", "medium", None]
 
@@ -143,7 +145,7 @@ def test_every_fault_is_listed_at_once(policy_file):
         "categories.Recon: missing\n",
         "categories.Rcon: unknown key, did you mean 'Recon'?",
         "classes.DDoS-ICPM: no class or category 'DDoS-ICPM'; did you mean 'DDoS-ICMP'?\n",
-        "classes.MQTT: 'MQTT' is a category; its severity stands in categories\n",
+        "classes.MQTT: 'MQTT' is a category; set its severity in categories\n",
         "classes.Recon-VulScan: Input should be 'critical'",
         "raised.#1: expected at_least_flows, at_least_probability or both; found neither\n",
         "raised.#2.to: missing\n",
@@ -179,13 +181,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_the_hash_names_what_a_policy_says_not_how_it_is_written(policy_file):
-    rises = ["{to: high, of: [DoS, MQTT], at_least_flows: 5}", "{to: low, at_least_flows: 7}"]
+    escalations = ["{to: high, of: [DoS, MQTT], at_least_flows: 5}", "{to: low, at_least_flows: 7}"]
     one = read_severity_policy(
-        policy_file(ALL + f"classes: {{DoS-TCP: low, DoS-UDP: low}}\nraised: [{rises[0]}, {rises[1]}]\n")
+        policy_file(ALL + f"classes: {{DoS-TCP: low, DoS-UDP: low}}\nraised: [{escalations[0]}, {escalations[1]}]\n")
     )
-    rises[0] = rises[0].replace("DoS, MQTT", "MQTT, DoS")
+    escalations[0] = escalations[0].replace("DoS, MQTT", "MQTT, DoS")
     other = read_severity_policy(
-        policy_file(f"raised: [{rises[1]}, {rises[0]}]\nclasses: {{DoS-UDP: low, DoS-TCP: low}} # x\n" + ALL)
+        policy_file(
+            f"raised: [{escalations[1]}, {escalations[0]}]\nclasses: {{DoS-UDP: low, DoS-TCP: low}} # x\n" + ALL
+        )
     )
     assert one.sha256() == other.sha256() != DEFAULT.sha256()
     assert len(one.sha256()) == 64
@@ -196,5 +200,6 @@ def test_a_policy_travels_to_tasks_and_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         DEFAULT.raised = ()
     assert (
-        SeverityPolicy(categories=DEFAULT.categories, raised=[Rise(to="low", at_least_flows=1)]).raised[0].to == "low"
+        SeverityPolicy(categories=DEFAULT.categories, raised=[Escalation(to="low", at_least_flows=1)]).raised[0].to
+        == "low"
     )

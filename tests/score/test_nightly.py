@@ -19,7 +19,6 @@ import pytest
 import tensorflow as tf
 
 from ids_spark.alerts import severity
-from ids_spark.alerts.export import ocsf
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, class6_of
 from ids_spark.models import artifact
 from tests.support.browser import Page, check_structure, numbers
@@ -39,6 +38,7 @@ from tests.support.nights import (
     score,
     stored,
 )
+from tests.support.published_schemas import ecs_faults, ocsf_faults
 
 NEXT = DATE + dt.timedelta(days=1)
 ALLOWED = """
@@ -219,7 +219,7 @@ def test_incidents_are_the_groups_of_alerts_and_what_exceeds_the_budget_is_count
 def test_exports_are_valid_and_the_page_says_what_the_tables_say(scored: Path) -> None:
     place = scored / "lake/exports" / f"event_date={DATE}"
     found, row = read(scored, "alerts"), night_row(scored)
-    for name, faults_of in (("incidents.ocsf.jsonl", ocsf.validate), ("incidents.ecs.jsonl", ocsf.validate_ecs)):
+    for name, faults_of in (("incidents.ocsf.jsonl", ocsf_faults), ("incidents.ecs.jsonl", ecs_faults)):
         events = [json.loads(line) for line in (place / name).read_text().splitlines()]
         assert [faults_of(event) for event in events] == [[]] * len(found)
     events = [json.loads(line) for line in (place / "incidents.ocsf.jsonl").read_text().splitlines()]

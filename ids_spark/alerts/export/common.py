@@ -1,0 +1,170 @@
+"""What all exports of incidents share: titles, times, numbers, addresses, ATT&CK techniques, JSON lines.
+
+Field names, types and allowed values of the published schemas are in `names.json`, together with their source.
+
+Its entry `attack` gives the MITRE ATT&CK technique of a predicted class where ATT&CK itself describes the attack:
+floods of ICMP, UDP or TCP packets, SYN floods, floods of requests to a service, ping, port and vulnerability scans,
+poisoned ARP caches. The categories DDoS and DoS cover several techniques and give the tactic these share. No technique
+clearly fits `Recon-OS_Scan`, `MQTT-Malformed_Data`, the categories MQTT and Recon, and `Attack`: they get none.
+"""
+
+import datetime as dt
+import ipaddress
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+import ids_spark
+
+Incident = Mapping[str, Any]
+"""A row of `tables.INCIDENTS`."""
+Record = dict[str, Any]
+
+PRODUCT: Final = "ids_spark"
+SEVERITIES: Final = {"informational": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
+DEVICE_COLUMN: Final = "device_id"
+ENDPOINT_COLUMNS: Final = {
+    "src_ip": "source",
+    "source_ip": "source",
+    "dst_ip": "destination",
+    "destination_ip": "destination",
+}
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_COPIED: Final = ("rank", "class_name", "category", "entity_kind", "entity", "schema_version")
+_SCORES: Final = ("max_attack_probability", "max_attack_logit", "threshold_logit")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all incidents of an export share.
+
+    Attributes:
+        event_date: The night.
+        pseudonymised: Columns whose values are keyed hashes; these are never written to fields for addresses.
+        version: Version of this program.
+    """
+
+    event_date: dt.date
+    pseudonymised: frozenset[str] = frozenset()
+    version: str = ids_spark.__version__
+
+
+@cache
+def names() -> dict[str, Any]:
+    """Return `names.json`: published names, types and allowed values of OCSF, ECS and MITRE ATT&CK."""
+    text = resources.files(__package__).joinpath("names.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def attack_of(class_name: str | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the tactics of a class and its technique with sub-technique, as names by id; empty without a match."""
+    facts = names()["attack"]
+    uid = facts["classes"].get(class_name)
+    if uid not in facts["techniques"]:
+        return ({uid: facts["tactics"][uid]} if uid else {}), {}
+    tactics = {each: facts["tactics"][each] for each in facts["techniques"][uid]["tactics"]}
+    return tactics, {each: facts["techniques"][each]["name"] for each in (uid.split(".")[0], uid)}
+
+
+def title_and_description(incident: Incident, context: Context) -> tuple[str, str]:
+    """Return the title of an incident, which marks data that are not measured, and a sentence about it."""
+    entity = "unknown entity" if incident["entity"] is None else f"{incident['entity_kind']} {incident['entity']}"
+    origin = "" if incident["data_origin"] == "measured" else f"[{incident['data_origin']} data] "
+    probability = number(incident["max_attack_probability"])
+    score = "" if probability is None else f", attack probability up to {probability:.4g}"
+    sentence = f"{incident['flows']} flows of {context.event_date} predicted as {incident['class_name']}{score}"
+    return f"{origin}{incident['class_name']}, {entity}", sentence
+
+
+def details(incident: Incident, context: Context) -> Record:
+    """Return the facts for which the schemas have no attribute, or only for some classes and entities."""
+    return {
+        "data_origin": incident["data_origin"],
+        "event_date": context.event_date.isoformat(),
+        "window_start": iso(incident["window_start"]),
+        **{name: incident[name] for name in _COPIED},
+        "pseudonymised": "true" if incident["entity_kind"] in context.pseudonymised else "false",
+        **{name: number(incident[name]) for name in _SCORES},
+    }
+
+
+def attributions(incident: Incident) -> list[Record]:
+    """Return the top attributions: `feature`, `contribution`, `value`, or `value_text` where the value is infinite."""
+    return [
+        {
+            "feature": each["feature"],
+            "value": number(each["value"], np.float64),
+            "value_text": str(each["value"]) if each["value"] in (math.inf, -math.inf) else None,
+            "contribution": number(each["contribution"]),
+        }
+        for each in incident["top_attributions"] or ()
+    ]
+
+
+def drop_empty(value: Any) -> Any:
+    """Return `value` without nulls and empty texts, lists and objects, at every depth and in the same order."""
+    if isinstance(value, dict):
+        return {key: item for key, item in ((key, drop_empty(item)) for key, item in value.items()) if _is_filled(item)}
+    return [item for item in map(drop_empty, value) if _is_filled(item)] if isinstance(value, list) else value
+
+
+def number(value: float | None, kind: type[np.floating[Any]] = np.float32) -> float | None:
+    """Return the shortest decimal that is the same number of that kind; None for null and what is not finite."""
+    return None if value is None or not math.isfinite(value) else float(str(kind(value)))
+
+
+def utc(time: dt.datetime) -> dt.datetime:
+    """Return a time in UTC; one without a zone is taken as UTC."""
+    return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
+def milliseconds(time: dt.datetime | None) -> int | None:
+    """Return milliseconds since 1970 in UTC, rounded down; null stays null."""
+    return None if time is None else (utc(time) - _EPOCH) // dt.timedelta(milliseconds=1)
+
+
+def iso(time: dt.datetime | None) -> str | None:
+    """Return a time as ISO 8601 in UTC, with milliseconds, rounded down."""
+    return None if time is None else f"{utc(time).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+
+
+def created_at(incident: Incident, context: Context) -> dt.datetime:
+    """Return when the incident was created; if that is null, when it was last seen, else when its night began."""
+    midnight = dt.datetime.combine(context.event_date, dt.time())
+    return utc(incident["created_at"] or incident["last_seen"] or midnight)
+
+
+def is_address(text: object) -> bool:
+    """Return whether a value is the text of an IPv4 or IPv6 address without a zone."""
+    try:
+        return isinstance(text, str) and "%" not in text and bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def address_of(incident: Incident, context: Context) -> str | None:
+    """Return the entity if it is an IP address and not a pseudonym."""
+    is_plain = incident["entity_kind"] not in context.pseudonymised
+    return incident["entity"] if is_plain and is_address(incident["entity"]) else None
+
+
+def json_lines(
+    incidents: pa.Table | Sequence[Incident], context: Context, record_of: Callable[[Incident, Context], Record]
+) -> bytes:
+    """Return incidents by rank as JSON lines in UTF-8; the same incidents give the same bytes."""
+    rows = incidents.to_pylist() if isinstance(incidents, pa.Table) else incidents
+    ordered = sorted(rows, key=lambda row: (row["rank"], row["incident_id"]))
+    texts = (json.dumps(record_of(row, context), ensure_ascii=False, allow_nan=False) for row in ordered)
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+def _is_filled(value: object) -> bool:
+    return value is not None and value not in ("", [], {})
