@@ -1,1 +1,1 @@
-"""Networks: their layers, their directories, their scores and what explains them."""
+"""Networks: layers, architectures, model directories, aliases, thresholds and attributions."""

@@ -1,11 +1,11 @@
-"""Architectures: a name and hyper-parameters become an uncompiled Keras model.
+"""Architectures: builds an uncompiled Keras model from a name and hyperparameters.
 
 All take scaled features of shape (batch, n_features) and return class probabilities of shape (batch, n_classes).
 `dnn` and `gru_dnn` are those of Mohammad & Abdulrahman 2026 (doi 10.30526/39.1.4222); the GRU-DNN's unit counts could
-not be read there and are this project's defaults. `lstm` stands for L2D2 (Akar et al. 2025): its published details were
-not available, so it is the GRU-DNN with an LSTM in place of the GRU.
+not be read there and are this project's defaults. `lstm` follows L2D2 (Akar et al. 2025), whose details were not
+available: it is the GRU-DNN with an LSTM in place of the GRU.
 
-The layer called `logits` holds what the softmax takes, for whoever needs a score that does not saturate.
+The output of the layer `logits` is the input of the softmax; attributions use it, as it does not saturate.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,8 +33,13 @@ class UnknownModel(InputError):
     """Raised when a name is none of `ARCHITECTURES`."""
 
 
+def ensemble_size_of(hyperparameters: Mapping[str, Any]) -> int:
+    """Return how many networks a model holds; 1 for an architecture that has no such setting."""
+    return int(hyperparameters.get("ensemble_size", 1))
+
+
 def _dnn(x: Any, hyperparameters: Mapping[str, Any]) -> Any:
-    ensemble_size = hyperparameters["ensemble_size"]
+    ensemble_size = ensemble_size_of(hyperparameters)
     if ensemble_size > 1:
         x = keras.layers.Reshape((1, x.shape[-1]))(x)
     for i, units in enumerate(hyperparameters["dense"]):
@@ -76,16 +81,21 @@ def build(
 ) -> Any:
     """Build a model with fresh weights.
 
+    A model with an `ensemble_size` above 1 returns the mean of its networks' probabilities; called with `training=True`
+    it returns those of each network, shape (batch, ensemble_size, n_classes).
+
     Args:
         name: One of `ARCHITECTURES`.
         n_features: Columns of the input.
         n_classes: Columns of the softmax output.
         hyperparameters: As `config.ModelConfig`.
         edges: Of the input encoding, shape (n_features, bins + 1), in scaled units; needed for training where
-            `hyperparameters["bins"]` is not 0. A model that takes stored weights gets them from there.
+            `hyperparameters["bins"]` is not 0. Stored weights hold them already.
 
     Raises:
         UnknownModel: when the name is unknown.
+        ValueError: when an architecture's hidden layers return another shape than (batch, units), or for an ensemble
+            (batch, ensemble_size, units).
     """
     if name not in ARCHITECTURES:
         raise UnknownModel(f"unknown model {name!r}; expected one of {', '.join(ARCHITECTURES)}")
@@ -99,7 +109,11 @@ def build(
             encoded = FeatureEmbedding(n_features, hyperparameters["embedding"])(encoded)
         encoded = keras.layers.Concatenate()([inputs, encoded])
     hidden = ARCHITECTURES[name](encoded, hyperparameters)
-    several = len(hidden.shape) == 3
-    logits = BatchEnsembleLogits(n_classes)(hidden) if several else keras.layers.Dense(n_classes, name="logits")(hidden)
-    outputs = keras.layers.Activation("softmax", name="probabilities")(logits)
-    return keras.Model(inputs, EnsembleMean()(outputs) if several else outputs, name=name)
+    ensemble_size = ensemble_size_of(hyperparameters)
+    is_ensemble = ensemble_size > 1
+    found, expected = tuple(hidden.shape[:-1]), (None, ensemble_size) if is_ensemble else (None,)
+    if found != expected:
+        raise ValueError(f"hidden layers of {name!r} return shape {(*found, 'units')}; expected {(*expected, 'units')}")
+    head = BatchEnsembleLogits(n_classes) if is_ensemble else keras.layers.Dense(n_classes, name="logits")
+    outputs = keras.layers.Activation("softmax", name="probabilities")(head(hidden))
+    return keras.Model(inputs, EnsembleMean()(outputs) if is_ensemble else outputs, name=name)

@@ -1,9 +1,9 @@
-"""One model directory as one thing: written whole, read only when every byte is as it was written.
+"""Model directories: written as a whole, and read only if every file has the hash of its manifest.
 
 A directory holds `model.json` (what the model is and how it was trained), `weights.npz` (plain arrays), the
-`preprocessor.json` it was trained behind, `validation_scores.json` (what its scores are on validation rows; scoring nights
-needs it), and `manifest.json` with the SHA-256 of these. It holds no code and no pickle: the architecture is rebuilt
-from its name and hyper-parameters.
+`preprocessor.json` of its training data, `validation_scores.json` (its scores on validation rows, which scoring of
+nights needs), and `manifest.json` with the SHA-256 of these. It holds no code and no pickle: the architecture is built
+again from its name and hyperparameters.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT: Final = 3
 _OLDER: Final = 2
-"""Written by 0.1: the same files, two of their names and three fields called otherwise. Still read, until 0.3."""
+"""Written by version 0.1: other names of one file and three fields. Read until version 0.3."""
 _OLDER_SCORES: Final = "calibration.json"
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
 _VALIDATION_SCORES: Final = "validation_scores.json"
@@ -49,8 +49,8 @@ class ModelCard:
         name: Directory below `models/`: title, classes and feature_set.
         version: Directory below the name; the run that trained it.
         architecture: Name in `models.ARCHITECTURES`.
-        variant: Tells models of one architecture apart that were trained in different ways; may be empty.
-        hyperparameters: Its hyper-parameters.
+        variant: Distinguishes models of one architecture with different settings; may be empty.
+        hyperparameters: As `config.ModelConfig`.
         classes: 2, 6 or 19.
         feature_set: `paper` or `operational`.
         recipe: Name of the preprocessor.
@@ -86,17 +86,17 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A model as read: card, weights in Keras order, and the preprocessor and validation scores that belong to it."""
+    """A model as read: its card, weights in Keras order, preprocessor and validation scores."""
 
     card: ModelCard
     weights: Weights
     preprocessor: Preprocessor
-    sha256: str  # of the manifest: names these exact bytes
+    sha256: str  # of the manifest: identifies the content of all files
     validation_scores: ValidationScores | None = None  # None where none was stored
 
 
 def title_of(architecture: str, variant: str) -> str:
-    """Return how metrics call a model, such as `gru_dnn` or `gru_dnn-best`."""
+    """Return the name of a model in metrics, such as `gru_dnn` or `gru_dnn-best`."""
     return f"{architecture}-{variant}" if variant else architecture
 
 
@@ -112,7 +112,7 @@ def write_model(
     preprocessor: Preprocessor,
     validation_scores: ValidationScores | None = None,
 ) -> None:
-    """Write a model directory; the manifest last, so that a directory without one is unfinished."""
+    """Write a model directory, the manifest last: a directory without a manifest is incomplete."""
     packed = io.BytesIO()
     np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
     content = {"format": _FORMAT, "class_names": card.class_names, "preprocessor_sha256": preprocessor.sha256()}
@@ -130,10 +130,10 @@ def write_model(
 
 
 def read_model(uri: str) -> Model:
-    """Read a model directory and check every file against the manifest before anything is made of it.
+    """Read a model directory, after a check of every file against the manifest.
 
     Raises:
-        ModelUnusable: a file is missing, differs from the manifest, belongs to another model or cannot be understood.
+        ModelUnusable: a file is missing, differs from the manifest, is of another model or cannot be parsed.
     """
     if not exists(f"{uri}/{_MANIFEST}"):
         raise ModelUnusable(f"{uri} holds no complete model ({_MANIFEST} is missing); run jobs/train.py")
@@ -143,7 +143,7 @@ def read_model(uri: str) -> Model:
         content = json.loads(data[_CARD])
         content = _as_present(content, uri)
         content.pop("class_names")
-        behind = content.pop("preprocessor_sha256")
+        preprocessor_sha256 = content.pop("preprocessor_sha256")
         content["features"] = tuple(content["features"])
         content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
         card = ModelCard(**content)
@@ -155,22 +155,22 @@ def read_model(uri: str) -> Model:
             if name in data:
                 validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelUnusable(f"{uri}: cannot be understood ({error!r}); retrain") from error
+        raise ModelUnusable(f"{uri}: cannot be parsed ({error!r}); restore the directory or retrain") from error
     unknown = sorted(set(card.features) - set(fitted.kept))
     if unknown:
         raise ModelUnusable(
-            f"{uri}: its preprocessor does not keep {', '.join(unknown)}; restore the directory or retrain"
+            f"{uri}: its preprocessor lacks features {', '.join(unknown)}; restore the directory or retrain"
         )
-    if fitted.sha256() != behind:
+    if fitted.sha256() != preprocessor_sha256:
         raise ModelUnusable(
-            f"{uri}/{_PREPROCESSOR} is that of another model: its SHA-256 is {fitted.sha256()[:16]}…, this model was"
-            f" trained behind {behind[:16]}…; restore the directory or retrain"
+            f"{uri}/{_PREPROCESSOR} is of another model: its SHA-256 is {fitted.sha256()[:16]}…, expected"
+            f" {preprocessor_sha256[:16]}…; restore the directory or retrain"
         )
     return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest(), validation_scores)
 
 
 def _as_present(content: dict[str, Any], uri: str) -> dict[str, Any]:
-    """Return the content of a `model.json` of any format that this version reads, in the present one, without it."""
+    """Return the content of a `model.json` in the names of the present format, without its format number."""
     found = content.pop("format")
     if found == _OLDER:
         log.warning("%s was written by version 0.1 (format %d); version 0.3 will no longer read it", uri, _OLDER)
@@ -181,20 +181,20 @@ def _as_present(content: dict[str, Any], uri: str) -> dict[str, Any]:
         content["hyperparameters"] = hyperparameters
     elif found != _FORMAT:
         raise ModelUnusable(
-            f"{uri}: model format {found}; expected {_FORMAT}, or {_OLDER} of version 0.1; retrain with this version"
+            f"{uri}: found model format {found}; expected {_FORMAT} or, of version 0.1, {_OLDER}; retrain"
         )
     return content
 
 
 def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
-    """Return the content of every file that the manifest names; each is as it was written."""
+    """Return the content of every file in the manifest, after a check of its hash."""
     data: dict[str, bytes] = {}
     try:
         manifest: dict[str, str] = json.loads(sealed)
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
         expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES) if name in manifest}
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
+        raise ModelUnusable(f"{uri}/{_MANIFEST} cannot be parsed ({error!r}); restore it or retrain") from error
     for name, wanted in expected.items():
         try:
             data[name] = read_bytes(f"{uri}/{name}")
@@ -203,8 +203,8 @@ def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
         found = hashlib.sha256(data[name]).hexdigest()
         if found != wanted:
             raise ModelUnusable(
-                f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, its manifest says"
-                f" {wanted[:16]}…; restore the directory or retrain"
+                f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, expected {wanted[:16]}… of its"
+                " manifest; restore the directory or retrain"
             )
     return data
 
@@ -229,16 +229,16 @@ def choose_models(models_uri: str, wanted: Sequence[str], version: str) -> list[
         version: A version or `latest`.
 
     Raises:
-        ModelUnusable: a name or version is not there; lists what is.
+        ModelUnusable: a name or version does not exist; the message lists those that do.
     """
-    there = model_names(models_uri)
-    if not there:
+    available = model_names(models_uri)
+    if not available:
         raise ModelUnusable(f"{models_uri} holds no model; run jobs/train.py on this lake first")
     chosen = []
-    for name in wanted or there:
-        known = model_versions(models_uri, name) if name in there else []
+    for name in wanted or available:
+        known = model_versions(models_uri, name) if name in available else []
         if not known:
-            raise ModelUnusable(f"no model {name!r} in {models_uri}; there are {', '.join(there)}")
+            raise ModelUnusable(f"no model {name!r} in {models_uri}; there are {', '.join(available)}")
         if version != "latest" and version not in known:
             raise ModelUnusable(f"model {name} has no version {version!r}; there are {', '.join(known)}")
         chosen.append(f"{models_uri}/{name}/{known[-1] if version == 'latest' else version}")

@@ -1,4 +1,4 @@
-"""A stored model as a function: built once in each Python worker, kept by the hash of its bytes."""
+"""Predictions of stored models: each is built once in a Python worker and cached by the hash of its bytes."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from ids_spark.base.arrays import Floats32
 from ids_spark.models import attribution
 from ids_spark.models.artifact import Model
 
-_MOST_KEPT: Final = 8  # networks of a worker; one that lives long scores many models
+_MOST_CACHED: Final = 8  # networks of a Python worker, which may score many models
 _networks: dict[str, tuple[Any, Any]] = {}
 _logits: dict[str, attribution.AttackLogit] = {}
 
@@ -23,15 +23,18 @@ def forward(model: Model, matrix: Floats32, batch_rows: int) -> Floats32:
 
 
 def attack_logit(model: Model) -> attribution.AttackLogit:
-    """Return the attack logit of a model, from which reasons follow."""
+    """Return the attack logit of a model, for attributions."""
     if model.sha256 not in _logits:
-        _logits[model.sha256] = attribution.logit_function(_network_of(model)[0])
+        from ids_spark.models.architectures import ensemble_size_of
+
+        network, _ = _network_of(model)
+        _logits[model.sha256] = attribution.logit_function(network, ensemble_size_of(model.card.hyperparameters))
     return _logits[model.sha256]
 
 
 def _network_of(model: Model) -> tuple[Any, Any]:
     if model.sha256 not in _networks:
-        while len(_networks) >= _MOST_KEPT:
+        while len(_networks) >= _MOST_CACHED:
             oldest = next(iter(_networks))
             del _networks[oldest]
             _logits.pop(oldest, None)
@@ -44,7 +47,7 @@ def _build(model: Model) -> tuple[Any, Any]:
 
     from ids_spark.models import architectures
 
-    tf.get_logger().setLevel("ERROR")  # a worker that scores several models makes a graph for each; it warns of that
+    tf.get_logger().setLevel("ERROR")  # it warns of every further graph in a worker that scores several models
     if not _networks:  # can be set only before TensorFlow runs its first operation
         # A task has one core, and workers that share a GPU would each take all of its memory.
         tf.config.set_visible_devices([], "GPU")

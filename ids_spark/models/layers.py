@@ -1,4 +1,4 @@
-"""Layers that Keras does not have: encodings of features, networks in one, recurrence without a past."""
+"""Layers that Keras does not have: feature encodings, batch ensembles, the first step of recurrent layers."""
 
 from typing import Any, Final
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 keras = tf.keras
 
-_NARROWEST: Final = 1e-6  # of a bin, in standard deviations: edges that coincide make a step
+_NARROWEST: Final = 1e-6  # width of a bin, in standard deviations: coinciding edges give a step, not a division by 0
 
 
 class PiecewiseLinear(tf.keras.layers.Layer):  # type: ignore[misc]
     """Piecewise linear encoding of numeric features (Gorishniy et al. 2022, arXiv:2203.05556, eq. 1).
 
-    A feature becomes one number for each of its bins: 1 for bins below the value, 0 above, and in its own bin the share
-    of the bin that lies below it. A network then bends at every edge, which standardised values alone make it learn.
+    A feature becomes one number for each of its bins: 1 for bins below the value, 0 for bins above it, and in its own
+    bin the share of the bin that lies below it. So the network can change its slope at every edge without learning to.
 
     Args:
         edges: Ascending bin edges of each feature, shape (n_features, bins + 1). Stored as weights, not trained.
@@ -48,7 +48,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):  # type: ignore[misc]
         self._n_features, self._units = n_features, units
 
     def build(self, input_shape: Any) -> None:
-        """Make one kernel for each feature."""
+        """Create one kernel for each feature."""
         bins = input_shape[-1] // self._n_features
         wide = keras.initializers.RandomUniform(-(bins**-0.5), bins**-0.5)
         self._kernel = self.add_weight("kernel", (self._n_features, bins, self._units), initializer=wide)
@@ -64,44 +64,49 @@ class FeatureEmbedding(tf.keras.layers.Layer):  # type: ignore[misc]
 class BatchEnsembleDense(tf.keras.layers.Layer):  # type: ignore[misc]
     """A dense layer of several networks that share its kernel (BatchEnsemble, Wen et al. 2020, arXiv:2002.06715).
 
-    Each member scales its inputs and outputs and adds a bias of its own, as in TabM (Gorishniy et al. 2024,
-    arXiv:2410.24210): in the first layer the scales of the inputs are random signs, so that members differ.
+    Each network scales its inputs and outputs and adds a bias of its own, as in TabM (Gorishniy et al. 2024,
+    arXiv:2410.24210): in the first layer the scales of the inputs are random signs, so that the networks differ.
 
     Args:
-        units: Outputs of each member.
+        units: Outputs of each network.
         ensemble_size: How many networks.
         signs: Whether this is the first layer.
     """
 
     def __init__(self, units: int, ensemble_size: int, *, signs: bool) -> None:
         super().__init__()
-        self._units, self._members, self._signs = units, ensemble_size, signs
+        self._units, self._ensemble_size, self._signs = units, ensemble_size, signs
 
     def build(self, input_shape: Any) -> None:
-        """Make the shared kernel and each member's scales and bias."""
-        n, shape = input_shape[-1], (self._members, self._units)
+        """Create the shared kernel and each network's scales and bias."""
+        n, shape = input_shape[-1], (self._ensemble_size, self._units)
         ones = keras.initializers.Ones()
         self._kernel = self.add_weight("kernel", (n, self._units), initializer="he_uniform")
-        self._scale_in = self.add_weight("scale_in", (self._members, n), initializer=_signs if self._signs else ones)
+        self._scale_in = self.add_weight(
+            "scale_in", (self._ensemble_size, n), initializer=_signs if self._signs else ones
+        )
         self._scale_out = self.add_weight("scale_out", shape, initializer=ones)
         self._bias = self.add_weight("bias", shape, initializer="zeros")
 
     def call(self, inputs: Any) -> Any:
         """Return ReLU of (batch, ensemble_size, units) for inputs of (batch, ensemble_size, n) or (batch, 1, n)."""
         scaled = tf.reshape(inputs * self._scale_in, (-1, self._kernel.shape[0]))
-        mixed = tf.reshape(tf.matmul(scaled, self._kernel), (-1, self._members, self._units))
+        mixed = tf.reshape(tf.matmul(scaled, self._kernel), (-1, self._ensemble_size, self._units))
         return tf.nn.relu(mixed * self._scale_out + self._bias)
 
 
 class BatchEnsembleLogits(tf.keras.layers.Layer):  # type: ignore[misc]
-    """An output layer for each member, (batch, ensemble_size, n) to (batch, ensemble_size, units); nothing is shared."""
+    """An output layer for each network, without shared weights.
+
+    Inputs have the shape (batch, ensemble_size, n), outputs (batch, ensemble_size, units).
+    """
 
     def __init__(self, units: int) -> None:
         super().__init__(name="logits")
         self._units = units
 
     def build(self, input_shape: Any) -> None:
-        """Make a kernel and a bias for each member."""
+        """Create a kernel and a bias for each network."""
         _, ensemble_size, n = input_shape
         bound = n**-0.5
         self._kernel = self.add_weight(
@@ -115,18 +120,18 @@ class BatchEnsembleLogits(tf.keras.layers.Layer):  # type: ignore[misc]
 
 
 class EnsembleMean(tf.keras.layers.Layer):  # type: ignore[misc]
-    """The mean of the ensemble_size' probabilities; in training each member's own, so that each has a loss of its own."""
+    """The mean of the networks' probabilities; in training no mean, so that each network has a loss of its own."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Return (batch, classes), in training (batch, ensemble_size, classes)."""
+        """Return (batch, classes); in training (batch, ensemble_size, classes)."""
         return inputs if training else tf.reduce_mean(inputs, axis=1)
 
 
 class FirstStepGRU(tf.keras.layers.Layer):  # type: ignore[misc]
     """The first step of a GRU from a zero state (Cho et al. 2014, arXiv:1406.1078, in the form that cuDNN computes).
 
-    A flow is a sequence of one step. The recurrent kernel would be multiplied with zeros and get a gradient of zero, so
-    it is left out; its biases stay. With the weights of `keras.layers.GRU` the outputs are the same.
+    A flow is a sequence of one step. The recurrent kernel would be multiplied by zeros and have a gradient of zero, so
+    there is none; its biases stay. With the weights of `keras.layers.GRU` the outputs are equal.
 
     Args:
         units: Outputs.
@@ -137,7 +142,7 @@ class FirstStepGRU(tf.keras.layers.Layer):  # type: ignore[misc]
         self.units = units
 
     def build(self, input_shape: Any) -> None:
-        """Make the kernel of three gates (update, reset, candidate), and their input and recurrent biases."""
+        """Create the kernel of three gates (update, reset, candidate), and their input and recurrent biases."""
         self._kernel = self.add_weight("kernel", (input_shape[-1], 3 * self.units), initializer="glorot_uniform")
         self._bias = self.add_weight("bias", (2, 3 * self.units), initializer="zeros")
 
@@ -150,10 +155,10 @@ class FirstStepGRU(tf.keras.layers.Layer):  # type: ignore[misc]
 
 
 class FirstStepLSTM(tf.keras.layers.Layer):  # type: ignore[misc]
-    """The first step of an LSTM from a zero state (Hochreiter & Schmidhuber 1997): there is nothing to forget.
+    """The first step of an LSTM from a zero state (Hochreiter & Schmidhuber 1997).
 
-    Neither the recurrent kernel nor the forget gate touches the output; both are left out. With the other weights of
-    `keras.layers.LSTM` the outputs are the same.
+    Neither the recurrent kernel nor the forget gate changes the output, so there are none. With the other weights of
+    `keras.layers.LSTM` the outputs are equal.
 
     Args:
         units: Outputs.
@@ -164,7 +169,7 @@ class FirstStepLSTM(tf.keras.layers.Layer):  # type: ignore[misc]
         self.units = units
 
     def build(self, input_shape: Any) -> None:
-        """Make kernel and bias of input gate, cell, output gate; the kernel starts as wide as if all four stood."""
+        """Create kernel and bias of input gate, cell, output gate; the kernel's initial range is that of four gates."""
         n = input_shape[-1]
         bound = (6.0 / (n + 4 * self.units)) ** 0.5  # Glorot & Bengio 2010
         wide = keras.initializers.RandomUniform(-bound, bound)

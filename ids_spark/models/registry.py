@@ -1,9 +1,9 @@
-"""Which version of a model is its champion and which its challenger, and who held the role before.
+"""The champion and the challenger version of each model, and the history of both aliases.
 
-`models/<name>/_aliases.json` holds the present version of each alias and every change so far. Scoring takes the
-champion, never just the newest version: a hospital gets another model because somebody promoted it, not because
-somebody trained it. Until the first promotion the only version counts as champion, so that the first night needs no
-further step; of several versions none does, for nobody said which.
+`models/<name>/_aliases.json` holds the present version of each alias and every change so far. Scoring uses the
+champion, not the newest version: a hospital gets another model only by a promotion, never by a training run. Until the
+first promotion, a single version counts as champion, so that the first night needs no further step; with several
+versions there is no champion until one is promoted.
 """
 
 import datetime as dt
@@ -26,12 +26,12 @@ class Change(Section):
     """One change of an alias.
 
     Attributes:
-        alias: The role.
-        version: That holds it from then on; None: nobody.
-        previous: That held it until then; None: nobody.
-        sha256: Of the manifest of `version`; names the bytes that were promoted.
-        at: When, in UTC.
-        run_id: By which run.
+        alias: The alias.
+        version: New version of the alias; None for none.
+        previous: Version before the change; None for none.
+        sha256: Of the manifest of `version`; identifies the content that was promoted.
+        at: Time of the change, in UTC.
+        run_id: Run that made the change.
     """
 
     alias: Alias
@@ -46,10 +46,10 @@ class Aliases(Section):
     """The content of the file.
 
     Attributes:
-        format: Of the file.
-        champion: Version, None where none was promoted.
-        challenger: Version, None where there is none.
-        history: Every change, oldest first; only ever added to.
+        format: Format of the file.
+        champion: Version; None where none was promoted.
+        challenger: Version; None where there is none.
+        history: Every change, oldest first; changes are only added.
     """
 
     format: Literal[1] = 1
@@ -61,13 +61,13 @@ class Aliases(Section):
     def _present_follows_from_history(self) -> "Aliases":
         for alias in ALIASES:
             change = self.last(alias)
-            told = None if change is None else change.version
-            if told != self.holder(alias):
-                raise ValueError(f"{alias} is {self.holder(alias)}, but the history ends with {told}")
+            expected = None if change is None else change.version
+            if expected != self.holder(alias):
+                raise ValueError(f"{alias} is {self.holder(alias)}, but the history ends with {expected}")
         return self
 
     def holder(self, alias: Alias) -> str | None:
-        """Return the version that holds an alias."""
+        """Return the version of an alias; None where there is none."""
         return self.champion if alias == "champion" else self.challenger
 
     def last(self, alias: Alias) -> Change | None:
@@ -84,7 +84,7 @@ class Aliases(Section):
 
 
 def aliases_path(name: str) -> str:
-    """Return the path of a model's aliases in the lake, which a run stages and commits like a table."""
+    """Return the path of a model's aliases in the lake; a run stages and commits it like a table."""
     return f"models/{name}/{FILE}"
 
 
@@ -92,7 +92,7 @@ def read_aliases(models_uri: str, name: str) -> Aliases:
     """Return the aliases of a model; empty ones where nothing was promoted yet.
 
     Raises:
-        ModelUnusable: the file is not as this program wrote it.
+        ModelUnusable: the file cannot be parsed, or its content is inconsistent.
     """
     uri = f"{models_uri}/{name}/{FILE}"
     if not exists(uri):
@@ -102,30 +102,31 @@ def read_aliases(models_uri: str, name: str) -> Aliases:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
-        said = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ")
         raise ModelUnusable(
-            f"{uri} is not a file of aliases ({where}: {said}); restore it, or remove it and promote anew:"
+            f"{uri} is not a file of aliases ({where}: {reason}); restore it, or remove it and promote again:"
             f" {_remedy(name, 'champion')}"
         ) from error
 
 
 def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str, now: dt.datetime) -> Aliases:
-    """Return the aliases after a version took a role; the caller stages them at `place` and commits.
+    """Return the aliases after a promotion; the caller stages them at `aliases_path` and commits.
 
-    The model is read whole before, and every hash checked. A challenger that becomes champion is no challenger any
-    more. A version that holds the role already changes nothing, so that the same promotion can be run again.
+    The model is read and every hash checked before. A challenger that becomes champion is no longer challenger. A
+    version that has the alias already changes nothing, so that the same promotion can be run again.
 
     Args:
         models_uri: The lake's `models`.
         name: Of the model.
-        version: A version, `latest`, or `previous`: the last other one that held the role. Twice `previous` is back.
-        alias: The role.
+        version: A version, `latest`, or `previous`: the version that the newest change replaced, so that `previous`
+            twice changes nothing.
+        alias: The alias.
         run_id: Of this run.
         now: In UTC.
 
     Raises:
-        ModelUnusable: no such model or version; its directory is not as it was written, or holds no validation scores; none
-            held the role before; or the champion is to be its own challenger.
+        ModelUnusable: no such model or version; its directory was changed or holds no validation scores; there is no
+            previous version; or the champion is to become challenger.
     """
     present = read_aliases(models_uri, name)
     if version == PREVIOUS:
@@ -134,13 +135,11 @@ def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str,
     version = uri.rsplit("/", 1)[1]
     model = _read_as(models_uri, name, version)
     if model.validation_scores is None:
-        raise ModelUnusable(
-            f"{uri} has no validation scores, without which no night can be scored; retrain with this version"
-        )
+        raise ModelUnusable(f"{uri} has no validation scores, which scoring of nights needs; retrain with this version")
     if present.holder(alias) == version:
         return present
     if alias == "challenger" and present.champion == version:
-        raise ModelUnusable(f"model {name} version {version} is the champion; expected another as its challenger")
+        raise ModelUnusable(f"model {name} version {version} is the champion; expected another version as challenger")
     after = present.changed(
         Change(alias=alias, version=version, previous=present.holder(alias), sha256=model.sha256, at=now, run_id=run_id)
     )
@@ -155,16 +154,16 @@ def version_of_alias(models_uri: str, name: str, alias: Literal["champion"]) -> 
 @overload
 def version_of_alias(models_uri: str, name: str, alias: Alias) -> str | None: ...
 def version_of_alias(models_uri: str, name: str, alias: Alias) -> str | None:
-    """Return the version that holds an alias; None where there is no challenger.
+    """Return the version of an alias; None where there is no challenger.
 
-    Where no champion was ever promoted, the only version counts as champion.
+    Where no champion was promoted yet, a single version counts as champion.
 
     Raises:
-        ModelUnusable: no such model; several versions and no champion; or the holder's directory is gone.
+        ModelUnusable: no such model; several versions and no champion; or the version's directory does not exist.
     """
     present, versions = read_aliases(models_uri, name), artifact.model_versions(models_uri, name)
     if not versions:
-        artifact.choose_models(models_uri, [name], "latest")  # says what there is
+        artifact.choose_models(models_uri, [name], "latest")  # raises: lists the models that exist
     holder = present.holder(alias)
     if holder is not None:
         if holder not in versions:
@@ -184,10 +183,10 @@ def version_of_alias(models_uri: str, name: str, alias: Alias) -> str | None:
 
 
 def model_of_alias(models_uri: str, name: str, alias: Alias) -> Model | None:
-    """Return the model that holds an alias, every hash checked; None where there is no challenger.
+    """Return the model of an alias, every hash checked; None where there is no challenger.
 
     Raises:
-        ModelUnusable: as `resolve` and `model_store.read`, or its manifest is another than that of the promotion.
+        ModelUnusable: as `version_of_alias` and `read_model`, or its manifest differs from that of the promotion.
     """
     version = version_of_alias(models_uri, name, alias)
     if version is None:
@@ -197,18 +196,18 @@ def model_of_alias(models_uri: str, name: str, alias: Alias) -> Model | None:
     if change is not None and change.sha256 != model.sha256:
         raise ModelUnusable(
             f"{models_uri}/{name}/{version} was changed after it became {alias}: the SHA-256 of its manifest is"
-            f" {model.sha256[:16]}…, it was {str(change.sha256)[:16]}…; restore the directory, or promote another"
+            f" {model.sha256[:16]}…, expected {str(change.sha256)[:16]}…; restore the directory, or promote another"
         )
     return model
 
 
 def adopt(models_uri: str, name: str, run_id: str, now: dt.datetime) -> Aliases | None:
-    """Return aliases that make the champion of a first night explicit, to be staged; None where there is one already.
+    """Return aliases with the single version as champion, to be staged; None where a champion was promoted already.
 
-    From then on a second version that somebody trains neither becomes champion nor stops the nights.
+    After that, training a second version neither changes the champion nor stops the scoring of nights.
 
     Raises:
-        ModelUnusable: as `resolve` and `promote`.
+        ModelUnusable: as `version_of_alias` and `promote`.
     """
     if read_aliases(models_uri, name).champion is not None:
         return None
@@ -220,8 +219,8 @@ def _read_as(models_uri: str, name: str, version: str) -> Model:
     found = (model.card.name, model.card.version)
     if found != (name, version):
         raise ModelUnusable(
-            f"{models_uri}/{name}/{version} holds model {found[0]} version {found[1]}; expected the model that its"
-            " place names; restore the directory or retrain"
+            f"{models_uri}/{name}/{version} holds model {found[0]} version {found[1]}; expected {name} version"
+            f" {version}; restore the directory or retrain"
         )
     return model
 

@@ -1,16 +1,17 @@
-"""Where among the highest scores a rate lies that only few rows, or none, have reached, and how sure that is.
+"""The score that a given small share of benign rows reaches: the order of the rows, or a tail fitted to them.
 
-From 10 rows on, the order of the rows alone says it. For fewer, a generalised Pareto distribution is fitted to the
-excesses of the highest 1,999, 500, 100 or 30 rows over the next one (peaks over threshold: Pickands 1975, Ann. Statist.
-3:119; Siffer et al. 2017, doi 10.1145/3097983.3098144): the first of these fits that describes its rows decides, and
-where none does, as with a small cluster of rows far above all others, order decides here too.
+With 10 rows or more at or above the wanted score, the order of the rows gives it. With fewer, a generalised Pareto
+distribution is fitted to the excesses of the highest 1,999, 500, 100 or 30 rows over the next one (peaks over
+threshold: Pickands 1975, Ann. Statist. 3:119; Siffer et al. 2017, doi 10.1145/3097983.3098144). The first of these fits
+that describes its rows is used. Where none does, for example with a small cluster of rows far above all others, the
+order of the rows is used here too.
 
-Measured through `Calibration.threshold` on 15 synthetic shapes (light and heavy tails, clusters far above, saturated,
-tied; 100 draws of each) against a night of a million flows that asks for 50 false alarms, in brackets the order of rows
-alone: the alarms were within a factor of 2 of the expectation in 49 % [47 %] of draws of 4,000 rows, 75 % [67 %] of
-40,000 and 95 % [96 %] of 200,000, more than twice the expectation in 11, 6 and 1 % [11, 9 and 1 %], and beyond the
-upper end of its interval in 0.3, 0.5 and 2 %. A fit without the test of fit met the factor in none of 40 draws of
-40,000 rows with a cluster of 0.5 % between the bulk and attacks: its threshold lay far too high.
+Measured through `ValidationScores.threshold` on 15 synthetic shapes (light and heavy tails, clusters far above,
+saturated, tied; 100 draws of each) against a night of a million flows with a budget of 50 false alarms; in brackets the
+figures of the order of rows alone. The alarms were within a factor of 2 of the expectation in 49 % [47 %] of draws of
+4,000 rows, 75 % [67 %] of 40,000 and 95 % [96 %] of 200,000. They were more than twice the expectation in 11, 6 and 1 %
+[11, 9 and 1 %], and above the upper end of its interval in 0.3, 0.5 and 2 %. Without the test of fit, none of 40 draws
+of 40,000 rows with a cluster of 0.5 % between the bulk and the attacks met the factor: the threshold was far too high.
 """
 
 import math
@@ -22,26 +23,29 @@ import numpy as np
 from ids_spark.base.arrays import Floats
 
 LEVELS: Final = np.linspace(0.0, 1.0, 501)
-"""Levels of the quantiles that stand for scores of which not all are kept."""
+"""Levels of the stored quantiles of the validation scores."""
 _FITTED: Final = (1_999, 500, 100, 30)  # rows of a fit, each at most a fifth of all
-_ORDER_ALONE: Final = 10
-_MISFIT: Final = 2.0  # in standard deviations of a count, nearly; 1 to 15 % of true fits exceed it, longer ones more
-_BESIDE: Final = 1e-3  # of a score that counts: the same flow in another batch differs by far less
-_EACH_SIDE: Final = 0.025  # beyond a 95 % interval
+_ORDER_FROM: Final = 10  # rows
+# About in standard deviations of a count. 1 to 15 % of fits to rows of that very distribution exceed it, more of them
+# the longer the fit.
+_MISFIT: Final = 2.0
+# Distance of a threshold from a score, in log-odds: scores of one flow differ by far less between batches.
+_BESIDE: Final = 1e-3
+_UPPER_LEVEL: Final = 0.975  # upper end of a two-sided 95 % interval
 
 
-def place(highest: Floats, rows: int, wanted: float) -> tuple[float, float]:
+def score_reached_by(highest: Floats, rows: int, wanted: float) -> tuple[float, float]:
     """Return a score that about `wanted` of all rows reach, and how many rows are expected to reach it.
 
-    The expectation differs from `wanted` where ties leave no score in between, and where more rows stand above a fitted
-    score than it was fitted for; it is never below their number.
+    The expectation differs from `wanted` where ties leave no score in between, and where more rows reach a fitted score
+    than it was fitted for; it is never below the number of rows that reach the score.
 
     Args:
         highest: The highest scores, descending, at least one.
         rows: How many rows there are in all.
         wanted: From 1 up to the number of `highest`, need not be whole.
     """
-    if wanted < _ORDER_ALONE:
+    if wanted < _ORDER_FROM:
         for fitted in _FITTED:
             if fitted < len(highest) and 5 * fitted <= rows:
                 excess = _fitted_excess(highest[:fitted] - highest[fitted], wanted)
@@ -52,7 +56,7 @@ def place(highest: Floats, rows: int, wanted: float) -> tuple[float, float]:
 
 
 def _ordered(highest: Floats, wanted: float) -> tuple[float, float]:
-    """Return a score between two neighbours in order; beside a tie, on the side whose count is nearer in proportion."""
+    """Return a score between two neighbours in order; at a tie, on the side whose count is nearer in proportion."""
     whole = int(wanted)
     score = float(highest[whole - 1])
     after = float(highest[whole]) if whole < len(highest) else score - _BESIDE
@@ -72,13 +76,16 @@ def _reaching(highest: Floats, score: float) -> int:
 def _fitted_excess(excesses: Floats, wanted: float) -> float | None:
     """Return the excess that `wanted` rows are expected to reach, None where the fit does not describe the rows.
 
-    A share (1 - b x)^(1 / shape) exceeds x. The fit is that of Zhang, Stephens 2009 (Technometrics 51:316): b is the
-    mean of a quasi-posterior on a grid, and the shape follows from it.
+    Fitted by the method of Zhang, Stephens 2009 (Technometrics 51:316), which scipy does not have: b = shape / scale is
+    the mean of a quasi-posterior on a grid, and the shape follows from it. The shape is minus the `c` of
+    `scipy.stats.genpareto`: the share (1 - shape · x / scale)^(1 / shape) exceeds x.
 
     Args:
         excesses: Descending, shape (rows,), none negative.
         wanted: Fewer than `rows`.
     """
+    from scipy import special
+
     rows = len(excesses)
     quartile = excesses[rows - int(rows / 4 + 0.5)]
     if quartile <= 0:
@@ -91,36 +98,28 @@ def _fitted_excess(excesses: Floats, wanted: float) -> float | None:
     weights = np.exp(likelihood - likelihood.max())
     b = float(grid @ weights / weights.sum())
     shape = -float(np.log1p(-b * excesses).mean())
-    reaching = rows * np.exp(np.log1p(-b * excesses) / shape)
+    scale = shape / b
+    # Survival function and its inverse as in scipy.stats.genpareto, whose import takes ten times as long.
+    reaching = rows * special.inv_boxcox(-excesses / scale, shape)
     counted = np.arange(rows) + 0.5
-    # the square root of a count varies by about one half, however large the count
+    # The square root of a count has a standard deviation of about one half, however large the count.
     if not np.abs(2 * (np.sqrt(reaching) - np.sqrt(counted))).max() <= _MISFIT:
         return None
-    return -math.expm1(shape * math.log(wanted / rows)) / b
+    return float(-scale * special.boxcox(wanted / rows, shape))
 
 
 def upper_rate(found: int, rows: int) -> float:
     """Return the upper end of the exact 95 % interval of a rate of which `found` of `rows` were found.
 
-    It is the rate at which so few are found in 2.5 % of all cases (Clopper, Pearson 1934, doi 10.1093/biomet/26.4.404).
+    It is a quantile of a beta distribution (Clopper, Pearson 1934, doi 10.1093/biomet/26.4.404).
 
     Args:
         found: From 0 to `rows`.
         rows: At least 1.
     """
-    if found >= rows:
-        return 1.0
-    first = max(0, found - 50 - 20 * math.isqrt(found))  # fewer than that do not occur at a rate that high
-    counts = np.arange(first, found + 1, dtype=np.float64)
-    steps = np.log((rows - counts[:-1]) / (counts[:-1] + 1))
-    last = math.lgamma(rows + 1) - math.lgamma(found + 1) - math.lgamma(rows - found + 1)
-    ways = last - np.append(np.cumsum(steps[::-1])[::-1], 0.0)
-    low, high = found / rows, 1.0
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        so_few = np.exp(ways + counts * math.log(middle) + (rows - counts) * math.log1p(-middle)).sum()
-        low, high = (middle, high) if so_few > _EACH_SIDE else (low, middle)
-    return high
+    from scipy import special
+
+    return 1.0 if found >= rows else float(special.betaincinv(found + 1, rows - found, _UPPER_LEVEL))
 
 
 def quantiles(scores: Floats) -> tuple[float, ...]:
@@ -128,13 +127,13 @@ def quantiles(scores: Floats) -> tuple[float, ...]:
     return tuple(np.quantile(scores, LEVELS, method="inverted_cdf").tolist()) if len(scores) else ()
 
 
-def reached_by(share: float, ascending: Sequence[float]) -> float:
-    """Return the score that a share of the rows reach, from their quantiles at `LEVELS`."""
+def score_at_share(share: float, ascending: Sequence[float]) -> float:
+    """Return the score that a share of the rows reaches, from their quantiles at `LEVELS`."""
     return float(np.interp(1 - share, LEVELS, ascending))
 
 
-def share_from(ascending: Sequence[float], score: float) -> float:
-    """Return the share of rows that reach a score, from their quantiles at `LEVELS`; exact to the distance of two."""
+def share_reaching(ascending: Sequence[float], score: float) -> float:
+    """Return the share of rows that reach a score, from their quantiles at `LEVELS`; exact to the step of `LEVELS`."""
     at = int(np.searchsorted(ascending, score, side="left"))
     if at in (0, len(ascending)):
         return 1.0 if at == 0 else 0.0

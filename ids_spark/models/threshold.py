@@ -1,8 +1,8 @@
-"""What the validation rows say about a model's scores, and the threshold that a budget of false alarms asks for.
+"""Threshold selection: the scores of a model's validation rows, and the threshold for a budget of false alarms.
 
-The score of a flow is its attack logit. A budget among the flows of a night is a rate, and a rate is a place among the
-scores of the benign validation rows; no threshold aims below one of them. `tails` says how a place between or beyond
-rows is found, and how often the expectation held where it was measured.
+The score of a flow is its attack logit. A budget of false alarms among the flows of a night is a false-alarm rate, and
+a false-alarm rate corresponds to a quantile of the benign validation scores. The smallest rate aimed at is one benign
+validation row. `tail_fit` finds quantiles between and beyond the rows; its docstring gives the measured errors.
 """
 
 import json
@@ -19,30 +19,30 @@ from ids_spark.dataset.taxonomy import BENIGN_ID
 from ids_spark.models import tail_fit
 
 LIMIT: Final = 80.0
-"""Attack logits end at plus and minus this, where a float32 softmax reaches an exact 0."""
+"""Attack logits are clipped to plus and minus this: near it a float32 softmax reaches an exact 0."""
 _FORMAT: Final = 1
-_TAIL: Final = 2_000
+_TAIL: Final = 2_000  # highest benign scores that are stored
 
 
 class ValidationScoresUnusable(InputError):
-    """Raised when a file of validation scores is not of this format, or when a model's scores are not numbers."""
+    """Raised when a file of validation scores is not of this format, or a score is not a finite number."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which attack logit on flows are flagged, and what is to be expected of it.
+    """The attack logit from which flows are flagged, and the false alarms to expect.
 
     Attributes:
         logit: Flows at or above it are flagged.
-        probability: The attack probability that belongs to it.
-        flows: Flows of the night, all of them taken as benign: the cautious reading.
+        probability: The attack probability of that logit.
+        flows: Flows of the night. All are counted as benign, so that the expectation is not too low.
         budget: False alarms aimed at.
-        benign_rows: Benign validation rows that it follows from.
+        benign_rows: Benign validation rows that gave the threshold.
         expected_false_alarms: Point estimate for `flows` flows; None without a benign validation row.
         false_alarms_at_most: Upper end of the exact 95 % interval of that expectation (Clopper, Pearson 1934, doi
-            10.1093/biomet/26.4.404); a night scatters around its expectation as well.
-        smallest_rate: 3 / benign_rows: rows without any alarm say with 95 % confidence that the rate is below (rule of
-            three: Hanley, Lippman-Hand 1983, doi 10.1001/jama.1983.03330370053031).
+            10.1093/biomet/26.4.404). The count of one night varies around its expectation as well.
+        smallest_rate: 3 / benign_rows: the rate that is excluded with 95 % confidence when no row gave an alarm (rule
+            of three: Hanley, Lippman-Hand 1983, doi 10.1001/jama.1983.03330370053031).
         supported: Whether budget / flows is at least `smallest_rate`.
         recall: Share of the attack validation rows that are flagged; None when there was none.
     """
@@ -59,31 +59,31 @@ class Threshold:
     recall: float | None
 
     def statement(self) -> str:
-        """Return in plain words what is flagged, and what it promises: for audit and page."""
+        """Return a text on what is flagged and how many false alarms to expect, for the audit record and the page."""
         if not self.flows:
             return "There is no flow to flag."
         p = "above 0.9999" if self.probability > 0.9999 else f"of {self.probability:.4g}"
-        said = [f"Flagged are flows with log-odds of attack of at least {self.logit:.2f}, a probability {p}."]
+        sentences = [f"Flagged are flows with log-odds of attack of at least {self.logit:.2f}, a probability {p}."]
         if self.expected_false_alarms is None:
-            said.append(
-                "No benign validation row says how benign flows score, so this does not follow from the budget of"
+            sentences.append(
+                "There is no benign validation row, so the threshold does not follow from the budget of"
                 f" {self.budget:,}: any number of the {self.flows:,} flows may be false alarms."
             )
         else:
             about, most = _count(self.expected_false_alarms), _count(self.false_alarms_at_most)
-            promise = f"about {about} would be flagged, at most {most}"
+            expected = f"about {about} would be flagged, at most {most}"
             if not self.supported:
-                promise = f"fewer than {most} would be flagged"
-                said.append(
-                    f"{self.benign_rows:,} benign validation rows vouch for no rate below {self.smallest_rate:.2g} (by"
-                    f" the rule of three); the budget asks for {self.budget / self.flows:.2g}. Best guess: {about}."
+                expected = f"fewer than {most} would be flagged"
+                sentences.append(
+                    f"{self.benign_rows:,} benign validation rows support no rate below {self.smallest_rate:.2g} (rule"
+                    f" of three); the budget needs a rate of {self.budget / self.flows:.2g}. Point estimate: {about}."
                 )
-            said.insert(1, f"Were all {self.flows:,} flows benign, {promise} (95 % interval).")
+            sentences.insert(1, f"If all {self.flows:,} flows were benign, {expected} (95 % interval).")
             if self.expected_false_alarms > 1.05 * self.budget:
-                said.append(f"That is over the budget of {self.budget:,}: no threshold is known to come closer.")
+                sentences.append(f"That is over the budget of {self.budget:,}: no threshold is known to come closer.")
         if self.recall is not None:
-            said.append(f"Of the attack validation rows, {self.recall:.1%} are flagged.")
-        return " ".join(said)
+            sentences.append(f"Of the attack validation rows, {self.recall:.1%} are flagged.")
+        return " ".join(sentences)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ValidationScores:
         benign_quantiles: Of all attack logits of benign rows at the levels 0, 0.002, … 1; empty without a row.
         attack_quantiles: The same of attack rows.
         class_mix: Benign validation rows (without any: all) predicted as each class of the model's level, by id.
-        baseline: What a benign flow looks like, from which reasons are measured: scaled features in input order.
+        baseline: Median benign flow, the reference of attributions: scaled features in input order.
     """
 
     benign_rows: int
@@ -111,8 +111,8 @@ class ValidationScores:
     def threshold(self, flows: int, budget: int) -> Threshold:
         """Return the threshold that aims at `budget` false alarms among `flows` flows.
 
-        A budget of at least all flows flags all of them. One that asks for less than a single benign validation row
-        flags no flow that the model takes for benign; without any such row the threshold is a probability of one half.
+        A budget of at least all flows flags all of them. Where the budget is a rate below one benign validation row, no
+        flow that the model predicts as benign is flagged; without any such row the threshold is a probability of 0.5.
 
         Raises:
             ValueError: when a number is negative.
@@ -123,27 +123,27 @@ class ValidationScores:
         smallest = min(1.0, 3 / n) if n else 1.0
         logit, expected, most = 0.0, None, 1.0
         if n:
-            logit, rows = self._place(rate)
+            logit, rows = self._logit_of(rate)
             expected, most = flows * rows / n, tail_fit.upper_rate(math.ceil(rows), n)
         supported = n > 0 and rate >= smallest
-        recall = tail_fit.share_from(self.attack_quantiles, logit) if self.attack_rows else None
+        recall = tail_fit.share_reaching(self.attack_quantiles, logit) if self.attack_rows else None
         p = 1 / (1 + math.exp(-logit))
         return Threshold(logit, p, flows, budget, n, expected, flows * most, smallest, supported, recall)
 
-    def _place(self, rate: float) -> tuple[float, float]:
+    def _logit_of(self, rate: float) -> tuple[float, float]:
         """Return the threshold for a rate of false alarms, and how many benign rows are expected to reach it."""
         n, highest, wanted = self.benign_rows, np.array(self.benign_tail), max(rate * self.benign_rows, 1.0)
         if rate == 1.0:
             return -LIMIT, n
         if wanted >= len(highest) and n > len(highest):
-            logit, rows = tail_fit.reached_by(wanted / n, self.benign_quantiles), wanted
+            logit, rows = tail_fit.score_at_share(wanted / n, self.benign_quantiles), wanted
         else:
-            logit, rows = tail_fit.place(highest, n, wanted)
-        least = 0.0 if rate * n < 1 else -LIMIT  # few rows would let benign flows pass for suspicious
+            logit, rows = tail_fit.score_reached_by(highest, n, wanted)
+        least = 0.0 if rate * n < 1 else -LIMIT  # so that few rows do not flag flows predicted as benign
         logit = min(max(logit, least), LIMIT)  # saturated scores can only be flagged together
         reaching = float(np.searchsorted(-highest, -logit, side="right"))
         if reaching == len(highest) < n:
-            reaching = max(reaching, n * tail_fit.share_from(self.benign_quantiles, logit))
+            reaching = max(reaching, n * tail_fit.share_reaching(self.benign_quantiles, logit))
         return logit, max(rows, reaching)
 
     def to_json(self) -> str:
@@ -155,17 +155,22 @@ def from_json(text: str, where: str) -> ValidationScores:
     """Read what `to_json` wrote.
 
     Raises:
-        CalibrationUnusable: when it is not JSON, of another format, or its numbers contradict each other.
+        ValidationScoresUnusable: when it is not JSON, of another format, or its numbers contradict each other.
     """
     try:
         content: Any = json.loads(text)
-        if content.pop("format") != _FORMAT:
-            raise ValidationScoresUnusable(f"{where}: another format than {_FORMAT}; retrain with this version")
+        found_format = content.pop("format")
+        if found_format != _FORMAT:
+            raise ValidationScoresUnusable(
+                f"{where}: format {found_format}; expected {_FORMAT}; retrain with this version"
+            )
         lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
         found = ValidationScores(**content | lists)
         fault = _fault(found)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValidationScoresUnusable(f"{where}: no validation scores ({error!r}); retrain") from error
+        raise ValidationScoresUnusable(
+            f"{where} does not hold validation scores ({error!r}); restore the directory or retrain"
+        ) from error
     if fault:
         raise ValidationScoresUnusable(f"{where}: {fault}; restore the directory or retrain")
     return found
@@ -179,17 +184,17 @@ def validation_scores_of(
     Args:
         logits: Shape (rows,), from `attack_logits`.
         benign: Shape (rows,): whether a row's label is benign.
-        predicted_counts: Shape (classes,): rows predicted as each class, those that `class_mix` is of.
+        predicted_counts: Shape (classes,): rows predicted as each class; becomes `class_mix`.
         baseline: Shape (n_features,), from `benign_baseline`.
 
     Raises:
-        CalibrationUnusable: when a score or the baseline is not a finite number.
+        ValidationScoresUnusable: when a score or the baseline is not a finite number.
     """
     if not (np.isfinite(logits).all() and np.isfinite(baseline).all()):
         raise ValidationScoresUnusable(
             f"{int((~np.isfinite(logits)).sum()):,} of {len(logits):,} validation rows have no finite attack score,"
             f" {int((~np.isfinite(baseline)).sum())} of {len(baseline)} features no finite baseline; expected none:"
-            " training diverged, lower train.learning_rate"
+            " training diverged; set train.learning_rate lower"
         )
     scores = np.sort(logits[benign])[::-1]
     return ValidationScores(
@@ -217,7 +222,7 @@ def attack_logits(probabilities: Floats32) -> Floats:
 
 
 def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
-    """Return the median of each scaled feature over benign rows; without one 0, which is the mean of train.
+    """Return the median of each scaled feature over benign rows; without one 0, which is the train mean.
 
     Args:
         matrix: Shape (rows, n_features).
@@ -237,10 +242,10 @@ def _fault(found: ValidationScores) -> str:
     if any(type(x) not in (int, float) or not math.isfinite(x) for x in numbers):
         return "one of its scores is not a finite number"
     if any(type(count) is not int or count < 0 for count in (*rows, *found.class_mix)):
-        return "one of its counts is not a whole number from 0 on"
+        return "one of its counts is not a whole number of at least 0"
     lengths = [len(part) for part in scores]
     if lengths != [min(rows[0], _TAIL), *(len(tail_fit.LEVELS) * (n > 0) for n in rows)]:
-        return f"{lengths} scores do not stand for {rows[0]} benign and {rows[1]} attack rows"
+        return f"{lengths} scores do not fit {rows[0]} benign and {rows[1]} attack rows"
     if any((np.diff(part) < 0).any() or max(map(abs, part), default=0.0) > LIMIT for part in scores):
         return f"its scores are out of order or beyond ±{LIMIT:g}"
     return ""

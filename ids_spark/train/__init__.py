@@ -1,1 +1,1 @@
-"""Horovod-distributed training of Keras models, fed by Petastorm."""
+"""Distributed training of Keras models with Horovod, on rows that Petastorm reads."""

@@ -1,8 +1,8 @@
-"""How a rank finds this package.
+"""Makes this package importable in the processes that Horovod starts.
 
-Horovod starts each rank as a new process beside a Spark task. Spark puts `--py-files` on the path of the task, not of
-that process, and at a different place on every executor. So the package travels with the function: `start` is pickled
-by value, unpacks the package it is handed, and calls into it.
+Horovod starts each rank as a new process next to a Spark task. Spark adds `--py-files` to the path of the task, not of
+that process, and at a different place on every executor. So the package is sent with the function: `start_in_rank` is
+pickled by value, writes the package to a temporary folder and imports it from there.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from ids_spark.base.packaging import archive
 def start_in_rank(package: bytes, module: str, function: str, argument: bytes) -> Any:
     """Import `module` from a zipped package and return `function(argument unpickled)`.
 
-    Runs where nothing of this package is importable yet, so it leans on nothing but the standard library.
+    Nothing of this package can be imported before, so it uses the standard library only.
     """
     import atexit
     import importlib
@@ -32,14 +32,14 @@ def start_in_rank(package: bytes, module: str, function: str, argument: bytes) -
     path = Path(folder) / "ids_spark.zip"
     path.write_bytes(package)
     sys.path.insert(0, str(path))
-    # The argument comes from this job's driver over Horovod's authenticated channel, as the function itself does.
+    # The argument comes from this job's driver over the same authenticated channel of Horovod as the function.
     return getattr(importlib.import_module(module), function)(pickle.loads(argument))  # noqa: S301
 
 
 def packed(module: str, function: str, argument: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Return a function and its arguments that run `module.function(argument)` in a process without this package.
 
-    The module is imported there alone, so it may import what the driver does not.
+    The module is imported in that process only, so it may need libraries that the driver does not import.
     """
     cloudpickle.register_pickle_by_value(importlib.import_module(__name__))
     return start_in_rank, (archive(), module, function, cloudpickle.dumps(argument))

@@ -1,4 +1,4 @@
-"""Where a training run stands after an epoch: one file, replaced whole, plain arrays and JSON."""
+"""Checkpoints: the state of a training run after an epoch, as one file of plain arrays and JSON."""
 
 import hashlib
 import io
@@ -14,26 +14,28 @@ from numpy.typing import NDArray
 from ids_spark.base.errors import InputError
 from ids_spark.lake.filesystem import exists, read_bytes, replace_bytes
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_FORMAT_OF_0_1: Final = 1
+"""Written by version 0.1, whose settings have other names: its fingerprint cannot be compared."""
 Arrays = list[NDArray[Any]]
 
 
 class CheckpointUnusable(InputError):
-    """Raised when a run is to go on from a checkpoint that is not its own, or is broken."""
+    """Raised when a run cannot resume from a checkpoint: of another run or version, or damaged."""
 
 
 @dataclass
 class TrainingState:
-    """How training went so far.
+    """The state of a training run.
 
     Attributes:
         weights: Of the model after the last epoch.
         optimizer: Its state after the last epoch.
         best: Weights after the best epoch.
-        best_cost: What `train.monitor` goes by, the lower the better; infinity before the first epoch.
+        best_cost: Lowest value of what `train.monitor` names; infinity before the first epoch.
         best_epoch: That epoch; 0 before the first.
         history: One entry for each epoch.
-        seconds: Spent in all epochs, those before an interruption included.
+        seconds: Duration of all epochs, including those before an interruption.
     """
 
     weights: Arrays
@@ -46,18 +48,18 @@ class TrainingState:
 
 
 def fingerprint(*parts: object) -> str:
-    """Return a hash of everything that decides the course of a run: a checkpoint goes on only where it is equal."""
+    """Return a hash of everything that determines the result of a run; to resume, it must be equal."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write_checkpoint(uri: str, state: TrainingState, mark: str) -> None:
-    """Replace the checkpoint at `uri`, whole."""
+def write_checkpoint(uri: str, state: TrainingState, fingerprint: str) -> None:
+    """Replace the checkpoint at `uri` atomically."""
     arrays: dict[str, NDArray[Any]] = {}
     for kind, values in (("w", state.weights), ("o", state.optimizer), ("b", state.best)):
         arrays |= {f"{kind}{i:04d}": np.asarray(value) for i, value in enumerate(values)}
     facts = {
         "format": _FORMAT,
-        "fingerprint": mark,
+        "fingerprint": fingerprint,
         "best_cost": state.best_cost,
         "best_epoch": state.best_epoch,
         "history": state.history,
@@ -69,11 +71,11 @@ def write_checkpoint(uri: str, state: TrainingState, mark: str) -> None:
     replace_bytes(uri, packed.getvalue())
 
 
-def read_checkpoint(uri: str, mark: str) -> TrainingState | None:
-    """Return the state that a run with this fingerprint left behind; None where there is none.
+def read_checkpoint(uri: str, fingerprint: str) -> TrainingState | None:
+    """Return the state of the run with this fingerprint; None where there is no checkpoint.
 
     Raises:
-        CheckpointUnusable: another run's, or not a checkpoint.
+        CheckpointUnusable: the checkpoint is of another run or another format, or cannot be parsed.
     """
     if not exists(uri):
         return None
@@ -81,7 +83,7 @@ def read_checkpoint(uri: str, mark: str) -> TrainingState | None:
         with np.load(io.BytesIO(read_bytes(uri)), allow_pickle=False) as packed:
             state = json.loads(packed["state"].tobytes())
             arrays = {kind: _all(packed.files, packed, kind) for kind in "wob"}
-        found = state["fingerprint"]
+        found, found_format = state["fingerprint"], state["format"]
         state = TrainingState(
             arrays["w"],
             arrays["o"],
@@ -93,9 +95,15 @@ def read_checkpoint(uri: str, mark: str) -> TrainingState | None:
         )
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointUnusable(f"{uri} is no checkpoint ({error!r}); train without train.resume") from error
-    if found != mark:
+    if found_format != _FORMAT:
+        version = " (version 0.1)" if found_format == _FORMAT_OF_0_1 else ""
         raise CheckpointUnusable(
-            f"{uri} belongs to a run with other settings, features or seed;"
+            f"{uri}: found checkpoint format {found_format}{version}; expected {_FORMAT};"
+            " resume with the version that wrote it, or train without train.resume"
+        )
+    if found != fingerprint:
+        raise CheckpointUnusable(
+            f"{uri} is of a run with other settings, features or seed;"
             " resume with the settings of that run, or train without train.resume"
         )
     return state

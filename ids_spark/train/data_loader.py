@@ -1,15 +1,15 @@
-"""From the row groups of one split to blocks of rows for one rank: the only place that uses Petastorm.
+"""Data loader: reads blocks of rows of one split for one rank; the only module that uses Petastorm.
 
-Petastorm deals row groups to ranks. A shard that fits in the memory it is given is read once, and permuted as a whole
-for every epoch. Of a larger one Petastorm shuffles the order of row groups, and several of them at a time are permuted
-together here, again for every epoch; rows on disk already stand in a pseudo-random order across files and classes.
+Petastorm assigns row groups to ranks. A shard that fits in the cache is read once and permuted as a whole in every
+epoch. Of a larger shard, Petastorm shuffles the order of row groups in every epoch, and several row groups at a time
+are permuted together here. Rows on disk are already in a pseudo-random order across files and classes.
 
-Rows travel as one matrix, in blocks of many batches, and a compiled loop takes its batches as slices. That costs one
-call of Python for a block, where a `tf.data` pipeline over Petastorm costs several operators for every batch.
+Rows are passed on as one matrix, in blocks of many batches; a compiled loop takes its batches as slices. That costs one
+Python call for each block, while a `tf.data` pipeline over Petastorm costs several operators for each batch.
 
-A row takes 4 · (features + 1) bytes. Memory of a training feed: the shard, if it fits; otherwise the row groups being
-mixed, twice (at most 2 · (`MIXED_ROWS` + one row group)); and four blocks. Without the shard that is under 200 MB for
-45 features, however many rows there are.
+A row takes 4 · (features + 1) bytes. Memory of a data loader: the shard, if it fits in the cache; otherwise twice the
+row groups that are permuted together (at most 2 · (`MIXED_ROWS` + one row group)); and four blocks. Without a cached
+shard that is less than 200 MB for 45 features, for any number of rows.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from pyarrow.fs import SubTreeFileSystem
 from ids_spark.base.arrays import as_rows
 from ids_spark.lake.filesystem import resolve
 
-# petastorm 0.13 leans on what pyarrow 14 calls deprecated; it would warn for every row group.
+# petastorm 0.13 uses functions that are deprecated in pyarrow 14, which warns for every row group.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="petastorm")
 
 from petastorm import make_batch_reader  # noqa: E402
 
-MIXED_ROWS: Final = 131_072  # permuted together: several row groups, so that a batch draws from all of them
+MIXED_ROWS: Final = 131_072  # permuted together: several row groups, so that a batch has rows of all of them
 _AHEAD: Final = 2  # blocks
 
 
@@ -54,9 +54,9 @@ class Shard:
         url: URL of the split's folder.
         columns: Feature columns, in the order of the model's input.
         label: Label column.
-        rank: Which shard.
+        rank: Index of the shard.
         size: Number of shards.
-        rows: Of all shards together.
+        rows: Rows of all shards together.
     """
 
     url: str
@@ -67,47 +67,47 @@ class Shard:
     rows: int
 
     def fits(self, memory: int) -> bool:
-        """Return whether this shard's part of the rows, taken as equal parts, fits in so many bytes."""
+        """Return whether this shard fits in so many bytes, if all shards have equally many rows."""
         return self.rows / self.size * 4 * (len(self.columns) + 1) <= memory
 
 
 class _AsLegacy(ArrowFSWrapper, FileSystem):  # type: ignore[misc]
-    """A file system of today as the kind that petastorm 0.13 reads: pyarrow 14 takes its arguments for no other."""
+    """A pyarrow file system as a legacy one, the only kind that petastorm 0.13 with pyarrow 14 accepts."""
 
 
 def one_pass(shard: Shard, most: int) -> Iterator[LoadedRows]:
-    """Yield every row of the shard once, in file order, in pieces of at most `most` rows."""
+    """Yield every row of the shard once, in file order, in blocks of at most `most` rows."""
     for group in _row_groups(shard, None):
         for start in range(0, len(group.labels), most):
             yield LoadedRows(group.features[start : start + most], group.labels[start : start + most])
 
 
 def epochs(shard: Shard, sizes: Sequence[int], seeds: Iterable[int], memory: int) -> Iterator[LoadedRows]:
-    """Yield the blocks of one epoch after another: in each, blocks of exactly the wanted numbers of rows, shuffled.
+    """Yield the shuffled blocks of one epoch after another, each block with exactly the given number of rows.
 
-    Within an epoch no row comes twice before every row of the shard came once; a shard too small for all blocks is then
-    read again in another order. Equal arguments give equal blocks, and those of an epoch depend on its seed alone.
+    Within an epoch no row is repeated before every row of the shard was yielded once; a shard too small for all blocks
+    is then read again in another order. Equal arguments give equal blocks; those of an epoch depend on its seed only.
 
     Args:
         shard: What to read.
         sizes: Rows of each block.
-        seeds: One for each epoch: of the order of row groups and rows.
-        memory: Bytes in which the shard may be kept.
+        seeds: Seed of the order of row groups and rows, one for each epoch.
+        memory: Bytes that a cached shard may take.
     """
-    kept = _whole(shard) if shard.fits(memory) else None
+    cached = _whole(shard) if shard.fits(memory) else None
     for seed in seeds:
         random = np.random.default_rng(seed)
-        yield from _blocks(_drawn(kept, random) if kept else _mixed(shard, random), sizes)
+        yield from _blocks(_permuted_passes(cached, random) if cached else _mixed(shard, random), sizes)
 
 
 @contextlib.contextmanager
 def read_ahead(rows: Iterator[LoadedRows]) -> Generator[Iterator[LoadedRows], None, None]:
-    """Read in a thread of its own while the caller computes, up to two items ahead; errors are raised in the caller."""
+    """Read in a separate thread while the caller computes, up to two items ahead; errors are raised in the caller."""
     ready: queue.Queue[LoadedRows | BaseException | None] = queue.Queue(maxsize=_AHEAD)
-    unwanted = threading.Event()
+    stopped = threading.Event()
 
     def put(item: LoadedRows | BaseException | None) -> None:
-        while not unwanted.is_set():
+        while not stopped.is_set():
             with contextlib.suppress(queue.Full):
                 ready.put(item, timeout=0.1)
                 return
@@ -116,7 +116,7 @@ def read_ahead(rows: Iterator[LoadedRows]) -> Generator[Iterator[LoadedRows], No
         try:
             for item in rows:
                 put(item)
-                if unwanted.is_set():
+                if stopped.is_set():
                     return
             put(None)
         except BaseException as error:
@@ -128,19 +128,19 @@ def read_ahead(rows: Iterator[LoadedRows]) -> Generator[Iterator[LoadedRows], No
                 raise item
             yield item
 
-    thread = threading.Thread(target=read, name="feed", daemon=True)
+    thread = threading.Thread(target=read, name="data-loader", daemon=True)
     thread.start()
     try:
         yield items()
     finally:
-        unwanted.set()
+        stopped.set()
         thread.join()
         if isinstance(rows, Generator):
-            rows.close()  # its reader with it
+            rows.close()  # closes its reader, too
 
 
 def _blocks(chunks: Iterator[LoadedRows], sizes: Sequence[int]) -> Iterator[LoadedRows]:
-    """Yield the rows of chunks of any size in blocks of the wanted ones."""
+    """Yield the rows of chunks of any size in blocks of the given sizes."""
     left = next(chunks)
     for size in sizes:
         taken, wanted = [], size
@@ -153,8 +153,8 @@ def _blocks(chunks: Iterator[LoadedRows], sizes: Sequence[int]) -> Iterator[Load
         yield taken[0] if len(taken) == 1 else _joined(taken)
 
 
-def _drawn(rows: LoadedRows, random: np.random.Generator) -> Iterator[LoadedRows]:
-    """Yield rows for ever, pass after pass, each a new permutation of all of them, in chunks."""
+def _permuted_passes(rows: LoadedRows, random: np.random.Generator) -> Iterator[LoadedRows]:
+    """Yield rows without end in chunks, pass after pass; each pass is a new permutation of all rows."""
     while True:
         order = random.permutation(len(rows.labels))
         for start in range(0, len(order), MIXED_ROWS):
@@ -162,7 +162,7 @@ def _drawn(rows: LoadedRows, random: np.random.Generator) -> Iterator[LoadedRows
 
 
 def _mixed(shard: Shard, random: np.random.Generator) -> Iterator[LoadedRows]:
-    """Yield the shard's rows for ever, pass after pass, several row groups permuted together."""
+    """Yield the shard's rows without end, pass after pass, several row groups permuted together."""
     while True:
         waiting: list[LoadedRows] = []
         for group in _row_groups(shard, int(random.integers(2**31))):
@@ -191,7 +191,7 @@ def _picked(rows: LoadedRows, order: NDArray[np.int64]) -> LoadedRows:
 
 def _whole(shard: Shard) -> LoadedRows:
     """Return all rows of the shard in file order."""
-    # Room for the rows of all shards: what is never written takes no memory, and no group is held twice.
+    # Allocated for the rows of all shards: pages that are never written take no memory, and no row group is held twice.
     rows = LoadedRows(np.empty((shard.rows, len(shard.columns)), np.float32), np.empty(shard.rows, np.int32))
     end = 0
     for group in _row_groups(shard, None):
@@ -201,7 +201,7 @@ def _whole(shard: Shard) -> LoadedRows:
 
 
 def _row_groups(shard: Shard, seed: int | None) -> Iterator[LoadedRows]:
-    """Yield one pass over the shard's row groups, in an order that the seed gives; None: in file order."""
+    """Yield one pass over the shard's row groups in an order that depends on the seed; None: in file order."""
     fs, path = resolve(shard.url)
     reader = make_batch_reader(
         "file:///",  # the root of the file system below, which is the shard's folder
@@ -212,9 +212,9 @@ def _row_groups(shard: Shard, seed: int | None) -> Iterator[LoadedRows]:
         num_epochs=1,
         shuffle_row_groups=seed is not None,
         seed=seed,
-        # Petastorm 0.13.1's thread pool now and then ends a pass before its last row group: it asks "all read?" and
-        # "all handed out?" one after the other while another thread hands out. The dummy pool reads in the thread that
-        # asks: complete, and in the same order every time.
+        # Petastorm 0.13.1's thread pool sometimes ends a pass before its last row group: it checks "all read" and "all
+        # delivered" one after the other while another thread delivers. The dummy pool reads in the calling thread:
+        # every pass is complete and in the same order.
         reader_pool_type="dummy",
     )
     try:

@@ -1,9 +1,9 @@
-"""Gloo's message loops give way to the threads they wait for.
+"""Gives Gloo's message threads a lower scheduling priority than Horovod's thread.
 
-Gloo answers a message in a thread of its own, which tries the connection's lock, and if Horovod's thread holds it asks
-the kernel again at once, for as long as it takes (`Pair::handleEvents` in gloo/transport/tcp/pair.cc). Such a loop took
-a seventh of two CPUs, mostly while Horovod's thread, in the middle of a send, waited to get one. A thread of the policy
-SCHED_IDLE leaves the CPU as soon as another one wants it; while messages are awaited, nothing else does.
+Gloo handles messages in threads of its own. Such a thread tries to lock a connection, and while Horovod's thread holds
+the lock it polls the kernel again without a pause (`Pair::handleEvents` in gloo/transport/tcp/pair.cc). These loops
+took a seventh of two CPUs, mostly while Horovod's thread was sending and waited for a CPU. A thread with the policy
+SCHED_IDLE runs only on a CPU that no other thread wants.
 """
 
 import os
@@ -15,10 +15,10 @@ _THREADS: Final = "/proc/self/task"
 
 
 @contextmanager
-def low_priority_loops() -> Iterator[None]:
-    """Start Horovod within: its thread keeps its priority, the message loops which that thread started lose theirs.
+def low_priority_message_threads() -> Iterator[None]:
+    """Initialise Horovod in this block: the threads that it starts get SCHED_IDLE, except the first, its main thread.
 
-    Changes nothing but speed, and not even that where threads cannot be told apart or given a policy (no Linux, a
+    Changes speed only. Does nothing where threads cannot be listed or their policy cannot be set (not Linux, or a
     container that forbids it).
     """
     before = _threads()
@@ -36,6 +36,6 @@ def _threads() -> set[int]:
 
 
 def _started(thread: int) -> tuple[int, int]:
-    """Return when a thread started, in ticks since boot (proc(5), `starttime`), and its id: ids of one tick rise."""
+    """Return a thread's start in ticks since boot (proc(5), `starttime`) and its id; within a tick ids rise."""
     with open(f"{_THREADS}/{thread}/stat", encoding="ascii", errors="replace") as file:
         return int(file.read().rpartition(")")[2].split()[19]), thread

@@ -1,13 +1,12 @@
-"""Who may talk to the ranks of a training run: what Horovod leaves open is closed here.
+"""Network security of a training run: limits who can connect to Horovod's services.
 
-Horovod 0.28 signs what its services say to each other, but they listen on every interface of a machine, and its
-rendezvous, where ranks leave their addresses, is an HTTP server that answers everybody. Here services listen only
-where Spark itself does, and the rendezvous answers only under a path that nobody can guess; each run makes its own.
-What ranks send each other (gradients) is neither signed nor encrypted: that network is for the machines of the cluster
-alone.
+Horovod 0.28 signs the messages of its services, but they listen on every interface of a machine, and its rendezvous,
+where ranks store their addresses, is an HTTP server that answers every client. Here services listen only on the
+interface that Spark uses, and the rendezvous answers only requests below a random path, new for each run. The messages
+between ranks (gradients) are neither signed nor encrypted: use a network that only machines of the cluster can reach.
 
-The path is handed to ranks in their environment; Horovod's C++ client asks for http://ADDRESS:PORT/SCOPE/KEY, and an
-ADDRESS that ends in a path puts it before everything else.
+Ranks get the path in an environment variable. Horovod's C++ client requests http://ADDRESS:PORT/SCOPE/KEY; the path is
+added to the end of ADDRESS.
 """
 
 import contextlib
@@ -28,11 +27,11 @@ _PORT: Final = "HOROVOD_GLOO_RENDEZVOUS_PORT"
 
 @dataclass(frozen=True)
 class HorovodNetwork:
-    """What a run of Horovod is started with.
+    """Network settings of a Horovod run.
 
     Attributes:
-        nics: Interfaces for `horovod.spark.run`; None where Horovod must look for itself.
-        environment: Further variables for the ranks.
+        nics: Interfaces for `horovod.spark.run`; None: Horovod detects them.
+        environment: Additional environment variables of the ranks.
     """
 
     nics: set[str] | None
@@ -40,13 +39,13 @@ class HorovodNetwork:
 
 
 def interface_of(host: str) -> str | None:
-    """Return the name of this machine's interface that carries an address, such as `lo` for 127.0.0.1.
+    """Return the name of this machine's interface that has an address, such as `lo` for 127.0.0.1.
 
     Args:
         host: IPv4 address or host name.
 
     Returns:
-        None where the name is unknown or no interface carries its address.
+        None where the name is unknown or no interface has its address.
     """
     try:
         address = socket.gethostbyname(host)
@@ -61,18 +60,18 @@ def interface_of(host: str) -> str | None:
 
 @contextlib.contextmanager
 def secured(host: str) -> Iterator[HorovodNetwork]:
-    """Close Horovod's services, on this machine and in the tasks it starts, for the time of the block.
+    """Restrict Horovod's services on this machine and in the tasks it starts, within the block.
 
-    Horovod uses the interface that carries Spark's address on the driver; it must have the same name on every machine.
+    Horovod uses the interface of Spark's address on the driver; it must have the same name on every machine.
 
     Args:
-        host: Under which Spark's executors reach this driver (`spark.driver.host`).
+        host: Address at which Spark's executors reach this driver (`spark.driver.host`).
     """
     import horovod.runner.gloo_run
     import horovod.spark.runner
 
     nic, path = interface_of(host), secrets.token_hex(16)
-    door = HorovodNetwork({nic} if nic else None, {_PATH: path})
+    network = HorovodNetwork({nic} if nic else None, {_PATH: path})
     runner, gloo = horovod.spark.runner, horovod.runner.gloo_run
     task_of, rendezvous_of = runner._task_fn, gloo.RendezvousServer
 
@@ -80,19 +79,19 @@ def secured(host: str) -> Iterator[HorovodNetwork]:
         def start(self, handler_cls: Any = None) -> int:
             from horovod.runner.http.http_server import RendezvousHandler
 
-            return int(super().start(_behind(path, handler_cls or RendezvousHandler)))
+            return int(super().start(_below(path, handler_cls or RendezvousHandler)))
 
-    # Tasks unpickle the function by its name, here and on other machines.
+    # Tasks unpickle the function by its name, on this and other machines.
     runner._task_fn, gloo.RendezvousServer = task, Rendezvous
     try:
-        with _listening_on(door.nics):
-            yield door
+        with _listening_on(network.nics):
+            yield network
     finally:
         runner._task_fn, gloo.RendezvousServer = task_of, rendezvous_of
 
 
 def task(index: int, driver_addresses: Any, key: bytes, settings: Any, use_gloo: bool, is_elastic: bool) -> Any:
-    """Do what Horovod does in a Spark task, listening on its interface alone."""
+    """Run Horovod's function of a Spark task, listening only on the interface of the run."""
     import horovod.spark.runner
 
     with _listening_on(settings.nics):
@@ -100,7 +99,7 @@ def task(index: int, driver_addresses: Any, key: bytes, settings: Any, use_gloo:
 
 
 def join_rendezvous() -> None:
-    """Let this rank find the rendezvous; before `hvd.init()`. Does nothing where the run has no such path."""
+    """Set the path of the rendezvous for this rank, before `hvd.init()`; does nothing in a run without a path."""
     path = os.environ.pop(_PATH, "")
     if path and _ADDRESS in os.environ:
         os.environ[_ADDRESS] = f"{os.environ[_ADDRESS]}:{os.environ[_PORT]}/{path}"
@@ -108,39 +107,39 @@ def join_rendezvous() -> None:
 
 @contextlib.contextmanager
 def _listening_on(nics: set[str] | None) -> Iterator[None]:
-    """Bind every server that Horovod starts in this process to the address of the first of these interfaces."""
+    """Bind every server that Horovod starts in this process to the address of the first of the interfaces."""
     import horovod.runner.common.util.network as services
     import horovod.runner.http.http_server as rendezvous
 
     names = psutil.net_if_addrs()
     addresses = [e.address for n in sorted(nics or ()) for e in names.get(n, ()) if e.family == socket.AF_INET]
-    anywhere = services.find_port
+    find_any_port = services.find_port
 
     def find_port(factory: Any) -> Any:
-        return anywhere(lambda address: factory((addresses[0], address[1])))
+        return find_any_port(lambda address: factory((addresses[0], address[1])))
 
     if addresses:
         services.find_port = rendezvous.find_port = find_port
     try:
         yield
     finally:
-        services.find_port = rendezvous.find_port = anywhere
+        services.find_port = rendezvous.find_port = find_any_port
 
 
-def _behind(door: str, handler: type[Any]) -> type[Any]:
-    """Return an HTTP handler that knows only requests below `/door`, and hands them on without it."""
+def _below(secret: str, handler: type[Any]) -> type[Any]:
+    """Return an HTTP handler that answers only requests below `/secret`; `handler` gets them without this prefix."""
 
-    class Behind(handler):  # type: ignore[misc]
+    class Below(handler):  # type: ignore[misc]
         path: str
 
         def parse_request(self) -> bool:
             if not super().parse_request():
                 return False
             first, _, rest = self.path.lstrip("/").partition("/")
-            if not hmac.compare_digest(first.partition(":")[0].encode(), door.encode()):
+            if not hmac.compare_digest(first.partition(":")[0].encode(), secret.encode()):
                 self.send_error(403)
                 return False
             self.path = f"/{rest}"
             return True
 
-    return Behind
+    return Below

@@ -1,4 +1,4 @@
-"""How all ranks of a run are started; `training` says what they are told, `rank` what each of them does."""
+"""Starts the ranks of a training run; `tasks` holds what they get, `worker` what each of them does."""
 
 import io
 import logging
@@ -21,34 +21,35 @@ log = logging.getLogger(__name__)
 
 _HOROVOD: Final = {"HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
 _PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
-"""Products of a rank's forward pass between two looks of Horovod for work, a tenth of a step: 4,096 rows of gru_dnn.
-An allreduce waits for such a look, and each look takes time from a rank."""
+"""The Horovod cycle time is scaled to the cost of a step: multiplications of a rank's forward pass for each millisecond
+of it. That is about a tenth of a step of 4,096 rows of gru_dnn. An allreduce waits for the end of a cycle, and every
+cycle takes CPU time from a rank."""
 
 
 class TooFewRows(InputError):
-    """Raised when the train split does not fill one step of all ranks."""
+    """Raised when the train split has fewer rows than one step of all ranks."""
 
 
 class Diverged(InputError):
-    """Raised when the loss is no longer a number: the learning rate does not suit the data."""
+    """Raised when the loss became NaN or infinite: the learning rate is too high for the data."""
 
 
 class RanksLost(Interrupted):
-    """Raised when a rank ended before its work did."""
+    """Raised when a rank failed or was killed."""
 
 
 class TooFewSlots(InputError):
-    """Raised when Spark cannot run all ranks at once."""
+    """Raised when Spark cannot run all ranks at the same time."""
 
 
 def resumed(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
-    """Return the tasks of a job that goes on where an interrupted one stopped, before any rank starts.
+    """Return the tasks of a job that resumes an interrupted one; checked before any rank starts.
 
-    Models are trained one after the other; one that the interrupted job had not come to starts anew, and the checkpoint
-    that stands there is of an earlier job.
+    Models are trained one after the other. A model that the interrupted job had not started is trained from the
+    beginning; a checkpoint of it is of an earlier job.
 
     Raises:
-        CheckpointUnusable: every checkpoint that stands there is of a job with other settings.
+        CheckpointUnusable: there are checkpoints, and none can be resumed with these settings.
     """
     found, unusable = [], None
     for task in tasks:
@@ -59,20 +60,23 @@ def resumed(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
             unusable = error
     if unusable and not any(found):
         raise unusable
-    anew = tasks[0].config.model_copy(update={"resume": False})
-    return [task if stands else replace(task, config=anew) for task, stands in zip(tasks, found, strict=True)]
+    from_start = tasks[0].config.model_copy(update={"resume": False})
+    return [
+        task if resumable else replace(task, config=from_start) for task, resumable in zip(tasks, found, strict=True)
+    ]
 
 
 def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
     """Train models of one architecture and configuration, one after the other, on `config.ranks` Spark tasks.
 
-    Ranks take ten seconds and more to start, so they start once. Rank 0 writes each model's directory as it is trained.
+    Ranks take ten seconds or more to start, so they start once for all models. Rank 0 writes the directory of each
+    model as soon as it is trained.
 
     Raises:
-        TooFewRows: there is less than one global batch.
+        TooFewRows: there are fewer rows than one global batch.
         Diverged: the loss became NaN or infinite.
         RanksLost: a rank was killed or failed.
-        TooFewSlots: local mode has fewer task slots than ranks, so that they would wait for each other for ever.
+        TooFewSlots: local mode has fewer task slots than ranks: these would wait for each other without end.
     """
     import horovod.spark
 
@@ -80,7 +84,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
     ranks = config.ranks
     if tasks[0].steps_per_epoch < 1:
         raise TooFewRows(
-            f"{table.uri}/split=train has {table.rows['train']} rows, less than one global batch of"
+            f"{table.uri}/split=train has {table.rows['train']} rows; expected at least one global batch of"
             f" {config.batch_size}; set train.batch_size lower"
         )
     local = (spark_context.master or "").startswith("local")
@@ -89,7 +93,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
             f"train.ranks is {ranks}, but {spark_context.master} runs {spark_context.defaultParallelism} tasks at once;"
             f" use --master 'local[{ranks}]' or set train.ranks lower"
         )
-    # One thread is fastest for networks this small: a second one waits more than it works, and the feed needs a core.
+    # One thread is fastest for networks of this size: a second one mostly waits, and the data loader needs a core.
     threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
     products = min(config.products(task.card.architecture, len(task.columns), task.card.classes) for task in tasks)
     cycle = {"HOROVOD_CYCLE_TIME": f"{config.batch_size // ranks * products / _PRODUCTS_PER_CYCLE_MS:.3f}"}
@@ -97,8 +101,8 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
         with (
-            progress.followed(progress.progress_uri(tasks[0].checkpoint), log.info),
-            horovod_security.secured(driver) as door,
+            progress.following(progress.progress_uri(tasks[0].checkpoint), log.info),
+            horovod_security.secured(driver) as network,
         ):
             results: list[list[dict[str, Any]]] = horovod.spark.run(
                 start,
@@ -106,8 +110,8 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
                 num_proc=ranks,
                 start_timeout=config.start_timeout,
                 use_gloo=True,
-                env=_HOROVOD | cycle | door.environment,
-                nics=door.nics,
+                env=_HOROVOD | cycle | network.environment,
+                nics=network.nics,
                 stdout=_RankOutput(),
                 stderr=_RankOutput(),
                 verbose=0,
@@ -115,9 +119,9 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
     except Exception as error:
         lost = next((task for task in tasks if not exists(f"{task.target}/model.json")), tasks[-1])
         raise RanksLost(
-            f"a rank that trained {lost.card.name} ended too early ({' '.join(str(error).split())[:300]});"
-            " what it printed stands above. Run jobs/train.py again with --set train.resume=true to go on after the"
-            " last whole epoch"
+            f"a rank that trained {lost.card.name} failed or was killed ({' '.join(str(error).split())[:300]});"
+            " see its output above. Run jobs/train.py again with --set train.resume=true to resume after the last"
+            " complete epoch"
         ) from error
     trained = results[0]
     if "diverged" in trained[-1]:
@@ -128,7 +132,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
 
 
 class _RankOutput(io.TextIOBase):
-    """Passes the ranks' output on to this process without Horovod's prefix on every line."""
+    """Writes the ranks' output to this process' stderr, without Horovod's prefix on every line."""
 
     def write(self, text: str) -> int:
         sys.stderr.write(re.sub(r"^\[\d+\]<std(?:out|err)>:", "", text, flags=re.MULTILINE))

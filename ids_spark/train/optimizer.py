@@ -1,7 +1,7 @@
-"""Adam over all weights as one flat vector: a dozen operations a step, whatever the number of layers.
+"""Adam over all weights as one flat vector: a dozen operations for each step, for any number of layers.
 
-Formula and defaults are those of Kingma & Ba 2015 (arXiv:1412.6980, algorithm 1 in its second form) as Keras computes
-them. Keras updates each weight by itself; for small networks that costs more than their gradients do.
+Formula and defaults are those of Kingma & Ba 2015 (arXiv:1412.6980, algorithm 1 in its second form) as in Keras. Keras
+updates each weight tensor separately; for small networks that takes longer than their gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ class FlatAdam:
 
     Args:
         variables: Trainable weights, in the order of the gradients.
-        learning_rate: Of step 0, 1, …
+        learning_rate: Learning rate by step, from 0.
     """
 
     def __init__(self, variables: Sequence[Any], learning_rate: Callable[[Any], Any]) -> None:

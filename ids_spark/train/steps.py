@@ -1,4 +1,4 @@
-"""Training and evaluation steps of one rank: forward, backward, one allreduce, one update."""
+"""Training and evaluation steps of one rank: forward and backward pass, one allreduce, one update."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,44 +15,50 @@ from ids_spark.train.optimizer import FlatAdam
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Learning rate by step: a linear rise, then constant or half a cosine down to 0.
+    """Learning rate by step: a linear warm-up, then constant or a cosine decay to 0.
+
+    The decay is that of Keras. The warm-up is not: that of Keras starts with a learning rate of 0, which makes the first
+    step useless; here the first step has peak / warm-up steps.
 
     Args:
         config: Training settings.
-        steps_per_epoch: Of every rank.
+        steps_per_epoch: Steps of every rank.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
         self._peak = config.peak_learning_rate
         self._warmup = config.warmup_epochs * steps_per_epoch
-        self._steps = max(1.0, config.epochs * steps_per_epoch - self._warmup)
-        self._cosine = config.schedule == "cosine"
+        decay_steps = max(1.0, config.epochs * steps_per_epoch - self._warmup)
+        cosine = tf.keras.optimizers.schedules.CosineDecay(self._peak, decay_steps)
+        self._decay = cosine if config.schedule == "cosine" else None
 
     def __call__(self, step: Any) -> Any:
         """Return the learning rate of step 0, 1, …"""
         step = tf.cast(step, tf.float32)
         rate = tf.constant(self._peak, tf.float32)
-        if self._cosine:
-            done = tf.clip_by_value((step - self._warmup) / self._steps, 0.0, 1.0)
-            rate = self._peak * 0.5 * (1.0 + tf.cos(3.141592653589793 * done))
+        if self._decay:
+            rate = self._decay(tf.maximum(step - self._warmup, 0.0))
         if self._warmup:
             rate = tf.minimum(rate, self._peak * (step + 1.0) / self._warmup)
         return rate
 
 
 class TrainSteps:
-    """The compiled steps of one rank over one model.
+    """The compiled training and evaluation steps of one rank for one model.
 
     Args:
         model: Uncompiled Keras model; this rank's copy.
         config: Training settings.
         n_classes: Outputs of the model.
-        steps_per_epoch: Of every rank.
-        seed: Of dropout.
+        ensemble_size: Networks in the model. Above 1 it returns (batch, ensemble_size, n_classes) in training.
+        steps_per_epoch: Steps of every rank.
+        seed: Seed of dropout.
     """
 
-    def __init__(self, model: Any, config: TrainConfig, n_classes: int, steps_per_epoch: int, seed: int) -> None:
-        self._model, self._config, self._n_classes = model, config, n_classes
+    def __init__(
+        self, model: Any, config: TrainConfig, n_classes: int, ensemble_size: int, steps_per_epoch: int, seed: int
+    ) -> None:
+        self._model, self._config, self._n_classes, self._ensemble_size = model, config, n_classes, ensemble_size
         self._steps_per_epoch, self._seed = steps_per_epoch, seed
         self._optimizer = FlatAdam(model.trainable_variables, Schedule(config, steps_per_epoch))
         self._batch = config.batch_size // hvd.size()
@@ -63,7 +69,7 @@ class TrainSteps:
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=config.xla)
 
     def weights(self) -> Arrays:
-        """Return copies of all weights of the model."""
+        """Return copies of all weights of the model, in Keras order."""
         copies: Arrays = self._model.get_weights()
         return copies
 
@@ -78,11 +84,11 @@ class TrainSteps:
             variable.assign(value)
 
     def broadcast(self) -> None:
-        """Give every rank the weights and optimizer state of rank 0."""
+        """Set the weights and optimizer state of every rank to those of rank 0."""
         hvd.broadcast_variables([*self._model.variables, *self._optimizer.variables], root_rank=0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set dropout's random numbers by seed, epoch and rank alone, so that a resumed run draws the same ones."""
+        """Seed dropout by seed, epoch and rank only, so that a resumed run draws the same random numbers."""
         for i, layer in enumerate(self._model.layers):
             generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
             if generator is not None:
@@ -90,21 +96,21 @@ class TrainSteps:
 
     @property
     def block_sizes(self) -> list[int]:
-        """Rows of each block that `train` takes: those of `steps_per_execution` steps, the last maybe of fewer."""
+        """Rows of each block that `train` takes: `steps_per_execution` steps, in the last block possibly fewer."""
         batch, steps = self._batch, min(self._config.steps_per_execution, self._steps_per_epoch)
         whole, rest = divmod(self._steps_per_epoch, steps)
         return [batch * steps] * whole + ([batch * rest] if rest else [])
 
     def train(self, blocks: Iterator[LoadedRows]) -> float:
-        """Take the steps of an epoch; return the mean loss over steps and ranks."""
+        """Run the steps of an epoch; return the mean loss over steps and ranks."""
         total = sum(float(self._train_steps(*block)) for block in blocks)
         self._average_statistics()
         mean = tf.constant(total / self._steps_per_epoch, tf.float64)
         return float(hvd.allreduce(mean, op=hvd.Average, name="loss"))
 
-    def evaluate(self, pieces: Iterator[LoadedRows]) -> dict[str, float]:
-        """Return loss and accuracy over the rows of all ranks together."""
-        sums = np.sum([self._evaluate(*piece).numpy() for piece in pieces], axis=0)
+    def evaluate(self, blocks: Iterator[LoadedRows]) -> dict[str, float]:
+        """Return loss and accuracy over the rows of all ranks."""
+        sums = np.sum([self._evaluate(*block).numpy() for block in blocks], axis=0)
         loss, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()
         return {"validation_loss": float(loss / count), "validation_accuracy": float(right / count)}
 
@@ -126,7 +132,7 @@ class TrainSteps:
     def _loss_and_gradients(self, features: Any, labels: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             predicted = self._model(features, training=True)
-            loss = tf.reduce_mean(self._losses(labels, predicted, self._config.label_smoothing))
+            loss = tf.reduce_mean(self._losses(labels, predicted, self._config.label_smoothing, training=True))
         gradients = tape.gradient(loss, self._model.trainable_variables, unconnected_gradients="zero")
         return loss, tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
 
@@ -134,28 +140,28 @@ class TrainSteps:
         predicted = self._model(features, training=False)
         right = tf.equal(tf.argmax(predicted, axis=1, output_type=tf.int32), labels)
         parts = (
-            tf.reduce_sum(self._losses(labels, predicted, 0.0)),
+            tf.reduce_sum(self._losses(labels, predicted, 0.0, training=False)),
             tf.reduce_sum(tf.cast(right, tf.float32)),
             tf.size(labels),
         )
         return tf.stack([tf.cast(part, tf.float64) for part in parts])
 
-    def _losses(self, labels: Any, predicted: Any, smoothing: float) -> Any:
-        """Return the loss of each row; of each row and member where predictions are (batch, ensemble_size, classes)."""
-        if len(predicted.shape) == 3:
-            labels = tf.repeat(labels[:, tf.newaxis], predicted.shape[1], axis=1)
+    def _losses(self, labels: Any, predicted: Any, smoothing: float, *, training: bool) -> Any:
+        """Return the loss of each row, shape (batch,); of an ensemble in training (batch, ensemble_size)."""
+        if training and self._ensemble_size > 1:
+            labels = tf.repeat(labels[:, tf.newaxis], self._ensemble_size, axis=1)
         if self._config.loss == "one_hot" or smoothing:
             one_hot = tf.one_hot(labels, self._n_classes)
             return tf.keras.losses.categorical_crossentropy(one_hot, predicted, label_smoothing=smoothing)
         return tf.keras.losses.sparse_categorical_crossentropy(labels, predicted)
 
     def _average_statistics(self) -> None:
-        """Average what layers gather on their own shard (batch-normalisation's moving moments)."""
+        """Average over ranks what layers compute on their shard (moving moments of batch normalisation)."""
         for i, variable in enumerate(self._model.non_trainable_variables):
             if variable.dtype.is_floating:
                 variable.assign(hvd.allreduce(variable, op=hvd.Average, name=f"statistics.{i}"))
 
 
 def _averaged(gradient: Any) -> Any:
-    """Average a flat gradient over ranks: one message a step, whatever the number of layers."""
+    """Average a flat gradient over ranks: one message for each step, for any number of layers."""
     return gradient if hvd.size() == 1 else hvd.allreduce(gradient, op=hvd.Average, name="gradients")

@@ -1,4 +1,4 @@
-"""What is trained: a table of features, and for each model a task that says all its ranks need to know."""
+"""Training tasks: the feature table, and for each model all that its ranks need."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +21,14 @@ class TooFewRowGroups(InputError):
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One recipe of `features/`, as training sees it.
+    """The table of one recipe in `features/`.
 
     Attributes:
         uri: Its folder.
-        preprocessor: What made it.
-        run_id: Of the run that wrote it.
-        rows: Of each split.
-        absent: Classes of the 19 that no train row carries.
+        preprocessor: The preprocessor that made it.
+        run_id: Run that wrote it.
+        rows: Rows of each split.
+        absent: Classes of the 19 without a train row.
     """
 
     uri: str
@@ -40,16 +40,16 @@ class FeatureTable:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Everything a rank needs to know to train one model; small, sent to each.
+    """Everything a rank needs to train one model; small, sent to each rank.
 
     Attributes:
-        table: What to read.
+        table: The table to read.
         target: URI of the staged model directory.
-        checkpoint: URI of the file that says where training stands.
+        checkpoint: URI of the checkpoint.
         tensorboard_dir: URI of the folder for TensorBoard; empty for none.
-        card: What is being trained; rank 0 adds the history.
+        card: Card of the model; rank 0 adds the history.
         config: Training settings.
-        seed: Of weights, dropout and shuffle.
+        seed: Seed of weights, dropout and shuffle.
         threads: TensorFlow threads of a rank, set by `launch`.
     """
 
@@ -69,7 +69,7 @@ class TrainingTask:
 
     @property
     def fingerprint(self) -> str:
-        """Names everything that decides the state of training, but not when or whether it was interrupted."""
+        """Hash of everything that determines the result of training; not of `resume` and what changes no result."""
         settings = self.config.model_dump(
             mode="json",
             exclude={"resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard"},
@@ -79,16 +79,16 @@ class TrainingTask:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of every rank: whole global batches in the train split."""
+        """Steps of every rank: complete global batches in the train split."""
         return self.table.rows["train"] // self.config.batch_size
 
 
 def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
-    """Read what `jobs/features.py` stated about a recipe, and check that every rank gets a row group of each split.
+    """Read the facts of `jobs/features.py` about a recipe; check that every rank gets a row group of each split.
 
     Raises:
         TableMissing: the recipe was not written yet.
-        TooFewRowGroups: some rank would have nothing to read.
+        TooFewRowGroups: a split has fewer row groups than there are ranks.
         InputError: the preprocessor is not the one that made the table.
     """
     name = f"features/{recipe}"
@@ -128,7 +128,7 @@ def untrained_card(
     feature_set: FeatureSetName,
     version: str,
 ) -> ModelCard:
-    """Return the card of any model of a feature table: inputs by feature_set, outputs by classes."""
+    """Return the card of any model of a feature table: inputs by feature set, outputs by classes."""
     fitted = table.preprocessor
     parent = parents(19, classes)
     seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}

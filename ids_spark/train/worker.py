@@ -1,7 +1,7 @@
-"""What one rank of a training run does, in a process that Horovod started.
+"""Training on one rank, in a process that Horovod started.
 
-Every rank holds the same weights, reads its own shard, and takes the same number of steps; gradients are averaged in
-one allreduce a step. Ranks agree on every decision because they take it on the same averaged numbers.
+Every rank has the same weights, reads its own shard, and runs the same number of steps; gradients are averaged in one
+allreduce for each step. All ranks make the same decisions, as they make them from the same averaged numbers.
 """
 
 import itertools
@@ -30,37 +30,38 @@ from ids_spark.train.checkpoint import TrainingState
 from ids_spark.train.steps import TrainSteps
 from ids_spark.train.tasks import TrainingTask
 
-_EVALUATED_ROWS: Final = 8_192  # at once; changes nothing but speed
-_BASELINE_ROWS: Final = 20_000  # of each rank give the median of benign flows
+_EVALUATED_ROWS: Final = 8_192  # at once; changes speed only
+_BASELINE_ROWS: Final = 20_000  # benign rows of each rank for their median
 
 
 def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
-    """Train one model after the other as one rank, till one diverges.
+    """Train models one after the other as one rank, until one diverges.
 
-    Every rank returns the `training` entry of each model's card, or, when the loss is no longer a number, an entry
-    `diverged` that says when; rank 0 alone speaks and writes. A model does not depend on those before it.
+    Every rank returns the `training` entry of each model's card; when the loss is NaN or infinite, the entry is
+    `diverged` with the epoch and the losses. Only rank 0 logs and writes. A model does not depend on those before it.
     """
     horovod_security.join_rendezvous()
-    with gloo_priority.low_priority_loops():
+    with gloo_priority.low_priority_message_threads():
         hvd.init()
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(tasks[0].threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one takes the core from Horovod's thread
-    if gpus := tf.config.list_physical_devices("GPU"):  # one for each rank of a machine
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one would compete with Horovod's thread
+    if gpus := tf.config.list_physical_devices("GPU"):  # one for each rank on a machine
         tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
-    tf.keras.backend.experimental.enable_tf_random_generator()  # dropout whose state can be set, see Loop.begin_epoch
-    published = progress.Published(progress.progress_uri(tasks[0].checkpoint))
+    # Dropout whose state can be set, see TrainSteps.begin_epoch.
+    tf.keras.backend.experimental.enable_tf_random_generator()
+    progress_file = progress.ProgressFile(progress.progress_uri(tasks[0].checkpoint))
     trained: list[dict[str, Any]] = []
     for task in tasks:
-        trained.append(_train_one(task, published))
+        trained.append(_train_one(task, progress_file))
         if "diverged" in trained[-1]:
             break
     hvd.shutdown()
     return trained
 
 
-def _train_one(task: TrainingTask, published: progress.Published) -> dict[str, Any]:
-    """Train one model: same weights everywhere, epochs until the validation loss stops falling, best weights kept."""
+def _train_one(task: TrainingTask, progress_file: progress.ProgressFile) -> dict[str, Any]:
+    """Train one model until `train.monitor` stops improving; write it with the weights of the best epoch."""
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(task.seed)
     card, config = task.card, task.config
@@ -72,13 +73,14 @@ def _train_one(task: TrainingTask, published: progress.Published) -> dict[str, A
     model = architectures.build(
         card.architecture, len(task.columns), len(card.class_names), card.hyperparameters, edges
     )
-    loop = TrainSteps(model, config, len(card.class_names), task.steps_per_epoch, task.seed)
-    state = _start(task, loop)
+    ensemble_size = architectures.ensemble_size_of(card.hyperparameters)
+    steps = TrainSteps(model, config, len(card.class_names), ensemble_size, task.steps_per_epoch, task.seed)
+    state = _start(task, steps)
     if state.history and hvd.rank() == 0:
-        published.say(f"{card.name} goes on after epoch {len(state.history)}")
-        for entry in state.history:  # a resumed run is a version of its own
+        progress_file.add(f"{card.name} resumes after epoch {len(state.history)}")
+        for entry in state.history:  # a resumed run writes a new version
             _log_to_tensorboard(task.tensorboard_dir, entry)
-    diverged = _run_epochs(task, loop, state, published)
+    diverged = _run_epochs(task, steps, state, progress_file)
     if diverged:
         return {"diverged": diverged}
     training = {
@@ -96,25 +98,25 @@ def _train_one(task: TrainingTask, published: progress.Published) -> dict[str, A
         "seconds": state.seconds,
         "history": state.history,
     }
-    validation_scores = _validation_scores(task, loop, state)
+    validation_scores = score_validation_rows(task, steps, state)
     if hvd.rank() == 0:
         write_model(
             task.target, replace(card, training=training), state.best, task.table.preprocessor, validation_scores
         )
-        published.say(f"trained {card.name} epochs={training['epochs']} best_epoch={state.best_epoch}")
+        progress_file.add(f"trained {card.name} epochs={training['epochs']} best_epoch={state.best_epoch}")
     return training
 
 
-def _start(task: TrainingTask, loop: TrainSteps) -> TrainingState:
-    """Return where training begins: at fresh weights, or where an interrupted run stood; the same on every rank."""
+def _start(task: TrainingTask, steps: TrainSteps) -> TrainingState:
+    """Return fresh weights, or the checkpoint of an interrupted run; the same on every rank."""
     state = None
     if task.config.resume:
         state = checkpoint.read_checkpoint(task.checkpoint, task.fingerprint)
     if state is None:
-        weights = loop.weights()
-        state = TrainingState(weights, loop.optimizer_state(), weights)
-    loop.restore(state.weights, state.optimizer)
-    loop.broadcast()
+        weights = steps.weights()
+        state = TrainingState(weights, steps.optimizer_state(), weights)
+    steps.restore(state.weights, state.optimizer)
+    steps.broadcast()
     return state
 
 
@@ -125,20 +127,20 @@ def _shard(task: TrainingTask, split: str) -> data_loader.Shard:
 
 
 def _run_epochs(
-    task: TrainingTask, loop: TrainSteps, state: TrainingState, published: progress.Published
+    task: TrainingTask, steps: TrainSteps, state: TrainingState, progress_file: progress.ProgressFile
 ) -> str | None:
     config, held_out = task.config, _shard(task, "validation")
     first = len(state.history) + 1
-    with data_loader.read_ahead(_blocks(task, loop, first)) as blocks:
+    with data_loader.read_ahead(_blocks(task, steps, first)) as blocks:
         for epoch in range(first, config.epochs + 1):
             if state.history and epoch - 1 - state.best_epoch >= config.patience:
-                break  # also where a run goes on that had ended
+                break  # also if the resumed run had ended already
             begin = time.monotonic()
-            loop.begin_epoch(epoch)
-            loss = loop.train(itertools.islice(blocks, len(loop.block_sizes)))
+            steps.begin_epoch(epoch)
+            loss = steps.train(itertools.islice(blocks, len(steps.block_sizes)))
             train_seconds = time.monotonic() - begin
-            with data_loader.read_ahead(data_loader.one_pass(held_out, _EVALUATED_ROWS)) as pieces:
-                measured = loop.evaluate(pieces)
+            with data_loader.read_ahead(data_loader.one_pass(held_out, _EVALUATED_ROWS)) as validation_blocks:
+                measured = steps.evaluate(validation_blocks)
             if not (math.isfinite(loss) and math.isfinite(measured["validation_loss"])):
                 return f"epoch {epoch}: loss {loss}, validation loss {measured['validation_loss']}"
             seconds = time.monotonic() - begin
@@ -146,44 +148,44 @@ def _run_epochs(
             state.history.append(
                 {"epoch": epoch, "loss": loss, **measured, "train_seconds": train_seconds, "seconds": seconds}
             )
-            state.weights, state.optimizer = loop.weights(), loop.optimizer_state()
-            cost = _cost(state.history[-1], config.monitor)
+            state.weights, state.optimizer = steps.weights(), steps.optimizer_state()
+            cost = monitored_cost(state.history[-1], config.monitor)
             if cost < state.best_cost - config.min_delta:
                 state.best_cost, state.best_epoch, state.best = cost, epoch, state.weights
             if hvd.rank() == 0:
                 checkpoint.write_checkpoint(task.checkpoint, state, task.fingerprint)
-                published.say(_line(task, state))
+                progress_file.add(_line(task, state))
                 _log_to_tensorboard(task.tensorboard_dir, state.history[-1])
     return None
 
 
-def _cost(entry: Mapping[str, float], monitor: str) -> float:
-    """Return what is to be as low as possible in the epoch whose weights are kept."""
+def monitored_cost(entry: Mapping[str, float], monitor: str) -> float:
+    """Return the value that is lowest in the epoch whose weights are kept."""
     if monitor == "last":
         return -entry["epoch"]
     return entry["validation_loss"] if monitor == "loss" else 1.0 - entry["validation_accuracy"]
 
 
-def _blocks(task: TrainingTask, loop: TrainSteps, first: int) -> Iterator[data_loader.LoadedRows]:
+def _blocks(task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_loader.LoadedRows]:
     """Return the blocks of every epoch from `first` on.
 
-    An epoch's order depends on its number and not on what came before. All epochs are one stream, so that the first
-    block of the next is read while this one is validated.
+    The order of an epoch depends on its number only. All epochs are one stream, so that the first block of the next
+    epoch is read during validation.
     """
     seeds = (task.seed * 1_000 + epoch for epoch in range(first, task.config.epochs + 1))
-    return data_loader.epochs(_shard(task, "train"), loop.block_sizes, seeds, task.config.cache_memory_mb * 1_000_000)
+    return data_loader.epochs(_shard(task, "train"), steps.block_sizes, seeds, task.config.cache_memory_mb * 1_000_000)
 
 
-def _validation_scores(task: TrainingTask, loop: TrainSteps, state: TrainingState) -> ValidationScores:
-    """Return what the validation rows of all ranks say about the scores of the best weights; the same on every rank."""
-    loop.restore(state.best, loop.optimizer_state())
+def score_validation_rows(task: TrainingTask, steps: TrainSteps, state: TrainingState) -> ValidationScores:
+    """Return the validation scores of the best weights over the rows of all ranks; the same on every rank."""
+    steps.restore(state.best, steps.optimizer_state())
     logits: list[NDArray[np.float64]] = []
     benign: list[NDArray[np.bool_]] = []
     predicted: list[NDArray[np.int32]] = []
     rows: list[NDArray[np.float32]] = []
-    with data_loader.read_ahead(data_loader.one_pass(_shard(task, "validation"), _EVALUATED_ROWS)) as pieces:
-        for features, labels in pieces:
-            probabilities = loop.probabilities(features)
+    with data_loader.read_ahead(data_loader.one_pass(_shard(task, "validation"), _EVALUATED_ROWS)) as blocks:
+        for features, labels in blocks:
+            probabilities = steps.probabilities(features)
             logits.append(threshold.attack_logits(probabilities))
             benign.append(labels == BENIGN_ID)
             predicted.append(probabilities.argmax(axis=1).astype(np.int32))
@@ -201,7 +203,7 @@ def _validation_scores(task: TrainingTask, loop: TrainSteps, state: TrainingStat
 
 
 def _log_to_tensorboard(folder: str, entry: dict[str, float]) -> None:
-    """Add an epoch to a TensorBoard folder, as a file of its own; TensorFlow alone cannot write to hdfs or s3."""
+    """Add an epoch to a TensorBoard folder, as a separate file: TensorFlow itself cannot write to hdfs or s3."""
     if not folder:
         return
     with tempfile.TemporaryDirectory(prefix="ids_spark-") as local:
@@ -213,7 +215,7 @@ def _log_to_tensorboard(folder: str, entry: dict[str, float]) -> None:
 
 
 def _line(task: TrainingTask, state: TrainingState) -> str:
-    """Return what is said of the epoch just ended; the time left is that of all epochs, should none stop it early."""
+    """Return the progress line of the newest epoch; `at_most_left` is the time until `train.epochs`."""
     last, done, epochs = state.history[-1], len(state.history), task.config.epochs
     rate = task.steps_per_epoch * task.config.batch_size / last["seconds"]
     measured = " ".join(f"{name}={last[name]:.4f}" for name in ("loss", "validation_loss", "validation_accuracy"))

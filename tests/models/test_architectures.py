@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from ids_spark.config.train import TrainConfig
+from ids_spark.models import architectures
 from ids_spark.models.architectures import UnknownModel, build
 from ids_spark.models.layers import (
     BatchEnsembleDense,
@@ -17,7 +18,7 @@ from ids_spark.models.layers import (
 DEFAULTS = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 
 
-SEVERAL = DEFAULTS["dnn"] | {"bins": 4, "embedding": 3, "ensemble_size": 5, "dense": (16, 8)}
+ENSEMBLE = DEFAULTS["dnn"] | {"bins": 4, "embedding": 3, "ensemble_size": 5, "dense": (16, 8)}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,8 @@ def encoded(x, weights, n_features):
     return np.hstack(columns), weights[4:]
 
 
-def each_member(x, weights, ensemble_size):
-    """Class probabilities of every member by itself, shape (rows, ensemble_size, classes)."""
+def each_network(x, weights, ensemble_size):
+    """Class probabilities of every network of an ensemble by itself, shape (rows, ensemble_size, classes)."""
     *layers, head, head_bias = (w.astype(np.float64) for w in weights)
     found = []
     for k in range(ensemble_size):
@@ -202,8 +203,8 @@ def test_an_encoded_model_carries_its_edges_in_its_weights(flows):
 @pytest.mark.parametrize("bins", [0, 4])
 @pytest.mark.parametrize("ensemble_size", [1, 5])
 @pytest.mark.parametrize("classes", [2, 6, 19])
-def test_several_members_give_one_probability_for_each_class_and_row(flows, bins, ensemble_size, classes):
-    hyperparameters = SEVERAL | {"bins": bins, "ensemble_size": ensemble_size}
+def test_an_ensemble_gives_one_probability_for_each_class_and_row(flows, bins, ensemble_size, classes):
+    hyperparameters = ENSEMBLE | {"bins": bins, "ensemble_size": ensemble_size}
     model = build("dnn", 44, classes, hyperparameters)
     probabilities = model(flows).numpy()
     assert probabilities.shape == (50, classes)
@@ -231,18 +232,18 @@ def test_a_feature_embedding_is_a_dense_layer_of_each_features_own_bins():
     assert not changed[2:].any()
 
 
-def test_several_members_compute_what_their_own_networks_would(flows, edges):
-    model = build("dnn", 44, 6, SEVERAL, edges)
+def test_an_ensemble_computes_what_its_networks_alone_would(flows, edges):
+    model = build("dnn", 44, 6, ENSEMBLE, edges)
     random_weights(model)
     x, left = encoded(flows, model.get_weights(), 44)
-    expected = each_member(x, left, 5)
+    expected = each_network(x, left, 5)
     np.testing.assert_allclose(model(flows).numpy(), expected.mean(axis=1), atol=1e-5)
-    assert expected.std(axis=1).max() > 0.05  # members disagree, so their mean is put to the test
+    assert expected.std(axis=1).max() > 0.05  # the networks differ, so their mean is tested
     assert expected.std(axis=0).max() > 0.05  # and so do flows
 
 
-def test_an_embedding_without_members_computes_a_plain_network_behind_it(flows, edges):
-    model = build("dnn", 44, 6, SEVERAL | {"ensemble_size": 1}, edges)
+def test_an_embedding_without_an_ensemble_computes_a_plain_network_after_it(flows, edges):
+    model = build("dnn", 44, 6, ENSEMBLE | {"ensemble_size": 1}, edges)
     random_weights(model)
     h, (*layers, head, head_bias) = encoded(flows, model.get_weights(), 44)
     for kernel, bias in zip(layers[::2], layers[1::2], strict=True):
@@ -250,23 +251,23 @@ def test_an_embedding_without_members_computes_a_plain_network_behind_it(flows, 
     np.testing.assert_allclose(model(flows).numpy(), softmax(h @ head + head_bias), atol=1e-5)
 
 
-def test_in_training_every_member_answers_for_itself(flows, edges):
-    model = build("dnn", 44, 6, SEVERAL | {"dropout": 0.0}, edges)
+def test_in_training_every_network_returns_its_own_probabilities(flows, edges):
+    model = build("dnn", 44, 6, ENSEMBLE | {"dropout": 0.0}, edges)
     random_weights(model)
     apart = model(flows, training=True).numpy()
     assert apart.shape == (50, 5, 6)
     x, left = encoded(flows, model.get_weights(), 44)
-    np.testing.assert_allclose(apart, each_member(x, left, 5), atol=1e-5)
+    np.testing.assert_allclose(apart, each_network(x, left, 5), atol=1e-5)
     np.testing.assert_allclose(model(flows, training=False).numpy(), apart.mean(axis=1), atol=1e-6)
 
 
-def test_the_mean_is_over_members():
+def test_the_mean_is_over_networks():
     each = np.array([[[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]], [[1.0, 0.0], [0.0, 1.0], [0.2, 0.8]]], dtype=np.float32)
     np.testing.assert_allclose(EnsembleMean()(each).numpy(), [[0.5, 0.5], [0.4, 0.6]], atol=1e-7)
 
 
-def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
-    model = build("dnn", 44, 6, SEVERAL | {"dropout": 0.0})
+def test_networks_of_an_ensemble_start_with_random_signs_of_the_first_layers_inputs(flows):
+    model = build("dnn", 44, 6, ENSEMBLE | {"dropout": 0.0})
     first, second = (layer for layer in model.layers if isinstance(layer, BatchEnsembleDense))
     _, signs, scale, bias = first.get_weights()
     assert signs.shape == (5, 44 + 44 * 3)
@@ -283,7 +284,7 @@ def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
 @pytest.mark.parametrize(
     ("hyperparameters", "trainable", "fixed"),
     [
-        # every layer: one kernel, and for each of 5 members scales of inputs and outputs and a bias; a head for each
+        # every layer: one kernel, and for each of 5 networks scales of inputs and outputs and a bias; a head for each
         (
             {"bins": 0, "ensemble_size": 5},
             (44 * 16 + 5 * (44 + 16 + 16)) + (16 * 8 + 5 * (16 + 8 + 8)) + 5 * (8 * 19 + 19),
@@ -302,24 +303,50 @@ def test_members_start_apart_by_random_signs_of_the_first_layers_inputs(flows):
         ),
     ],
 )
-def test_members_and_embedding_have_the_parameters_counted_by_hand(hyperparameters, trainable, fixed):
-    model = build("dnn", 44, 19, SEVERAL | hyperparameters)
+def test_ensemble_and_embedding_have_the_parameters_counted_by_hand(hyperparameters, trainable, fixed):
+    model = build("dnn", 44, 19, ENSEMBLE | hyperparameters)
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == trainable
     assert sum(int(np.prod(w.shape)) for w in model.non_trainable_weights) == fixed
     assert model.count_params() == trainable + fixed
 
 
-def test_weights_alone_carry_members_embedding_and_edges(flows, edges):
-    trained = build("dnn", 44, 6, SEVERAL, edges)
+def test_weights_alone_hold_ensemble_embedding_and_edges(flows, edges):
+    trained = build("dnn", 44, 6, ENSEMBLE, edges)
     random_weights(trained)
-    loaded = build("dnn", 44, 6, SEVERAL)
+    loaded = build("dnn", 44, 6, ENSEMBLE)
     loaded.set_weights(trained.get_weights())
     np.testing.assert_array_equal(loaded(flows).numpy(), trained(flows).numpy())
-    assert np.abs(build("dnn", 44, 6, SEVERAL)(flows).numpy() - loaded(flows).numpy()).max() > 0.01
+    assert np.abs(build("dnn", 44, 6, ENSEMBLE)(flows).numpy() - loaded(flows).numpy()).max() > 0.01
 
 
 def test_logits_are_what_the_softmax_takes(flows):
-    for hyperparameters in (SEVERAL, SEVERAL | {"ensemble_size": 1}):
+    for hyperparameters in (ENSEMBLE, ENSEMBLE | {"ensemble_size": 1}):
         model = build("dnn", 44, 6, hyperparameters | {"dropout": 0.0})
         logits = keras.Model(model.input, model.get_layer("logits").output)(flows).numpy()
         np.testing.assert_allclose(softmax(logits), model(flows, training=True).numpy(), atol=1e-6)
+
+
+def tokens(x, hyperparameters):
+    """Hidden layers of a small transformer: one token for each feature, shape (batch, n_features, units)."""
+    x = keras.layers.Dense(hyperparameters["units"])(keras.layers.Reshape((-1, 1))(x))
+    return keras.layers.MultiHeadAttention(2, 4)(x, x)
+
+
+def pooled_tokens(x, hyperparameters):
+    return keras.layers.GlobalAveragePooling1D()(tokens(x, hyperparameters))
+
+
+def test_tensors_of_three_dimensions_do_not_make_an_ensemble(flows, monkeypatch):
+    monkeypatch.setitem(architectures.ARCHITECTURES, "tokens", tokens)
+    monkeypatch.setitem(architectures.ARCHITECTURES, "pooled", pooled_tokens)
+    hyperparameters = DEFAULTS["gru_dnn"] | {"units": 8}
+    with pytest.raises(ValueError, match=r"'tokens' return shape \(None, 44, 'units'\); expected \(None, 'units'\)"):
+        build("tokens", 44, 6, hyperparameters)
+    model = build("pooled", 44, 6, hyperparameters)
+    assert model(flows, training=True).shape == (len(flows), 6)
+    assert not [layer for layer in model.layers if isinstance(layer, EnsembleMean)]
+
+
+def test_an_architecture_without_ensembles_refuses_an_ensemble_size():
+    with pytest.raises(ValueError, match="hidden layers of 'gru_dnn' return shape"):
+        build("gru_dnn", 44, 6, DEFAULTS["gru_dnn"] | {"ensemble_size": 4})

@@ -87,7 +87,7 @@ def test_a_preprocessor_of_another_model_is_refused_even_where_the_manifest_name
     assert text.startswith(
         f"{stored}/preprocessor.json is that of another model: its SHA-256 is {other.sha256()[:16]}…"
     )
-    assert f"this model was trained behind {PREPROCESSOR.sha256()[:16]}…" in text
+    assert f"expected {PREPROCESSOR.sha256()[:16]}…" in text
 
 
 def test_a_model_without_calibration_comes_back_without(tmp_path):
@@ -119,23 +119,23 @@ def test_pickled_weights_are_never_loaded(stored):
     np.savez(packed, w000=np.array([Trap()], dtype=object))
     reseal(stored, "weights.npz", packed.getvalue())
     text = refusal(stored)
-    assert "cannot be understood (ValueError('Object arrays cannot be loaded when allow_pickle=False" in text
+    assert "cannot be parsed (ValueError('Object arrays cannot be loaded when allow_pickle=False" in text
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04N."])
 def test_weights_that_are_no_arrays_are_refused(stored, content):
     reseal(stored, "weights.npz", content)
-    assert f"{stored}: cannot be understood (" in refusal(stored)
+    assert f"{stored}: cannot be parsed (" in refusal(stored)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=1), "model format 1; expected 3, or 2 of version 0.1; retrain with this version"),
-        (lambda c: c.pop("architecture"), "cannot be understood (TypeError("),
-        (lambda c: c.update(code="x"), "cannot be understood (TypeError("),
-        (lambda c: c.pop("features"), "cannot be understood (KeyError('features'))"),
-        (lambda c: c.update(features=["Rate", "IAT", "Speed"]), "its preprocessor does not keep IAT, Speed; restore"),
+        (lambda c: c.update(format=1), "found model format 1; expected 3 or, of version 0.1, 2; retrain"),
+        (lambda c: c.pop("architecture"), "cannot be parsed (TypeError("),
+        (lambda c: c.update(code="x"), "cannot be parsed (TypeError("),
+        (lambda c: c.pop("features"), "cannot be parsed (KeyError('features'))"),
+        (lambda c: c.update(features=["Rate", "IAT", "Speed"]), "its preprocessor lacks features IAT, Speed; restore"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(stored, change, message):

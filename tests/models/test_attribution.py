@@ -19,7 +19,7 @@ KINDS = {
     "lstm": ("lstm", {}),
     "gru_dnn with bins": ("gru_dnn", {"bins": 8}),
     "gru_dnn with embedded bins": ("gru_dnn", {"bins": 8, "embedding": 3}),
-    "dnn of several ensemble_size": ("dnn", {"bins": 8, "ensemble_size": 4}),
+    "dnn ensemble": ("dnn", {"bins": 8, "ensemble_size": 4}),
 }
 FEATURES, CLASSES = 12, 6
 
@@ -48,14 +48,14 @@ def trained(request):
     """A model after some steps of training, and its attack logit."""
     tf.keras.utils.set_random_seed(5)
     matrix, labels = synthetic_flows(4_000, 1)
-    model = built(request.param, matrix)
+    model, size = built(request.param, matrix), KINDS[request.param][1].get("ensemble_size", 1)
     optimizer = tf.keras.optimizers.Adam(3e-3)
 
     @tf.function
     def step(features, classes):
         with tf.GradientTape() as tape:
             probabilities = model(features, training=True)
-            if len(probabilities.shape) == 3:  # each member has a loss of its own
+            if size > 1:  # each network has a loss of its own
                 classes = tf.repeat(classes[:, tf.newaxis], probabilities.shape[1], axis=1)
             loss = tf.reduce_mean(tf.keras.losses.sparse_categorical_crossentropy(classes, probabilities))
         optimizer.apply_gradients(
@@ -66,7 +66,7 @@ def trained(request):
         order = np.random.default_rng(epoch).permutation(len(matrix))
         for first in range(0, len(matrix), 100):
             step(matrix[order[first : first + 100]], labels[order[first : first + 100]])
-    return model, logit_function(model)
+    return model, logit_function(model, size)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_logit_is_that_of_the_probabilities(trained, flows):
     np.testing.assert_allclose(logit(flows), attack_logits(probabilities), atol=1e-4)
 
 
-def test_what_made_a_flow_an_attack_is_what_contributes(trained, flows):
+def test_the_feature_that_makes_a_flow_an_attack_contributes_most(trained, flows):
     baseline = np.median(flows, axis=0)
     baseline[5] = 0.0
     flagged = np.tile(baseline, (2, 1))
@@ -131,7 +131,7 @@ def test_a_feature_that_the_network_does_not_use_contributes_nothing(kind, flows
     first, *rest = model.get_weights()
     first[3] = 0.0
     model.set_weights([first, *rest])
-    moved = contributions(logit_function(model), flows[:50], np.full(FEATURES, 0.1))
+    moved = contributions(logit_function(model, 1), flows[:50], np.full(FEATURES, 0.1))
     assert not moved[:, 3].any()
     assert (np.abs(np.delete(moved, 3, axis=1)) > 0).any(axis=0).all()
 
@@ -139,7 +139,7 @@ def test_a_feature_that_the_network_does_not_use_contributes_nothing(kind, flows
 def test_a_linear_network_contributes_what_is_counted_by_hand():
     kernel, bias = np.array([[0.5, 2.5], [1.0, -3.0], [4.0, 4.0]]), np.array([0.25, 1.0])
     moved = contributions(
-        logit_function(linear(kernel, bias)), np.array([[3, 2, 9], [1, -1, 0]], np.float32), np.ones(3)
+        logit_function(linear(kernel, bias), 1), np.array([[3, 2, 9], [1, -1, 0]], np.float32), np.ones(3)
     )
     # the logit is 2 a - 4 b + 0 c + 0.75, the baseline (1, 1, 1)
     np.testing.assert_allclose(moved, [[4, -4, 0], [0, 8, 0]], atol=1e-5)
@@ -148,12 +148,14 @@ def test_a_linear_network_contributes_what_is_counted_by_hand():
 def test_two_attack_classes_share_a_contribution_by_their_probabilities():
     # logit = ln(e^a + e^-a): from 0 to a it rises by ln cosh a, all of it by the one feature
     moved = contributions(
-        logit_function(linear(np.array([[0.0, 1.0, -1.0]]), np.zeros(3))), np.array([[2.0], [-5.0]], np.float32), [0.0]
+        logit_function(linear(np.array([[0.0, 1.0, -1.0]]), np.zeros(3)), 1),
+        np.array([[2.0], [-5.0]], np.float32),
+        [0.0],
     )
     np.testing.assert_allclose(moved[:, 0], np.log(np.cosh([2.0, -5.0])), rtol=2e-3)
 
 
-def test_a_saturated_softmax_still_has_reasons(flows):
+def test_a_saturated_softmax_still_has_attributions(flows):
     tf.keras.utils.set_random_seed(5)
     model = built("gru_dnn", flows)
     *rest, kernel, bias = model.get_weights()
@@ -165,7 +167,7 @@ def test_a_saturated_softmax_still_has_reasons(flows):
         tape.watch(inputs := tf.constant(flows[scores == LIMIT]))
         naive = tf.math.log(1 - model(inputs)[:, 0]) - tf.math.log(model(inputs)[:, 0])
     assert np.isnan(tape.gradient(naive, inputs).numpy()).mean() > 0.5  # what the probabilities alone would give
-    logit = logit_function(model)
+    logit = logit_function(model, 1)
     moved = contributions(logit, flows, baseline)
     difference = logit(flows) - logit(baseline[None])
     assert np.abs(difference).max() > 4 * LIMIT
@@ -184,12 +186,12 @@ def test_a_flag_whose_bins_coincide_contributes_its_step():
     kernel[6:, 1] = 0.25
     *encoding, _, bias = model.get_weights()
     model.set_weights([*encoding, kernel, bias])
-    moved = contributions(logit_function(model), np.array([[3.0, 1.5]], np.float32), np.zeros(2))
+    moved = contributions(logit_function(model, 1), np.array([[3.0, 1.5]], np.float32), np.zeros(2))
     # the flag fills three bins without width and the fourth, the other one and a half bins more than the baseline
     np.testing.assert_allclose(moved, [[5 + 7 + 0 + 1, 0.5 * 1.5 + 0.25 * 1.5]], atol=1e-4)
 
 
-def test_reasons_are_the_largest_contributions_towards_attack_in_order():
+def test_the_largest_contributions_towards_attack_are_listed_in_order():
     contributed = np.array(
         [[0.5, -9, 2, 1], [-1, -2, 0, -3], [3, np.nan, 3, 0.25], [1, np.inf, 2, 4]], dtype=np.float32
     )
@@ -197,10 +199,10 @@ def test_reasons_are_the_largest_contributions_towards_attack_in_order():
     found = largest_contributions(contributed, values, ["Rate", "IAT", "Number", "Std"], 2)
     assert found.type == pa.list_(ATTRIBUTION)
     assert found.to_pylist() == [
-        [reason("Number", 2, 2), reason("Std", 3, 1)],
+        [attribution("Number", 2, 2), attribution("Std", 3, 1)],
         [],
-        [reason("Rate", 8, 3), reason("Number", 10, 3)],
-        [reason("IAT", 13, np.inf), reason("Std", 15, 4)],
+        [attribution("Rate", 8, 3), attribution("Number", 10, 3)],
+        [attribution("IAT", 13, np.inf), attribution("Std", 15, 4)],
     ]
     all_of_them = largest_contributions(contributed, values, ["Rate", "IAT", "Number", "Std"], 10).to_pylist()
     assert [[r["feature"] for r in row] for row in all_of_them] == [
@@ -212,7 +214,7 @@ def test_reasons_are_the_largest_contributions_towards_attack_in_order():
     assert largest_contributions(contributed[:0], values[:0], ["Rate", "IAT", "Number", "Std"], 2).to_pylist() == []
 
 
-def reason(feature, value, contribution):
+def attribution(feature, value, contribution):
     return {"feature": feature, "value": float(value), "contribution": float(contribution)}
 
 

@@ -138,7 +138,7 @@ def test_a_champion_is_not_its_own_challenger(lake):
     train(lake, V1)
     put(lake, V1)
     assert refusal(promote, lake.uri("models"), NAME, V1, "challenger", "r", NOW) == (
-        f"model {NAME} version {V1} is the champion; expected another as its challenger"
+        f"model {NAME} version {V1} is the champion; expected another version as challenger"
     )
 
 
@@ -174,7 +174,7 @@ def test_a_changed_byte_is_not_promoted(lake, tmp_path):
 def test_a_model_that_cannot_score_nights_is_not_promoted(lake):
     artifact.write_model(lake.uri(f"models/{NAME}/{V1}"), dataclasses.replace(CARD, version=V1), WEIGHTS, PREPROCESSOR)
     assert refusal(promote, lake.uri("models"), NAME, V1, "champion", "r", NOW) == (
-        f"{lake.uri('models')}/{NAME}/{V1} has no validation scores, without which no night can be scored; retrain with this"
+        f"{lake.uri('models')}/{NAME}/{V1} has no validation scores, which scoring of nights needs; retrain with this"
         " version"
     )
 
@@ -184,8 +184,8 @@ def test_a_model_under_another_models_name_is_not_promoted(lake, tmp_path):
     (tmp_path / "lake" / "models" / NAME / V1).rename(tmp_path / "lake" / "models" / NAME / V2)
     text = refusal(promote, lake.uri("models"), NAME, V2, "champion", "r", NOW)
     assert text == (
-        f"{lake.uri('models')}/{NAME}/{V2} holds model {NAME} version {V1}; expected the model that its place names;"
-        " restore the directory or retrain"
+        f"{lake.uri('models')}/{NAME}/{V2} holds model {NAME} version {V1}; expected {NAME} version"
+        f" {V2}; restore the directory or retrain"
     )
 
 
@@ -201,7 +201,7 @@ def test_the_model_of_an_alias_is_the_one_that_was_promoted(lake):
     )  # complete, but another model
     text = refusal(model_of_alias, lake.uri("models"), NAME, "champion")
     assert re.search(
-        f"{V1} was changed after it became champion: the SHA-256 of its manifest is .{{16}}…, it was ", text
+        f"{V1} was changed after it became champion: the SHA-256 of its manifest is .{{16}}…, expected ", text
     )
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(lake, content, message)
     write_bytes(uri, content.encode())
     text = refusal(version_of_alias, lake.uri("models"), NAME, "champion")
     assert text.startswith(f"{uri} is not a file of aliases ({message}")
-    assert f"restore it, or remove it and promote anew: jobs/promote.py --set promote.model={NAME}" in text
+    assert f"restore it, or remove it and promote again: jobs/promote.py --set promote.model={NAME}" in text
 
 
 def test_a_model_directory_lists_its_versions_alone(lake):

@@ -18,7 +18,7 @@ from ids_spark.models.threshold import (
 )
 
 
-def calibrated(benign, attack=()):
+def scores_of(benign, attack=()):
     scores = np.concatenate((np.asarray(benign, np.float64), np.asarray(attack, np.float64)))
     is_benign = np.arange(len(scores)) < len(benign)
     return validation_scores_of(scores, is_benign, np.array([len(benign), len(attack)]), np.array([0.5, -0.25]))
@@ -62,7 +62,7 @@ def test_scores_that_are_not_numbers_are_refused():
         validation_scores_of(scores, benign, np.array([2, 2]), np.array([0.0, np.inf, 1.0]))
     assert str(error.value) == (
         "2 of 4 validation rows have no finite attack score, 1 of 3 features no finite baseline; expected none:"
-        " training diverged, lower train.learning_rate"
+        " training diverged; set train.learning_rate lower"
     )
     assert isinstance(error.value, InputError)
 
@@ -70,9 +70,9 @@ def test_scores_that_are_not_numbers_are_refused():
 # --- the threshold -----------------------------------------------------------------------------------------------
 
 
-def test_a_budget_of_many_rows_is_a_place_in_their_order():
+def test_a_budget_of_many_rows_is_a_quantile_of_their_scores():
     benign = np.random.default_rng(1).permutation(np.arange(1_000) / 50 - 19)  # -19, -18.98, … 0.98
-    found = calibrated(benign, attack=[-1.0, 2.0, 3.0, 4.0]).threshold(flows=20_000, budget=1_000)  # 5 %: 50 rows
+    found = scores_of(benign, attack=[-1.0, 2.0, 3.0, 4.0]).threshold(flows=20_000, budget=1_000)  # 5 %: 50 rows
     assert found.logit == pytest.approx(0.0, abs=1e-3)  # 50 scores reach it: 0, 0.02, … 0.98
     assert (benign >= found.logit).sum() == 50
     assert found.probability == pytest.approx(0.5, abs=1e-3)
@@ -84,14 +84,14 @@ def test_a_budget_of_many_rows_is_a_place_in_their_order():
 
 
 def test_a_budget_between_two_rows_lies_between_their_scores():
-    found = calibrated(np.arange(100) / 10.0).threshold(flows=1_000, budget=205)  # 20.5 rows of 100
+    found = scores_of(np.arange(100) / 10.0).threshold(flows=1_000, budget=205)  # 20.5 rows of 100
     assert found.logit == pytest.approx(7.95)
     assert found.expected_false_alarms == pytest.approx(205)
 
 
 def test_a_budget_beyond_the_stored_tail_comes_from_the_quantiles():
     benign = normal(50_000, 2)
-    found = calibrated(benign).threshold(flows=1_000, budget=300)
+    found = scores_of(benign).threshold(flows=1_000, budget=300)
     assert (benign >= found.logit).mean() == pytest.approx(0.3, abs=0.001)
     assert found.expected_false_alarms == pytest.approx(300, rel=0.005)
     assert found.false_alarms_at_most == pytest.approx(1_000 * beta.ppf(0.975, 15_001, 35_000), rel=0.005)
@@ -100,9 +100,9 @@ def test_a_budget_beyond_the_stored_tail_comes_from_the_quantiles():
 def test_recall_is_the_share_of_attack_rows_at_or_above_the_threshold():
     attack = np.concatenate((normal(30_000, 3, mean=2.0, spread=4.0), np.full(10_000, LIMIT)))
     for budget in (20, 500, 5_000):
-        found = calibrated(normal(20_000, 4), attack).threshold(flows=100_000, budget=budget)
+        found = scores_of(normal(20_000, 4), attack).threshold(flows=100_000, budget=budget)
         assert found.recall == pytest.approx((attack >= found.logit).mean(), abs=0.002)
-    assert calibrated(normal(100, 4)).threshold(1_000, 50).recall is None
+    assert scores_of(normal(100, 4)).threshold(1_000, 50).recall is None
 
 
 SHAPES = {
@@ -122,7 +122,7 @@ def test_alarms_of_a_night_are_within_a_factor_of_two_of_the_expectation(shape):
     night = SHAPES[shape](rng, 1_000_000)  # all benign
     ratios, bounded = [], []
     for _ in range(20):
-        found = calibrated(SHAPES[shape](rng, 40_000)).threshold(len(night), budget=300)  # 12 rows of 40,000
+        found = scores_of(SHAPES[shape](rng, 40_000)).threshold(len(night), budget=300)  # 12 rows of 40,000
         alarms = int((night >= found.logit).sum())
         ratios.append(alarms / found.expected_false_alarms)
         bounded.append(alarms <= found.false_alarms_at_most)
@@ -131,12 +131,12 @@ def test_alarms_of_a_night_are_within_a_factor_of_two_of_the_expectation(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_even_two_rows_of_forty_thousand_seldom_promise_too_few_alarms(shape):
+def test_even_two_rows_of_forty_thousand_seldom_expect_too_few_alarms(shape):
     rng = np.random.default_rng(8)
     night = SHAPES[shape](rng, 1_000_000)
     ratios, bounded = [], []
     for _ in range(40):
-        found = calibrated(SHAPES[shape](rng, 40_000)).threshold(len(night), budget=50)  # 2 rows of 40,000
+        found = scores_of(SHAPES[shape](rng, 40_000)).threshold(len(night), budget=50)  # 2 rows of 40,000
         assert not found.supported
         alarms = int((night >= found.logit).sum())
         ratios.append(alarms / found.expected_false_alarms)
@@ -151,7 +151,7 @@ def test_a_fitted_tail_is_nearer_the_truth_than_two_rows():
     fitted, ordered = [], []
     for seed in range(40):
         scores = np.sort(genpareto.rvs(0.0, loc=-8, scale=1.5, size=40_000, random_state=seed))[::-1]
-        fitted.append(calibrated(scores).threshold(1_000_000, 50).logit - truth)
+        fitted.append(scores_of(scores).threshold(1_000_000, 50).logit - truth)
         ordered.append(scores[1] - truth)
     assert np.std(fitted) < 0.8 * np.std(ordered)
     assert abs(np.mean(fitted)) < 0.3
@@ -162,7 +162,7 @@ def test_the_fit_finds_the_tail_that_scipy_finds(shape):
     scores = np.sort(genpareto.rvs(shape, scale=2.0, size=2_000, random_state=3))[::-1]
     excess = scores[:1_999] - scores[1_999]
     expected = genpareto.isf(2 / 1_999, *genpareto.fit(excess, floc=0))
-    found, rows = tail_fit.place(scores, 10_000, 2.0)
+    found, rows = tail_fit.score_reached_by(scores, 10_000, 2.0)
     assert found - scores[1_999] == pytest.approx(expected, rel=0.03)
     assert rows == pytest.approx(2.0, abs=2.0)
 
@@ -177,7 +177,7 @@ def test_the_upper_end_of_a_rate_is_that_of_clopper_and_pearson(found, rows):
 
 def test_saturated_benign_rows_are_flagged_with_all_others_and_counted():
     benign = np.concatenate((np.full(400, LIMIT), normal(39_600, 5)))  # 1 % looks like the surest attack
-    found = calibrated(benign, attack=np.full(100, LIMIT)).threshold(flows=1_000_000, budget=50)
+    found = scores_of(benign, attack=np.full(100, LIMIT)).threshold(flows=1_000_000, budget=50)
     assert LIMIT - 0.01 <= found.logit <= LIMIT
     assert found.expected_false_alarms == pytest.approx(10_000)
     assert found.recall == 1.0
@@ -188,7 +188,7 @@ def test_beside_a_tie_the_nearer_count_decides():
     rest = -1 - np.arange(975) / 100
     benign = np.concatenate(([3.0] * 8, [1.0] * 17, rest))  # 8 rows reach 3, 25 reach 1
     for budget, rows in ((12, 8), (13, 8), (15, 25), (24, 25), (25, 25)):
-        found = calibrated(benign).threshold(flows=1_000, budget=budget)
+        found = scores_of(benign).threshold(flows=1_000, budget=budget)
         assert (benign >= found.logit).sum() == rows, budget
         assert (benign + 1e-5 >= found.logit).sum() == rows, budget  # as another batch may round it
         assert (benign - 1e-5 >= found.logit).sum() == rows, budget
@@ -196,16 +196,16 @@ def test_beside_a_tie_the_nearer_count_decides():
 
 
 def test_no_threshold_aims_below_one_row():
-    found = calibrated(normal(1_000, 6)).threshold(flows=1_000_000, budget=50)
+    found = scores_of(normal(1_000, 6)).threshold(flows=1_000_000, budget=50)
     assert found.expected_false_alarms >= 1_000_000 / 1_000
     assert not found.supported
     assert found.false_alarms_at_most >= 1_000_000 * beta.ppf(0.975, 2, 999) * 0.999
-    assert found.logit == calibrated(normal(1_000, 6)).threshold(flows=1_000_000, budget=0).logit
+    assert found.logit == scores_of(normal(1_000, 6)).threshold(flows=1_000_000, budget=0).logit
 
 
 def test_a_budget_of_all_flows_flags_all_of_them():
     for budget in (1_000, 5_000):
-        found = calibrated(normal(300, 7), [1.0, -LIMIT]).threshold(flows=1_000, budget=budget)
+        found = scores_of(normal(300, 7), [1.0, -LIMIT]).threshold(flows=1_000, budget=budget)
         assert found.logit == -LIMIT
         assert found.expected_false_alarms == found.false_alarms_at_most == 1_000
         assert found.supported
@@ -213,53 +213,53 @@ def test_a_budget_of_all_flows_flags_all_of_them():
 
 
 def test_an_empty_night_has_nothing_to_flag():
-    found = calibrated(normal(300, 7)).threshold(flows=0, budget=50)
+    found = scores_of(normal(300, 7)).threshold(flows=0, budget=50)
     assert found.expected_false_alarms == found.false_alarms_at_most == 0
     assert found.statement() == "There is no flow to flag."
 
 
 def test_negative_numbers_are_an_error():
     with pytest.raises(ValueError, match="found 10 flows and a budget of -1; expected no negative number"):
-        calibrated([0.0]).threshold(10, -1)
+        scores_of([0.0]).threshold(10, -1)
 
 
 def test_without_a_benign_row_the_threshold_is_one_half_and_says_why():
-    found = calibrated([], attack=[-1.0, 1.0, 2.0, 3.0]).threshold(flows=2_000, budget=50)
+    found = scores_of([], attack=[-1.0, 1.0, 2.0, 3.0]).threshold(flows=2_000, budget=50)
     assert (found.logit, found.probability, found.expected_false_alarms) == (0.0, 0.5, None)
     assert (found.false_alarms_at_most, found.smallest_rate, found.supported) == (2_000, 1.0, False)
     assert found.statement() == (
-        "Flagged are flows with log-odds of attack of at least 0.00, a probability of 0.5. No benign validation row"
-        " says how benign flows score, so this does not follow from the budget of 50: any number of the 2,000 flows"
-        " may be false alarms. Of the attack validation rows, 74.9% are flagged."
+        "Flagged are flows with log-odds of attack of at least 0.00, a probability of 0.5. There is no benign"
+        " validation row, so the threshold does not follow from the budget of 50: any number of the 2,000 flows may be"
+        " false alarms. Of the attack validation rows, 74.9% are flagged."
     )
-    assert calibrated([]).threshold(0, 50).statement() == "There is no flow to flag."
+    assert scores_of([]).threshold(0, 50).statement() == "There is no flow to flag."
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 29, 31, 151])
-def test_few_benign_rows_give_a_threshold_that_promises_little(rows):
+def test_few_benign_rows_give_a_threshold_without_a_supported_rate(rows):
     benign = normal(rows, rows)
-    found = calibrated(benign).threshold(flows=100_000, budget=50)
-    assert found.logit == 0.0  # all scores are below: no flow that the model takes for benign is flagged
+    found = scores_of(benign).threshold(flows=100_000, budget=50)
+    assert found.logit == 0.0  # all scores are below: no flow that is predicted as benign is flagged
     assert found.expected_false_alarms >= 100_000 / rows
     assert found.false_alarms_at_most >= 100_000 * beta.ppf(0.975, 2, rows - 1) * 0.999 if rows > 1 else 100_000
     assert not found.supported
-    assert f"{rows:,} benign validation rows vouch for no rate below" in found.statement()
+    assert f"{rows:,} benign validation rows support no rate below" in found.statement()
 
 
 def test_statements_of_a_supported_and_of_an_unsupported_budget():
     benign = np.arange(1_000) / 50 - 18
-    supported = calibrated(benign).threshold(flows=20_000, budget=1_000)
+    supported = scores_of(benign).threshold(flows=20_000, budget=1_000)
     assert supported.statement() == (
-        "Flagged are flows with log-odds of attack of at least 1.00, a probability of 0.7309. Were all 20,000 flows"
+        "Flagged are flows with log-odds of attack of at least 1.00, a probability of 0.7309. If all 20,000 flows were"
         " benign, about 1,000 would be flagged, at most 1,308 (95 % interval)."
     )
     assert 20_000 * beta.ppf(0.975, 51, 950) == pytest.approx(1_308, abs=0.5)
-    unsupported = calibrated(np.append(benign, [20.0] * 1_000)).threshold(flows=1_000_000, budget=50)
+    unsupported = scores_of(np.append(benign, [20.0] * 1_000)).threshold(flows=1_000_000, budget=50)
     assert unsupported.statement() == (
-        "Flagged are flows with log-odds of attack of at least 20.00, a probability above 0.9999. Were all 1,000,000"
-        " flows benign, fewer than 2,783 would be flagged (95 % interval). 2,000 benign validation rows vouch for no"
-        " rate below 0.0015 (by the rule of three); the budget asks for 5e-05. Best guess: 500. That is over the budget"
-        " of 50: no threshold is known to come closer."
+        "Flagged are flows with log-odds of attack of at least 20.00, a probability above 0.9999. If all 1,000,000"
+        " flows were benign, fewer than 2,783 would be flagged (95 % interval). 2,000 benign validation rows support no"
+        " rate below 0.0015 (rule of three); the budget needs a rate of 5e-05. Point estimate: 500. That is over the"
+        " budget of 50: no threshold is known to come closer."
     )
     assert 1_000_000 * beta.ppf(0.975, 2, 1_999) == pytest.approx(2_783, abs=0.5)
 
@@ -268,8 +268,8 @@ def test_statements_of_a_supported_and_of_an_unsupported_budget():
 
 
 @pytest.mark.parametrize(("benign", "attack"), [(0, 0), (0, 40), (1, 0), (700, 300), (5_000, 10)])
-def test_a_calibration_comes_back_as_written(benign, attack):
-    written = calibrated(normal(benign, 1), normal(attack, 2, mean=6.0))
+def test_validation_scores_are_read_as_written(benign, attack):
+    written = scores_of(normal(benign, 1), normal(attack, 2, mean=6.0))
     text = written.to_json()
     read = from_json(text, "validation_scores.json")
     assert read == written
@@ -282,7 +282,7 @@ def test_a_calibration_comes_back_as_written(benign, attack):
     assert not re.search("NaN|Infinity", text)
 
 
-STORED = calibrated(normal(50, 1), normal(20, 2, mean=6.0))
+STORED = scores_of(normal(50, 1), normal(20, 2, mean=6.0))
 
 
 def changed(**changes):
@@ -290,35 +290,35 @@ def changed(**changes):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("", "no validation scores (JSONDecodeError("),
-        ("[1, 2]", "no validation scores (TypeError("),
-        ("{}", "no validation scores (KeyError('format')"),
-        (changed(format=2), "another format than 1; retrain with this version"),
-        (changed(more=1), "no validation scores (TypeError("),
-        (changed(benign_tail=3), "no validation scores (TypeError("),
-        (changed(baseline=[0.0, "1"]), "one of its scores is not a finite number"),
-        (changed(baseline=[0.0, float("nan")]), "one of its scores is not a finite number"),
-        (changed(baseline=[0.0, True]), "one of its scores is not a finite number"),
-        (changed(baseline=[10**400]), "no validation scores (OverflowError("),
-        (changed(benign_rows=50.0), "one of its counts is not a whole number from 0 on"),
-        (changed(class_mix=[71, -1]), "one of its counts is not a whole number from 0 on"),
-        (changed(benign_rows=51), "[50, 501, 501] scores do not stand for 51 benign and 20 attack rows"),
-        (changed(attack_rows=0), "[50, 501, 501] scores do not stand for 50 benign and 0 attack rows"),
-        (changed(benign_tail=sorted(STORED.benign_tail)), "its scores are out of order or beyond ±80"),
-        (changed(attack_quantiles=[81.0] * 501), "its scores are out of order or beyond ±80"),
+        ("", " does not hold validation scores (JSONDecodeError("),
+        ("[1, 2]", " does not hold validation scores (TypeError("),
+        ("{}", " does not hold validation scores (KeyError('format')"),
+        (changed(format=2), ": format 2; expected 1; retrain with this version"),
+        (changed(more=1), " does not hold validation scores (TypeError("),
+        (changed(benign_tail=3), " does not hold validation scores (TypeError("),
+        (changed(baseline=[0.0, "1"]), ": one of its scores is not a finite number"),
+        (changed(baseline=[0.0, float("nan")]), ": one of its scores is not a finite number"),
+        (changed(baseline=[0.0, True]), ": one of its scores is not a finite number"),
+        (changed(baseline=[10**400]), " does not hold validation scores (OverflowError("),
+        (changed(benign_rows=50.0), ": one of its counts is not a whole number of at least 0"),
+        (changed(class_mix=[71, -1]), ": one of its counts is not a whole number of at least 0"),
+        (changed(benign_rows=51), ": [50, 501, 501] scores do not fit 51 benign and 20 attack rows"),
+        (changed(attack_rows=0), ": [50, 501, 501] scores do not fit 50 benign and 0 attack rows"),
+        (changed(benign_tail=sorted(STORED.benign_tail)), ": its scores are out of order or beyond ±80"),
+        (changed(attack_quantiles=[81.0] * 501), ": its scores are out of order or beyond ±80"),
     ],
 )
-def test_what_is_no_calibration_is_refused_and_says_why(text, said):
+def test_invalid_validation_scores_are_refused_with_the_reason(text, message):
     with pytest.raises(ValidationScoresUnusable) as error:
-        from_json(text, "models/m/calibration.json")
-    assert str(error.value).startswith("models/m/calibration.json: " + said)
+        from_json(text, "models/m/validation_scores.json")
+    assert str(error.value).startswith("models/m/validation_scores.json" + message)
     assert "retrain" in str(error.value)
 
 
-def test_a_calibration_is_immutable_and_small():
-    found = calibrated(normal(200_000, 1), normal(200_000, 2, mean=9.0))
+def test_validation_scores_are_immutable_and_small():
+    found = scores_of(normal(200_000, 1), normal(200_000, 2, mean=9.0))
     assert len(found.to_json()) < 100_000
     with pytest.raises(AttributeError):
         found.benign_rows = 1

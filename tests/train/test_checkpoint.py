@@ -10,9 +10,9 @@ from tests.support.models import training_state
 
 def test_a_checkpoint_gives_back_what_it_was_given(tmp_path):
     uri = str(tmp_path / "checkpoints" / "dnn.npz")
-    checkpoint.write_checkpoint(uri, training_state(), "mark")
-    checkpoint.write_checkpoint(uri, training_state(), "mark")
-    found, expected = checkpoint.read_checkpoint(uri, "mark"), training_state()
+    checkpoint.write_checkpoint(uri, training_state(), "this")
+    checkpoint.write_checkpoint(uri, training_state(), "this")
+    found, expected = checkpoint.read_checkpoint(uri, "this"), training_state()
     for name in ("weights", "optimizer", "best"):
         for a, b in zip(getattr(found, name), getattr(expected, name), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -21,31 +21,45 @@ def test_a_checkpoint_gives_back_what_it_was_given(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["dnn.npz"]
 
 
-def test_no_checkpoint_is_none_and_another_runs_is_refused(tmp_path):
+def test_no_checkpoint_is_none_and_that_of_another_run_is_refused(tmp_path):
     uri = str(tmp_path / "dnn.npz")
-    assert checkpoint.read_checkpoint(uri, "mark") is None
-    checkpoint.write_checkpoint(uri, training_state(), "mark")
-    with pytest.raises(CheckpointUnusable, match="belongs to a run with other settings, features or seed"):
+    assert checkpoint.read_checkpoint(uri, "this") is None
+    checkpoint.write_checkpoint(uri, training_state(), "this")
+    with pytest.raises(CheckpointUnusable, match="is of a run with other settings, features or seed"):
         checkpoint.read_checkpoint(uri, "other")
+
+
+@pytest.mark.parametrize(
+    ("number", "version"), [(1, r"format 1 \(version 0\.1\); expected 2"), (3, "format 3; expected 2")]
+)
+def test_a_checkpoint_of_another_format_is_refused_with_the_version_that_wrote_it(tmp_path, number, version):
+    uri = tmp_path / "dnn.npz"
+    checkpoint.write_checkpoint(str(uri), training_state(), "this")
+    arrays = dict(np.load(uri, allow_pickle=False))
+    state = json.loads(arrays["state"].tobytes()) | {"format": number}
+    np.savez(uri, **arrays | {"state": np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)})
+    remedy = r"resume with the version that wrote it, or train without train\.resume"
+    with pytest.raises(CheckpointUnusable, match=f"{version}; {remedy}"):
+        checkpoint.read_checkpoint(str(uri), "this")
 
 
 @pytest.mark.parametrize("cut", [0, 10, 400])
 def test_a_broken_checkpoint_is_refused(tmp_path, cut):
     uri = tmp_path / "dnn.npz"
-    checkpoint.write_checkpoint(str(uri), training_state(), "mark")
+    checkpoint.write_checkpoint(str(uri), training_state(), "this")
     uri.write_bytes(uri.read_bytes()[:cut])
     with pytest.raises(CheckpointUnusable, match=r"is no checkpoint .* train without train\.resume"):
-        checkpoint.read_checkpoint(str(uri), "mark")
+        checkpoint.read_checkpoint(str(uri), "this")
 
 
 def test_pickled_arrays_are_never_read(tmp_path):
     uri = tmp_path / "dnn.npz"
-    state = np.frombuffer(json.dumps({"fingerprint": "mark"}).encode(), dtype=np.uint8)
+    state = np.frombuffer(json.dumps({"fingerprint": "this"}).encode(), dtype=np.uint8)
     np.savez(uri, state=state, w0000=np.array([{"a": 1}], dtype=object))
     with pytest.raises(CheckpointUnusable, match="allow_pickle=False"):
-        checkpoint.read_checkpoint(str(uri), "mark")
+        checkpoint.read_checkpoint(str(uri), "this")
 
 
-def test_a_fingerprint_tells_settings_apart():
+def test_other_settings_have_another_fingerprint():
     assert fingerprint("a", {"x": 1, "y": 2}) == fingerprint("a", {"y": 2, "x": 1})
     assert fingerprint("a", {"x": 1}) != fingerprint("a", {"x": 2})

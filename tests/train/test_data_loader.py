@@ -1,4 +1,4 @@
-"""The feed over real Petastorm readers and real parquet."""
+"""The data loader over real Petastorm readers and real parquet."""
 
 import threading
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def numbers(blocks: Iterator[LoadedRows]) -> list[np.ndarray]:
-    """Return the row numbers of each block, after a look at types, order of columns and labels."""
+    """Return the row numbers of each block, after a check of types, column order and labels."""
     found = []
     for features, labels in blocks:
         assert features.dtype == np.float32
@@ -57,29 +57,29 @@ def mixed(
     return numbers(epochs(shard(split, rank, size), sizes, [seed], memory))
 
 
-KEPT = pytest.mark.parametrize("memory", [0, 1_000_000], ids=["read at every epoch", "kept in memory"])
+CACHED = pytest.mark.parametrize("memory", [0, 1_000_000], ids=["read in every epoch", "cached"])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_one_pass_over_all_shards_gives_every_row_once(split: str, size: int) -> None:
-    for _ in range(10):  # a reader that ends too early does so now and then
+    for _ in range(10):  # a reader that ends too early does so only sometimes
         seen = np.concatenate([once(split, rank, size) for rank in range(size)])
         np.testing.assert_array_equal(np.sort(seen), np.arange(ALL_ROWS))
 
 
-def test_one_pass_keeps_the_order_of_the_files_in_pieces_of_at_most_so_many_rows(split: str) -> None:
-    pieces = numbers(one_pass(shard(split), 16))
-    assert max(map(len, pieces)) == 16
-    np.testing.assert_array_equal(np.concatenate(pieces), np.arange(ALL_ROWS))
+def test_one_pass_keeps_the_order_of_the_files_in_blocks_of_at_most_so_many_rows(split: str) -> None:
+    blocks = numbers(one_pass(shard(split), 16))
+    assert max(map(len, blocks)) == 16
+    np.testing.assert_array_equal(np.concatenate(blocks), np.arange(ALL_ROWS))
 
 
-@KEPT
+@CACHED
 def test_blocks_have_the_wanted_sizes_also_across_row_groups_and_passes(split: str, memory: int) -> None:
     sizes = [7, 100, 1, 212, 64]
     assert [len(block) for block in mixed(split, sizes, memory=memory)] == sizes
 
 
-@KEPT
+@CACHED
 def test_a_shard_is_repeated_and_never_another(split: str, memory: int) -> None:
     own = [set(once(split, rank, 2)) for rank in (0, 1)]
     seen = np.concatenate(mixed(split, [48] * 10, 0, 2, memory=memory))
@@ -87,7 +87,7 @@ def test_a_shard_is_repeated_and_never_another(split: str, memory: int) -> None:
     assert not set(seen) & own[1]
 
 
-@KEPT
+@CACHED
 @pytest.mark.parametrize("mixed_rows", [1, 100, 10_000])
 def test_every_row_comes_once_in_each_pass(
     split: str, mixed_rows: int, memory: int, monkeypatch: pytest.MonkeyPatch
@@ -99,14 +99,14 @@ def test_every_row_comes_once_in_each_pass(
     assert (first != second).any()
 
 
-@KEPT
+@CACHED
 def test_equal_seeds_give_equal_blocks_and_others_do_not(split: str, memory: int) -> None:
     first, again = (np.concatenate(mixed(split, [16] * 13, seed=5, memory=memory)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert (first != np.concatenate(mixed(split, [16] * 13, seed=6, memory=memory))).any()
 
 
-@KEPT
+@CACHED
 def test_an_epoch_is_the_same_whatever_came_before(split: str, memory: int) -> None:
     sizes = [16, 100, 48]
     both = numbers(epochs(shard(split), sizes, [5, 6], memory))
@@ -115,7 +115,7 @@ def test_an_epoch_is_the_same_whatever_came_before(split: str, memory: int) -> N
     np.testing.assert_array_equal(np.concatenate(both[3:]), np.concatenate(later))
 
 
-@KEPT
+@CACHED
 def test_a_batch_draws_from_several_row_groups(split: str, memory: int) -> None:
     (batch,) = mixed(split, [32], memory=memory)
     group_of = np.repeat(np.arange(len(GROUP_ROWS)), GROUP_ROWS)

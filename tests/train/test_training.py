@@ -90,7 +90,7 @@ def whole(whole_run: Path) -> tuple[dict[str, object], list[np.ndarray]]:
 
 
 def agrees_with_its_rows(folder: Path) -> Model:
-    """Check the newest model's calibration against its own scores of the validation rows; returns the model."""
+    """Check the newest model's validation scores against a computation of its own; returns the model."""
     model = artifact.read_model(str(newest(folder)))
     held_out = pd.read_parquet(folder / "lake/features/paper/split=validation")
     x = held_out[[column_of(name) for name in model.card.features]].to_numpy(np.float32)
@@ -112,11 +112,11 @@ def agrees_with_its_rows(folder: Path) -> Model:
     return model
 
 
-def test_the_calibration_is_what_the_stored_weights_say_of_all_validation_rows(whole_run: Path) -> None:
+def test_the_validation_scores_are_those_of_the_stored_weights_over_all_validation_rows(whole_run: Path) -> None:
     agrees_with_its_rows(whole_run)
 
 
-def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, tmp_path: Path) -> None:
+def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, tmp_path: Path) -> None:
     model = artifact.read_model(str(newest(whole_run)))
     assert model.card.training["ranks"] == 2
     hvd.init()
@@ -125,8 +125,8 @@ def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, 
     config = TrainConfig(ranks=1)
     task = TrainingTask(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
     fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyperparameters)
-    loop = TrainSteps(fresh, config, 6, task.steps_per_epoch, 7)
-    one = worker._validation_scores(task, loop, TrainingState(loop.weights(), [], model.weights))
+    steps = TrainSteps(fresh, config, 6, 1, task.steps_per_epoch, 7)
+    one = worker.score_validation_rows(task, steps, TrainingState(steps.weights(), [], model.weights))
     two = model.validation_scores
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
     for name in ("benign_tail", "benign_quantiles", "attack_quantiles"):
@@ -138,9 +138,9 @@ def test_one_rank_calibrates_the_stored_model_as_two_ranks_did(whole_run: Path, 
 
 def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
     model = newest(whole_run)
-    board = whole_run / "lake/tensorboard/gru_dnn-6-paper" / model.name
-    assert len(list(board.glob("*tfevents*"))) == 6
-    events, history = EventAccumulator(str(board)).Reload(), training_of(whole_run)[0]["history"]
+    folder = whole_run / "lake/tensorboard/gru_dnn-6-paper" / model.name
+    assert len(list(folder.glob("*tfevents*"))) == 6
+    events, history = EventAccumulator(str(folder)).Reload(), training_of(whole_run)[0]["history"]
     assert set(events.Tags()["tensors"]) == set(history[0])
     for name in history[0]:
         found = {event.step: make_ndarray(event.tensor_proto).item() for event in events.Tensors(name)}
@@ -148,22 +148,24 @@ def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
         np.testing.assert_allclose([found[e["epoch"]] for e in history], [e[name] for e in history], rtol=1e-6)
 
 
-def test_a_run_may_go_on_with_or_without_tensorboard(features: Path) -> None:
+def test_a_run_may_resume_with_or_without_tensorboard(features: Path) -> None:
     table = open_features(Lake(str(features / "lake")), "paper", 2)
-    marks = set()
-    for board in (False, True):
-        config = TrainConfig(tensorboard=board)
+    fingerprints = set()
+    for tensorboard in (False, True):
+        config = TrainConfig(tensorboard=tensorboard)
         card = card_of(table, config, "dnn", 6, "paper", "v")
-        marks.add(TrainingTask(table, "", "", "board" if board else "", card, config, 7).fingerprint)
-    assert len(marks) == 1
+        fingerprints.add(TrainingTask(table, "", "", "folder" if tensorboard else "", card, config, 7).fingerprint)
+    assert len(fingerprints) == 1
     for hyperparameters in ({"ensemble_size": 2}, {"bins": 4, "embedding": 2}):
         config = TrainConfig.model_validate({"dnn": hyperparameters})
         card = card_of(table, config, "dnn", 6, "paper", "v")
-        marks.add(TrainingTask(table, "", "", "", card, config, 7).fingerprint)
-    assert len(marks) == 3  # but not with other members or an embedding
+        fingerprints.add(TrainingTask(table, "", "", "", card, config, 7).fingerprint)
+    assert len(fingerprints) == 3  # but not with another ensemble size or an embedding
 
 
-def test_a_model_that_the_interrupted_job_had_not_come_to_starts_anew(features: Path, tmp_path: Path) -> None:
+def test_a_model_that_the_interrupted_job_had_not_started_is_trained_from_the_beginning(
+    features: Path, tmp_path: Path
+) -> None:
     table = open_features(Lake(str(features / "lake")), "paper", 2)
     config = TrainConfig(resume=True)
     cards = [card_of(table, config, "dnn", classes, "paper", "v") for classes in (2, 6, 19)]
@@ -172,7 +174,7 @@ def test_a_model_that_the_interrupted_job_had_not_come_to_starts_anew(features: 
     )
     stood = TrainingState([np.ones(1)], [], [np.ones(1)], history=[{"epoch": 1}])
     checkpoint.write_checkpoint(earlier.checkpoint, stood, "of another run")
-    with pytest.raises(CheckpointUnusable, match=r"dnn-6-paper\.npz belongs to a run with other settings"):
+    with pytest.raises(CheckpointUnusable, match=r"dnn-6-paper\.npz is of a run with other settings"):
         resumed([reached, earlier, none])
     checkpoint.write_checkpoint(reached.checkpoint, stood, reached.fingerprint)
     assert [task.config.resume for task in resumed([reached, earlier, none])] == [True, False, False]
@@ -180,7 +182,7 @@ def test_a_model_that_the_interrupted_job_had_not_come_to_starts_anew(features: 
 
 
 def wait_for_epoch(folder: Path, epoch: int, process: object) -> None:
-    """Wait until the checkpoint of an epoch stands."""
+    """Wait for the checkpoint of an epoch."""
     path = folder / "lake/checkpoints/gru_dnn-6-paper.npz"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -196,7 +198,7 @@ def wait_for_epoch(folder: Path, epoch: int, process: object) -> None:
 
 
 class Output:
-    """What a process says, line by line, while it runs."""
+    """The output of a process, line by line, while it runs."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.lines: list[str] = []
@@ -209,12 +211,12 @@ class Output:
         deadline = time.monotonic() + 60
         while not any(text in line for line in list(self.lines)):
             assert self._process.poll() is None, self.text()
-            assert time.monotonic() < deadline, f"{text!r} was not said within 60 s"
+            assert time.monotonic() < deadline, f"{text!r} was not written within 60 s"
             time.sleep(0.02)
         assert self._process.poll() is None
 
     def text(self) -> str:
-        """Return everything said, once the process has ended."""
+        """Return the whole output, once the process has ended."""
         self._process.wait(timeout=120)
         self._thread.join()
         return "".join(self.lines)
@@ -228,27 +230,27 @@ def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve
     shutil.copytree(features, folder)
     settings = (*SETTINGS, "train.epochs=6", "train.classes=[2,6]")  # the model of 6 after another, by the same ranks
     process = start(folder, "train", *settings)
-    said = Output(process)
+    lines = Output(process)
     wait_for_epoch(folder, 2, process)
     own = psutil.Process(process.pid).children(recursive=True)
     ranks = [p for p in own if p.status() != psutil.STATUS_ZOMBIE and "gloo_exec_fn" in " ".join(p.cmdline())]
-    os.kill(ranks[-1].pid, signal.SIGSTOP)  # nobody goes on, so what is heard now was heard while training ran
-    said.wait_for("gru_dnn-6-paper epoch 1/6 loss=")
+    os.kill(ranks[-1].pid, signal.SIGSTOP)  # no rank continues, so what is logged now was logged while training ran
+    lines.wait_for("gru_dnn-6-paper epoch 1/6 loss=")
     killed = time.monotonic()
     os.kill(ranks[-1].pid, signal.SIGKILL)
-    output = said.text()
+    output = lines.text()
     assert time.monotonic() - killed < 60
     assert process.returncode == 1
-    assert "a rank that trained gru_dnn-6-paper ended too early" in output
+    assert "a rank that trained gru_dnn-6-paper failed or was killed" in output
     assert "--set train.resume=true" in output
     assert not (folder / "lake/models").exists()
     assert not list((folder / "lake").rglob("*.progress.json"))
 
     code, output = submit(folder, "train", *settings, "train.resume=true")
     assert code == 0, output
-    assert "gru_dnn-2-paper goes on after epoch 6" in output
+    assert "gru_dnn-2-paper resumes after epoch 6" in output
     assert "gru_dnn-2-paper epoch 1/6" not in output
-    assert "gru_dnn-6-paper goes on after epoch" in output
+    assert "gru_dnn-6-paper resumes after epoch" in output
     training, weights = training_of(folder)
     np.testing.assert_allclose(curve(training), curve(whole[0]), rtol=1e-5)
     for a, b in zip(weights, whole[1], strict=True):
@@ -256,7 +258,7 @@ def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve
 
     code, output = submit(folder, "train", *settings, "train.resume=true", "seed=8")
     assert code == 2
-    assert "belongs to a run with other settings, features or seed" in output
+    assert "is of a run with other settings, features or seed" in output
 
 
 @pytest.mark.slow
@@ -277,15 +279,15 @@ def test_one_rank_trains_the_same_model_up_to_noise(
 def test_the_epoch_that_is_kept_is_the_best_by_what_is_monitored(monitor: str, kept: int) -> None:
     measured = [(0.2, 0.8), (0.4, 0.9), (0.3, 0.7)]
     epochs = [{"epoch": i, "validation_loss": x, "validation_accuracy": y} for i, (x, y) in enumerate(measured, 1)]
-    costs = [worker._cost(epoch, monitor) for epoch in epochs]
+    costs = [worker.monitored_cost(epoch, monitor) for epoch in epochs]
     assert costs.index(min(costs)) == kept
 
 
-def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(features: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_names_epoch_and_learning_rate(features: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(features, folder)
-    several = ("train.models=[dnn]", "train.dnn.bins=4", "train.dnn.embedding=3", "train.dnn.ensemble_size=3")
-    code, output = run(folder, "train", *SETTINGS, *several, "train.epochs=3", "train.learning_rate=1e38")
+    ensemble = ("train.models=[dnn]", "train.dnn.bins=4", "train.dnn.embedding=3", "train.dnn.ensemble_size=3")
+    code, output = run(folder, "train", *SETTINGS, *ensemble, "train.epochs=3", "train.learning_rate=1e38")
     assert code == 2, output
     assert "training of dnn-6-paper diverged in epoch 1" in output
     assert "learning rate 1e+38; set train.learning_rate lower" in output

@@ -1,4 +1,4 @@
-"""Real Horovod ranks on loopback: together they take the steps that Keras alone takes over the whole batch."""
+"""Real Horovod ranks on loopback: together they train as Keras does on the whole batch."""
 
 import itertools
 from typing import Any
@@ -35,21 +35,20 @@ def train(name: str) -> dict[str, Any]:
 
     hvd.init()
     me, size = hvd.rank(), hvd.size()
-    loop = TrainSteps(
-        model_of(name, 100 + me), TrainConfig.model_validate(SETTINGS | {"ranks": size}), CLASSES, STEPS, 1
-    )
-    loop.broadcast()
-    start = loop.weights()
+    config = TrainConfig.model_validate(SETTINGS | {"ranks": size})
+    steps = TrainSteps(model_of(name, 100 + me), config, CLASSES, 1, STEPS, 1)
+    steps.broadcast()
+    start = steps.weights()
     x, y = (part.reshape(STEPS, size, BATCH // size, *part.shape[1:])[:, me] for part in rows())
     x, y, losses = x.reshape(-1, FEATURES), y.reshape(-1), []
     for epoch in range(EPOCHS):
-        loop.begin_epoch(epoch)
-        cuts = np.cumsum([0, *loop.block_sizes])
-        losses.append(loop.train(iter([LoadedRows(x[a:b], y[a:b]) for a, b in itertools.pairwise(cuts)])))
+        steps.begin_epoch(epoch)
+        cuts = np.cumsum([0, *steps.block_sizes])
+        losses.append(steps.train(iter([LoadedRows(x[a:b], y[a:b]) for a, b in itertools.pairwise(cuts)])))
     first = me * 50  # of the validation rows that this rank takes; the last one takes the rest
     mine = slice(first, first + 50 if me + 1 < size else None)
-    measured = loop.evaluate(iter([LoadedRows(*(part[mine] for part in rows()))]))
-    return {"start": start, "losses": losses, "weights": loop.weights(), "measured": measured}
+    measured = steps.evaluate(iter([LoadedRows(*(part[mine] for part in rows()))]))
+    return {"start": start, "losses": losses, "weights": steps.weights(), "measured": measured}
 
 
 def rank() -> list[dict[str, Any]]:
