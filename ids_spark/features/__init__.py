@@ -1,1 +1,1 @@
-"""Flows to model-ready features: exact statistics, the preprocessor, histograms, drift."""
+"""Features for models: exact statistics, the preprocessor, the feature table, drift."""

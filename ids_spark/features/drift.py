@@ -1,13 +1,13 @@
-"""Drift: how far a night's flows lie from what a model learnt, by the population stability index.
+"""Drift: difference between a night's flows and a model's train rows, as population stability index.
 
 The index compares shares of rows in bins, sum((a - e) · ln(a / e)) of actual and expected shares: Jeffreys' divergence
-of the two histograms. By custom below 0.1 is stable and above 0.25 significant (Siddiqi 2006, "Credit Risk Scorecards",
-Wiley). Without any change it is still about (B - 1) · (1/n + 1/m) for B bins, n and m rows, and distributed as
+of the two histograms. By convention, below 0.1 is stable and above 0.25 significant (Siddiqi 2006, "Credit Risk
+Scorecards", Wiley). Without any change it is about (B - 1) · (1/n + 1/m) for B bins, n and m rows, and distributed as
 chi-square with B - 1 degrees of freedom times (1/n + 1/m) (Yurdakul 2018, "Statistical Properties of Population
-Stability Index", Western Michigan University): where chance alone may reach 0.1, no band is named.
+Stability Index", Western Michigan University). Where it may reach 0.1 by chance, the level is `too_few_rows`.
 
-Every row of a night is counted, none is sampled. Whether values reach an edge is one comparison, which numpy makes for
-several values at once; nine edges cost a fifth of what a search for each value's bin does.
+Every row of a night is counted, none is sampled. numpy compares several values with an edge at once: comparisons with
+nine edges take a fifth of the time of a search for each value's bin.
 """
 
 import math
@@ -24,25 +24,26 @@ from ids_spark.features.moments import LARGEST
 STABLE: Final = 0.1
 SIGNIFICANT: Final = 0.25
 BINS: Final = 10
-_LEAST_SHARE: Final = 0.01  # of a bin that is one of several between two point masses
-_SAME: Final = 1e-10  # relative: values that near are one value, or another computer's logarithm could part them
-_BESIDE: Final = 1e-3  # of the gap between a point mass and the next value: where the edge stands
-_ROUNDING: Final = 1e-12  # relative: what a value may lose on its way through the transform and back
-_RARE: Final = 3.0902  # standard deviations of a normal distribution that one draw in 1,000 exceeds
-_BLOCK: Final = 65_536  # rows; a column's block stays in the processor's cache for all edges
+_LEAST_SHARE: Final = 0.01  # of rows in a bin, if several bins share the values between two point masses
+# Relative: closer values are one value, as logarithms differ in the last digits between computers.
+_SAME: Final = 1e-10
+_BESIDE: Final = 1e-3  # distance of an edge from a point mass, as share of the gap to the next value
+_ROUNDING: Final = 1e-12  # relative error of the transform and its inverse
+_RARE: Final = 0.001  # probability that an index without any change exceeds the limit
+_BLOCK: Final = 65_536  # rows; one column of a block stays in the CPU cache for all edges
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """What train held of one feature, in raw units.
+    """Histogram of one feature over train rows, in raw units.
 
     Attributes:
         name: Official name.
         edges: Inner edges of the bins, ascending; a value at an edge is in the upper bin.
-        shares: Of train rows in each bin, len(edges) + 1 of them, sum 1; empty where nothing was measured.
+        shares: Share of train rows in each bin, shape (len(edges) + 1,), sum 1; empty without train rows.
         low: Smallest finite train value.
         high: Largest finite train value.
-        rows: Train rows; the sample that gave the shares may be smaller.
+        rows: Train rows that gave the shares.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Histogram:
 
 @dataclass
 class BinCounts:
-    """Counts of flows, those of several pieces added up.
+    """Counts of flows by bin; counts of several parts of a night can be added.
 
     Attributes:
         rows: Flows counted.
@@ -72,9 +73,9 @@ class BinCounts:
     infinite: Counts
 
     def add(self, other: "BinCounts") -> None:
-        """Add the counts of another piece, of the same histograms."""
+        """Add the counts of another part of the night, of the same histograms."""
         self.rows += other.rows
-        self.bins = [mine + theirs for mine, theirs in zip(self.bins, other.bins, strict=True)]
+        self.bins = [own + added for own, added in zip(self.bins, other.bins, strict=True)]
         self.below = self.below + other.below
         self.above = self.above + other.above
         self.infinite = self.infinite + other.infinite
@@ -83,19 +84,19 @@ class BinCounts:
 def histogram_of(column: Floats, low: float, high: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return inner edges and shares of about 10 bins, as equally filled as the values allow.
 
-    A value with as many rows as a bin should have is a point mass and gets a bin of its own, the values between point
-    masses share the remaining bins, each with about 1 % of the rows or more. So 95 % zeros leave
-    some bins for the rest, and two distinct values have two bins. An edge stands in the middle between two values, but
-    next to a point mass, so that a value never seen before does not pass for it.
+    A value with as many rows as a bin should have is a point mass and gets a separate bin. The values between point
+    masses share the remaining bins, each with about 1 % of the rows or more. So with 95 % zeros there are some bins for
+    the other values, and two distinct values have two bins. An edge is in the middle between two values, but close to a
+    point mass, so that a value that is not in train is not counted as the point mass.
 
     Args:
         column: A sample of train values, shape (rows,), finite.
-        low: Smallest train value. The sample may lack it and `high`; beside a point mass they have a bin all the same.
+        low: Smallest train value. It and `high` may be missing in the sample; next to a point mass they get a bin.
         high: Largest train value.
 
     Returns:
-        Edges, ascending and distinct, in the units of the column, and shares, which sum to 1; a value at an edge is in
-        the upper bin. A constant has one bin, and without rows there is none.
+        Edges, ascending and distinct, in the units of the column, and shares with sum 1; a value at an edge is in the
+        upper bin. A constant has one bin; without rows there is none.
     """
     if not len(column):
         return (), ()
@@ -131,10 +132,10 @@ def _binned(rows: Counts, total: int) -> tuple[Counts, NDArray[np.bool_]]:
 
 
 def count_bins(histograms: Sequence[Histogram], values: Mapping[str, Floats]) -> BinCounts:
-    """Count the flows of one piece.
+    """Count the flows of one part of a night by bin.
 
     Args:
-        histograms: Of the features to count.
+        histograms: Histograms of the features to count.
         values: Raw columns by official name, each of shape (rows,), without NaN; an infinity is in the outermost bin.
 
     Raises:
@@ -167,14 +168,14 @@ def _counts(column: Floats, edges: Sequence[float]) -> Counts:
 def psi(expected: Sequence[float], counts: Sequence[int] | Counts, expected_rows: int) -> float | None:
     """Return the population stability index of a histogram against expected shares.
 
-    An empty bin would make it infinite, and a small share put there decides the index by its choice. So half a row of
-    the smaller side is added to every bin of both sides (as to those of a weight of evidence in SAS, PROC HPBIN,
-    `WOEADJUST=0.5`): an empty bin weighs what so many rows can tell, and equal shares give exactly 0.
+    An empty bin would make it infinite, and any small share in its place would determine the index. So half a row of
+    the smaller side is added to every bin of both sides (as for a weight of evidence in SAS, PROC HPBIN,
+    `WOEADJUST=0.5`): the effect of an empty bin depends on the number of rows, and equal shares give exactly 0.
 
     Args:
         expected: Shares, sum 1, shape (bins,).
         counts: Rows in the same bins.
-        expected_rows: Rows that gave the shares.
+        expected_rows: Rows of `expected`.
 
     Returns:
         At least 0; None where either side has no row.
@@ -189,10 +190,10 @@ def psi(expected: Sequence[float], counts: Sequence[int] | Counts, expected_rows
 
 
 def drift_level(index: float | None, bins: int, rows: int, expected_rows: int) -> str:
-    """Return the band of an index from `psi`: `stable`, `moderate` (0.1 to 0.25), `significant`, or `too_few_rows`.
+    """Return the level of an index from `psi`: `stable`, `moderate` (0.1 to 0.25), `significant`, or `too_few_rows`.
 
-    Rows are too few where, without any change, more than one index in 1,000 would leave the stable band: for 10 bins
-    and a large train split below 279 flows. That takes flows as independent; those of one device are less so.
+    Rows are too few if, without any change, more than one index in 1,000 would exceed 0.1: for 10 bins and a large
+    train split, fewer than 279 flows. This assumes independent flows; those of one device are less so.
     """
     if index is None or (bins > 1 and _chi_square(bins - 1) * (1 / rows + 1 / expected_rows) > STABLE):
         return "too_few_rows"
@@ -200,17 +201,18 @@ def drift_level(index: float | None, bins: int, rows: int, expected_rows: int) -
 
 
 def _chi_square(degrees: int) -> float:
-    """Return about what one value in 1,000 exceeds (Wilson, Hilferty 1931, doi 10.1073/pnas.17.12.684)."""
-    spread = 2 / (9 * degrees)
-    return degrees * (1 - spread + _RARE * math.sqrt(spread)) ** 3
+    """Return the value that a chi-square distribution exceeds with probability `_RARE`."""
+    from scipy import special  # only the driver needs it: tasks start sooner without
+
+    return float(special.chdtri(degrees, _RARE))
 
 
 def rows_of(counted: BinCounts, histograms: Sequence[Histogram], facts: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return rows of `drift/` of kind `feature`, in the order of the histograms.
 
     Args:
-        counted: From `bin_counts` with the same histograms, of all pieces.
-        histograms: Of the features.
+        counted: From `count_bins` with the same histograms, over all flows.
+        histograms: Histograms of the features.
         facts: `model`, `model_version`, `run_id` and `data_origin`.
     """
     beyond = np.column_stack((counted.below, counted.above, counted.infinite)).tolist()
@@ -243,7 +245,7 @@ def _row(
     beyond: Sequence[int] = (0, 0, 0),
 ) -> dict[str, Any]:
     index, rows = psi(expected, counts, expected_rows), sum(counts)
-    band = drift_level(index, len(expected), rows, expected_rows)
-    row = {"kind": kind, "name": name, "psi": index, "drift_level": band, "rows": rows}
+    level = drift_level(index, len(expected), rows, expected_rows)
+    row = {"kind": kind, "name": name, "psi": index, "drift_level": level, "rows": rows}
     row |= dict(zip(("below_range", "above_range", "saturated"), beyond, strict=True))
     return row | {"edges": list(edges), "expected": list(expected), "counts": counts}

@@ -1,8 +1,7 @@
-"""From `flows/` to `features/`: two passes over the buckets, no shuffle; the exchange did that.
+"""Writes `features/` from `flows/`: two passes over the buckets, without a shuffle; ingest has shuffled the rows.
 
-Pass 1 reads the train buckets and returns moments and a sample. Pass 2 reads every bucket, leaves duplicates out,
-scales and writes.
-A bucket is the unit of both, so statistics and tables do not depend on how many tasks ran.
+Pass 1 reads the train buckets and returns moments and a sample. Pass 2 reads every bucket, drops duplicates, scales and
+writes. Both process bucket by bucket, so statistics and tables do not depend on the number of tasks.
 """
 
 from collections import Counter
@@ -41,16 +40,16 @@ class Bucket:
 
 @dataclass
 class FeatureCounts:
-    """What became of the flows of a table.
+    """Counts of the flows of a table: read, dropped and written.
 
     Attributes:
         flows: Rows read, by (split, class19); split is train or test.
-        duplicates: Rows left out, by (split, class19).
+        duplicates: Rows dropped, by (split, class19).
         rows: Rows written, by (split, class19); split is train, validation or test.
-        label_conflict_vectors: By split of the flows; these rows all stay.
-        label_conflict_rows: By split of the flows, without duplicates.
+        label_conflict_vectors: Feature vectors with several labels, by split of the flows; their rows are kept.
+        label_conflict_rows: Rows of these, without duplicates, by split of the flows.
         row_groups: Of each written split.
-        parts: Files written.
+        parts: Names of the files written.
     """
 
     flows: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -73,7 +72,7 @@ class FeatureCounts:
 
 
 def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
-    """Return the buckets of both splits, after a check of each file's contract.
+    """Return the buckets of both splits, after a check of each file against its contract.
 
     Raises:
         SchemaMismatch: when a file is not as `flows_contract`.
@@ -113,14 +112,14 @@ def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
 def measure_train(
     spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, validation_share: float, sample_share: float
 ) -> tuple[list[Moments], Floats, NDArray[np.bool_]]:
-    """Pass 1: what the preprocessor is fitted on, over the distinct train rows that are not held out for validation.
+    """Pass 1: what the preprocessor is fitted on, over distinct train rows that are not held out for validation.
 
     Args:
         spark_context: Its executors read and compute.
         buckets: Of `flows/`.
         recipe: Its transform is applied before anything is measured.
         validation_share: Share of train held out.
-        sample_share: Share of rows returned as a sample, chosen by hash: the same rows whatever the buckets.
+        sample_share: Share of rows in the sample, chosen by hash: the same rows for any number of buckets.
 
     Returns:
         Moments of each transformed feature, the sample, shape (rows, features), infinities included, and which of its
@@ -137,7 +136,7 @@ def measure_train(
 
     train = [b for b in buckets if b.split == "train"]
     measured = spark_context.parallelize(train, max(1, len(train))).map(measure).collect()
-    measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding whichever task ended first
+    measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding for any order of tasks
     total = [Moments()] * len(recipe.schema.features)
     for _, part, _, _ in measured:
         total = [so_far.merged(more) for so_far, more in zip(total, part, strict=True)]
@@ -152,8 +151,8 @@ class Target:
     Attributes:
         uri: Staged `features/<recipe>`.
         validation_share: Share of train held out.
-        least_files: Of each split.
-        rows_per_row_group: At most.
+        least_files: Least number of files of each split.
+        rows_per_row_group: Largest number of rows of a row group.
     """
 
     uri: str
@@ -165,7 +164,7 @@ class Target:
 def write_features(
     spark_context: SparkContext, buckets: Sequence[Bucket], preprocessor: Preprocessor, target: Target
 ) -> FeatureCounts:
-    """Pass 2: leave duplicates out, scale, and write every split."""
+    """Pass 2: drop duplicates, scale, and write every split."""
     of_split = Counter(b.split for b in buckets)
 
     def write(bucket: Bucket) -> FeatureCounts:
@@ -173,8 +172,8 @@ def write_features(
         return _write_bucket(bucket, preprocessor, target, files)
 
     total = FeatureCounts()
-    for report in spark_context.parallelize(buckets, max(1, len(buckets))).map(write).collect():
-        total.add(report)
+    for counts in spark_context.parallelize(buckets, max(1, len(buckets))).map(write).collect():
+        total.add(counts)
     keep_only(total.parts, target.uri)
     return total
 
@@ -182,12 +181,12 @@ def write_features(
 def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> FeatureCounts:
     flows = _read(bucket, preprocessor.schema)
     keep, split = flows.keep, bucket.split
-    report = FeatureCounts()
-    report.flows = _count(split, flows.labels)
-    report.duplicates = _count(split, flows.labels[~keep])
-    several = flows.keys[keep & flows.label_conflict]
-    report.label_conflict_rows[split] = len(several)
-    report.label_conflict_vectors[split] = len(np.unique(several))
+    counts = FeatureCounts()
+    counts.flows = _count(split, flows.labels)
+    counts.duplicates = _count(split, flows.labels[~keep])
+    conflicting = flows.keys[keep & flows.label_conflict]
+    counts.label_conflict_rows[split] = len(conflicting)
+    counts.label_conflict_vectors[split] = len(np.unique(conflicting))
     if split == "train":
         held = row_hash.held_out(flows.keys, target.validation_share)
         parts = {"train": keep & ~held, "validation": keep & held}
@@ -200,14 +199,14 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
     metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe.name}
     for name, mask in parts.items():
         rows = np.flatnonzero(mask)
-        report.rows += _count(name, flows.labels[rows])
+        counts.rows += _count(name, flows.labels[rows])
         for k, chunk in enumerate(np.array_split(rows, files)):
             part = part_name(bucket.index * files + k)
             groups = list(_row_groups(table, chunk, target.rows_per_row_group))
             write_part(f"{target.uri}/split={name}", part, groups, contract, metadata, LABELS)
-            report.parts.append(part)
-            report.row_groups[name] += len(groups)
-    return report
+            counts.parts.append(part)
+            counts.row_groups[name] += len(groups)
+    return counts
 
 
 def _row_groups(table: pa.Table, rows: NDArray[np.int64], most: int) -> Iterator[pa.Table]:

@@ -1,9 +1,9 @@
-"""Mean and population standard deviation of a column in pieces, the same to rounding whatever the pieces.
+"""Mean and population standard deviation of a column, computed in blocks; equal up to rounding for any blocks.
 
-Sums of squares fail here: a feature of 1.7e8 with a spread of 1 loses every digit. Each block is centred on its own
-mean first, and blocks are merged by their means and centred squares (Chan, Golub, LeVeque 1983, "Algorithms for
-computing the sample variance", The American Statistician 37:242). Means are kept to twice the digits of a double: their
-rounding would show in the difference of two means when the spread is small beside the offset.
+Sums of squares are not accurate enough: values of about 1.7e8 with a standard deviation of 1 lose every digit. Each
+block is centred on its own mean first, and blocks are merged by their means and centred squares (Chan, Golub, LeVeque
+1983, "Algorithms for computing the sample variance", The American Statistician 37:242). Means have twice the digits of
+a double: otherwise their rounding errors dominate the difference of two means when the deviation is small.
 """
 
 import math
@@ -15,12 +15,12 @@ import numpy as np
 from ids_spark.base.arrays import Floats
 
 LARGEST: Final = 1e100
-"""Values beyond ± this count as infinite: the square of a difference of such values leaves the range of a double."""
+"""Values beyond ± this count as infinite: the square of their difference would exceed the range of a double."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of the finite values of a column; infinities are counted apart.
+    """Moments of the finite values of a column; infinities are counted separately.
 
     Attributes:
         count: Finite values.
@@ -30,7 +30,7 @@ class Moments:
         high: Largest finite value; minus infinity when there is none.
         above: Number of +infinity.
         below: Number of -infinity.
-        rest: What rounding took from the mean.
+        rest: Rounding error of the mean: the mean is `mean` + `rest`.
     """
 
     count: int = 0
@@ -48,7 +48,7 @@ class Moments:
         return math.sqrt(self.squares / self.count) if self.count else math.nan
 
     def merged(self, other: "Moments") -> "Moments":
-        """Return the moments of both sets of values together."""
+        """Return the moments of the values of both."""
         count = self.count + other.count
         if not self.count or not other.count:
             known = self if self.count else other
@@ -70,7 +70,7 @@ class Moments:
         )
 
     def saturated(self) -> "Moments":
-        """Return the moments after every infinity took the nearest finite extreme; unchanged without finite values."""
+        """Return the moments with infinities replaced by the nearest extreme; unchanged without finite values."""
         if not self.count:
             return self
         finite = Moments(self.count, self.mean, self.squares, self.low, self.high, rest=self.rest)
@@ -92,13 +92,13 @@ def moments_of(column: Floats) -> Moments:
     """Return the moments of a column of shape (rows,).
 
     Raises:
-        ValueError: when it holds NaN: a missing value has no place in a flow.
+        ValueError: when it holds NaN; flows have no missing values.
     """
     if not len(column):
         return Moments()
     low, high = float(np.min(column)), float(np.max(column))
     if math.isnan(low):
-        raise ValueError("a feature column holds NaN")
+        raise ValueError("found NaN in a feature column; expected numbers or infinities")
     above = below = 0
     finite = column
     if low < -LARGEST or high > LARGEST:
@@ -109,7 +109,7 @@ def moments_of(column: Floats) -> Moments:
         low, high = float(np.min(finite)), float(np.max(finite))
     first = float(np.mean(finite))
     centred = finite - first
-    # What the rounding of the mean left over corrects mean and squares: the corrected two-pass algorithm (ibid.).
+    # The remainder from rounding the mean corrects mean and squares: the corrected two-pass algorithm (same article).
     residue = float(np.sum(centred))
     squares = float(np.dot(centred, centred)) - residue * residue / len(finite)
     mean, rest = _sum(first, residue / len(finite))

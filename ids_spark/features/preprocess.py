@@ -1,6 +1,6 @@
 """`Preprocessor`: transform, feature selection by standard deviation, saturation of infinities, standardisation.
 
-Fitted once on train, stored as JSON, used unchanged by training and scoring: one formula, one implementation.
+Fitted once on train rows, stored as JSON, and used by training and scoring without change.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from ids_spark.features.moments import LARGEST, Moments
 
 _FORMAT: Final = 2
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
-_LOG_SCALE: Final = 1000.0  # small shares and seconds are told apart, large counts and bytes are drawn together
+_LOG_SCALE: Final = 1000.0  # spreads small shares and seconds, compresses large counts and bytes
 GRID: Final = np.linspace(0.0, 1.0, 129)
-"""Levels of the quantiles kept with each feature; 2, 4, … 128 equal bins are subsets of it."""
+"""Levels of the stored quantiles of each feature; the edges of 2, 4, … 128 equal bins are among them."""
 
 
 class PreprocessorUnusable(InputError):
-    """Raised when a stored preprocessor is not of this format or fits no known feature schema."""
+    """Raised when a stored preprocessor is of another format or feature schema, or none can be fitted."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be fitted.
+    """Settings of a preprocessor.
 
     Attributes:
-        name: Of the recipe and its table.
+        name: Name of the recipe and its table.
         schema: Feature schema of the flows.
         transform: `none`, or `signed_log`: sign(x) · log(1 + 1000 |x|).
         min_std: A feature with a population standard deviation at or below it is dropped.
@@ -62,20 +62,20 @@ class Recipe:
 
 @dataclass(frozen=True)
 class FittedFeature:
-    """What was learned about one feature on the train split; every number is of the transformed values.
+    """One feature as fitted on train rows; all numbers are of transformed values.
 
     Attributes:
         name: Official name.
-        kept: Whether models see it.
+        kept: Whether it is an input of models.
         reason: Why it was kept or dropped.
         mean: After saturation.
         std: Population standard deviation after saturation.
-        low: Smallest finite value; stands for -infinity.
-        high: Largest finite value; stands for +infinity.
-        infinite: Rows that held an infinity.
-        quantiles: At the levels of `GRID`, from a sample, infinities at the extremes.
+        low: Smallest finite value; replaces -infinity.
+        high: Largest finite value; replaces +infinity.
+        infinite: Rows with an infinity.
+        quantiles: At the levels of `GRID`, from a sample, infinities replaced.
         edges: Inner edges of about 10 bins, ascending, of its benign rows; a value at an edge is in the upper bin.
-        shares: Of the same rows in each bin, len(edges) + 1 of them; empty without a sample.
+        shares: Share of the same rows in each bin, shape (len(edges) + 1,); empty without a sample.
     """
 
     name: str
@@ -96,10 +96,10 @@ class Preprocessor:
     """A fitted recipe.
 
     Attributes:
-        recipe: What was fitted.
+        recipe: Its settings.
         rows: Rows it was fitted on: train, without duplicates and validation.
         features: One for each feature of the schema, in its order.
-        reference_rows: Sampled rows that gave the histograms: benign ones, or all where train has no benign row.
+        reference_rows: Sampled rows of the histograms: benign ones, or all where train has no benign row.
     """
 
     recipe: Recipe
@@ -128,14 +128,14 @@ class Preprocessor:
         return tuple(column_of(name) for name in self.kept)
 
     def transform(self, values: Mapping[str, Floats], names: Sequence[str] | None = None) -> list[NDArray[np.float32]]:
-        """Transform, saturate, standardise in double, then cast: z = (t(x) - mean) / std, in the range of float32.
+        """Transform, saturate, standardise in double, then cast to float32: z = (t(x) - mean) / std.
 
         Args:
             values: Raw columns by official name, each of shape (rows,), without NaN.
-            names: Which kept features, in which order; default all.
+            names: Kept features in the order of the result; default all.
 
         Returns:
-            One float32 column for each name, finite for every input without NaN.
+            One float32 column for each name, clipped to the range of float32: finite for every input without NaN.
 
         Raises:
             KeyError: when a name was not kept or a column is missing.
@@ -158,7 +158,7 @@ class Preprocessor:
         return np.array(rows, dtype=np.float32)
 
     def histograms(self, names: Sequence[str]) -> list[Histogram]:
-        """Return what train held of each feature, in raw units: what a night's drift is measured against."""
+        """Return the train histogram of each feature in raw units, the reference for drift."""
         fitted = {f.name: f for f in self.features}
         found = []
         for f in (fitted[name] for name in names):
@@ -204,7 +204,7 @@ def from_json(text: str, where: str) -> Preprocessor:
         recipe = Recipe(content["recipe"], schema, content["transform"], content["min_std"], content["data_origin"])
         rows, reference_rows = int(content["rows"]), int(content["reference_rows"])
     except (ValueError, KeyError, TypeError) as error:
-        raise PreprocessorUnusable(f"{where}: not a preprocessor ({error!r}); rerun jobs/features.py") from error
+        raise PreprocessorUnusable(f"{where} is not a preprocessor ({error!r}); rerun jobs/features.py") from error
     if tuple(f.name for f in features) != schema.features:
         raise PreprocessorUnusable(f"{where}: its features are not those of {schema.name}; rerun jobs/features.py")
     return Preprocessor(recipe, rows, features, reference_rows)
@@ -213,20 +213,21 @@ def from_json(text: str, where: str) -> Preprocessor:
 def fit(
     recipe: Recipe, moments: Sequence[Moments], sample: Floats, benign: NDArray[np.bool_] | None = None
 ) -> Preprocessor:
-    """Decide which features to keep and remember how to scale them.
+    """Return a preprocessor: which features are kept, and how they are scaled.
 
     Args:
-        recipe: What to fit.
-        moments: Of each transformed feature over the train rows, infinities counted apart.
+        recipe: Its settings.
+        moments: Moments of each transformed feature over the train rows, infinities counted separately.
         sample: Transformed train rows for quantiles and histograms, shape (rows, features); may hold infinities.
-        benign: Which of them are benign, shape (rows,): if any, these alone make the histograms, as a night is benign.
+        benign: Which of them are benign, shape (rows,). If any is, histograms are of these only, as most flows of a
+            night are benign.
 
     Raises:
         PreprocessorUnusable: when there is no row, or no feature is left.
     """
     rows = moments[0].count + moments[0].above + moments[0].below
     if not rows:
-        raise PreprocessorUnusable("there is no train row to fit on; check the split of the source")
+        raise PreprocessorUnusable("found no train row to fit on; check that the source has a train split")
     reference = sample if benign is None or not benign.any() else sample[benign]
     columns = zip(recipe.schema.features, moments, sample.T, reference.T, strict=True)
     fitted = tuple(_fit_feature(name, m, recipe.min_std, own, of) for name, m, own, of in columns)

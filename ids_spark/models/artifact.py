@@ -194,7 +194,7 @@ def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
         expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES) if name in manifest}
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelUnusable(f"{uri}/{_MANIFEST} cannot be parsed ({error!r}); restore it or retrain") from error
+        raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
     for name, wanted in expected.items():
         try:
             data[name] = read_bytes(f"{uri}/{name}")

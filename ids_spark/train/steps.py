@@ -17,8 +17,8 @@ from ids_spark.train.optimizer import FlatAdam
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """Learning rate by step: a linear warm-up, then constant or a cosine decay to 0.
 
-    The decay is that of Keras. The warm-up is not: that of Keras starts with a learning rate of 0, which makes the first
-    step useless; here the first step has peak / warm-up steps.
+    The decay is that of Keras. The warm-up is not: that of Keras has a learning rate of 0 in the first step, so that
+    this step changes nothing; here it has peak / warm-up steps.
 
     Args:
         config: Training settings.

@@ -71,13 +71,13 @@ def test_a_killed_executor_ends_training_in_time_and_resuming_goes_on(cluster: C
     code, output = finished(process, 90)
     took = time.monotonic() - killed
     assert code == 1, output
-    assert "a rank that trained dnn-6-paper ended too early" in output
+    assert "a rank that trained dnn-6-paper failed or was killed" in output
     assert "--set train.resume=true" in output
     assert took < 60, f"{took:.0f} s"
     assert sorted((copy / "lake/models/dnn-6-paper").iterdir()) == models
 
     output = submit(cluster, copy, "train", *training, "train.resume=true")
-    assert "dnn-6-paper goes on after epoch" in output
+    assert "dnn-6-paper resumes after epoch" in output
     assert "trained dnn-6-paper epochs=12" in output
 
 

@@ -96,7 +96,7 @@ def test_no_rows_have_no_moments():
 
 @pytest.mark.parametrize("others", [[], [1.0, 2.0], [np.inf], [np.inf, -np.inf]])
 def test_a_missing_value_is_refused(others):
-    with pytest.raises(ValueError, match="a feature column holds NaN"):
+    with pytest.raises(ValueError, match="found NaN in a feature column"):
         moments_of(np.array([*others, np.nan]))
 
 

@@ -143,17 +143,17 @@ def test_one_extreme_value_drops_no_feature_and_can_be_stored(extreme):
     ("change", "message"),
     [
         (lambda c: c.update(format=1), "here: format 1, expected format 2; rerun jobs/features.py"),
-        (lambda c: c.update(feature_schema="release40"), "here: not a preprocessor (KeyError('release40'))"),
+        (lambda c: c.update(feature_schema="release40"), "here is not a preprocessor (KeyError('release40'))"),
         (lambda c: c["features"].pop(), "here: its features are not those of release39; rerun jobs/features.py"),
         (lambda c: c["features"].reverse(), "here: its features are not those of release39; rerun jobs/features.py"),
-        (lambda c: c["features"][0].pop("std"), "here: not a preprocessor (TypeError("),
+        (lambda c: c["features"][0].pop("std"), "here is not a preprocessor (TypeError("),
         (
             lambda c: c["features"][0].pop("edges"),
-            "here: not a preprocessor (KeyError('edges')); rerun jobs/features.py",
+            "here is not a preprocessor (KeyError('edges')); rerun jobs/features.py",
         ),
-        (lambda c: c.pop("format"), "here: not a preprocessor (KeyError('format')); rerun jobs/features.py"),
-        (lambda c: c.pop("recipe"), "here: not a preprocessor (KeyError('recipe')); rerun jobs/features.py"),
-        (lambda c: c.pop("min_std"), "here: not a preprocessor (KeyError('min_std')); rerun jobs/features.py"),
+        (lambda c: c.pop("format"), "here is not a preprocessor (KeyError('format')); rerun jobs/features.py"),
+        (lambda c: c.pop("recipe"), "here is not a preprocessor (KeyError('recipe')); rerun jobs/features.py"),
+        (lambda c: c.pop("min_std"), "here is not a preprocessor (KeyError('min_std')); rerun jobs/features.py"),
     ],
 )
 def test_another_json_is_refused(preprocessor, change, message):
@@ -166,7 +166,7 @@ def test_another_json_is_refused(preprocessor, change, message):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 2}'])
 def test_text_that_is_no_preprocessor_is_refused(text):
-    with pytest.raises(PreprocessorUnusable, match=r"here: not a preprocessor \(.*\); rerun jobs/features.py"):
+    with pytest.raises(PreprocessorUnusable, match=r"here is not a preprocessor \(.*\); rerun jobs/features.py"):
         from_json(text, "here")
 
 
@@ -177,7 +177,9 @@ def test_without_any_varying_feature_there_is_no_preprocessor():
 
 
 def test_without_rows_there_is_no_preprocessor():
-    with pytest.raises(PreprocessorUnusable, match="there is no train row to fit on; check the split of the source"):
+    with pytest.raises(
+        PreprocessorUnusable, match="found no train row to fit on; check that the source has a train split"
+    ):
         fitted(dict.fromkeys(RELEASE_39.features, np.array([])))
 
 
