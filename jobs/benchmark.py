@@ -13,7 +13,7 @@ import sys
 from rich.console import Console
 
 from ids_spark.base.report import Report
-from ids_spark.evaluate import benchmark, comparison
+from ids_spark.evaluate import benchmark, results
 from ids_spark.report import benchmark_page
 from ids_spark.runtime import job
 
@@ -24,7 +24,7 @@ REPORT = "reports/benchmark"
 def run(context: job.Context) -> Report:
     """Compare the newest metrics of every model with each other and with what is published."""
     split, lake = context.config.score.split, context.lake
-    models = comparison.newest(lake, split)
+    models = results.newest(lake, split)
     rows, setting = benchmark.rows_of(models), benchmark.setting_of(lake, split, models)
     benchmark_page.write_page(context.staged(REPORT), rows, setting, context.run_id)
     benchmark_page.print_tables(rows, setting, Console(width=None if sys.stdout.isatty() else 120))

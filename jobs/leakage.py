@@ -1,9 +1,9 @@
-"""What a data set repeats and gives away: duplicates, shared and label conflicts, spread, telling features.
+"""Audits duplicates, train/test overlap, label conflicts and single-feature leakage.
 
     spark-submit --py-files dist/ids_spark.zip jobs/leakage.py --set lake=LAKE
 
-Reads: `flows/`. Changes nothing in it.
-Writes: `reports/leakage/`: `leakage.html` (one page that needs nothing else), its pictures, `leakage.parquet` (tidy).
+Reads: `flows/`.
+Writes: `reports/leakage/`: `leakage.html` (self-contained), its pictures, `leakage.parquet` (one figure a row).
 """
 
 import logging
@@ -12,7 +12,6 @@ import sys
 from ids_spark.base.report import Report
 from ids_spark.dataset.features import FEATURE_SCHEMAS, SOURCE_SPLITS
 from ids_spark.evaluate import leakage
-from ids_spark.evaluate.leakage_counts import PRECISIONS
 from ids_spark.features import feature_table
 from ids_spark.report import leakage_page
 from ids_spark.runtime import job
@@ -22,7 +21,7 @@ REPORT = "reports/leakage"
 
 
 def run(context: job.Context) -> Report:
-    """Measure the flows of the lake and write the report."""
+    """Audit the flows of the lake and write the report."""
     config, lake = context.config.leakage, context.lake
     facts = lake.facts("flows", "jobs/ingest.py")
     schema, rows = FEATURE_SCHEMAS[facts["feature_schema"]], sum(facts["rows"].values())
@@ -38,9 +37,9 @@ def run(context: job.Context) -> Report:
     for what in ("flows", "duplicates_double", "duplicates_float32"):
         report.count(what, findings.by_class(what))
     for split in SOURCE_SPLITS:
-        double, single = (findings.total(f"duplicates_{p}", split) for p in PRECISIONS)
+        double, single = (findings.total(f"duplicates_{p}", split) for p in leakage.PRECISIONS)
         log.info("%s duplicates double=%d float32=%d", split, double, single)
-    log.info("vectors in both splits double=%d", findings.count("shared_double"))
+    log.info("train/test overlap vectors double=%d", findings.count("overlap_double"))
     if (top := findings.strongest_feature()) is not None:
         pair = " | ".join(top.pair)
         log.info(

@@ -12,7 +12,7 @@ import sys
 from rich.console import Console
 
 from ids_spark.base.report import Report
-from ids_spark.evaluate import comparison
+from ids_spark.evaluate import results
 from ids_spark.report import run_page
 from ids_spark.runtime import job
 
@@ -23,8 +23,8 @@ REPORT = "reports/run"
 def run(context: job.Context) -> Report:
     """Compare all models on one split."""
     split = context.config.score.split
-    models = comparison.newest(context.lake, split)
-    comparison.print_comparison(models, split, Console(width=None if sys.stdout.isatty() else 110))
+    models = results.newest(context.lake, split)
+    run_page.print_comparison(models, split, Console(width=None if sys.stdout.isatty() else 110))
     run_page.write_page(context.staged(REPORT), models, split, context.run_id)
     log.info("page %s models=%d", context.lake.uri(f"{REPORT}/run.html"), len(models))
     synthetic = any(model.data_origin == "synthetic" for model in models)

@@ -7,8 +7,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from ids_spark.dataset.taxonomy import LEVELS, Level
-from ids_spark.evaluate.comparison import ScoredModel
 from ids_spark.evaluate.literature import PUBLISHED, Published
+from ids_spark.evaluate.results import ScoredModel
 from ids_spark.lake.store import Lake, TableMissing
 
 AVERAGES: Final = tuple(f"{name}_{kind}" for kind in ("macro", "weighted") for name in ("precision", "recall", "f1"))
@@ -27,7 +27,7 @@ _OFFICIAL: Final = ("original45", "measured", {"train": 7_160_831, "test": 1_614
 
 _TEXTS: Final = ("run_id", "model", "feature_set", "source", "configuration", "averaging", "data_origin", "metric")
 TABLE: Final = pa.schema([("classes", pa.int32()), *((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
-"""`reports/benchmark/table.parquet`: tidy, one figure a row; `comparison.Row` says what each is."""
+"""`reports/benchmark/table.parquet`: tidy, one figure a row; `Row` says what each is."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,25 @@
-"""What a data set gives away or repeats: duplicates, vectors shared between splits, labels at odds, telling features.
+"""Leakage audit: duplicates, train/test overlap, label conflicts, spread of features, univariate AUC.
 
-Two passes over `flows/`. The first finds, for each class, which train rows are its sample: those with the smallest
-mixed row keys, so the sample is the same on any cluster. The second reads each row group once and shuffles two things:
-row keys (of the features in double and cast to float32) to the partition of their hash range, and moments and sample
-values to the partition of their feature. Only mixed keys and figures reach the driver.
+Two passes over `flows/`. The first finds the sample of train rows of each class: those with the smallest mixed row
+keys, so that the sample is the same on any cluster. The second reads each row group once and shuffles two things: row
+keys (of the features in double and cast to float32) to the partition of their hash range, and moments and sample values
+to the partition of their feature. The driver gets only mixed keys and figures.
 
-Equal keys stand for equal vectors here. Among n vectors about n²/2⁶⁵ pairs collide by chance: 2e-6 pairs for the whole
-of CICIoMT2024. Duplicates in double do not rest on that: `flows/` marks them after a look at the values.
+Equal keys are taken as equal feature vectors. Among n vectors about n²/2⁶⁵ pairs have equal keys by chance: 2e-6 pairs
+for the whole of CICIoMT2024. Duplicates in double do not depend on this: `flows/` marks them after a comparison of the
+values.
 
 Memory: a task holds one row group, one range of about 500,000 keys, or about 5,000,000 sample values (at least those
-of one feature: classes × `sample_rows`), 8 bytes each and a copy or two; the driver 8 bytes × classes × `sample_rows`
-for each of the last few partial samples that it merges.
+of one feature: classes × `sample_rows`), 8 bytes each and one or two copies; the driver 8 bytes × classes ×
+`sample_rows` for each of the last few partial samples that it merges.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -27,16 +29,44 @@ from ids_spark.base.arrays import Floats, Keys
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.taxonomy import CLASS19, UnknownClass
-from ids_spark.evaluate.leakage_counts import PRECISIONS, Figures, Pair, feature_figures, key_figures
+from ids_spark.evaluate.univariate_auc import order_auc, range_auc
 from ids_spark.features.feature_table import Bucket
-from ids_spark.features.moments import moments_of
+from ids_spark.features.moments import Moments, moments_of
 from ids_spark.ingest import row_hash
 from ids_spark.lake.filesystem import resolve
 
 _KEYS_PER_TASK: Final = 500_000
 _VALUES_PER_TASK: Final = 5_000_000
-_SAMPLE_SALT: Final = np.uint64(0x9FB21C651E98DF25)  # any odd number: the sample shall not be the rows of one bucket
+_SAMPLE_SALT: Final = np.uint64(0x9FB21C651E98DF25)  # any odd number: so that the sample is not from one bucket only
 Record = tuple[int, Any]
+PRECISIONS: Final = ("double", "float32")
+Pair = tuple[str, str]
+KeyedRows = tuple[int, Keys, NDArray[np.int8], NDArray[np.bool_]]
+"""Index of a split, then row keys, class ids and the column `duplicate` of some of its rows, each of shape (rows,)."""
+FeaturePart = tuple[int, tuple[int, int], Moments, dict[int, Floats]]
+"""Index of a feature, bucket and row group of its rows, their moments, and their sampled values by class id."""
+
+
+class Measure(NamedTuple):
+    """Name of one figure; None where a part does not apply.
+
+    Attributes:
+        what: `flows`, `duplicates_*`, `label_conflicts_*`, `overlap_*` (`*`: double, float32), `std`, `dropped`,
+            `infinite`, `sampled`, `auc`, `auc_ranges`.
+        split: `train` or `test`; null for `overlap_*`.
+        class_name: The class; of `overlap_*` the label in test; null for a total over all classes.
+        other_class: The other class of a pair; of `overlap_*` the label in train.
+        feature: Official name.
+    """
+
+    what: str
+    split: str | None = None
+    class_name: str | None = None
+    other_class: str | None = None
+    feature: str | None = None
+
+
+Figures = dict[Measure, float]
 
 
 @dataclass(frozen=True)
@@ -48,8 +78,8 @@ class LeakagePlan:
         pairs: Class pairs for the single-feature AUC.
         sample_rows: Largest sample of a class.
         min_std: A feature at or below this standard deviation would be dropped.
-        key_tasks: Hash ranges that the keys of all rows are dealt into.
-        feature_tasks: Groups that the features are dealt into.
+        key_tasks: Number of hash ranges of the keys.
+        feature_tasks: Number of groups of features.
     """
 
     schema: FeatureSchema
@@ -63,7 +93,7 @@ class LeakagePlan:
 def leakage_plan(
     schema: FeatureSchema, rows: int, pairs: Iterable[Pair], sample_rows: int, min_std: float
 ) -> LeakagePlan:
-    """Return the plan for so many flows.
+    """Return the plan for a number of flows.
 
     Raises:
         InputError: when there is no flow, or a pair names an unknown class or one class twice.
@@ -82,21 +112,21 @@ def leakage_plan(
 
 
 def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: LeakagePlan) -> Figures:
-    """Return every figure of the report; figures without rows behind them are absent."""
+    """Return every figure of the report; a figure without rows is absent."""
     limits = _sample_limits(spark_context, buckets, plan)
 
-    def scatter(dealt: Iterable[Bucket]) -> Iterator[Record]:
-        for bucket in dealt:
+    def scatter(of_task: Iterable[Bucket]) -> Iterator[Record]:
+        for bucket in of_task:
             yield from _scatter(bucket, limits, plan)
 
     def gather(partition: int, records: Iterable[Record]) -> Iterator[Figures]:
         contents = [content for _, content in records]
         if partition < len(PRECISIONS) * plan.key_tasks:
-            yield key_figures(PRECISIONS[partition // plan.key_tasks], contents)
+            yield _key_figures(PRECISIONS[partition // plan.key_tasks], contents)
             return
         for feature in sorted({content[0] for content in contents}):
             parts = [content for content in contents if content[0] == feature]
-            yield feature_figures(plan.schema.features[feature], parts, plan.pairs, plan.min_std)
+            yield _feature_figures(plan.schema.features[feature], parts, plan.pairs, plan.min_std)
 
     partitions = len(PRECISIONS) * plan.key_tasks + plan.feature_tasks
     scattered = spark_context.parallelize(buckets, len(buckets)).mapPartitions(scatter)
@@ -120,7 +150,7 @@ def _mixed(keys: Keys) -> NDArray[np.uint64]:
 
 
 def _sample_limits(spark_context: SparkContext, buckets: Sequence[Bucket], plan: LeakagePlan) -> dict[int, np.uint64]:
-    """Return the largest mixed key in the sample of each class that a pair names and train holds."""
+    """Return the largest mixed key in the sample of each class that is in a pair and in train."""
     wanted = sorted({CLASS19.index(name) for pair in plan.pairs for name in pair})
     most = plan.sample_rows
     Smallest = dict[int, NDArray[np.uint64]]
@@ -153,7 +183,7 @@ def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: LeakagePlan) ->
     for group, rows in enumerate(_row_groups(bucket, ["row_key", "label19", "duplicate", *names])):
         keys, labels, duplicate = (rows[name].to_numpy() for name in ("row_key", "label19", "duplicate"))
         columns = [rows[name].to_numpy() for name in names]
-        for i, of_precision in enumerate((keys, row_hash.row_keys([_as_float32(column) for column in columns]))):
+        for i, of_precision in enumerate((keys, row_hash.row_keys([as_float32(column) for column in columns]))):
             home = row_hash.buckets(of_precision, plan.key_tasks)
             for k in np.unique(home):
                 at = home == k
@@ -168,7 +198,81 @@ def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: LeakagePlan) ->
             yield features_at + f % plan.feature_tasks, part
 
 
-def _as_float32(column: Floats) -> Floats:
-    """Return what float32 keeps of each value, as doubles: values beyond its range become infinite, and so equal."""
+def as_float32(column: Floats) -> Floats:
+    """Return values rounded to float32, as doubles: values beyond its range become infinite, and so equal."""
     with np.errstate(over="ignore"):
         return column.astype(np.float32).astype(np.float64)
+
+
+def _key_figures(precision: str, contents: Sequence[KeyedRows]) -> Figures:
+    """Count duplicates, label conflicts and train/test overlap in one hash range, which holds all rows of its keys.
+
+    Args:
+        precision: Precision of the features in the keys.
+        contents: All rows of the range.
+    """
+    if not contents:
+        return {}
+    rows = pd.DataFrame(
+        {
+            "key": np.concatenate([keys for _, keys, _, _ in contents]),
+            "split": np.concatenate([np.full(len(keys), split, np.int8) for split, keys, _, _ in contents]),
+            "label": np.concatenate([labels for _, _, labels, _ in contents]),
+            "marked": np.concatenate([marked for _, _, _, marked in contents]),
+        }
+    )
+    repeated = rows.duplicated(["key", "split", "label"])
+    figures: Figures = {}
+    counted = [(f"duplicates_{precision}", rows[rows["marked"] if precision == "double" else repeated])]
+    for what, some in [("flows", rows), *counted] if precision == "double" else counted:
+        for (split, label), n in some.groupby(["split", "label"]).size().items():
+            figures[Measure(what, SOURCE_SPLITS[split], CLASS19[label])] = int(n)
+    distinct = rows.loc[~repeated, ["key", "split", "label"]]
+    distinct = distinct[distinct.duplicated("key", keep=False)]
+    for i, split in enumerate(SOURCE_SPLITS):
+        of_split = distinct[distinct["split"] == i]
+        pairs = of_split.merge(of_split, on="key")
+        figures |= _pair_figures(f"label_conflicts_{precision}", split, pairs[pairs["label_x"] < pairs["label_y"]])
+    test, train = (distinct[distinct["split"] == SOURCE_SPLITS.index(split)] for split in ("test", "train"))
+    return figures | _pair_figures(f"overlap_{precision}", None, test.merge(train, on="key"))
+
+
+def _pair_figures(what: str, split: str | None, found: pd.DataFrame) -> Figures:
+    """Count distinct vectors in total and by pair of labels; a vector with three labels is in several pairs."""
+    figures: Figures = {Measure(what, split): found["key"].nunique()}
+    for (label, other), n in found.groupby(["label_x", "label_y"])["key"].nunique().items():
+        figures[Measure(what, split, CLASS19[label], CLASS19[other])] = int(n)
+    return figures
+
+
+def _feature_figures(name: str, contents: Sequence[FeaturePart], pairs: Sequence[Pair], min_std: float) -> Figures:
+    """Return the spread of one feature over train, and how well it alone separates each pair of classes.
+
+    Args:
+        name: Name of the feature.
+        contents: All its parts.
+        pairs: Classes to separate; a pair with a class without sample has no figure.
+        min_std: At or below this standard deviation the feature would be dropped.
+    """
+    total = Moments()
+    # merged in the order of the flows: the same rounding for any order of tasks
+    for _, _, part, _ in sorted(contents, key=lambda content: content[1]):
+        total = total.merged(part)
+    std = total.saturated().std
+    figures = {
+        Measure("std", "train", feature=name): std,
+        Measure("dropped", "train", feature=name): float(not std > min_std),
+        Measure("infinite", "train", feature=name): float(total.above + total.below),
+    }
+    parts: dict[str, list[Floats]] = {}
+    for _, _, _, values in contents:
+        for label, column in values.items():
+            parts.setdefault(CLASS19[label], []).append(column)
+    samples = {class_name: np.sort(np.concatenate(columns)) for class_name, columns in parts.items()}
+    if all(content[0] == 0 for content in contents):  # the rows are the same for every feature: counted with the first
+        figures |= {Measure("sampled", "train", class_name): len(v) for class_name, v in samples.items()}
+    for a, b in pairs:
+        if a in samples and b in samples:
+            figures[Measure("auc", "train", a, b, name)] = order_auc(samples[a], samples[b])
+            figures[Measure("auc_ranges", "train", a, b, name)] = range_auc(samples[a], samples[b])
+    return figures

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from ids_spark.dataset.features import SOURCE_SPLITS
 from ids_spark.dataset.taxonomy import CLASS19
-from ids_spark.evaluate.leakage import LeakagePlan
-from ids_spark.evaluate.leakage_counts import PRECISIONS, Figures, Measure, Pair
+from ids_spark.evaluate.leakage import PRECISIONS, Figures, LeakagePlan, Measure, Pair
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
@@ -19,7 +18,7 @@ from ids_spark.report.style import png
 
 _TEXTS: Final = ("run_id", "data_origin", *Measure._fields)
 LEAKAGE: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
-"""`reports/leakage/leakage.parquet`: tidy, one figure a row; `leakage_counts.Measure` names the figures."""
+"""`reports/leakage/leakage.parquet`: tidy, one figure a row; `evaluate.leakage.Measure` names the figures."""
 _LISTED_PAIRS: Final = 30
 
 

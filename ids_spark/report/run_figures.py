@@ -13,7 +13,7 @@ from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Counts
-from ids_spark.evaluate.comparison import Scores
+from ids_spark.evaluate.results import Scores
 from ids_spark.report.style import BLUE, GREY, ORANGE, RED
 
 LEAST_SHARE: Final = 0.01

@@ -7,10 +7,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS19, Level, class6_of
-from ids_spark.evaluate.comparison import SHOWN, ScoredModel
 from ids_spark.evaluate.metrics import AVERAGED
+from ids_spark.evaluate.results import SHOWN, ScoredModel
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.report import html, run_figures
 from ids_spark.report.style import png
@@ -147,7 +149,7 @@ def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: s
 
     Args:
         folder: URI.
-        models: From `comparison.newest`.
+        models: From `results.newest`.
         split: That was scored.
         run_id: Of the report.
     """
@@ -155,6 +157,25 @@ def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: s
     for name, content in pictures.items():
         write_bytes(f"{folder}/{name}.png", content)
     write_bytes(f"{folder}/run.html", render_page(models, pictures, split, run_id).encode())
+
+
+def print_comparison(models: Sequence[ScoredModel], split: str, console: Console) -> None:
+    """Print accuracy, F1, benign false-positive rate and training time of each model; – where unknown."""
+    synthetic = any(model.data_origin == "synthetic" for model in models)
+    table = Table(title=f"Split {split}" + (": SYNTHETIC flows, no statement about real traffic" if synthetic else ""))
+    table.add_column("model")
+    table.add_column("feature_set")
+    for heading in ("classes", "accuracy", "macro F1", "weighted F1", "benign FPR", "epochs", "seconds"):
+        table.add_column(heading, justify="right")
+    for model in models:
+        figures = [_formatted(model.averages.get(metric), ".4f") for metric in SHOWN]
+        trained = [_formatted(model.training.get("epochs"), "d"), _formatted(model.training.get("seconds"), ".0f")]
+        table.add_row(model.title, model.feature_set, str(model.classes), *figures, *trained)
+    console.print(table)
+
+
+def _formatted(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def file_name(model: ScoredModel, kind: str) -> str:
@@ -166,7 +187,7 @@ def render_page(models: Sequence[ScoredModel], pictures: dict[str, bytes], split
     """Return the page; every text is escaped.
 
     Args:
-        models: From `comparison.newest`.
+        models: From `results.newest`.
         pictures: PNG by `file_name`.
         split: That was scored.
         run_id: Of the report.

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from ids_spark.evaluate import benchmark, comparison
+from ids_spark.evaluate import benchmark, results
 from ids_spark.evaluate.literature import PUBLISHED, of_classes
 from ids_spark.evaluate.results import Results
 from ids_spark.lake.filesystem import write_json
@@ -57,7 +57,7 @@ def scored(root: Path, *cards: ModelCard, origin: str = "measured", forest: bool
 
 
 def table_of(lake: Lake) -> tuple[list[benchmark.Row], benchmark.Setting]:
-    models = comparison.newest(lake, "test")
+    models = results.newest(lake, "test")
     return benchmark.rows_of(models), benchmark.setting_of(lake, "test", models)
 
 

@@ -13,7 +13,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.dataset.features import FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39
 from ids_spark.dataset.taxonomy import UnknownClass
 from ids_spark.evaluate import leakage
-from ids_spark.evaluate.leakage_counts import Measure
+from ids_spark.evaluate.leakage import Measure
 from ids_spark.features.feature_table import buckets_of
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.sources import SYNTHETIC_MARK
@@ -74,12 +74,12 @@ def test_the_report_on_real_flows_is_that_of_pandas_numpy_and_sklearn(
             assert counted(figures, f"duplicates_{precision}", split) == repeated[LABEL].value_counts().to_dict()
             assert counted(figures, "flows", split) == frame[LABEL].value_counts().to_dict()
             distinct = frame.drop_duplicates([*features, LABEL])
-            two = int((distinct.groupby(features, dropna=False).size() > 1).sum())
-            assert total_of(figures, f"two_label_{precision}", split) == two
+            conflicts = int((distinct.groupby(features, dropna=False).size() > 1).sum())
+            assert total_of(figures, f"label_conflicts_{precision}", split) == conflicts
         vectors = [frames[split].drop_duplicates([*features, LABEL]) for split in ("test", "train")]
         both = vectors[0].merge(vectors[1], on=features, suffixes=("_test", "_train"))
-        assert total_of(figures, f"shared_{precision}", None) == len(both.drop_duplicates(features))
-        pairs = figures[(figures["what"] == f"shared_{precision}") & figures["class_name"].notna()]
+        assert total_of(figures, f"overlap_{precision}", None) == len(both.drop_duplicates(features))
+        pairs = figures[(figures["what"] == f"overlap_{precision}") & figures["class_name"].notna()]
         found = {(a, b): int(n) for a, b, n in pairs[["class_name", "other_class", "value"]].itertuples(index=False)}
         assert found == both.groupby(["class19_test", "class19_train"]).size().to_dict()
 
@@ -132,7 +132,7 @@ def planted(folder: Path) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def test_planted_repeats_are_found_each_in_its_place(run_job: RunJob, tmp_path: Path) -> None:
+def test_planted_duplicates_conflicts_and_overlap_are_counted(run_job: RunJob, tmp_path: Path) -> None:
     planted(tmp_path / "source")
     assert run_job("ingest", ingest__source=tmp_path / "source") == 0
     assert run_job("leakage") == 0
@@ -140,13 +140,13 @@ def test_planted_repeats_are_found_each_in_its_place(run_job: RunJob, tmp_path: 
     assert counted(figures, "duplicates_double", "train") == {"Benign": 1}
     assert counted(figures, "duplicates_float32", "train") == {"Benign": 1 + 2 + 2}
     assert counted(figures, "duplicates_double", "test") == {"Benign": 1}
-    two = figures[(figures["what"] == "two_label_double") & figures["class_name"].notna()]
-    assert two[["split", "class_name", "other_class", "value"]].to_numpy().tolist() == [
+    conflicts = figures[(figures["what"] == "label_conflicts_double") & figures["class_name"].notna()]
+    assert conflicts[["split", "class_name", "other_class", "value"]].to_numpy().tolist() == [
         ["train", "Benign", "ARP_Spoofing", 1.0]
     ]
-    assert total_of(figures, "shared_double", None) == 2
-    shared = figures[(figures["what"] == "shared_double") & figures["class_name"].notna()]
-    found = shared[["class_name", "other_class", "value"]].to_numpy().tolist()
+    assert total_of(figures, "overlap_double", None) == 2
+    overlap = figures[(figures["what"] == "overlap_double") & figures["class_name"].notna()]
+    found = overlap[["class_name", "other_class", "value"]].to_numpy().tolist()
     assert sorted(found) == [["Benign", "ARP_Spoofing", 1.0], ["Benign", "Benign", 2.0]]
 
 
@@ -172,7 +172,7 @@ def test_the_sample_is_small_and_the_same_however_the_flows_are_cut(
     assert found[0][Measure("auc", "train", "DDoS-ICMP", "Benign", "Rate")] == 1.0
 
 
-def test_the_page_of_synthetic_flows_says_so(run_job: RunJob, tmp_path: Path) -> None:
+def test_the_page_of_synthetic_flows_is_marked(run_job: RunJob, tmp_path: Path) -> None:
     write_synthetic_source(tmp_path / "source", rows=40)
     (tmp_path / "source" / SYNTHETIC_MARK).write_text("{}")
     assert run_job("ingest", ingest__source=tmp_path / "source") == 0
@@ -226,7 +226,7 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
 
 def test_float32_keeps_what_numpy_keeps() -> None:
     values = np.array([1.0, 1.0 + 1e-12, 84_670_752.0, 84_670_753.0, 1e39, -1e39, np.inf, -0.0, 1e-50])
-    kept = leakage._as_float32(values)
+    kept = leakage.as_float32(values)
     keys = row_hash.row_keys([kept])
     with np.errstate(over="ignore"):
         wanted = values.astype(np.float32)

@@ -84,13 +84,11 @@ def test_a_preprocessor_of_another_model_is_refused_even_where_the_manifest_name
     other = dataclasses.replace(PREPROCESSOR, rows=PREPROCESSOR.rows + 1)
     reseal(stored, "preprocessor.json", other.to_json().encode())
     text = refusal(stored)
-    assert text.startswith(
-        f"{stored}/preprocessor.json is that of another model: its SHA-256 is {other.sha256()[:16]}…"
-    )
+    assert text.startswith(f"{stored}/preprocessor.json is of another model: its SHA-256 is {other.sha256()[:16]}…")
     assert f"expected {PREPROCESSOR.sha256()[:16]}…" in text
 
 
-def test_a_model_without_calibration_comes_back_without(tmp_path):
+def test_a_model_without_validation_scores_is_read_without(tmp_path):
     write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
     assert read_model(str(tmp_path / "m")).validation_scores is None
 

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 
 from ids_spark.dataset.tables import METRICS
 from ids_spark.dataset.taxonomy import CLASS6, CLASSES
-from ids_spark.evaluate import comparison
+from ids_spark.evaluate import results
 from ids_spark.evaluate.results import Results
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
@@ -78,8 +78,8 @@ def score(lake: Path, run_id: str, *scored: tuple[ModelCard, np.ndarray], stored
     return lake
 
 
-def newest(lake: Path) -> list[comparison.ScoredModel]:
-    return comparison.newest(Lake(str(lake)), "test")
+def newest(lake: Path) -> list[results.ScoredModel]:
+    return results.newest(Lake(str(lake)), "test")
 
 
 def page_of(lake: Path) -> Page:
@@ -99,7 +99,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 def table_on_terminal(lake: Path) -> str:
     console = Console(width=110, file=io.StringIO())
-    comparison.print_comparison(newest(lake), "test", console)
+    run_page.print_comparison(newest(lake), "test", console)
     return console.file.getvalue()
 
 
@@ -242,7 +242,7 @@ def test_a_changed_model_or_an_unknown_class_is_refused_and_the_old_page_stays(
     confusion = pd.read_parquet(lake / "confusion/run1.parquet")
     confusion.replace({"predicted_class": {"MQTT": "Mqtt"}}).to_parquet(lake / "confusion/run1.parquet")
     assert run_job("report") == 2
-    assert "confusion of dnn-6-paper in run run1 names Mqtt; expected Benign, DDoS, " in caplog.text
+    assert "confusion of dnn-6-paper in run run1 has classes Mqtt; expected Benign, DDoS, " in caplog.text
     assert (lake / "reports/run/run.html").read_bytes() == before
 
 
@@ -300,7 +300,7 @@ def test_the_pictures_carry_the_right_figures() -> None:
         "validation loss, 0.5125 at epoch 3",
         "validation accuracy, 0.7500 at epoch 3",
     ]
-    bars = run_figures.class_bars({"Benign": comparison.Scores(0.875, 0.7, 0.7778, 10)})
+    bars = run_figures.class_bars({"Benign": results.Scores(0.875, 0.7, 0.7778, 10)})
     assert [text for text, _ in texts(bars)] == ["0.875", "0.700", "0.778"]
     assert [text.get_text() for text in bars.axes[1].texts] == ["10"]
 
