@@ -1,10 +1,10 @@
-"""Every scored model at 2, 6 and 19 classes and both feature_sets, beside the published figures.
+"""Compares every scored model, at 2, 6 and 19 classes and with both feature sets, with published figures.
 
     spark-submit --py-files dist/ids_spark.zip jobs/benchmark.py --set lake=LAKE
 
-Reads: `metrics/`, `confusion/`, `models/`, and what `flows/` states of itself. What was not scored is left out.
-Writes: `reports/benchmark/`: `table.md`, `table.html` (one page that needs nothing else), `table.parquet` (tidy). The
-terminal shows the same, shorter.
+Reads: `metrics/`, `confusion/`, `models/` and the facts of `flows/`. Models without metrics are not in the table.
+Writes: `reports/benchmark/`: `table.md`, `table.html` (self-contained), `table.parquet` (one figure a row). The
+terminal shows a shorter table.
 """
 
 import logging
@@ -22,7 +22,7 @@ REPORT = "reports/benchmark"
 
 
 def run(context: job.Context) -> Report:
-    """Compare the newest metrics of every model with each other and with what is published."""
+    """Compare the newest metrics of every model with each other and with published figures."""
     split, lake = context.config.score.split, context.lake
     models = results.newest(lake, split)
     rows, setting = benchmark.rows_of(models), benchmark.setting_of(lake, split, models)

@@ -1,9 +1,10 @@
-"""Flows to model-ready features.
+"""Fits the preprocessor and writes the feature table.
 
     spark-submit --py-files dist/ids_spark.zip jobs/features.py --set lake=LAKE
 
-Reads: `flows/`. Deduplicates in double per split, holds out validation rows by hash, drops features whose population
-standard deviation over train is at most `features.min_std`, saturates infinities, standardises, casts to float32.
+Reads: `flows/`. Drops exact duplicates within each split, compared as float64, holds out validation rows by hash, drops
+features whose population standard deviation over train is at most `features.min_std`, replaces infinities by finite
+extremes, standardises, casts to float32.
 Writes: `features/<recipe>/split=train|validation|test` and `features/<recipe>/_preprocessor.json`.
 """
 
@@ -57,13 +58,13 @@ def run(context: job.Context) -> Report:
         rows[split] += n
     absent = [name for name in CLASS19 if not kept.rows["train", name]]
     if absent:
-        report.notes.append(f"train holds no row of {len(absent)} classes: {', '.join(absent)}")
+        report.notes.append(f"train has no row of {len(absent)} classes: {', '.join(absent)}")
     log.info("rows %s", " ".join(f"{split}={n}" for split, n in sorted(rows.items())))
 
     write_bytes(f"{target.uri}/_preprocessor.json", fitted.to_json().encode())
-    stated = {"run_id": context.run_id, "feature_schema": schema.name, "data_origin": origin, "rows": rows}
-    stated |= {"row_groups": kept.row_groups, "classes_absent_in_train": absent, "preprocessor": fitted.sha256()}
-    write_json(f"{target.uri}/{TABLE_FACTS}", stated)
+    table_facts = {"run_id": context.run_id, "feature_schema": schema.name, "data_origin": origin, "rows": rows}
+    table_facts |= {"row_groups": kept.row_groups, "classes_absent_in_train": absent, "preprocessor": fitted.sha256()}
+    write_json(f"{target.uri}/{TABLE_FACTS}", table_facts)
     return report
 
 

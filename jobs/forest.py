@@ -1,14 +1,14 @@
-"""A random forest of Spark ML on the same features: the reference beside every network.
+"""Grows random forests of Spark ML on the features of the networks, as a reference.
 
     spark-submit --driver-java-options -XX:+UseParallelGC --py-files dist/ids_spark.zip jobs/forest.py --set lake=LAKE
 
-The option gives it the JVM's optimising compiler, which conf/spark leaves out for jobs that only move blobs; without it
-the forests grow several times slower.
+The option turns on the JVM's optimising compiler, which conf/spark turns off for the other jobs; without it forests
+take several times as long.
 
 Reads: `features/<recipe>`: grows on split train, measures on split test, which holds each distinct labelled flow once,
-as the metrics of `jobs/score.py` count them. One forest for each of `train.classes` and `train.feature_sets`.
+like the metrics of `jobs/score.py`. One forest for each of `train.classes` and `train.feature_sets`.
 Writes: `metrics/` and `confusion/` as model `random_forest`, with metrics `fit_seconds`, `nodes`, `trees`, `depth`.
-No model: a reference is no product.
+It writes no model.
 """
 
 import itertools
@@ -41,7 +41,7 @@ def run(context: job.Context) -> Report:
         log.info("grown %s %s", card.name, " ".join(f"{name}={value:.0f}" for name, value in grown.facts.items()))
         return grown
 
-    # One forest keeps one core busy while its rows stand in one partition, so that several are grown side by side.
+    # A forest uses one core as long as its rows are one partition, so several are grown at the same time.
     with ThreadPool(config.at_once) as pool:
         grown = pool.map(grow, sorted(cards, key=lambda card: -card.classes), chunksize=1)
     train.unpersist()
@@ -55,7 +55,9 @@ def run(context: job.Context) -> Report:
         report.models.append(f"{one.card.name}/{one.card.version}")
         unseen = unseen_classes(one.card, one.confusion)
         if unseen:
-            report.notes.append(f"{one.card.name} met {len(unseen)} classes it never saw: {', '.join(unseen)}")
+            report.notes.append(
+                f"{one.card.name}: {len(unseen)} classes occur that were not in train: {', '.join(unseen)}"
+            )
     report.tables += results.write(context.lake, context.staged)
     return report
 

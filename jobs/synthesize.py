@@ -1,8 +1,10 @@
-"""Synthetic flows in the shape of CICIoMT2024: same files, class sizes, columns and traps; no real row.
+"""Writes a synthetic data set in the form of CICIoMT2024: same files, class sizes, columns and defects; no real row.
 
-    spark-submit --py-files dist/ids_spark.zip jobs/synthesize.py --set synthesize.target=FOLDER --set synthesize.scale=0.01
+    spark-submit --py-files dist/ids_spark.zip jobs/synthesize.py --set synthesize.target=FOLDER
 
-Reads: nothing. Writes: a tree of the official layout below `synthesize.target`, marked as synthetic.
+Reads: nothing.
+Writes: the official files below `synthesize.target`, marked as synthetic, with the rows of CICIoMT2024 times
+`synthesize.scale`.
 """
 
 import sys
@@ -14,7 +16,7 @@ from ids_spark.synthetic import dataset
 
 
 def run(context: job.Context) -> Report:
-    """Write the replica that the configuration describes."""
+    """Write the data set of the configuration."""
     config = context.config.synthesize
     done = dataset.write_dataset(
         context.spark,

@@ -1,9 +1,10 @@
-"""A synthetic night of hospital flow logs: benign traffic of a fleet of devices, some attacks, no label, no real row.
+"""Writes a synthetic night of hospital flow logs: benign traffic of many devices and some attacks, no real row.
 
     spark-submit --py-files dist/ids_spark.zip jobs/synthesize_night.py --set synthesize_night.target=FOLDER
 
-Reads: nothing. Writes: `event_date=…/` below `synthesize_night.target`, for `score.flow_logs`, marked as synthetic; below
-`_truth/` beside it, where no reader of the logs looks, the class of every flow. Night: `synthesize_night.date`.
+Reads: nothing.
+Writes: below `synthesize_night.target` the flows without labels, `event_date=…/`, for `score.flow_logs`, marked as
+synthetic; and the class of every flow, `_truth/`, which readers of the logs ignore. Date: `synthesize_night.date`.
 """
 
 import sys
@@ -14,7 +15,7 @@ from ids_spark.synthetic import night
 
 
 def run(context: job.Context) -> Report:
-    """Write the night that the configuration describes."""
+    """Write the night of the configuration."""
     config = context.config.synthesize_night
     done = night.write_night(context.spark, config, context.config.seed)
     report = Report(feature_schema=config.feature_schema, data_origin=done.data_origin)

@@ -39,7 +39,7 @@ FIRST_DEVICE: Final = 10
 OTHER_SOURCES: Final[Mapping[tuple[int, int], float]] = {(256 + 10, 256 + 60): 0.12, (512 + 10, 512 + 20): 0.03}
 """Share of a device's benign flows that come from a workstation, from a vendor; ranges of indices of addresses."""
 _MINUTES: Final = 24 * 60
-_MOST_ROWS: Final = 1 << 27  # every row carries a number of that many bits in its IAT, see `replica_rows.number`
+_MOST_ROWS: Final = 1 << 27  # every row carries a number of that many bits in its IAT, see `synthetic.sampler.number`
 _FEWEST: Final = 20  # flows of a built-in attack
 
 

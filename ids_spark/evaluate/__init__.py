@@ -1,1 +1,1 @@
-"""Confusion matrices to metrics; reference models and published figures beside ours; the leakage audit."""
+"""Metrics from confusion matrices, comparison with a random forest and published figures, the leakage audit."""

@@ -1,4 +1,4 @@
-"""Every scored model beside the published figures, by number of classes: what the table says, whatever draws it."""
+"""The benchmark table: every scored model and the published figures, by number of classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _OFFICIAL: Final = ("original45", "measured", {"train": 7_160_831, "test": 1_614
 
 _TEXTS: Final = ("run_id", "model", "feature_set", "source", "configuration", "averaging", "data_origin", "metric")
 TABLE: Final = pa.schema([("classes", pa.int32()), *((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
-"""`reports/benchmark/table.parquet`: tidy, one figure a row; `Row` says what each is."""
+"""`reports/benchmark/table.parquet`: one figure a row; `Row` describes them."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Row:
         model: Title, or the authors' name.
         feature_set: `paper` or `operational`; empty for published figures.
         classes: 2, 6 or 19.
-        source: Run that scored it; for published figures who published them.
-        configuration: How it was trained, in a few words.
-        averaging: `macro and weighted` for our own; for published figures as they state it.
+        source: Run that scored it; of published figures the publication.
+        configuration: Training settings, in a few words.
+        averaging: `macro and weighted` for own figures; of published figures as published.
         data_origin: `measured`, `synthetic` or `published`.
-        figures: Value by name, of `FIGURES`; what is not known is not there. `parameters` of a forest are its nodes,
-            `rows` are those that were scored.
+        figures: Value by name, of `FIGURES`; unknown ones are absent. `parameters` of a forest are its nodes; `rows`
+            are the scored rows.
     """
 
     model: str
@@ -57,18 +57,18 @@ class Row:
 
     @property
     def published(self) -> bool:
-        """Whether others measured it."""
+        """Whether it is a published figure."""
         return self.data_origin == "published"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """On which rows our own figures stand.
+    """The rows of the own figures.
 
     Attributes:
-        split: That was scored.
-        feature_schema: Of the flows; None when the lake holds none any more.
-        data_origin: `synthetic` as soon as any model was trained or scored on synthetic flows.
+        split: The scored split.
+        feature_schema: Feature schema of the flows; None when the lake holds no flows any more.
+        data_origin: `synthetic` if any model was trained or scored on synthetic flows.
         rows: Flows of each split, duplicates included.
     """
 
@@ -79,27 +79,27 @@ class Setting:
 
     @property
     def official(self) -> bool:
-        """Whether the lake holds the official split of the first release, that all published figures are of."""
+        """Whether the lake holds the official split of the first release, as in all publications."""
         return (self.feature_schema, self.data_origin, dict(self.rows)) == _OFFICIAL
 
 
 def scored_rows(rows: Sequence[Row]) -> list[int]:
-    """Return on how many labelled flows own models were scored; several where models were scored on different ones."""
+    """Return the number of labelled flows of own models; several if models were scored on different flows."""
     return sorted({int(row.figures["rows"]) for row in rows if "rows" in row.figures})
 
 
 def setting_of(lake: Lake, split: str, models: Sequence[ScoredModel]) -> Setting:
-    """Return on which rows the models stand."""
+    """Return the rows of the models' figures."""
     try:
         facts = lake.facts("flows", "jobs/ingest.py")
-    except TableMissing:  # metrics outlive the flows they were measured on
+    except TableMissing:  # metrics may be older than the present flows, or these were removed
         facts = {"feature_schema": None, "rows": {}}
     synthetic = any(model.data_origin == "synthetic" for model in models) or facts.get("data_origin") == "synthetic"
     return Setting(split, facts["feature_schema"], "synthetic" if synthetic else "measured", dict(facts["rows"]))
 
 
 def rows_of(models: Sequence[ScoredModel]) -> list[Row]:
-    """Return our own rows, then the published ones, for each number of classes."""
+    """Return own rows, then published ones, for each number of classes."""
     own = sorted(
         (_own(model) for model in models), key=lambda row: (row.feature_set != "paper", row.feature_set, row.model)
     )
@@ -151,18 +151,18 @@ def _own(model: ScoredModel) -> Row:
 
 
 def _configuration(model: ScoredModel) -> str:
-    """Say how a model was trained; of a forest, which has no card, what its metrics say."""
+    """Return the training settings of a model; of a forest, which has no card, the number of trees."""
     if model.card is None:
         trees = model.averages.get("trees")
         return f"{trees:.0f} trees by Spark ML" if trees else ""
-    training, said = model.training, [f"recipe {model.card.recipe}"]
+    training, parts = model.training, [f"recipe {model.card.recipe}"]
     if "peak_learning_rate" in training:
-        said.append(f"Adam {training['peak_learning_rate']:g} {training.get('schedule', 'constant')}")
+        parts.append(f"Adam {training['peak_learning_rate']:g} {training.get('schedule', 'constant')}")
     if "batch_size" in training:
-        said.append(f"batch {training['batch_size']}")
+        parts.append(f"batch {training['batch_size']}")
     if "ranks" in training:
-        said.append(f"{training['ranks']} ranks")
-    return ", ".join(said)
+        parts.append(f"{training['ranks']} ranks")
+    return ", ".join(parts)
 
 
 def _published(row: Published) -> Row:

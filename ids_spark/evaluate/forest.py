@@ -1,6 +1,6 @@
-"""Spark ML's random forest on the feature table: the reference that a user of Spark would pick instead of a network.
+"""Spark ML's random forest on the feature table, as a reference for the networks.
 
-A tree asks only for the order of values, so transform and standardisation of the recipe hardly matter to it.
+A tree uses only the order of values, so transform and standardisation of the recipe have almost no effect on it.
 
 The defaults of `settings.ForestConfig` were chosen on validation (8,508 real rows of the second release, 19 classes,
 one seed). 100 trees, depth 20, 32 bins reach macro F1 .799; depth 30 .802 and 64 bins .801, at 1.4 times the CPU; a
@@ -32,11 +32,11 @@ _VECTOR: Final = "vector"
 
 @dataclass(frozen=True)
 class Grown:
-    """What became of one forest.
+    """A grown forest and its results.
 
     Attributes:
-        card: What it is; its directory is never written, a reference is no product.
-        confusion: Over the test split: each distinct flow once, as `features/` holds them.
+        card: Its card; the directory of the model is not written, as it is only a reference.
+        confusion: Labels by predictions over the test split of `features/`, which holds each distinct flow once.
         facts: `fit_seconds`, `nodes` (of all trees together), `trees` and `depth` (of the deepest tree).
     """
 
@@ -48,14 +48,14 @@ class Grown:
 def card_of(
     table: FeatureTable, config: ForestConfig, classes: Classes, feature_set: FeatureSetName, version: str
 ) -> ModelCard:
-    """Return what a forest is: inputs by feature_set, outputs by classes."""
+    """Return the card of a forest: inputs by feature set, outputs by classes."""
     return untrained_card(table, TITLE, "", config.model_dump(mode="json"), classes, feature_set, version)
 
 
 def read_split(spark: SparkSession, table: FeatureTable, split: str, rows_per_partition: int) -> DataFrame:
     """Return a split of the feature table in an order that is the same in every run.
 
-    A forest draws the rows of each tree by partition and position; names and sizes of files must not decide those.
+    A forest draws the rows of each tree by partition and position, which must not depend on names and sizes of files.
     """
     partitions = max(1, -(-table.rows.get(split, 0) // rows_per_partition))
     rows = spark.read.parquet(f"{table.uri}/split={split}").repartition(partitions, "row_key")
@@ -72,8 +72,8 @@ def as_vectors(rows: DataFrame, features: Sequence[str], classes: int) -> DataFr
 def fit(train: DataFrame, config: ForestConfig, seed: int) -> RandomForestClassificationModel:
     """Grow a forest on rows with `vector` and `label`.
 
-    Every row remembers its node in every tree (`cacheNodeIds`): without that each pass over the rows is sent all trees
-    so far, and half of the time goes into packing them.
+    Every row caches its node in every tree (`cacheNodeIds`): otherwise all trees so far are sent to the tasks for each
+    pass over the rows, which takes half of the time.
     """
     grower = RandomForestClassifier(
         featuresCol=_VECTOR,
@@ -101,7 +101,7 @@ def confusion(model: RandomForestClassificationModel, rows: DataFrame, classes: 
 
 
 def grow(train: DataFrame, test: DataFrame, card: ModelCard, config: ForestConfig, seed: int) -> Grown:
-    """Grow one forest on a split of the feature table and count what it predicts for another."""
+    """Grow one forest on the rows of a split and count its predictions for those of another."""
     begin = time.monotonic()
     model = fit(as_vectors(train, card.features, card.classes), config, seed)
     trees: list[Any] = list(model.trees)

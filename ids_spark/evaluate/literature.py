@@ -1,7 +1,7 @@
-"""What others published on CICIoMT2024, as data: to stand beside our own figures, not to be ranked with them.
+"""Published figures on CICIoMT2024, to be shown with own figures; they are not ranked together.
 
-Every figure is of the official split of the first release. An average means little without its kind: a weighted F1
-looks at the floods alone, a macro F1 asks every class the same.
+Every figure is of the official split of the first release. The kind of an average matters: a weighted F1 depends almost
+only on the floods, a macro F1 equally on every class.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Published:
     """One row of a published table.
 
     Attributes:
-        model: As its authors call it.
-        source: Who published it, and where.
+        model: Its name in the publication.
+        source: The publication.
         classes: 2, 6 or 19.
         accuracy: Share, 0 to 1.
-        averaging: Of precision, recall and F1; `not stated` where the source leaves it open.
+        averaging: Of precision, recall and F1; `not stated` if the source does not name it.
         f1: Share, 0 to 1; None where the source gives none.
-        benign_false_positive_rate: Share, 0 to 1; None where it cannot be told from the source.
+        benign_false_positive_rate: Share, 0 to 1; None where the source gives none.
     """
 
     model: str
@@ -39,7 +39,7 @@ class Published:
 
 _AKAR: Final = "Akar et al. 2025 (L2D2)"
 _BEST: Final = "best known on the official split"
-# The study's false-positive rates belong to its accuracy of 99.6 %, so to 2 classes.
+# The study gives its false-positive rates with an accuracy of 99.6 %, which is that of 2 classes.
 PUBLISHED: Final = (
     Published("DNN", STUDY, 2, 0.996, "weighted", None, 0.092),
     Published("GRU-DNN", STUDY, 2, 0.996, "weighted", None, 0.105),

@@ -1,6 +1,6 @@
-"""From confusion counts to tidy metrics.
+"""Metrics from confusion matrices.
 
-Definitions are scikit-learn's with zero_division=0: an average goes over the classes that occur as label or prediction.
+Definitions are those of scikit-learn with zero_division=0; averages are over classes that occur as label or prediction.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def confusion_of(labels: NDArray[np.int32], predicted: NDArray[np.int32], n_clas
 
 
 def metrics_of(confusion: Counts, class_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield tidy rows with keys `class_name` (None for averages), `metric`, `value`, `support`.
+    """Yield rows with keys `class_name` (None for averages), `metric`, `value`, `support`.
 
     Args:
         confusion: From `confusion_of`.
@@ -57,7 +57,7 @@ def metrics_of(confusion: Counts, class_names: tuple[str, ...]) -> Iterator[dict
 
 
 def confusion_rows(confusion: Counts, class_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield tidy rows with keys `class_name` (label), `predicted_class` and `count`, one for each cell."""
+    """Yield rows with keys `class_name` (label), `predicted_class` and `count`, one for each cell."""
     for i, label in enumerate(class_names):
         for j, predicted in enumerate(class_names):
             yield {"class_name": label, "predicted_class": predicted, "count": int(confusion[i, j])}

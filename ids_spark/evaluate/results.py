@@ -38,8 +38,8 @@ class Results:
         """Add one model; without labelled flows nothing is added.
 
         Args:
-            card: Of the model.
-            confusion: Labels by predictions.
+            card: Card of the model.
+            confusion: Labels by predictions, shape (classes, classes).
             data_origin: `measured` or `synthetic`.
             facts: Further metrics, of no class and without support, of a model that has no directory.
         """

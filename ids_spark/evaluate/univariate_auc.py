@@ -1,4 +1,4 @@
-"""How well one feature alone separates two classes: by order, and by ranges of values. Pure functions."""
+"""Univariate AUC: how well one feature separates two classes, by order and by ranges of its values."""
 
 from typing import Final
 
@@ -23,16 +23,16 @@ def order_auc(a: Floats, b: Floats) -> float:
     """
     below = int(np.searchsorted(b, a, side="left").sum()) + int(np.searchsorted(b, a, side="right").sum())
     pairs = 2 * len(a) * len(b)
-    return max(below, pairs - below) / pairs  # in whole numbers up to here: swapping the classes changes nothing
+    return max(below, pairs - below) / pairs  # integers up to here, so that swapping the classes gives the same value
 
 
 def range_auc(a: Floats, b: Floats) -> float:
-    """Return the AUC of the best score over ranges of the value: what a tree or a deep network can make of it.
+    """Return the AUC of a score by ranges of the value, as a tree or a deep network can learn it.
 
-    Order alone misses a class whose values lie between those of the other, as the capture day in `IAT` does. The pooled
-    values are cut into at most 256 ranges of about equal size, never between equal values. The score of a range is the
-    class ratio in one random half of the rows, its AUC is taken on the other half, and both ways are averaged. So a
-    feature without information gives 0.5 to sampling error, and may give slightly less.
+    The AUC by order misses a class whose values lie between those of the other, such as a capture day in `IAT`. The
+    pooled values are divided into at most 256 ranges of about equal size, never between equal values. The score of a
+    range is the class ratio in one random half of the rows, its AUC is computed on the other half, and both ways are
+    averaged. So a feature without information gives 0.5 up to sampling error, possibly slightly less.
 
     Args:
         a: As in `order_auc`.
@@ -45,7 +45,7 @@ def range_auc(a: Floats, b: Floats) -> float:
     counts = [[_histogram(part, edges) for part in _halved(values, halves)] for values in (a, b)]
     (a_first, a_second), (b_first, b_second) = counts
     if not min(counts_of.sum() for pair in counts for counts_of in pair):
-        return 0.5  # a class of one row leaves a half empty: nothing was measured
+        return 0.5  # a class with one row has an empty half
     return (
         _auc_of_ranges(a_first, b_first, a_second, b_second) + _auc_of_ranges(a_second, b_second, a_first, b_first)
     ) / 2
@@ -57,7 +57,7 @@ def _halved(values: Floats, generator: np.random.Generator) -> tuple[Floats, Flo
 
 
 def _histogram(values: Floats, edges: Floats) -> Counts:
-    # side="right": an edge is the lowest value of its range, so equal values always share a range
+    # side="right": an edge is the lowest value of its range, so equal values are in the same range
     return np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
 
 

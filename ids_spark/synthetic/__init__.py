@@ -1,1 +1,1 @@
-"""Synthetic flows and nights in the shape of CICIoMT2024."""
+"""Synthetic flows and nights in the form of CICIoMT2024."""

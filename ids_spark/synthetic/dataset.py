@@ -1,58 +1,82 @@
-"""A synthetic replica of CICIoMT2024 at any scale: the official tree of files, its quirks, and no row of the data set.
+"""Synthetic data set in the form of CICIoMT2024 at any scale: the official files, the same defects, no real row.
 
-Spark deals out files; a task draws its file in chunks and writes them with pyarrow. So the rows depend on seed, scale
-and arguments only, never on the cluster, and no row passes through the driver. `replica_plan` says which rows repeat
-others, `replica_rows` how a row is drawn, `replica_profile` and `replica_floods` from which distributions.
+Spark assigns files to tasks; a task draws its file in chunks and writes them with pyarrow. Each chunk has a random
+generator seeded by (seed, file name, chunk): rows depend on seed, scale and arguments only, not on the cluster. No row
+passes through the driver, and a task holds one chunk at a time, at any scale. `plan` determines which rows repeat
+others, `sampler` draws rows, `distributions` holds their distributions.
 """
 
 import logging
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
+from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
+from ids_spark.dataset.features import FEATURE_SCHEMAS, SOURCE_SPLITS, FeatureSchema
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
 from ids_spark.lake.store import Lake
-from ids_spark.synthetic.files import FileFormat, FileTask, write_file
-from ids_spark.synthetic.plan import plan_dataset
+from ids_spark.synthetic import sampler
+from ids_spark.synthetic.distributions import class_model
+from ids_spark.synthetic.plan import FilePlan, Pool, generator, plan_dataset
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
-GENERATOR: Final = 1  # rises whenever the same arguments give other rows
+GENERATOR: Final = 1  # raise it when the same arguments give other rows
 _MOST_SCALE: Final = 10.0
+
+FileFormat = Literal["parquet", "csv"]
+# Rows of a chunk, which is one row group; an even number, so that a row has the same parity in file and chunk.
+_CHUNK_ROWS: Final = 65_536
 
 
 @dataclass(frozen=True)
-class ReplicaReport:
-    """What was written; the same facts stand in `_SYNTHETIC.json` at the root of the target.
+class FileTask:
+    """Arguments of a task: its part of the plan, the root of the target, and those of the data set."""
+
+    file: FilePlan
+    root: str
+    seed: int
+    schema_name: str
+    file_format: FileFormat
+    capture_day_iat: bool
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """Facts on what was written; also in `_SYNTHETIC.json` at the root of the target.
 
     Attributes:
         synthetic: Always true.
-        complete: Whether every file is there; the mark of an interrupted run says false.
+        complete: Whether every file was written; false in the marker file of an interrupted run.
         generator: Version of the generator.
-        target: Where.
-        feature_schema: Which release was imitated.
-        seed: As asked for.
-        scale: As asked for.
-        min_rows_per_file: As asked for.
-        capture_day_iat: As asked for.
-        file_format: Of every file.
+        target: Folder.
+        feature_schema: Feature schema of the imitated release.
+        seed: As in `write_dataset`.
+        scale: As in `write_dataset`.
+        min_rows_per_file: As in `write_dataset`.
+        capture_day_iat: As in `write_dataset`.
+        file_format: Format of every file.
         rows: Rows of each split.
         duplicates: For each split the rows that exact deduplication on features and class removes.
-        label_conflict_vectors: For each split the vectors that stand in two classes.
-        shared_vectors: Vectors that stand in both splits.
-        near_duplicates: For each split the flood rows planned to equal another one in single precision; up to some
-            ten in a hundred thousand are overwritten by planted vectors.
+        label_conflict_vectors: For each split the vectors with two classes.
+        shared_vectors: Vectors in both splits.
+        near_duplicates: For each split the flood rows planned to equal another one in single precision; about 0.01 %
+            of them are overwritten by planted vectors.
         rows_per_file: Rows by path below the target.
-        seconds: How long it took.
+        seconds: Duration.
         data_origin: Always `synthetic`.
     """
 
@@ -85,28 +109,29 @@ def write_dataset(
     file_format: FileFormat,
     min_rows_per_file: int = 1,
     capture_day_iat: bool = True,
-) -> ReplicaReport:
-    """Write a synthetic replica below `target`; an earlier replica there is replaced.
+) -> DatasetReport:
+    """Write a synthetic data set below `target`; an earlier one there is replaced.
 
     Args:
         spark: Its executors draw and write.
-        target: Folder, local or a URI that every executor reaches.
+        target: Folder, local or a URI that every executor can access.
         scale: Rows relative to the data set; at most 10.
         seed: Equal seeds give equal rows.
-        schema: Which release to imitate.
-        file_format: Of every file.
-        min_rows_per_file: Small files keep at least so many rows.
-        capture_day_iat: Whether `IAT` of the first release holds the capture's epoch, as it does in the data set;
-            otherwise it is the time between packets.
+        schema: Feature schema of the release to imitate.
+        file_format: Format of every file.
+        min_rows_per_file: Least number of rows of a file.
+        capture_day_iat: Whether `IAT` of the first release holds the capture's epoch, as in the data set; otherwise it
+            is the time between packets.
 
     Raises:
-        InputError: when `target` holds anything but a replica, or an argument is out of range. Nothing was written.
+        InputError: when `target` holds anything but a synthetic data set, or an argument is out of range. Nothing was
+            written.
     """
     started = time.monotonic()
     if not 0 < scale <= _MOST_SCALE or min_rows_per_file < 1 or seed < 0:
         raise InputError(
-            f"replica: found scale {scale}, min_rows_per_file {min_rows_per_file}, seed {seed}; expected a scale above"
-            f" 0 and at most {_MOST_SCALE:g}, min_rows_per_file of at least 1 and a seed that is not negative"
+            f"synthesize: found scale {scale}, min_rows_per_file {min_rows_per_file}, seed {seed}; expected a scale"
+            f" above 0 and at most {_MOST_SCALE:g}, min_rows_per_file of at least 1 and a seed of at least 0"
         )
     plan = plan_dataset(scale, seed, min_rows_per_file)
     root = Lake(target).root
@@ -114,7 +139,7 @@ def write_dataset(
         f"{f.split}/{f.name}.pcap.{file_format}": FileTask(f, root, seed, schema.name, file_format, capture_day_iat)
         for f in plan.files
     }
-    report = ReplicaReport(
+    report = DatasetReport(
         synthetic=True,
         complete=False,
         generator=GENERATOR,
@@ -133,16 +158,20 @@ def write_dataset(
         rows_per_file={path: task.file.rows for path, task in tasks.items()},
     )
     _refuse_other_content(target)
-    # The mark stands before the first row does, so that an interrupted run is recognised as synthetic and incomplete.
+    # The marker file is written before the first row, so that an interrupted run is known as synthetic and incomplete.
     filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
     _remove_rows(root)
-    log.info("replica starts data_origin=synthetic target=%s files=%d rows=%s", root, len(tasks), report.rows)
-    longest_first = sorted(tasks.values(), key=lambda task: -task.file.rows)  # so that none is left alone at the end
+    log.info(
+        "synthetic data set starts data_origin=synthetic target=%s files=%d rows=%s", root, len(tasks), report.rows
+    )
+    longest_first = sorted(
+        tasks.values(), key=lambda task: -task.file.rows
+    )  # so that no long one runs alone at the end
     spark.sparkContext.parallelize(longest_first, len(tasks)).map(write_file).collect()
     report = replace(report, complete=True, seconds=round(time.monotonic() - started, 1))
     filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
     log.info(
-        "replica written data_origin=synthetic target=%s rows=%s duplicates=%s seconds=%.1f",
+        "synthetic data set written data_origin=synthetic target=%s rows=%s duplicates=%s seconds=%.1f",
         root,
         report.rows,
         report.duplicates,
@@ -152,23 +181,23 @@ def write_dataset(
 
 
 def _refuse_other_content(target: str) -> None:
-    """Raise `InputError` unless the target is not there, an empty folder, or an earlier replica."""
+    """Raise `InputError` unless the target does not exist, is empty, or is an earlier synthetic data set."""
     fs, path = filesystem.resolve(target)
     kind = fs.get_file_info(path).type
     if kind == pafs.FileType.NotFound:
         return
-    expected = "expected a folder that is not there, is empty, or holds a replica; set synthesize.target to another one"
+    expected = "expected no folder, an empty one, or a synthetic data set; set synthesize.target to another folder"
     if kind == pafs.FileType.File:
         raise InputError(f"{target} is a file; {expected}")
     found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path)))
-    if found and not _is_replica(target):
+    if found and not _is_synthetic(target):
         raise InputError(
-            f"{target} holds {len(found)} entries ({', '.join(found[:3])}) and no {SYNTHETIC_MARK} of a replica;"
-            f" {expected}"
+            f"{target} holds {len(found)} entries ({', '.join(found[:3])}) and no {SYNTHETIC_MARK} of a synthetic"
+            f" data set; {expected}"
         )
 
 
-def _is_replica(target: str) -> bool:
+def _is_synthetic(target: str) -> bool:
     try:
         mark = filesystem.read_json(f"{target.rstrip('/')}/{SYNTHETIC_MARK}")
     except (FileNotFoundError, ValueError):
@@ -177,8 +206,82 @@ def _is_replica(target: str) -> bool:
 
 
 def _remove_rows(root: str) -> None:
-    """Remove the splits of an earlier replica, and nothing else."""
+    """Remove the splits of an earlier synthetic data set, and nothing else."""
     fs, path = filesystem.resolve(root)
     for split in SOURCE_SPLITS:
         if fs.get_file_info(f"{path}/{split}").type == pafs.FileType.Directory:
             fs.delete_dir(f"{path}/{split}")
+
+
+def write_file(task: FileTask) -> int:
+    """Draw and write one file under a temporary name, then rename it; return its rows.
+
+    A failed attempt removes its file; a killed one leaves a hidden file, which readers ignore.
+    """
+    fs, root = filesystem.resolve(task.root)
+    folder, name = f"{root}/{task.file.split}", f"{task.file.name}.pcap.{task.file_format}"
+    path, unfinished = f"{folder}/{name}", f"{folder}/.{name}.{uuid.uuid4().hex}"
+    filesystem.make_folder(fs, folder)
+    try:
+        with fs.open_output_stream(unfinished) as stream:
+            _write_rows(task, stream)
+        if fs.get_file_info(path).type == pafs.FileType.File:
+            fs.delete_file(path)  # of an attempt that Spark repeats; it holds the same rows
+        fs.move(unfinished, path)
+    except BaseException:
+        if fs.get_file_info(unfinished).type == pafs.FileType.File:
+            fs.delete_file(unfinished)
+        raise
+    return task.file.rows
+
+
+def _write_rows(task: FileTask, stream: pa.NativeFile) -> None:
+    schema = FEATURE_SCHEMAS[task.schema_name]
+    columns = pa.schema([(feature, pa.float64()) for feature in schema.features])
+    if task.file_format == "csv":
+        stream.write((",".join(schema.features) + "\n").encode())  # pyarrow would quote the names
+        for values in chunks(task):
+            pa_csv.write_csv(_batch(values, columns), stream, pa_csv.WriteOptions(include_header=False))
+        return
+    marked = columns.with_metadata({"ids_spark.data_origin": "synthetic", "ids_spark.feature_schema": schema.name})
+    with pq.ParquetWriter(stream, marked, compression="snappy", use_dictionary=False) as writer:
+        for values in chunks(task):
+            writer.write_batch(_batch(values, marked), row_group_size=_CHUNK_ROWS)
+
+
+def _batch(values: Floats, columns: pa.Schema) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(column) for column in values], schema=columns)
+
+
+def chunks(task: FileTask) -> Iterator[Floats]:
+    """Yield the rows of a file in order, shape (features, rows of the chunk)."""
+    file = task.file
+    schema = FEATURE_SCHEMAS[task.schema_name]
+    model = class_model(schema, file.class19, file.split, task.capture_day_iat)
+    iat = schema.features.index("IAT")
+    planted = [(place, _vectors(task, place.pool, schema)) for place in file.planted]
+    for start in range(0, file.rows, _CHUNK_ROWS):
+        end = min(start + _CHUNK_ROWS, file.rows)
+        near = file.near * end // file.rows - file.near * start // file.rows
+        drawn = end - start - near
+        rng = generator(task.seed, file.name, start // _CHUNK_ROWS)
+        values = sampler.draw(schema, model, np.arange(drawn) % 2 == 1, rng)
+        if near:  # only in floods, whose rows do not depend on parity
+            sources = np.append(np.arange(drawn), rng.integers(0, drawn, size=near))
+            values = np.take(values, rng.permutation(sources), axis=1)
+        values[iat] = sampler.number(values[iat], np.arange(file.first_id + start, file.first_id + end))
+        for place, vectors in planted:
+            here = (place.rows >= start) & (place.rows < end)
+            values[:, place.rows[here] - start] = vectors[:, place.vectors[here]]
+        yield values
+
+
+def _vectors(task: FileTask, pool: Pool, schema: FeatureSchema) -> Floats:
+    """Return all vectors of a pool, shape (features, vectors): the same for every file that holds some of them."""
+    model = class_model(schema, pool.class19, "train", task.capture_day_iat)
+    numbers = np.arange(pool.size)
+    rng = generator(task.seed, "pool", pool.name)
+    values = sampler.draw(schema, model, numbers % 2 == 1, rng)
+    iat = schema.features.index("IAT")
+    values[iat] = sampler.number(values[iat], pool.first_id + numbers)
+    return values

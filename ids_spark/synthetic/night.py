@@ -1,9 +1,9 @@
-"""A synthetic night of hospital flow logs: the replica's flows, seen at a time, on a device, from an address.
+"""Synthetic night of hospital flow logs: synthetic flows with a time, a device and a source address.
 
-A night is cut by time into pieces of about equal rows; a file is some in a row. A piece comes from generators seeded by
-date, file and piece, so rows depend on the settings only, and a task holds one piece, whatever the night's size. Benign
-flows have the distributions of the replica's Benign *train* file: a model trained on a replica raises as many false
-alarms as its validation rows say. Attacks have those of their class, without the near-duplicates of floods.
+A night is divided by time into chunks of about equal rows; a file holds consecutive chunks. A chunk has generators
+seeded by date, file and chunk, so rows depend on the settings only, and a task holds one chunk, for nights of any size.
+Benign flows have the distributions of the Benign *train* file of a synthetic data set: a model trained on one raises as
+many false alarms as its validation rows predict. Attacks have those of their class, without near-duplicates of floods.
 """
 
 import datetime as dt
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GENERATOR: Final = 1  # rises whenever the same settings give other rows
+GENERATOR: Final = 1  # raise it when the same settings give other rows
 TRUTH: Final = "_truth"
 _MARK: Final = {"synthetic": True, "nights": True, "generator": GENERATOR, "data_origin": "synthetic"}
-_PIECE_ROWS: Final = 65_536  # give or take one for each attack; one row group
+_CHUNK_ROWS: Final = 65_536  # plus or minus one for each attack; one row group
 _HOURS: Final = 3600.0 * np.arange(25)
-_SEEN: Final = np.append(0.0, np.cumsum(RHYTHM) / sum(RHYTHM))  # share of benign flows before each full hour
+_SHARE_BEFORE: Final = np.append(0.0, np.cumsum(RHYTHM) / sum(RHYTHM))  # of benign flows, before each full hour
 _FLEET: Final = tuple(FLEET)
-_BUSY: Final = np.cumsum([*FLEET.values()]) / sum(FLEET.values())
-_REPEATED: Final = ["device_id", "src_ip", "class19"]
+_DEVICE_SHARES: Final = np.cumsum([*FLEET.values()]) / sum(FLEET.values())
+_DICTIONARY_COLUMNS: Final = ["device_id", "src_ip", "class19"]
 
 
 @dataclass(frozen=True)
 class NightReport:
-    """What was written; the same facts stand in `_truth/event_date=…/_SYNTHETIC.json`.
+    """Facts on what was written; also in `_truth/event_date=…/_SYNTHETIC.json`.
 
     Attributes:
-        seed: As asked for.
-        settings: As asked for, date and attacks filled in; `episode` of the truth counts the attacks from 1.
+        seed: Seed of the night.
+        settings: The settings, with date and attacks; `episode` of the truth counts the attacks from 1.
         rows: Benign and attack flows.
         flows_per_class: Rows by class.
         rows_per_file: Rows by file name.
@@ -74,13 +74,13 @@ class NightFileTask:
     """One file of a night, and its truth.
 
     Attributes:
-        folder: Holds `event_date=…/` and `_truth/event_date=…/`.
-        name: Of both files.
-        seed: Of the night.
-        config: Of the night, date and attacks filled in.
-        edges: Where its pieces begin and end, in seconds after midnight; shape (pieces + 1,).
-        counts: Benign flows and flows of each attack; shape (pieces, 1 + attacks).
-        first_row: Number in the night.
+        folder: Parent of `event_date=…/` and `_truth/event_date=…/`.
+        name: Name of both files.
+        seed: Seed of the night.
+        config: Settings of the night, with date and attacks.
+        edges: Begin and end of its chunks, in seconds after midnight; shape (chunks + 1,).
+        counts: Benign flows and flows of each attack; shape (chunks, 1 + attacks).
+        first_row: Number of its first row in the night.
     """
 
     folder: str
@@ -93,14 +93,14 @@ class NightFileTask:
 
 
 def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int) -> NightReport:
-    """Write one night below `config.target`; an earlier one of that date is replaced, other dates stay.
+    """Write one night below `config.target`; an earlier one of that date is replaced, other dates are kept.
 
     Columns: every feature, `flow_id`, `event_time`, `device_id`, `src_ip`; no label. Files of the same names below
-    `_truth/` say which class a flow is of, and which attack it belongs to (null: none).
+    `_truth/` hold the class of every flow and the attack it belongs to (null: none).
 
     Args:
         spark: Its executors draw and write.
-        config: What to write; `target` is local or a URI that every executor reaches.
+        config: Settings; `target` is local or a URI that every executor can access.
         seed: Equal seeds, dates and settings give equal rows.
 
     Raises:
@@ -110,7 +110,7 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
     config = config.model_copy(update={"date": date, "own_episodes": config.attacks})
     root, night, hidden = Lake(config.target).root, f"event_date={date}", f".writing-{date}"
     if seed < 0:
-        raise InputError(f"synthesize_night: found seed {seed}; expected one that is not negative")
+        raise InputError(f"synthesize_night: found seed {seed}; expected at least 0")
     _refuse_other_content(config.target)
     tasks = plan_night(f"{root}/{hidden}", config, seed)
     report = NightReport(
@@ -121,7 +121,7 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
         rows_per_file={task.name: int(task.counts.sum()) for task in tasks},
     )
     log.info("night starts data_origin=synthetic target=%s date=%s rows=%d", root, date, report.rows)
-    filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", _MARK)  # before the first row, so that none is taken for measured
+    filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", _MARK)  # before the first row: no row is taken for measured
     fs, path = filesystem.resolve(root)
     _remove(fs, f"{path}/{hidden}")
     try:
@@ -137,67 +137,70 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
 
 
 def plan_night(folder: str, config: SynthesizeNightConfig, seed: int) -> list[NightFileTask]:
-    """Return the files of a night, its date and attacks filled in, to be written below `folder`; in order of time."""
+    """Return the files of a night, to be written below `folder`; in order of time. `config` has date and attacks."""
     attacks, files = config.own_episodes, config.files
     totals = np.array([config.flows, *(a.flows for a in attacks)])
     rows = int(totals.sum())
-    pieces = -(-rows // (files * _PIECE_ROWS))  # of each file
-    # Flows of each part that are seen by a moment: straight lines between full hours and the ends of attacks.
+    chunks = -(-rows // (files * _CHUNK_ROWS))  # of each file
+    # Flows of each part before a moment: linear between full hours and the begins and ends of attacks.
     moments = np.unique([*_HOURS, *(a.begins for a in attacks), *(a.ends for a in attacks)])
-    shares = [np.interp(moments, _HOURS, _SEEN), *(np.interp(moments, (a.begins, a.ends), (0, 1)) for a in attacks)]
-    seen = totals[:, None] * np.array(shares)
-    edges = np.interp(np.linspace(0, rows, files * pieces + 1), seen.sum(axis=0), moments)
-    whole = np.array([np.interp(edges, moments, part) + 1e-6 for part in seen]).astype(np.int64)
+    shares = [
+        np.interp(moments, _HOURS, _SHARE_BEFORE),
+        *(np.interp(moments, (a.begins, a.ends), (0, 1)) for a in attacks),
+    ]
+    before = totals[:, None] * np.array(shares)
+    edges = np.interp(np.linspace(0, rows, files * chunks + 1), before.sum(axis=0), moments)
+    whole = np.array([np.interp(edges, moments, part) + 1e-6 for part in before]).astype(np.int64)
     whole[:, -1] = totals
     counts = np.diff(whole, axis=1).T
     tasks = []
-    for i in range(0, files * pieces, pieces):
-        name, first_row = f"flows-{i // pieces:05d}.parquet", int(counts[:i].sum())
+    for i in range(0, files * chunks, chunks):
+        name, first_row = f"flows-{i // chunks:05d}.parquet", int(counts[:i].sum())
         tasks.append(
-            NightFileTask(folder, name, seed, config, edges[i : i + pieces + 1], counts[i : i + pieces], first_row)
+            NightFileTask(folder, name, seed, config, edges[i : i + chunks + 1], counts[i : i + chunks], first_row)
         )
     return tasks
 
 
 def write_night_file(task: NightFileTask) -> None:
-    """Draw and write one file and its truth aside, then move both in place; an earlier attempt's are replaced."""
+    """Write one file and its truth under temporary names, then rename both, replacing those of an earlier attempt."""
     fs, root = filesystem.resolve(task.folder)
     night = f"event_date={task.config.date}"
     places = [f"{root}/{night}/{task.name}", f"{root}/{TRUTH}/{night}/{task.name}"]
-    aside = [f"{root}/{uuid.uuid4().hex}" for _ in places]
+    unfinished = [f"{root}/{uuid.uuid4().hex}" for _ in places]
     for place in places:
         filesystem.make_folder(fs, place.rsplit("/", 1)[0])
     with ExitStack() as opened:
         writers: list[pq.ParquetWriter] = []
-        for piece in range(len(task.counts)):
-            tables = draw(task, piece)
-            for path, table in list(zip(aside, tables, strict=True))[len(writers) :]:
-                writer = pq.ParquetWriter(path, table.schema, filesystem=fs, use_dictionary=_REPEATED)
+        for chunk in range(len(task.counts)):
+            tables = draw(task, chunk)
+            for path, table in list(zip(unfinished, tables, strict=True))[len(writers) :]:
+                writer = pq.ParquetWriter(path, table.schema, filesystem=fs, use_dictionary=_DICTIONARY_COLUMNS)
                 writers.append(opened.enter_context(writer))
             for writer, table in zip(writers, tables, strict=True):
                 writer.write_table(table, row_group_size=max(1, len(table)))
-    for path, place in zip(aside, places, strict=True):
+    for path, place in zip(unfinished, places, strict=True):
         fs.move(path, place)
 
 
-def draw(task: NightFileTask, piece: int) -> tuple[pa.Table, pa.Table]:
-    """Return a piece of a file and its truth; rows in order of time."""
+def draw(task: NightFileTask, chunk: int) -> tuple[pa.Table, pa.Table]:
+    """Return a chunk of a file and its truth; rows in order of time."""
     config, schema = task.config, FEATURE_SCHEMAS[task.config.feature_schema]
     names = (CLASS19[BENIGN_ID], *(attack.class19 for attack in config.own_episodes))
     features, contexts = [], []
-    for part, rows in enumerate(task.counts[piece]):
+    for part, rows in enumerate(task.counts[chunk]):
         if rows or part == 0:
-            rng = generator(task.seed, str(config.date), task.name, piece, part)
+            rng = generator(task.seed, str(config.date), task.name, chunk, part)
             model = class_model(schema, names[part], "train", config.capture_day_iat)
             features.append(sampler.draw(schema, model, np.arange(rows) % 2 == 1, rng))
-            contexts.append(_context(config, part, task.edges[piece : piece + 2], rows, rng))
+            contexts.append(_context(config, part, task.edges[chunk : chunk + 2], rows, rng))
     values, context = np.concatenate(features, axis=1), np.concatenate(contexts, axis=1)
     if len(features) > 1:
         order = np.argsort(context[1], kind="stable")
         values, context = values[:, order], context[:, order]
     parts, moments, devices, sources = context
-    numbers, iat = task.first_row + task.counts[:piece].sum() + np.arange(len(parts)), schema.features.index("IAT")
-    values[iat] = sampler.number(values[iat], numbers)  # as in a replica: no two rows equal as doubles
+    numbers, iat = task.first_row + task.counts[:chunk].sum() + np.arange(len(parts)), schema.features.index("IAT")
+    values[iat] = sampler.number(values[iat], numbers)  # as in a data set: no two rows are equal as doubles
     digits = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 9, "0")
     flow_ids = pc.binary_join_element_wise(f"{config.date:%Y%m%d}", digits, "-")
     times = np.datetime64(str(config.date), "us") + moments.astype("timedelta64[us]")
@@ -215,11 +218,11 @@ def draw(task: NightFileTask, piece: int) -> tuple[pa.Table, pa.Table]:
 
 
 def _context(config: SynthesizeNightConfig, part: int, edges: Floats, rows: int, rng: np.random.Generator) -> Ints:
-    """Return part, rising µs after midnight, and indices of device and address of flows; shape (4, rows)."""
+    """Return part, ascending µs after midnight, and indices of device and address of flows; shape (4, rows)."""
     if part == 0:
-        low, high = np.interp(edges, _HOURS, _SEEN)
-        seconds = np.interp(rng.uniform(low, high, rows), _SEEN, _HOURS)
-        devices = np.searchsorted(_BUSY, rng.random(rows), side="right")
+        low, high = np.interp(edges, _HOURS, _SHARE_BEFORE)
+        seconds = np.interp(rng.uniform(low, high, rows), _SHARE_BEFORE, _HOURS)
+        devices = np.searchsorted(_DEVICE_SHARES, rng.random(rows), side="right")
         sources = FIRST_DEVICE + devices
         for (first, last), share in OTHER_SOURCES.items():
             sources = np.where(rng.random(rows) < share, rng.integers(first, last, rows), sources)
@@ -234,15 +237,15 @@ def _context(config: SynthesizeNightConfig, part: int, edges: Floats, rows: int,
 
 
 def _refuse_other_content(target: str) -> None:
-    """Raise `InputError` unless the target is not there, an empty folder, or holds synthetic nights."""
+    """Raise `InputError` unless the target does not exist, is empty, or holds synthetic nights."""
     fs, path = filesystem.resolve(target)
     found, mark = ["a file"], f"{target.rstrip('/')}/{SYNTHETIC_MARK}"
     if not filesystem.is_file(target):
         found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
     if found and not (filesystem.exists(mark) and b'"nights": true' in filesystem.read_bytes(mark)):
         raise InputError(
-            f"{target}: found {', '.join(found[:3])}, and no {SYNTHETIC_MARK} of synthetic nights; expected a folder"
-            " that is not there, is empty, or holds such nights; set synthesize_night.target to another one"
+            f"{target}: found {', '.join(found[:3])}, and no {SYNTHETIC_MARK} of synthetic nights; expected no folder,"
+            " an empty one, or synthetic nights; set synthesize_night.target to another folder"
         )
 
 

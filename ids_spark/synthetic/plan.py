@@ -1,7 +1,7 @@
-"""Which synthetic rows stand where: file sizes, planted vectors and near-duplicates, all fixed by scale and seed.
+"""Plan of a synthetic data set: file sizes, planted vectors and near-duplicates, determined by scale and seed.
 
-Rows of a file come in pairs (0, 1), (2, 3), …; a planted vector takes one row of a pair of its own, the row of its
-parity, because the parity of a row decides the state of the packet counter in 10-packet windows.
+Rows of a file form pairs (0, 1), (2, 3), …. A planted vector replaces one row of a pair, that of its own parity,
+because the parity of a row determines the state of the packet counter in 10-packet windows; no pair is used twice.
 """
 
 import zlib
@@ -16,27 +16,27 @@ from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS
 from ids_spark.synthetic import distributions
-from ids_spark.synthetic.floods import FLOOD_PREFIXES
+from ids_spark.synthetic.distributions import FLOOD_PREFIXES
 from ids_spark.synthetic.sampler import ID_BITS
 
-# Counted on CICIoMT2024: rows that deduplication on all features and the label removes, as doubles and as singles.
+# Counted on CICIoMT2024: rows that deduplication on features and label removes, in double and single precision.
 _DUPLICATES: Final = {"train": 5_119, "test": 2_065}
 _SINGLE_DUPLICATES: Final = {"train": 2_645_751, "test": 721_914}
 _IN_BOTH_SPLITS: Final = 195
 # Not counted on the whole data set; a sample of the second release has 412 and 93 among 64,261 rows.
-_TWO_LABELS: Final = {"train": 48, "test": 24}
-_TWO_LABEL_CLASSES: Final = ("Recon-OS_Scan", "Recon-Port_Scan")  # the same tool, run with other switches
-_VECTORS_PER_DUPLICATE: Final = 0.75  # so that some vectors stand three times
+_LABEL_CONFLICTS: Final = {"train": 48, "test": 24}
+_CONFLICT_CLASSES: Final = ("Recon-OS_Scan", "Recon-Port_Scan")  # the same tool, run with other switches
+_VECTORS_PER_DUPLICATE: Final = 0.75  # below 1, so that some vectors occur three times
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Vectors that stand at more than one place: drawn together, so that every file draws the same ones.
+    """Vectors that occur in several rows: drawn together, so that every file draws the same ones.
 
     Attributes:
-        name: Seeds the drawing.
-        class19: Whose model draws them.
-        size: How many.
+        name: Part of the random seed.
+        class19: Class whose distributions are used.
+        size: Number of vectors.
         first_id: Number of the first vector; vector i has number first_id + i and parity i mod 2.
     """
 
@@ -48,7 +48,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Planted:
-    """Which vectors of a pool stand in one file: vector `vectors[i]` at row `rows[i]`."""
+    """Vectors of a pool in one file: vector `vectors[i]` at row `rows[i]`."""
 
     pool: Pool
     rows: Ints
@@ -57,16 +57,16 @@ class Planted:
 
 @dataclass
 class FilePlan:
-    """One file of the replica.
+    """One file of the data set.
 
     Attributes:
         split: `train` or `test`.
         name: Official name without ending, such as `Benign_train`.
         class19: Its class.
         rows: Row count.
-        first_id: Number of its first row; every row of the replica has a number of its own.
-        near: Rows that repeat another one of the file up to what a single-precision float does not hold.
-        planted: Vectors that stand here and elsewhere.
+        first_id: Number of its first row; every row of the data set has another number.
+        near: Rows that equal another row of the file in single precision.
+        planted: Vectors that occur here and in another row.
     """
 
     split: str
@@ -80,13 +80,13 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """The whole replica.
+    """The whole data set.
 
     Attributes:
         files: In official order.
         duplicates: For each split the rows that exact deduplication on features and class removes.
-        label_conflicts: For each split the vectors that stand once in each of two classes.
-        in_both_splits: Vectors that stand once in train and once in test, in one class.
+        label_conflicts: For each split the vectors that occur once in each of two classes.
+        in_both_splits: Vectors that occur once in train and once in test, in one class.
         near_duplicates: For each split the planned near-duplicates.
     """
 
@@ -98,16 +98,16 @@ class DatasetPlan:
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """Return a source of randomness that depends on the seed and the names only."""
+    """Return a random generator that depends on the seed and the names only."""
     words = [zlib.crc32(str(name).encode()) for name in names]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *words])))
 
 
 def plan_dataset(scale: float, seed: int, min_rows_per_file: int) -> DatasetPlan:
-    """Plan a replica.
+    """Plan a data set.
 
     Raises:
-        InputError: when it would have more rows than numbers.
+        InputError: when it would have more rows than there are numbers for rows.
     """
     files = []
     next_id = 0
@@ -125,14 +125,14 @@ def plan_dataset(scale: float, seed: int, min_rows_per_file: int) -> DatasetPlan
     near = {split: _plan_near([f for f in files if f.split == split], split, scale) for split in SOURCE_SPLITS}
     if planting.next_id >= 1 << ID_BITS:
         raise InputError(
-            f"a replica of {next_id:,} rows has no number for every row; expected fewer than {1 << ID_BITS:,}:"
-            " lower scale or min_rows_per_file"
+            f"synthesize: found {next_id:,} rows; expected fewer than {1 << ID_BITS:,}, as every row has a number of"
+            f" {ID_BITS} bits: set scale or min_rows_per_file lower"
         )
     return DatasetPlan(tuple(files), duplicates, label_conflicts, in_both, near)
 
 
 class _Planting:
-    """Hands vectors to classes, then places to vectors."""
+    """Chooses the classes of planted vectors, then their rows."""
 
     def __init__(self, files: Sequence[FilePlan], seed: int, next_id: int) -> None:
         self.seed = seed
@@ -161,14 +161,14 @@ class _Planting:
         return sum(shares)
 
     def label_conflicts(self, split: str, scale: float) -> int:
-        room = min(self._pairs((split, c)) for c in _TWO_LABEL_CLASSES) // 4
-        size = min(room, max(1, round(_TWO_LABELS[split] * scale)))
-        places = [((split, c), np.arange(size)) for c in _TWO_LABEL_CLASSES]
-        self._want(f"two labels/{split}", _TWO_LABEL_CLASSES[0], size, places)
+        room = min(self._pairs((split, c)) for c in _CONFLICT_CLASSES) // 4
+        size = min(room, max(1, round(_LABEL_CONFLICTS[split] * scale)))
+        places = [((split, c), np.arange(size)) for c in _CONFLICT_CLASSES]
+        self._want(f"two labels/{split}", _CONFLICT_CLASSES[0], size, places)
         return size
 
     def place(self) -> None:
-        """Give every wanted vector a pair of rows of its own in its class and split."""
+        """Assign every planted vector to a row of its class and split; no pair of rows is used twice."""
         for group, wanted in self.wanted.items():
             files = self.groups[group]
             ends = np.cumsum([f.rows // 2 for f in files])
@@ -210,7 +210,7 @@ def _plan_near(files: Sequence[FilePlan], split: str, scale: float) -> int:
 
 
 def _allot(total: int, weights: Sequence[int], room: Sequence[int]) -> list[int]:
-    """Split `total` in proportion to `weights`, nowhere more than `room`; less in all where room is short."""
+    """Divide `total` in proportion to `weights`, at most `room` each; a smaller sum if `room` is too small."""
     shares = [min(total * w // max(sum(weights), 1), r) for w, r in zip(weights, room, strict=True)]
     order = sorted(range(len(weights)), key=lambda i: -weights[i])
     while sum(shares) < min(total, sum(room)):

@@ -1,8 +1,8 @@
-"""Draws synthetic flows of one class: marginals as profiled, identities exact, dependence within a row plausible.
+"""Draws synthetic flows of one class: distributions of the profile, exact identities, plausible dependence in a row.
 
-Every feature is drawn through its inverse distribution at a uniform number. Features that belong together take numbers
-near a common one (`_near`), so that a window with one large packet has a large Max, AVG and Std at once. What the data
-set's identities fix is computed, not drawn: shares are whole packets of a window, so that they sum to 1.
+Every feature is the quantile at a uniform random number. Related features use numbers close to a common one
+(`_Drawing.near`), so that a window with one large packet has a large Max, AVG and Std. Features that are determined by
+identities of the data set are computed, not drawn: shares are whole packets of a window, so that their sum is 1.
 
 Identities of the second release, counted on 64,261 real rows: TCP+UDP+ICMP+ARP+IGMP = 1 (all but one row) ·
 IPv = LLC = 1 − ARP · Variance = Std² · Tot sum = AVG·Number · Tot size = AVG · Min ≤ AVG ≤ Max · *_count =
@@ -17,26 +17,25 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats
 from ids_spark.dataset.features import FeatureSchema
-from ids_spark.synthetic.distributions import ClassModel
-from ids_spark.synthetic.floods import FRAME
+from ids_spark.synthetic.distributions import FRAME, ClassModel
 
 ID_BITS: Final = 27
 _ID_MASK: Final = np.uint64((1 << ID_BITS) - 1)
 _SCRAMBLE: Final = np.uint64(0x5851F42D)  # odd, so multiplying by it modulo 2^27 permutes the numbers
 _BELOW_SINGLE: Final = np.uint64((1 << 29) - 1)  # bits of a double's fraction that a single does not have
-_LEAST_IAT: Final = 1e-7  # seconds; so that no IAT is 0, where the number of the row would be lost
+_LEAST_IAT: Final = 1e-7  # seconds; 0 could not hold the number of the row
 
 _IP_NUMBER: Final = {"TCP": 6.0, "UDP": 17.0, "ICMP": 1.0, "IGMP": 2.0, "ARP": 0.0}
 _TCP_SERVICES: Final = ("HTTP", "HTTPS", "Telnet", "SMTP", "SSH", "IRC")
 _FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "ece")
 _COUNTS: Final = ("ack", "syn", "fin", "rst")
-# (Number, Weight, Tot sum / AVG) of the first release: a counter restarts every 20 packets.
+# (Number, Weight, Tot sum / AVG) of the first release, whose packet counter restarts every 20 packets.
 _TEN_EVEN: Final = (5.5, 38.5, 5.5)
 _TEN_ODD: Final = (13.5, 244.6, 15.5)
 _HUNDRED: Final = (9.5, 141.55, 10.5)
 _LONGEST_FRAME: Final = 1_514.0  # bytes
 _MOST_COVARIANCE: Final = 520_437.9  # bytes squared; the data set's maximum
-# How freely features of one group vary within a row: 0 in step, 2 independent.
+# Variation of features of one group within a row: 0 equal quantiles, 2 independent.
 _LOOSE: Final = 0.4
 _LOOSE_FLOOD: Final = 0.02
 _FREE: Final = 2.0
@@ -48,29 +47,29 @@ class _Drawing:
     def __init__(self, model: ClassModel, rows: int, rng: np.random.Generator) -> None:
         self.model, self.rows, self.rng = model, rows, rng
         self.columns: dict[str, Floats] = {}
-        self.row = rng.random(rows)  # what all lengths of a row follow; in a flood, all traces of other traffic
+        self.row = rng.random(rows)  # common to all lengths of a row; in a flood, to all effects of other traffic
         self.loose = _LOOSE_FLOOD if model.flood else _LOOSE
 
     def near(self, u: Floats, loose: float) -> Floats:
-        """Return uniform numbers within ± loose/2 of `u`; reflected at 0 and 1, so uniform again."""
+        """Return uniform numbers within ± loose/2 of `u`, reflected at 0 and 1."""
         moved = np.abs(u + loose * (self.rng.random(self.rows) - 0.5))
         return np.asarray(1.0 - np.abs(1.0 - moved), dtype=np.float64)
 
     def draw(self, feature: str, u: Floats, loose: float) -> Floats:
-        """Return the feature at numbers near `u`; a constant costs no random number."""
+        """Return the feature at numbers near `u`; a constant uses no random number."""
         marginal = self.model.marginals[feature]
         if marginal.constant:
             return np.full(self.rows, marginal.x[0])
         return marginal.at(self.near(u, loose))
 
     def packets(self, feature: str, u: Floats, loose: float, limit: Floats) -> Floats:
-        """Return how many packets of the window show the feature: whole numbers up to `limit`."""
+        """Return how many packets of the window have the feature: whole numbers up to `limit`."""
         if self.model.marginals[feature].constant and self.model.marginals[feature].x[0] == 0.0:
             return np.zeros(self.rows)
         return np.minimum(np.rint(self.draw(feature, u, loose) * self.model.window), limit)
 
     def within_tcp(self, rank: Floats, u: Floats) -> Floats:
-        """Return uniform numbers for what TCP packets carry: in step with TCP's share where it is not 1, else `u`.
+        """Return uniform numbers for features of TCP packets: `rank` where the share of TCP is not 1, else from `u`.
 
         Args:
             rank: Uniform, rising with the share of TCP.
@@ -80,18 +79,18 @@ class _Drawing:
         return np.where(rank < mixed, rank, mixed + (1.0 - mixed) * u)
 
     def deviation(self) -> Floats:
-        """Return uniform numbers for `Std`: low where only packets of full length stand, else rising with the row."""
+        """Return uniform numbers for `Std`: low where all packets have full length, else rising with `row`."""
         return self.near((self.row + self.model.full_frames) % 1.0, self.loose)
 
 
 def draw(schema: FeatureSchema, model: ClassModel, odd: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
-    """Return synthetic rows, shape (features, rows), columns in the schema's order, `IAT` not yet numbered.
+    """Return synthetic rows, shape (features, rows), in the schema's order; `IAT` does not hold row numbers yet.
 
     Args:
         schema: Which release to imitate.
         model: The class.
-        odd: For each row whether it shows the second half of a 20-packet counter (10-packet windows only).
-        rng: Source of randomness.
+        odd: For each row whether it is the second half of a 20-packet counter (10-packet windows only).
+        rng: Random generator.
     """
     drawing = _Drawing(model, len(odd), rng)
     _draw_shares(drawing)
@@ -105,16 +104,16 @@ def draw(schema: FeatureSchema, model: ClassModel, odd: NDArray[np.bool_], rng: 
 def number(iat: Floats, ids: NDArray[np.int64]) -> Floats:
     """Return `iat` with the number of its row in the bits that a single-precision float does not have.
 
-    So no two rows are equal as doubles, whatever their other features are; rows that agree otherwise stay equal as
-    singles. The value moves by less than 1 part in 2^23 (at a capture's epoch, 8.5e7 s, by less than 8 s).
+    So no two rows are equal as doubles; rows that are otherwise equal stay equal as singles. The value changes by less
+    than 1 part in 2^23 (at a capture's epoch, 8.5e7 s, by less than 8 s).
 
     Args:
-        iat: Not negative.
+        iat: At least 0.
         ids: Numbers below 2^27, different for every row of the data set.
     """
     bits = np.maximum(iat, _LEAST_IAT).view(np.uint64) & ~_BELOW_SINGLE
     scrambled = (ids.astype(np.uint64) * _SCRAMBLE) & _ID_MASK
-    # One bit up: neighbours differ by two units, and the highest lost bit stays 0, so that rounding goes down.
+    # Shifted by one bit: neighbours differ by two units, and the highest lost bit stays 0, so that rounding is down.
     return (bits | (scrambled << np.uint64(1))).view(np.float64)
 
 
@@ -175,8 +174,8 @@ def _first_release(d: _Drawing, odd: NDArray[np.bool_]) -> None:
     average, std = columns["AVG"], columns["Std"]
     if d.model.flood:
         columns["Variance"] = np.where(std > 0, np.maximum(_whole(d, d.draw("Variance", deviation, _FREE)), 0.01), 0.0)
-        # Mean of the squares over mean squared, where only the share Variance of a window's parts is not 0; but single
-        # large packets do not stand in nearly homogeneous windows, so not more than 2.5 (from the global moments).
+        # Ratio of the mean of squares to the squared mean, if only the share `Variance` of a window's parts is not 0.
+        # Nearly homogeneous windows have no single large packets, so at most 2.5 (from the global moments).
         ratio = 1.0 / np.maximum(columns["Variance"], 0.4)
     else:
         columns["Variance"] = np.where(std > 0, _whole(d, d.draw("Variance", deviation, loose)), 0.0)
@@ -184,15 +183,15 @@ def _first_release(d: _Drawing, odd: NDArray[np.bool_]) -> None:
         ratio = np.clip(d.model.marginals["Covariance"].at(deviation) / exact**2, 1.0, 4.0)
     columns["Covariance"] = np.maximum(np.minimum(std**2 * ratio, _MOST_COVARIANCE), std**2)
     columns["Radius"] = np.sqrt(2.0) * std * (1.0 + 0.004 * (d.rng.random(d.rows) - 0.5))
-    # The mean of a root lies below the root of the mean: by (Std/AVG)²/8 in second order; here 1 % at most. The rest
-    # keeps windows of equal packets, among which ICMP floods at rate 0 agree in all else, apart in single precision.
+    # The mean of a root is below the root of the mean: by (Std/AVG)²/8 in second order; here 1 % at most. The constant
+    # makes windows of equal packets differ in single precision (ICMP floods at rate 0 are equal in all else).
     bend = ((std / average) ** 2 / 4 + 1e-3) * d.rng.random(d.rows)
     columns["Magnitue"] = np.sqrt(2.0 * average) * (1.0 - np.minimum(bend, 0.01))
     counter = [np.full(d.rows, v) for v in _HUNDRED]
     if d.model.window == 10:
         counter = [np.where(odd, second, first) for first, second in zip(_TEN_EVEN, _TEN_ODD, strict=True)]
     columns["Number"], columns["Weight"], running = counter
-    swing = 0.3 * std * (d.rng.random(d.rows) - 0.5)  # a rare very wide one must not make the total negative
+    swing = 0.3 * std * (d.rng.random(d.rows) - 0.5)  # limited, so that the total is not negative
     columns["Tot sum"] = running * (average + np.clip(swing, -0.9 * average, None))
     iat = d.model.iat.at(d.rng.random(d.rows))
     if d.model.iat_day is not None:
@@ -206,7 +205,7 @@ def _first_lengths(d: _Drawing, deviation: Floats) -> None:
     if d.model.flood:
         std = d.model.marginals["Std"].at(deviation)
         frame = FRAME[d.model.class19.split("-", 1)[1]]
-        # One packet of another length among ten: it lies 3 standard deviations above the mean of the ten.
+        # One packet of another length among ten is 3 standard deviations above the mean of the ten.
         columns["Min"] = np.full(d.rows, frame)
         columns["AVG"] = np.minimum(frame + 0.35 * std, 1_400.0)
         columns["Max"] = np.minimum(frame + 3.1 * std, _LONGEST_FRAME)

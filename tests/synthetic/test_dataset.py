@@ -1,4 +1,4 @@
-"""The synthetic replica: official shape, exact identities, exactly the planted duplicates, the same rows anywhere."""
+"""The synthetic data set: official form, exact identities, exactly the planted duplicates, the same rows anywhere."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39
-from ids_spark.synthetic import dataset, files
+from ids_spark.synthetic import dataset
 from ids_spark.synthetic.plan import FilePlan, plan_dataset
 
 SCALE = 0.02
@@ -59,7 +59,7 @@ GLOBAL_MOMENTS = {
 
 
 def read(root: Path) -> pd.DataFrame:
-    """All rows of a replica, with their split, class, file and row number."""
+    """All rows of a data set, with their split, class, file and row number."""
     frames = []
     for path in sorted(root.glob("*/*.pcap.*")):
         parquet = path.suffix == ".parquet"
@@ -71,7 +71,7 @@ def read(root: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def first_root(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("first") / "replica"
+    root = tmp_path_factory.mktemp("first") / "synthetic"
     dataset.write_dataset(spark, str(root), SCALE, 7, ORIGINAL_45, "parquet")
     return root
 
@@ -83,7 +83,7 @@ def first(first_root: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def second(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    root = tmp_path_factory.mktemp("second") / "replica"
+    root = tmp_path_factory.mktemp("second") / "synthetic"
     dataset.write_dataset(spark, str(root), 0.005, 7, RELEASE_39, "csv", min_rows_per_file=40)
     return read(root)
 
@@ -143,17 +143,17 @@ def test_a_file_of_several_row_groups_joins_them_in_order(tmp_path: Path) -> Non
     plan = plan_dataset(1.0, 7, 1)
     largest = max(plan.files, key=lambda f: f.rows)
     task = task_of(largest, tmp_path)
-    assert files.write_file(task) == 207_295
+    assert dataset.write_file(task) == 207_295
     file = pq.ParquetFile(tmp_path / largest.split / f"{largest.name}.pcap.parquet")
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
     assert sizes == [65_536, 65_536, 65_536, 10_687]
     values = file.read().to_pandas().to_numpy().T
-    np.testing.assert_array_equal(np.concatenate(list(files.chunks(task)), axis=1), values)
+    np.testing.assert_array_equal(np.concatenate(list(dataset.chunks(task)), axis=1), values)
     assert len(np.unique(values[ORIGINAL_45.features.index("IAT")])) == 207_295 - duplicates_within(largest)
 
 
-def task_of(file: FilePlan, root: Path, seed: int = 7) -> files.FileTask:
-    return files.FileTask(file, str(root), seed, "original45", "parquet", True)
+def task_of(file: FilePlan, root: Path, seed: int = 7) -> dataset.FileTask:
+    return dataset.FileTask(file, str(root), seed, "original45", "parquet", True)
 
 
 def duplicates_within(file: FilePlan) -> int:
@@ -281,8 +281,8 @@ def test_rows_depend_on_the_seed_only(spark: SparkSession, first_root: Path, tmp
     plan = plan_dataset(SCALE, 7, 1)
     for file in plan.files[::9]:  # drawn here, in one process, instead of by Spark's tasks
         written = pd.read_parquet(first_root / file.split / f"{file.name}.pcap.parquet").to_numpy().T
-        np.testing.assert_array_equal(np.concatenate(list(files.chunks(task_of(file, tmp_path))), axis=1), written)
-    drawn = [next(files.chunks(task_of(plan.files[1], tmp_path, seed=seed))) for seed in (7, 8)]
+        np.testing.assert_array_equal(np.concatenate(list(dataset.chunks(task_of(file, tmp_path))), axis=1), written)
+    drawn = [next(dataset.chunks(task_of(plan.files[1], tmp_path, seed=seed))) for seed in (7, 8)]
     assert (drawn[0] == drawn[1]).all(axis=0).sum() == 0
 
 
@@ -303,12 +303,12 @@ def test_the_mark_tells_what_was_written(spark: SparkSession, tmp_path: Path, ca
     assert mark["feature_schema"] == "release39"
     assert mark["rows_per_file"]["train/Benign_train.pcap.parquet"] == 193
     assert all("synthetic" in r.getMessage() for r in caplog.records if r.name == "ids_spark.synthetic.dataset")
-    assert "replica written data_origin=synthetic" in caplog.text
+    assert "synthetic data set written data_origin=synthetic" in caplog.text
     hidden = [p.name for p in tmp_path.rglob(".*") if not p.name.endswith(".crc")]
     assert hidden == []
 
 
-def test_an_earlier_replica_is_replaced_whole(spark: SparkSession, tmp_path: Path) -> None:
+def test_an_earlier_data_set_is_replaced_whole(spark: SparkSession, tmp_path: Path) -> None:
     dataset.write_dataset(spark, str(tmp_path), 0.001, 7, ORIGINAL_45, "csv")
     dataset.write_dataset(spark, f"file://{tmp_path}", 0.001, 7, ORIGINAL_45, "parquet")
     assert {p.suffix for p in tmp_path.glob("*/*")} == {".parquet"}
@@ -321,7 +321,7 @@ def test_a_folder_of_anything_else_is_refused(spark: SparkSession, tmp_path: Pat
     if mark is not None:
         (tmp_path / "_SYNTHETIC.json").write_text(mark)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"precious\.csv.* and no _SYNTHETIC\.json of a replica; expected a folder"):
+    with pytest.raises(InputError, match=r"precious\.csv.* and no _SYNTHETIC\.json of a synthetic data set"):
         dataset.write_dataset(spark, str(tmp_path), 0.001, 7, ORIGINAL_45, "parquet")
     assert sorted(tmp_path.iterdir()) == before
 
@@ -329,7 +329,7 @@ def test_a_folder_of_anything_else_is_refused(spark: SparkSession, tmp_path: Pat
 def test_a_file_as_target_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("")
-    with pytest.raises(InputError, match="file is a file; expected a folder that is not there"):
+    with pytest.raises(InputError, match="file is a file; expected no folder, an empty one"):
         dataset.write_dataset(spark, str(target), 0.001, 7, ORIGINAL_45, "parquet")
 
 
@@ -343,22 +343,22 @@ def test_arguments_out_of_range_are_refused(
 
 
 def test_more_rows_than_numbers_are_refused() -> None:
-    with pytest.raises(InputError, match="has no number for every row; expected fewer than 134,217,728"):
+    with pytest.raises(InputError, match="expected fewer than 134,217,728, as every row has a number of 27 bits"):
         plan_dataset(1.0, 7, 2_000_000)
 
 
 def test_a_failed_attempt_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = plan_dataset(0.001, 7, 1).files[0]
 
-    whole = list(files.chunks(task_of(file, tmp_path)))
+    whole = list(dataset.chunks(task_of(file, tmp_path)))
 
-    def broken(_: files.FileTask) -> Iterator[Floats]:
+    def broken(_: dataset.FileTask) -> Iterator[Floats]:
         yield from whole
         raise OSError("disk full")
 
-    monkeypatch.setattr(files, "chunks", broken)
+    monkeypatch.setattr(dataset, "chunks", broken)
     with pytest.raises(OSError, match="disk full"):
-        files.write_file(task_of(file, tmp_path))
+        dataset.write_file(task_of(file, tmp_path))
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 

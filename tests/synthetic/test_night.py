@@ -21,7 +21,7 @@ from ids_spark.dataset.features import FEATURE_SCHEMAS, ORIGINAL_45
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19
 from ids_spark.ingest import quality
 from ids_spark.ingest.parse import to_doubles
-from ids_spark.synthetic import files
+from ids_spark.synthetic import dataset
 from ids_spark.synthetic import night as synthetic_night
 from ids_spark.synthetic.distributions import class_model
 from ids_spark.synthetic.plan import plan_dataset
@@ -108,14 +108,14 @@ def test_no_name_of_a_class_stands_in_a_log(root: Path, night: pd.DataFrame) -> 
 def test_benign_flows_have_the_distributions_of_train(night: pd.DataFrame, second_release: pd.DataFrame) -> None:
     plan = {file.name: file for file in plan_dataset(0.1, 3, 1).files}
     for frame, name in ((night, "original45"), (second_release, "release39")):
-        task = files.FileTask(plan["Benign_train"], "", 3, name, "parquet", True)
-        train = np.concatenate(list(files.chunks(task)), axis=1)
+        task = dataset.FileTask(plan["Benign_train"], "", 3, name, "parquet", True)
+        train = np.concatenate(list(dataset.chunks(task)), axis=1)
         benign = frame[frame["class19"] == "Benign"]
         for feature, values in zip(FEATURE_SCHEMAS[name].features, train, strict=True):
             assert stats.ks_2samp(benign[feature], values).pvalue > 1e-4, (name, feature)
     # The first release's test split has a heavier tail; so many rows would show it.
-    test = files.FileTask(plan["Benign_test"], "", 3, "original45", "parquet", True)
-    header = np.concatenate(list(files.chunks(test)), axis=1)[ORIGINAL_45.features.index("Header_Length")]
+    test = dataset.FileTask(plan["Benign_test"], "", 3, "original45", "parquet", True)
+    header = np.concatenate(list(dataset.chunks(test)), axis=1)[ORIGINAL_45.features.index("Header_Length")]
     assert stats.ks_2samp(night.loc[night["class19"] == "Benign", "Header_Length"], header).pvalue < 1e-6
 
 
@@ -317,7 +317,7 @@ def test_a_folder_of_anything_else_is_refused(spark: SparkSession, tmp_path: Pat
         InputError, match=r"precious\.parquet: found a file, and no .*; set synthesize_night\.target to"
     ):
         synthetic_night.write_night(spark, asked_for(tmp_path / "precious.parquet"), 7)
-    with pytest.raises(InputError, match="found seed -1; expected one that is not negative"):
+    with pytest.raises(InputError, match="found seed -1; expected at least 0"):
         synthetic_night.write_night(spark, asked_for(tmp_path / "new"), -1)
     assert sorted(tmp_path.iterdir()) == before
 
