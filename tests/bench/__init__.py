@@ -1,8 +1,8 @@
-"""`make bench`: this project beside the usual ways to do the same work, on one machine, in one run.
+"""`make bench`: this project compared with the usual ways to do the same work, on one machine, in one run.
 
     python -m tests.bench --part prep train --out runs/bench
 
-A part is a module (`prep`, `train`, `score`) that names its cases, checks that they did the same work, and says which
-ratios matter. A case is a program run as a subprocess (`baseline_*`, or the jobs of this project); `programs` starts
-them, `measure` is the meter around them, `rounds` runs the cases in turn, `report` writes the table and bench.json.
+A part is a module (`prep`, `train`, `score`) that names its cases, checks that they did the same work, and defines
+ratios of their figures. A case is a program run as a subprocess (`baseline_*`, or the jobs of this project); `programs`
+starts them, `measure` measures them, `rounds` runs the cases in turn, `report` writes the table and bench.json.
 """

@@ -17,7 +17,7 @@ PARTS: Final[Mapping[str, ModuleType]] = {prep.NAME: prep, train.NAME: train, sc
 
 
 def main() -> int:
-    """Run the chosen parts; 0 when every case did its work, however fast."""
+    """Run the chosen parts; 0 when every case did its work, at any speed."""
     parser = _arguments()
     given = parser.parse_args()
     chosen = {name: chosen_cases(PARTS[name], given.cases) for name in given.part}
@@ -65,14 +65,14 @@ def main() -> int:
 
 
 def chosen_cases(part: ModuleType, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the cases of a part that are wanted; where none is named, all but those that run only on demand."""
+    """Return the wanted cases of a part; by default all except those that run only on demand."""
     if not wanted:
         return tuple(case for case in part.CASES if case not in part.ON_DEMAND)
     return tuple(case for case in part.CASES if any(_means(name, case) for name in wanted))
 
 
 def _means(name: str, case: str) -> bool:
-    """Return whether a name stands for a case: `memory` does for `memory-64` and every other `memory-…`."""
+    """Return whether a name selects a case: `memory` selects `memory-64` and every other `memory-…`."""
     return case == name or case.startswith(f"{name}-")
 
 
@@ -93,7 +93,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--models", nargs="+", choices=train.MODELS, default=train.MODELS, help="that part train trains"
     )
-    parser.add_argument("--recommended", default=train.RECOMMENDED, help="configuration beside the study's, part train")
+    parser.add_argument(
+        "--recommended", default=train.RECOMMENDED, help="configuration to compare with the study's, part train"
+    )
     return parser
 
 

@@ -47,7 +47,7 @@ def distinct(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_features(frame: pl.DataFrame, means: dict[str, float], stds: dict[str, float], folder: Path) -> None:
-    """Scale, cast, label and write rows in the order they stand in."""
+    """Scale, cast, label and write rows in their present order."""
     scaled = [((pl.col(name) - means[name]) / stds[name]).cast(pl.Float32) for name in stds]
     coarser = [
         _LABEL.replace_strict(range(len(ids)), ids, return_dtype=pl.Int32).alias(level)

@@ -1,6 +1,6 @@
 """Part `prep`: raw flows in parquet → typed flows → deduplicated, scaled, shuffled features.
 
-Every case reads the same synthetic replica and writes the tables that `work` names. This project does more than is
+Every case reads the same synthetic data set and writes the tables that `work` names. This project does more than is
 asked of the others: it checks rules of data quality, quarantines, marks duplicates and label conflicts, keeps each
 row's origin, counts every class in and out, and commits tables whole.
 """
@@ -48,14 +48,14 @@ class Part:
         self._defaults.write_text("".join(f"{key} {value}\n" for key, value in _LOOPBACK.items()))
 
     def cases(self) -> list[Case]:
-        """Make the replicas and return the cases: all at one scale, this project also at the scales of growth."""
+        """Make the data sets and return the cases: all at one scale, this project also at the scales of growth."""
         wanted = [(name, self._plan.scales[0]) for name in CASES if name in self._plan.cases]
         if "ids_spark" in self._plan.cases:
             wanted += [("ids_spark", other) for other in self._plan.scales[1:] if other != self._plan.scales[0]]
         rows = {}
         for each in sorted({scale for _, scale in wanted}):
-            replica = self._programs.replica(each, min_rows_per_file=1)
-            rows[each] = sum(json.loads((replica / "_SYNTHETIC.json").read_text())["rows"].values())
+            source = self._programs.synthesize(each, min_rows_per_file=1)
+            rows[each] = sum(json.loads((source / "_SYNTHETIC.json").read_text())["rows"].values())
         return [
             Case(NAME, name, each, rows[each], self._run(name, each), self._check(name, each), _GUESSES[name])
             for name, each in wanted
@@ -81,14 +81,14 @@ class Part:
     def facts(self) -> dict[str, object]:
         """Return the data, Spark's memory, and the rows that each case left by split."""
         left = {f"{name} scale {scale:g}": dict(o.rows_left) for (name, scale), o in self._outcomes.items()}
-        data = "synthetic replica of CICIoMT2024, 45 features, parquet"
+        data = "synthetic data set in the form of CICIoMT2024, 45 features, parquet"
         return {"data": data, "spark_driver_memory": DRIVER_MEMORY, "rows_left": left}
 
-    def _replica(self, scale: float) -> Path:
-        return self._plan.scratch / f"replica-{scale:g}"
+    def _source(self, scale: float) -> Path:
+        return self._plan.scratch / f"synthetic-{scale:g}"
 
     def _run(self, name: str, scale: float) -> Callable[[Path], Taken]:
-        source = str(self._replica(scale))
+        source = str(self._source(scale))
 
         def run(target: Path) -> Taken:
             if name == "ids_spark":
@@ -113,7 +113,7 @@ class Part:
                     split.rename(target / "features" / split.name)
             else:
                 stds = json.loads((target / "result.json").read_text())["stds"]
-            found = prep_checks.outcome(name, target, self._replica(scale), quarantine, stds)
+            found = prep_checks.outcome(name, target, self._source(scale), quarantine, stds)
             for (other, its_scale), outcome in self._outcomes.items():
                 if its_scale == scale:
                     prep_checks.compare(name, found, other, outcome)

@@ -36,20 +36,20 @@ class Outcome:
     stds: Mapping[str, float]
 
 
-def outcome(case: str, target: Path, replica: Path, quarantine: Path | None, stds: Mapping[str, float]) -> Outcome:
-    """Check the tables below a folder against the facts of the replica they were made from.
+def outcome(case: str, target: Path, source: Path, quarantine: Path | None, stds: Mapping[str, float]) -> Outcome:
+    """Check the tables below a folder against the facts of the data set they were made from.
 
     Args:
         case: Name in messages.
         target: Holds `flows/split=…` and `features/split=…`.
-        replica: What was read.
+        source: The data set.
         quarantine: Table of refused rows; each may be missing from flows and features.
         stds: Of the kept features, as the case states them.
 
     Raises:
         WorkDiffers: names the first difference.
     """
-    facts = json.loads((replica / "_SYNTHETIC.json").read_text())
+    facts = json.loads((source / "_SYNTHETIC.json").read_text())
     left = {}
     for split in ("train", "test"):
         refused = 0 if quarantine is None else _column(quarantine, "split").to_pylist().count(split)

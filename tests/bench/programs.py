@@ -29,7 +29,7 @@ class Programs:
         return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
 
     def submit(self, log: str, *arguments: str, slots: int = 0) -> Usage:
-        """Run spark-submit in local mode, a task slot for each CPU, or more slots if told."""
+        """Run spark-submit in local mode, a task slot for each CPU, or more slots if options."""
         beside = Path(sys.executable).parent / "spark-submit"
         program = shutil.which("spark-submit") or str(beside)
         command = [
@@ -56,12 +56,14 @@ class Programs:
         options += [part for key, value in {"lake": lake, **settings}.items() for part in ("--set", f"{key}={value}")]
         return self.submit(log, "--py-files", str(self._zip), f"jobs/{name}.py", *options, slots=slots)
 
-    def replica(self, scale: float, **settings: object) -> Path:
-        """Write a synthetic replica of a scale and return its folder."""
-        folder = self._plan.scratch / f"replica-{scale:g}"
-        told = {f"synthesize.{key}": value for key, value in settings.items()}
+    def synthesize(self, scale: float, **settings: object) -> Path:
+        """Write a synthetic data set of a scale and return its folder."""
+        folder = self._plan.scratch / f"synthetic-{scale:g}"
+        options = {f"synthesize.{key}": value for key, value in settings.items()}
         self.job(
-            "synthesize", {"synthesize.target": folder, "synthesize.scale": scale, **told}, self._plan.scratch / "lake"
+            "synthesize",
+            {"synthesize.target": folder, "synthesize.scale": scale, **options},
+            self._plan.scratch / "lake",
         )
         return folder
 

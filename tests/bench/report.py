@@ -18,13 +18,13 @@ def write_json(
     cases: Sequence[Measured],
     ratios: Sequence[Ratio],
 ) -> None:
-    """Write bench.json; a reader never meets half a file."""
+    """Write bench.json atomically."""
     content = {
         "machine": dict(machine),
         "settings": dict(settings),
         "cases": [measured.as_json() for measured in cases],
         "ratios": {ratio.name: round(ratio.value, 3) for ratio in ratios},
-        "bars": {ratio.name: {**ratio.bar, "verdict": ratio.verdict} for ratio in ratios if ratio.bar},
+        "bars": {ratio.name: {**ratio.bar, "result": ratio.result} for ratio in ratios if ratio.bar},
     }
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
@@ -35,7 +35,7 @@ def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measur
     """Print the tables."""
     table = Table(
         title=f"{machine['cores_used']} of {machine['cores']} cores, {machine['cpu']}, {machine['memory_gb']} GB;"
-        " synthetic replica; medians"
+        " synthetic data; medians"
     )
     for heading in ("part", "case"):
         table.add_column(heading)
@@ -63,7 +63,7 @@ def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measur
             table.add_column(heading, justify="right")
         for ratio in ratios:
             bars = ", ".join(f"{kind.replace('_', ' ')} {bar:g}" for kind, bar in ratio.bar.items())
-            table.add_row(ratio.name, f"{ratio.value:.2f}", bars, ratio.verdict)
+            table.add_row(ratio.name, f"{ratio.value:.2f}", bars, ratio.result)
         console.print(table)
 
 

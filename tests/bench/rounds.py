@@ -16,16 +16,16 @@ _START_S: Final = 4.0  # of a program that does nothing yet
 
 @dataclass(frozen=True)
 class Plan:
-    """What a part is told.
+    """Settings of a part.
 
     Attributes:
         scratch: Folder for data, removed at the end.
         logs: Folder for what programs print.
         cpus: CPUs that every case is bound to.
-        scales: Of the data; the part says what each is for.
+        scales: Scales of the data; their use depends on the part.
         cases: Names of the cases wanted.
         models: What training cases train.
-        recommended: Configuration file whose way to train stands beside the study's.
+        recommended: Configuration file that is compared with the study's.
     """
 
     scratch: Path
@@ -125,7 +125,7 @@ class Ratio:
     """A figure of one case over that of another, or a figure that has a bar of its own.
 
     Attributes:
-        name: Stands in bench.json.
+        name: Name in bench.json.
         value: Of medians.
         at_most: What it should not exceed, where there is such a bar.
         at_least: What it should not fall short of, where there is such a bar.
@@ -142,8 +142,8 @@ class Ratio:
         return {kind: bar for kind in ("at_most", "at_least") if (bar := getattr(self, kind)) is not None}
 
     @property
-    def verdict(self) -> str:
-        """Whether every bar is met; empty where there is none."""
+    def result(self) -> str:
+        """`met` or `missed`; empty where there is no bar."""
         if not self.bar:
             return ""
         low = self.at_least is not None and not self.value >= self.at_least
@@ -170,7 +170,7 @@ def run(cases: Sequence[Case], rounds: int, scratch: Path, say: Callable[[str], 
     Args:
         cases: In the order they take turns.
         rounds: How often.
-        scratch: What a run writes stands here until it was checked.
+        scratch: Folder of what a run writes, until it was checked.
         say: Takes progress lines.
     """
     measured = [Measured(case) for case in cases]
@@ -178,7 +178,7 @@ def run(cases: Sequence[Case], rounds: int, scratch: Path, say: Callable[[str], 
         for i, one in enumerate(measured):
             case, target = one.case, scratch / "run"
             target.mkdir()
-            os.sync()  # the last case's pages are written back at nobody's cost
+            os.sync()  # so that writing back the last case's pages is not measured
             one.runs.append(case.run(target))
             if number == 1:
                 case.check(target)

@@ -90,7 +90,7 @@ class Part:
     def facts(self) -> dict[str, object]:
         """Return what a reader of the figures should know."""
         return {
-            "data": "a night of a synthetic replica of CICIoMT2024, all classes",
+            "data": "a night of a synthetic data set in the form of CICIoMT2024, all classes",
             "model": MODEL,
             "rows": {f"{scale:g}": rows for scale, rows in self._rows.items()},
             "spark_driver_memory": DRIVER_MEMORY,
@@ -104,22 +104,22 @@ class Part:
         return self._plan.scratch / f"logs-{scale:g}"
 
     def _train(self) -> None:
-        replica = self._programs.replica(_TRAIN_SCALE)
-        self._programs.job("ingest", {"ingest.source": replica}, self._lake)
+        source = self._programs.synthesize(_TRAIN_SCALE)
+        self._programs.job("ingest", {"ingest.source": source}, self._lake)
         self._programs.job("features", {}, self._lake)
-        told = {"train.models": "[gru_dnn]", "train.classes": "[19]", "train.epochs": 3, "train.batch_size": 1024}
-        self._programs.job("train", {**told, "train.learning_rate": 4e-3}, self._lake)
+        settings = {"train.models": "[gru_dnn]", "train.classes": "[19]", "train.epochs": 3, "train.batch_size": 1024}
+        self._programs.job("train", {**settings, "train.learning_rate": 4e-3}, self._lake)
         self._programs.job("promote", {"promote.model": MODEL}, self._lake)
 
     def _make_night(self, scale: float) -> None:
-        replica = self._programs.replica(scale)
+        source = self._programs.synthesize(scale)
         night = self._logs(scale) / f"event_date={_DATE}"
         night.mkdir(parents=True)
         for split in ("train", "test"):
-            for file in (replica / split).glob("*.parquet"):
+            for file in (source / split).glob("*.parquet"):
                 file.rename(night / file.name)
-        shutil.copy(replica / "_SYNTHETIC.json", self._logs(scale))
-        shutil.rmtree(replica)
+        shutil.copy(source / "_SYNTHETIC.json", self._logs(scale))
+        shutil.rmtree(source)
         self._rows[scale] = sum(pq.read_metadata(file).num_rows for file in night.glob("*.parquet"))
 
     def _run(self, name: str, scale: float) -> Callable[[Path], Taken]:
@@ -129,9 +129,9 @@ class Part:
         def run(target: Path) -> Taken:
             if name == "ids_spark":
                 (target / "models").symlink_to(self._lake / "models", target_is_directory=True)
-                told = {"score.flow_logs": logs, "score.date": _DATE, "score.models": f"[{MODEL}]"}
-                told["score.columns"] = "[levels]"  # the others write no more
-                return Taken(self._programs.job("score", told, target))
+                settings = {"score.flow_logs": logs, "score.date": _DATE, "score.models": f"[{MODEL}]"}
+                settings["score.columns"] = "[levels]"  # the others write no more
+                return Taken(self._programs.job("score", settings, target))
             if name == "pandas":
                 return Taken(
                     self._programs.python(name, "tests.bench.baseline_predict", source, str(target), self._lake)

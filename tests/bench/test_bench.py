@@ -78,7 +78,7 @@ def test_ratios_are_of_medians_and_know_their_bars() -> None:
     part = prep.Part.__new__(prep.Part)
     part._plan = rounds.Plan(Path(), Path(), (0,), (1.0, 4.0), ())
     done = [case("ids_spark", 1.0, 20, 900), case("pandas", 1.0, 80, 9_000), case("ids_spark", 4.0, 90, 900)]
-    found = {ratio.name: (ratio.value, ratio.verdict) for ratio in part.ratios(done)}
+    found = {ratio.name: (ratio.value, ratio.result) for ratio in part.ratios(done)}
     assert found == {
         "prep_vs_pandas_wall": (0.25, "met"),
         "prep_vs_pandas_memory": (0.1, "met"),

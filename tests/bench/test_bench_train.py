@@ -71,18 +71,18 @@ def test_ratios_know_bars_from_below_and_above(tmp_path: Path) -> None:
         case("memory-1024", gru_dnn_rows_per_s=100.0, dnn_rows_per_s=400.0),
         case("1rank-1024", gru_dnn_rows_per_s=80.0, dnn_rows_per_s=100.0),
         case("2ranks-1024", gru_dnn_rows_per_s=50.0, dnn_rows_per_s=90.0),
-        case("feed", rows_per_s=140.0),
+        case("data_loader", rows_per_s=140.0),
         case("loss-study", gru_dnn_seconds_to_loss=60.0, dnn_seconds_to_loss=60.0),
         case("loss-recommended", gru_dnn_seconds_to_loss=10.0, dnn_seconds_to_loss=math.inf),
         case("full-memory", gru_dnn_epoch_s=10.0),
         case("full-2ranks", gru_dnn_epoch_s=20.0),
     ]
-    found = {ratio.name: (round(ratio.value, 3), ratio.bar, ratio.verdict) for ratio in part.ratios(done)}
+    found = {ratio.name: (round(ratio.value, 3), ratio.bar, ratio.result) for ratio in part.ratios(done)}
     assert found == {
         "train_1rank_vs_memory_1024": (0.8, {"at_least": 0.8}, "met"),
         "train_1rank_vs_memory_1024_dnn": (0.25, {}, ""),
-        "feed_vs_ranks_1024": (2.8, {"at_least": 3.0}, "missed"),
-        "feed_vs_ranks_1024_dnn": (1.556, {}, ""),
+        "data_loader_vs_ranks_1024": (2.8, {"at_least": 3.0}, "missed"),
+        "data_loader_vs_ranks_1024_dnn": (1.556, {}, ""),
         "train_time_to_loss_speedup": (6.0, {"at_least": 5.0}, "met"),
         "train_time_to_loss_speedup_dnn": (0.0, {}, ""),  # never reached
         "train_epoch_vs_memory_full": (2.0, {"at_most": 2.0}, "met"),
@@ -90,13 +90,13 @@ def test_ratios_know_bars_from_below_and_above(tmp_path: Path) -> None:
     }
     report.write_json(tmp_path / "bench.json", {}, {}, done, part.ratios(done))
     written = json.loads((tmp_path / "bench.json").read_text())
-    assert written["bars"]["feed_vs_ranks_1024"] == {"at_least": 3.0, "verdict": "missed"}
-    assert written["cases"][5]["dnn_seconds_to_loss"] is None  # JSON knows no infinity
+    assert written["bars"]["data_loader_vs_ranks_1024"] == {"at_least": 3.0, "result": "missed"}
+    assert written["cases"][5]["dnn_seconds_to_loss"] is None  # JSON has no infinity
 
 
 def test_a_name_stands_for_its_cases_and_long_ones_run_only_when_asked_for() -> None:
     assert chosen_cases(train, ["memory"]) == ("memory-64", "memory-1024", "memory-8192")
-    assert chosen_cases(train, ["feed", "2ranks-64"]) == ("2ranks-64", "feed")
+    assert chosen_cases(train, ["data_loader", "2ranks-64"]) == ("2ranks-64", "data_loader")
     assert chosen_cases(train, ["full"]) == ("full-memory", "full-2ranks")
     on_demand = {"4ranks-64", "4ranks-1024", "4ranks-8192", "full-memory", "full-2ranks"}
     assert set(chosen_cases(train, [])) == set(train.CASES) - on_demand
@@ -119,17 +119,17 @@ def test_wrong_arguments_are_refused(tmp_path: Path, arguments: list[str], messa
 
 @pytest.mark.slow
 def test_tiny_run(tmp_path: Path) -> None:
-    told = ["--part", "train", "--scales", "0.004", "--rounds", "1", "--models", "gru_dnn"]
-    done = bench("--out", str(tmp_path), *told, "--cases", "memory-1024", "2ranks-1024", "feed")
+    options = ["--part", "train", "--scales", "0.004", "--rounds", "1", "--models", "gru_dnn"]
+    done = bench("--out", str(tmp_path), *options, "--cases", "memory-1024", "2ranks-1024", "data_loader")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "bench.json").read_text())
-    assert [entry["case"] for entry in found["cases"]] == ["memory-1024", "2ranks-1024", "feed"]
+    assert [entry["case"] for entry in found["cases"]] == ["memory-1024", "2ranks-1024", "data_loader"]
     rows = found["settings"]["train"]["train_rows"]["0.004"]
     for entry, figure in zip(found["cases"], ("gru_dnn_rows_per_s", "gru_dnn_rows_per_s", "rows_per_s"), strict=True):
         assert entry["rows"] == rows
         assert entry[figure] == entry["stated_of_runs"][figure][0] > 0
         assert entry["peak_rss_mb"] > 100
-    assert set(found["ratios"]) == {"feed_vs_ranks_1024"}
-    assert found["bars"]["feed_vs_ranks_1024"]["at_least"] == 3.0
+    assert set(found["ratios"]) == {"data_loader_vs_ranks_1024"}
+    assert found["bars"]["data_loader_vs_ranks_1024"]["at_least"] == 3.0
     assert set(found["settings"]["train"]["last_training_losses"]) == {"memory-1024 gru_dnn", "2ranks-1024 gru_dnn"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "logs"]  # no data stays behind

@@ -4,7 +4,7 @@
 |---|---|
 | `memory-BATCH` | Keras `model.fit` on arrays in memory, one process, see `baseline_keras` |
 | `1rank-BATCH`, `2ranks-BATCH` | `jobs/train.py`, global batch BATCH; validation does not count |
-| `feed` | the feed of 2 ranks alone at global batch 1,024, see `feed_alone` |
+| `data_loader` | the data loader of 2 ranks alone at global batch 1,024, see `data_loader_alone` |
 | `loss-study`, `loss-recommended` | `jobs/train.py` on 2 ranks: the study's recipe, then ours until its loss |
 | `4ranks-BATCH` | as `2ranks-BATCH`, also where the bench has fewer cores; only when asked for |
 | `full-memory`, `full-2ranks` | one epoch at full scale; only when asked for |
@@ -39,20 +39,20 @@ _RATES: Final = tuple(f"{way}-{batch}" for batch in BATCHES for way in _WAYS[:-1
 _LOSS: Final = ("loss-study", "loss-recommended")
 _FULL: Final = ("full-memory", "full-2ranks")
 ON_DEMAND: Final = (*_MORE_RANKS, *_FULL)
-CASES: Final = (*_RATES, "feed", *_LOSS, *ON_DEMAND)
+CASES: Final = (*_RATES, "data_loader", *_LOSS, *ON_DEMAND)
 
-_FEED_BATCH: Final = 1024
-_EPOCHS: Final = {"feed": 6, **dict.fromkeys((*_RATES, *_MORE_RANKS), 4), **dict.fromkeys(_FULL, 1)}
+_LOADER_BATCH: Final = 1024
+_EPOCHS: Final = {"data_loader": 6, **dict.fromkeys((*_RATES, *_MORE_RANKS), 4), **dict.fromkeys(_FULL, 1)}
 _STUDY_EPOCHS: Final = 10  # give the loss to reach
 _MOST_EPOCHS: Final = 30  # of the recommended setting, to reach it
-_GUESS_S: Final = {"memory": 15, "1rank": 40, "2ranks": 50, "4ranks": 80, "feed": 15, "loss": 90, "full": 90}
+_GUESS_S: Final = {"memory": 15, "1rank": 40, "2ranks": 50, "4ranks": 80, "data_loader": 15, "loss": 90, "full": 90}
 _RATIOS: Final = (  # name, case and figure above, case and figure below, bar for gru_dnn
     ("train_1rank_vs_memory_1024", "1rank-1024", "memory-1024", "{}_rows_per_s", {"at_least": 0.8}),
     ("train_2ranks_vs_memory_8192", "2ranks-8192", "memory-8192", "{}_rows_per_s", {"at_least": 1.0}),
     ("train_time_to_loss_speedup", "loss-study", "loss-recommended", "{}_seconds_to_loss", {"at_least": 5.0}),
     ("train_epoch_vs_memory_full", "full-2ranks", "full-memory", "{}_epoch_s", {"at_most": 2.0}),
 )
-_FEED_BAR: Final = 3.0
+_LOADER_BAR: Final = 3.0
 _FULL_MEMORY_MB: Final = 6_000
 
 
@@ -92,9 +92,9 @@ class Part:
                 if above in known and below in known and figure.format(model) in known[above].stated:
                     value = known[above].median(figure.format(model)) / known[below].median(figure.format(model))
                     found.append(Ratio(name + end, value, **(bar if barred else {})))
-            if "feed" in known and "2ranks-1024" in known:
-                value = known["feed"].median("rows_per_s") / known["2ranks-1024"].median(f"{model}_rows_per_s")
-                found.append(Ratio(f"feed_vs_ranks_1024{end}", value, at_least=_FEED_BAR if barred else None))
+            if "data_loader" in known and "2ranks-1024" in known:
+                value = known["data_loader"].median("rows_per_s") / known["2ranks-1024"].median(f"{model}_rows_per_s")
+                found.append(Ratio(f"data_loader_vs_ranks_1024{end}", value, at_least=_LOADER_BAR if barred else None))
         if "full-2ranks" in known:
             peak = known["full-2ranks"].median("peak_rss_mb")
             found.append(Ratio("train_memory_mb_full", peak, at_most=_FULL_MEMORY_MB))
@@ -103,7 +103,7 @@ class Part:
     def facts(self) -> dict[str, object]:
         """Return the data, the settings that are compared, and losses."""
         return {
-            "data": "features of a synthetic replica of CICIoMT2024, 19 classes",
+            "data": "features of a synthetic data set in the form of CICIoMT2024, 19 classes",
             "train_rows": {f"{scale:g}": rows for scale, rows in self._rows.items()},
             "models": list(self._plan.models),
             "spark_driver_memory": DRIVER_MEMORY,
@@ -124,27 +124,27 @@ class Part:
 
     def _prepare(self, scale: float) -> None:
         lake = self._lake(scale)
-        replica = self._programs.replica(scale)
-        self._programs.job("ingest", {"ingest.source": replica}, lake)
+        source = self._programs.synthesize(scale)
+        self._programs.job("ingest", {"ingest.source": source}, lake)
         self._programs.job("features", {}, lake)
-        shutil.rmtree(replica)
+        shutil.rmtree(source)
         shutil.rmtree(lake / "flows")
         self._rows[scale] = train_figures.train_rows(str(lake))
 
     def _case(self, name: str) -> Case:
         kind, scale = name.partition("-")[0], self._scale(name)
         rows = self._rows[scale]
-        runs = {"memory": self._memory, "feed": self._feed, "loss": self._loss, "full": self._full}
+        runs = {"memory": self._memory, "data_loader": self._data_loader, "loss": self._loss, "full": self._full}
         run: Callable[[str, Path], Taken] = runs.get(kind, self._ranks)
         guess = _GUESS_S[kind] * 1e6 / rows
         return Case(NAME, name, scale, rows, lambda target: run(name, target), lambda _: self._check(name), guess)
 
     def _memory(self, name: str, target: Path, batch: int = 0) -> Taken:
-        said = target / "statement.json"
+        statement = target / "statement.json"
         batch = batch or int(name.partition("-")[2])
-        arguments = [str(self._lake(self._scale(name))), str(said), str(batch), str(_EPOCHS[name])]
+        arguments = [str(self._lake(self._scale(name))), str(statement), str(batch), str(_EPOCHS[name])]
         usage = self._programs.python(name, "tests.bench.baseline_keras", *arguments, *self._models(name))
-        self._latest = train_figures.read_statements(said)
+        self._latest = train_figures.read_statements(statement)
         return Taken(usage, _rates(self._latest))
 
     def _ranks(self, name: str, target: Path) -> Taken:
@@ -175,11 +175,11 @@ class Part:
         self._latest = {model: train_figures.statement_of(training) for model, training in trained.items()}
         return Taken(usage)
 
-    def _feed(self, name: str, target: Path) -> Taken:
-        said, ranks = target / "statement.json", 2
-        arguments = (str(self._lake(self._scale(name))), str(said), ranks, _FEED_BATCH // ranks, _EPOCHS[name])
-        usage = self._programs.python(name, "tests.bench.feed_alone", *map(str, arguments))
-        stated = json.loads(said.read_text())
+    def _data_loader(self, name: str, target: Path) -> Taken:
+        statement, ranks = target / "statement.json", 2
+        arguments = (str(self._lake(self._scale(name))), str(statement), ranks, _LOADER_BATCH // ranks, _EPOCHS[name])
+        usage = self._programs.python(name, "tests.bench.data_loader_alone", *map(str, arguments))
+        stated = json.loads(statement.read_text())
         self._latest = {}
         return Taken(usage, {"rows_per_s": stated["rows"] / statistics.median(stated["seconds"][1:])})
 

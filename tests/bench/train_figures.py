@@ -32,7 +32,7 @@ class Statement:
         steps_per_epoch: Global batches of an epoch.
         batch_size: Rows of a global batch.
         losses: Mean training loss of each epoch.
-        seconds: Of the training steps of each epoch, opening the feed included, without validation.
+        seconds: Of the training steps of each epoch, including the start of the data loader, without validation.
     """
 
     parameters: int

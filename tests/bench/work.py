@@ -1,4 +1,4 @@
-"""The work that every baseline does: which files, which labels, which tables, and what it says when done.
+"""The work that every baseline does: which files, which labels, which tables, and what it writes at the end.
 
 A baseline reads `SOURCE/train` and `SOURCE/test` (parquet, one file for each capture) and writes below TARGET
 `flows/split=train|test`: typed flows in double with their class at three levels,

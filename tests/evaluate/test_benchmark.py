@@ -1,4 +1,4 @@
-"""The comparison table: its figures from counts by hand, its marks, and what it says of the rows behind it."""
+"""The benchmark table: figures from counts by hand, marks, and sentences about its rows."""
 
 import dataclasses
 from pathlib import Path

@@ -189,13 +189,13 @@ def test_bins_hold_what_pandas_counts_and_no_mass_shares_its_bin(column):
 
 
 @given(st.lists(numbers | st.sampled_from([np.inf, -np.inf]), max_size=60), st.lists(st.integers(0, 60), max_size=4))
-def test_pieces_of_a_night_count_as_the_whole_does(column, cuts):
+def test_chunks_of_a_night_count_as_the_whole_does(column, cuts):
     known = [histogram(RNG.normal(0, 1, 300)), histogram(RNG.integers(0, 3, 300), "IAT")]
     night = np.array(column, dtype=np.float64)
     whole = count_bins(known, {"Rate": night, "IAT": night})
     total = count_bins(known, {"Rate": night[:0], "IAT": night[:0]})
-    for piece in np.split(night, sorted(c for c in cuts if c <= len(night))):
-        total.add(count_bins(known, {"Rate": piece, "IAT": piece}))
+    for chunk in np.split(night, sorted(c for c in cuts if c <= len(night))):
+        total.add(count_bins(known, {"Rate": chunk, "IAT": chunk}))
     for found in (whole, total):
         assert found.rows == len(night)
         for i, h in enumerate(known):
@@ -205,7 +205,7 @@ def test_pieces_of_a_night_count_as_the_whole_does(column, cuts):
             assert found.infinite[i] == np.isinf(night).sum()
 
 
-def test_a_piece_longer_than_a_block_is_counted_whole():
+def test_a_chunk_longer_than_a_block_is_counted_whole():
     column = RNG.normal(0, 2, 150_001)
     known = histogram(column[:1_000])
     np.testing.assert_array_equal(count_bins([known], {"Rate": column}).bins[0], cut(column, known.edges))

@@ -38,15 +38,15 @@ def saturated(values):
 
 def merged(values, cuts):
     total = Moments()
-    for piece in np.split(values, sorted(cuts)):
-        total = total.merged(moments_of(piece))
+    for chunk in np.split(values, sorted(cuts)):
+        total = total.merged(moments_of(chunk))
     return total
 
 
 @pytest.mark.parametrize("values", ADVERSARIAL.values(), ids=ADVERSARIAL)
-@pytest.mark.parametrize("pieces", [1, 7, 500])
-def test_mean_and_deviation_are_those_of_rational_arithmetic(values, pieces):
-    found = merged(values, np.linspace(0, len(values), pieces + 1).astype(int)[1:-1])
+@pytest.mark.parametrize("chunks", [1, 7, 500])
+def test_mean_and_deviation_are_those_of_rational_arithmetic(values, chunks):
+    found = merged(values, np.linspace(0, len(values), chunks + 1).astype(int)[1:-1])
     mean, std = exact(values)
     scale = np.abs(values).max()
     assert found.count == len(values)
@@ -56,9 +56,9 @@ def test_mean_and_deviation_are_those_of_rational_arithmetic(values, pieces):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.3, 1.7e8 + 0.1, 1e15 + 0.125])
-@pytest.mark.parametrize("pieces", [1, 13])
-def test_a_constant_column_has_no_deviation(value, pieces):
-    found = merged(np.full(1_001, value), np.linspace(0, 1_001, pieces + 1).astype(int)[1:-1])
+@pytest.mark.parametrize("chunks", [1, 13])
+def test_a_constant_column_has_no_deviation(value, chunks):
+    found = merged(np.full(1_001, value), np.linspace(0, 1_001, chunks + 1).astype(int)[1:-1])
     assert found.mean == value
     assert found.std <= 1e-12
 

@@ -12,7 +12,7 @@ from tests.support.submitting import prepare, submit
 ROWS = 7_000
 
 
-def source_in_pieces(folder: Path, pieces: int) -> Path:
+def source_in_chunks(folder: Path, chunks: int) -> Path:
     """Write one synthetic table with duplicates, label conflicts and infinities as so many row groups."""
     frame = synthetic_frame(ROWS, seed=3)
     frame.loc[5::100, "Rate"] = float("inf")
@@ -22,7 +22,7 @@ def source_in_pieces(folder: Path, pieces: int) -> Path:
     frame.loc[1_000:1_019, "label"] = frame.loc[2_000:2_019, "label"].to_numpy()
     frame.loc[1_020:1_039, "label"] = "ARP_Spoofing_train"
     folder.mkdir(parents=True)
-    frame.to_parquet(folder / "flows.parquet", index=False, row_group_size=-(-ROWS // pieces))
+    frame.to_parquet(folder / "flows.parquet", index=False, row_group_size=-(-ROWS // chunks))
     return folder
 
 
@@ -35,23 +35,23 @@ def tables(lake: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, object]]:
-    """What spark-submit with one task slot makes of one piece."""
+    """What spark-submit with one task slot makes of one chunk."""
     folder = prepare(tmp_path_factory.mktemp("one"))
-    source_in_pieces(folder / "source", 1)
+    source_in_chunks(folder / "source", 1)
     for job in ("ingest", "features"):
         code, output = submit(folder, job, "ingest.source=source", master="local[1]")
         assert code == 0, output
     return tables(folder / "lake")
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 7])
+@pytest.mark.parametrize("chunks", [1, 2, 7])
 def test_tables_do_not_depend_on_pieces_or_slots(
-    pieces: int,
+    chunks: int,
     expected: tuple[pd.DataFrame, pd.DataFrame, dict[str, object]],
     run_job: RunJob,
     tmp_path: Path,
 ) -> None:
-    assert run_job("ingest", ingest__source=source_in_pieces(tmp_path / "source", pieces)) == 0
+    assert run_job("ingest", ingest__source=source_in_chunks(tmp_path / "source", chunks)) == 0
     assert run_job("features") == 0
     flows, features, fitted = tables(tmp_path / "lake")
     pd.testing.assert_frame_equal(flows, expected[0])

@@ -12,7 +12,7 @@ from ids_spark.models import architectures
 from ids_spark.models.attribution import STEPS, contributions, largest_contributions, logit_function, rows_to_explain
 from ids_spark.models.threshold import LIMIT, attack_logits
 
-HYPER = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
+HYPERPARAMETERS = {name: getattr(TrainConfig(), name).model_dump() for name in ("dnn", "gru_dnn", "lstm")}
 KINDS = {
     "dnn": ("dnn", {}),
     "gru_dnn": ("gru_dnn", {}),
@@ -36,7 +36,7 @@ def synthetic_flows(rows, seed):
 
 def built(kind, matrix, classes=CLASSES):
     name, changes = KINDS[kind]
-    hyperparameters = HYPER[name] | changes
+    hyperparameters = HYPERPARAMETERS[name] | changes
     edges = np.quantile(matrix, np.linspace(0, 1, hyperparameters["bins"] + 1), axis=0).T.astype(np.float32)
     return architectures.build(
         name, matrix.shape[1], classes, hyperparameters, edges if hyperparameters["bins"] else None
@@ -179,7 +179,7 @@ def test_a_saturated_softmax_still_has_attributions(flows):
 def test_a_flag_whose_bins_coincide_contributes_its_step():
     """Nearly all values equal: the bins of such a feature have no width, and its encoding jumps beside the baseline."""
     edges = np.array([[0, 0, 0, 0, 3], [-2, -1, 0, 1, 2]], np.float32)
-    model = architectures.build("dnn", 2, 2, HYPER["dnn"] | {"dense": (), "bins": 4}, edges)
+    model = architectures.build("dnn", 2, 2, HYPERPARAMETERS["dnn"] | {"dense": (), "bins": 4}, edges)
     kernel = np.zeros((2 + 2 * 4, 2), np.float32)
     kernel[2:6, 1] = [5.0, 7.0, 0.0, 1.0]  # bins of the flag, for attack
     kernel[1, 1] = 0.5

@@ -13,7 +13,7 @@ import ids_spark
 from ids_spark.base import packaging
 from ids_spark.dataset.features import ORIGINAL_45
 from ids_spark.evaluate import benchmark, leakage
-from ids_spark.evaluate.leakage_counts import Measure
+from ids_spark.evaluate.leakage import Measure
 from ids_spark.report import benchmark_page, html, leakage_page
 from tests.support.browser import Page, check_structure, show
 

@@ -297,11 +297,11 @@ def test_csv_holds_the_same_rows_as_parquet(spark: SparkSession, tmp_path: Path)
 def test_the_mark_tells_what_was_written(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         report = dataset.write_dataset(spark, str(tmp_path), 0.001, 7, RELEASE_39, "parquet")
-    mark = json.loads((tmp_path / "_SYNTHETIC.json").read_text())
-    assert mark == dataclasses.asdict(report)
-    assert (mark["synthetic"], mark["complete"], mark["seed"], mark["scale"]) == (True, True, 7, 0.001)
-    assert mark["feature_schema"] == "release39"
-    assert mark["rows_per_file"]["train/Benign_train.pcap.parquet"] == 193
+    facts = json.loads((tmp_path / "_SYNTHETIC.json").read_text())
+    assert facts == dataclasses.asdict(report)
+    assert (facts["synthetic"], facts["complete"], facts["seed"], facts["scale"]) == (True, True, 7, 0.001)
+    assert facts["feature_schema"] == "release39"
+    assert facts["rows_per_file"]["train/Benign_train.pcap.parquet"] == 193
     assert all("synthetic" in r.getMessage() for r in caplog.records if r.name == "ids_spark.synthetic.dataset")
     assert "synthetic data set written data_origin=synthetic" in caplog.text
     hidden = [p.name for p in tmp_path.rglob(".*") if not p.name.endswith(".crc")]

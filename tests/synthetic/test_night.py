@@ -102,7 +102,7 @@ def test_no_name_of_a_class_stands_in_a_log(root: Path, night: pd.DataFrame) -> 
         assert not [name for name in CLASS19 if name.encode() in bare]
     attacks = night["class19"] != "Benign"
     assert set(night.loc[attacks, "device_id"]) <= set(night.loc[~attacks, "device_id"])
-    assert night["flow_id"].str.fullmatch(r"20260301-\d{9}").all()  # numbered by time: says nothing of the class
+    assert night["flow_id"].str.fullmatch(r"20260301-\d{9}").all()  # numbered by time: does not depend on the class
 
 
 def test_benign_flows_have_the_distributions_of_train(night: pd.DataFrame, second_release: pd.DataFrame) -> None:

@@ -1,8 +1,8 @@
-"""This project's training feed without training: every rank a process that throws its rows away.
+"""This project's data loader without training: every rank is a process that drops its rows.
 
-    python -m tests.bench.feed_alone LAKE STATEMENT RANKS BATCH EPOCHS
+    python -m tests.bench.data_loader_alone LAKE STATEMENT RANKS BATCH EPOCHS
 
-Each rank takes the blocks that training would take, from one stream over all epochs; the first epoch reads the files.
+Each rank reads the blocks of a training run, from one stream over all epochs; the first epoch reads the files.
 Ranks start an epoch together, and an epoch lasts as long as its slowest rank. Writes STATEMENT: rows and seconds of
 each epoch.
 """
@@ -23,9 +23,9 @@ from tests.bench.train_figures import LABEL, SEED, columns, train_rows
 
 
 def drain(
-    lake: str, rank: int, ranks: int, batch: int, epochs: int, start: Barrier, said: "Queue[list[float]]"
+    lake: str, rank: int, ranks: int, batch: int, epochs: int, start: Barrier, results: "Queue[list[float]]"
 ) -> None:
-    """Take one rank's batches of `batch` rows, epoch after epoch, and say what each epoch took."""
+    """Take one rank's batches of `batch` rows, epoch after epoch, and return the seconds of each."""
     shard = data_loader.Shard(
         f"file://{lake}/features/paper/split=train", columns(lake), LABEL, rank, ranks, train_rows(lake)
     )
@@ -43,11 +43,11 @@ def drain(
                 rows = _drained(itertools.islice(blocks, len(sizes)), batch)
                 seconds.append(time.monotonic() - begin)
                 if rows != steps * batch:
-                    raise RuntimeError(f"rank {rank} was fed {rows} rows in epoch {epoch}, expected {steps * batch}")
+                    raise RuntimeError(f"rank {rank} got {rows} rows in epoch {epoch}, expected {steps * batch}")
     except BaseException:
         start.abort()  # the others would wait for this rank
         raise
-    said.put(seconds)
+    results.put(seconds)
 
 
 def _drained(blocks: Iterator[data_loader.LoadedRows], batch: int) -> int:
@@ -58,9 +58,9 @@ def _drained(blocks: Iterator[data_loader.LoadedRows], batch: int) -> int:
 def main(lake: str, statement: str, ranks: int, batch: int, epochs: int) -> None:
     """Run all ranks at once."""
     spawn = multiprocessing.get_context("spawn")
-    start, said = spawn.Barrier(ranks), spawn.Queue()
+    start, results = spawn.Barrier(ranks), spawn.Queue()
     processes = [
-        spawn.Process(target=drain, args=(lake, rank, ranks, batch, epochs, start, said)) for rank in range(ranks)
+        spawn.Process(target=drain, args=(lake, rank, ranks, batch, epochs, start, results)) for rank in range(ranks)
     ]
     for process in processes:
         process.start()
@@ -68,7 +68,7 @@ def main(lake: str, statement: str, ranks: int, batch: int, epochs: int) -> None
         process.join()
     if any(process.exitcode for process in processes):
         sys.exit("a rank failed, see above")
-    slowest = [max(of_ranks) for of_ranks in zip(*(said.get() for _ in processes), strict=True)]
+    slowest = [max(of_ranks) for of_ranks in zip(*(results.get() for _ in processes), strict=True)]
     rows = train_rows(lake) // (batch * ranks) * batch * ranks
     Path(statement).write_text(json.dumps({"rows": rows, "seconds": slowest}))
 
