@@ -133,7 +133,7 @@ def discover(source: str, ignored_columns: Sequence[str] = ()) -> Source:
     schema = next(iter(schemas.values()))
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
     if synthetic and not read_json(f"{base}/{SYNTHETIC_MARK}").get("complete", True):
-        raise SourceUnusable(f"{source}: this replica was not written to its end; rerun jobs/synthesize.py")
+        raise SourceUnusable(f"{source}: this synthetic data set is incomplete; rerun jobs/synthesize.py")
     return Source(
         schema, tuple(row_groups), len(uris), "synthetic" if synthetic else "measured", _narrow(headers, schema)
     )

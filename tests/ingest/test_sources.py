@@ -114,7 +114,7 @@ def test_a_marked_source_is_synthetic_and_narrow_columns_are_named(tree):
     source = discover(str(tree))
     assert (source.data_origin, source.narrow) == ("synthetic", {"Rate"})
     (tree / "_SYNTHETIC.json").write_text('{"complete": false}')
-    assert refusal(tree) == f"{tree}: this replica was not written to its end; rerun jobs/synthesize.py"
+    assert refusal(tree) == f"{tree}: this synthetic data set is incomplete; rerun jobs/synthesize.py"
 
 
 def test_no_folder_and_an_empty_folder_are_refused(tmp_path):

@@ -44,7 +44,7 @@ def break_night(folder: Path, share: float = 0.01, seed: int = 5) -> Broken:
     """Break a share of a night's flows in place; files of their own, `broken-*.parquet`, hold the faults of files.
 
     Args:
-        folder: `event_date=…` of a night as `replica_night` writes it; read whole, so of moderate size.
+        folder: `event_date=…` of a night as `synthesize_night` writes it; read whole, so of moderate size.
         share: Of its flows; at least 3 for each kind.
         seed: Chooses them.
     """

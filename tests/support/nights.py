@@ -28,8 +28,8 @@ OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds", "code_version"]
 def make_nights(folder: Path) -> None:
     """Write `lake`, with a model of 19 classes trained on synthetic flows, and `logs` of one night."""
     for name, settings in {
-        "synthesize": (f"synthesize.target={folder}/replica", "synthesize.scale=0.004"),
-        "ingest": (f"ingest.source={folder}/replica",),
+        "synthesize": (f"synthesize.target={folder}/synthetic", "synthesize.scale=0.004"),
+        "ingest": (f"ingest.source={folder}/synthetic",),
         "features": (),
         "train": TRAINING,
         "synthesize_night": (
@@ -40,7 +40,7 @@ def make_nights(folder: Path) -> None:
     }.items():
         code, log = run(folder, name, f"synthesize_night.target={folder}/logs", *SMALL, *settings)
         assert code == 0, log
-    shutil.rmtree(folder / "replica")
+    shutil.rmtree(folder / "synthetic")
 
 
 def copy(folder: Path, target: Path) -> Path:

@@ -225,7 +225,7 @@ def test_only_the_planted_rows_are_exact_duplicates(first: pd.DataFrame, second:
             assert removed_by_deduplication(rows, list(schema.features)) == expected[name, str(split)]
 
 
-def test_some_vectors_have_two_labels_and_some_stand_in_both_splits(first: pd.DataFrame) -> None:
+def test_some_vectors_have_two_labels_and_some_are_in_both_splits(first: pd.DataFrame) -> None:
     features = list(ORIGINAL_45.features)
     for _, rows in first.groupby("split"):
         distinct = rows.drop_duplicates([*features, "class19"])
