@@ -15,7 +15,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
             next process tries again.
     """
     with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, however it ends
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # released when the process ends, even if it is killed
         if not folder.exists():
             unfinished = folder.with_name(f"{folder.name}-unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
