@@ -14,8 +14,10 @@ from ids_spark.base import packaging
 from ids_spark.dataset.features import ORIGINAL_45
 from ids_spark.evaluate import benchmark, leakage
 from ids_spark.evaluate.leakage import Measure
-from ids_spark.report import benchmark_page, html, leakage_page
+from ids_spark.report import benchmark_page, html, leakage_page, night_page
+from ids_spark.report.style import SEVERITY_COLOURS
 from tests.support.browser import Page, check_structure, show
+from tests.support.night_pages import busy
 
 FROM_ZIP = """
 import json, sys
@@ -54,6 +56,16 @@ def test_pages_extend_one_layout_and_hold_no_style_of_their_own() -> None:
         assert content.startswith('{% extends "base.html.j2" %}')
         assert "style=" not in content
         assert "<style" not in content
+
+
+def test_severities_and_drift_levels_of_a_page_have_a_style_of_their_own() -> None:
+    page = Page(night_page.render_page(busy(), {}))
+    style = "".join(page.root.find("head/style").itertext())
+    assert {level for level, _ in page.all("data-level")} == {"significant", "moderate", "stable"}
+    assert all(f'[data-level="{level}"]' in style for level in ("significant", "moderate"))
+    assert {severity for severity, _ in page.all("data-severity")} == set(SEVERITY_COLOURS)
+    for severity, colour in SEVERITY_COLOURS.items():
+        assert f'[data-severity="{severity}"] {{ --colour: {colour}; }}' in style
 
 
 def test_a_value_that_a_template_misses_is_an_error() -> None:
