@@ -224,3 +224,22 @@ def test_a_night_of_which_no_file_can_be_used_says_so(nights: Path, tmp_path: Pa
     assert len(read(folder, "predictions")) == len(read(folder, "alerts")) == 0
     page = Page((folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text())
     assert page.element("headline").get("data-state") == "not_scored"
+
+
+def test_a_night_keeps_the_results_of_a_split_that_was_scored_on_its_date(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    today = dt.datetime.now(dt.UTC).date()
+    (folder / f"logs/event_date={DATE}").rename(folder / f"logs/event_date={today}")
+    flows = pd.read_parquet(folder / "lake/flows/split=test").head(50)
+    flows.loc[3, "Rate"] = np.nan
+    (folder / "source").mkdir()
+    flows.to_parquet(folder / "source/flows.parquet", index=False)
+    for code, log in (run(folder, "score", f"score.source={folder}/source"), score(folder, date=today)):
+        assert code == 0, log
+    of_split = pd.read_parquet(folder / "lake/split_predictions/split=test")
+    assert set(of_split["source_row"]) == set(flows["source_row"].drop(3))
+    refused = pd.read_parquet(folder / "lake/quarantine/job=score_split/split=test")
+    assert refused[["source_row", "reason"]].to_numpy().tolist() == [[flows.loc[3, "source_row"], "missing"]]
+    of_night = read(folder, "predictions", today)
+    assert len(of_night) + len(read(folder, "quarantine/job=score", today)) == len(logs_of(folder, today))
+    assert set(of_night["source_file"]).isdisjoint(of_split["source_file"])
