@@ -1,1 +1,1 @@
-"""Tables below one root URI, on any file system, replaced whole or not at all."""
+"""Tables below one root URI on any file system, replaced completely or not at all."""

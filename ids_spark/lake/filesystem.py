@@ -1,12 +1,12 @@
-"""What a URI is: the file system behind it, its path there, and whole files on it.
+"""URIs: their file system, their path on it, and whole files.
 
-Everything in Python that touches a file asks `resolve`: the lake, tasks that read and write parquet, model directories,
-checkpoints and, through `feed`, Petastorm. Four kinds of place are known: a local path, `file:`, `hdfs:` (or `viewfs:`)
-and `s3a:` (or `s3:`). What follows the scheme is taken as it is, without percent-decoding, as in Spark's own paths.
+All Python code that touches a file calls `resolve`: the lake, tasks that read and write parquet, model directories,
+checkpoints and, through the data loader, Petastorm. Supported are local paths, `file:`, `hdfs:` (or `viewfs:`) and
+`s3a:` (or `s3:`). The part after the scheme is used without percent-decoding, as in Spark's own paths.
 
-An S3 server is named by the environment, as for every AWS tool: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`,
-`AWS_REGION` or `AWS_DEFAULT_REGION`, and credentials by AWS's default chain (`AWS_ACCESS_KEY_ID` and
-`AWS_SECRET_ACCESS_KEY`, `~/.aws/credentials`, the role of the machine). No URI and no configuration holds a secret.
+The environment names an S3 server, as for every AWS tool: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, `AWS_REGION` or
+`AWS_DEFAULT_REGION`; credentials come from AWS's default chain (`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`,
+`~/.aws/credentials`, the role of the machine). No URI and no configuration holds a secret.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ANY_REGION: Final = "us-east-1"  # servers other than Amazon's answer to it
 _AT_ONCE: Final = 16  # requests to an object store
-_TRIES: Final = 100  # to make a folder: a job that ends may remove those above it, empty as they are, between two steps
+_TRIES: Final = 100  # to make a folder: a job that ends may remove its empty parents meanwhile
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -46,8 +46,8 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     if "@" in host:
         shown = f"{scheme}://…@{host.rsplit('@', 1)[1]}/{path}"
         raise InputError(
-            f"{shown}: names a user or a secret, which would reach logs and tables; expected none; leave it out and set"
-            " the environment or ~/.aws/credentials"
+            f"{shown}: contains a user or a secret, which would be written to logs and tables; expected none; remove"
+            " it and set the environment or ~/.aws/credentials"
         )
     try:
         if scheme in ("s3", "s3a") and rest.startswith("//"):
@@ -82,7 +82,7 @@ def _hadoop(uri: str) -> pafs.FileSystem:
 
 @functools.cache
 def _s3(endpoint: str, region: str) -> pafs.S3FileSystem:
-    """Return the one client of a server; making it costs more than most requests do."""
+    """Return the client of a server; cached, because making one costs more than most requests."""
     if not endpoint:
         return pafs.S3FileSystem(region=region)
     parts = urlsplit(endpoint)
@@ -92,12 +92,12 @@ def _s3(endpoint: str, region: str) -> pafs.S3FileSystem:
 
 
 def renames(fs: pafs.FileSystem) -> bool:
-    """Return whether a folder moves in one step; on an object store there are no folders, only names of objects."""
+    """Return whether a folder can be renamed in one step; an object store has no folders, only names of objects."""
     return str(fs.type_name) != "s3"
 
 
 def make_folder(fs: pafs.FileSystem, path: str) -> None:
-    """Make a folder and those above it; nothing on an object store, where a file needs none."""
+    """Make a folder and its parents; does nothing on an object store, where files need no folder."""
     if not renames(fs):
         return
     for _ in range(_TRIES - 1):
@@ -108,18 +108,18 @@ def make_folder(fs: pafs.FileSystem, path: str) -> None:
 
 
 def absolute(uri: str) -> str:
-    """Return a URI as it is and a local path from the root: executors stand in folders of their own."""
+    """Return a URI unchanged and a local path as an absolute one: executors have another working directory."""
     return uri if ":" in uri.split("/", 1)[0] else os.path.abspath(uri)
 
 
 def exists(uri: str) -> bool:
-    """Return whether a file or folder is there."""
+    """Return whether a file or folder exists."""
     fs, path = resolve(uri)
     return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
 
 
 def is_file(uri: str) -> bool:
-    """Return whether a file, and no folder, is there."""
+    """Return whether a file, not a folder, exists."""
     fs, path = resolve(uri)
     return bool(fs.get_file_info(path).type == pafs.FileType.File)
 
@@ -128,7 +128,7 @@ def read_bytes(uri: str) -> bytes:
     """Return a whole file.
 
     Raises:
-        FileNotFoundError: when it is not there.
+        FileNotFoundError: it does not exist.
     """
     fs, path = resolve(uri)
     with fs.open_input_file(path) as stream:
@@ -136,7 +136,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file; its folder is made where needed. Atomic on S3 alone: for files in staging."""
+    """Write a whole file; makes its folder if needed. Atomic only on S3: for files in staging."""
     fs, path = resolve(uri)
     make_folder(fs, path.rsplit("/", 1)[0])
     with fs.open_output_stream(path) as stream:
@@ -144,30 +144,30 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def replace_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file in place of the one there; a reader meets the old or the new one.
+    """Replace a whole file; a reader sees the old or the new content.
 
-    On HDFS, which renames over no file, a reader may meet none for a moment.
+    On HDFS, where a rename cannot replace a file, a reader may find no file for a moment.
     """
     fs, path = resolve(uri)
     if not renames(fs):
-        write_bytes(uri, content)  # an object appears once all of it is there
+        write_bytes(uri, content)  # an object becomes visible when it is complete
         return
     write_bytes(f"{uri}.new", content)
     fs.move(f"{path}.new", path)
 
 
 def remove(uri: str) -> None:
-    """Remove a file if it is there."""
+    """Remove a file if it exists."""
     if is_file(uri):
         fs, path = resolve(uri)
         fs.delete_file(path)
 
 
 def remove_if_empty(uri: str) -> None:
-    """Remove a local folder if nothing is in it, in one step; on HDFS it stays, and S3 has none."""
+    """Remove a local folder if it is empty, in one step; on HDFS it stays, and S3 has no folders."""
     fs, path = resolve(uri)
     if isinstance(fs, pafs.LocalFileSystem):
-        with contextlib.suppress(OSError):  # not empty, or not there
+        with contextlib.suppress(OSError):  # not empty, or missing
             os.rmdir(path)
 
 
@@ -182,7 +182,7 @@ def write_json(uri: str, content: Any) -> None:
 
 
 def files_in(uri: str, ending: str) -> list[str]:
-    """Return the URIs of the visible files below a folder whose names end so, sorted; none where it is missing."""
+    """Return the URIs of the visible files below a folder whose names end so, sorted; none if it is missing."""
     names = (n for n in sizes_in(uri) if n.endswith(ending))
     visible = (n for n in names if n and not any(p.startswith((".", "_")) for p in n.split("/")))
     return [f"{uri.rstrip('/')}/{name}" for name in sorted(visible)]
@@ -199,7 +199,7 @@ def sizes_in(uri: str) -> dict[str, int]:
 
 
 def move(fs: pafs.FileSystem, path: str, place: str) -> None:
-    """Move a file or folder to where none is, in one step; a folder on S3 file by file, copied first, then deleted."""
+    """Move a file or folder to a free path in one step; on S3 a folder is copied file by file, then deleted."""
     if renames(fs) or fs.get_file_info(path).type == pafs.FileType.File:
         make_folder(fs, place.rsplit("/", 1)[0])
         fs.move(path, place)
@@ -211,7 +211,7 @@ def move(fs: pafs.FileSystem, path: str, place: str) -> None:
 
 
 def copy_all(fs: pafs.FileSystem, path: str, place: str, names: Iterable[str]) -> None:
-    """Copy files from folder to folder of one store, many at once; what is gone from `path` is left out."""
+    """Copy files between folders of one store, several at once; files missing from `path` are skipped."""
 
     def copy(name: str) -> None:
         old, new = (f"{folder}/{name}".rstrip("/") for folder in (path, place))
@@ -225,7 +225,7 @@ def copy_all(fs: pafs.FileSystem, path: str, place: str, names: Iterable[str]) -
 
 
 def delete_all(fs: pafs.FileSystem, path: str, names: Iterable[str]) -> None:
-    """Delete files of a folder, many at once; what is gone already is no fault."""
+    """Delete files of a folder, several at once; missing files are skipped."""
 
     def delete(name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

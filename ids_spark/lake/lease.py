@@ -1,8 +1,9 @@
-"""Which runs are at work on a lake, so that no job clears away, or finishes, what a living one has begun.
+"""Which runs are active on a lake, so that no job removes, or commits, what an active run has staged.
 
-A run at work keeps a small file `.running-*` in the lake and touches it every half minute. A process of this machine is
-asked directly whether it lives; one of another machine counts as dead once its file was left alone for ten minutes.
-The files lie at the root, which stays: a folder of their own would go with one run while another writes there.
+An active run keeps a heartbeat file `.running-*.json` at the root of the lake and renews it every 30 seconds. The file
+names machine and process. On the same machine a run is active while its process exists; on another machine while its
+heartbeat is younger than ten minutes. The files lie at the root because the root stays: a folder of their own would be
+removed by one run while another writes into it.
 """
 
 import contextlib
@@ -21,48 +22,50 @@ import pyarrow.fs as pafs
 from ids_spark.base.errors import Interrupted
 from ids_spark.lake.filesystem import exists, read_json, remove, replace_bytes, resolve
 
-_SIGN: Final = ".running-"
-_BEAT_S: Final = 30.0
-_SILENT_S: Final = 600.0  # clocks of machines differ by seconds, and a job may stand still while its disk does
+_PREFIX: Final = ".running-"
+_HEARTBEAT_S: Final = 30.0
+_EXPIRES_S: Final = 600.0  # clocks of machines differ by seconds, and a process may stop while its disk does
 
 
 class Lease:
-    """The sign of life of one run; as a context manager it is taken for the block.
+    """The heartbeat of one run; as a context manager it is taken for the block.
 
     Args:
         root: URI of the lake.
         run_id: Of the run.
+        heartbeat_s: Seconds between heartbeats.
     """
 
-    def __init__(self, root: str, run_id: str) -> None:
+    def __init__(self, root: str, run_id: str, heartbeat_s: float = _HEARTBEAT_S) -> None:
         self.run_id = run_id
         self._uri = _uri(root, run_id)
+        self._heartbeat_s = heartbeat_s
         self._ended = threading.Event()
-        self._beats: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
     def take(self) -> None:
-        """Show that this run is at work from now on; nothing where it does already."""
-        if self._beats is None:
+        """Write the heartbeat file and start to renew it; nothing if the run did so before."""
+        if self._thread is None:
             self._write()
-            self._beats = threading.Thread(target=self._beat, name="lease", daemon=True)
-            self._beats.start()
+            self._thread = threading.Thread(target=self._renew, name=f"lease {self.run_id}", daemon=True)
+            self._thread.start()
 
     def check(self) -> None:
-        """Raise `Interrupted` when another job took this run for dead and cleared away what it had staged."""
-        if self._beats is not None and not exists(self._uri):
+        """Raise `Interrupted` if another job took this run for ended, and so removed its heartbeat and staged files."""
+        if self._thread is not None and not exists(self._uri):
             raise Interrupted(
-                f"{self._uri} is gone: this run gave no sign of life for {_SILENT_S / 60:.0f} minutes and another job"
-                " cleared away what it had written; the old tables are as they were; run the same line again"
+                f"{self._uri} is gone: this run wrote no heartbeat for {_EXPIRES_S / 60:.0f} minutes, so another job"
+                " removed what it had staged; the old tables are unchanged; run the same command again"
             )
 
     def end(self) -> None:
-        """Take the sign of life away; nothing where there is none."""
-        if self._beats is None:
+        """Stop the heartbeat and remove its file; nothing if there is none."""
+        if self._thread is None:
             return
         self._ended.set()
-        self._beats.join()
-        self._beats = None
-        with contextlib.suppress(OSError):  # a lake that fails has made the job fail; a sign left is that of the dead
+        self._thread.join()
+        self._thread = None
+        with contextlib.suppress(OSError):  # a failing lake has made the job fail; the file that is left expires
             remove(self._uri)
 
     def __enter__(self) -> "Lease":
@@ -75,61 +78,64 @@ class Lease:
         self.end()
 
     def _write(self) -> None:
-        process = psutil.Process()
-        facts = {"machine": _machine(), "pid": process.pid, "started": _started(process)}
-        replace_bytes(self._uri, json.dumps(facts).encode())
+        replace_bytes(self._uri, json.dumps(identity_of(psutil.Process())).encode())
 
-    def _beat(self) -> None:
-        while not self._ended.wait(_BEAT_S):
-            with contextlib.suppress(OSError):  # a full disk is for the job to report; the next beat may get through
+    def _renew(self) -> None:
+        while not self._ended.wait(self._heartbeat_s):
+            with contextlib.suppress(OSError):  # the job reports a full disk; the next heartbeat may succeed
                 if not exists(self._uri):
-                    return  # taken for dead: it must not rise again
+                    return  # do not recreate an expired lease
                 self._write()
 
 
 def active_runs(root: str) -> frozenset[str]:
-    """Return the ids of the runs at work on a lake."""
-    return frozenset(run_id for run_id, lives in _runs(root) if lives)
+    """Return the ids of the active runs of a lake."""
+    return frozenset(run_id for run_id, active in _runs(root) if active)
 
 
 def expire(root: str) -> None:
-    """Remove what dead runs left of their signs of life."""
-    for run_id, lives in _runs(root):
-        if not lives:
+    """Remove the heartbeat files of runs that are no longer active."""
+    for run_id, active in _runs(root):
+        if not active:
             remove(_uri(root, run_id))
+
+
+def identity_of(process: psutil.Process) -> dict[str, Any]:
+    """Return the content of a heartbeat file: machine, process id and start of a process."""
+    return {"machine": _machine(), "pid": process.pid, "started": _started(process)}
 
 
 def _runs(root: str) -> Iterator[tuple[str, bool]]:
     fs, path = resolve(root)
     for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        if info.base_name.startswith(_SIGN) and info.base_name.endswith(".json"):
-            run_id = info.base_name.removeprefix(_SIGN).removesuffix(".json")
-            with contextlib.suppress(FileNotFoundError):  # it ended just now
-                yield run_id, _lives(read_json(_uri(root, run_id)), info.mtime)
+        if info.base_name.startswith(_PREFIX) and info.base_name.endswith(".json"):
+            run_id = info.base_name.removeprefix(_PREFIX).removesuffix(".json")
+            with contextlib.suppress(FileNotFoundError):  # the run ended just now
+                yield run_id, _is_active(read_json(_uri(root, run_id)), info.mtime)
 
 
 def _uri(root: str, run_id: str) -> str:
-    return f"{root}/{_SIGN}{run_id}.json"
+    return f"{root}/{_PREFIX}{run_id}.json"
 
 
-def _lives(facts: dict[str, Any], seen: dt.datetime | None) -> bool:
-    if facts["machine"] == _machine():
+def _is_active(identity: dict[str, Any], heartbeat: dt.datetime | None) -> bool:
+    if identity["machine"] == _machine():
         try:
-            process = psutil.Process(facts["pid"])
-            same = abs(_started(process) - facts["started"]) < 1.0
+            process = psutil.Process(identity["pid"])
+            same = abs(_started(process) - identity["started"]) < 1.0  # process ids are used again
             return same and bool(process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
-    return seen is None or (dt.datetime.now(dt.UTC) - seen).total_seconds() < _SILENT_S
+    return heartbeat is None or (dt.datetime.now(dt.UTC) - heartbeat).total_seconds() < _EXPIRES_S
 
 
 def _started(process: psutil.Process) -> float:
-    """Return the seconds from boot to the start of a process: a clock that is set moves both alike."""
+    """Return the seconds from boot to the start of a process: setting the clock changes both times alike."""
     return float(process.create_time() - psutil.boot_time())
 
 
 def _machine() -> str:
-    """Name what process ids are unique within: this boot of this machine, and of it this container."""
+    """Return a name within which process ids are unique: the machine, its boot, and the container."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())

@@ -39,12 +39,12 @@ def write_part(
     """Write tables as the row groups of one parquet file; return the number of rows.
 
     Args:
-        folder: URI; made where needed.
+        folder: URI; made if needed.
         name: From `part_name`.
-        tables: Each becomes one row group; empty ones are left out.
+        tables: Each becomes one row group; empty ones are skipped.
         contract: Schema of every table.
         metadata: Key-value pairs of the file's footer.
-        dictionary: Columns worth a dictionary. Continuous columns are not: it costs time and saves nothing.
+        dictionary: Columns to encode with a dictionary, which for continuous columns costs time and saves nothing.
     """
     fs, path = resolve(folder)
     make_folder(fs, path)
@@ -67,12 +67,12 @@ def write_part(
 
 
 def write_rows(uri: str, rows: Sequence[Mapping[str, Any]], contract: pa.Schema) -> None:
-    """Write a small table, given as rows, as one parquet file; its folder is made where needed."""
+    """Write a small table, given as rows, as one parquet file; makes its folder if needed."""
     write_table(uri, pa.Table.from_pylist(list(rows), schema=contract))
 
 
 def write_table(uri: str, table: pa.Table) -> None:
-    """Write a small table as one parquet file; its folder is made where needed."""
+    """Write a small table as one parquet file; makes its folder if needed."""
     fs, path = resolve(uri)
     make_folder(fs, path.rsplit("/", 1)[0])
     pq.write_table(table, path, filesystem=fs)
@@ -107,8 +107,8 @@ def keep_only(names: Iterable[str], *folders: str) -> None:
     """Remove every part file of staged folders that no successful task reported.
 
     Args:
-        names: What tasks reported, each in at least one of the folders.
-        folders: URIs; a folder that no task made needs no clearing.
+        names: File names that tasks reported.
+        folders: URIs; a folder that no task made is skipped.
 
     Raises:
         NotReconciled: a reported file is in none of them.
@@ -121,7 +121,7 @@ def keep_only(names: Iterable[str], *folders: str) -> None:
             name = uri.rsplit("/", 1)[1]
             found.add(name)
             if name not in wanted:
-                log.warning("removing the file of an attempt that did not count file=%s", uri)
+                log.warning("removing a file of a failed or repeated task attempt file=%s", uri)
                 fs.delete_file(resolve(uri)[1])
     if missing := wanted - found:
         raise NotReconciled(f"{' and '.join(folders)} lack {len(missing)} files of tasks, such as {min(missing)}")

@@ -1,12 +1,12 @@
-"""The lake: every table that a run reads or writes, below one root URI, replaced whole or not at all.
+"""The lake: all tables below one root URI, read and written by name; a commit replaces tables completely or not at all.
 
-A job writes new tables below a hidden staging folder, then commits all of them together: first a journal that names
-them (one atomic rename), then a rename for each. A job killed before the journal leaves the old tables; one killed
-after it leaves a journal that the next job finishes. Readers never meet a table that is half old, half new.
+A job writes new tables below a hidden staging folder, then commits them together: first a journal that names them (one
+atomic rename), then one rename for each table. A job killed before the journal leaves the old tables; a job killed
+later leaves a journal, and the next job finishes the commit. No reader sees a table that is partly old, partly new.
 
-S3 has no folders to rename. There the journal is one object, there whole or not at all, and lists every file; after it
-new files are copied within the store, and files of older versions are deleted. A kill leaves what it leaves elsewhere.
-But while a journal `.commit-*` stands, readers may meet files of both versions; jobs finish it before they read.
+S3 cannot rename folders. There the journal is one object, which appears atomically and lists every file; then new
+files are copied within the store and files of older versions deleted. A killed job has the same effect as elsewhere.
+But while a journal `.commit-*` exists, readers may see files of both versions; every job finishes it before it reads.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ _LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
 
 
 class TableMissing(InputError):
-    """Raised when a job needs a table that no job has written yet."""
+    """Raised when a table that a job needs has not been written yet."""
 
 
 class TooLarge(InputError):
@@ -64,9 +64,11 @@ class Lake:
 
     Args:
         root: URI or local path; made by the first commit.
+        patience_s: Longest wait for the commits of other active runs, in seconds.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, patience_s: float = _PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._fs, self._root = resolve(root)
         local = isinstance(self._fs, pafs.LocalFileSystem)
         self.root = f"file://{self._root}" if local else root.rstrip("/")
@@ -147,7 +149,7 @@ class Lake:
         return place
 
     def facts(self, table: str, written_by: str) -> dict[str, Any]:
-        """Return what the writer of a table stated about it.
+        """Return the facts that the writer of a table recorded.
 
         Raises:
             TableMissing: when the table is not there or was not completed.
@@ -159,7 +161,7 @@ class Lake:
         return facts
 
     def commit(self, job: str, run_id: str, tables: Sequence[str]) -> None:
-        """Put the staged versions of `tables` in place of the present ones, all or none.
+        """Replace tables by their staged versions, all or none.
 
         Raises:
             TooLarge: on S3, where a file of 5 GiB or more cannot be copied; nothing was changed.
@@ -168,35 +170,35 @@ class Lake:
         entry: dict[str, Any] = {"job": job, "run_id": run_id, "tables": list(tables)}
         if not renames(self._fs):
             entry["files"] = {table: _copyable(self.staged(job, run_id, table)) for table in tables}
-        self._wait_for_living()
+        self._wait_for_active_commits()
         write_json(self.staged(job, run_id, "journal.json"), entry)
         self._move(self.staged(job, run_id, "journal.json"), journal)
         self._finish(journal)
 
     def recover(self, job: str) -> None:
-        """Finish commits that killed runs left behind, and clear what dead runs of this job staged.
+        """Finish the commits of killed runs, and remove what ended runs of this job staged.
 
-        Runs that are at work are let alone; a commit of theirs is waited for.
+        Nothing of an active run is changed; its commit is waited for.
 
         Raises:
             Interrupted: it takes longer than ten minutes.
         """
-        staged = self._names(f"{_STAGING}/{job}")  # first: whoever stages has shown before that it lives
+        staged = self._names(f"{_STAGING}/{job}")  # before the active runs: a run takes its lease before it stages
         while journals := self._names("", _JOURNAL):
-            living = lease.active_runs(self.root)
+            active = lease.active_runs(self.root)
             for name in journals:
-                if _owner(name) not in living:
+                if _owner(name) not in active:
                     self._take_over(name)
-            self._wait_for_living()
-        living = lease.active_runs(self.root)
+            self._wait_for_active_commits()
+        active = lease.active_runs(self.root)
         for run_id in staged:
-            if run_id not in living:
+            if run_id not in active:
                 self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
         lease.expire(self.root)
         self._remove_empty(job)
 
     def discard(self, job: str, run_id: str) -> None:
-        """Remove what a run staged and will not commit; a commit that has begun is left for `recover` to finish."""
+        """Remove what a run staged and will not commit; `recover` finishes a commit that has begun."""
         if any(_run_of(name) == run_id for name in self._names("", _JOURNAL)):
             return
         self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
@@ -206,29 +208,29 @@ class Lake:
         path = f"{self._root}/{folder}".rstrip("/")
         try:
             found = self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        except FileNotFoundError:  # another job removed it, empty as it was, while it was listed
+        except FileNotFoundError:  # another job removed the empty folder while it was listed
             return []
         return sorted(info.base_name for info in found if info.base_name.startswith(start))
 
-    def _wait_for_living(self) -> None:
-        """Return once no run that is at work is in the middle of a commit."""
-        deadline = time.monotonic() + _PATIENCE_S
+    def _wait_for_active_commits(self) -> None:
+        """Return once no active run is in the middle of a commit."""
+        deadline = time.monotonic() + self._patience_s
         while busy := {_owner(name) for name in self._names("", _JOURNAL)} & lease.active_runs(self.root):
             if time.monotonic() > deadline:
                 raise Interrupted(
-                    f"{self.root}: {min(busy)} has been committing its tables for {_PATIENCE_S / 60:.0f} minutes;"
-                    " expected seconds, on S3 minutes; nothing was changed; run the same line again once it ended"
+                    f"{self.root}: run {min(busy)} is committing its tables since {self._patience_s / 60:.0f} minutes;"
+                    " expected seconds, on S3 minutes; nothing was changed; run the same command again after it ended"
                 )
             time.sleep(0.2)
 
     def _take_over(self, name: str) -> None:
-        """Finish a dead run's commit, unless another job is faster to take it."""
+        """Finish the commit of an ended run, unless another job takes it first."""
         with lease.Lease(self.root, f"{_run_of(name)}{_TAKEN_BY}{uuid.uuid4().hex[:8]}") as mine:
             journal = self.uri(f"{_JOURNAL}{mine.run_id}.json") if renames(self._fs) else self.uri(name)
             with contextlib.suppress(FileNotFoundError):
                 if renames(self._fs):
                     self._move(self.uri(name), journal)
-            if exists(journal):  # where not, another job was faster, or its run ended well just now
+            if exists(journal):  # else another job was first, or the run completed its commit just now
                 log.warning("finishing an interrupted commit journal=%s", name)
                 self._finish(journal)
 
@@ -253,10 +255,10 @@ class Lake:
             self._move(new, self.uri(table))
 
     def _copy(self, journal: str, tables: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> None:
-        """Copy every staged file in place, then delete what is of an older version; repeating it changes nothing.
+        """Copy every staged file to its place, then delete files of older versions; can be repeated.
 
-        Another job may finish the same commit at the same time. Nothing that it put in place is touched: staged files
-        go once all are copied, and only files that the journal does not list are deleted, while it stands.
+        Another job may finish the same commit at the same time. Neither undoes the work of the other: staged files are
+        removed after all are copied, and only files that the journal does not list are deleted, while it exists.
         """
         for new, table in tables.items():
             self._put(new, self.uri(table), files[table])
@@ -279,7 +281,7 @@ class Lake:
     def _remove(self, uri: str) -> None:
         path = resolve(uri)[1]
         if exists(uri):
-            with contextlib.suppress(FileNotFoundError):  # another job that finishes the same commit was faster
+            with contextlib.suppress(FileNotFoundError):  # another job finishes the same commit
                 self._fs.delete_dir(path)
 
     def _remove_empty(self, job: str) -> None:
@@ -288,12 +290,12 @@ class Lake:
 
 
 def _owner(journal: str) -> str:
-    """Return whose commit a journal is, or who took it over."""
+    """Return the run that commits a journal: its own, or the one that took it over."""
     return journal.removeprefix(_JOURNAL).removesuffix(".json")
 
 
 def _run_of(journal: str) -> str:
-    """Return whose commit a journal was at first."""
+    """Return the run whose tables a journal commits."""
     return _owner(journal).split(_TAKEN_BY, 1)[0]
 
 
@@ -303,6 +305,6 @@ def _copyable(uri: str) -> list[str]:
     if large:
         raise TooLarge(
             f"{uri}/{large[0]} holds {sizes[large[0]]} bytes; expected less than {_LARGEST_COPY}, the most that S3"
-            " copies at once; write more files (ingest.files, features.files)"
+            " copies in one request; write more files (lower ingest.rows_per_file, raise features.files)"
         )
     return list(sizes)

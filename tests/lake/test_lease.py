@@ -1,4 +1,4 @@
-"""Runs at work on one lake are known to each other, and no job takes from a living one."""
+"""Active runs of a lake see each other, and no job removes files of an active one."""
 
 import json
 import multiprocessing
@@ -15,21 +15,25 @@ import pytest
 from psutil import _pslinux
 
 from ids_spark.base.errors import Interrupted
-from ids_spark.lake import lease
 from ids_spark.lake.filesystem import exists, make_folder, remove_if_empty, write_json
-from ids_spark.lake.lease import Lease, active_runs, expire
+from ids_spark.lake.lease import Lease, active_runs, expire, identity_of
 from ids_spark.lake.store import Lake
 
 
-def sign(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
-    """Leave the sign of life of a run, as a process of another machine would."""
+def heartbeat(root: Path, run_id: str, age_s: float = 0.0, **facts: object) -> Path:
+    """Write the heartbeat file of a run, by default of another machine."""
     path = root / f".running-{run_id}.json"
     path.write_text(json.dumps({"machine": "another", "pid": 1, "started": 0.0} | facts))
     os.utime(path, times=(time.time() - age_s,) * 2)
     return path
 
 
-def test_a_run_lives_from_its_first_sign_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
+def renewing() -> bool:
+    """Return whether a lease of this process is being renewed."""
+    return any(thread.name.startswith("lease ") for thread in threading.enumerate())
+
+
+def test_a_run_is_active_while_it_holds_its_lease_and_leaves_no_file(tmp_path: Path) -> None:
     run = Lease(str(tmp_path), "run1")
     run.check()
     assert active_runs(str(tmp_path)) == frozenset()
@@ -42,49 +46,48 @@ def test_a_run_lives_from_its_first_sign_to_its_end_and_leaves_nothing(tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_of_this_machine_is_asked_itself(tmp_path: Path) -> None:
+def test_on_one_machine_a_run_is_active_while_its_process_exists(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    facts = {"machine": lease._machine(), "pid": process.pid, "started": lease._started(psutil.Process(process.pid))}
-    sign(tmp_path, "silent", age_s=86_400.0, **facts)
-    sign(tmp_path, "its-pid-belongs-to-another-now", **(facts | {"started": -60.0}))
+    facts = identity_of(psutil.Process(process.pid))
+    heartbeat(tmp_path, "silent", age_s=86_400.0, **facts)
+    heartbeat(tmp_path, "its-pid-belongs-to-another-now", **(facts | {"started": -60.0}))
     assert active_runs(str(tmp_path)) == {"silent"}
     process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not buried: nobody asked for its exit code
-    assert active_runs(str(tmp_path)) == frozenset(), "a zombie is dead"
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie: ended, its exit code not yet read
+    assert active_runs(str(tmp_path)) == frozenset(), "a zombie has ended"
     process.communicate()
     assert active_runs(str(tmp_path)) == frozenset()
 
 
-def test_a_clock_that_is_set_kills_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_the_clock_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lease(str(tmp_path), "run1"):
         boot = _pslinux.boot_time()
         monkeypatch.setattr(_pslinux, "boot_time", lambda: boot + 3_600.0)  # as after a step of the clock
         assert active_runs(str(tmp_path)) == {"run1"}
 
 
-@pytest.mark.parametrize(("age_s", "lives"), [(0.0, True), (500.0, True), (700.0, False)])
-def test_a_run_of_another_machine_is_dead_after_ten_minutes_of_silence(
-    tmp_path: Path, age_s: float, lives: bool
+@pytest.mark.parametrize(("age_s", "active"), [(0.0, True), (500.0, True), (700.0, False)])
+def test_a_run_of_another_machine_is_active_for_ten_minutes_after_its_last_heartbeat(
+    tmp_path: Path, age_s: float, active: bool
 ) -> None:
-    path = sign(tmp_path, "far", age_s)
-    assert ("far" in active_runs(str(tmp_path))) == lives
+    path = heartbeat(tmp_path, "far", age_s)
+    assert ("far" in active_runs(str(tmp_path))) == active
     expire(str(tmp_path))
-    assert path.exists() == lives
+    assert path.exists() == active
 
 
-def test_a_sign_is_renewed_but_not_once_another_job_removed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_BEAT_S", 0.01)
+def test_a_heartbeat_is_renewed_but_not_after_another_job_removed_it(tmp_path: Path) -> None:
     path = tmp_path / ".running-run1.json"
-    with Lease(str(tmp_path), "run1") as run:
+    with Lease(str(tmp_path), "run1", heartbeat_s=0.01) as run:
         os.utime(path, times=(0.0, 0.0))
         deadline = time.monotonic() + 10
         while path.stat().st_mtime < 1.0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_mtime > time.time() - 60
-        while run._beats.is_alive() and time.monotonic() < deadline:  # a beat that had begun may put it back once
+        while renewing() and time.monotonic() < deadline:  # a heartbeat that had begun may write it once more
             path.unlink(missing_ok=True)
             time.sleep(0.05)
-        with pytest.raises(Interrupted, match="gave no sign of life for 10 minutes"):
+        with pytest.raises(Interrupted, match="no heartbeat for 10 minutes"):
             run.check()
 
 
@@ -94,15 +97,15 @@ def staged(lake: Lake, run_id: str) -> str:
     return uri
 
 
-def test_a_job_that_starts_clears_what_dead_runs_staged_and_nothing_of_a_living_one(tmp_path: Path) -> None:
+def test_a_job_that_starts_removes_what_ended_runs_staged_and_nothing_of_an_active_one(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    with Lease(lake.root, "alive"):
-        sign(tmp_path, "dead", age_s=700.0)
-        of_living, of_dead = staged(lake, "alive"), staged(lake, "dead")
+    with Lease(lake.root, "active"):
+        heartbeat(tmp_path, "ended", age_s=700.0)
+        of_active, of_ended = staged(lake, "active"), staged(lake, "ended")
         lake.recover("ingest")
-        assert exists(of_living)
-        assert not exists(of_dead)
-        lake.commit("ingest", "alive", ["flows"])
+        assert exists(of_active)
+        assert not exists(of_ended)
+        lake.commit("ingest", "active", ["flows"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flows"]
 
 
@@ -115,10 +118,10 @@ def journal(lake: Lake, run_id: str) -> str:
 
 
 @pytest.mark.parametrize("act", [lambda lake: lake.recover("score"), lambda lake: lake.commit("score", "other", [])])
-def test_the_commit_of_a_living_run_is_waited_for(tmp_path: Path, act) -> None:
+def test_the_commit_of_an_active_run_is_waited_for(tmp_path: Path, act) -> None:
     lake = Lake(str(tmp_path))
-    with Lease(lake.root, "alive"):
-        path = journal(lake, "alive")
+    with Lease(lake.root, "active"):
+        path = journal(lake, "active")
         waiting = threading.Thread(target=act, args=(lake,))
         waiting.start()
         time.sleep(0.5)
@@ -131,23 +134,22 @@ def test_the_commit_of_a_living_run_is_waited_for(tmp_path: Path, act) -> None:
     assert exists(lake.uri("flows"))
 
 
-def test_a_commit_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ids_spark.lake.store._PATIENCE_S", 0.3)
-    lake = Lake(str(tmp_path))
-    with Lease(lake.root, "alive"):
-        path = journal(lake, "alive")
-        with pytest.raises(Interrupted, match="alive has been committing its tables"):
+def test_a_commit_that_takes_too_long_is_named(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), patience_s=0.3)
+    with Lease(lake.root, "active"):
+        path = journal(lake, "active")
+        with pytest.raises(Interrupted, match="active is committing its tables"):
             lake.recover("score")
         assert exists(path)
 
 
-def test_jobs_that_start_at_once_finish_a_dead_commit_once_and_lose_nothing(tmp_path: Path) -> None:
+def test_jobs_that_start_at_once_finish_the_commit_of_an_ended_run_once_and_lose_nothing(tmp_path: Path) -> None:
     for attempt in range(30):
         lake = Lake(str(tmp_path / str(attempt)))
         if attempt % 2:
             staged(lake, "old")
             lake.commit("ingest", "old", ["flows"])
-        journal(lake, "dead")
+        journal(lake, "ended")
         together = threading.Barrier(4)
         errors: list[BaseException] = []
 
@@ -164,7 +166,7 @@ def test_jobs_that_start_at_once_finish_a_dead_commit_once_and_lose_nothing(tmp_
         for thread in threads:
             thread.join()
         assert errors == []
-        assert [path.read_text() for path in (tmp_path / str(attempt)).rglob("part-0")] == ['"dead"\n']
+        assert [path.read_text() for path in (tmp_path / str(attempt)).rglob("part-0")] == ['"ended"\n']
         assert [path.name for path in (tmp_path / str(attempt)).iterdir()] == ["flows"]
 
 
