@@ -148,6 +148,10 @@ def test_planted_duplicates_conflicts_and_overlap_are_counted(run_job: RunJob, t
     overlap = figures[(figures["what"] == "overlap_double") & figures["class_name"].notna()]
     found = overlap[["class_name", "other_class", "value"]].to_numpy().tolist()
     assert sorted(found) == [["Benign", "ARP_Spoofing", 1.0], ["Benign", "Benign", 2.0]]
+    page = Page((tmp_path / "lake/reports/leakage/leakage.html").read_text())
+    assert numbers(page.texts("data-split")["train"])[1:] == ["1", "5", "1"]  # double, float32, label conflicts
+    assert numbers(page.texts("data-split")["test"])[1:3] == ["1", "1"]
+    assert numbers(dict(page.all("data-finding"))["overlap"])[0] == "2"
 
 
 def test_the_sample_is_small_and_the_same_however_the_flows_are_cut(
