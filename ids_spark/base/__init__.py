@@ -1,1 +1,1 @@
-"""What every other package builds on: errors, log lines, the zipped package, arrays, the report of a job."""
+"""Used by every other package: errors, log lines, the package as a zip, array types, the report of a job."""

@@ -1,4 +1,4 @@
-"""Kinds of error: what a user can mend, what came from outside, and what this program got wrong."""
+"""Kinds of error: of the user's input or configuration, of the environment, and of this program."""
 
 import base64
 import sys
@@ -8,14 +8,14 @@ REFUSAL_KEY = "ids_spark.refusal_key"
 
 
 class InputError(Exception):
-    """Configuration or input is not what the job needs; nothing was written.
+    """Configuration or input is not as the job needs it; nothing was written.
 
-    The message states what was found, what was expected and what to do. A job that ends with it exits with code 2 and
-    prints the message alone, without a stack trace.
+    The message states what was found, what was expected and what to do. A job that ends with this error exits with code
+    2 and prints only the message, without a stack trace.
 
-    Spark carries an error of a task to the driver as text. So an error that is made in a task gets a note, which
-    Python prints below the message: the key of this run and the message in base64. Rows of data cannot hold the key,
-    because the driver draws it when the job starts.
+    Spark returns an error of a task to the driver as text. So an error created in a task gets a note, which Python
+    prints below the message: the key of this run and the message in base64. No row of data can contain the key, because
+    the driver draws it at random when the job starts.
     """
 
     def __init__(self, message: str) -> None:
@@ -26,21 +26,21 @@ class InputError(Exception):
 
 
 class Interrupted(Exception):
-    """Something outside ended the work; it can be run again. Exit code 1, the message without a stack trace."""
+    """The environment ended the job; it can be run again. Exit code 1, only the message, without a stack trace."""
 
 
 class NotReconciled(Exception):
-    """Rows that came in and rows accounted for differ: a fault of this program; nothing is committed."""
+    """Rows read and rows accounted for differ: a fault of this program; nothing is committed."""
 
 
 def refusal_in(text: str, key: str) -> str | None:
     """Return the message of the `InputError` that ended a task, from the text that Spark made of it; None without one.
 
-    Only the last line of the task's stack trace counts: an error that was caught on the way is no refusal.
+    Only the last line of the task's stack trace counts: an `InputError` that was caught is no refusal.
 
     Args:
-        text: Of the error that reached the driver.
-        key: That the driver set as the local property `REFUSAL_KEY`.
+        text: Text of the error that reached the driver.
+        key: The value that the driver set as the local property `REFUSAL_KEY`.
     """
     before, found, after = text.rpartition(f"\n{key} ")
     if not found or not before:

@@ -1,10 +1,10 @@
-"""Where log lines go and what they look like: the same in jobs and ranks."""
+"""Destination and format of log lines, the same in jobs and on ranks."""
 
 import logging
 import sys
 
 
 def log_to_stderr(level: int) -> None:
-    """Write this package's lines from `level` up to standard error; of other packages only warnings."""
+    """Log to standard error: this package from `level` up, other packages from WARNING up."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("ids_spark").setLevel(level)

@@ -1,4 +1,4 @@
-"""This package as one zip file, for `--py-files` and for the ranks that Horovod starts; and its version.
+"""The package as a zip file, for `--py-files` and for the ranks that Horovod starts; and its version.
 
 python -m ids_spark.base.packaging dist/ids_spark.zip
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 import ids_spark
 
 _PACKED = (".py", ".json", ".j2")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal sources give equal bytes
 
 
 def archive() -> bytes:
-    """Return the zip file's content; works from a folder and from a zip file."""
+    """Return the content of the zip file; works if the package itself lies in a folder or in a zip file."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
         for path, file in sorted(_files(importlib.resources.files("ids_spark"), "ids_spark")):
@@ -37,7 +37,7 @@ def _files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
 
 
 def code_version() -> str:
-    """Return the version, with the commit where the code runs from a git checkout."""
+    """Return the version, with the commit if the code runs from a git checkout."""
     folder = Path(ids_spark.__file__).parent
     try:
         done = subprocess.run(
@@ -57,4 +57,4 @@ if __name__ == "__main__":
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished")
     unfinished.write_bytes(archive())
-    os.replace(unfinished, target)  # a job that starts meanwhile reads the old zip or the new one, never half of it
+    os.replace(unfinished, target)  # a job that starts meanwhile reads a complete zip

@@ -1,4 +1,4 @@
-"""What a job reports of itself; its audit row is made of it."""
+"""The report of a job, from which its audit row is made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,19 +13,19 @@ def combined_origin(*origins: str | None) -> str:
 
 @dataclass
 class Report:
-    """What a job did.
+    """The facts of one run of a job.
 
     Attributes:
         rows_in: Rows read.
         rows_out: Rows written.
         rows_quarantined: Rows refused.
-        rows_duplicate: Rows left out as duplicates.
-        tables: Staged tables to put in place.
+        rows_duplicate: Rows dropped as duplicates.
+        tables: Staged tables to commit.
         counts: Rows by (what, split, class name or None); what is for example `flows` or `quarantined: missing`.
-        notes: Sentences that a reader of the audit should see.
+        notes: Sentences for the reader of the audit.
         models: `name/version` of every model read or written.
-        inputs: Files that were read, where a run names them.
-        feature_schema: Name of the feature schema, if one was met.
+        inputs: Files that were read, if the job names them.
+        feature_schema: Name of the feature schema, if the job has one.
         data_origin: `measured` or `synthetic`; None when no row was read.
     """
 
@@ -47,7 +47,7 @@ class Report:
             self.counts[what, split, class_name] = n
 
     def add(self, other: "Report") -> None:
-        """Add what another part of the same run did."""
+        """Add the report of another part of the same run."""
         self.rows_in += other.rows_in
         self.rows_out += other.rows_out
         self.rows_quarantined += other.rows_quarantined
@@ -70,10 +70,10 @@ class Report:
             self.counts[f"not scored by {name}: {reason}", "", None] = rows
 
     def reconcile(self) -> None:
-        """Check that every row that came in is accounted for.
+        """Check that every row read is accounted for.
 
         Raises:
-            NotReconciled: when rows in differ from rows out, quarantined and duplicate together.
+            NotReconciled: rows in differ from the sum of rows out, quarantined and duplicate.
         """
         accounted = self.rows_out + self.rows_quarantined + self.rows_duplicate
         if self.rows_in != accounted:

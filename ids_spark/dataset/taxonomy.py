@@ -1,7 +1,7 @@
-"""From the name of a capture file to its class at 19, 6 and 2 classes, with fixed integer ids.
+"""The class of a capture file at 19, 6 and 2 classes, from its name, with fixed integer ids.
 
 The naming rules and the three levels are those of CICIoMT2024 (Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351).
-Ids never change: a model trained today and a metric written last year mean the same class by the same number.
+Ids never change, so that models and metrics of different dates are comparable.
 """
 
 import re
@@ -50,7 +50,7 @@ class UnknownClass(InputError):
 
 
 def split_of(label: str) -> str | None:
-    """Return `train` or `test` where a file name or label ends so, else None."""
+    """Return `train` or `test` if a file name or label ends with it, else None."""
     match = _SUFFIX.search(label)
     return match.group("split") if match else None
 
@@ -67,7 +67,7 @@ def class19_of(label: str) -> str:
     if name not in CLASS19:
         raise UnknownClass(
             f"{label!r} names no known class: found {name!r}, expected one of {', '.join(CLASS19)};"
-            " rename the file or label, or leave it out of the source"
+            " rename the file or label, or remove it from the source"
         )
     return name
 

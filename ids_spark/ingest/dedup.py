@@ -1,4 +1,4 @@
-"""Exact duplicates and label conflicts in a bucket of flows, in double, sorted by row key and label."""
+"""Exact duplicates and label conflicts in a bucket of flows, compared as float64, sorted by row key and label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from ids_spark.base.arrays import Floats, Keys, Mask
 
 @dataclass(frozen=True)
 class DuplicateMarks:
-    """What rows are to their equals.
+    """Marks of rows that are equal to others.
 
     Attributes:
         duplicate: Every row but the first of those equal in features and label, shape (rows,).
-        label_conflict: Rows of vectors that carry more than one label, duplicates included, shape (rows,).
+        label_conflict: Rows of feature vectors with more than one label, duplicates included, shape (rows,).
     """
 
     duplicate: Mask
@@ -24,9 +24,9 @@ class DuplicateMarks:
 
 
 def marks_of(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -> DuplicateMarks:
-    """Mark duplicates and label conflicts; equality is that of doubles, with 0.0 = -0.0 and infinity equal to itself.
+    """Mark duplicates and label conflicts; values are compared as float64, with 0.0 = -0.0 and infinity = infinity.
 
-    Only rows that share a key are compared, and value by value: a hash collision costs time, never a row.
+    Only rows with equal keys are compared, value by value: a hash collision costs time, but no row is lost.
 
     Args:
         keys: Row keys in sorted order, shape (rows,).
@@ -34,7 +34,7 @@ def marks_of(keys: Keys, labels: NDArray[np.int32], columns: Sequence[Floats]) -
         columns: The features, each of shape (rows,), without NaN.
 
     Raises:
-        ValueError: when equal keys do not stand together.
+        ValueError: when rows with equal keys are not adjacent.
     """
     duplicate, label_conflict = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.bool_)
     if len(keys) < 2:

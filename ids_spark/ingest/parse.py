@@ -1,4 +1,4 @@
-"""Raw cells to doubles, and rows with a fault to quarantine. Serves ingest and scoring alike; pure functions."""
+"""Raw cells to float64, and rows with a fault to quarantine; for ingest and scoring. Pure functions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ NOT_A_NUMBER: Final = "not_a_number"
 UNPARSABLE: Final = "unparsable"
 
 Faults = dict[str, dict[str, Mask]]
-"""Reason → feature → rows, shape (rows,). The first reason of a row is the one it is filed under."""
+"""Reason → feature → rows, shape (rows,). A row with several reasons is counted under the first."""
 
 
 def to_doubles(table: pa.Table, features: Sequence[str]) -> tuple[dict[str, Floats], Faults]:
-    """Return the features as double columns of shape (rows,), and where a value is missing or no number.
+    """Return the features as float64 columns of shape (rows,), and where a value is missing or no number.
 
-    Text may be padded or quoted, and may say inf or nan. A faulty value is NaN in its column.
+    Text may be padded or quoted, and may be inf or nan. A faulty value is NaN in its column.
     """
     faults: Faults = {reason: {} for reason in (MISSING, NOT_A_NUMBER, UNPARSABLE)}
     return {feature: _to_double(table.column(feature), feature, faults) for feature in features}, faults

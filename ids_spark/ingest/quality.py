@@ -1,10 +1,10 @@
-"""Declared rules of data quality: what a flow of each feature schema must, and what it should, look like.
+"""Quality rules for the flows of each feature schema.
 
-A broken `reject` rule sends the row to quarantine under the rule's name; a broken `warn` rule is counted in the audit.
-Ranges follow from what the columns mean (Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351); identities are those that
-hold in every real row that was looked at (57,074 of the first release, 64,261 of the second). Rules that real rows
-break now and then only warn. Infinity passes every range that has no upper end: an infinite rate is a window of zero
-duration, and evidence.
+A row that violates a `reject` rule goes to quarantine under the name of the rule; a violated `warn` rule is counted
+in the audit. Ranges follow from the meaning of the columns (Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351);
+identities are those that hold in every real row that was checked (57,074 of the first release, 64,261 of the second).
+Rules that a few real rows violate only warn. Infinity passes every range without an upper limit: an infinite rate comes
+from a window of zero duration, which is information.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,16 +32,16 @@ _TOLERANCE: Final = 1e-6  # relative to the size of the terms; printed values ca
 
 @dataclass(frozen=True)
 class Rule:
-    """One statement about a flow.
+    """A condition that a flow should meet.
 
     Attributes:
-        name: Stands in quarantine and audit.
+        name: Written to quarantine and audit.
         severity: `reject` or `warn`.
-        features: Features it speaks of.
+        features: Features that the rule is about.
         statement: The rule in words.
-        broken: Given columns of shape (rows,), returns for each feature at fault which rows break the rule; features
-            without a fault may be left out. NaN breaks no rule.
-        each: Whether it speaks of each feature alone, so that some of them may be absent.
+        broken: Given columns of shape (rows,), returns for each feature at fault which rows violate the rule; features
+            without a fault may be absent. NaN violates no rule.
+        each: Whether it is about each feature by itself, so that some of them may be absent.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Rule:
     each: bool = False
 
     def applies(self, columns: Columns) -> bool:
-        """Return whether the columns suffice to check the rule, or part of it."""
+        """Return whether the columns allow to check the rule, or part of it."""
         return self.each or all(feature in columns for feature in self.features)
 
 
@@ -153,9 +153,9 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
 
 
 def check(columns: Columns, schema: FeatureSchema) -> dict[Rule, dict[str, Mask]]:
-    """Return the broken rules, for each the features at fault and the rows, shape (rows,).
+    """Return the violated rules, for each the features at fault and the rows, shape (rows,).
 
-    Flow logs may lack features that no model in use sees; a rule over several features then is not checked.
+    Flow logs may lack features that the models do not use; a rule over several features is then not checked.
     """
     found = ((rule, rule.broken(columns)) for rule in RULES[schema.name] if rule.applies(columns))
     return {rule: faults for rule, faults in found if faults}

@@ -1,4 +1,4 @@
-"""Raw files to typed rows, row group by row group, in batches of bounded size."""
+"""Raw files to typed rows, by row group, in batches of bounded size."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,8 +24,8 @@ def read_typed(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows
     """Read one row group in batches of bounded size and type its rows.
 
     Raises:
-        SourceUnusable: when the file is broken behind its header or footer.
-        taxonomy.UnknownClass: when a label names no class.
+        SourceUnusable: the content of the file is broken, although its header or footer is valid.
+        taxonomy.UnknownClass: a label names no class.
     """
     try:
         if row_group.index is None:

@@ -1,8 +1,8 @@
-"""A 64-bit hash of each row's features: names a vector, spreads rows evenly, and shuffles them the same way anywhere.
+"""A 64-bit hash of the features of each row: it assigns rows to buckets of equal size and orders them reproducibly.
 
-Equal vectors have equal keys on every machine and under every partitioning, so a key decides the bucket in which equal
-rows meet, the order of rows within it (a pseudo-random permutation) and whether a row is held out for validation.
-Unequal vectors may share a key (about n²/2⁶⁵ pairs among n), so equality is always confirmed on the values.
+Equal vectors have equal keys on every machine and under every partitioning, so the key determines the bucket of equal
+rows, the order of rows in it (a pseudo-random permutation) and whether a row is held out for validation. Unequal
+vectors may have the same key (about n²/2⁶⁵ pairs among n), so equality is always confirmed on the values.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _P2: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 _P3: Final = np.uint64(0x165667B19E3779F9)
 _P4: Final = np.uint64(0x85EBCA77C2B2AE63)
 _P5: Final = np.uint64(0x27D4EB2F165667C5)
-_BLOCK: Final = 16_384  # rows; a block of every lane stays in the processor's cache
+_BLOCK: Final = 16_384  # rows; a block of every column fits in the cache of a core
 _HELD_OUT_SALT: Final = np.uint64(0x51AFD7ED558CCD00)
 
 
@@ -59,7 +59,7 @@ def row_keys(columns: Sequence[Floats]) -> Keys:
 
 
 def buckets(keys: Keys, count: int) -> NDArray[np.int64]:
-    """Return the bucket of each key, 0 … count-1, even in size and in the order of `order_of`.
+    """Return the bucket of each key, 0 … count-1; buckets are about equal in size and ordered as by `order_of`.
 
     Args:
         keys: From `row_keys`.

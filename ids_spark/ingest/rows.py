@@ -1,4 +1,4 @@
-"""Row hygiene: raw rows become typed, labelled, keyed flows, or go to quarantine with a reason. Pure functions."""
+"""Raw rows to typed, labelled flows with a row key, or to quarantine with a reason. Pure functions."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from ids_spark.ingest.sources import LABEL, RowGroup, SourceUnusable
 
 @dataclass(frozen=True)
 class TypedRows:
-    """What became of some rows of a source: for each split and class, rows read = flows + quarantine.
+    """Some rows of a source after typing: for each split and class, rows read = flows + quarantine.
 
     Attributes:
-        read: Rows by (split, class19); empty strings where a broken line tells neither.
+        read: Rows by (split, class19); empty strings for a broken line, which has neither.
         flows: As `typed_contract`.
         quarantine: As `tables.QUARANTINE`, run_id null.
-        warnings: Rows that break a rule that only warns, by (rule, split, class19).
+        warnings: Rows that violate a `warn` rule, by (rule, split, class19).
     """
 
     read: Counter[tuple[str, str]]
@@ -36,7 +36,7 @@ class TypedRows:
 
 
 def typed_contract(schema: FeatureSchema) -> pa.Schema:
-    """Return what a typed row knows of itself: a flow without the marks that need its equals, plus its split."""
+    """Return the columns of a typed row: those of a flow without the marks of duplicates, plus its split."""
     own = [column for column in flows_contract(schema.features) if column.name not in ("duplicate", "label_conflict")]
     return pa.schema([*own, pa.field("split", pa.string())])
 
@@ -50,8 +50,8 @@ def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, sourc
         schema: Feature schema of the source.
         source_rows: Row number in the file, shape (rows,).
 
-    Numbers may be infinite. Null, empty text, NaN, text that is no number, and a broken `reject` rule of `quality` send
-    the row to quarantine.
+    Numbers may be infinite. A row goes to quarantine for null, empty text, NaN, text that is no number, or a violated
+    `reject` rule of `quality`.
     """
     values, faults = to_doubles(table, schema.features)
     class_ids, splits = _labels(table, row_group)
@@ -121,7 +121,7 @@ def _labels(table: pa.Table, row_group: RowGroup) -> tuple[Ids, Ids]:
     encoded = table.column(LABEL).combine_chunks().dictionary_encode()
     if encoded.null_count:
         raise SourceUnusable(
-            f"{row_group.name}: {encoded.null_count} rows have no label; expected a capture file name in each"
+            f"{row_group.name}: {encoded.null_count} rows have no label; expected the name of a capture file in each"
         )
     names = [str(name).strip('" ') for name in encoded.dictionary.to_pylist()]
     class_of = np.array([taxonomy.CLASS19.index(taxonomy.class19_of(n)) for n in names], dtype=np.int32)
@@ -129,7 +129,7 @@ def _labels(table: pa.Table, row_group: RowGroup) -> tuple[Ids, Ids]:
     if None in split_of:
         raise SourceUnusable(
             f"{row_group.name}: label {names[split_of.index(None)]!r} does not end in _train or _test and the file"
-            " stands in no folder train or test; add one of the two"
+            " is in no folder train or test; add one of the two"
         )
     index = encoded.indices.to_numpy()
     return class_of[index], np.array([SOURCE_SPLITS.index(str(s)) for s in split_of], dtype=np.int32)[index]

@@ -1,8 +1,8 @@
-"""The one shuffle of the pipeline: rows of equal features meet in one bucket, sorted by their hash.
+"""The only shuffle of the pipeline: rows with equal features go to the same bucket, sorted by their hash.
 
-There duplicates and label conflicts are found by a look at the neighbours. The order of a bucket is a pseudo-random
-permutation that mixes files and classes, a global shuffle that is the same on any cluster. Rows travel as Arrow record
-batches, one for each pair of task and bucket, so Spark moves a few large byte strings and no Python objects.
+There duplicates and label conflicts are found by comparing neighbours. The order in a bucket is a pseudo-random
+permutation that mixes files and classes: a global shuffle that is the same on any cluster. Rows are sent as Arrow
+record batches, one for each pair of task and bucket, so that Spark moves a few large byte strings, no Python objects.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from ids_spark.lake.parquet import keep_only, part_name, write_part
 
 ROW_GROUP_ROWS: Final = 65_536
 _TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
-_LEFT_BEHIND: Final = ["split", "class19", "class6", "class2"]  # the bucket and label19 tell them again
+_NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again from the bucket and label19
 _ROWS_PER_TASK: Final = 400_000
 _COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
 Record = tuple[int, tuple[str, Any]]
@@ -35,7 +35,7 @@ Record = tuple[int, tuple[str, Any]]
 
 @dataclass(frozen=True)
 class ShufflePlan:
-    """Everything a task needs to know; small, sent with each.
+    """The parameters of every task; small, sent with each.
 
     Attributes:
         schema: Feature schema of the source.
@@ -65,13 +65,13 @@ class ShufflePlan:
 
 @dataclass
 class IngestCounts:
-    """What became of the rows of a source.
+    """Counts of the rows of a source.
 
     Attributes:
-        read: Rows found in the files by (split, class19), lines that were no row included.
+        read: Rows found in the files by (split, class19), broken lines included.
         flows: Rows accepted, by (split, class19).
         quarantined: Rows refused, by (split, class19, reason).
-        warnings: Flows that break a rule that only warns, by (rule, split, class19).
+        warnings: Flows that violate a `warn` rule, by (rule, split, class19).
         parts: Names of the files written.
     """
 
@@ -104,12 +104,12 @@ class IngestCounts:
 
 
 def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
-    """Return how many buckets each split needs, from the source alone: the same on any cluster."""
+    """Return the number of buckets of each split; depends only on the source, so it is the same on any cluster."""
     return {split: max(1, -(-source.rows(split) // rows_per_file)) for split in SOURCE_SPLITS}
 
 
 def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) -> IngestCounts:
-    """Read, type, shuffle and write every row of a source; nothing passes through the driver but counts."""
+    """Read, type, shuffle and write every row of a source; only counts come back to the driver."""
     least = 2 * spark_context.defaultParallelism
     packed = bin_pack(source.row_groups, max(least, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK))
 
@@ -144,7 +144,7 @@ def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[Record]:
     names = typed.flows["split"].combine_chunks().dictionary_encode()
     for code, split in enumerate(names.dictionary.to_pylist()):
         of_split = np.flatnonzero(names.indices.to_numpy() == code) if len(names.dictionary) > 1 else None
-        table = typed.flows.drop_columns(_LEFT_BEHIND)
+        table = typed.flows.drop_columns(_NOT_SENT)
         table = table if of_split is None else table.take(pa.array(of_split))
         bucket = row_hash.buckets(table["row_key"].to_numpy(), plan.buckets[split])
         order = np.argsort(bucket, kind="stable")
@@ -169,7 +169,7 @@ def _from_bytes(blobs: Sequence[bytes], contract: pa.Schema) -> pa.Table:
 
 
 def _ranks(names: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return the alphabetical rank of each name: the order in which blobs arrived must not show."""
+    """Return the alphabetical rank of each name, which makes the result independent of shuffle arrival order."""
     encoded = names.combine_chunks().dictionary_encode()
     alphabetical = np.argsort(np.argsort(encoded.dictionary.to_numpy(zero_copy_only=False)))
     ranks: NDArray[np.int64] = alphabetical[encoded.indices.to_numpy()]
@@ -181,14 +181,14 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     report = IngestCounts()
     blobs: dict[str, list[bytes]] = {_FLOWS: [], _QUARANTINE: []}
     for _, (kind, content) in records:
-        if kind == _COUNTS:  # counts travel with the rows, so a task that ran twice is counted once
+        if kind == _COUNTS:  # counts are sent with the rows, so that a repeated task is counted once
             report.read += content[0]
             report.warnings += content[1]
         else:
             blobs[kind].append(content)
     metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}
     refused = _from_bytes(blobs[_QUARANTINE], QUARANTINE)
-    if len(refused) or partition == 0:  # the quarantine of a clean run is an empty table, not a missing one
+    if len(refused) or partition == 0:  # without refused rows an empty table is written
         name = part_name(partition)
         stamped = refused.set_column(
             refused.column_names.index("run_id"), "run_id", pa.array([plan.run_id] * len(refused), pa.string())
@@ -197,7 +197,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
         report.parts.append(name)
         for row in refused.select(["split", "label", "reason"]).to_pylist():
             report.quarantined[row["split"] or "", row["label"] or "", row["reason"]] += 1
-    travelled = [column for column in typed_contract(plan.schema) if column.name not in _LEFT_BEHIND]
+    travelled = [column for column in typed_contract(plan.schema) if column.name not in _NOT_SENT]
     table = _from_bytes(blobs[_FLOWS], pa.schema(travelled))
     blobs.clear()
     order = row_hash.order_of(

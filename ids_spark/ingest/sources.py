@@ -1,7 +1,7 @@
-"""Which files a raw source consists of: found, named, checked by header and footer, cut into row groups for tasks.
+"""The files of a raw source: found, checked by header or footer, divided into row groups for tasks.
 
-Three forms are read: the official tree of CSV files (label = file name), the same tree as parquet, and one table with a
-`label` column that holds file names.
+Three forms are supported: the official tree of CSV files (label = file name), the same tree as parquet, and one table
+with a `label` column that holds file names.
 """
 
 import csv
@@ -29,7 +29,7 @@ HEADER_BYTES: Final = 1 << 16
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
 _MOST_FAULTS_SHOWN: Final = 10
 _SCORED_ROWS_PER_TASK: Final = 500_000
-_MOST_TASKS_PER_CORE: Final = 64  # the driver holds the counts of all of them
+_MOST_TASKS_PER_CORE: Final = 64  # the driver holds the counts of all tasks
 
 
 class SourceUnusable(InputError):
@@ -38,16 +38,16 @@ class SourceUnusable(InputError):
 
 @dataclass(frozen=True)
 class RowGroup:
-    """What one step of a task reads: a CSV file, or one row group of a parquet file.
+    """One unit of reading: a CSV file, or one row group of a parquet file.
 
     Attributes:
-        uri: Where the file is.
-        name: Its path below the source, as it stands in every table.
+        uri: Of the file.
+        name: Its path below the source, the `source_file` of its rows.
         index: In the parquet file; None for CSV.
         first_row: Number of the row group's first row in the file.
         rows: Row count; an estimate for CSV.
-        class19: From the file name; None where the file has a `label` column.
-        split: `train` or `test`; None where the labels tell.
+        class19: From the file name; None if the file has a `label` column.
+        split: `train` or `test`; None if each label ends in it.
     """
 
     uri: str
@@ -122,7 +122,7 @@ def discover(source: str, ignored_columns: Sequence[str] = ()) -> Source:
     if len(counts := Counter(schema.name for schema in schemas.values())) > 1:
         shown = (f"{next(n for n, s in schemas.items() if s.name == kind)} is {kind}" for kind in counts)
         faults.append(
-            "the source mixes two feature schemas, which no model may see together: "
+            "the source mixes two feature schemas, which no model can use together: "
             + ", ".join(f"{n} files of {kind}" for kind, n in counts.items())
             + f" ({'; '.join(shown)}); ingest each into its own lake"
         )
@@ -187,7 +187,7 @@ def _read_header(uri: str) -> _Header | SourceUnusable:
 def _schema_of(header: _Header, name: str, ignored: Sequence[str]) -> FeatureSchema:
     doubled = sorted(column for column, times in Counter(header.columns).items() if times > 1)
     if doubled:
-        raise SchemaMismatch(f"{name}: column(s) {', '.join(doubled)} stand more than once; keep one of each")
+        raise SchemaMismatch(f"{name}: column(s) {', '.join(doubled)} occur more than once; keep one of each")
     schema = recognise(header.columns, name, ignored)
     wrong = [
         f"{feature!r} is {header.types[feature]}"
@@ -211,7 +211,7 @@ def _narrow(headers: dict[str, _Header], schema: FeatureSchema) -> frozenset[str
 def _row_groups_of(uri: str, name: str, header: _Header) -> Iterable[RowGroup]:
     class19 = split = None
     parts = name.split("/")
-    # A distributed writer makes a folder of part files out of what was one capture file.
+    # A distributed writer turns one capture file into a folder of part files.
     own = parts[-2] if parts[-1].startswith("part-") and len(parts) > 1 else parts[-1]
     if LABEL not in header.columns:
         class19 = taxonomy.class19_of(own)
@@ -220,7 +220,7 @@ def _row_groups_of(uri: str, name: str, header: _Header) -> Iterable[RowGroup]:
     split = split or taxonomy.split_of(own) or next((s for s in stems if s in ("train", "test")), None)
     if split is None and class19 is not None:
         raise SourceUnusable(
-            f"{name}: cannot tell train from test; name the file …_train or …_test, or its folder train or test"
+            f"{name}: belongs to no split; name the file …_train or …_test, or its folder train or test"
         )
     if not header.types:
         return [RowGroup(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
@@ -237,7 +237,7 @@ def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str |
 
 
 def scoring_tasks(row_groups: Sequence[RowGroup], cores: int) -> int:
-    """Return in how many tasks flows are scored: by rows, at least one a core, no more than a driver can hold."""
+    """Return the number of scoring tasks: by rows, at least one per core, no more than the driver can handle."""
     rows = sum(row_group.rows for row_group in row_groups)
     return max(cores, min(rows // _SCORED_ROWS_PER_TASK, cores * _MOST_TASKS_PER_CORE))
 

@@ -1,1 +1,1 @@
-"""How a job starts and ends."""
+"""Start and end of a job."""

@@ -27,10 +27,10 @@ def write_audit_row(
         staged: Gives the URI of the staged version of a path; None: written in place.
         job: Name of the job.
         run_id: Of the run.
-        started: When, in UTC.
-        config: As the run was told; it holds no secret.
-        report: What the job did.
-        error: The message of the failure, None for a run that is done.
+        started: Start of the run, UTC.
+        config: Of the run; holds no secret.
+        report: Facts of the run.
+        error: Message of the failure; None for a successful run.
     """
     finished = dt.datetime.now(dt.UTC)
     counts = [

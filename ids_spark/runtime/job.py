@@ -1,4 +1,4 @@
-"""How every job starts and ends: arguments, configuration, session, logging, commit, audit row, exit code."""
+"""Start and end of every job: arguments, configuration, session, logging, commit, audit row, exit code."""
 
 import argparse
 import datetime as dt
@@ -32,17 +32,17 @@ DONE: Final = 0
 FAILED: Final = 1
 REFUSED: Final = 2
 
-_KEY: Final = secrets.token_hex(16)  # of this driver: its tasks mark their refusals with it
+_KEY: Final = secrets.token_hex(16)  # of this driver; its tasks mark their refusals with it
 _DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a job works with.
+    """The environment of a job.
 
     Attributes:
-        config: Checked configuration.
-        lake: Where tables are.
+        config: Validated configuration.
+        lake: The lake with its tables.
         job: Name of the job.
         run_id: Names this run in every table; sorts by time.
     """
@@ -54,14 +54,14 @@ class Context:
 
     @cached_property
     def spark(self) -> SparkSession:
-        """The session; started when a job first asks for it, as not every job has work for executors."""
+        """The Spark session; started on first use, because some jobs need no executors."""
         started = session(f"ids_spark {self.job}")
         started.sparkContext.setLocalProperty(REFUSAL_KEY, _KEY)
         return started
 
     @cached_property
     def lease(self) -> Lease:
-        """What shows other jobs that this run is at work, from its first staged table on."""
+        """The lease that shows other jobs that this run is active, from its first staged table on."""
         return Lease(self.lake.root, self.run_id)
 
     def staged(self, table: str) -> str:
@@ -71,7 +71,7 @@ class Context:
 
 
 def new_run_id() -> str:
-    """Return a run id that sorts by time and is unlike any other."""
+    """Return a unique run id that sorts by time."""
     return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
 
@@ -128,7 +128,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         try:
             text = f"{type(error).__name__}: {error}"
             write_audit_row(lake, None, job, run_id, started, config, Report(), text)
-        except OSError as unwritten:  # often the lake itself is what failed
+        except OSError as unwritten:  # often it is the lake that failed
             log.error("the audit row of this failure could not be written: %s", unwritten)
         return FAILED
     finally:
@@ -138,7 +138,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
     for note in report.notes:
         log.warning("%s", note)
     if report.data_origin == "synthetic":
-        log.warning("every row of this run is synthetic; its figures say nothing about real traffic")
+        log.warning("every row of this run is synthetic; its figures are no statement about real traffic")
     log.info(
         "%s done in=%d out=%d quarantined=%d duplicate=%d seconds=%.1f",
         job,
@@ -159,23 +159,23 @@ def as_refusal(error: BaseException) -> str | None:
 
 
 def full_disk(error: BaseException, lake: str) -> str | None:
-    """Return what to do about a full disk, also of an executor; None where the error is no such thing."""
+    """Return a message for a full disk, of the driver or an executor; None for any other error."""
     found = _DISK_IS_FULL.search(str(error))
     if found is None:
         return None
     return (
         f"a disk is full: {found[0].strip()}\n"
-        f"  expected room for the new tables in {lake}, and for shuffled rows where Spark keeps them on each machine"
-        " (SPARK_LOCAL_DIRS, spark.local.dir); the README says how much\n"
-        "  the old tables are as they were; make room and run the same line again"
+        f"  expected room for the new tables in {lake}, and for shuffled rows on every machine (SPARK_LOCAL_DIRS,"
+        " spark.local.dir); tests/README.md gives sizes\n"
+        "  the old tables are unchanged; free space and run the same command again"
     )
 
 
 def session(app: str) -> SparkSession:
-    """Start or take the Spark session; in local mode every port it opens is on loopback."""
+    """Start or reuse the Spark session; in local mode all its ports are on the loopback interface."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    progress = str(sys.stderr.isatty()).lower()  # a bar in a log file is noise
+    progress = str(sys.stderr.isatty()).lower()  # no progress bar in a log file
     builder = SparkSession.builder.appName(app).config("spark.ui.showConsoleProgress", progress)
     SparkContext._ensure_initialized()  # spark-submit's settings can be read only once the JVM is connected
     master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]

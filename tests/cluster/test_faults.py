@@ -130,7 +130,7 @@ def test_a_full_disk_ends_the_job_with_its_reason_and_leaves_the_old_tables(
     assert code == 1, output
     assert "a disk is full: " in output
     assert "No space left on device" in output
-    assert "make room and run the same line again" in output
+    assert "free space and run the same command again" in output
     assert "Traceback" not in output
     after = {path: path.stat().st_mtime_ns for path in (copy / "lake").rglob("*.parquet") if "audit" not in path.parts}
     assert after == before

@@ -78,7 +78,7 @@ def test_an_unknown_name_is_refused_with_what_was_found_and_expected(label, foun
     with pytest.raises(UnknownClass) as error:
         class19_of(label)
     assert str(error.value).startswith(f"{label!r} names no known class: found {found!r}, expected one of Benign, DDoS")
-    assert "ARP_Spoofing; rename the file or label, or leave it out of the source" in str(error.value)
+    assert "ARP_Spoofing; rename the file or label, or remove it from the source" in str(error.value)
 
 
 def test_ids_are_the_ones_every_model_and_metric_was_written_with():

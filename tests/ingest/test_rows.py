@@ -29,7 +29,7 @@ def line(first, **cells):
     return ",".join(str({FEATURES[0]: first, **cells}.get(f, "0.5")) for f in FEATURES)
 
 
-def csv_piece(folder, lines, header=HEADER, name="Benign_train.pcap.csv", newline="\n"):
+def csv_row_group(folder, lines, header=HEADER, name="Benign_train.pcap.csv", newline="\n"):
     (Path(folder) / name).write_text(newline.join([header, *lines]) + newline, encoding="utf-8", newline="")
     return discover(str(folder)).row_groups[0]
 
@@ -54,7 +54,7 @@ def parquet_pieces(folder, table, name="Benign_train.pcap.parquet", row_group_si
 
 
 def test_good_rows_become_typed_labelled_flows(tmp_path):
-    row_group = csv_piece(
+    row_group = csv_row_group(
         tmp_path, [line(8.5, Rate=" 3 ", IAT="1e5"), line("-0.0")], name="TCP_IP-DoS-SYN2_test.pcap.csv"
     )
     count, good, refused = read(row_group)
@@ -67,7 +67,7 @@ def test_good_rows_become_typed_labelled_flows(tmp_path):
 
 
 def test_rows_of_equal_vectors_share_a_key_whatever_their_text(tmp_path):
-    _, good, _ = read(csv_piece(tmp_path, [line("3"), line("3.0"), line(" 0.3e1"), line('"3"'), line("4")]))
+    _, good, _ = read(csv_row_group(tmp_path, [line("3"), line("3.0"), line(" 0.3e1"), line('"3"'), line("4")]))
     assert [key == good["row_key"][0].as_py() for key in good["row_key"].to_pylist()] == [True] * 4 + [False]
     np.testing.assert_array_equal(good["row_key"], row_keys([good[f].to_numpy() for f in FEATURES]))
 
@@ -75,7 +75,7 @@ def test_rows_of_equal_vectors_share_a_key_whatever_their_text(tmp_path):
 @pytest.mark.parametrize("text", ["inf", "-inf", "Infinity", "-.5", "+2.", "1e400", "1E-3", "9007199254740993"])
 @pytest.mark.parametrize("neighbour", ["1.5", "abc"])  # text that is no number takes another way through the code
 def test_a_number_is_read_whatever_its_neighbours(tmp_path, text, neighbour):
-    _, good, _ = read(csv_piece(tmp_path, [line(1, IAT=text), line(1, IAT=neighbour)]))
+    _, good, _ = read(csv_row_group(tmp_path, [line(1, IAT=text), line(1, IAT=neighbour)]))
     assert good["IAT"][0].as_py() == float(text)
     assert len(good) == (1 if neighbour == "abc" else 2)
 
@@ -83,7 +83,9 @@ def test_a_number_is_read_whatever_its_neighbours(tmp_path, text, neighbour):
 @pytest.mark.parametrize(("text", "reason"), BAD)
 @pytest.mark.parametrize("neighbour", ["1.5", "abc"])
 def test_a_value_that_is_no_number_sends_its_row_to_quarantine(tmp_path, text, reason, neighbour):
-    count, good, refused = read(csv_piece(tmp_path, [line(1), line(2, **{"Tot sum": text}), line(3, Std=neighbour)]))
+    count, good, refused = read(
+        csv_row_group(tmp_path, [line(1), line(2, **{"Tot sum": text}), line(3, Std=neighbour)])
+    )
     assert (count, good["source_row"].to_pylist()) == (3, [0, 2] if neighbour == "1.5" else [0])
     *who, raw, run_id = refused.to_pylist()[0].values()
     assert [*who, run_id] == ["Benign_train.pcap.csv", 1, "train", "Benign", reason, ["Tot sum"], None]
@@ -91,7 +93,7 @@ def test_a_value_that_is_no_number_sends_its_row_to_quarantine(tmp_path, text, r
 
 
 def test_a_row_with_several_faults_stands_once_with_every_feature_at_fault(tmp_path):
-    count, good, refused = read(csv_piece(tmp_path, [line("abc", IAT="nan", Min="", Max="-")]))
+    count, good, refused = read(csv_row_group(tmp_path, [line("abc", IAT="nan", Min="", Max="-")]))
     assert (count, len(good), refused["reason"].to_pylist()) == (1, 0, ["missing"])
     assert sorted(refused["features"][0].as_py()) == ["Header_Length", "IAT", "Max", "Min"]
 
@@ -114,7 +116,7 @@ def test_every_line_is_a_flow_or_in_quarantine_under_its_own_number(newline, kin
     lines = [KINDS[kind][0](i) for i, kind in enumerate(kinds)]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "_CSV_BLOCK_BYTES", block)
-        count, good, refused = read(csv_piece(folder, lines, newline=newline))
+        count, good, refused = read(csv_row_group(folder, lines, newline=newline))
     reasons = {i: KINDS[kind][1] for i, kind in enumerate(kinds)}
     expected = [i for i, reason in reasons.items() if reason is None]
     assert good["source_row"].to_pylist() == good["Header_Length"].to_pylist() == expected
@@ -125,13 +127,13 @@ def test_every_line_is_a_flow_or_in_quarantine_under_its_own_number(newline, kin
 
 
 def test_a_stray_quote_costs_its_own_line_only(tmp_path):
-    count, good, _ = read(csv_piece(tmp_path, [line(0), '"' + line(1), line(2), line(3)]))
+    count, good, _ = read(csv_row_group(tmp_path, [line(0), '"' + line(1), line(2), line(3)]))
     assert (count, good["source_row"].to_pylist()) == (4, [0, 2, 3])
 
 
 def test_columns_in_another_order_and_among_others_are_read_by_name(tmp_path):
     cells = ["x", *(str(i / 100) for i in range(len(FEATURES)))]
-    _, good, _ = read(csv_piece(tmp_path, [",".join(cells)], header=",".join(["flow_id", *reversed(FEATURES)])))
+    _, good, _ = read(csv_row_group(tmp_path, [",".join(cells)], header=",".join(["flow_id", *reversed(FEATURES)])))
     assert [good[f][0].as_py() for f in FEATURES] == [i / 100 for i in range(len(FEATURES))][::-1]
 
 
@@ -166,7 +168,9 @@ def test_parquet_nulls_and_nans_are_refused_and_rows_numbered_over_row_groups(tm
 def test_one_table_of_both_splits_is_labelled_row_by_row(tmp_path, form):
     labels = ["TCP_IP-DDoS-ICMP1_train", "Benign_test", "TCP_IP-DDoS-ICMP2_train", "MQTT-DoS-Publish_Flood_test"]
     if form == "csv":
-        row_group = csv_piece(tmp_path, [f"{line(0)},{x}" for x in labels], header=f"{HEADER},label", name="all.csv")
+        row_group = csv_row_group(
+            tmp_path, [f"{line(0)},{x}" for x in labels], header=f"{HEADER},label", name="all.csv"
+        )
     else:
         [row_group] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
     good = read(row_group)[1]
@@ -186,7 +190,11 @@ def test_refused_rows_of_a_labelled_table_keep_their_own_label_and_split(tmp_pat
     ("labels", "error", "message"),
     [
         (["Benign_train", "Mirai_train"], taxonomy.UnknownClass, "'Mirai_train' names no known class: found 'Mirai'"),
-        (["Benign_train", None], SourceUnusable, "all.parquet: 1 rows have no label; expected a capture file name"),
+        (
+            ["Benign_train", None],
+            SourceUnusable,
+            "all.parquet: 1 rows have no label; expected the name of a capture file",
+        ),
         (["Benign_train", "DoS-TCP"], SourceUnusable, "label 'DoS-TCP' does not end in _train or _test"),
     ],
 )

@@ -134,17 +134,17 @@ def test_no_folder_and_an_empty_folder_are_refused(tmp_path):
         (
             "csv",
             lambda p: p.write_text(p.read_text().replace("Rate", "Rate,Rate", 1)),
-            "train/Benign_train.pcap.csv: column(s) Rate stand more than once; keep one of each",
+            "train/Benign_train.pcap.csv: column(s) Rate occur more than once; keep one of each",
         ),
         (
             "csv",
             lambda p: p.rename(p.parents[1] / "Benign.csv"),
-            "Benign.csv: cannot tell train from test; name the file …_train or …_test, or its folder train or test",
+            "Benign.csv: belongs to no split; name the file …_train or …_test, or its folder train or test",
         ),
         (
             "csv",
             lambda p: synthetic_frame(3, 0, "original45").to_csv(p, index=False),
-            "mixes two feature schemas, which no model may see together: 11 files of release39, 1 files of original45",
+            "mixes two feature schemas, which no model can use together: 11 files of release39, 1 files of original45",
         ),
         ("parquet", lambda p: p.write_bytes(p.read_bytes()[:-20]), "cannot be read as parquet, it may be truncated"),
         (
@@ -189,7 +189,7 @@ def test_row_groups_of_flows_are_listed_with_their_columns(tmp_path):
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 12), st.randoms())
-def test_every_piece_is_dealt_once_and_hands_are_even(sizes, tasks, random):
+def test_every_row_group_is_in_one_partition_and_partitions_are_even(sizes, tasks, random):
     row_groups = [RowGroup("u", f"f{i}", None, 0, rows, None, None) for i, rows in enumerate(sizes)]
     hands = bin_pack(row_groups, tasks)
     assert sorted(p.name for hand in hands for p in hand) == sorted(p.name for p in row_groups)

@@ -183,5 +183,5 @@ def test_a_full_disk_is_named_with_what_to_do() -> None:
     assert said is not None
     assert said.startswith("a disk is full: [Errno 28] No space left on device\n")
     assert "file:///lake" in said
-    assert "make room and run the same line again" in said
+    assert "free space and run the same command again" in said
     assert full_disk(ValueError("no disk at all"), "file:///lake") is None
