@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark import SparkContext
 
 from ids_spark.alerts import ranking
-from ids_spark.alerts.export import common, ecs, ocsf
+from ids_spark.alerts.export import EXPORTS, common
 from ids_spark.base import packaging
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report
@@ -104,8 +104,8 @@ def score_night(
     lake.write("drift", drifted, staged, event_date=date)
     lake.write("nights", rows, staged, event_date=date)
     context = common.Context(date, frozenset(scoring.config.score.pseudonymise))
-    write_bytes(staged(f"exports/{place}/incidents.ocsf.jsonl"), ocsf.lines(shown, context))
-    write_bytes(staged(f"exports/{place}/incidents.ecs.jsonl"), ecs.lines(shown, context))
+    for name, content_of in EXPORTS.items():
+        write_bytes(staged(f"exports/{place}/{name}"), content_of(shown, context))
     page = Night(
         date,
         shown.to_pylist(),
