@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def run(context: job.Context) -> Report:
-    """Score what the configuration names."""
+    """Score the configured nights or split."""
     config, now = context.config.score, dt.datetime.now(dt.UTC)
     if config.flow_logs is None:
         return split.score_split(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
@@ -37,9 +37,8 @@ def run(context: job.Context) -> Report:
     models = [model.card for model in (scoring.champion, scoring.challenger) if model is not None]
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
-    done: dict[dt.date, list[nightly.Row]] = {}
-    wanted = night_files.dates_of(config, now.date())
-    for date in wanted:
+    scored: dict[dt.date, list[nightly.Row]] = {}
+    for date in night_files.dates_of(config, now.date()):
         source = night_files.find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)
         if source is None:
             if config.date is not None:
@@ -48,8 +47,10 @@ def run(context: job.Context) -> Report:
                 )
             report.notes.append(f"{date}: there are no flow logs; nothing of that date was changed")
             continue
-        report.add(nightly.score_night(context.spark.sparkContext, context.lake, context.staged, source, scoring, done))
-    if not done:
+        report.add(
+            nightly.score_night(context.spark.sparkContext, context.lake, context.staged, source, scoring, scored)
+        )
+    if not scored:
         return report
     adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:

@@ -114,9 +114,9 @@ class Entry(Section):
             raise ValueError(f"from and until are both {self.starts}; omit both for the whole day")
         return self
 
-    def stated(self, hidden: Collection[str] = ()) -> dict[str, str | dt.date]:
-        """Return the entry as text by field, for the page; for columns in `hidden` only the number of values."""
-        fields = {c: f"{len(v)} value(s)" if c in hidden else ", ".join(v) for c, v in self.where.items()}
+    def as_text(self, pseudonymised: Collection[str] = ()) -> dict[str, str | dt.date]:
+        """Return the entry as text by field, for the page; for pseudonymised columns only the number of values."""
+        fields = {c: f"{len(v)} value(s)" if c in pseudonymised else ", ".join(v) for c, v in self.where.items()}
         for key, names in (("class_name", self.class_name), ("category", self.category)):
             if names is not None:
                 fields[key] = ", ".join(names)

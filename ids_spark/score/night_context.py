@@ -25,98 +25,98 @@ _CLASS: Final = "class_name"
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What is the same for every night of a run.
+    """What all nights of a run share.
 
     Attributes:
         config: Of the run.
-        champion: Whose scores count.
-        challenger: Who scores beside it; None for nobody.
+        champion: The model whose scores become predictions and alerts.
+        challenger: A second model for comparison; None without one.
         policy: Severities.
-        allowed: What is known and accepted.
-        pseudonyms: For the columns in `score.pseudonymise`; None where there are none.
+        allow_list: Accepted behaviour.
+        pseudonyms: For the columns in `score.pseudonymise`; None without any.
         run_id: Of the run.
-        now: In UTC; one time for the whole run.
+        now: Time of the run in UTC.
     """
 
     config: Config
     champion: Model
     challenger: Model | None
     policy: SeverityPolicy
-    allowed: AllowList
+    allow_list: AllowList
     pseudonyms: Pseudonyms | None
     run_id: str
     now: dt.datetime
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Features that any of the models sees, in official order."""
+        """Features that any of the models uses, in official order."""
         models = [model for model in (self.champion, self.challenger) if model is not None]
-        seen = {feature for model in models for feature in model.card.features}
-        return tuple(feature for feature in self.champion.preprocessor.schema.features if feature in seen)
+        used = {feature for model in models for feature in model.card.features}
+        return tuple(feature for feature in self.champion.preprocessor.schema.features if feature in used)
 
     def threshold(self, model: Model, flows: int) -> Threshold:
-        """Return from which score on a model flags flows in a night of so many."""
+        """Return the threshold of a model for a night of so many flows."""
         return validation_scores_of_model(model).threshold(flows, self.config.alerts.per_night)
 
     def origin(self, source: NightSource, model: Model | None = None) -> str:
-        """Return `synthetic` as soon as the flows or the train rows of a model, by default the champion, are."""
+        """Return `synthetic` if the flows or the train rows of a model, by default the champion, are."""
         return combined_origin(source.data_origin, (model or self.champion).card.data_origin)
 
     def facts(self) -> dict[str, str]:
-        """Return what else decides what a night becomes, text by name, without any secret."""
+        """Return further inputs of the result as text by name, without secrets."""
         alerts = self.config.alerts
-        said = {
+        facts = {
             "severity policy": f"{alerts.severity_policy or 'built in'}, SHA-256 {self.policy.sha256()[:16]}…",
-            "allow-list": f"{alerts.allow_list or 'none'}, SHA-256 {self.allowed.sha256()[:16]}…",
+            "allow-list": f"{alerts.allow_list or 'none'}, SHA-256 {self.allow_list.sha256()[:16]}…",
         }
         if self.pseudonyms is not None:
-            said["pseudonyms"] = f"{', '.join(self.config.score.pseudonymise)}, key {self.pseudonyms.key_id}"
-        return said
+            facts["pseudonyms"] = f"{', '.join(self.config.score.pseudonymise)}, key {self.pseudonyms.key_id}"
+        return facts
 
 
 def validation_scores_of_model(model: Model) -> ValidationScores:
-    """Return what a model's scores are on validation rows.
+    """Return the scores of a model's validation rows.
 
     Raises:
-        ModelUnusable: it was stored without.
+        ModelUnusable: the model was stored without them.
     """
     if model.validation_scores is None:
         raise ModelUnusable(
-            f"model {model.card.name} version {model.card.version} has no validation scores, without which no threshold"
-            " follows from a budget; retrain with this version"
+            f"model {model.card.name} version {model.card.version} has no validation scores, from which the threshold"
+            " is computed; retrain with this version"
         )
     return model.validation_scores
 
 
 def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> ScoringContext:
-    """Read and check everything that a run needs; nothing is written and no flow is read.
+    """Read and check the inputs of a run, except flows; nothing is written.
 
     Raises:
-        InputError: no model or several are named; a pass-through column bears a name that is taken; or the key, the
-            severity policy or the allow-list is not usable.
-        ModelUnusable: a model is not as it was written, has no validation scores, or is of another feature schema.
+        InputError: no model or several match; a pass-through column has the name of a prediction column; or the key,
+            the severity policy or the allow-list is invalid.
+        ModelUnusable: a model was changed after training, has no validation scores, or uses another feature schema.
     """
     _refuse_taken_names(config.score)
     models_uri, name = lake.uri("models"), _name_of(lake, config)
     champion = registry.model_of_alias(models_uri, name, "champion")
     challenger = registry.model_of_alias(models_uri, name, "challenger") if config.score.challenger else None
-    if champion is None:  # a champion is found or refused; for the type checker
+    if champion is None:  # not reached: `model_of_alias` raises; for the type checker
         raise ModelUnusable(f"model {name} has no champion")
     for model in (champion, challenger):
         if model is not None:
             validation_scores_of_model(model)
     if challenger is not None and challenger.preprocessor.schema != champion.preprocessor.schema:
         raise ModelUnusable(
-            f"champion {champion.card.version} is of feature schema {champion.preprocessor.schema.name}, challenger"
-            f" {challenger.card.version} of {challenger.preprocessor.schema.name}; promote one of the same schema"
+            f"champion {champion.card.version} uses feature schema {champion.preprocessor.schema.name}, challenger"
+            f" {challenger.card.version} uses {challenger.preprocessor.schema.name}; promote one of the same schema"
         )
-    carried = [column for column in config.score.pass_through if column != config.score.event_time]
+    columns = [column for column in config.score.pass_through if column != config.score.event_time]
     return ScoringContext(
         config,
         champion,
         challenger,
         severity.read_severity_policy(config.alerts.severity_policy),
-        allow_list.read_allow_list(config.alerts.allow_list, now.date(), carried),
+        allow_list.read_allow_list(config.alerts.allow_list, now.date(), columns),
         pseudonyms.load_key(config.score),
         run_id,
         now,
@@ -124,26 +124,26 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
 
 
 def _refuse_taken_names(config: ScoreConfig) -> None:
-    wanted = config.pass_through
+    names = config.pass_through
     own = night_predictions((), config.event_time, get_args(ColumnGroup)).names
     if config.event_time != _EVENT_TIME:
-        own = [*own, _EVENT_TIME]  # incidents and allow-list call it so, whatever the logs do
-    taken = sorted({name for name in wanted if name in (*own, _CLASS) or wanted.count(name) > 1})
+        own = [*own, _EVENT_TIME]  # its name in incidents and in the allow-list
+    taken = sorted({name for name in names if name in (*own, _CLASS) or names.count(name) > 1})
     if taken:
         raise InputError(
-            f"score.pass_through names {', '.join(taken)} twice, or what predictions have a column of already; name"
-            " each column once, and rename such columns where the logs are written"
+            f"score.pass_through contains {', '.join(taken)}, which is listed twice or the name of a prediction column;"
+            " list each column once, and rename such columns in the flow logs"
         )
 
 
 def _name_of(lake: Lake, config: Config) -> str:
-    wanted, models_uri = config.score.models, lake.uri("models")
-    there = wanted or tuple(artifact.model_names(models_uri))
-    if len(there) == 1:
-        return there[0]
-    if not there:
-        artifact.choose_models(models_uri, [], "latest")  # says that there is none
+    models_uri = lake.uri("models")
+    names = config.score.models or tuple(artifact.model_names(models_uri))
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        artifact.choose_models(models_uri, [], "latest")  # raises: the lake has no model
     raise InputError(
-        f"a night is scored by one model, found {len(there)}: {', '.join(there)}; name it, for example"
-        f" --set 'score.models=[{there[-1]}]'"
+        f"a night is scored by one model, found {len(names)}: {', '.join(names)}; choose one, for example"
+        f" --set 'score.models=[{names[-1]}]'"
     )

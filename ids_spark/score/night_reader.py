@@ -1,4 +1,4 @@
-"""One row group of flow logs to checked columns: what can be scored, what is refused and why. Runs in tasks."""
+"""One row group of flow logs to checked columns, and refused rows with their reasons. Runs in tasks."""
 
 import json
 import logging
@@ -34,18 +34,18 @@ _TIME_TEXT: Final = (  # ISO 8601, with a blank for the T as well; finer than a 
 
 @dataclass(frozen=True)
 class NightRows:
-    """What a row group holds: rows found = source_rows + refused.
+    """The rows of a row group: rows read = source_rows + refused.
 
     Attributes:
         values: Feature columns as doubles by official name, without NaN, of the rows that can be scored.
-        carried: Pass-through columns of the same rows; the event time as a time, all others as text.
+        pass_through: Pass-through columns of the same rows; the event time as a time, all others as text.
         source_rows: Number of each such row in its file.
         refused: As `tables.QUARANTINE`.
-        warnings: Rows that break a rule that only warns, by rule.
+        warnings: Rows that can be scored but violate a rule of severity `warn`, by rule.
     """
 
     values: dict[str, Floats]
-    carried: pa.Table
+    pass_through: pa.Table
     source_rows: NDArray[np.int64]
     refused: pa.Table
     warnings: Counter[str] = field(default_factory=Counter)
@@ -53,14 +53,14 @@ class NightRows:
 
 @dataclass(frozen=True)
 class ReadSpec:
-    """What is read of every row group.
+    """Which columns are read of every row group.
 
     Attributes:
         schema: Feature schema of the models.
-        features: Official names that models see; the quality rules speak of these.
-        pass_through: Columns that are repeated in predictions.
-        event_time: The one of them that is a time.
-        run_id: Stands in the quarantine.
+        features: Official names of the features that models use; quality rules check these.
+        pass_through: Columns that are copied to predictions.
+        event_time: The pass-through column that is a time.
+        run_id: Written to the quarantine.
     """
 
     schema: FeatureSchema
@@ -73,8 +73,9 @@ class ReadSpec:
 def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> NightRows:
     """Read, type and check one row group.
 
-    A missing or unparsable value, NaN, or a broken `reject` rule refuses a row; a row group that cannot be read refuses
-    all of its rows, whose number its footer tells. Infinities are values: they saturate later.
+    A row with a missing or unparsable value, NaN, or a violated `reject` rule is refused. If a row group cannot be
+    read, all of its rows are refused; their number is in the footer. Infinities are accepted: preprocessing saturates
+    them.
     """
     row_group = night_row_group.row_group
     if night_row_group.reason is not None:
@@ -85,7 +86,7 @@ def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> NightRows:
         with fs.open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
             table = file.read_row_group(
-                row_group.index, columns=[*columns, *night_row_group.carried], use_threads=False
+                row_group.index, columns=[*columns, *night_row_group.pass_through], use_threads=False
             )
     except (pa.ArrowException, OSError) as error:
         log.warning(
@@ -94,38 +95,38 @@ def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> NightRows:
         return _refuse_all(night_row_group, spec, UNREADABLE)
     table = table.combine_chunks()
     raw = pa.table({name: table[column] for name, column in zip(spec.features, columns, strict=True)})
-    carried = pa.table({name: _carried(table, name, spec.event_time) for name in spec.pass_through})
+    pass_through = pa.table({name: _pass_through_column(table, name, spec.event_time) for name in spec.pass_through})
     source_rows = np.arange(row_group.first_row, row_group.first_row + len(table))
     values, faults = to_doubles(raw, spec.features)
-    warned = {}
+    warning_masks = {}
     for rule, masks in quality.check(values, spec.schema).items():
         if rule.severity == "reject":
             faults[rule.name] = masks
         else:
-            warned[rule.name] = np.logical_or.reduce(list(masks.values()))
+            warning_masks[rule.name] = np.logical_or.reduce(list(masks.values()))
     bad = any_fault(faults, len(table))
-    warnings = Counter({name: n for name, mask in warned.items() if (n := int((mask & ~bad).sum()))})
+    warnings = Counter({name: n for name, mask in warning_masks.items() if (n := int((mask & ~bad).sum()))})
     refused = QUARANTINE.empty_table()
     if bad.any():
         known = {"source_file": row_group.name, "source_row": source_rows, "split": "night", "run_id": spec.run_id}
         refused = refused_rows(raw, faults, spec.features, known)
         good = np.flatnonzero(~bad)
         values = {name: column[good] for name, column in values.items()}
-        carried, source_rows = carried.take(pa.array(good)), source_rows[good]
-    return NightRows(values, carried, source_rows, refused, warnings)
+        pass_through, source_rows = pass_through.take(pa.array(good)), source_rows[good]
+    return NightRows(values, pass_through, source_rows, refused, warnings)
 
 
 def without_unscorable(
     rows: NightRows, bad: Mask, columns: NDArray[np.int64], file: str, spec: ReadSpec
 ) -> tuple[NightRows, pa.Table]:
-    """Part the rows that the model has no finite score for from the others.
+    """Separate rows without a finite score from the others.
 
     Args:
         rows: Of one row group.
-        bad: Which of them, shape (rows,).
-        columns: For each row the place in `spec.features` of the value that is to blame, shape (rows,).
-        file: Its name.
-        spec: Names the features.
+        bad: Rows without a finite score, shape (rows,).
+        columns: Index in `spec.features` of the feature that caused it, for each row, shape (rows,).
+        file: Name of the file.
+        spec: Its features.
 
     Returns:
         The other rows, and the refused ones as `tables.QUARANTINE`.
@@ -135,12 +136,12 @@ def without_unscorable(
     refused = refused_rows(pa.table(rows.values), faults, spec.features, known)
     good = np.flatnonzero(~bad)
     values = {name: column[good] for name, column in rows.values.items()}
-    carried = rows.carried.take(pa.array(good))
-    return NightRows(values, carried, rows.source_rows[good], rows.refused, rows.warnings), refused
+    pass_through = rows.pass_through.take(pa.array(good))
+    return NightRows(values, pass_through, rows.source_rows[good], rows.refused, rows.warnings), refused
 
 
-def _carried(table: pa.Table, name: str, event_time: str) -> pa.Array | pa.ChunkedArray:
-    """Return a pass-through column in its contract's type; null where the file lacks it or a time is none."""
+def _pass_through_column(table: pa.Table, name: str, event_time: str) -> pa.Array | pa.ChunkedArray:
+    """Return a pass-through column in its contract's type; null if the file lacks it or a value is not a time."""
     if name not in table.column_names:
         return pa.nulls(len(table), _TIME if name == event_time else pa.string())
     column = table[name]
@@ -157,22 +158,22 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return a column as text; null where it holds bytes that are none."""
+    """Return a column as text; all null if it holds bytes that are not text."""
     try:
         return column if pa.types.is_string(column.type) else column.cast(pa.string())
     except pa.ArrowException as error:
-        log.warning("a pass-through column is no text type=%s error=%s", column.type, str(error).splitlines()[0])
+        log.warning("a pass-through column is not text type=%s error=%s", column.type, str(error).splitlines()[0])
         return pa.nulls(len(column), pa.string())
 
 
 def _time_of(text: pa.ChunkedArray) -> pa.Array:
-    """Return the moments that texts of ISO 8601 name, in UTC where they name no zone; null for any other text."""
+    """Return the times of ISO 8601 texts, in UTC if they have no zone; null for any other text."""
     parts = pc.extract_regex(text, _TIME_TEXT)
     parts = parts.combine_chunks() if isinstance(parts, pa.ChunkedArray) else parts
     day, clock, part, sign, hours, minutes = (pc.struct_field(parts, i) for i in range(6))
     whole = pc.binary_join_element_wise(day, clock, " ")
     parsed = pc.strptime(whole, _TIME_FORMAT, "s", error_is_null=True)
-    real = pc.equal(pc.strftime(parsed, _TIME_FORMAT), whole)  # or 31 February would be 3 March
+    real = pc.equal(pc.strftime(parsed, _TIME_FORMAT), whole)  # else 31 February would become 3 March
     micros = pc.utf8_rpad(pc.coalesce(part, ""), 6, "0").cast(pa.int64())
     zone = pc.add(pc.multiply(_number(hours), 60), _number(minutes))
     behind = pc.multiply(pc.if_else(pc.equal(sign, "-"), pc.negate(zone), zone), 60_000_000)
@@ -200,7 +201,7 @@ def _refuse_all(night_row_group: NightRowGroup, spec: ReadSpec, reason: str) -> 
         pa.array(numbers) if f.name == "source_row" else _repeated(constant[f.name], f.type, row_group.rows)
         for f in QUARANTINE
     ]
-    nothing = {name: _nothing(name, spec.event_time) for name in spec.pass_through}
+    nothing = {name: _empty_column(name, spec.event_time) for name in spec.pass_through}
     return NightRows(
         {name: np.empty(0) for name in spec.features},
         pa.table(nothing),
@@ -213,5 +214,5 @@ def _repeated(value: Any, kind: pa.DataType, times: int) -> pa.Array:
     return pa.nulls(times, kind) if value is None else pa.repeat(pa.scalar(value, kind), times)
 
 
-def _nothing(name: str, event_time: str) -> pa.Array:
+def _empty_column(name: str, event_time: str) -> pa.Array:
     return pa.array([], _TIME if name == event_time else pa.string())

@@ -2,8 +2,8 @@
 
 A task holds one row group at a time.
 
-A flow is scored by the champion and, where there is one, by the challenger; only the champion's scores become
-predictions, alerts and reasons.
+The champion and, if there is one, the challenger score every flow; only the champion's scores become predictions,
+alerts and attributions.
 """
 
 import datetime as dt
@@ -34,11 +34,11 @@ from ids_spark.score.night_reader import NightRows
 from ids_spark.score.night_tasks import NightCounts, NightTask, ThresholdedModel, no_counts
 
 UNKNOWN_HOUR: Final = -1
-_TIME: Final = "event_time"  # of incidents and allow-list, whatever the logs call it
+_TIME: Final = "event_time"  # its name in incidents and in the allow-list
 _HOURS_A_DAY: Final = 24
-_PLAIN: Final = ("flow_id",)  # text that a dictionary would hold once for every row
-Found = dict[str, list[pa.Table]]
-"""Incidents before they are ranked, by role."""
+_PLAIN: Final = ("flow_id",)  # distinct in every row, so a dictionary saves nothing
+Aggregates = dict[str, list[pa.Table]]
+"""Aggregated incidents of row groups, by role of the model."""
 
 
 def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
@@ -48,12 +48,12 @@ def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowG
     partitions = [
         [by_row_group[row_group] for row_group in partition] for partition in bin_pack(list(by_row_group), tasks)
     ]
-    key = task.pseudonyms  # goes with the function: a broadcast is a file on disk, also after a killed run
+    key = task.pseudonyms  # sent with the function: a broadcast would leave the key in a file on disk
     shared = spark_context.broadcast(replace(task, pseudonyms=None))
 
-    def score_partition(index: int, dealt: Iterable[list[NightRowGroup]]) -> Iterator[NightCounts]:
-        for partition in dealt:
-            yield _score_partition(index, partition, replace(shared.value, pseudonyms=key))
+    def score_partition(index: int, bins: Iterable[list[NightRowGroup]]) -> Iterator[NightCounts]:
+        for own in bins:
+            yield _score_partition(index, own, replace(shared.value, pseudonyms=key))
 
     total = no_counts(task)
     for scored in (
@@ -68,43 +68,45 @@ def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowG
 def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
     total, name, contract = no_counts(task), part_name(index), task.contract
     refused: list[pa.Table] = []
-    found: dict[str, list[pa.Table]] = {"champion": [], "challenger": []}
+    aggregates: Aggregates = {"champion": [], "challenger": []}
 
     def predictions() -> Iterator[pa.Table]:
         for row_group in row_groups:
             rows = night_reader.read_row_group(row_group, task.read_spec)
             total.rows_read += len(rows.source_rows) + len(rows.refused)
             total.warnings += rows.warnings
-            predicted, lost = predict(row_group.row_group.name, rows, task, total, found)
+            predicted, lost = _predict(row_group.row_group.name, rows, task, total, aggregates)
             refused.extend((rows.refused, lost))
             yield predicted
 
     metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": task.champion.model.card.name}
     texts = [f.name for f in contract if pa.types.is_string(f.type) and f.name not in _PLAIN]
     write_part(task.target, name, predictions(), contract, metadata, [*texts, "top3.list.element.class_name"])
-    total.champion.found = incidents.merge(found["champion"])
-    total.challenger.found = incidents.merge(found["challenger"])
+    total.champion.incidents = incidents.merge(aggregates["champion"])
+    total.challenger.incidents = incidents.merge(aggregates["challenger"])
     rejected = pa.concat_tables([QUARANTINE.empty_table(), *refused])
-    if len(rejected) or index == 0:  # the quarantine of a clean night is an empty table that replaces an older one
+    if len(rejected) or index == 0:  # without refused rows an empty table replaces an older one
         write_part(task.quarantine, name, [rejected], QUARANTINE, metadata, ("source_file", "reason"))
         total.quarantined.update(rejected["reason"].to_pylist())
     total.parts.append(name)
     return total
 
 
-def predict(file: str, rows: NightRows, task: NightTask, total: NightCounts, found: Found) -> tuple[pa.Table, pa.Table]:
+def _predict(
+    file: str, rows: NightRows, task: NightTask, total: NightCounts, aggregates: Aggregates
+) -> tuple[pa.Table, pa.Table]:
     """Score one row group.
 
     Args:
         file: Name of its file.
-        rows: What can be scored of it.
+        rows: Its rows that can be scored.
         task: Of the night.
         total: Counts are added to it.
-        found: Incidents are added to it.
+        aggregates: Incidents are added to it.
 
     Returns:
-        Predictions, one row for each flow, and as `tables.QUARANTINE` those for which the model has no finite score:
-        finite values beyond anything it can compute with.
+        Predictions, one row for each flow, and as `tables.QUARANTINE` the flows without a finite score, whose feature
+        values are finite but too large for the model.
     """
     thresholded, card, config = task.champion, task.champion.model.card, task.config
     matrix, probabilities = _forward(thresholded, rows, config.batch_rows)
@@ -117,25 +119,25 @@ def predict(file: str, rows: NightRows, task: NightTask, total: NightCounts, fou
         matrix, probabilities, logits = matrix[~bad], probabilities[~bad], logits[~bad]
     n = len(rows.source_rows)
     flagged = logits >= thresholded.threshold
-    hours, misdated = _hours(rows.carried[config.event_time], task.event_date)
+    hours, other_date = _hours(rows.pass_through[config.event_time], task.event_date)
     ids = prediction_columns.predicted_ids(probabilities, card.classes)
     total.rows_scored += n
-    total.of_another_date += misdated
+    total.of_another_date += other_date
     total.bin_counts.add(drift.count_bins(thresholded.model.preprocessor.histograms(card.features), rows.values))
     total.champion.flagged += int(flagged.sum())
-    total.champion.mix += _mix(hours, ids[card.classes])
+    total.champion.class_mix += _class_mix(hours, ids[card.classes])
     alerts, grouped = _alerts(file, rows, task, matrix, probabilities, logits, flagged, total)
-    found["champion"].append(grouped)
+    aggregates["champion"].append(grouped)
     if task.challenger is not None:
-        _challenge(file, rows, task, task.challenger, flagged, hours, total, found)
+        _score_challenger(file, rows, task, task.challenger, flagged, hours, total, aggregates)
     known: dict[str, Any] = {
         "source_file": prediction_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),
-        **_named(rows.carried, task),
+        **_pass_through(rows.pass_through, task),
         **prediction_columns.score_columns(probabilities, ids, task.contract),
         "attack_logit": pa.array(logits.astype(np.float32)),
         **alerts,
-        **_stamps(task, n),
+        **_constants(task, n),
     }
     if "lineage" in config.columns:
         known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.features]))
@@ -148,8 +150,8 @@ def _forward(thresholded: ThresholdedModel, rows: NightRows, batch_rows: int) ->
     return matrix, inference.forward(model, matrix, batch_rows)
 
 
-def _attack_ids(probabilities: Floats32) -> Ids:
-    """Return the most probable attack class: where the threshold is low, a flagged flow may look benign most of all."""
+def _most_probable_attacks(probabilities: Floats32) -> Ids:
+    """Return the most probable attack class; at a low threshold, a flagged flow can be most probably benign."""
     ids: Ids = probabilities[:, 1:].argmax(axis=1).astype(np.int32) + np.int32(1)
     return ids
 
@@ -166,39 +168,41 @@ def _alerts(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Return the columns `alert`, `severity` and `attributions`, and the incidents of these flows."""
     n, card = len(flagged), task.champion.model.card
-    attack_ids = _attack_ids(probabilities)
+    attack_ids = _most_probable_attacks(probabilities)
     at = np.flatnonzero(flagged)
     flows = _flows(file, rows, task, at, attack_ids, probabilities, logits, card.classes)
-    covered, counts = task.allowed.covers(flows, task.event_date)
-    total.allowed = total.allowed + counts
+    covered, counts = task.allow_list.covers(flows, task.event_date)
+    total.allowed_by_entry = total.allowed_by_entry + counts
     total.flows_allowed += int(covered.sum())
-    flows, at = _hidden(flows.filter(pa.array(~covered)), task), at[~covered]
-    alert, urgent = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+    flows, at = _pseudonymise(flows.filter(pa.array(~covered)), task), at[~covered]
+    alert, highest = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     alert[at] = True
     by = (task.alerts.entities, task.alerts.window_minutes)
     keys = incidents.incident_keys(flows, *by)
-    urgent[at] = keys.highest_flows(
+    highest[at] = keys.highest_flows(
         logits[at]
-    )  # explained first: an incident is shown with the reasons of its best flow
+    )  # explained first: an incident shows the attributions of its highest flow
 
-    explained = attribution.rows_to_explain(logits, attack_ids, alert, urgent, task.alerts.explained_rows)
-    total.explained += len(explained)
-    why = _why(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(ATTRIBUTION))
+    explained = attribution.rows_to_explain(logits, attack_ids, alert, highest, task.alerts.explained_rows)
+    total.flows_explained += len(explained)
+    attributions = (
+        _attributions(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(ATTRIBUTION))
+    )
     severity_ids = task.policy.severity_ids(attack_ids[at], card.classes, probability=1 / (1 + np.exp(-logits[at])))
     severities = np.zeros(n, dtype=np.int32)
     severities[at] = severity_ids
     columns = {
         "alert": pa.array(alert),
         "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~alert), pa.array(SEVERITIES)),
-        "attributions": prediction_columns.scatter(why, explained, n),
+        "attributions": prediction_columns.scatter(attributions, explained, n),
     }
     flows = flows.append_column("attributions", columns["attributions"].take(pa.array(at)))
     return columns, incidents.aggregate(flows, *by, keys)
 
 
-def _why(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
+def _attributions(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
     model = task.champion.model
-    if model.validation_scores is None:  # refused before the night began
+    if model.validation_scores is None:  # the scoring context refuses such a model
         raise ValueError(f"{model.card.name} has no validation scores")
     moved = attribution.contributions(
         inference.attack_logit(model), matrix[at], np.array(model.validation_scores.baseline, dtype=np.float32)
@@ -207,7 +211,7 @@ def _why(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int6
     return attribution.largest_contributions(moved, raw, model.card.features, task.alerts.attributions)
 
 
-def _challenge(
+def _score_challenger(
     file: str,
     rows: NightRows,
     task: NightTask,
@@ -215,23 +219,30 @@ def _challenge(
     flagged: Mask,
     hours: Ids,
     total: NightCounts,
-    found: Found,
+    aggregates: Aggregates,
 ) -> None:
-    """Add what the challenger makes of the same flows."""
+    """Add counts and incidents of the challenger for the same flows."""
     card = thresholded.model.card
     _, probabilities = _forward(thresholded, rows, task.config.batch_rows)
     logits = threshold.attack_logits(probabilities)
     own = logits >= thresholded.threshold
     total.challenger.flagged += int(own.sum())
-    known = np.isfinite(logits)  # what it has no score for it neither flags nor predicts
-    total.challenger.mix += _mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
-    total.both += int((own & flagged).sum())
+    known = np.isfinite(logits)  # a flow without a finite score is neither flagged nor counted
+    total.challenger.class_mix += _class_mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
+    total.flagged_by_both += int((own & flagged).sum())
     flows = _flows(
-        file, rows, task, np.flatnonzero(own), _attack_ids(probabilities), probabilities, logits, card.classes
+        file,
+        rows,
+        task,
+        np.flatnonzero(own),
+        _most_probable_attacks(probabilities),
+        probabilities,
+        logits,
+        card.classes,
     )
-    covered, _ = task.allowed.covers(flows, task.event_date)
-    flows = _hidden(flows.filter(pa.array(~covered)), task)
-    found["challenger"].append(incidents.aggregate(flows, task.alerts.entities, task.alerts.window_minutes))
+    covered, _ = task.allow_list.covers(flows, task.event_date)
+    flows = _pseudonymise(flows.filter(pa.array(~covered)), task)
+    aggregates["challenger"].append(incidents.aggregate(flows, task.alerts.entities, task.alerts.window_minutes))
 
 
 def _flows(
@@ -244,21 +255,21 @@ def _flows(
     logits: Floats,
     level: taxonomy.Level,
 ) -> pa.Table:
-    """Return flagged flows with the raw values of their pass-through columns."""
-    carried = rows.carried.take(pa.array(at))
-    names = [_TIME if name == task.config.event_time else name for name in carried.column_names]
-    columns = dict(zip(names, carried.columns, strict=True)) | {
+    """Return the flows `at`, with raw values of pass-through columns."""
+    columns = rows.pass_through.take(pa.array(at))
+    names = [_TIME if name == task.config.event_time else name for name in columns.column_names]
+    flows = dict(zip(names, columns.columns, strict=True)) | {
         "source_file": prediction_columns.constant(file, pa.string(), len(at)),
         "source_row": pa.array(rows.source_rows[at]),
         "class_name": prediction_columns.dictionary(attack_ids[at], taxonomy.CLASSES[level]),
         "attack_probability": pa.array(prediction_columns.attack_probabilities(probabilities[at])),
         "attack_logit": pa.array(logits[at]),
     }
-    return pa.table(columns)
+    return pa.table(flows)
 
 
-def _hidden(flows: pa.Table, task: NightTask) -> pa.Table:
-    """Return a table whose columns in `score.pseudonymise` hold pseudonyms."""
+def _pseudonymise(flows: pa.Table, task: NightTask) -> pa.Table:
+    """Return the table with pseudonyms in the columns of `score.pseudonymise`."""
     if task.pseudonyms is not None:
         for name in task.config.pseudonymise:
             place = flows.column_names.index(name)
@@ -266,12 +277,12 @@ def _hidden(flows: pa.Table, task: NightTask) -> pa.Table:
     return flows
 
 
-def _named(carried: pa.Table, task: NightTask) -> dict[str, Any]:
-    hidden = _hidden(carried, task)
-    return {name: hidden[name] for name in hidden.column_names}
+def _pass_through(columns: pa.Table, task: NightTask) -> dict[str, Any]:
+    columns = _pseudonymise(columns, task)
+    return {name: columns[name] for name in columns.column_names}
 
 
-def _stamps(task: NightTask, times: int) -> dict[str, Any]:
+def _constants(task: NightTask, rows: int) -> dict[str, Any]:
     card, contract = task.champion.model.card, task.contract
     values = {
         "model_version": card.version,
@@ -280,11 +291,11 @@ def _stamps(task: NightTask, times: int) -> dict[str, Any]:
         "scored_at": task.scored_at,
         "data_origin": task.data_origin,
     }
-    return prediction_columns.constants(values, contract, times)
+    return prediction_columns.constants(values, contract, rows)
 
 
 def _hours(times: pa.ChunkedArray, event_date: dt.date) -> tuple[Ids, int]:
-    """Return the hour of each flow in UTC, -1 where unknown, and how many flows are of another date."""
+    """Return the hour of each flow in UTC, -1 if unknown, and the number of flows of another date."""
     known = np.asarray(pc.is_valid(times))
     hours: Ids = np.asarray(pc.hour(times).cast(pa.int32()).fill_null(UNKNOWN_HOUR))
     dates = times.cast(pa.date32()).cast(pa.int32()).fill_null(0)
@@ -292,7 +303,7 @@ def _hours(times: pa.ChunkedArray, event_date: dt.date) -> tuple[Ids, int]:
     return hours, int((other & known).sum())
 
 
-def _mix(hours: Ids, class_ids: Ids) -> Counter[tuple[int, int]]:
+def _class_mix(hours: Ids, class_ids: Ids) -> Counter[tuple[int, int]]:
     n = len(taxonomy.CLASS19)
     counts = np.bincount((hours.astype(np.int64) + 1) * n + class_ids, minlength=(_HOURS_A_DAY + 1) * n)
     return Counter({(int(i) // n - 1, int(i) % n): int(counts[i]) for i in np.flatnonzero(counts)})

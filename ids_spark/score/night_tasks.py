@@ -1,4 +1,4 @@
-"""What the tasks of a night are told, and what they count."""
+"""What the tasks of a night receive, and the counts that they return."""
 
 import datetime as dt
 from collections import Counter
@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ids_spark.alerts import incidents
 from ids_spark.alerts.allow_list import AllowList
+from ids_spark.alerts.incidents import AGGREGATES, merge
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.config.score import AlertsConfig, ScoreConfig
@@ -21,7 +21,7 @@ from ids_spark.score import night_reader
 
 @dataclass(frozen=True)
 class ThresholdedModel:
-    """A model and from which attack logit on it flags a flow."""
+    """A model, and the threshold: it flags flows with at least this attack logit."""
 
     model: Model
     threshold: float
@@ -29,22 +29,22 @@ class ThresholdedModel:
 
 @dataclass(frozen=True)
 class NightTask:
-    """What every task of a night knows; sent to each once.
+    """What every task of a night receives, once for each executor.
 
     Attributes:
         event_date: The night.
-        champion: By whose scores flows are flagged.
-        challenger: Who scores beside it; None for nobody.
-        read_spec: What is read of each row group.
-        config: How the night is scored.
-        alerts: What becomes of flagged flows.
-        policy: Severity of a class.
-        allowed: What is known and accepted.
-        pseudonyms: Of the columns in `config.pseudonymise`; None where there are none.
+        champion: The model whose scores become predictions, alerts and attributions.
+        challenger: A second model whose alerts are only counted; None without one.
+        read_spec: Columns to read of each row group.
+        config: Settings of scoring.
+        alerts: Settings of alerts.
+        policy: Severity of each class.
+        allow_list: Accepted behaviour.
+        pseudonyms: For the columns in `config.pseudonymise`; None without any.
         target: URI of the staged predictions.
         quarantine: URI of the staged quarantine.
         scored_at: One time for the whole run, UTC.
-        data_origin: `measured` or `synthetic`: of the flows or of a model's train rows.
+        data_origin: `synthetic` if the flows or the champion's train rows are, else `measured`.
     """
 
     event_date: dt.date
@@ -54,7 +54,7 @@ class NightTask:
     config: ScoreConfig
     alerts: AlertsConfig
     policy: SeverityPolicy
-    allowed: AllowList
+    allow_list: AllowList
     pseudonyms: Pseudonyms | None
     target: str
     quarantine: str
@@ -63,85 +63,97 @@ class NightTask:
 
     @property
     def contract(self) -> pa.Schema:
-        """Schema of the files of predictions; `model` is in their path, and readers refuse a column twice."""
-        whole = night_predictions(self.config.pass_through, self.config.event_time, self.config.columns)
-        return pa.schema([field for field in whole if field.name != "model"])
+        """Schema of prediction files; without `model`, which readers take from the path."""
+        contract = night_predictions(self.config.pass_through, self.config.event_time, self.config.columns)
+        return pa.schema([field for field in contract if field.name != "model"])
 
 
 @dataclass
 class ModelCounts:
-    """What one model made of some flows.
+    """Counts of one model over some flows.
 
     Attributes:
         flagged: Flows at or above the threshold.
-        mix: Flows by (hour, predicted class id); hour -1 where no event time is known.
-        found: Incidents before they are ranked, `incidents.AGGREGATES`.
+        class_mix: Flows by (hour, predicted class id); hour -1 without an event time.
+        incidents: Aggregated incidents, not yet ranked, as `incidents.AGGREGATES`.
     """
 
     flagged: int = 0
-    mix: Counter[tuple[int, int]] = field(default_factory=Counter)
-    found: pa.Table = field(default_factory=incidents.AGGREGATES.empty_table)
+    class_mix: Counter[tuple[int, int]] = field(default_factory=Counter)
+    incidents: pa.Table = field(default_factory=AGGREGATES.empty_table)
 
     def add(self, other: "ModelCounts") -> None:
-        """Add what the same model made of others."""
+        """Add the counts of other flows."""
         self.flagged += other.flagged
-        self.mix += other.mix
-        self.found = incidents.merge([self.found, other.found])
+        self.class_mix += other.class_mix
+        self.incidents = merge([self.incidents, other.incidents])
 
 
 @dataclass
 class NightCounts:
-    """What became of the flows of a night: rows_read = rows_scored + quarantined.
+    """Counts over the flows of a night: rows_read = rows_scored + quarantined.
 
     Attributes:
         bin_counts: Counts of the champion's features by bin.
-        allowed: Flagged flows that each entry of the allow-list covers, shape (entries,).
-        champion, challenger: What the models made of the flows.
-        both: Flows that both flagged.
+        allowed_by_entry: Flagged flows that each entry of the allow-list covers, shape (entries,).
+        champion, challenger: Counts of each model.
+        flagged_by_both: Flows that both models flagged.
         rows_read: Flows found.
         rows_scored: Flows with a prediction.
         quarantined: Flows without one, by reason.
-        warnings: Flows that break a rule that only warns, by rule.
-        flows_allowed: Flagged flows that the allow-list covers.
-        explained: Flagged flows with reasons.
-        of_another_date: Flows whose event time is not of the night.
+        warnings: Scored flows that violate a rule of severity `warn`, by rule.
+        flows_allowed: Flagged flows that any entry of the allow-list covers.
+        flows_explained: Flagged flows with attributions.
+        of_another_date: Flows whose event time is on another date.
         parts: Files written.
     """
 
     bin_counts: drift.BinCounts
-    allowed: NDArray[np.int64]
+    allowed_by_entry: NDArray[np.int64]
     champion: ModelCounts = field(default_factory=ModelCounts)
     challenger: ModelCounts = field(default_factory=ModelCounts)
-    both: int = 0
+    flagged_by_both: int = 0
     rows_read: int = 0
     rows_scored: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     flows_allowed: int = 0
-    explained: int = 0
+    flows_explained: int = 0
     of_another_date: int = 0
     parts: list[str] = field(default_factory=list)
 
     @property
     def agreement(self) -> dict[str, int]:
-        """Flagged flows by who flagged them."""
-        ours, theirs = self.champion.flagged, self.challenger.flagged
-        return {"both": self.both, "champion_only": ours - self.both, "challenger_only": theirs - self.both}
+        """Flagged flows by the models that flagged them."""
+        both = self.flagged_by_both
+        return {
+            "both": both,
+            "champion_only": self.champion.flagged - both,
+            "challenger_only": self.challenger.flagged - both,
+        }
 
     def add(self, other: "NightCounts") -> None:
-        """Add what another task counted."""
+        """Add the counts of another task."""
         self.bin_counts.add(other.bin_counts)
-        self.allowed = self.allowed + other.allowed
+        self.allowed_by_entry = self.allowed_by_entry + other.allowed_by_entry
         self.champion.add(other.champion)
         self.challenger.add(other.challenger)
         self.quarantined += other.quarantined
         self.warnings += other.warnings
-        for name in ("both", "rows_read", "rows_scored", "flows_allowed", "explained", "of_another_date", "parts"):
+        for name in (
+            "flagged_by_both",
+            "rows_read",
+            "rows_scored",
+            "flows_allowed",
+            "flows_explained",
+            "of_another_date",
+            "parts",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def no_counts(task: NightTask) -> NightCounts:
-    """Return the counts of no flow."""
+    """Return counts of zero flows."""
     histograms = task.champion.model.preprocessor.histograms(task.champion.model.card.features)
     empty = drift.count_bins(histograms, {h.name: np.empty(0) for h in histograms})
-    return NightCounts(empty, np.zeros(len(task.allowed.entries), dtype=np.int64))
+    return NightCounts(empty, np.zeros(len(task.allow_list.entries), dtype=np.int64))

@@ -1,6 +1,6 @@
-"""One night from flow logs to what people read: scores, incidents, drift, page, exports; all of it staged together.
+"""One night of flow logs to predictions, incidents, drift, page and exports, all staged together.
 
-The driver only decides and gathers counts; flows stay on the executors.
+The driver chooses thresholds, ranks incidents and sums counts; flows stay on the executors.
 """
 
 import datetime as dt
@@ -41,23 +41,23 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ModelOutcome:
-    """What one model makes of the night.
+    """The result of one model for the night.
 
     Attributes:
         role: `champion` or `challenger`.
         model: The model.
-        limit: What it flags from on.
-        counted: What the tasks counted of it.
-        incidents: Those within the budget, ranked.
-        found: Incidents before the budget cut them.
+        threshold: Threshold of the night.
+        counts: Sum of the counts of all tasks.
+        incidents: Ranked incidents within the budget.
+        incidents_found: Number of all incidents.
     """
 
     role: str
     model: Model
-    limit: Threshold
-    counted: ModelCounts
+    threshold: Threshold
+    counts: ModelCounts
     incidents: pa.Table
-    found: int
+    incidents_found: int
 
 
 def score_night(
@@ -66,80 +66,80 @@ def score_night(
     staged: Callable[[str], str],
     source: NightSource,
     scoring: ScoringContext,
-    done_before: dict[dt.date, list[Row]],
+    scored_nights: dict[dt.date, list[Row]],
 ) -> Report:
-    """Score one night and stage every table of it; the report names them.
+    """Score one night and stage all of its tables, which the report lists.
 
     Args:
         spark_context: Its executors read, score and write.
         lake: Holds the tables of earlier nights.
         staged: Gives the URI of the staged version of a table.
         source: The night.
-        scoring: What scores it.
-        done_before: Rows of `nights/` of other nights that this run scored; this night's are added.
+        scoring: Models, policies and keys.
+        scored_nights: Rows of `nights/` of the nights that this run has scored, by date; this night's are added.
 
     Raises:
-        NotReconciled: a row was neither scored nor refused: a fault of this program.
+        NotReconciled: a row was neither scored nor quarantined, which is a fault of this program.
     """
     begin, date = time.monotonic(), source.event_date
     place = f"event_date={date}"
-    limits = {
+    thresholds = {
         role: (model, scoring.threshold(model, source.rows))
         for role, model in (("champion", scoring.champion), ("challenger", scoring.challenger))
         if model is not None
     }
-    done = night_rows.score_row_groups(spark_context, source.row_groups, _task(source, scoring, limits, staged))
-    if done.rows_read != source.rows or done.rows_scored + done.quarantined.total() != source.rows:
+    counts = night_rows.score_row_groups(spark_context, source.row_groups, _task(source, scoring, thresholds, staged))
+    if counts.rows_read != source.rows or counts.rows_scored + counts.quarantined.total() != source.rows:
         raise NotReconciled(
-            f"{source.rows} rows in the files of {date}, {done.rows_read} read, {done.rows_scored} scored and"
-            f" {done.quarantined.total()} quarantined; nothing was committed"
+            f"{source.rows} rows in the files of {date}, {counts.rows_read} read, {counts.rows_scored} scored and"
+            f" {counts.quarantined.total()} quarantined; nothing was committed"
         )
-    drifted = _drift(source, scoring, done)
-    said = [_outcome(source, scoring, role, *thresholded, getattr(done, role)) for role, thresholded in limits.items()]
-    shown = said[0].incidents
+    drift_rows = _drift(source, scoring, counts)
+    outcomes = [_outcome(source, scoring, role, *chosen, getattr(counts, role)) for role, chosen in thresholds.items()]
+    incidents = outcomes[0].incidents
     late = night_files.late_rows(lake, source)
-    of_night = {"rows_late": late, "seconds": time.monotonic() - begin}
-    rows = [of_night | night_row(source, scoring, done, outcome, drifted) for outcome in said]
-    lake.write("alerts", shown, staged, event_date=date)
-    lake.write("drift", drifted, staged, event_date=date)
+    shared = {"rows_late": late, "seconds": time.monotonic() - begin}
+    rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
+    lake.write("alerts", incidents, staged, event_date=date)
+    lake.write("drift", drift_rows, staged, event_date=date)
     lake.write("nights", rows, staged, event_date=date)
-    context = common.Context(date, frozenset(scoring.config.score.pseudonymise))
+    export = common.Context(date, frozenset(scoring.config.score.pseudonymise))
     for name, content_of in EXPORTS.items():
-        write_bytes(staged(f"exports/{place}/{name}"), content_of(shown, context))
+        write_bytes(staged(f"exports/{place}/{name}"), content_of(incidents, export))
     page = Night(
         date,
-        shown.to_pylist(),
-        drifted,
-        {**night_page.earlier(lake, date), **done_before, date: rows},
-        [entry.stated(scoring.config.score.pseudonymise) for entry in scoring.allowed.entries],
-        done.agreement if scoring.challenger is not None else None,
-        {role: model.card for role, (model, _) in limits.items()},
+        incidents.to_pylist(),
+        drift_rows,
+        {**night_page.earlier(lake, date), **scored_nights, date: rows},
+        [entry.as_text(scoring.config.score.pseudonymise) for entry in scoring.allow_list.entries],
+        counts.agreement if scoring.challenger is not None else None,
+        {role: model.card for role, (model, _) in thresholds.items()},
         scoring.facts(),
     )
     night_page.write_page(staged(f"reports/night/{place}"), page)
-    done_before[date] = rows
+    scored_nights[date] = rows
     log.info(
         "scored night=%s in=%d scored=%d quarantined=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
         date,
-        done.rows_read,
-        done.rows_scored,
-        done.quarantined.total(),
-        done.champion.flagged,
+        counts.rows_read,
+        counts.rows_scored,
+        counts.quarantined.total(),
+        counts.champion.flagged,
         rows[0]["incidents"],
-        len(shown),
+        len(incidents),
         rows[0]["seconds"],
     )
-    return night_report(source, scoring, done, said[0], late)
+    return _night_report(source, scoring, counts, outcomes[0], late)
 
 
 def _task(
     source: NightSource,
     scoring: ScoringContext,
-    limits: Mapping[str, tuple[Model, Threshold]],
+    thresholds: Mapping[str, tuple[Model, Threshold]],
     staged: Callable[[str], str],
 ) -> NightTask:
     config, place = scoring.config, f"event_date={source.event_date}"
-    thresholded = {role: ThresholdedModel(model, limit.logit) for role, (model, limit) in limits.items()}
+    thresholded = {role: ThresholdedModel(model, threshold.logit) for role, (model, threshold) in thresholds.items()}
     return NightTask(
         event_date=source.event_date,
         champion=thresholded["champion"],
@@ -154,7 +154,7 @@ def _task(
         config=config.score,
         alerts=config.alerts,
         policy=scoring.policy,
-        allowed=scoring.allowed,
+        allow_list=scoring.allow_list,
         pseudonyms=scoring.pseudonyms,
         target=staged(f"predictions/{place}/model={scoring.champion.card.name}"),
         quarantine=staged(f"quarantine/job=score/{place}"),
@@ -164,17 +164,17 @@ def _task(
 
 
 def _outcome(
-    source: NightSource, scoring: ScoringContext, role: str, model: Model, limit: Threshold, counted: ModelCounts
+    source: NightSource, scoring: ScoringContext, role: str, model: Model, threshold: Threshold, counts: ModelCounts
 ) -> ModelOutcome:
     card = model.card
     facts = ranking.NightFacts(
-        source.event_date, card.name, card.version, limit.logit, scoring.run_id, scoring.now, scoring.origin(source)
+        source.event_date, card.name, card.version, threshold.logit, scoring.run_id, scoring.now, scoring.origin(source)
     )
-    shown, found = ranking.rank(counted.found, scoring.policy, scoring.config.alerts.per_night, facts)
-    return ModelOutcome(role, model, limit, counted, shown, found)
+    incidents, found = ranking.rank(counts.incidents, scoring.policy, scoring.config.alerts.per_night, facts)
+    return ModelOutcome(role, model, threshold, counts, incidents, found)
 
 
-def _drift(source: NightSource, scoring: ScoringContext, done: NightCounts) -> list[Row]:
+def _drift(source: NightSource, scoring: ScoringContext, counts: NightCounts) -> list[Row]:
     card = scoring.champion.card
     facts = {
         "model": card.name,
@@ -184,19 +184,19 @@ def _drift(source: NightSource, scoring: ScoringContext, done: NightCounts) -> l
     }
     histograms = scoring.champion.preprocessor.histograms(card.features)
     predicted = Counter[int]()
-    for (_, class_id), flows in done.champion.mix.items():
+    for (_, class_id), flows in counts.champion.class_mix.items():
         predicted[class_id] += flows
-    counts = [predicted[i] for i in range(card.classes)]
-    mix = drift.class_mix_row(validation_scores_of_model(scoring.champion).class_mix, counts, facts)
-    return [*drift.rows_of(done.bin_counts, histograms, facts), mix]
+    flows_of_class = [predicted[i] for i in range(card.classes)]
+    mix = drift.class_mix_row(validation_scores_of_model(scoring.champion).class_mix, flows_of_class, facts)
+    return [*drift.rows_of(counts.bin_counts, histograms, facts), mix]
 
 
-def night_row(
-    source: NightSource, scoring: ScoringContext, done: NightCounts, outcome: ModelOutcome, drifted: Sequence[Row]
+def _night_row(
+    source: NightSource, scoring: ScoringContext, counts: NightCounts, outcome: ModelOutcome, drift_rows: Sequence[Row]
 ) -> Row:
-    """Return the row of `nights/` of one model; late rows and seconds of the night are the caller's to add."""
-    bands = Counter(of["drift_level"] for of in drifted if of["kind"] == "feature")
-    model, limit, counted = outcome.model, outcome.limit, outcome.counted
+    """Return the row of `nights/` of one model, without `rows_late` and `seconds`."""
+    levels = Counter(row["drift_level"] for row in drift_rows if row["kind"] == "feature")
+    model, threshold = outcome.model, outcome.threshold
     champion = outcome.role == "champion"
     return {
         "run_id": scoring.run_id,
@@ -204,35 +204,35 @@ def night_row(
         "model": model.card.name,
         "model_version": model.card.version,
         "model_sha256": model.sha256,
-        "rows_in": done.rows_read,
-        "rows_scored": done.rows_scored,
-        "rows_quarantined": done.quarantined.total(),
-        "rows_of_another_date": done.of_another_date,
+        "rows_in": counts.rows_read,
+        "rows_scored": counts.rows_scored,
+        "rows_quarantined": counts.quarantined.total(),
+        "rows_of_another_date": counts.of_another_date,
         "files": [{"name": f.name, "rows": f.rows, "reason": f.reason} for f in source.files],
         "extra_columns": list(source.extra_columns),
-        "quarantine": [{"reason": reason, "rows": n} for reason, n in sorted(done.quarantined.items())],
-        "warnings": [{"rule": rule, "rows": n} for rule, n in sorted(done.warnings.items())],
+        "quarantine": [{"reason": reason, "rows": n} for reason, n in sorted(counts.quarantined.items())],
+        "warnings": [{"rule": rule, "rows": n} for rule, n in sorted(counts.warnings.items())],
         "class_mix": [
             {
                 "hour": None if hour == UNKNOWN_HOUR else hour,
                 "class_name": model.card.class_names[class_id],
                 "flows": flows,
             }
-            for (hour, class_id), flows in sorted(counted.mix.items())
+            for (hour, class_id), flows in sorted(outcome.counts.class_mix.items())
         ],
-        "flows_flagged": counted.flagged,
-        "flows_allowed": done.flows_allowed if champion else None,
-        "flows_explained": done.explained if champion else None,
-        "incidents": outcome.found,
+        "flows_flagged": outcome.counts.flagged,
+        "flows_allowed": counts.flows_allowed if champion else None,
+        "flows_explained": counts.flows_explained if champion else None,
+        "incidents": outcome.incidents_found,
         "incidents_shown": len(outcome.incidents),
-        "budget": limit.budget,
-        "threshold_logit": limit.logit,
-        "expected_false_alarms": limit.expected_false_alarms,
-        "false_alarms_at_most": limit.false_alarms_at_most,
-        "benign_validation_rows": limit.benign_rows,
-        "smallest_rate": limit.smallest_rate,
-        "drift_moderate": bands["moderate"] if champion else None,
-        "drift_significant": bands["significant"] if champion else None,
+        "budget": threshold.budget,
+        "threshold_logit": threshold.logit,
+        "expected_false_alarms": threshold.expected_false_alarms,
+        "false_alarms_at_most": threshold.false_alarms_at_most,
+        "benign_validation_rows": threshold.benign_rows,
+        "smallest_rate": threshold.smallest_rate,
+        "drift_moderate": levels["moderate"] if champion else None,
+        "drift_significant": levels["significant"] if champion else None,
         "scored_at": scoring.now,
         "code_version": packaging.code_version(),
         "schema_version": SCHEMA_VERSION,
@@ -240,29 +240,29 @@ def night_row(
     }
 
 
-def night_report(
-    source: NightSource, scoring: ScoringContext, done: NightCounts, champion: ModelOutcome, late: int
+def _night_report(
+    source: NightSource, scoring: ScoringContext, counts: NightCounts, champion: ModelOutcome, late: int
 ) -> Report:
-    """Return what the audit says of a night."""
+    """Return the facts of a night for the audit."""
     date = str(source.event_date)
-    said = Report(feature_schema=scoring.champion.preprocessor.schema.name, data_origin=scoring.origin(source))
-    said.rows_in, said.rows_out = done.rows_read, done.rows_scored
-    said.rows_quarantined = done.quarantined.total()
-    said.tables = [TABLES[name].place(event_date=date) for name in kept_by("event_date")]
-    counts = {"scored": done.rows_scored, "flagged": done.champion.flagged, "late rows": late}
-    counts |= {"rows of another date": done.of_another_date, "flows on the allow-list": done.flows_allowed}
-    over_budget = champion.found - len(champion.incidents)
-    counts |= {"incidents": champion.found, "incidents over the budget": over_budget}
-    counts |= {f"not scored: {reason}": n for reason, n in sorted(done.quarantined.items())}
-    counts |= {f"warned: {rule}": n for rule, n in sorted(done.warnings.items())}
-    said.counts = {(what, date, None): n for what, n in counts.items()}
-    said.notes = [
-        f"{date}: {champion.limit.statement()}",
-        *scoring.allowed.notes(source.event_date, done.allowed.tolist()),
+    report = Report(feature_schema=scoring.champion.preprocessor.schema.name, data_origin=scoring.origin(source))
+    report.rows_in, report.rows_out = counts.rows_read, counts.rows_scored
+    report.rows_quarantined = counts.quarantined.total()
+    report.tables = [TABLES[name].place(event_date=date) for name in kept_by("event_date")]
+    rows = {"scored": counts.rows_scored, "flagged": counts.champion.flagged, "late rows": late}
+    rows |= {"rows of another date": counts.of_another_date, "flows on the allow-list": counts.flows_allowed}
+    over_budget = champion.incidents_found - len(champion.incidents)
+    rows |= {"incidents": champion.incidents_found, "incidents over the budget": over_budget}
+    rows |= {f"not scored: {reason}": n for reason, n in sorted(counts.quarantined.items())}
+    rows |= {f"warned: {rule}": n for rule, n in sorted(counts.warnings.items())}
+    report.counts = {(what, date, None): n for what, n in rows.items()}
+    report.notes = [
+        f"{date}: {champion.threshold.statement()}",
+        *scoring.allow_list.notes(source.event_date, counts.allowed_by_entry.tolist()),
     ]
-    said.inputs = [f"event_date={date}/{file.name}: {file.rows} rows" for file in source.files]
-    said.notes += [f"{date}: {file.name} was not scored: {file.reason}" for file in source.files if file.reason]
+    report.inputs = [f"event_date={date}/{file.name}: {file.rows} rows" for file in source.files]
+    report.notes += [f"{date}: {file.name} was not scored: {file.reason}" for file in source.files if file.reason]
     if source.extra_columns:
         columns = ", ".join(source.extra_columns)
-        said.notes.append(f"{date}: {len(source.extra_columns)} extra column(s) were ignored: {columns}")
-    return said
+        report.notes.append(f"{date}: {len(source.extra_columns)} extra column(s) were ignored: {columns}")
+    return report

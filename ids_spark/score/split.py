@@ -44,7 +44,7 @@ _OPTIONAL: Final = ("source_file", "source_row", "row_key", "class19", "duplicat
 
 @dataclass(frozen=True)
 class SplitTask:
-    """What every scoring task is told.
+    """What every scoring task receives.
 
     Attributes:
         target: URI of the staged predictions.

@@ -94,7 +94,7 @@ def test_an_entry_covers_its_last_night_and_none_after_it(listed):
     assert allowed.expired(NIGHT + dt.timedelta(days=1)) == list(allowed.entries)
 
 
-def test_notes_name_what_covered_and_what_expired_but_no_identifier(listed):
+def test_notes_state_covered_flows_and_expired_entries_without_identifiers(listed):
     allowed = listed(
         f"{BASE}, where: {{src_ip: 192.0.2.77}}",
         "reason: pump restarts, owner: medical technology, expires: 2026-02-01, where: {device_id: pump-77}",
@@ -125,7 +125,7 @@ def test_a_flow_that_two_entries_cover_counts_for_both(listed):
         ("from: 12:10, until: 12:10:01", ["12:10:00"]),  # YAML makes the numbers 730 and 43801 of these
     ],
 )
-def test_a_time_of_day_includes_its_start_alone_and_may_hold_midnight(listed, interval, inside):
+def test_a_time_of_day_includes_its_start_excludes_its_end_and_may_contain_midnight(listed, interval, inside):
     clocks = ["00:00:00", "01:59:59.999999", "02:00:00", "12:10:00", "21:59:59", "22:00:00", "23:59:59"]
     times = [*(at(clock) for clock in clocks), None]
     mask, _ = listed(f"{BASE}, where: {{src_ip: a}}, {interval}").covers(
@@ -175,17 +175,17 @@ def test_many_flows_are_matched_as_pandas_does_in_parts_and_as_a_whole(listed):
     assert sum(count for _, count in parts).tolist() == counts.tolist()
 
 
-def test_no_flow_is_no_fault(listed):
+def test_an_empty_table_is_accepted(listed):
     mask, counts = listed(f"{BASE}, where: {{src_ip: a}}").covers(flows(src_ip=pa.array([], pa.string())), NIGHT)
     assert (mask.shape, counts.tolist()) == ((0,), [0])
 
 
-def test_an_unknown_class_is_a_fault_of_the_caller(listed):
+def test_an_unknown_class_is_refused(listed):
     with pytest.raises(UnknownClass, match="'Worm' names no known class"):
         listed(f"{BASE}, where: {{src_ip: a}}").covers(flows(src_ip=["a"], class_name=["Worm"]), NIGHT)
 
 
-def test_the_longest_entry_ends_366_days_ahead(listed):
+def test_an_entry_expires_at_most_366_days_ahead(listed):
     last = TODAY + dt.timedelta(days=LONGEST_DAYS)
     entry = "reason: r, owner: o, expires: {}, where: {{src_ip: a}}"
     assert listed(entry.format(last)).entries[0].expires == last == dt.date(2027, 3, 2)
@@ -247,17 +247,17 @@ def test_an_empty_file_and_a_file_without_a_list(tmp_path):
         read_allow_list(str(tmp_path / "a.yaml"), TODAY, COLUMNS)
 
 
-def test_what_is_pseudonymised_in_the_tables_is_not_stated_in_plain(listed):
+def test_values_of_pseudonymised_columns_are_not_in_the_text_of_an_entry(listed):
     [entry] = listed(
         f'{BASE}, where: {{src_ip: [a, b], device_id: d}}, category: Recon, from: "22:00", until: "02:30"'
     ).entries
     known = {"reason": "weekly scan", "owner": "network team", "expires": dt.date(2026, 2, 28)}
     known |= {"category": "Recon", "from": "22:00", "until": "02:30"}
-    assert entry.stated() == known | {"src_ip": "a, b", "device_id": "d"}
-    assert entry.stated(["src_ip"]) == known | {"src_ip": "2 value(s)", "device_id": "d"}
+    assert entry.as_text() == known | {"src_ip": "a, b", "device_id": "d"}
+    assert entry.as_text(["src_ip"]) == known | {"src_ip": "2 value(s)", "device_id": "d"}
 
 
-def test_an_allow_list_travels_to_tasks_and_its_hash_names_what_it_says(listed):
+def test_an_allow_list_can_be_pickled_and_its_hash_depends_on_its_content(listed):
     allowed = listed(f"{BASE}, where: {{src_ip: a}}")
     assert pickle.loads(pickle.dumps(allowed)) == allowed  # noqa: S301
     assert allowed.sha256() == listed(f"{BASE}, where: {{src_ip: [a]}}").sha256()

@@ -1,4 +1,4 @@
-"""Exports of incidents: OCSF events and ECS documents against the published names, values worked out by hand."""
+"""Exports of incidents: OCSF events and ECS documents against the published names, expected values computed by hand."""
 
 import copy
 import datetime as dt
@@ -56,7 +56,7 @@ ENTITIES = [
     *[("device_id", each) for each in ("Infusionspumpe-Süd 7", None, "10.20.0.11")],
 ]
 PLAIN = Context(NIGHT)
-HIDDEN = Context(NIGHT, frozenset({"src_ip", "source_ip", "dst_ip", "device_id", "ward"}))
+PSEUDONYMISED = Context(NIGHT, frozenset({"src_ip", "source_ip", "dst_ip", "device_id", "ward"}))
 
 
 def incident(**changes: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-@pytest.mark.parametrize("context", [PLAIN, HIDDEN], ids=["open", "pseudonymised"])
+@pytest.mark.parametrize("context", [PLAIN, PSEUDONYMISED], ids=["open", "pseudonymised"])
 def test_every_export_of_a_varied_night_meets_the_published_schemas(context: Context) -> None:
     rows = varied().to_pylist()
     assert len(rows) > 250
@@ -123,7 +123,7 @@ def test_no_null_and_no_empty_value_is_written_and_the_origin_is_always_visible(
         assert ("[synthetic data]" in text) == (row["data_origin"] == "synthetic")
 
 
-def test_an_ocsf_event_says_what_the_incident_says() -> None:
+def test_an_ocsf_event_has_the_values_of_the_incident() -> None:
     event = ocsf.event(incident(), PLAIN)
     start, end, created = 1_767_582_062_003, 1_767_582_362_003, 1_767_664_800_000
     assert (event["class_uid"], event["category_uid"], event["activity_id"], event["type_uid"]) == (2004, 2, 1, 200401)
@@ -163,7 +163,7 @@ def test_an_ocsf_event_says_what_the_incident_says() -> None:
     }
 
 
-def test_an_ecs_document_says_what_the_incident_says() -> None:
+def test_an_ecs_document_has_the_values_of_the_incident() -> None:
     document = ecs.document(incident(), PLAIN)
     assert document["@timestamp"] == "2026-01-06T02:00:00.000Z"
     assert document["ecs"] == {"version": "8.17.0"}
@@ -200,14 +200,16 @@ def test_an_ecs_document_says_what_the_incident_says() -> None:
         ("device_id", "10.0.0.2", "device", {"uid": "10.0.0.2", "ip": "10.0.0.2", "type_id": 0, "type": "Unknown"}),
     ],
 )
-def test_an_entity_stands_where_ocsf_looks_for_it(kind: str, entity: str, place: str, value: dict[str, Any]) -> None:
+def test_an_entity_is_in_the_field_that_ocsf_defines_for_it(
+    kind: str, entity: str, place: str, value: dict[str, Any]
+) -> None:
     event = ocsf.event(incident(entity_kind=kind, entity=entity), PLAIN)
     assert event["evidences"][0][place] == value
     assert event["observables"][0]["value"] == entity
     assert ("resources" in event) == (place == "device")
 
 
-def test_an_entity_stands_where_ecs_looks_for_it() -> None:
+def test_an_entity_is_in_the_field_that_ecs_defines_for_it() -> None:
     found = {kind: ecs.document(incident(entity_kind=kind, entity=entity), PLAIN) for kind, entity in ENTITIES}
     assert found["source_ip"]["source"]["ip"] == "2001:db8::5"
     assert found["dst_ip"]["destination"] == {"address": "10.20.0.9", "ip": "10.20.0.9"}
@@ -220,11 +222,11 @@ def test_an_entity_stands_where_ecs_looks_for_it() -> None:
 @pytest.mark.parametrize("kind", ["src_ip", "dst_ip", "device_id"])
 def test_a_pseudonym_is_never_written_as_an_address(kind: str) -> None:
     row = incident(entity_kind=kind, entity="10.20.0.7")  # even where it looks like one
-    for record in (ocsf.event(row, HIDDEN), ecs.document(row, HIDDEN)):
+    for record in (ocsf.event(row, PSEUDONYMISED), ecs.document(row, PSEUDONYMISED)):
         holders = [path for path, value in leaves(record) if value == "10.20.0.7"]
         assert holders
         assert not [path for path in holders if path.rpartition(".")[2] in ("ip", "address")]
-    event = ocsf.event(row, HIDDEN)
+    event = ocsf.event(row, PSEUDONYMISED)
     assert event["unmapped"]["pseudonymised"] == "true"
     assert event["observables"][0]["type_id"] == (47 if kind == "device_id" else 99)
 
@@ -378,7 +380,7 @@ def test_a_broken_ecs_document_is_found(path: str, value: Any, faults: list[str]
     assert all(text.startswith(fault) for text, fault in zip(found, faults, strict=True))
 
 
-def test_every_required_attribute_is_missed() -> None:
+def test_missing_required_attributes_are_found() -> None:
     required = {
         "activity_id",
         "category_uid",
@@ -396,7 +398,7 @@ def test_every_required_attribute_is_missed() -> None:
     ]
 
 
-def test_the_published_names_state_their_source_and_travel_with_the_package() -> None:
+def test_the_published_names_state_their_source_and_are_in_the_package_archive() -> None:
     source = common.names()["source"]
     assert "ocsf/ocsf-schema branch v1.6.0, commit d0cd8a0f" in source["ocsf"]
     assert "elastic/ecs tag v8.17.0, commit e3103a21" in source["ecs"]

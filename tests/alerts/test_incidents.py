@@ -177,7 +177,7 @@ def test_times_before_1970_have_their_window():
     assert row["window_start"] == before.replace(minute=0)
 
 
-def test_reasons_are_those_of_the_highest_score_that_has_any_and_ties_go_by_file_and_row():
+def test_attributions_are_those_of_the_highest_explained_flow_and_ties_go_by_file_and_row():
     table = flows(
         *[("DoS-TCP", 9), ("DoS-TCP", 7), ("DoS-TCP", 7), ("DoS-TCP", 7), ("DoS-TCP", 5)],
         source_file=["a", "b10", "b10", "b2", "a"],
@@ -200,7 +200,7 @@ def test_no_flow_is_no_incident():
     assert (len(table), total, table.schema) == (0, 0, INCIDENTS)
 
 
-def test_incidents_are_what_pandas_makes_of_the_flows():
+def test_incidents_equal_the_groups_of_pandas():
     table = many(40_000, devices=40)
     found = (
         aggregate(table, ENTITIES, 60).drop_columns(["attributions", "explained_logit", "explained_file"]).to_pandas()
@@ -286,7 +286,7 @@ def test_many_flows_raise_the_severity_of_their_incident():
     ]
 
 
-def test_an_incident_states_what_it_was_found_by():
+def test_an_incident_states_model_threshold_and_run():
     table = flows(("Attack", 6), device_id=["d"], event_time=[at("10:30")], attributions=[attribution("Rate")])
     [row] = rows_of(rank(aggregate(table, ENTITIES, 60), DEFAULT, 50, FACTS)[0])
     assert (row["model"], row["model_version"], row["run_id"]) == ("gru_dnn-19-paper", "20260201T000000Z-ab", "r1")
@@ -295,7 +295,7 @@ def test_an_incident_states_what_it_was_found_by():
     assert (row["max_attack_logit"], row["schema_version"]) == (6.0, 1)
 
 
-def test_an_incident_keeps_its_name_in_every_run_and_no_two_share_one(million):
+def test_an_incident_id_is_the_same_in_every_run_and_unique(million):
     found, _ = rank(aggregate(million, ENTITIES, 60), DEFAULT, 100_000, FACTS)
     ids = found["incident_id"].to_pylist()
     assert len(set(ids)) == len(ids) == 100_000

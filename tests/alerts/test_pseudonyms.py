@@ -54,7 +54,7 @@ def key_file(tmp_path):
     return write
 
 
-def test_a_value_becomes_the_beginning_of_its_hmac_sha256():
+def test_a_pseudonym_is_the_beginning_of_the_hmac_sha256():
     values = ["pump-1", "192.0.2.1", "Gerät 7", "pump-1", None, " pump-1"]
     found = Pseudonyms(KEY.encode()).pseudonymised(pa.array(values))
     assert found.type == pa.string()
@@ -69,7 +69,7 @@ def test_a_published_test_vector_is_met():
     assert found == "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"[:LENGTH]
 
 
-def test_null_and_empty_text_say_who_nobody_is_and_stay():
+def test_null_and_empty_text_are_kept():
     assert Pseudonyms(KEY.encode()).pseudonymised(pa.array([None, "", "x"])).to_pylist() == [None, "", expected("x")]
 
 
@@ -109,7 +109,7 @@ def test_a_million_values_have_a_million_pseudonyms():
     assert found[123_456].as_py() == expected("123456")
 
 
-def test_a_key_file_wins_over_the_environment(monkeypatch, key_file):
+def test_a_key_file_takes_precedence_over_the_environment(monkeypatch, key_file):
     monkeypatch.setenv(VARIABLE, OTHER)
     column = pa.array(["pump-1"])
     assert load_key(settings()).pseudonymised(column).to_pylist() == [expected("pump-1", OTHER)]
@@ -123,7 +123,7 @@ def test_another_variable_can_be_named(monkeypatch):
     assert load_key(given).key_id == Pseudonyms(KEY.encode()).key_id
 
 
-def test_no_key_is_looked_for_where_nothing_is_pseudonymised(tmp_path):
+def test_no_key_is_read_if_nothing_is_pseudonymised(tmp_path):
     assert load_key(settings(tmp_path / "absent", columns=())) is None
 
 
@@ -146,7 +146,7 @@ def test_a_file_that_others_may_open_is_refused_with_its_mode(key_file, mode):
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
-def test_a_file_for_its_owner_alone_is_read_also_by_a_link(key_file, tmp_path, mode):
+def test_a_file_that_only_its_owner_may_read_is_read_also_through_a_link(key_file, tmp_path, mode):
     (tmp_path / "link").symlink_to(key_file(KEY, mode))
     assert load_key(settings(tmp_path / "link")).key_id == Pseudonyms(KEY.encode()).key_id
 
@@ -180,7 +180,7 @@ def test_a_refusal_ends_a_job_with_exit_code_2():
     assert as_refusal(KeyUnusable("no key")) == "no key"
 
 
-def test_the_key_travels_to_tasks_but_is_shown_nowhere(key_file, caplog):
+def test_the_key_can_be_pickled_but_is_never_shown(key_file, caplog):
     path = key_file(KEY)
     pseudonyms = load_key(settings(path))
     travelled = pickle.loads(pickle.dumps(pseudonyms))  # noqa: S301

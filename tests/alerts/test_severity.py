@@ -37,7 +37,7 @@ def refusal(uri):
     return str(error.value)
 
 
-def test_the_example_in_conf_says_what_the_default_says():
+def test_the_example_in_conf_equals_the_default():
     assert read_severity_policy(str(EXAMPLE)) == DEFAULT == read_severity_policy(None)
 
 
@@ -102,7 +102,7 @@ def test_an_escalation_by_score_takes_the_worst_of_all_that_hold(policy_file):
     assert policy.severities(names).to_pylist() == ["informational"] * 5 + ["low", "medium", None]
 
 
-def test_class_ids_of_a_million_flows_give_what_names_give():
+def test_class_ids_and_class_names_give_the_same_severities():
     rng = np.random.default_rng(3)
     for level, names in CLASSES.items():
         ids = rng.integers(0, level, 1_000_000).astype(np.int32)
@@ -120,7 +120,7 @@ def test_no_flow_has_no_severity():
     assert DEFAULT.severities(pa.array([None], pa.string())).to_pylist() == [None]
 
 
-def test_a_class_is_called_by_its_category_and_by_attack():
+def test_a_class_is_selected_by_its_name_its_category_and_attack():
     for name in CLASS19:
         assert severity.category_of(name) == class6_of(name)
     assert severity.lineage_of("MQTT-DoS-Connect_Flood") == {"MQTT-DoS-Connect_Flood", "MQTT", "Attack"}
@@ -180,7 +180,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     assert "binary.yaml: not YAML" in refusal(tmp_path / "binary.yaml")
 
 
-def test_the_hash_names_what_a_policy_says_not_how_it_is_written(policy_file):
+def test_the_hash_depends_on_the_content_of_a_policy_not_on_order_or_comments(policy_file):
     escalations = ["{to: high, of: [DoS, MQTT], at_least_flows: 5}", "{to: low, at_least_flows: 7}"]
     one = read_severity_policy(
         policy_file(ALL + f"classes: {{DoS-TCP: low, DoS-UDP: low}}\nraised: [{escalations[0]}, {escalations[1]}]\n")
@@ -195,7 +195,7 @@ def test_the_hash_names_what_a_policy_says_not_how_it_is_written(policy_file):
     assert len(one.sha256()) == 64
 
 
-def test_a_policy_travels_to_tasks_and_cannot_be_changed():
+def test_a_policy_can_be_pickled_and_cannot_be_changed():
     assert pickle.loads(pickle.dumps(DEFAULT)) == DEFAULT  # noqa: S301
     with pytest.raises(ValueError, match="frozen"):
         DEFAULT.raised = ()

@@ -1,4 +1,4 @@
-"""Which nights are meant, which files they consist of, and what is said of files that cannot be used."""
+"""Dates of nights, their files, and the reasons of files that cannot be used."""
 
 import datetime as dt
 from pathlib import Path
@@ -143,12 +143,12 @@ def test_missing_feature_columns_are_named_for_every_file(tmp_path: Path) -> Non
     put(tmp_path, "c.parquet", flows().drop_columns(["IAT", "Std"]))
     with pytest.raises(SchemaMismatch) as refused:
         find(tmp_path)
-    said = str(refused.value)
-    assert "a.parquet lacks 1 feature column(s) of release39: Rate; c.parquet lacks 2" in said
-    assert ": Std, IAT. Nothing was scored; add the columns, or name them in score.column_aliases" in said
+    message = str(refused.value)
+    assert "a.parquet lacks 1 feature column(s) of release39: Rate; c.parquet lacks 2" in message
+    assert ": Std, IAT. Nothing was scored; add the columns, or name them in score.column_aliases" in message
 
 
-def test_a_feature_that_no_model_sees_may_be_absent_or_unreadable_and_is_no_extra_column(tmp_path: Path) -> None:
+def test_a_feature_that_no_model_uses_may_be_absent_or_unreadable_and_is_no_extra_column(tmp_path: Path) -> None:
     needed = tuple(name for name in RELEASE_39.features if name != "IGMP")
     put(tmp_path, "a.parquet", flows().drop_columns(["IGMP"]))
     lists = pa.array([[1.0]] * 5)
@@ -167,7 +167,7 @@ def test_extra_columns_are_listed_and_pass_through_columns_are_none_of_them(tmp_
     put(tmp_path, "b.parquet", flows().append_column("collector", pa.array([1] * 5)))
     found = find(tmp_path)
     assert found.extra_columns == ("collector", "src_ip", "ward")  # a structure has no text that could be passed on
-    assert {row_group.carried for row_group in found.row_groups} == {("flow_id",)}
+    assert {row_group.pass_through for row_group in found.row_groups} == {("flow_id",)}
 
 
 def test_files_that_cannot_be_used_are_listed_with_their_reason_and_never_stop_the_night(tmp_path: Path) -> None:

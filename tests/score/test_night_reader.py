@@ -1,4 +1,4 @@
-"""One row group of flow logs: what is passed through, what is refused and why, and when a flow was seen."""
+"""One row group of flow logs: pass-through columns, refused rows with reasons, and event times."""
 
 import datetime as dt
 import json
@@ -18,8 +18,8 @@ from ids_spark.score.night_reader import NightRows, ReadSpec
 from tests.support.flows import synthetic_frame
 
 DATE = dt.date(2026, 3, 1)
-CARRIED = ("flow_id", "event_time", "device_id")
-WANTED = ReadSpec(RELEASE_39, RELEASE_39.features, CARRIED, "event_time", "run-1")
+PASS_THROUGH = ("flow_id", "event_time", "device_id")
+SPEC = ReadSpec(RELEASE_39, RELEASE_39.features, PASS_THROUGH, "event_time", "run-1")
 UTC = dt.UTC
 
 
@@ -27,23 +27,23 @@ def flows(rows: int = 6) -> pd.DataFrame:
     return synthetic_frame(rows, seed=4).assign(flow_id=[f"f{i}" for i in range(rows)], device_id="pump-1")
 
 
-def read(tmp_path: Path, table: pa.Table | pd.DataFrame, wanted: ReadSpec = WANTED, **options: Any) -> list[NightRows]:
+def read(tmp_path: Path, table: pa.Table | pd.DataFrame, spec: ReadSpec = SPEC, **options: Any) -> list[NightRows]:
     """Write a file and read each of its row groups."""
     table = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
     path = tmp_path / f"event_date={DATE}" / "a.parquet"
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path, **options)
-    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE, pass_through=wanted.pass_through)
-    source = night_files.find_night(config, DATE, wanted.schema, wanted.features)
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE, pass_through=spec.pass_through)
+    source = night_files.find_night(config, DATE, spec.schema, spec.features)
     assert source is not None
-    return [night_reader.read_row_group(row_group, wanted) for row_group in source.row_groups]
+    return [night_reader.read_row_group(row_group, spec) for row_group in source.row_groups]
 
 
 def times_of(tmp_path: Path, times: Any) -> list[dt.datetime | None]:
     table = pa.Table.from_pandas(flows(len(times)), preserve_index=False)
     [rows] = read(tmp_path, table.append_column("event_time", times))
-    assert rows.carried.schema.field("event_time").type == pa.timestamp("us", tz="UTC")
-    return rows.carried["event_time"].to_pylist()
+    assert rows.pass_through.schema.field("event_time").type == pa.timestamp("us", tz="UTC")
+    return rows.pass_through["event_time"].to_pylist()
 
 
 def test_features_are_doubles_and_rows_are_numbered_through_the_file(tmp_path: Path) -> None:
@@ -60,20 +60,24 @@ def test_features_are_doubles_and_rows_are_numbered_through_the_file(tmp_path: P
 def test_pass_through_columns_are_text_and_null_where_the_file_lacks_them(tmp_path: Path) -> None:
     frame = flows(3).assign(device_id=[7, 8, 9]).drop(columns="flow_id")
     [rows] = read(tmp_path, frame)
-    assert rows.carried.column_names == list(CARRIED)
-    assert rows.carried["device_id"].to_pylist() == ["7", "8", "9"]
-    assert rows.carried["flow_id"].to_pylist() == [None] * 3
-    assert rows.carried["event_time"].to_pylist() == [None] * 3
-    assert [field.type for field in rows.carried.schema] == [pa.string(), pa.timestamp("us", tz="UTC"), pa.string()]
+    assert rows.pass_through.column_names == list(PASS_THROUGH)
+    assert rows.pass_through["device_id"].to_pylist() == ["7", "8", "9"]
+    assert rows.pass_through["flow_id"].to_pylist() == [None] * 3
+    assert rows.pass_through["event_time"].to_pylist() == [None] * 3
+    assert [field.type for field in rows.pass_through.schema] == [
+        pa.string(),
+        pa.timestamp("us", tz="UTC"),
+        pa.string(),
+    ]
 
 
 def test_a_pass_through_column_of_bytes_is_null_where_they_are_no_text_and_its_flows_are_kept(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(flows(2).drop(columns="device_id"), preserve_index=False)
     [rows] = read(tmp_path, table.append_column("device_id", pa.array([b"\xff\xfe", b"pump"])))
-    assert rows.carried["device_id"].to_pylist() == [None, None]
+    assert rows.pass_through["device_id"].to_pylist() == [None, None]
     assert len(rows.source_rows) == 2
     [rows] = read(tmp_path, table.append_column("device_id", pa.array([b"pump-1", None])))
-    assert rows.carried["device_id"].to_pylist() == ["pump-1", None]
+    assert rows.pass_through["device_id"].to_pylist() == ["pump-1", None]
 
 
 def test_a_time_is_understood_as_timestamp_of_any_unit_and_zone(tmp_path: Path) -> None:
@@ -109,7 +113,7 @@ def test_a_time_is_understood_as_text_with_or_without_zone_and_else_null(tmp_pat
         assert times_of(tmp_path, written) == expected
 
 
-def test_what_is_no_time_gives_null(tmp_path: Path) -> None:
+def test_values_of_other_types_give_a_null_time(tmp_path: Path) -> None:
     assert times_of(tmp_path, pa.array([1.5, 2.5])) == [None, None]
 
 
@@ -124,7 +128,7 @@ def test_rows_that_cannot_be_scored_are_refused_with_reason_features_and_raw_val
     rates = pa.array(frame["Rate"].to_numpy(), from_pandas=False)
     [rows] = read(tmp_path, table.set_column(table.column_names.index("Rate"), "Rate", rates))
     assert rows.source_rows.tolist() == [0, 4, 7]
-    assert rows.carried["flow_id"].to_pylist() == ["f0", "f4", "f7"]
+    assert rows.pass_through["flow_id"].to_pylist() == ["f0", "f4", "f7"]
     assert np.isinf(rows.values["Rate"][1])
     found = rows.refused.to_pylist()
     assert [(row["source_row"], row["reason"], row["features"]) for row in found] == [
@@ -159,13 +163,13 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(tmp_path: 
     start = column.dictionary_page_offset or column.data_page_offset
     content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
     path.write_bytes(bytes(content))
-    good, bad = (night_reader.read_row_group(row_group, WANTED) for row_group in source.row_groups)
+    good, bad = (night_reader.read_row_group(row_group, SPEC) for row_group in source.row_groups)
     assert len(good.source_rows) == 300
     assert len(bad.source_rows) == 0
     assert bad.refused["reason"].unique().to_pylist() == ["unreadable_row_group"]
     assert bad.refused["source_row"].to_pylist() == list(range(300, 600))
     path.unlink()
-    gone = night_reader.read_row_group(source.row_groups[0], WANTED)
+    gone = night_reader.read_row_group(source.row_groups[0], SPEC)
     assert gone.refused["reason"].to_pylist() == ["unreadable_row_group"] * 300
 
 
@@ -176,17 +180,17 @@ def test_a_file_that_cannot_be_used_has_all_of_its_rows_refused(tmp_path: Path) 
     assert rows.refused["reason"].to_pylist() == ["duplicated_column"] * 4
     assert rows.refused["source_row"].to_pylist() == [0, 1, 2, 3]
     assert rows.refused["features"].null_count == 4
-    assert rows.carried.num_rows == 0
+    assert rows.pass_through.num_rows == 0
     assert all(len(values) == 0 for values in rows.values.values())
 
 
-def test_rows_without_a_finite_score_are_parted_from_the_others(tmp_path: Path) -> None:
+def test_rows_without_a_finite_score_are_separated_from_the_others(tmp_path: Path) -> None:
     [rows] = read(tmp_path, flows(4))
     place = RELEASE_39.features.index("Rate")
     bad = np.array([False, True, False, True])
-    kept, refused = night_reader.without_unscorable(rows, bad, np.array([0, place, 0, 0]), "a.parquet", WANTED)
+    kept, refused = night_reader.without_unscorable(rows, bad, np.array([0, place, 0, 0]), "a.parquet", SPEC)
     assert kept.source_rows.tolist() == [0, 2]
-    assert kept.carried["flow_id"].to_pylist() == ["f0", "f2"]
+    assert kept.pass_through["flow_id"].to_pylist() == ["f0", "f2"]
     assert kept.values["Rate"].tolist() == rows.values["Rate"][[0, 2]].tolist()
     assert refused.schema == QUARANTINE
     assert [(row["source_row"], row["reason"], row["features"]) for row in refused.to_pylist()] == [

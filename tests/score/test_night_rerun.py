@@ -48,8 +48,8 @@ def test_of_a_broken_night_every_flow_is_scored_or_quarantined_with_its_reason(n
     folder = copy(nights, tmp_path / "night")
     logs = folder / "logs" / f"event_date={DATE}"
     broken = break_night(logs)
-    code, said = score(folder)
-    assert code == 0, said
+    code, output = score(folder)
+    assert code == 0, output
     row, refused, predictions = night_row(folder), read(folder, "quarantine/job=score"), read(folder, "predictions")
     assert row["rows_in"] == broken.rows == broken.scored + sum(broken.quarantined.values()) == ROWS - broken.lost
     assert row["rows_scored"] == len(predictions) == broken.scored
@@ -87,9 +87,9 @@ def test_of_a_broken_night_every_flow_is_scored_or_quarantined_with_its_reason(n
 def test_a_rerun_changes_nothing_but_run_and_times_and_leaves_other_dates_alone(nights: Path, tmp_path: Path) -> None:
     folder = copy(nights, tmp_path / "night")
     shutil.copytree(folder / "logs" / f"event_date={DATE}", folder / "logs" / f"event_date={NEXT}")
-    code, said = score(folder, f"score.first_date={DATE}", f"score.last_date={LAST}", date=None)
-    assert code == 0, said
-    assert f"{LAST}: there are no flow logs; nothing of that date was changed" in said
+    code, output = score(folder, f"score.first_date={DATE}", f"score.last_date={LAST}", date=None)
+    assert code == 0, output
+    assert f"{LAST}: there are no flow logs; nothing of that date was changed" in output
     assert audit(folder)["rows_in"] == 2 * ROWS
     assert night_row(folder, date=DATE)["rows_of_another_date"] == 0
     assert night_row(folder, date=NEXT)["rows_of_another_date"] == ROWS
@@ -97,14 +97,14 @@ def test_a_rerun_changes_nothing_but_run_and_times_and_leaves_other_dates_alone(
     trend = folder / "lake/reports/night" / f"event_date={NEXT}" / "trend.png"
     drawn = trend.read_bytes()
 
-    code, said = score(folder, date=NEXT)
-    assert code == 0, said
+    code, output = score(folder, date=NEXT)
+    assert code == 0, output
     assert differing(comparable(folder, NEXT), first) == []
     assert of_date(folder, DATE) == before
-    assert trend.read_bytes() == drawn  # nights of one run know of each other
+    assert trend.read_bytes() == drawn  # the trend includes other nights of the same run
     assert pd.read_parquet(folder / "lake/predictions")["event_date"].value_counts().tolist() == [ROWS, ROWS]
     assert len(list((folder / "lake/audit").glob("*-score.parquet"))) == 2
-    assert "became champion" not in said
+    assert "became champion" not in output
 
 
 def test_late_files_are_counted_and_join_the_night(nights: Path, tmp_path: Path) -> None:
@@ -112,14 +112,14 @@ def test_late_files_are_counted_and_join_the_night(nights: Path, tmp_path: Path)
     logs = folder / "logs" / f"event_date={DATE}"
     late = logs / "flows-00003.parquet"
     late.rename(folder / "kept")
-    code, said = score(folder)
-    assert code == 0, said
+    code, output = score(folder)
+    assert code == 0, output
     assert night_row(folder)["rows_late"] == 0
     before = read(folder, "predictions").set_index(["source_file", "source_row"])
     (logs / "hour=23").mkdir()
     (folder / "kept").rename(logs / "hour=23" / "late.parquet")
-    code, said = score(folder)
-    assert code == 0, said
+    code, output = score(folder)
+    assert code == 0, output
     row, after = night_row(folder), read(folder, "predictions").set_index(["source_file", "source_row"])
     assert row["rows_late"] == ROWS - len(before) == 5_048
     assert {"what": "late rows", "split": str(DATE), "class_name": None, "rows": 5_048} in list(audit(folder)["counts"])
@@ -128,20 +128,20 @@ def test_late_files_are_counted_and_join_the_night(nights: Path, tmp_path: Path)
     assert set(after.drop(before.index).reset_index()["source_file"]) == {"hour=23/late.parquet"}
     assert after["run_id"].nunique() == 1
     first = comparable(folder)
-    code, said = score(folder)
-    assert code == 0, said
+    code, output = score(folder)
+    assert code == 0, output
     assert differing(comparable(folder), first) == []
 
 
 def test_a_challenger_scores_beside_the_champion_and_is_compared(nights: Path, tmp_path: Path) -> None:
     folder = copy(nights, tmp_path / "night")
     first, second = stored(folder), another(folder, "29991231T000000Z-challenger")
-    assert score(folder)[0] == 2  # two versions, and nobody said which
+    assert score(folder)[0] == 2  # two versions, and nobody output which
     for version, alias in ((first.card.version, "champion"), (second.card.version, "challenger")):
-        code, said = run(folder, "promote", f"promote.version={version}", f"promote.alias={alias}")
-        assert code == 0, said
-    code, said = score(folder)
-    assert code == 0, said
+        code, output = run(folder, "promote", f"promote.version={version}", f"promote.alias={alias}")
+        assert code == 0, output
+    code, output = score(folder)
+    assert code == 0, output
     champion, challenger = night_row(folder), night_row(folder, "challenger")
     assert (champion["model_sha256"], challenger["model_sha256"]) == (first.sha256, second.sha256)
     assert audit(folder)["models"].tolist() == [f"{MODEL}/{m.card.version}" for m in (first, second)]
@@ -153,13 +153,13 @@ def test_a_challenger_scores_beside_the_champion_and_is_compared(nights: Path, t
     logits = np.log(p[:, 1:].sum(axis=1, dtype=np.float64)) - np.log(p[:, 0].astype(np.float64))
     limit = challenger["threshold_logit"]
     assert limit == second.validation_scores.threshold(ROWS, 50).logit != champion["threshold_logit"]
-    theirs = logits >= limit
+    flagged_by_challenger = logits >= limit
     near = int((np.abs(logits - limit) < 5e-3).sum())
-    assert abs(challenger["flows_flagged"] - theirs.sum()) <= near
+    assert abs(challenger["flows_flagged"] - flagged_by_challenger.sum()) <= near
     mix = pd.DataFrame(list(challenger["class_mix"])).groupby("class_name")["flows"].sum()
     own = pd.Series([CLASSES[19][i] for i in p.argmax(axis=1)]).value_counts()
     assert mix.sub(own, fill_value=0).abs().sum() <= 4
-    both = int((theirs & predictions["alert"]).sum())
+    both = int((flagged_by_challenger & predictions["alert"]).sum())
     page = Page((folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text())
     (shown,) = numbers(page.texts("data-agreement")["both"])
     assert both - near <= int(shown.replace(",", "")) <= both + near
@@ -184,8 +184,8 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
     pq.write_table(odd, logs / "odd.parquet", row_group_size=250)
     settings = [f"score.models=[{model.card.name}]", "score.event_time=when", "score.columns=[levels,lineage]"]
     settings += ["score.pass_through=[when,device_id,tags,source.ip,flow_id]", "alerts.entities=[device_id]"]
-    code, said = score(folder, *settings)
-    assert code == 0, said
+    code, output = score(folder, *settings)
+    assert code == 0, output
     row, predictions = night_row(folder), read(folder, "predictions")
     assert row["rows_in"] == 600 == row["rows_scored"] + row["rows_quarantined"]
     assert list(row["extra_columns"]) == ["src_ip", "tags"]
@@ -210,14 +210,14 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
     assert len(alerts) == row["incidents_shown"]
 
 
-def test_a_night_of_which_no_file_can_be_used_says_so(nights: Path, tmp_path: Path) -> None:
+def test_a_night_without_any_usable_file_is_reported(nights: Path, tmp_path: Path) -> None:
     folder = copy(nights, tmp_path / "night")
     logs = folder / "logs" / f"event_date={DATE}"
     shutil.rmtree(logs)
     logs.mkdir()
     (logs / "flows.parquet").write_bytes(b"PAR1")
-    code, said = score(folder)
-    assert code == 0, said
+    code, output = score(folder)
+    assert code == 0, output
     row = night_row(folder)
     assert (row["rows_in"], row["incidents"], row["flows_flagged"]) == (0, 0, 0)
     assert row["files"].tolist() == [{"name": "flows.parquet", "rows": 0, "reason": "unreadable_file"}]

@@ -1,4 +1,4 @@
-"""A night from flow logs to tables, page and exports, against what pandas and Keras make of the same files.
+"""A night from flow logs to tables, page and exports, compared with pandas and Keras on the same files.
 
 All flows and models here are synthetic.
 """
@@ -51,10 +51,10 @@ ALLOWED = """
 
 @pytest.fixture(scope="module")
 def scored(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The night as it is scored where nothing is configured but that every alert carries reasons."""
+    """The night scored with default settings, except that every alert is explained."""
     folder = copy(nights, tmp_path_factory.mktemp("scored") / "night")
-    code, said = score(folder, "alerts.explained_rows=64")
-    assert code == 0, said
+    code, output = score(folder, "alerts.explained_rows=64")
+    assert code == 0, output
     return folder
 
 
@@ -79,8 +79,8 @@ def expected(folder: Path, flows: pd.DataFrame, name: str = MODEL) -> tuple[np.n
         return p, np.clip(np.log(attack) - np.log(p[:, 0].astype(np.float64)), -80, 80)
 
 
-def clear(p: np.ndarray) -> np.ndarray:
-    """Rows whose most probable class does not hang on rounding."""
+def unambiguous(p: np.ndarray) -> np.ndarray:
+    """Rows whose most probable class does not depend on rounding."""
     best = np.sort(p, axis=1)
     return best[:, -1] - best[:, -2] > 1e-4
 
@@ -108,7 +108,7 @@ def test_every_flow_has_one_prediction_and_it_is_that_of_an_independent_computat
         of = [class6_of(c) if level == 6 else ("Benign" if c == "Benign" else "Attack") for c in CLASS19]
         sums[level] = np.column_stack([p[:, [name == c for c in of]].sum(axis=1) for name in names])
     for level, of_level in sums.items():
-        sure = clear(of_level)
+        sure = unambiguous(of_level)
         ids = predictions[f"predicted_class{level}_id"].to_numpy()
         assert sure.mean() > 0.99
         assert (ids[sure] == of_level.argmax(axis=1)[sure]).all()
@@ -117,8 +117,8 @@ def test_every_flow_has_one_prediction_and_it_is_that_of_an_independent_computat
     found = np.array([[t["probability"] for t in top] for top in predictions["top3"]])
     np.testing.assert_allclose(found, best, atol=1e-5)
     names = [[t["class_name"] for t in top] for top in predictions["top3"]]
-    told = np.array([[p[i, CLASS19.index(name)] for name in three] for i, three in enumerate(names)])
-    np.testing.assert_allclose(told, found, atol=1e-5)
+    of_names = np.array([[p[i, CLASS19.index(name)] for name in three] for i, three in enumerate(names)])
+    np.testing.assert_allclose(of_names, found, atol=1e-5)
 
     row = night_row(scored)
     flagged = logits >= row["threshold_logit"]
@@ -127,15 +127,17 @@ def test_every_flow_has_one_prediction_and_it_is_that_of_an_independent_computat
     assert row["flows_flagged"] == predictions["alert"].sum() > 100
     alerts = predictions[predictions["alert"]]
     table = severity.DEFAULT
-    wanted = [table.classes.get(c, getattr(table.categories, class6_of(c))) for c in attack_class(alerts)]
-    assert alerts["severity"].tolist() == wanted  # one flow alone raises nothing
+    severities = [table.classes.get(c, getattr(table.categories, class6_of(c))) for c in attack_class(alerts)]
+    assert alerts["severity"].tolist() == severities  # a single flow meets no escalation
     assert predictions.loc[~predictions["alert"], "severity"].isna().all()
     for column, value in {"model": MODEL, "data_origin": "synthetic", "schema_version": 1}.items():
         assert (predictions[column].astype(type(value)) == value).all()
     assert predictions["model_version"].unique().tolist() == [stored(scored).card.version]
 
 
-def test_reasons_stand_on_alerts_alone_and_are_integrated_gradients_from_the_benign_baseline(scored: Path) -> None:
+def test_only_alerts_have_attributions_and_these_are_integrated_gradients_from_the_benign_baseline(
+    scored: Path,
+) -> None:
     predictions, flows = read(scored, "predictions"), logs_of(scored)
     alert = predictions["alert"]
     assert predictions.loc[~alert, "attributions"].isna().all()
@@ -162,13 +164,13 @@ def test_reasons_stand_on_alerts_alone_and_are_integrated_gradients_from_the_ben
         moved = tape.gradient(found, line).numpy().mean(axis=0) * (flow - baseline)
         gap = float(logit(flow[None])[0] - logit(baseline[None])[0])
         assert moved.sum() == pytest.approx(gap, rel=0.03, abs=0.05)  # completeness
-        told = predictions.loc[i, "attributions"]
-        assert 1 <= len(told) <= 3
+        named = predictions.loc[i, "attributions"]
+        assert 1 <= len(named) <= 3
         by_name = dict(zip(model.card.features, moved, strict=True))
-        for reason, size in zip(told, sorted(moved, reverse=True), strict=False):
-            apart += [abs(reason["contribution"] - x) / max(abs(x), 0.5) for x in (size, by_name[reason["feature"]])]
-            assert reason["value"] == flows.loc[i, reason["feature"]]
-    # 32 points for 4,096: how far they are apart in single flows hangs on the weights, which differ between machines.
+        for entry, size in zip(named, sorted(moved, reverse=True), strict=False):
+            apart += [abs(entry["contribution"] - x) / max(abs(x), 0.5) for x in (size, by_name[entry["feature"]])]
+            assert entry["value"] == flows.loc[i, entry["feature"]]
+    # 32 points for 4,096: the difference of single flows depends on the weights, which differ between machines.
     assert np.quantile(apart, 0.9) < 0.1
 
 
@@ -188,13 +190,13 @@ def grouped(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_incidents(folder: Path, budget: int) -> pd.DataFrame:
-    wanted, found, row = grouped(read(folder, "predictions")), read(folder, "alerts"), night_row(folder)
-    assert row["incidents"] == len(wanted) > budget == row["budget"] == row["incidents_shown"] == len(found)
+    expected, found, row = grouped(read(folder, "predictions")), read(folder, "alerts"), night_row(folder)
+    assert row["incidents"] == len(expected) > budget == row["budget"] == row["incidents_shown"] == len(found)
     assert found["rank"].tolist() == list(range(1, budget + 1))
     assert set(found["entity_kind"]) == {"device_id"}
     assert found["incident_id"].is_unique
     shown = found.set_index(["entity", "class_name", "window_start"])
-    own = wanted.loc[list(shown.index)]
+    own = expected.loc[list(shown.index)]
     for column in ("flows", "first_seen", "last_seen"):
         assert shown[column].tolist() == own[column].tolist()
     for column in ("max_attack_probability", "max_attack_logit"):
@@ -205,8 +207,8 @@ def check_incidents(folder: Path, budget: int) -> pd.DataFrame:
     expected_flows = found["flows"] * found["max_attack_probability"].astype(np.float64)
     assert all(part.is_monotonic_decreasing for _, part in expected_flows.groupby(worst))
     counts = {entry["what"]: entry["rows"] for entry in audit(folder)["counts"]}
-    assert counts["incidents"] == len(wanted)
-    assert counts["incidents over the budget"] == len(wanted) - budget
+    assert counts["incidents"] == len(expected)
+    assert counts["incidents over the budget"] == len(expected) - budget
     return found
 
 
@@ -216,7 +218,7 @@ def test_incidents_are_the_groups_of_alerts_and_what_exceeds_the_budget_is_count
     assert "MQTT-DDoS-Publish_Flood" in found["class_name"].tolist()  # the first attack of the night
 
 
-def test_exports_are_valid_and_the_page_says_what_the_tables_say(scored: Path) -> None:
+def test_exports_are_valid_and_the_page_shows_the_figures_of_the_tables(scored: Path) -> None:
     place = scored / "lake/exports" / f"event_date={DATE}"
     found, row = read(scored, "alerts"), night_row(scored)
     for name, faults_of in (("incidents.ocsf.jsonl", ocsf_faults), ("incidents.ecs.jsonl", ecs_faults)):
@@ -237,13 +239,13 @@ def test_exports_are_valid_and_the_page_says_what_the_tables_say(scored: Path) -
 
 
 def test_the_audit_names_files_model_threshold_and_the_first_champion(scored: Path) -> None:
-    said, row = audit(scored), night_row(scored)
-    assert said["rows_in"] == said["rows_out"] == FLOWS + 190
-    assert [line.rsplit(":", 1)[0] for line in said["inputs"]] == [
+    report, row = audit(scored), night_row(scored)
+    assert report["rows_in"] == report["rows_out"] == FLOWS + 190
+    assert [line.rsplit(":", 1)[0] for line in report["inputs"]] == [
         f"event_date={DATE}/flows-0000{i}.parquet" for i in range(4)
     ]
-    assert said["models"].tolist() == [f"{MODEL}/{stored(scored).card.version}"]
-    notes = " ".join(said["notes"])
+    assert report["models"].tolist() == [f"{MODEL}/{stored(scored).card.version}"]
+    notes = " ".join(report["notes"])
     assert f"log-odds of attack of at least {row['threshold_logit']:.2f}" in notes
     assert "became champion: it scored its first night" in notes
     names = sorted(path.name for path in (scored / "lake").iterdir())
@@ -266,57 +268,57 @@ def test_drift_counts_every_scored_flow_in_the_bins_of_train(scored: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def hidden(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same night with a key, an allow-list, a budget of 5 and few rows that are explained."""
-    folder = copy(nights, tmp_path_factory.mktemp("hidden") / "night")
+def restricted(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same night with a key, an allow-list, a budget of 5 and few explained rows."""
+    folder = copy(nights, tmp_path_factory.mktemp("restricted") / "night")
     expires = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=30)
     (folder / "allowed.yaml").write_text(ALLOWED.format(expires=expires, device="mqtt-broker-01"))
     (folder / "key").write_text(KEY + "\n")
     (folder / "key").chmod(0o600)
     settings = ["alerts.per_night=5", "alerts.explained_rows=2", f"alerts.allow_list={folder}/allowed.yaml"]
     settings += ["score.pseudonymise=[flow_id,device_id,src_ip]", f"score.pseudonym_key_file={folder}/key"]
-    code, said = score(folder, *settings)
-    assert code == 0, said
-    assert KEY not in said
+    code, output = score(folder, *settings)
+    assert code == 0, output
+    assert KEY not in output
     return folder
 
 
-def test_the_allow_list_covers_flows_that_stay_in_predictions_and_are_counted(hidden: Path, scored: Path) -> None:
-    ours, plain = read(hidden, "predictions"), logs_of(hidden)
-    row = night_row(hidden)
-    np.testing.assert_allclose(ours["attack_logit"], read(scored, "predictions")["attack_logit"], atol=1e-4)
-    flagged = ours["attack_logit"] >= np.float32(row["threshold_logit"])
+def test_the_allow_list_covers_flows_that_stay_in_predictions_and_are_counted(restricted: Path, scored: Path) -> None:
+    predictions, plain = read(restricted, "predictions"), logs_of(restricted)
+    row = night_row(restricted)
+    np.testing.assert_allclose(predictions["attack_logit"], read(scored, "predictions")["attack_logit"], atol=1e-4)
+    flagged = predictions["attack_logit"] >= np.float32(row["threshold_logit"])
     covered = flagged & (plain["device_id"] == "mqtt-broker-01")
     assert row["flows_flagged"] == flagged.sum()
     assert row["flows_allowed"] == covered.sum() > 0
-    assert ours["alert"].tolist() == (flagged & ~covered).tolist()
-    assert any(f"covered {covered.sum():,} flagged flow(s)" in note for note in audit(hidden)["notes"])
-    check_incidents(hidden, budget=5)
+    assert predictions["alert"].tolist() == (flagged & ~covered).tolist()
+    assert any(f"covered {covered.sum():,} flagged flow(s)" in note for note in audit(restricted)["notes"])
+    check_incidents(restricted, budget=5)
 
 
-def test_where_few_flows_are_explained_the_best_of_each_incident_come_first(hidden: Path) -> None:
-    ours = read(hidden, "predictions")
-    alerts = ours[ours["alert"]].assign(attack=attack_class, hour=ours["event_time"].dt.floor("h"))
+def test_where_few_flows_are_explained_the_best_of_each_incident_come_first(restricted: Path) -> None:
+    predictions = read(restricted, "predictions")
+    alerts = predictions[predictions["alert"]].assign(attack=attack_class, hour=predictions["event_time"].dt.floor("h"))
     assert alerts["device_id"].notna().all()
     of_incident = alerts.groupby(["source_file", "attack", "device_id", "hour"])["attack_logit"]
     alerts = alerts.assign(follows=of_incident.rank(ascending=False, method="first") > 1)
     assert alerts["follows"].any()
     first = alerts.sort_values(["follows", "attack_logit"], ascending=[True, False])
     explained = first.groupby(["source_file", "attack"]).head(2)
-    assert sorted(ours.index[ours["attributions"].notna()]) == sorted(explained.index)
-    assert len(explained) == night_row(hidden)["flows_explained"]
+    assert sorted(predictions.index[predictions["attributions"].notna()]) == sorted(explained.index)
+    assert len(explained) == night_row(restricted)["flows_explained"]
 
 
-def test_identifiers_are_replaced_by_their_hmac_and_stand_in_no_file(nights: Path, hidden: Path) -> None:
-    plain, ours = logs_of(hidden), read(hidden, "predictions")
+def test_identifiers_are_replaced_by_their_hmac_and_occur_in_no_file(nights: Path, restricted: Path) -> None:
+    plain, predictions = logs_of(restricted), read(restricted, "predictions")
     for column in ("flow_id", "device_id", "src_ip"):
         own = [hmac.new(KEY.encode(), v.encode(), hashlib.sha256).hexdigest()[:32] for v in plain[column][:500]]
-        assert ours[column][:500].tolist() == own
-        assert ours[column].nunique() == plain[column].nunique()
+        assert predictions[column][:500].tolist() == own
+        assert predictions[column].nunique() == plain[column].nunique()
     names = {*plain["device_id"], *plain["src_ip"], KEY}
     looked = 0
-    for path in (hidden / "lake").rglob("*"):
-        if path.is_file() and not (nights / path.relative_to(hidden)).exists():  # written by the scoring
+    for path in (restricted / "lake").rglob("*"):
+        if path.is_file() and not (nights / path.relative_to(restricted)).exists():  # written by the scoring
             content = path.read_bytes()
             if path.suffix == ".parquet":
                 content += repr(pq.ParquetFile(path).read().to_pydict()).encode()
@@ -345,29 +347,29 @@ def test_a_preprocessor_of_another_model_refuses_the_night(nights: Path, tmp_pat
     manifest = json.loads((place / "manifest.json").read_text())
     manifest["preprocessor.json"] = hashlib.sha256((place / "preprocessor.json").read_bytes()).hexdigest()
     (place / "manifest.json").write_text(json.dumps(manifest))
-    assert_refused(folder, "preprocessor.json is that of another model")
+    assert_refused(folder, "preprocessor.json is of another model")
 
 
-def test_a_model_without_calibration_refuses_the_night(nights: Path, tmp_path: Path) -> None:
+def test_a_model_without_validation_scores_refuses_the_night(nights: Path, tmp_path: Path) -> None:
     folder = copy(nights, tmp_path / "night")
     model = stored(folder)
     place = folder / "lake/models" / MODEL / model.card.version
     shutil.rmtree(place)
     artifact.write_model(str(place), model.card, model.weights, model.preprocessor)
-    assert_refused(folder, "has no validation scores, without which no threshold follows from a budget; retrain")
+    assert_refused(folder, "has no validation scores")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (("score.pseudonymise=[src_ip]",), "score.pseudonymise names src_ip, but there is no key"),
-        (("score.pass_through=[event_time,model,flow_id]",), "score.pass_through names model twice, or"),
-        (("score.pass_through=[event_time,class_name]",), "score.pass_through names class_name twice, or"),
+        (("score.pass_through=[event_time,model,flow_id]",), "score.pass_through contains model,"),
+        (("score.pass_through=[event_time,class_name]",), "score.pass_through contains class_name,"),
         (("score.models=[dnn-2-paper]",), "no model 'dnn-2-paper'"),
         (("score.column_aliases={}", f"score.date={NEXT}"), f"event_date={NEXT} holds no parquet file"),
     ],
 )
-def test_what_cannot_be_done_refuses_the_night(
+def test_invalid_settings_refuse_the_night(
     nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.delenv("IDS_SPARK_PSEUDONYM_KEY", raising=False)
@@ -383,8 +385,8 @@ def test_a_missing_feature_column_refuses_the_night_with_its_name(nights: Path, 
 
 def assert_refused(folder: Path, message: str, *settings: str) -> None:
     before = content_of(folder)
-    code, said = score(folder, *settings)
-    assert code == 2, said
-    assert message in said
-    assert "Traceback" not in said
+    code, output = score(folder, *settings)
+    assert code == 2, output
+    assert message in output
+    assert "Traceback" not in output
     assert content_of(folder) == before

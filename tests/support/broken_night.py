@@ -1,4 +1,4 @@
-"""Breaks a written night of flow logs in ten ways, a tenth of the broken flows each, and says what it did."""
+"""Breaks a night of flow logs in ten ways, a tenth of the broken flows each, and returns the expected counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ IN_PLACE: Final = ("nan", "infinity", "negative_rate", "share")
 FILES: Final = ("text", "missing", "truncated", "extra_column", "duplicated_column", "empty")
 NO_NUMBERS: Final = ("n/a", "12,5", "1.2.3", "--", "0x1F")
 EXTRA: Final = "collector_version"
-_RATES: Final = ("Rate", "Srate")  # the first release says it twice
+_RATES: Final = ("Rate", "Srate")  # the first release has the same value twice
 
 
 @dataclass(frozen=True)
 class Broken:
-    """What was done to a night, and what scoring it must find.
+    """The faults of a night, and the counts that scoring it must give.
 
     Attributes:
-        rows: Flows that file footers tell of afterwards; scored + quarantined.
+        rows: Flows in the footers of readable files; scored + quarantined.
         scored: Of them, those that must be scored, saturated infinities among them.
         quarantined: Of them, those that must not be, by reason.
         files: Reason by name of each file that cannot be used.
-        lost: Flows of files that cannot be opened any more, which nobody can count.
+        lost: Flows of files whose footer cannot be read, which cannot be counted.
         flow_ids: Flows by kind of fault; those of `text` that hold no number, and those of `extra_column`, which are
             sound.
     """
