@@ -121,7 +121,7 @@ leakage: package ## Audit duplicates and leakage of the flows in LAKE; page in L
 	$(call submit,leakage)
 
 ##@ Develop
-# Two files at a time: while a JVM or Horovod ranks start, a second CPU is idle. A file's fixtures are made in one worker.
+# Two files at a time: while a JVM or ranks start, a second CPU is idle. A file's fixtures are made in one worker.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
@@ -183,6 +183,7 @@ clean: ## Remove everything that make creates, except lakes
 
 .PHONY: help
 help: ## Print this help
-	@awk 'BEGIN {FS = ":.*## "; print "ids_spark: distributed batch intrusion detection for the Internet of Medical Things"} \
+	@awk 'BEGIN {FS = ":.*## "; \
+	  print "ids_spark: distributed batch intrusion detection for the Internet of Medical Things"} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z][a-z -]*:.*## / {printf "  make %-27s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,1 +1,1 @@
-"""How a run is told its settings, and what they are."""
+"""Settings of every job, and the reader of configuration files."""
