@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 GENERATOR: Final = 1  # raise it when the same settings give other rows
 TRUTH: Final = "_truth"
 _MARK: Final = {"synthetic": True, "nights": True, "generator": GENERATOR, "data_origin": "synthetic"}
-_CHUNK_ROWS: Final = 65_536  # plus or minus one for each attack; one row group
+CHUNK_ROWS: Final = 65_536  # plus or minus one for each attack; one row group
 _HOURS: Final = 3600.0 * np.arange(25)
 _SHARE_BEFORE: Final = np.append(0.0, np.cumsum(RHYTHM) / sum(RHYTHM))  # of benign flows, before each full hour
 _FLEET: Final = tuple(FLEET)
@@ -141,7 +141,7 @@ def plan_night(folder: str, config: SynthesizeNightConfig, seed: int) -> list[Ni
     attacks, files = config.own_episodes, config.files
     totals = np.array([config.flows, *(a.flows for a in attacks)])
     rows = int(totals.sum())
-    chunks = -(-rows // (files * _CHUNK_ROWS))  # of each file
+    chunks = -(-rows // (files * CHUNK_ROWS))  # of each file
     # Flows of each part before a moment: linear between full hours and the begins and ends of attacks.
     moments = np.unique([*_HOURS, *(a.begins for a in attacks), *(a.ends for a in attacks)])
     shares = [

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-_THREADS: Final = "/proc/self/task"
+THREADS: Final = "/proc/self/task"
 
 
 @contextmanager
@@ -30,12 +30,12 @@ def low_priority_message_threads() -> Iterator[None]:
 
 def _threads() -> set[int]:
     try:
-        return {int(name) for name in os.listdir(_THREADS)}
+        return {int(name) for name in os.listdir(THREADS)}
     except OSError:
         return set()
 
 
 def _started(thread: int) -> tuple[int, int]:
     """Return a thread's start in ticks since boot (proc(5), `starttime`) and its id; within a tick ids rise."""
-    with open(f"{_THREADS}/{thread}/stat", encoding="ascii", errors="replace") as file:
+    with open(f"{THREADS}/{thread}/stat", encoding="ascii", errors="replace") as file:
         return int(file.read().rpartition(")")[2].split()[19]), thread

@@ -251,8 +251,8 @@ def test_seed_and_date_change_every_row(tmp_path: Path) -> None:
         assert sum(a == b for a, b in zip(first, other, strict=True)) < 50  # rates of 0 apart
 
 
-def test_a_large_file_is_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(synthetic_night, "_PIECE_ROWS", 1_000)
+def test_a_large_file_is_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(synthetic_night, "CHUNK_ROWS", 1_000)
     config = asked_for(tmp_path, flows=9_500, files=2, episodes=8)
     written_here(config)
     footers = [pq.ParquetFile(path).metadata for path in files_of(tmp_path)]

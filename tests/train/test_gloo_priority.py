@@ -56,7 +56,7 @@ def test_nothing_is_raised_where_threads_may_have_no_policy(monkeypatch: pytest.
 
 
 def test_nothing_changes_where_threads_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gloo_priority, "_THREADS", "/nowhere")
+    monkeypatch.setattr(gloo_priority, "THREADS", "/nowhere")
     with gloo_priority.low_priority_message_threads():
         pass
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
