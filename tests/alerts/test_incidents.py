@@ -12,7 +12,7 @@ import pytest
 from ids_spark.alerts.incidents import AGGREGATES, aggregate, incident_keys, merge
 from ids_spark.alerts.ranking import NightFacts, incident_id, rank
 from ids_spark.alerts.severity import DEFAULT
-from ids_spark.dataset.tables import ATTRIBUTION, INCIDENTS
+from ids_spark.dataset.tables import ATTRIBUTION, INCIDENTS, SCHEMA_VERSION
 from ids_spark.dataset.taxonomy import CLASS19
 
 ENTITIES = ("device_id", "src_ip")
@@ -292,7 +292,7 @@ def test_an_incident_states_model_threshold_and_run():
     assert (row["model"], row["model_version"], row["run_id"]) == ("gru_dnn-19-paper", "20260201T000000Z-ab", "r1")
     assert (row["threshold_logit"], row["data_origin"], row["created_at"]) == (4.5, "synthetic", FACTS.created_at)
     assert (row["category"], row["severity"], row["top_attributions"]) == ("Attack", "medium", attribution("Rate"))
-    assert (row["max_attack_logit"], row["schema_version"]) == (6.0, 1)
+    assert (row["max_attack_logit"], row["schema_version"]) == (6.0, SCHEMA_VERSION)
 
 
 def test_an_incident_id_is_the_same_in_every_run_and_unique(million):

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from ids_spark.alerts import severity
+from ids_spark.dataset.tables import SCHEMA_VERSION
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, class6_of
 from ids_spark.models import artifact
 from tests.support.browser import Page, check_structure, numbers
@@ -130,7 +131,7 @@ def test_every_flow_has_one_prediction_and_it_is_that_of_an_independent_computat
     severities = [table.classes.get(c, getattr(table.categories, class6_of(c))) for c in attack_class(alerts)]
     assert alerts["severity"].tolist() == severities  # a single flow meets no escalation
     assert predictions.loc[~predictions["alert"], "severity"].isna().all()
-    for column, value in {"model": MODEL, "data_origin": "synthetic", "schema_version": 1}.items():
+    for column, value in {"model": MODEL, "data_origin": "synthetic", "schema_version": SCHEMA_VERSION}.items():
         assert (predictions[column].astype(type(value)) == value).all()
     assert predictions["model_version"].unique().tolist() == [stored(scored).card.version]
 
