@@ -168,6 +168,7 @@ def cluster(tmp_path: Path) -> Iterator[Container]:
             process.wait(30)
 
 
+@pytest.mark.slow
 def test_master_worker_and_job_find_each_other_and_the_secret_stays_off_command_lines(
     cluster: Container, tmp_path: Path
 ):
