@@ -10,7 +10,10 @@ import pyarrow as pa
 from ids_spark.dataset.features import SchemaMismatch
 
 SCHEMA_VERSION: Final = 2
-"""Rises whenever a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning; 1 is that of version 0.1."""
+"""Rises whenever a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning.
+
+Version 0.1 wrote 1.
+"""
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 ATTRIBUTION: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float32())])
