@@ -8,7 +8,7 @@ REFUSAL_KEY = "ids_spark.refusal_key"
 
 
 class InputError(Exception):
-    """Configuration or input is not as the job needs it; nothing was written.
+    """Raised when configuration or input is invalid; nothing was written.
 
     The message states what was found, what was expected and what to do. A job that ends with this error exits with code
     2 and prints only the message, without a stack trace.
@@ -26,15 +26,15 @@ class InputError(Exception):
 
 
 class Interrupted(Exception):
-    """The environment ended the job; it can be run again. Exit code 1, only the message, without a stack trace."""
+    """Raised when the environment ended the job, which can be run again. Exit code 1, no stack trace."""
 
 
 class NotReconciled(Exception):
-    """Rows read and rows accounted for differ: a fault of this program; nothing is committed."""
+    """Raised when rows read and rows accounted for differ: a fault of this program; nothing is committed."""
 
 
 def refusal_in(text: str, key: str) -> str | None:
-    """Return the message of the `InputError` that ended a task, from the text that Spark made of it; None without one.
+    """Return the message of the `InputError` that ended a task, from the text that Spark made of it, or None.
 
     Only the last line of the task's stack trace counts: an `InputError` that was caught is no refusal.
 

@@ -1,4 +1,4 @@
-"""Destination and format of log lines, the same in jobs and on ranks."""
+"""Destination and format of log lines, the same in jobs and on Horovod ranks."""
 
 import logging
 import sys

@@ -20,7 +20,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal sources give equal bytes
 
 
 def archive() -> bytes:
-    """Return the content of the zip file; works if the package itself lies in a folder or in a zip file."""
+    """Return the content of the zip file; works whether the package is in a folder or in a zip file."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
         for path, file in sorted(_files(importlib.resources.files("ids_spark"), "ids_spark")):

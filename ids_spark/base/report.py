@@ -7,7 +7,7 @@ from ids_spark.base.errors import NotReconciled
 
 
 def combined_origin(*origins: str | None) -> str:
-    """Return `synthetic` if any of what a result was made from is synthetic, else `measured`."""
+    """Return `synthetic` if any origin of a result's inputs is synthetic, else `measured`."""
     return "synthetic" if "synthetic" in origins else "measured"
 
 
@@ -21,7 +21,7 @@ class Report:
         rows_quarantined: Rows refused.
         rows_duplicate: Rows dropped as duplicates.
         tables: Staged tables to commit.
-        counts: Rows by (what, split, class name or None); what is for example `flows` or `quarantined: missing`.
+        counts: Rows by (kind, split, class name or None); a kind is for example `flows` or `quarantined: missing`.
         notes: Sentences for the reader of the audit.
         models: `name/version` of every model read or written.
         inputs: Files that were read, if the job names them.
@@ -41,10 +41,10 @@ class Report:
     feature_schema: str | None = None
     data_origin: str | None = None
 
-    def count(self, what: str, rows: Mapping[tuple[str, str], int]) -> None:
+    def count(self, kind: str, rows: Mapping[tuple[str, str], int]) -> None:
         """Add counts by (split, class name)."""
         for (split, class_name), n in sorted(rows.items()):
-            self.counts[what, split, class_name] = n
+            self.counts[kind, split, class_name] = n
 
     def add(self, other: "Report") -> None:
         """Add the report of another part of the same run."""

@@ -1,6 +1,6 @@
 """The configuration of a run: YAML files and `--set key=value`, checked completely before Spark starts.
 
-Every key has a default, so a file holds only what differs. Later files and `--set` override earlier ones.
+Every key has a default, so a file holds only values that differ from it. Later files and `--set` override earlier ones.
 """
 
 import logging
@@ -26,15 +26,15 @@ RENAMED: Final[Mapping[str, str]] = {
     "train.lstm.members": "train.lstm.ensemble_size",
     "alerts.reasons": "alerts.attributions",
 }
-"""Settings of 0.1 under other names. They still work, with a warning, and go in 0.3."""
+"""Settings of 0.1 that were renamed: old name to new name. Old names give a warning; 0.3 will remove them."""
 REMOVED: Final[Mapping[str, str]] = {
     "score.event_date": "predictions of a split are written to split_predictions/split=…/model=…",
 }
-"""Settings of 0.1 without effect, and why. They are accepted with a warning, and go in 0.3."""
+"""Settings of 0.1 that have no effect, and why. They give a warning; 0.3 will refuse them."""
 
 
 class ConfigError(InputError):
-    """Raised when the configuration is not as expected; the message lists every fault."""
+    """Raised when the configuration is invalid; the message lists every fault."""
 
 
 def load(files: Sequence[str], settings: Sequence[str]) -> Config:
@@ -86,7 +86,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:
-    """Return settings under their present names; warns of each that has an old one."""
+    """Return settings under their present names; logs a warning for each old name."""
     for old, new in RENAMED.items():
         *folder, key = old.split(".")
         section: Any = content
@@ -94,11 +94,11 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
             section = section.get(part) if isinstance(section, Mapping) else None
         if isinstance(section, dict) and key in section:
             log.warning("setting %s is now called %s; the old name works in this version only", old, new)
-            place = content
+            target = content
             *folder, name = new.split(".")
             for part in folder:
-                place = place.setdefault(part, {})
-            _merge(place, {name: section.pop(key)})
+                target = target.setdefault(part, {})
+            _merge(target, {name: section.pop(key)})
     for old, reason in REMOVED.items():
         section_name, key = old.split(".")
         if isinstance(content.get(section_name), dict) and key in content[section_name]:

@@ -22,7 +22,7 @@ class ScoreConfig(Section):
     Attributes:
         source: Labelled flows as parquet; default: split `split` of `flows/`.
         split: Split to score, and its name in `metrics/`.
-        models: Names below `models/`, such as `gru_dnn-19-paper`; empty: all. A night is scored by one.
+        models: Names below `models/`, such as `gru_dnn-19-paper`; empty: all. A night is scored by exactly one model.
         version: A version, or `latest`; for splits. Nights use the champion.
         batch_rows: Flows in one forward pass.
         flow_logs: Folder of flow logs: parquet files below `event_date=YYYY-MM-DD/`.
@@ -75,13 +75,13 @@ class ScoreConfig(Section):
             raise ValueError("score.first_date and score.last_date go together")
         if self.first_date and self.last_date and self.first_date > self.last_date:
             raise ValueError(f"score.first_date {self.first_date} is after score.last_date {self.last_date}")
-        strangers = sorted(set(self.pseudonymise) - set(self.pass_through))
+        not_passed = sorted(set(self.pseudonymise) - set(self.pass_through))
         if self.event_time in self.pseudonymise:
-            raise ValueError(f"score.pseudonymise names {self.event_time}, which is a time; leave it out")
+            raise ValueError(f"score.pseudonymise names {self.event_time}, which is a time; remove it")
         if self.event_time not in self.pass_through:
             raise ValueError(f"score.event_time is {self.event_time}, not in score.pass_through")
-        if strangers:
-            raise ValueError(f"score.pseudonymise names {', '.join(strangers)}, not in score.pass_through")
+        if not_passed:
+            raise ValueError(f"score.pseudonymise names {', '.join(not_passed)}, not in score.pass_through")
         return self
 
 
@@ -90,11 +90,11 @@ class AlertsConfig(Section):
 
     Attributes:
         per_night: Budget: maximum incidents of a night, and the expected false alarms at the threshold.
-        entities: Columns of `pass_through` that identify the entity of an incident, in order of preference.
-        window_minutes: Flagged flows of one entity and class in one window of this length form an incident.
+        entities: Columns of `pass_through` that identify the entity of an incident; the first that has a value is used.
+        window_minutes: Length of a window; the flagged flows of one entity and class in one window form an incident.
         attributions: Features listed for each explained flow.
-        explained_rows: Flagged flows of a row group and class that get an explanation: first the highest score of each
-            incident, then the highest scores of the rest.
+        explained_rows: Maximum flagged flows that get an explanation, per row group and class: first the highest score
+            of each incident, then the highest scores of the rest.
         severity_policy: YAML file with severities; default: the table in `conf/severity.yaml`.
         allow_list: YAML file with accepted behaviour, each entry with an expiry date.
     """

@@ -39,9 +39,9 @@ class IngestConfig(Section):
 
     Attributes:
         source: Folder with the official layout, or one table with a `label` column; CSV or parquet.
-        ignored_columns: Columns that are no features, beside labels, index, identifiers, times and endpoints.
+        ignored_columns: Columns to ignore, in addition to labels, index, identifiers, times and endpoints.
         max_rejected_share: The source is refused when a larger share of its rows is quarantined.
-        rows_per_file: Rows in a file of `flows/`; a task holds so many in memory.
+        rows_per_file: Rows in a file of `flows/`; a task holds this many rows in memory.
     """
 
     source: str | None = None
@@ -59,7 +59,7 @@ class FeaturesConfig(Section):
         min_std: A feature is dropped when its population standard deviation over train is at most this.
         sample_rows: Approximate number of train rows from which the quantiles of each feature are computed.
         validation_share: Share of the train rows held out for validation, selected by row hash.
-        files: Minimum number of files, and so of row groups, of each split; at least `train.ranks`.
+        files: Minimum number of files of each split, each with at least one row group; at least `train.ranks`.
         rows_per_row_group: Rows of a row group; a rank reads one at a time.
     """
 
@@ -82,7 +82,7 @@ class ForestConfig(Section):
         features_per_split: Features considered at each split: `sqrt`, `onethird`, `log2`, `all`, a share or a number.
         subsampling_rate: Rows of each tree, sampled with replacement, relative to the train rows.
         min_rows_per_leaf: Minimum rows on each side of a split.
-        rows_per_partition: Rows of a partition. Each shuffles a histogram for each node, so few partitions are fast.
+        rows_per_partition: Rows of a partition. Each one shuffles a histogram for each node, so fewer are faster.
         at_once: Forests trained concurrently.
     """
 
@@ -101,7 +101,7 @@ class LeakageConfig(Section):
 
     Attributes:
         pairs: Pairs of classes for which the AUC of every single feature is computed. Default: classes of one tool or
-            protocol captured on two days, and classes that models confuse. Pairs with an absent class are listed.
+            protocol captured on two days, and classes that models confuse. Pairs with an absent class are reported.
         sample_rows: Maximum train rows of a class for the AUC.
     """
 

@@ -1,7 +1,7 @@
-"""What a synthetic night of flow logs is asked for, and what of it is made up: hours, devices, addresses, attacks.
+"""Settings of a synthetic night of flow logs, and its invented hours, devices, addresses and attacks.
 
-All of that is invented, of plausible size; no hospital was measured. Addresses are those set aside for documentation,
-which no host on the internet has (RFC 5737).
+Their values are plausible, but not measured in a hospital. Addresses are those reserved for documentation, which no
+host on the internet has (RFC 5737).
 """
 
 import datetime as dt
@@ -15,7 +15,7 @@ from ids_spark.config.score import Count, Section
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
 
 RHYTHM: Final = (38, 35, 33, 32, 33, 38, 50, 72, 90, 98, 100, 99, 92, 93, 97, 95, 88, 80, 72, 66, 60, 54, 48, 42)
-"""Benign traffic of each hour in UTC, relative: rounds and imaging by day; monitors and pumps never stop."""
+"""Benign traffic of each hour in UTC, relative: more by day (ward rounds, imaging), never zero (monitors, pumps)."""
 _KINDS: Final = {
     "infusion-pump": (10, 1),
     "patient-monitor": (12, 3),
@@ -28,23 +28,23 @@ _KINDS: Final = {
     "nurse-call": (1, 4),
 }
 FLEET: Final[Mapping[str, int]] = {
-    f"{kind}-{i:02d}": busy for kind, (devices, busy) in _KINDS.items() for i in range(1, devices + 1)
+    f"{kind}-{i:02d}": traffic for kind, (devices, traffic) in _KINDS.items() for i in range(1, devices + 1)
 }
 """Every device, with its benign traffic relative to an infusion pump's."""
 _NETWORKS: Final = ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
 ADDRESSES: Final = tuple(network.replace("0/24", str(host)) for network in _NETWORKS for host in range(256))
-"""Every address that a night may name: 256 each of devices, of the hospital's other hosts, and from outside."""
+"""Every address that a night may contain: 256 each for devices, other hosts of the hospital, and external hosts."""
 FIRST_DEVICE: Final = 10
 """Index of the first device's address; the others follow in the fleet's order."""
 OTHER_SOURCES: Final[Mapping[tuple[int, int], float]] = {(256 + 10, 256 + 60): 0.12, (512 + 10, 512 + 20): 0.03}
-"""Share of a device's benign flows that come from a workstation, from a vendor; ranges of indices of addresses."""
+"""Share of a device's benign flows by range of indices in `ADDRESSES`: from a workstation, and from a vendor."""
 _MINUTES: Final = 24 * 60
-_MOST_ROWS: Final = 1 << 27  # every row carries a number of that many bits in its IAT, see `synthetic.sampler.number`
-_FEWEST: Final = 20  # flows of a built-in attack
+_MAX_ROWS: Final = 1 << 27  # the row number is coded in 27 bits of IAT, see `synthetic.sampler.number`
+_MIN_FLOWS: Final = 20  # of a built-in attack
 
 
 def _clock(value: Any) -> Any:
-    """Return a time of day where YAML made a number of it: it reads 12:10 without quotes as 12 · 60 + 10."""
+    """Convert a number to a time of day: YAML parses 12:10 without quotes as the number 12 · 60 + 10."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MINUTES:
         return dt.time(value // 60, value % 60)
     return value
@@ -52,24 +52,26 @@ def _clock(value: Any) -> Any:
 
 def _attack(class19: str) -> str:
     if class19 not in CLASS19 or class19 == CLASS19[BENIGN_ID]:
-        raise ValueError(f"no attack is called {class19!r}; expected one of {', '.join(CLASS19[1:])}")
+        raise ValueError(f"{class19!r} is no attack class; expected one of {', '.join(CLASS19[1:])}")
     return class19
 
 
 def _device(name: str) -> str:
     if name not in FLEET:
-        raise ValueError(f"no device {name!r} in the synthetic fleet, which is {', '.join(FLEET)}")
+        raise ValueError(f"device {name!r} is not in the synthetic fleet; expected one of {', '.join(FLEET)}")
     return name
 
 
 def _address(address: str) -> str:
     if address not in ADDRESSES:
-        raise ValueError(f"{address!r} is not in {', '.join(_NETWORKS)}; a synthetic log names no real address")
+        raise ValueError(
+            f"{address!r} is not in {', '.join(_NETWORKS)}; a synthetic log must not contain real addresses"
+        )
     return address
 
 
 class Episode(Section):
-    """One attack: flows of one class, spread evenly over a stretch of the night.
+    """One attack: flows of one class, spread evenly over a time range of the night.
 
     Attributes:
         class19: Class of its flows.
@@ -100,9 +102,11 @@ class Episode(Section):
     @model_validator(mode="after")
     def _within_the_date(self) -> "Episode":
         if self.start.tzinfo is not None or self.start.microsecond:
-            raise ValueError(f"start {self.start}: expected a time of day in UTC, such as 02:10, without a zone")
+            raise ValueError(f"start {self.start}: expected a time of day in UTC, such as 02:10, without a time zone")
         if self.ends > 60.0 * _MINUTES:
-            raise ValueError(f"{self.minutes} minutes from {self.start:%H:%M} end after midnight; start it earlier")
+            raise ValueError(
+                f"{self.minutes} minutes from {self.start:%H:%M} end after midnight; expected an end before midnight"
+            )
         return self
 
 
@@ -114,7 +118,7 @@ def _built_in(class19: str, start: str, minutes: int, devices: str, sources: str
 
 _OUTSIDE: Final = "203.0.113.66 203.0.113.67 203.0.113.68 203.0.113.69"
 _PUMPS: Final = " ".join(f"infusion-pump-{i:02d}" for i in range(1, 7))
-_HOSPITAL: Final = ("198.51.100.23", "198.51.100.41")  # two workstations that were broken into
+_HOSPITAL: Final = ("198.51.100.23", "198.51.100.41")  # two compromised workstations
 _BUILT_IN: Final[Mapping[Episode, float]] = {
     _built_in("MQTT-DDoS-Publish_Flood", "02:10", 15, "mqtt-broker-01", _OUTSIDE): 0.006,
     _built_in("Recon-Port_Scan", "03:30", 25, _PUMPS, _HOSPITAL[0]): 0.0015,
@@ -125,16 +129,16 @@ _BUILT_IN: Final[Mapping[Episode, float]] = {
     _built_in("Recon-OS_Scan", "05:20", 20, "ventilator-02 ventilator-03", _HOSPITAL[1]): 0.0003,
     _built_in("DoS-UDP", "01:05", 5, "nurse-call-01", "203.0.113.120"): 0.003,
 }
-"""Attacks, with their flows relative to the benign ones."""
+"""Built-in attacks, with their number of flows relative to the benign flows."""
 
 
 class SynthesizeNightConfig(Section):
-    """`jobs/synthesize_night.py`: one night of synthetic flow logs, as a hospital's collectors would leave it.
+    """`jobs/synthesize_night.py`: one night of synthetic flow logs, in the layout that collectors of a hospital write.
 
     Attributes:
         target: Folder of nights; must not exist, or hold synthetic nights. The night of the same date is replaced.
         date: Date of the night; default: yesterday in UTC.
-        flows: Number of benign flows; those of attacks are added.
+        flows: Number of benign flows; attack flows are added.
         episodes: Number of built-in attacks; 0: benign flows only.
         own_episodes: Attacks to use instead of the built-in ones.
         feature_schema: Release of CICIoMT2024 to imitate.
@@ -153,9 +157,9 @@ class SynthesizeNightConfig(Section):
 
     @property
     def attacks(self) -> tuple[Episode, ...]:
-        """The attacks that the night holds; those that are built in have flows in proportion to the benign ones."""
+        """Attacks of the night; built-in attacks have flows in proportion to the benign flows."""
         chosen = list(_BUILT_IN.items())[: self.episodes]
-        scaled = (e.model_copy(update={"flows": max(_FEWEST, round(share * self.flows))}) for e, share in chosen)
+        scaled = (e.model_copy(update={"flows": max(_MIN_FLOWS, round(share * self.flows))}) for e, share in chosen)
         return self.own_episodes or tuple(scaled)
 
     @property
@@ -169,9 +173,9 @@ class SynthesizeNightConfig(Section):
     @model_validator(mode="after")
     def _can_be_written(self) -> "SynthesizeNightConfig":
         rows = sum(self.flows_per_class.values())
-        if not self.files <= rows < _MOST_ROWS:
+        if not self.files <= rows < _MAX_ROWS:
             raise ValueError(
-                f"{rows:,} rows in {self.files:,} files; expected a row for each file or more, and fewer than"
-                f" {_MOST_ROWS:,} rows"
+                f"{rows:,} rows in {self.files:,} files; expected at least one row for each file, and fewer than"
+                f" {_MAX_ROWS:,} rows"
             )
         return self

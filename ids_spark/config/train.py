@@ -51,18 +51,19 @@ class TrainConfig(Section):
         models: Architectures to train.
         classes: Numbers of classes to train each of them for.
         feature_sets: `paper`: every kept feature; `operational`: without features that identify the lab's captures.
-        variant: Suffix of the models' names, to tell apart models of one architecture with different settings.
+        variant: Suffix of the models' names, to distinguish models of one architecture with different settings.
         ranks: Horovod workers; each is a Spark task, so at most the cores of the cluster.
-        epochs: Most epochs of a training run.
+        epochs: Maximum epochs of a training run.
         batch_size: Global batch size: rows of one step, over all ranks. A multiple of `ranks`.
-        learning_rate: Of Adam, for a global batch of `reference_batch` rows, or of `batch_size` where that is not set.
+        learning_rate: Of Adam, for a global batch of `reference_batch` rows, or of `batch_size` if that is not set.
         reference_batch: If set, the learning rate scales with the batch: learning_rate · batch_size / reference_batch
             (Goyal et al. 2017, arXiv:1706.02677).
         warmup_epochs: Epochs over which the learning rate rises linearly from 0 (ibid.).
         schedule: Learning rate after warm-up: `constant`, or `cosine` decay to 0 at the last epoch.
         label_smoothing: Share of each label that is distributed over all classes.
         monitor: Keep the weights of the epoch with the best validation `loss` or `accuracy`, with early stopping; or
-            those of the `last` epoch, without, for a learning rate that decays to 0 and few validation rows.
+            those of the `last` epoch, without early stopping, for a learning rate that decays to 0 and few
+            validation rows.
         patience: Epochs without improvement before training stops.
         min_delta: Smallest change that counts as an improvement.
         cache_memory_mb: Memory (MB) a worker may use to cache its shard; a larger shard is read anew in each epoch.
@@ -106,7 +107,7 @@ class TrainConfig(Section):
         return self.learning_rate * self.batch_size / (self.reference_batch or self.batch_size)
 
     def products(self, architecture: str, n_features: int, n_classes: int) -> int:
-        """Return the approximate number of multiplications of a forward pass for one row."""
+        """Return the approximate number of multiplications in the forward pass of one row."""
         hyperparameters: ModelConfig = getattr(self, architecture)
         inputs = n_features * (1 + (hyperparameters.embedding or hyperparameters.bins))
         encoding = n_features * hyperparameters.bins * hyperparameters.embedding

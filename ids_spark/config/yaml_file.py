@@ -1,4 +1,4 @@
-"""The one reader of YAML (configuration, `--set` values, policies): refuses duplicate keys, lists every fault."""
+"""Reads all YAML (configuration, `--set` values, policies): refuses duplicate keys, lists every fault."""
 
 import difflib
 import typing
@@ -16,15 +16,15 @@ _Read = TypeVar("_Read", bound=BaseModel)
 def parse(content: bytes, where: str, error: type[InputError]) -> Any:
     """Return the content of a YAML file.
 
-    A duplicate key is a fault: YAML itself would silently take the last value.
+    A duplicate key is a fault: PyYAML would silently use the last value.
 
     Args:
-        content: Of the file, in UTF-8.
-        where: Names the file in messages.
+        content: Bytes of the file, in UTF-8.
+        where: Name of the file, for messages.
         error: Class of the error to raise.
 
     Raises:
-        InputError: as `error`; it is not YAML, or has a duplicate key.
+        InputError: (of class `error`) it is not YAML, or has a duplicate key.
     """
     try:
         return yaml.load(content.decode(), Loader=_Strict)
@@ -33,10 +33,10 @@ def parse(content: bytes, where: str, error: type[InputError]) -> Any:
 
 
 def parse_value(text: str, where: str, error: type[InputError]) -> Any:
-    """Return the value of a setting from a command line: YAML, or the text as it is where it is not YAML.
+    """Return the value of a setting from a command line: YAML, or the text itself if it is not valid YAML.
 
     Raises:
-        InputError: as `error`; it has a duplicate key.
+        InputError: (of class `error`) it has a duplicate key.
     """
     try:
         return yaml.load(text, Loader=_Strict)
@@ -56,18 +56,18 @@ def check(
 ) -> _Read:
     """Return the content of a policy file as an instance of `model`.
 
-    A file that holds a list, or nothing, is taken as the field `entries` where the model has that field.
+    If the model has a field `entries`, a file that is a list, or empty, is the value of that field.
 
     Args:
         content: From `parse`.
         model: Describes the expected content.
-        where: Names the file in messages.
+        where: Name of the file, for messages.
         error: Class of the error to raise.
-        example: Path of an example file; named in messages.
-        context: For the validators of `model`.
+        example: Path of an example file, for messages.
+        context: Passed to the validators of `model`.
 
     Raises:
-        InputError: as `error`; lists every fault.
+        InputError: (of class `error`) lists every fault.
     """
     if "entries" in model.model_fields and (content is None or isinstance(content, list)):
         content = {"entries": content or []}
@@ -79,10 +79,10 @@ def check(
 
 
 def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return one line for each fault: where it is, what was expected and what was found.
+    """Return one line for each fault: its path, the expected value and the found value.
 
-    The place `raised.#2.to` is the key `to` of the second entry of `raised`. An unknown key is shown with those that
-    are known, and with the most similar one.
+    The path `raised.#2.to` is the key `to` of the second entry of `raised`. For an unknown key the line lists the known
+    keys and the most similar one.
     """
     return [_described(fault, model) for fault in error.errors()]
 
@@ -93,8 +93,10 @@ def _described(fault: Any, model: type[BaseModel]) -> str:
     where = f"{where}: " if where else ""
     if fault["type"] == "extra_forbidden":
         known = getattr(_section(model, path[:-1]), "model_fields", {})
-        near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        return f"{where}unknown key{f', did you mean {near[0]!r}?' if near else '.'} Known here: {', '.join(known)}"
+        similar = difflib.get_close_matches(str(path[-1]), known, n=1)
+        return (
+            f"{where}unknown key{f', did you mean {similar[0]!r}?' if similar else '.'} Known here: {', '.join(known)}"
+        )
     if fault["type"] == "missing":
         return f"{where}missing"
     if fault["type"] == "value_error":
@@ -112,14 +114,14 @@ class _Strict(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping whose keys are all different."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise DuplicateKey(None, None, f"duplicate key: {', '.join(twice)}", node.start_mark)
+        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if duplicates:
+            raise DuplicateKey(None, None, f"duplicate key: {', '.join(duplicates)}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def _section(model: Any, path: Sequence[int | str]) -> Any:
-    """Return the model of the section that a path of a fault leads to; None where it leads to none."""
+    """Return the model of the section at a path of keys; None if there is none."""
     for part in path:
         fields = getattr(model, "model_fields", {})
         kind = fields[part].annotation if part in fields else model

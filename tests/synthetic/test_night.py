@@ -328,12 +328,18 @@ ARP = {"class19": "ARP_Spoofing", "start": "02:10", "minutes": 5, "flows": 10}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class19": "Benign"}, "no attack is called 'Benign'; expected one of DDoS-ICMP, DDoS-SYN"),
-        ({"class19": "Zap"}, "no attack is called 'Zap'"),
-        ({"devices": ["toaster-01"]}, "no device 'toaster-01' in the synthetic fleet, which is infusion-pump-01, "),
-        ({"sources": ["8.8.8.8"]}, "'8.8.8.8' is not in 192.0.2.0/24, .*; a synthetic log names no real address"),
+        ({"class19": "Benign"}, "'Benign' is no attack class; expected one of DDoS-ICMP, DDoS-SYN"),
+        ({"class19": "Zap"}, "'Zap' is no attack class"),
+        (
+            {"devices": ["toaster-01"]},
+            "device 'toaster-01' is not in the synthetic fleet; expected one of infusion-pump-01, ",
+        ),
+        (
+            {"sources": ["8.8.8.8"]},
+            "'8.8.8.8' is not in 192.0.2.0/24, .*; a synthetic log must not contain real addresses",
+        ),
         ({"sources": []}, "at least 1 item"),
-        ({"start": "23:58"}, "5 minutes from 23:58 end after midnight; start it earlier"),
+        ({"start": "23:58"}, "5 minutes from 23:58 end after midnight; expected an end before midnight"),
         ({"start": "02:10+01:00"}, r"start 02:10:00\+01:00: expected a time of day in UTC, such as 02:10, without"),
         ({"flows": 0}, "greater than or equal to 1"),
     ],
@@ -345,7 +351,9 @@ def test_an_impossible_attack_is_refused(change: dict[str, object], message: str
 
 @pytest.mark.parametrize(("flows", "files"), [(3, 4), (1 << 27, 8)])
 def test_a_night_without_a_row_for_each_file_or_number_is_refused(flows: int, files: int) -> None:
-    message = rf"{flows:,} rows in {files} files; expected a row for each file or more, and fewer than 134,217,728 rows"
+    message = (
+        rf"{flows:,} rows in {files} files; expected at least one row for each file, and fewer than 134,217,728 rows"
+    )
     with pytest.raises(ValidationError, match=message):
         SynthesizeNightConfig(flows=flows, files=files, episodes=0)
 
