@@ -163,7 +163,7 @@ class AllowList(Section):
         return [entry for entry in self.entries if entry.expires < night]
 
     def covers(self, table: pa.Table, night: dt.date) -> tuple[Mask, Counts]:
-        """Return which flows are covered by any entry, and how many each entry covers.
+        """Return which flows any entry covers, and how many each entry covers.
 
         Args:
             table: Flagged flows: pass-through columns with raw values, not pseudonyms; `class_name`, the predicted
@@ -175,7 +175,7 @@ class AllowList(Section):
             entries cover counts for both.
 
         Raises:
-            UnknownClass: a class name is not that of a class.
+            UnknownClass: a value of `class_name` is not a known class.
         """
         mask, counts = np.zeros(len(table), dtype=np.bool_), np.zeros(len(self.entries), dtype=np.int64)
         if not self.entries or not len(table):
@@ -210,7 +210,7 @@ def read_allow_list(uri: str | None, today: dt.date, columns: Collection[str]) -
     Args:
         uri: The file, local or a URI.
         today: No entry may expire more than `LONGEST_DAYS` after this day.
-        columns: Columns that entries may name: `score.pass_through` without the event time.
+        columns: Columns that entries may use: `score.pass_through` without the event time.
 
     Raises:
         AllowListUnusable: lists every fault of every entry, such as a missing `expires` or one too late.

@@ -19,7 +19,7 @@ from ids_spark.dataset.tables import ATTRIBUTION
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _DAY: Final = 86_400_000_000  # microseconds
 _MINUTE: Final = 60_000_000
-_SPARSE: Final = 16  # a lookup table of at most so many entries for each row is faster than sorting the rows
+_SPARSE: Final = 16  # a lookup table of at most this many entries per row is faster than sorting the rows
 _KEYS: Final = ("entity_kind", "entity", "class_name", "window_start")
 AGGREGATES: Final = pa.schema(
     [
@@ -58,7 +58,7 @@ class IncidentKeys(NamedTuple):
     inverse: Ints
 
     def highest_flows(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """Return which flows have the highest logit of their incident, shape (flows,); of several the first."""
+        """Return which flows have the highest logit of their incident, shape (flows,); the first of equal ones."""
         highest = np.full(self.groups, -np.inf)
         np.maximum.at(highest, self.inverse, logits)
         candidates = np.flatnonzero(logits == highest[self.inverse])
@@ -68,7 +68,7 @@ class IncidentKeys(NamedTuple):
 
 
 def incident_keys(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> IncidentKeys:
-    """Return which incident each flagged flow belongs to; arguments as those of `aggregate`."""
+    """Return which incident each flagged flow belongs to; arguments as in `aggregate`."""
     entity, kind = _entity_of(flows, entities)
     window = _window_of(_times(flows), window_minutes)
     columns = dict(zip(_KEYS, (kind, entity, flows["class_name"].cast(pa.string()), window), strict=True))
@@ -211,7 +211,7 @@ def _numbered(numbers: Ints, bound: int) -> tuple[int, Ints]:
 def _explained_rows(rows: pa.Table, inverse: Ints, order: Ints, starts: Ints) -> Ints:
     """Return for each key the explained row with the highest logit, -1 where none is explained; shape (keys,).
 
-    Of several with the same logit it is the first by source file and row.
+    If several have the same logit, it is the first by source file and row.
     """
     logits = rows["explained_logit"].fill_null(-np.inf).to_numpy()
     highest = np.maximum.reduceat(logits[order], starts)

@@ -1,7 +1,7 @@
-"""Identifiers to pseudonyms: a keyed hash, the same in every column, table and night as long as the key is the same.
+"""Pseudonyms of identifiers: a keyed hash, equal in every column, table and night as long as the key is the same.
 
-A pseudonym is the first 32 hex characters of HMAC-SHA256 (RFC 2104, FIPS 180-4) of the value as UTF-8 text. Only with
-the key can a value be found by trying all addresses. The name of the column is not part of the input: a device has one
+A pseudonym is the first 32 hex characters of HMAC-SHA256 (RFC 2104, FIPS 180-4) of the value as UTF-8 text. Finding
+a value by trying all addresses requires the key. The name of the column is not part of the input: a device has one
 pseudonym everywhere, so tables and nights can be joined, and equal values and their frequency remain visible. Another
 key gives other pseudonyms.
 
@@ -32,13 +32,13 @@ class KeyUnusable(InputError):
 
 
 class Pseudonyms:
-    """Values to pseudonyms under one key. It is pickled for tasks, and its text does not show the key.
+    """Replaces values by pseudonyms under one key. It is pickled for tasks; its `repr` does not contain the key.
 
     Args:
         key: The key, at least `SHORTEST_KEY` bytes.
 
     Raises:
-        KeyUnusable: it is shorter.
+        KeyUnusable: the key is shorter.
     """
 
     __slots__ = ("_key",)
@@ -74,7 +74,7 @@ class Pseudonyms:
 
 
 def load_key(settings: ScoreConfig) -> Pseudonyms | None:
-    """Return the pseudonymiser, or None if no column is to be pseudonymised; no key is read then.
+    """Return the pseudonymiser, or None if no column is to be pseudonymised; then no key is read.
 
     A key is text of at least `SHORTEST_KEY` characters without surrounding white space; its UTF-8 bytes are the HMAC
     key. A key file takes precedence over the environment variable.

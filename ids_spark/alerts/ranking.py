@@ -19,11 +19,11 @@ _ID_LENGTH: Final = 32  # hex characters, 128 bits
 
 @dataclass(frozen=True)
 class NightFacts:
-    """What all incidents of one model and night share; names as in `tables.INCIDENTS`.
+    """Values common to all incidents of one model and night; names as in `tables.INCIDENTS`.
 
     Attributes:
         event_date: The night.
-        model, model_version: What scored the flows.
+        model, model_version: The model that scored the flows.
         threshold_logit: Flows with at least this attack logit were flagged.
         run_id, created_at: Scoring run and its time in UTC.
         data_origin: `measured` or `synthetic`.
@@ -42,14 +42,14 @@ def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFact
     """Return the incidents of highest priority, as `tables.INCIDENTS`, and the number of all incidents.
 
     Order: severity, worst first; then flows times their highest attack probability, an upper bound of the expected
-    attack flows; then the highest logit, which still differs where probabilities round to 1; then the first seen. Ties
-    keep the order of entity kind, entity, class and window.
+    attack flows; then the highest logit, which still differs where probabilities round to 1; then the earliest first
+    flow. Ties keep the order of entity kind, entity, class and window.
 
     Args:
         merged: From `merge`, all of the night.
         policy: Severity by class, flows and probability.
         budget: Maximum number of incidents to return.
-        night: What all of them share.
+        night: Values common to all of them.
     """
     flows, probabilities = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
     severities = policy.severities(merged["class_name"], flows, probabilities)

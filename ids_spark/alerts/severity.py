@@ -1,7 +1,7 @@
 """Severity of flagged flows and incidents by class: a policy file of the hospital, and a default policy.
 
 Severities have the names of an OCSF finding (Open Cybersecurity Schema Framework, `severity_id` 1 to 5). The severity
-of a class depends on patients and devices and cannot be measured, so it is a file and not code.
+of a class depends on patients and devices and cannot be measured, so it is configured in a file.
 """
 
 import difflib
@@ -60,7 +60,7 @@ def category_of(class_name: str) -> str:
         UnknownClass: no level has such a class.
     """
     if class_name not in NAMES:
-        raise UnknownClass(f"{class_name!r} names no known class; expected one of {', '.join(sorted(NAMES))}")
+        raise UnknownClass(f"{class_name!r} is not a known class; expected one of {', '.join(sorted(NAMES))}")
     return class6_of(class_name)
 
 
@@ -160,7 +160,7 @@ class SeverityPolicy(Section):
         """Return severities as text for class names of any level; null for null. Otherwise as `severity_ids`.
 
         Raises:
-            UnknownClass: a name is not that of a class.
+            UnknownClass: a name is not a known class.
         """
         column = class_names.combine_chunks() if isinstance(class_names, pa.ChunkedArray) else class_names
         encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()

@@ -24,7 +24,7 @@ def write_audit_row(
 
     Args:
         lake: The lake of the run.
-        staged: Gives the URI of the staged version of a path; None: written in place.
+        staged: Returns the URI of the staged version of a path; None: written in place.
         job: Name of the job.
         run_id: Of the run.
         started: Start of the run, UTC.

@@ -44,7 +44,7 @@ class Context:
         config: Validated configuration.
         lake: The lake with its tables.
         job: Name of the job.
-        run_id: Names this run in every table; sorts by time.
+        run_id: Identifier of this run in every table; sorts by time.
     """
 
     config: Config
@@ -61,7 +61,7 @@ class Context:
 
     @cached_property
     def lease(self) -> Lease:
-        """The lease that shows other jobs that this run is active, from its first staged table on."""
+        """The lease that marks this run as active for other jobs, from its first staged table on."""
         return Lease(self.lake.root, self.run_id)
 
     def staged(self, table: str) -> str:
@@ -81,7 +81,7 @@ def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None 
     A refused run writes nothing. A failed run writes its audit row and nothing else.
 
     Args:
-        run: The job; stages tables and names them in its report, commits nothing itself.
+        run: The job; stages tables and lists them in its report; commits nothing itself.
         doc: The job's module docstring, shown by `--help`.
         argv: Arguments; default those of the process.
     """
@@ -128,7 +128,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         try:
             text = f"{type(error).__name__}: {error}"
             write_audit_row(lake, None, job, run_id, started, config, Report(), text)
-        except OSError as unwritten:  # often it is the lake that failed
+        except OSError as unwritten:  # often because the lake itself failed
             log.error("the audit row of this failure could not be written: %s", unwritten)
         return FAILED
     finally:
@@ -138,7 +138,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
     for note in report.notes:
         log.warning("%s", note)
     if report.data_origin == "synthetic":
-        log.warning("every row of this run is synthetic; its figures are no statement about real traffic")
+        log.warning("every row of this run is synthetic; its figures do not describe real traffic")
     log.info(
         "%s done in=%d out=%d quarantined=%d duplicate=%d seconds=%.1f",
         job,
@@ -177,7 +177,7 @@ def session(app: str) -> SparkSession:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     progress = str(sys.stderr.isatty()).lower()  # no progress bar in a log file
     builder = SparkSession.builder.appName(app).config("spark.ui.showConsoleProgress", progress)
-    SparkContext._ensure_initialized()  # spark-submit's settings can be read only once the JVM is connected
+    SparkContext._ensure_initialized()  # spark-submit's settings can be read only after the JVM is connected
     master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]
     if master.startswith("local"):
         local = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}

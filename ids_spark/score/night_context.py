@@ -1,4 +1,4 @@
-"""What every night of a run is scored with: models, policies and keys, checked before the first night begins."""
+"""Models, policies and keys for all nights of a run, checked before the first night is scored."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _CLASS: Final = "class_name"
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What all nights of a run share.
+    """Inputs common to all nights of a run.
 
     Attributes:
         config: Of the run.
@@ -55,11 +55,11 @@ class ScoringContext:
         return tuple(feature for feature in self.champion.preprocessor.schema.features if feature in used)
 
     def threshold(self, model: Model, flows: int) -> Threshold:
-        """Return the threshold of a model for a night of so many flows."""
+        """Return the threshold of a model for a night with that number of flows."""
         return validation_scores_of_model(model).threshold(flows, self.config.alerts.per_night)
 
     def origin(self, source: NightSource, model: Model | None = None) -> str:
-        """Return `synthetic` if the flows or the train rows of a model, by default the champion, are."""
+        """Return `synthetic` if the flows or the train rows of a model (default: the champion) are, else `measured`."""
         return combined_origin(source.data_origin, (model or self.champion).card.data_origin)
 
     def facts(self) -> dict[str, str]:

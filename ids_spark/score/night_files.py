@@ -1,4 +1,4 @@
-"""The files of flow logs of a night: found by name, checked by footer.
+"""Flow-log files of a night: found by name, checked by their parquet footers.
 
 A night is all parquet below `<flow logs>/event_date=YYYY-MM-DD/`. A file that cannot be used does not stop the night:
 it is listed with the reason, and its rows, if the footer can be read, go to quarantine. A missing feature column stops
@@ -117,7 +117,7 @@ def find_night(
         None if the night has no folder or no parquet file.
 
     Raises:
-        SchemaMismatch: a readable file lacks a needed feature; names every such file and column.
+        SchemaMismatch: a readable file lacks a needed feature; the message lists every such file and column.
     """
     root = absolute(config.flow_logs or "").rstrip("/")
     folder = f"{root}/event_date={event_date}"
@@ -175,7 +175,7 @@ def _listed(folder: str) -> list[str]:
 def _inspect(
     uri: str, name: str, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str]
 ) -> _Inspection | str:
-    """Return what the footer of a file states, or a text that names the needed columns it lacks."""
+    """Return the content of a file's footer, or a text that lists the needed columns it lacks."""
     fs, path = resolve(uri)
     info = fs.get_file_info(path)
     if info.type == pafs.FileType.NotFound:
@@ -210,7 +210,7 @@ def _inspect(
 def _features_of(names: Sequence[str], own: Mapping[str, str], schema: FeatureSchema) -> dict[str, str]:
     """Return the column of each feature: by its official name, else by an alias of the configuration, else a known one.
 
-    The releases call one feature by two names; a log that has only the other name is understood.
+    The releases have two names for one feature; a log with either name is accepted.
     """
     columns = {}
     for feature in schema.features:

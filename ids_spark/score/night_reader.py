@@ -1,4 +1,4 @@
-"""One row group of flow logs to checked columns, and refused rows with their reasons. Runs in tasks."""
+"""Reads and checks one row group of flow logs: columns, and refused rows with reasons. Runs in tasks."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ UNREADABLE: Final = "unreadable_row_group"
 UNSCORABLE: Final = "no_finite_score"
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
-_TIME_TEXT: Final = (  # ISO 8601, with a blank for the T as well; finer than a microsecond is cut off
+_TIME_TEXT: Final = (  # ISO 8601, also with a blank instead of T; digits beyond microseconds are dropped
     r"^\s*(?P<day>\d{4}-\d\d-\d\d)[T ](?P<clock>\d\d:\d\d:\d\d)(?:[.,](?P<part>\d{1,6})\d*)?"
     r"\s*(?:Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?\s*$"
 )
@@ -53,7 +53,7 @@ class NightRows:
 
 @dataclass(frozen=True)
 class ReadSpec:
-    """Which columns are read of every row group.
+    """Columns to read from every row group.
 
     Attributes:
         schema: Feature schema of the models.
@@ -71,10 +71,10 @@ class ReadSpec:
 
 
 def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> NightRows:
-    """Read, type and check one row group.
+    """Read one row group, convert it to doubles and check it.
 
     A row with a missing or unparsable value, NaN, or a violated `reject` rule is refused. If a row group cannot be
-    read, all of its rows are refused; their number is in the footer. Infinities are accepted: preprocessing saturates
+    read, all of its rows are refused; the footer gives their number. Infinities are accepted: preprocessing saturates
     them.
     """
     row_group = night_row_group.row_group
@@ -176,8 +176,8 @@ def _time_of(text: pa.ChunkedArray) -> pa.Array:
     real = pc.equal(pc.strftime(parsed, _TIME_FORMAT), whole)  # else 31 February would become 3 March
     micros = pc.utf8_rpad(pc.coalesce(part, ""), 6, "0").cast(pa.int64())
     zone = pc.add(pc.multiply(_number(hours), 60), _number(minutes))
-    behind = pc.multiply(pc.if_else(pc.equal(sign, "-"), pc.negate(zone), zone), 60_000_000)
-    moments = pc.subtract(pc.add(pc.multiply(parsed.cast(pa.int64()), 1_000_000), micros), behind)
+    offset = pc.multiply(pc.if_else(pc.equal(sign, "-"), pc.negate(zone), zone), 60_000_000)
+    moments = pc.subtract(pc.add(pc.multiply(parsed.cast(pa.int64()), 1_000_000), micros), offset)
     return pc.if_else(real, moments, None).cast(_TIME)
 
 

@@ -1,4 +1,4 @@
-"""The flows of a night to predictions and incidents, on the executors; only counts and incidents come back.
+"""Scores the flows of a night on the executors; only counts and incidents are returned to the driver.
 
 A task holds one row group at a time.
 
@@ -151,7 +151,7 @@ def _forward(thresholded: ThresholdedModel, rows: NightRows, batch_rows: int) ->
 
 
 def _most_probable_attacks(probabilities: Floats32) -> Ids:
-    """Return the most probable attack class; at a low threshold, a flagged flow can be most probably benign."""
+    """Return the most probable attack class; at a low threshold, benign can be more probable than it."""
     ids: Ids = probabilities[:, 1:].argmax(axis=1).astype(np.int32) + np.int32(1)
     return ids
 

@@ -1,4 +1,4 @@
-"""What the tasks of a night receive, and the counts that they return."""
+"""Inputs of the tasks of a night, and the counts that they return."""
 
 import datetime as dt
 from collections import Counter
@@ -29,7 +29,7 @@ class ThresholdedModel:
 
 @dataclass(frozen=True)
 class NightTask:
-    """What every task of a night receives, once for each executor.
+    """Inputs of every task of a night, sent once to each executor.
 
     Attributes:
         event_date: The night.

@@ -73,13 +73,13 @@ def score_night(
     Args:
         spark_context: Its executors read, score and write.
         lake: Holds the tables of earlier nights.
-        staged: Gives the URI of the staged version of a table.
+        staged: Returns the URI of the staged version of a table.
         source: The night.
         scoring: Models, policies and keys.
         scored_nights: Rows of `nights/` of the nights that this run has scored, by date; this night's are added.
 
     Raises:
-        NotReconciled: a row was neither scored nor quarantined, which is a fault of this program.
+        NotReconciled: a row was neither scored nor quarantined, a fault of this program.
     """
     begin, date = time.monotonic(), source.event_date
     place = f"event_date={date}"

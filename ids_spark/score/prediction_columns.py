@@ -51,7 +51,7 @@ def predicted_ids(probabilities: Floats32, level: taxonomy.Level) -> dict[taxono
 def score_columns(
     probabilities: Floats32, predicted: Mapping[taxonomy.Level, Ids], contract: pa.Schema
 ) -> dict[str, Any]:
-    """Return every column that follows from class probabilities alone, by name.
+    """Return every column that is computed from class probabilities alone, by name.
 
     Args:
         probabilities: Shape (rows, classes), finite.
@@ -88,7 +88,7 @@ def top_classes(probabilities: Floats32, level: taxonomy.Level) -> pa.Array:
 def label_columns(labels: pa.ChunkedArray) -> dict[str, pa.Array]:
     """Return the true class at every level, `class19`, `class6` and `class2`, from labels at 19 classes.
 
-    A label that is null or names no class gives null.
+    A label that is null or not a class gives null.
     """
     ids = label_ids(labels, 19)
     columns = {}
@@ -99,7 +99,7 @@ def label_columns(labels: pa.ChunkedArray) -> dict[str, pa.Array]:
 
 
 def label_ids(labels: pa.ChunkedArray, level: taxonomy.Level) -> Ids:
-    """Return class ids at a level for labels at 19 classes, -1 where a label is null or names no class."""
+    """Return class ids at a level for labels at 19 classes, -1 where a label is null or not a class."""
     encoded = labels.combine_chunks().dictionary_encode()
     id_of = {name: int(taxonomy.parents(19, level)[i]) for i, name in enumerate(taxonomy.CLASS19)}
     ids = np.array([*(id_of.get(name, -1) for name in encoded.dictionary.to_pylist()), -1], dtype=np.int32)
@@ -132,7 +132,7 @@ def scatter(values: pa.Array, at: NDArray[np.int64], rows: int) -> pa.Array:
 
 
 def assemble(columns: Mapping[str, Any], contract: pa.Schema) -> pa.Table:
-    """Return the columns of a contract as a table; a column that is not given is null, one it lacks is dropped.
+    """Return the columns of a contract as a table: missing ones are null, those outside the contract are dropped.
 
     Dictionary columns stay dictionaries: the writer stores them as the contract's type.
     """

@@ -1,7 +1,7 @@
-"""Labelled flows scored by every chosen model: what `jobs/score.py` does where no night is named.
+"""Labelled flows scored by every chosen model: what `jobs/score.py` does if no night is configured.
 
 The driver chooses models and writes metrics; tasks read a row group, preprocess it, run one forward pass and write.
-Only counts come back to the driver.
+Only counts are returned to the driver.
 """
 
 import datetime as dt
@@ -39,12 +39,12 @@ _DICTIONARY: Final = [f.name for f in SPLIT_PREDICTIONS if pa.types.is_string(f.
     "top3.list.element.class_name"
 ]
 _OPTIONAL: Final = ("source_file", "source_row", "row_key", "class19", "duplicate")
-"""Columns of `flows/` beside the features; any other parquet may lack them."""
+"""Columns of `flows/` other than the features; they may be absent from other parquet files."""
 
 
 @dataclass(frozen=True)
 class SplitTask:
-    """What every scoring task receives.
+    """Inputs of every scoring task.
 
     Attributes:
         target: URI of the staged predictions.
@@ -67,10 +67,10 @@ class SplitTask:
 
 @dataclass
 class SplitCounts:
-    """What tasks report of the flows they read: rows_read = rows_scored + quarantined.
+    """Counts of the flows that tasks read: rows_read = rows_scored + quarantined.
 
     Attributes:
-        confusion: At the model's level, shape (classes, classes), labels by predictions, over flows that carry a label
+        confusion: At the model's level, shape (classes, classes), labels by predictions, over flows that have a label
             and are not marked as duplicates.
         rows_read: Flows found.
         rows_scored: Flows with a prediction.
@@ -101,7 +101,7 @@ def score_split(
     Args:
         spark_context: Its executors read, score and write.
         lake: Holds the models and, unless `config.source` is set, the flows.
-        staged: Gives the URI of the staged version of a table.
+        staged: Returns the URI of the staged version of a table.
         config: Which flows to score and with which models.
         run_id: Of the run.
 
@@ -135,7 +135,9 @@ def score_split(
         report.data_origin = combined_origin(report.data_origin, origin)
         unseen = unseen_classes(card, counts.confusion)
         if unseen:
-            report.notes.append(f"{card.name} met {len(unseen)} classes it never saw in training: {', '.join(unseen)}")
+            report.notes.append(
+                f"{len(unseen)} classes of the flows are absent from the train rows of {card.name}: {', '.join(unseen)}"
+            )
     report.tables += results.write(lake, staged)
     return report
 

@@ -181,7 +181,7 @@ def test_an_empty_table_is_accepted(listed):
 
 
 def test_an_unknown_class_is_refused(listed):
-    with pytest.raises(UnknownClass, match="'Worm' names no known class"):
+    with pytest.raises(UnknownClass, match="'Worm' is not a known class"):
         listed(f"{BASE}, where: {{src_ip: a}}").covers(flows(src_ip=["a"], class_name=["Worm"]), NIGHT)
 
 

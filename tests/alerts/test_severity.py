@@ -126,7 +126,7 @@ def test_a_class_is_selected_by_its_name_its_category_and_attack():
     assert severity.lineage_of("MQTT-DoS-Connect_Flood") == {"MQTT-DoS-Connect_Flood", "MQTT", "Attack"}
     assert severity.lineage_of("Attack") == {"Attack"}
     assert severity.lineage_of("Benign") == {"Benign"}
-    with pytest.raises(UnknownClass, match="'Worm' names no known class; expected one of ARP_Spoofing, Attack"):
+    with pytest.raises(UnknownClass, match="'Worm' is not a known class; expected one of ARP_Spoofing, Attack"):
         DEFAULT.severities(pa.array(["DDoS", "Worm"]))
 
 

@@ -1,11 +1,12 @@
-"""What all exports of incidents share: titles, times, numbers, addresses, ATT&CK techniques, JSON lines.
+"""Shared functions of the incident exports: titles, times, numbers, addresses, ATT&CK techniques, JSON lines.
 
 Field names, types and allowed values of the published schemas are in `names.json`, together with their source.
 
 Its entry `attack` gives the MITRE ATT&CK technique of a predicted class where ATT&CK itself describes the attack:
 floods of ICMP, UDP or TCP packets, SYN floods, floods of requests to a service, ping, port and vulnerability scans,
-poisoned ARP caches. The categories DDoS and DoS cover several techniques and give the tactic these share. No technique
-clearly fits `Recon-OS_Scan`, `MQTT-Malformed_Data`, the categories MQTT and Recon, and `Attack`: they get none.
+poisoned ARP caches. The categories DDoS and DoS cover several techniques and have the tactic that these share. No
+technique clearly fits `Recon-OS_Scan`, `MQTT-Malformed_Data`, the categories MQTT and Recon, and `Attack`; they have
+none.
 """
 
 import datetime as dt
@@ -43,7 +44,7 @@ _SCORES: Final = ("max_attack_probability", "max_attack_logit", "threshold_logit
 
 @dataclass(frozen=True)
 class Context:
-    """What all incidents of an export share.
+    """Values common to all incidents of an export.
 
     Attributes:
         event_date: The night.
@@ -75,7 +76,7 @@ def attack_of(class_name: str | None) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def title_and_description(incident: Incident, context: Context) -> tuple[str, str]:
-    """Return the title of an incident, which marks data that are not measured, and a sentence about it."""
+    """Return title and description of an incident; the title marks data that are not measured."""
     entity = "unknown entity" if incident["entity"] is None else f"{incident['entity_kind']} {incident['entity']}"
     origin = "" if incident["data_origin"] == "measured" else f"[{incident['data_origin']} data] "
     probability = number(incident["max_attack_probability"])
@@ -85,7 +86,7 @@ def title_and_description(incident: Incident, context: Context) -> tuple[str, st
 
 
 def details(incident: Incident, context: Context) -> Record:
-    """Return the facts for which the schemas have no attribute, or only for some classes and entities."""
+    """Return values for which the schemas have no attribute, or have one only for some classes and entities."""
     return {
         "data_origin": incident["data_origin"],
         "event_date": context.event_date.isoformat(),
@@ -117,7 +118,7 @@ def drop_empty(value: Any) -> Any:
 
 
 def number(value: float | None, kind: type[np.floating[Any]] = np.float32) -> float | None:
-    """Return the shortest decimal that is the same number of that kind; None for null and what is not finite."""
+    """Return the shortest decimal that equals the value in the precision `kind`; None for null, NaN and infinity."""
     return None if value is None or not math.isfinite(value) else float(str(kind(value)))
 
 
