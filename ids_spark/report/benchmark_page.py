@@ -1,4 +1,4 @@
-"""Own and published results as tables on the terminal, as markdown and as one HTML file that loads nothing else."""
+"""Own and published results as tables on the terminal, as markdown and as one self-contained HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
 
-_SYNTHETIC: Final = "SYNTHETIC FLOWS: every row was generated. These figures say nothing about real traffic."
+_SYNTHETIC: Final = "SYNTHETIC FLOWS: every row was generated. These figures do not describe real traffic."
 _UNKNOWN: Final = "–"
 
 
@@ -27,7 +27,7 @@ class Column:
         heading: Text above it.
         figure: Name of the figure, as in `Row.figures`.
         form: Format of its value.
-        short: Whether the narrow tables on the terminal have it too.
+        short: Whether it is also in the narrow tables on the terminal.
     """
 
     heading: str
@@ -41,7 +41,7 @@ class Column:
         return _UNKNOWN if value is None else format(value, self.form)
 
 
-COLUMNS: Final = (  # first what readers compare: a page is not wide enough for all
+COLUMNS: Final = (  # the figures that readers compare come first: a page is not wide enough for all
     Column("accuracy", "accuracy"),
     Column("macro F1", "f1_macro"),
     Column("weighted F1", "f1_weighted"),
@@ -58,7 +58,7 @@ COLUMNS: Final = (  # first what readers compare: a page is not wide enough for 
 
 
 def name_of(row: Row) -> str:
-    """Return the title of a row; a published one names the average that its F1 is."""
+    """Return the title of a row; for a published row with the average that its F1 is."""
     if not row.published:
         return row.model
     f1 = row.figures.get("f1_not_stated")

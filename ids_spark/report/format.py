@@ -13,7 +13,7 @@ from ids_spark.ingest.quality import RULES
 _MOST_LOGIT: Final = 80.0
 FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
     **{
-        rule.name: f"broken rule: {rule.statement.replace('within 0 … inf', '0 or more')}"
+        rule.name: f"violated rule: {rule.statement.replace('within 0 … inf', '0 or more')}"
         for rules in RULES.values()
         for rule in rules
     },
@@ -30,7 +30,7 @@ FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
     "unreadable_row_group": "a part of the file cannot be read",
     "no_rows": "the file has no rows",
 }
-"""What is wrong with rows and files, by the name that the tables use."""
+"""Descriptions of faults of rows and files, by the name that the tables use."""
 
 
 def number_or(value: float | None, default: float = math.nan) -> float:
@@ -93,7 +93,7 @@ def hour_ranges(hours: Sequence[int]) -> str:
 
 
 def observed(incident: Mapping[str, Any], event_date: dt.date, time: str = "%H:%M:%S") -> str:
-    """Return the time of an incident's first and last flow in UTC, with dates only where they are not the night's."""
+    """Return the time of an incident's first and last flow in UTC, with dates only if they differ from the night's."""
     if incident["first_seen"] is None or incident["last_seen"] is None:
         return "no event time"
     moments = (incident["first_seen"], incident["last_seen"])
@@ -102,7 +102,7 @@ def observed(incident: Mapping[str, Any], event_date: dt.date, time: str = "%H:%
 
 
 def attribution(entry: Mapping[str, Any]) -> str:
-    """Return what a feature measures, its value, its name, and by how much it moved the log-odds."""
+    """Return the description, value and name of a feature, and the change of the log-odds that it caused."""
     name = str(entry["feature"])
     description = FEATURE_DESCRIPTIONS.get(name)
     value, moved = amount(entry["value"]), f"{number_or(entry['contribution']):+.1f}".replace("-", "−")
@@ -110,5 +110,5 @@ def attribution(entry: Mapping[str, Any]) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Return a text that markdown shows as it is: no markup, no cell border, no line break."""
+    """Escape a text for markdown: no markup, no cell border, no line break."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))

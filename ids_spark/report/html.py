@@ -1,4 +1,4 @@
-"""Rendering of pages: the Jinja2 environment, and pictures embedded in one HTML file that loads nothing else."""
+"""Rendering of pages: the Jinja2 environment, and pictures embedded in a self-contained HTML file."""
 
 import base64
 import functools
@@ -14,12 +14,12 @@ from ids_spark.report.style import SEVERITY_COLOURS, width_of
 
 
 def render(template: str, pictures: Mapping[str, bytes] | None = None, **context: Any) -> str:
-    """Return a page; values are escaped in every template but those of plain text and markdown.
+    """Return a page; values are escaped in every template except those of plain text and markdown.
 
     Args:
         template: File name below `templates/`.
         pictures: PNG by name; the template finds them in `pictures`, for the macro `figure`.
-        context: What else the template uses; `base.html.j2` states what every page needs.
+        context: Further variables of the template; `base.html.j2` lists those of every page.
     """
     embedded = {
         name: {"content": base64.b64encode(content).decode(), "width": width_of(content)}
@@ -30,7 +30,7 @@ def render(template: str, pictures: Mapping[str, bytes] | None = None, **context
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """Return the environment; its loader reads from a folder and from the zip file that `--py-files` ships."""
+    """Return the environment; its loader reads from a folder and from the zip file that `--py-files` sends."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ids_spark.report"),
         autoescape=jinja2.select_autoescape(disabled_extensions=("md.j2", "txt.j2"), default=True),

@@ -1,4 +1,4 @@
-"""The leakage report: findings, a table, pictures, and one HTML file that loads nothing else."""
+"""The leakage report: findings, a table, pictures, and one self-contained HTML file."""
 
 import math
 from dataclasses import dataclass
@@ -92,12 +92,12 @@ class Findings:
         return float(np.mean([self.separation(feature, pair).ranges for pair in self.measured]))
 
     def strongest_feature(self) -> Separation | None:
-        """Return the feature that separates any pair best; of equals (at 3 decimals) the one with the higher mean."""
+        """Return the feature that separates any pair best; if equal at 3 decimals, the one with the higher mean."""
         found = [t for name in self.schema.features if (t := self.strongest(name)) is not None]
         return max(found, key=lambda t: (round(t.ranges, 3), self.mean(t.feature)), default=None)
 
     def pairs_of(self, what: str, split: str | None) -> list[tuple[str, str, int]]:
-        """Return (class, other class, vectors), most first."""
+        """Return (class, other class, vectors), highest count first."""
         found = [
             (str(m.class_name), str(m.other_class), int(n))
             for m, n in self._figures.items()
@@ -106,11 +106,11 @@ class Findings:
         return sorted(found, key=lambda row: (-row[2], row[0], row[1]))
 
     def pairs_won(self, feature: str) -> int:
-        """Return in how many measured pairs a feature is the best."""
+        """Return the number of measured pairs in which a feature is the best."""
         return sum(self.best(pair).feature == feature for pair in self.measured)
 
     def constant_features(self) -> list[str]:
-        """Return the features whose spread over train is too small to keep them."""
+        """Return the features whose standard deviation over train is too small to keep them."""
         return [name for name in self.schema.features if self.of_feature("dropped", name) == 1]
 
 

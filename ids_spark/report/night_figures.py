@@ -23,14 +23,14 @@ Hours = NDArray[np.int64]
 _PALE: Final = "#b9cfe6"
 _EMPTY: Final = "#ececf0"
 _NAMED_EDGES: Final = 3
-_WIDTH: Final = 4.2  # inches; 403 CSS pixels, which a phone shows nearly as they are
+_WIDTH: Final = 4.2  # inches; 403 CSS pixels, nearly unscaled on a phone
 
 
 def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
-    """Draw how many incidents began in each hour (UTC), by severity; those without a time in a column of their own.
+    """Draw how many incidents began in each hour (UTC), by severity; those without a time in a separate column.
 
     Args:
-        incidents: Rows of `alerts/`; those that began on another date have no hour of this night.
+        incidents: Rows of `alerts/`; those that began on another date are drawn without a time.
         event_date: The night.
     """
     figure = Figure(figsize=(_WIDTH, 2.1), layout="constrained")
@@ -41,10 +41,10 @@ def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
         began = row["first_seen"]
         hour = began.hour if began is not None and began.date() == event_date else HOURS
         counts[str(row["severity"])][hour] += 1
-    timeless = any(of_level[HOURS] for of_level in counts.values())
-    at = _places(timeless)
+    without_time = any(of_level[HOURS] for of_level in counts.values())
+    at = _places(without_time)
     below = np.zeros(len(at), dtype=np.int64)
-    for level in levels:  # the worst at the bottom, where heights compare
+    for level in levels:  # the most severe at the bottom, where heights are easy to compare
         heights = counts[level][: len(at)]
         label = f"{level} ({counts[level].sum()})"
         colour = SEVERITY_COLOURS.get(level, GREY)
@@ -54,7 +54,7 @@ def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     axes.grid(axis="y", alpha=0.25)
     _plain(axes)
-    _hour_axis(axes, timeless)
+    _hour_axis(axes, without_time)
     if levels:
         columns = min(4, len(levels))
         figure.legend(fontsize=8, loc="outside upper left", ncols=columns, frameon=False, handlelength=1)
@@ -69,8 +69,8 @@ def class_hours(mix: Mapping[str, Hours]) -> Figure:
     """
     figure = Figure(figsize=(_WIDTH, 0.5 + 0.72 * len(mix)), layout="constrained")
     rows = figure.subplots(len(mix), sharex=True, squeeze=False)[:, 0]
-    timeless = any(counts[HOURS] for counts in mix.values())
-    at = _places(timeless)
+    without_time = any(counts[HOURS] for counts in mix.values())
+    at = _places(without_time)
     for axes, (name, counts) in zip(rows, mix.items(), strict=True):
         axes.bar(at, counts[: len(at)], 0.82, color=GREY if name == "Benign" else BLUE)
         axes.set_title(f"{name}: {counts.sum():,}", fontsize=8.5, loc="left", pad=2)
@@ -78,15 +78,15 @@ def class_hours(mix: Mapping[str, Hours]) -> Figure:
         axes.set_yticks([int(counts.max())], [compact(int(counts.max()))])
         axes.grid(axis="y", alpha=0.25)
         _plain(axes)
-    _hour_axis(rows[-1], timeless)
+    _hour_axis(rows[-1], without_time)
     return figure
 
 
 def drifted(rows: Sequence[Row]) -> Figure:
-    """Draw shares of the night's flows beside those of train, bin by bin, one panel for each feature.
+    """Draw the shares of the night's flows and of train in each bin, one panel for each feature.
 
     Args:
-        rows: Of `drift/`. Its `edges` stand between bins: the outermost bins are open.
+        rows: Of `drift/`. `edges` separate the bins; the outermost bins are open.
     """
     height = math.ceil(len(rows) / 2)
     figure = Figure(figsize=(_WIDTH, 0.35 + 1.45 * height), layout="constrained")
@@ -98,7 +98,7 @@ def drifted(rows: Sequence[Row]) -> Figure:
         counts = np.asarray(row["counts"], dtype=float)
         actual = counts / max(1.0, counts.sum())
         axes.bar(np.arange(len(expected)), expected, 1.0, color="#c9c9d1", label="train", edgecolor="w", linewidth=0.4)
-        axes.stairs(actual, np.arange(len(actual) + 1) - 0.5, color=ORANGE, linewidth=1.6, label="tonight")
+        axes.stairs(actual, np.arange(len(actual) + 1) - 0.5, color=ORANGE, linewidth=1.6, label="this night")
         axes.set_title(f"{row['name']}, PSI {psi(row['psi'])}", fontsize=8.5, loc="left", pad=3)
         borders = _borders(row["edges"] or ())
         axes.set_xticks([place for place, _ in borders], [_short(value) for _, value in borders])
@@ -154,18 +154,20 @@ def compact(value: float) -> str:
     return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.2g}"
 
 
-def _places(timeless: bool) -> NDArray[np.float64]:
-    """Return the positions of the bars of hours; flows without a time are a bar further right."""
+def _places(without_time: bool) -> NDArray[np.float64]:
+    """Return the positions of the bars of hours; the bar of flows without a time is further right."""
     hours = np.arange(HOURS) + 0.5
-    return np.append(hours, HOURS + 1.5) if timeless else hours
+    return np.append(hours, HOURS + 1.5) if without_time else hours
 
 
-def _hour_axis(axes: Axes, timeless: bool) -> None:
-    ticks: list[tuple[float, Any]] = [(hour, f"{hour:02d}") for hour in range(0, HOURS + 1, 3 if not timeless else 6)]
-    if timeless:
+def _hour_axis(axes: Axes, without_time: bool) -> None:
+    ticks: list[tuple[float, Any]] = [
+        (hour, f"{hour:02d}") for hour in range(0, HOURS + 1, 3 if not without_time else 6)
+    ]
+    if without_time:
         ticks.append((HOURS + 1.5, "\nno time"))
     axes.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
-    axes.set_xlim(-0.2, HOURS + (2.4 if timeless else 0.2))
+    axes.set_xlim(-0.2, HOURS + (2.4 if without_time else 0.2))
 
 
 def _borders(edges: Sequence[float]) -> list[tuple[float, float]]:

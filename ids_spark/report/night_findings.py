@@ -1,6 +1,6 @@
 """Findings of a scored night: is there anything to do, how many alarms may be false, can the figures be trusted.
 
-Findings are numbers, names and states; the template `night.html.j2` words them.
+Findings are numbers, names and states; the template `night.html.j2` has their sentences.
 """
 
 import datetime as dt
@@ -21,19 +21,19 @@ State = Literal["not_scored", "incidents", "incidents_missing", "all_allowed", "
 Trust = Literal["yes", "care", "no"]
 
 TREND_NIGHTS: Final = 7
-_SERIOUS_SHARE, _NOTABLE_SHARE = 0.05, 0.01  # of rows; the first is where ingest refuses a source by default
-_FEWEST_NIGHTS: Final = 3  # earlier ones; the median of fewer is no reference
+_SERIOUS_SHARE, _NOTABLE_SHARE = 0.05, 0.01  # of rows; the first is the default of ingest.max_rejected_share
+_FEWEST_NIGHTS: Final = 3  # earlier ones; the median of fewer is not used
 _OVER_BUDGET: Final = 1.05
 _UNUSUAL: Final = 2.0  # times the median of rows, or its inverse
 
 
 class NightUnknown(InputError):
-    """Raised when a page is asked for a night that no champion scored."""
+    """Raised when a page is requested for a night that no champion scored."""
 
 
 @dataclass(frozen=True)
 class Night:
-    """Everything that the page of a night is made of; rows as in the tables of `dataset.tables`.
+    """Inputs of the page of a night; rows as in the tables of `dataset.tables`.
 
     Attributes:
         event_date: The night.
@@ -41,9 +41,9 @@ class Night:
         drift: Rows of `drift/`.
         nights: Rows of `nights/` by date, of this and earlier nights.
         allow_list: Entries as mappings of any columns; `expires`, a date, is the last night that an entry covers.
-        agreement: Flows by who flagged them: `both`, `champion_only`, `challenger_only`; None where not counted.
-        cards: Model card by role, where the model's directory is there and unchanged.
-        facts: What else was in use, by name, such as the severity policy.
+        agreement: Flagged flows by model: `both`, `champion_only`, `challenger_only`; None where not counted.
+        cards: Model card by role, where the model's directory exists and is unchanged.
+        facts: Further inputs by name, such as the severity policy.
     """
 
     event_date: dt.date
@@ -102,7 +102,7 @@ class Night:
 
     @property
     def silent_hours(self) -> list[int]:
-        """Hours in UTC without any flow; none where flows carry no event time."""
+        """Hours in UTC without any flow; none where flows have no event time."""
         active = {cell["hour"] for cell in self.champion["class_mix"] or () if cell["flows"]} - {None}
         return [hour for hour in range(24) if hour not in active] if active else []
 
@@ -132,12 +132,12 @@ class FalseAlarms:
     Attributes:
         flagged: Flows of the night that were flagged.
         scored: Flows of the night that were scored.
-        budget: False alarms that the threshold was chosen for, in flows a night.
+        budget: False alarms for which the threshold was chosen, in flows a night.
         threshold_logit: Log-odds of an attack from which a flow is flagged.
         expected: Flows flagged on a night of `scored` benign flows.
         at_most: Upper bound of `expected`, of a 95% interval.
-        validation_rows: Benign validation rows behind `expected`.
-        smallest_rate: Smallest false-positive rate that so many rows support.
+        validation_rows: Benign validation rows from which `expected` is computed.
+        smallest_rate: Smallest false-positive rate that this number of rows supports.
     """
 
     flagged: int
@@ -156,17 +156,17 @@ class FalseAlarms:
 
     @property
     def rate_known(self) -> bool:
-        """Whether the smallest rate is known that the validation rows support."""
+        """Whether the smallest rate that the validation rows support is known."""
         return not math.isnan(self.smallest_rate)
 
     @property
     def over_budget(self) -> bool:
-        """Whether no threshold could be found that comes close to the budget."""
+        """Whether no threshold comes close to the budget."""
         return self.expected > _OVER_BUDGET * self.budget
 
     @property
     def too_few_rows(self) -> bool:
-        """Whether the budget asks for a smaller rate than the validation rows support."""
+        """Whether the budget requires a smaller rate than the validation rows support."""
         return self.smallest_rate * self.scored > self.budget
 
     @property

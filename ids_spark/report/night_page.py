@@ -1,4 +1,4 @@
-"""The page of a night: reads its tables, draws the pictures, writes one HTML file that loads nothing else."""
+"""The page of a night: reads its tables, draws the pictures, writes one self-contained HTML file."""
 
 import datetime as dt
 import logging
@@ -21,9 +21,9 @@ from ids_spark.report.style import png
 log = logging.getLogger(__name__)
 
 DRAWN_FEATURES: Final = 6
-"""How many features are drawn and listed before `details` is opened; those that drifted most."""
+"""Number of features drawn and listed before `details` is opened; those that drifted most."""
 LISTED_INCIDENTS: Final = 20
-"""How many incidents are listed before `details` is opened."""
+"""Number of incidents listed before `details` is opened."""
 TREND: Final[Mapping[str, str]] = {
     "rows_in": "flows",
     "flows_flagged": "flows flagged",
@@ -57,7 +57,7 @@ def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
 
 
 def earlier(lake: Lake, event_date: dt.date) -> dict[dt.date, list[Row]]:
-    """Return the rows of `nights/` by date, of the six dates before a night; no date that another version wrote."""
+    """Return the rows of `nights/` by date, of the six dates before a night; dates of another version are omitted."""
     found = {}
     for date in (event_date - dt.timedelta(days=i) for i in range(1, night_findings.TREND_NIGHTS)):
         try:

@@ -62,7 +62,7 @@ def confusion_map(counts: Counts, names: Sequence[str], categories: _Spans, *, s
     Args:
         counts: Rows are labels, columns predictions.
         names: Of the classes, by id.
-        categories: Name, first id and number of classes of each category; drawn apart and named beside the matrix.
+        categories: Name, first id and number of classes of each category; separated by lines, named at the right.
         shares: Percentages of each row with a linear bar; else rows, whose colours follow the logarithm.
     """
     cell = _CELL.get(len(names), _SMALLEST_CELL)

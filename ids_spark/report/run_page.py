@@ -1,4 +1,4 @@
-"""The page of the scored models: findings, pictures, and one HTML file that loads nothing else."""
+"""The page of the scored models: findings, pictures, and one self-contained HTML file."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ class Confusion:
     Attributes:
         label: Class of the rows.
         predicted: Class that the model gave them.
-        rows: How many they are.
+        rows: Number of these rows.
         support: All rows of that label.
     """
 
@@ -41,23 +41,23 @@ class Confusion:
 
     @property
     def share(self) -> float:
-        """Of the rows of that label."""
+        """Share of the rows of that label."""
         return self.rows / self.support
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a model confuses, how often it raises a false alarm and what it could not learn.
+    """Confusions and false alarms of a model, and the classes it could not learn.
 
     Attributes:
         false_alarms: Benign flows that were flagged; None where no benign flow was scored.
         missed_attacks: Attack flows that were predicted as benign; None without a confusion matrix or attacks.
         confusions: Every pair of classes that was confused, most rows first; None without a confusion matrix.
         directory: Where the model is stored, below the lake.
-        measured: What a job without a stored model measured beyond scores, by name.
+        measured: Further figures, by name, of a job that stores no model.
         absent: Classes without a row in train; None where the model is not stored.
-        epochs: That were trained; None where unknown.
-        best_epoch: Whose weights were kept; None where unknown.
+        epochs: Number of trained epochs; None where unknown.
+        best_epoch: The epoch whose weights were kept; None where unknown.
     """
 
     false_alarms: Confusion | None
@@ -150,7 +150,7 @@ def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: s
     Args:
         folder: URI.
         models: From `results.newest`.
-        split: That was scored.
+        split: The split that was scored.
         run_id: Of the report.
     """
     pictures = {file_name(model, kind): content for model in models for kind, content in draw(model).items()}
@@ -162,7 +162,7 @@ def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: s
 def print_comparison(models: Sequence[ScoredModel], split: str, console: Console) -> None:
     """Print accuracy, F1, benign false-positive rate and training time of each model; – where unknown."""
     synthetic = any(model.data_origin == "synthetic" for model in models)
-    table = Table(title=f"Split {split}" + (": SYNTHETIC flows, no statement about real traffic" if synthetic else ""))
+    table = Table(title=f"Split {split}" + (": SYNTHETIC flows, not real traffic" if synthetic else ""))
     table.add_column("model")
     table.add_column("feature_set")
     for heading in ("classes", "accuracy", "macro F1", "weighted F1", "benign FPR", "epochs", "seconds"):
@@ -189,7 +189,7 @@ def render_page(models: Sequence[ScoredModel], pictures: dict[str, bytes], split
     Args:
         models: From `results.newest`.
         pictures: PNG by `file_name`.
-        split: That was scored.
+        split: The split that was scored.
         run_id: Of the report.
     """
     levels = [(classes, list(group)) for classes, group in itertools.groupby(models, lambda model: model.classes)]

@@ -197,7 +197,7 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown() -> None:
     for row in (
         ["ward-7/flows-07.parquet", "unreadable_file the file is not a complete parquet file", "?"],
         ["not_a_number a value is not a number", "1,200", "0.1%"],
-        ["negative_time_between_packets broken rule: each of the features is 0 or more", "870", "0.072%"],
+        ["negative_time_between_packets violated rule: each of the features is 0 or more", "870", "0.072%"],
         ["Benign", "1,180,230", "98.37%", "91%"],
         ["2026-07-11", "not scored"],
         ["2026-07-14", "1,201,110", "3,412", "17", "48.3", str(levels["significant"]), "1,310", VERSION],
