@@ -67,7 +67,7 @@ prep: package ## Run ingest and features only, on DATA or the synthetic flows of
 ingest features train score: package ## Run one job
 	$(call submit,$@)
 
-# The demo has a lake and a model of its own, trained for a few epochs on a tenth of the data set's size: the model of
+# The demo has its own lake and model, trained for a few epochs on a tenth of the data set's size: the model of
 # `make run` has too few benign validation rows for the threshold of a night.
 nightly: LAKE := $(if $(LOGS)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 define demo
@@ -121,7 +121,8 @@ leakage: package ## Audit duplicates and leakage of the flows in LAKE; page in L
 	$(call submit,leakage)
 
 ##@ Develop
-# Two files at a time: while a JVM or ranks start, a second CPU is idle. A file's fixtures are made in one worker.
+# Two files at a time: while a JVM or ranks start, a second CPU is idle. A file runs in one worker, which creates its
+# fixtures once.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
@@ -133,7 +134,7 @@ test-all: package ## Every test: also faults, benches, every job on S3; then tes
 	$(ENV); python -m pytest $(PARALLEL)
 	$(ENV); python -m pytest tests/cluster
 
-# A worker of Spark writes what it covered when it ends, so each task gets a worker of its own.
+# A Spark worker writes its coverage data when it ends, so each task gets a new worker.
 .PHONY: coverage
 coverage: package ## Line and branch coverage of `make test`, Spark's Python workers included
 	$(ENV); PYSPARK_SUBMIT_ARGS='--conf spark.python.worker.reuse=false pyspark-shell' \
