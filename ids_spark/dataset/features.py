@@ -1,4 +1,4 @@
-"""The feature schemas of CICIoMT2024: column names in official order and spelling, and which one a source has."""
+"""The feature schemas of CICIoMT2024: column names in official order and spelling; recognises that of a source."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from ids_spark.base.errors import InputError
 
 FeatureSet = Literal["paper", "operational"]
 SOURCE_SPLITS: Final = ("train", "test")
-"""Of a source; `features` holds validation rows out of train."""
+"""Splits of a source; `features` takes the validation rows from train."""
 
 _ORIGINAL_45 = """Header_Length, Protocol Type, Duration, Rate, Srate, Drate, fin_flag_number, syn_flag_number,
     rst_flag_number, psh_flag_number, ack_flag_number, ece_flag_number, cwr_flag_number, ack_count, syn_count,
@@ -29,7 +29,7 @@ class FeatureSchema:
     """One release of the data set: its feature names in official order and spelling.
 
     Attributes:
-        name: Stands in every table, model and message.
+        name: Written to every table, model and message.
         features: Official column names.
         artefacts: Features that identify the laboratory's capture day or window length; the feature set `operational`
             excludes them.
@@ -40,12 +40,12 @@ class FeatureSchema:
     artefacts: frozenset[str]
 
     def feature_set(self, feature_set: FeatureSet) -> tuple[str, ...]:
-        """Return the features a model of this feature_set may see, in official order."""
+        """Return the features that a model of this feature set may use, in official order."""
         return tuple(f for f in self.features if feature_set == "paper" or f not in self.artefacts)
 
 
-# IAT of the first release carries the capture's date, Number and Weight the window length; Srate repeats Rate and
-# Drate is 0 everywhere. The second release repaired IAT.
+# In the first release IAT contains the date of the capture, Number and Weight the window length; Srate equals Rate and
+# Drate is always 0. In the second release IAT is correct.
 ORIGINAL_45: Final = FeatureSchema(
     "original45", _names(_ORIGINAL_45), frozenset({"IAT", "Number", "Weight", "Srate", "Drate"})
 )
@@ -53,9 +53,9 @@ RELEASE_39: Final = FeatureSchema("release39", _names(_RELEASE_39), frozenset({"
 FEATURE_SCHEMAS: Final[Mapping[str, FeatureSchema]] = {s.name: s for s in (ORIGINAL_45, RELEASE_39)}
 
 FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "ece", "cwr")
-"""TCP flags that either schema has a share of packets for."""
+"""TCP flags with a share of packets in both schemas."""
 PROTOCOLS: Final = _names("HTTP, HTTPS, DNS, Telnet, SMTP, SSH, IRC, TCP, UDP, DHCP, ARP, ICMP, IGMP")
-"""Features of either schema that are the share of one protocol's packets in a window."""
+"""Features of both schemas that are the share of one protocol's packets in a window."""
 FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
     **{name: f"share of {name}" for name in PROTOCOLS},
     **{f"{flag}_flag_number": f"share of {flag.upper()} packets" for flag in FLAGS},
@@ -83,7 +83,7 @@ FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
     "IPv": "share of IP",
     "LLC": "share of LLC",
 }
-"""Meaning of each feature of any schema, after Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351."""
+"""Meaning of each feature of all schemas, from Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351."""
 ALIASES: Final[Mapping[str, str]] = {
     "TTL": "Time_To_Live",
     "ttl": "Time_To_Live",
@@ -94,11 +94,11 @@ ALIASES: Final[Mapping[str, str]] = {
 }
 """Official feature name by other spellings that exporters and copies of the data set use.
 
-`flow_duration` is not `Duration`, which is a time to live: CICIoT2023, which has the same exporter, has both.
+`flow_duration` is not an alias of `Duration`, a time to live: CICIoT2023, made with the same exporter, has both.
 """
 SAME_FEATURE: Final = ("Duration", "Time_To_Live")
-"""One quantity, the time to live, under its names in the two releases."""
-_BESIDE_FEATURES: Final = frozenset(
+"""Names of the time to live in the two releases."""
+_OTHER_COLUMNS: Final = frozenset(
     _names(
         """label, labels, class, classname, class2, class6, class19, label2, label6, label19, category, subcategory,
         attack, attacktype, attackname, target, split, dataset, duplicate, labelconflict, twolabel, index,
@@ -109,23 +109,23 @@ _BESIDE_FEATURES: Final = frozenset(
         hostname, protocol, proto, transportprotocol, vlan, device, deviceid, devicename, devicetype, site"""
     )
 )
-"""Columns beside features: labels, index, identifiers, times, endpoints; in lower case, only letters and digits."""
+"""Columns that are no features (labels, index, identifiers, times, endpoints); only lower-case letters and digits."""
 
 
 class SchemaMismatch(InputError):
-    """Raised when columns are missing, unknown, of another type, or of two feature schemas at once."""
+    """Raised when columns are missing, unknown, of another type, or belong to two feature schemas."""
 
 
 def recognise(columns: Iterable[str], where: str, ignored: Iterable[str] = ()) -> FeatureSchema:
     """Return the feature schema of a source, whose columns may come in any order.
 
-    It is the schema with the most features among the columns; all of its features must be there. Labels, an index,
-    identifiers, times and endpoints may stand beside them. Any other column is refused, because it may be a feature of
-    a release that this version does not support.
+    It is the schema with the most features among the columns; all of its features must be present. Labels, an index,
+    identifiers, times and endpoints are allowed. Any other column is refused, because it may be a feature of a release
+    that this version does not support.
 
     Args:
         columns: Column names of one source.
-        where: Names the source in the message.
+        where: Name of the source, for messages.
         ignored: Further columns that are no features.
 
     Raises:
@@ -136,7 +136,7 @@ def recognise(columns: Iterable[str], where: str, ignored: Iterable[str] = ()) -
     missing = [feature for feature in schema.features if feature not in found]
     others = found - set(schema.features) - set(ignored)
     foreign = sorted(others & {feature for other in FEATURE_SCHEMAS.values() for feature in other.features})
-    unknown = sorted(name for name in others.difference(foreign) if not _beside_features(name))
+    unknown = sorted(name for name in others.difference(foreign) if not _is_other_column(name))
     faults = []
     if missing:
         count = f"{len(missing)} of the {len(schema.features)} columns"
@@ -156,11 +156,11 @@ def recognise(columns: Iterable[str], where: str, ignored: Iterable[str] = ()) -
     )
 
 
-def _beside_features(name: str) -> bool:
+def _is_other_column(name: str) -> bool:
     plain = "".join(character for character in name.lower() if character.isalnum())
-    return not plain or plain in _BESIDE_FEATURES or plain.startswith("unnamed")
+    return not plain or plain in _OTHER_COLUMNS or plain.startswith("unnamed")
 
 
 def column_of(feature: str) -> str:
-    """Return the column of a feature in `features/`: Petastorm makes attributes of columns, so spaces go."""
+    """Return the column of a feature in `features/`; Petastorm allows no spaces, as columns become attributes."""
     return feature.replace(" ", "_")

@@ -10,14 +10,14 @@ import pyarrow as pa
 from ids_spark.dataset.features import SchemaMismatch
 
 SCHEMA_VERSION: Final = 2
-"""Rises whenever a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning.
+"""Incremented when a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning.
 
 Version 0.1 wrote 1.
 """
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 ATTRIBUTION: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float32())])
-"""A feature, its raw value in the flow, and by how much it moved the attack score, in log-odds."""
+"""A feature, its raw value in the flow, and its contribution to the attack score, in log-odds."""
 TOP: Final = pa.struct([("class_name", pa.string()), ("probability", pa.float32())])
 """A class and its probability."""
 
@@ -27,11 +27,11 @@ def _contract(*columns: tuple[str, pa.DataType]) -> pa.Schema:
 
 
 def flows_contract(features: Iterable[str]) -> pa.Schema:
-    """`flows/split=…`: one row for each accepted row of the source, equal rows included.
+    """`flows/split=…`: one row for each accepted row of the source, duplicates included.
 
-    `row_key` is a hash of the features alone; (`source_file`, `source_row`) names the row. `duplicate` marks every row
-    but the first of those equal in features and label within the split; `label_conflict` marks the rows of a feature
-    vector that has more than one label there. Each file holds a range of the hash; its rows are sorted by it.
+    `row_key` is a hash of the features alone; (`source_file`, `source_row`) identifies the row. `duplicate` marks all
+    rows except the first of those equal in features and label within the split; `label_conflict` marks the rows of a
+    feature vector that has more than one label in the split. Each file holds a range of the hash and is sorted by it.
     """
     return _contract(
         ("source_file", pa.string()),
@@ -175,8 +175,8 @@ INCIDENTS: Final = _contract(
 """`alerts/`: one row for each incident within the night's budget.
 
 An incident is all flagged flows of one entity, one predicted class and one window of time. `entity` is the value of the
-first of `alerts.entities` that the flows carry, `entity_kind` that column's name (`source_file` where there is none).
-`window_start`, `first_seen` and `last_seen` are null where flows carry no event time. `top_attributions` are those of
+first of `alerts.entities` that the flows contain, `entity_kind` that column's name (`source_file` if there is none).
+`window_start`, `first_seen` and `last_seen` are null if flows have no event time. `top_attributions` are those of
 the flow with the highest score. `rank` counts from 1.
 """
 
@@ -201,8 +201,8 @@ DRIFT: Final = _contract(
 
 `edges`, the inner edges of the bins, are in raw units; a value at an edge is in the upper bin. `expected` are shares of
 the benign train rows (class mix: of the predictions for benign validation rows), `counts` the night's flows, in the
-same bins. `below_range` and `above_range` are flows beyond what train held, `saturated` those among them that are
-infinite. `drift_level` may be `too_few_rows`; `psi` is null without rows.
+same bins. `below_range` and `above_range` count flows outside the range of train, `saturated` the infinite ones among
+them. `drift_level` may be `too_few_rows`; `psi` is null without rows.
 """
 
 NIGHTS: Final = _contract(
@@ -245,25 +245,25 @@ NIGHTS: Final = _contract(
 )
 """`nights/`: one row for each model that scored the night (`role` champion or challenger), for the page and the trend.
 
-`files` names every file found, with the reason where one could not be read (then `rows` is 0). `flows_allowed` are
-flagged flows that an allow-list entry covers. `hour` of `class_mix` is null where flows carry no event time.
-`rows_late` are rows of files, or of parts of them, that came after the date was first scored.
+`files` lists every file found, with the reason if one could not be read (then `rows` is 0). `flows_allowed` are
+flagged flows that match an allow-list entry. `hour` of `class_mix` is null if flows have no event time.
+`rows_late` are rows of files, or of parts of files, that arrived after the date was first scored.
 `false_alarms_at_most` is the upper end of a 95 % interval.
 """
 
 
 def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequence[str]) -> pa.Schema:
-    """`predictions/` of a night: one row for each scored flow, `columns` as asked for.
+    """`predictions/` of a night: one row for each scored flow, with the column groups of `score.columns`.
 
-    Always: where the flow stands (`source_file`, `source_row`), the pass-through columns (`event_time` as a time, all
-    others as text), the predicted class at 2 classes, `attack_probability` (the score), `attack_logit` (the same in
-    log-odds, which the threshold is of), `alert` (score at or above the night's threshold, and on no allow-list),
-    `severity` (null where there is no alert), and by what the row was scored. Group `levels` adds classes and ids at
-    every level up to the model's, `top3` the three most probable classes, `attributions` the features that moved the
-    score of alerted rows most, `lineage` the hash of the features. `model` stands in the path, `model=…`, not in
-    the files. A flow without a finite score has no row; it is in quarantine.
+    Always: file and row of the flow (`source_file`, `source_row`), the pass-through columns (`event_time` as a time,
+    all others as text), the predicted class at 2 classes, `attack_probability` (the score), `attack_logit` (the same in
+    log-odds; the threshold applies to it), `alert` (score at or above the night's threshold, and on no allow-list),
+    `severity` (null without an alert), and the model and run that scored the row. Group `levels` adds classes and ids
+    at every level up to the model's, `top3` the three most probable classes, `attributions` the features that
+    contributed most to the score of alerted rows, `lineage` the hash of the features. `model` is part of the path,
+    `model=…`, not of the files. A flow without a finite score has no row; it is in quarantine.
     """
-    wanted = set(groups)
+    chosen = set(groups)
     levels = [
         (f"predicted_class{n}{end}", kind) for n in (19, 6, 2) for end, kind in (("_id", pa.int32()), ("", pa.string()))
     ]
@@ -271,15 +271,15 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
         ("source_file", pa.string()),
         ("source_row", pa.int64()),
         *((name, _TIME if name == event_time else pa.string()) for name in pass_through),
-        *((("row_key", pa.int64()),) if "lineage" in wanted else ()),
-        *(levels if "levels" in wanted else levels[-1:]),
+        *((("row_key", pa.int64()),) if "lineage" in chosen else ()),
+        *(levels if "levels" in chosen else levels[-1:]),
         ("probability", pa.float32()),
         ("attack_probability", pa.float32()),
         ("attack_logit", pa.float32()),
         ("alert", pa.bool_()),
         ("severity", pa.string()),
-        *((("top3", pa.list_(TOP)),) if "top3" in wanted else ()),
-        *((("attributions", pa.list_(ATTRIBUTION)),) if "attributions" in wanted else ()),
+        *((("top3", pa.list_(TOP)),) if "top3" in chosen else ()),
+        *((("attributions", pa.list_(ATTRIBUTION)),) if "attributions" in chosen else ()),
         ("model", pa.string()),
         ("model_version", pa.string()),
         ("schema_version", pa.int32()),
@@ -289,14 +289,14 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
     )
 
 
-def require(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
-    """Check that every wanted column is there with the wanted type; more columns are allowed.
+def require(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """Check that every expected column is present with the expected type; more columns are allowed.
 
     Raises:
-        SchemaMismatch: lists every missing column and every other type at once.
+        SchemaMismatch: lists every missing column and every wrong type at once.
     """
     faults = []
-    for column in wanted:
+    for column in expected:
         if column.name not in found.names:
             faults.append(f"column {column.name!r} is missing (expected {column.type})")
         elif not found.field(column.name).type.equals(column.type):
@@ -313,15 +313,15 @@ class Table:
     """One table of the lake.
 
     Attributes:
-        path: Of one partition, or of the file of one run, below the lake's root; `{name}` stands for a value.
-        contract: Columns that every file of it has. `flows` and `features` have those of a feature schema as well
-            (`flows_contract`, `features_contract`), `predictions` those that settings ask for (`night_predictions`).
-            No column: files that are not parquet.
+        path: Path of one partition, or of the file of one run, below the lake's root; `{name}` is replaced by a value.
+        contract: Columns that every file has. `flows` and `features` also have those of a feature schema
+            (`flows_contract`, `features_contract`), `predictions` those chosen by settings (`night_predictions`).
+            Without columns: files that are not parquet.
         keys: Columns that identify a row, together with the values in the path.
-        partition: Column that stands in the path of a partition, not in its files; None: the table has no partitions.
-        retention: Which date `jobs/purge.py` compares: that in `event_date=…`, or the one at the start of the run id
-            that is the file's name; `never`: the job leaves the table alone.
-        renamed: By column, its name in tables of version 0.1.
+        partition: Column that is part of the path of a partition, not of its files; None: the table has no partitions.
+        retention: Date that `jobs/purge.py` compares: that in `event_date=…`, or the one at the start of the run id in
+            the file name; `never`: the job does not purge the table.
+        renamed: Name in version 0.1, by present name of the column.
     """
 
     path: str
@@ -332,19 +332,19 @@ class Table:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, **values: object) -> str:
-        """Return the path of the part of the table that `values` name, for example `event_date`; of all without any.
+        """Return the path of the partitions with the given values, for example of `event_date`; without values, of all.
 
         Raises:
-            ValueError: a value that the path has no place for, or not without another one.
+            ValueError: a value is not part of the path, or needs another value before it.
         """
         folders, left = [], dict(values)
         for folder in self.path.split("/"):
-            wanted = [name for _, name, _, _ in Formatter().parse(folder) if name]
-            if not all(name in values for name in wanted):
+            names = [name for _, name, _, _ in Formatter().parse(folder) if name]
+            if not all(name in values for name in names):
                 break
-            folders.append(folder.format(**{name: left.pop(name) for name in wanted}))
+            folders.append(folder.format(**{name: left.pop(name) for name in names}))
         if left:
-            raise ValueError(f"{self.path}: no place for {', '.join(left)}")
+            raise ValueError(f"{self.path}: found unexpected value(s) {', '.join(left)}")
         return "/".join(folders)
 
 
@@ -391,9 +391,9 @@ TABLES: Final[Mapping[str, Table]] = {
     ),
     "audit": Table("audit/{run_id}-{job}.parquet", AUDIT, ("run_id",)),
 }
-"""Every table by its folder below the lake's root."""
+"""Every table, by its folder below the lake's root."""
 
 
 def kept_by(retention: Retention) -> tuple[str, ...]:
-    """Return the names of the tables that one retention rule covers."""
+    """Return the names of the tables with this retention rule."""
     return tuple(name for name, table in TABLES.items() if table.retention == retention)

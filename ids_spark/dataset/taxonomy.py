@@ -46,7 +46,7 @@ _SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.pcap)?(\.(csv|parquet))?$")
 
 
 class UnknownClass(InputError):
-    """Raised when a file name or a label names none of the 19 classes."""
+    """Raised when a file name or a label matches none of the 19 classes."""
 
 
 def split_of(label: str) -> str | None:
@@ -61,7 +61,7 @@ def class19_of(label: str) -> str:
     Removed in this order: file endings, `_train` or `_test`, trailing digits (a capture in several parts), `TCP_IP-`.
 
     Raises:
-        UnknownClass: when what is left is none of `CLASS19`.
+        UnknownClass: when the rest of the name is none of `CLASS19`.
     """
     name = _SUFFIX.sub("", label).rstrip("0123456789").removeprefix("TCP_IP-")
     if name not in CLASS19:
@@ -73,7 +73,7 @@ def class19_of(label: str) -> str:
 
 
 def class6_of(class19: str) -> str:
-    """Return the attack category. MQTT comes first: its class names contain DDoS and DoS as well."""
+    """Return the attack category: the first part of the name, as names of MQTT classes contain DDoS or DoS as well."""
     if class19 in ("Benign", "ARP_Spoofing"):
         return {"Benign": "Benign", "ARP_Spoofing": "Spoofing"}[class19]
     return class19.split("-", 1)[0]

@@ -4,9 +4,10 @@ All Python code that touches a file calls `resolve`: the lake, tasks that read a
 checkpoints and, through the data loader, Petastorm. Supported are local paths, `file:`, `hdfs:` (or `viewfs:`) and
 `s3a:` (or `s3:`). The part after the scheme is used without percent-decoding, as in Spark's own paths.
 
-The environment names an S3 server, as for every AWS tool: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, `AWS_REGION` or
-`AWS_DEFAULT_REGION`; credentials come from AWS's default chain (`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`,
-`~/.aws/credentials`, the role of the machine). No URI and no configuration holds a secret.
+Environment variables configure an S3 server, as for every AWS tool: `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`,
+`AWS_REGION` or `AWS_DEFAULT_REGION`; credentials come from AWS's default chain (`AWS_ACCESS_KEY_ID` and
+`AWS_SECRET_ACCESS_KEY`, `~/.aws/credentials`, the role of the machine). URIs and configuration must not contain
+secrets.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from ids_spark.base.errors import InputError
 _EXPECTED: Final = "expected a local path or a file:, hdfs: or s3a: URI"
 _ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
-_ANY_REGION: Final = "us-east-1"  # servers other than Amazon's answer to it
+_ANY_REGION: Final = "us-east-1"  # accepted by servers other than Amazon's
 _AT_ONCE: Final = 16  # requests to an object store
 _TRIES: Final = 100  # to make a folder: a job that ends may remove its empty parents meanwhile
 
@@ -61,7 +62,9 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
 
 def _s3_of(uri: str, bucket: str) -> pafs.S3FileSystem:
     if not bucket or "?" in uri:
-        raise ValueError("no bucket, or options behind '?' (name a server in AWS_ENDPOINT_URL, a region in AWS_REGION)")
+        raise ValueError(
+            "no bucket, or options after '?' (set the server in AWS_ENDPOINT_URL, the region in AWS_REGION)"
+        )
     endpoint, region = _first_set(_ENDPOINT), _first_set(_REGION)
     return _s3(endpoint, region or (_ANY_REGION if endpoint else _region_of(bucket)))
 
@@ -72,7 +75,7 @@ def _first_set(names: Iterable[str]) -> str:
 
 @functools.cache
 def _region_of(bucket: str) -> str:
-    return str(pafs.resolve_s3_region(bucket))  # asks Amazon
+    return str(pafs.resolve_s3_region(bucket))  # a request to Amazon
 
 
 @functools.cache
@@ -87,7 +90,7 @@ def _s3(endpoint: str, region: str) -> pafs.S3FileSystem:
         return pafs.S3FileSystem(region=region)
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
-        raise ValueError(f"{' or '.join(_ENDPOINT)} holds no server address such as https://host:9000")
+        raise ValueError(f"{' or '.join(_ENDPOINT)} is not a server address such as https://host:9000")
     return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
 
 
@@ -108,7 +111,7 @@ def make_folder(fs: pafs.FileSystem, path: str) -> None:
 
 
 def absolute(uri: str) -> str:
-    """Return a URI unchanged and a local path as an absolute one: executors have another working directory."""
+    """Return a URI unchanged and a local path as an absolute path: executors have another working directory."""
     return uri if ":" in uri.split("/", 1)[0] else os.path.abspath(uri)
 
 
@@ -182,14 +185,14 @@ def write_json(uri: str, content: Any) -> None:
 
 
 def files_in(uri: str, ending: str) -> list[str]:
-    """Return the URIs of the visible files below a folder whose names end so, sorted; none if it is missing."""
+    """Return the sorted URIs of visible files below a folder with this ending; none if the folder is missing."""
     names = (n for n in sizes_in(uri) if n.endswith(ending))
     visible = (n for n in names if n and not any(p.startswith((".", "_")) for p in n.split("/")))
     return [f"{uri.rstrip('/')}/{name}" for name in sorted(visible)]
 
 
 def sizes_in(uri: str) -> dict[str, int]:
-    """Return the bytes of every file below a folder, hidden ones too, by its path there; of a file itself, by ""."""
+    """Return the bytes of every file below a folder, hidden ones too, by relative path ("" for a single file)."""
     fs, path = resolve(uri)
     info = fs.get_file_info(path)
     if info.type == pafs.FileType.File:
@@ -198,23 +201,23 @@ def sizes_in(uri: str) -> dict[str, int]:
     return {i.path[len(path) :].lstrip("/"): i.size for i in found if i.type == pafs.FileType.File}
 
 
-def move(fs: pafs.FileSystem, path: str, place: str) -> None:
+def move(fs: pafs.FileSystem, path: str, target: str) -> None:
     """Move a file or folder to a free path in one step; on S3 a folder is copied file by file, then deleted."""
     if renames(fs) or fs.get_file_info(path).type == pafs.FileType.File:
-        make_folder(fs, place.rsplit("/", 1)[0])
-        fs.move(path, place)
+        make_folder(fs, target.rsplit("/", 1)[0])
+        fs.move(path, target)
         return
     found = fs.get_file_info(pafs.FileSelector(path, recursive=True))
     names = [info.path[len(path) + 1 :] for info in found if info.type == pafs.FileType.File]
-    copy_all(fs, path, place, names)
+    copy_all(fs, path, target, names)
     fs.delete_dir(path)
 
 
-def copy_all(fs: pafs.FileSystem, path: str, place: str, names: Iterable[str]) -> None:
+def copy_all(fs: pafs.FileSystem, path: str, target: str, names: Iterable[str]) -> None:
     """Copy files between folders of one store, several at once; files missing from `path` are skipped."""
 
     def copy(name: str) -> None:
-        old, new = (f"{folder}/{name}".rstrip("/") for folder in (path, place))
+        old, new = (f"{folder}/{name}".rstrip("/") for folder in (path, target))
         try:
             fs.copy_file(old, new)
         except OSError:

@@ -1,9 +1,9 @@
-"""Which runs are active on a lake, so that no job removes, or commits, what an active run has staged.
+"""Which runs are active on a lake, so that no other job removes or commits their staged files.
 
 An active run keeps a heartbeat file `.running-*.json` at the root of the lake and renews it every 30 seconds. The file
-names machine and process. On the same machine a run is active while its process exists; on another machine while its
-heartbeat is younger than ten minutes. The files lie at the root because the root stays: a folder of their own would be
-removed by one run while another writes into it.
+identifies machine and process. On the same machine a run is active while its process exists; on another machine while
+its heartbeat is younger than ten minutes. The files are at the root, which is never removed: one run could remove a
+separate folder as empty while another writes into it.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from ids_spark.lake.filesystem import exists, read_json, remove, replace_bytes, 
 
 _PREFIX: Final = ".running-"
 _HEARTBEAT_S: Final = 30.0
-_EXPIRES_S: Final = 600.0  # clocks of machines differ by seconds, and a process may stop while its disk does
+_EXPIRES_S: Final = 600.0  # clocks of machines differ by seconds, and a process may be blocked by its disk
 
 
 class Lease:
-    """The heartbeat of one run; as a context manager it is taken for the block.
+    """The heartbeat of one run; a context manager that takes the lease and ends it.
 
     Args:
         root: URI of the lake.
-        run_id: Of the run.
+        run_id: Id of the run.
         heartbeat_s: Seconds between heartbeats.
     """
 
@@ -44,37 +44,37 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def take(self) -> None:
-        """Write the heartbeat file and start to renew it; nothing if the run did so before."""
+        """Write the heartbeat file and renew it regularly; does nothing if the lease is taken already."""
         if self._thread is None:
             self._write()
             self._thread = threading.Thread(target=self._renew, name=f"lease {self.run_id}", daemon=True)
             self._thread.start()
 
     def check(self) -> None:
-        """Raise `Interrupted` if another job took this run for ended, and so removed its heartbeat and staged files."""
+        """Raise `Interrupted` if another job considered this run ended and removed its files."""
         if self._thread is not None and not exists(self._uri):
             raise Interrupted(
-                f"{self._uri} is gone: this run wrote no heartbeat for {_EXPIRES_S / 60:.0f} minutes, so another job"
-                " removed what it had staged; the old tables are unchanged; run the same command again"
+                f"{self._uri} was removed: this run wrote no heartbeat for {_EXPIRES_S / 60:.0f} minutes, so"
+                " another job removed its staged files; the old tables are unchanged; run the same command again"
             )
 
     def end(self) -> None:
-        """Stop the heartbeat and remove its file; nothing if there is none."""
+        """Stop the heartbeat and remove its file; does nothing if there is none."""
         if self._thread is None:
             return
         self._ended.set()
         self._thread.join()
         self._thread = None
-        with contextlib.suppress(OSError):  # a failing lake has made the job fail; the file that is left expires
+        with contextlib.suppress(OSError):  # the job reports a failing lake; the remaining file expires
             remove(self._uri)
 
     def __enter__(self) -> "Lease":
-        """Take it."""
+        """Take the lease."""
         self.take()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """End the lease."""
         self.end()
 
     def _write(self) -> None:
@@ -110,7 +110,7 @@ def _runs(root: str) -> Iterator[tuple[str, bool]]:
     for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
         if info.base_name.startswith(_PREFIX) and info.base_name.endswith(".json"):
             run_id = info.base_name.removeprefix(_PREFIX).removesuffix(".json")
-            with contextlib.suppress(FileNotFoundError):  # the run ended just now
+            with contextlib.suppress(FileNotFoundError):  # the run has just ended
                 yield run_id, _is_active(read_json(_uri(root, run_id)), info.mtime)
 
 
@@ -122,7 +122,7 @@ def _is_active(identity: dict[str, Any], heartbeat: dt.datetime | None) -> bool:
     if identity["machine"] == _machine():
         try:
             process = psutil.Process(identity["pid"])
-            same = abs(_started(process) - identity["started"]) < 1.0  # process ids are used again
+            same = abs(_started(process) - identity["started"]) < 1.0  # process ids are reused
             return same and bool(process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
@@ -130,7 +130,7 @@ def _is_active(identity: dict[str, Any], heartbeat: dt.datetime | None) -> bool:
 
 
 def _started(process: psutil.Process) -> float:
-    """Return the seconds from boot to the start of a process: setting the clock changes both times alike."""
+    """Return the seconds from boot to the start of a process: unchanged when the clock is set."""
     return float(process.create_time() - psutil.boot_time())
 
 

@@ -1,4 +1,4 @@
-"""Parquet files of tables: part files that tasks write, and small tables as one file.
+"""Parquet files of tables: part files that tasks write, and small tables in one file.
 
 Spark may run a task twice (a retry, a speculative copy). Each attempt writes a file with a unique name and returns the
 name; the driver then removes every file that no successful task returned, so that a table holds each row once.
@@ -44,7 +44,7 @@ def write_part(
         tables: Each becomes one row group; empty ones are skipped.
         contract: Schema of every table.
         metadata: Key-value pairs of the file's footer.
-        dictionary: Columns to encode with a dictionary, which for continuous columns costs time and saves nothing.
+        dictionary: Columns to encode with a dictionary; for continuous columns it costs time and saves no space.
     """
     fs, path = resolve(folder)
     make_folder(fs, path)
@@ -98,13 +98,13 @@ def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str
 
 
 def stored_names(found: Sequence[str], table: Table) -> dict[str, str]:
-    """Return, for each column of a file by its present name, the name that the file has it under."""
+    """Return the stored name of each column of a file, by its present name."""
     present = {old: new for new, old in table.renamed.items() if new not in found}
     return {present.get(name, name): name for name in found}
 
 
 def keep_only(names: Iterable[str], *folders: str) -> None:
-    """Remove every part file of staged folders that no successful task reported.
+    """Remove the part files of staged folders that no successful task reported.
 
     Args:
         names: File names that tasks reported.
@@ -113,15 +113,15 @@ def keep_only(names: Iterable[str], *folders: str) -> None:
     Raises:
         NotReconciled: a reported file is in none of them.
     """
-    wanted = set(names)
+    reported = set(names)
     found = set()
     for folder in folders:
         fs, _ = resolve(folder)
         for uri in files_in(folder, ".parquet"):
             name = uri.rsplit("/", 1)[1]
             found.add(name)
-            if name not in wanted:
+            if name not in reported:
                 log.warning("removing a file of a failed or repeated task attempt file=%s", uri)
                 fs.delete_file(resolve(uri)[1])
-    if missing := wanted - found:
+    if missing := reported - found:
         raise NotReconciled(f"{' and '.join(folders)} lack {len(missing)} files of tasks, such as {min(missing)}")

@@ -1,9 +1,9 @@
 """Retention: removes whole dates from every table that `dataset.tables` assigns to a date.
 
 A date is first moved to a hidden folder by one rename, then deleted, so that no reader sees part of it (on S3, which
-cannot rename folders, a reader may). The next purge deletes, and counts, what a killed purge left in the hidden folder.
+cannot rename folders, a reader may). The next purge counts and deletes what a killed purge left in the hidden folder.
 `audit/` is kept: it records what was done to the lake, purges included, and holds counts and names of models and files,
-but no flow. Models, and the tables of a data set, belong to no date and are kept.
+but no flow. Models and the tables of a data set have no date and are kept.
 """
 
 import datetime as dt
@@ -56,8 +56,8 @@ def first_kept(older_than_days: int, today: dt.date | None, now: dt.datetime) ->
 
     Args:
         older_than_days: At least 1.
-        today: Counted from here; None: the date of `now`.
-        now: In UTC.
+        today: Date to count back from; None: the date of `now`.
+        now: Present time in UTC.
 
     Raises:
         InputError: `today` is in the future, so that dates would be removed too early.

@@ -5,8 +5,9 @@ atomic rename), then one rename for each table. A job killed before the journal 
 later leaves a journal, and the next job finishes the commit. No reader sees a table that is partly old, partly new.
 
 S3 cannot rename folders. There the journal is one object, which appears atomically and lists every file; then new
-files are copied within the store and files of older versions deleted. A killed job has the same effect as elsewhere.
-But while a journal `.commit-*` exists, readers may see files of both versions; every job finishes it before it reads.
+files are copied within the store and files of older versions deleted. A killed job has the same effect as on
+other file systems. But while a journal `.commit-*` exists, readers may see files of both versions; every job finishes
+it before it reads.
 """
 
 import contextlib
@@ -91,26 +92,25 @@ class Lake:
         """Return rows of a table that fits in memory, file by file in the order of their names.
 
         Args:
-            name: Of the table, as in `tables.TABLES`.
-            columns: Columns under their present names, also where version 0.1 wrote the lake; default: those of the
-                contract.
+            name: Name of the table in `tables.TABLES`.
+            columns: Columns under their present names, also for a lake of version 0.1; default: those of the contract.
             equal: Only rows with these values, by column.
             **partition: Only the partition whose path has these values, such as `event_date`.
 
         Returns:
-            No rows where no file is there.
+            No rows if there is no file.
 
         Raises:
             SchemaMismatch: a file lacks one of the columns, or holds it with another type.
         """
         table = TABLES[name]
-        wanted = table.contract.names if columns is None else list(columns)
+        names = table.contract.names if columns is None else list(columns)
         uris = files_in(self.uri(table.place(**partition)), ".parquet")
         with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(lambda uri: read_file(uri, table, wanted, equal or {}), uris))
+            found = list(pool.map(lambda uri: read_file(uri, table, names, equal or {}), uris))
         if found:
             return pa.concat_tables(found)
-        return pa.schema([table.contract.field(column) for column in wanted]).empty_table()
+        return pa.schema([table.contract.field(column) for column in names]).empty_table()
 
     def write(
         self,
@@ -122,17 +122,16 @@ class Lake:
         """Write a small table, or one partition of it, as one parquet file.
 
         Args:
-            name: Of the table, as in `tables.TABLES`.
-            rows: As the contract of the table; a mapping may lack columns, which then are null.
-            staged: Gives the URI of the staged version of a path; default: written in place, without a commit.
-            **partition: A value for each place in the path of the table.
+            name: Name of the table in `tables.TABLES`.
+            rows: Rows with the columns of the contract; columns that a mapping lacks become null.
+            staged: Function from a path to the URI of its staged version; default: written in place, without a commit.
+            **partition: Every value of the path of the table.
 
         Returns:
-            The path below the lake's root that a commit takes.
+            The path below the lake's root, to pass to `commit`.
 
         Raises:
-            ValueError: the rows have other columns than the contract, or a value of the path is missing: a fault of the
-                caller.
+            ValueError: the rows have other columns than the contract, or a value of the path is missing.
         """
         table = TABLES[name]
         place = table.place(**partition)
@@ -152,7 +151,7 @@ class Lake:
         """Return the facts that the writer of a table recorded.
 
         Raises:
-            TableMissing: when the table is not there or was not completed.
+            TableMissing: when the table is missing or incomplete.
         """
         uri = self.uri(f"{table}/{TABLE_FACTS}")
         if not exists(uri):
@@ -176,12 +175,12 @@ class Lake:
         self._finish(journal)
 
     def recover(self, job: str) -> None:
-        """Finish the commits of killed runs, and remove what ended runs of this job staged.
+        """Finish the commits of killed runs, and remove files that ended runs of this job staged.
 
-        Nothing of an active run is changed; its commit is waited for.
+        Files of active runs are not changed; waits for their commits.
 
         Raises:
-            Interrupted: it takes longer than ten minutes.
+            Interrupted: the commit of an active run takes longer than ten minutes.
         """
         staged = self._names(f"{_STAGING}/{job}")  # before the active runs: a run takes its lease before it stages
         while journals := self._names("", _JOURNAL):
@@ -198,7 +197,7 @@ class Lake:
         self._remove_empty(job)
 
     def discard(self, job: str, run_id: str) -> None:
-        """Remove what a run staged and will not commit; `recover` finishes a commit that has begun."""
+        """Remove the staged files of a run that will not commit; `recover` finishes a commit that has begun."""
         if any(_run_of(name) == run_id for name in self._names("", _JOURNAL)):
             return
         self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
@@ -213,24 +212,25 @@ class Lake:
         return sorted(info.base_name for info in found if info.base_name.startswith(start))
 
     def _wait_for_active_commits(self) -> None:
-        """Return once no active run is in the middle of a commit."""
+        """Wait until no active run is committing."""
         deadline = time.monotonic() + self._patience_s
         while busy := {_owner(name) for name in self._names("", _JOURNAL)} & lease.active_runs(self.root):
             if time.monotonic() > deadline:
                 raise Interrupted(
-                    f"{self.root}: run {min(busy)} is committing its tables since {self._patience_s / 60:.0f} minutes;"
-                    " expected seconds, on S3 minutes; nothing was changed; run the same command again after it ended"
+                    f"{self.root}: run {min(busy)} is committing its tables for more than {self._patience_s / 60:.0f}"
+                    " minutes; expected seconds, on S3 minutes; nothing was changed; run the same command again after"
+                    " that run has ended"
                 )
             time.sleep(0.2)
 
     def _take_over(self, name: str) -> None:
         """Finish the commit of an ended run, unless another job takes it first."""
-        with lease.Lease(self.root, f"{_run_of(name)}{_TAKEN_BY}{uuid.uuid4().hex[:8]}") as mine:
-            journal = self.uri(f"{_JOURNAL}{mine.run_id}.json") if renames(self._fs) else self.uri(name)
+        with lease.Lease(self.root, f"{_run_of(name)}{_TAKEN_BY}{uuid.uuid4().hex[:8]}") as taken:
+            journal = self.uri(f"{_JOURNAL}{taken.run_id}.json") if renames(self._fs) else self.uri(name)
             with contextlib.suppress(FileNotFoundError):
                 if renames(self._fs):
                     self._move(self.uri(name), journal)
-            if exists(journal):  # else another job was first, or the run completed its commit just now
+            if exists(journal):  # else another job was first, or the run has just completed its commit
                 log.warning("finishing an interrupted commit journal=%s", name)
                 self._finish(journal)
 
@@ -257,8 +257,8 @@ class Lake:
     def _copy(self, journal: str, tables: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> None:
         """Copy every staged file to its place, then delete files of older versions; can be repeated.
 
-        Another job may finish the same commit at the same time. Neither undoes the work of the other: staged files are
-        removed after all are copied, and only files that the journal does not list are deleted, while it exists.
+        Another job may finish the same commit at the same time. This is safe: staged files are removed
+        after all are copied, and files are deleted only while the journal exists and does not list them.
         """
         for new, table in tables.items():
             self._put(new, self.uri(table), files[table])
@@ -290,12 +290,12 @@ class Lake:
 
 
 def _owner(journal: str) -> str:
-    """Return the run that commits a journal: its own, or the one that took it over."""
+    """Return the run that finishes the commit: the one that wrote the journal, or one that took it over."""
     return journal.removeprefix(_JOURNAL).removesuffix(".json")
 
 
 def _run_of(journal: str) -> str:
-    """Return the run whose tables a journal commits."""
+    """Return the run that wrote the journal."""
     return _owner(journal).split(_TAKEN_BY, 1)[0]
 
 
@@ -304,7 +304,7 @@ def _copyable(uri: str) -> list[str]:
     large = sorted(name for name, size in sizes.items() if size >= _LARGEST_COPY)
     if large:
         raise TooLarge(
-            f"{uri}/{large[0]} holds {sizes[large[0]]} bytes; expected less than {_LARGEST_COPY}, the most that S3"
-            " copies in one request; write more files (lower ingest.rows_per_file, raise features.files)"
+            f"{uri}/{large[0]} holds {sizes[large[0]]} bytes; expected less than {_LARGEST_COPY}, the maximum that S3"
+            " copies in one request; write more files (lower ingest.rows_per_file or raise features.files)"
         )
     return list(sizes)

@@ -348,7 +348,7 @@ def test_an_address_that_is_none_is_refused_without_showing_it(monkeypatch, addr
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
     with pytest.raises(InputError) as error:
         resolve("s3a://ward/lake")
-    assert "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL holds no server address such as https://host:9000" in str(
+    assert "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not a server address such as https://host:9000" in str(
         error.value
     )
     assert "secret" not in str(error.value)

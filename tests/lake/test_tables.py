@@ -104,7 +104,7 @@ def test_columns_that_a_setting_added_are_read_where_they_are(lake, tmp_path):
         ([{"nme": "Rate"}], {"event_date": DATE}, "drift has no column nme"),
         (DRIFT.remove(0).empty_table(), {"event_date": DATE}, "drift: found"),
         ([], {}, "values given only for nothing"),
-        ([], {"date": DATE}, "no place for date"),
+        ([], {"date": DATE}, r"unexpected value\(s\) date"),
     ],
 )
 def test_a_caller_that_writes_something_else_than_the_contract_fails(lake, rows, partition, message):
