@@ -98,6 +98,7 @@ ALIASES: Final[Mapping[str, str]] = {
 """
 SAME_FEATURE: Final = ("Duration", "Time_To_Live")
 """Names of the time to live in the two releases."""
+_MOST_SHOWN: Final = 10
 _OTHER_COLUMNS: Final = frozenset(
     _names(
         """label, labels, class, classname, class2, class6, class19, label2, label6, label19, category, subcategory,
@@ -146,7 +147,8 @@ def recognise(columns: Iterable[str], where: str, ignored: Iterable[str] = ()) -
             f"has {len(foreign)} column(s) of another feature schema than {schema.name}: {', '.join(foreign)}"
         )
     if unknown:
-        faults.append(f"has {len(unknown)} unknown column(s): {', '.join(unknown)}")
+        more = f" and {len(unknown) - _MOST_SHOWN} more" if len(unknown) > _MOST_SHOWN else ""
+        faults.append(f"has {len(unknown)} unknown column(s): {', '.join(unknown[:_MOST_SHOWN])}{more}")
     if not faults:
         return schema
     raise SchemaMismatch(

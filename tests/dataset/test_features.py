@@ -102,3 +102,10 @@ def test_feature_columns_are_identifiers():
         columns = [column_of(f) for f in schema.features]
         assert len(set(columns)) == len(columns)
         assert all(column.isidentifier() for column in columns)
+
+
+def test_of_many_unknown_columns_the_first_ten_are_named():
+    text = mismatch([*RELEASE_39.features, *(f"column {i:05d}" for i in range(20_000))])
+    assert "has 20000 unknown column(s): column 00000, column 00001," in text
+    assert "column 00009 and 19990 more;" in text
+    assert len(text) < 1_000
