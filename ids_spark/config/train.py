@@ -1,7 +1,6 @@
 """Settings of `jobs/train.py`: models, their hyperparameters and their training."""
 
-import itertools
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -106,21 +105,10 @@ class TrainConfig(Section):
         """The learning rate after warm-up."""
         return self.learning_rate * self.batch_size / (self.reference_batch or self.batch_size)
 
-    def products(self, architecture: str, n_features: int, n_classes: int) -> int:
-        """Return the approximate number of multiplications in the forward pass of one row."""
-        hyperparameters: ModelConfig = getattr(self, architecture)
-        inputs = n_features * (1 + (hyperparameters.embedding or hyperparameters.bins))
-        encoding = n_features * hyperparameters.bins * hyperparameters.embedding
-        recurrent = 0
-        if architecture != "dnn":
-            recurrent, inputs = inputs * 3 * hyperparameters.units, hyperparameters.units
-        dense = sum(a * b for a, b in itertools.pairwise((inputs, *hyperparameters.dense, n_classes)))
-        return encoding + recurrent + hyperparameters.ensemble_size * dense
-
     @model_validator(mode="after")
     def _ensembles_are_dense(self) -> "TrainConfig":
-        for name in ("gru_dnn", "lstm"):
-            if getattr(self, name).ensemble_size > 1:
+        for name in get_args(ModelName):
+            if name != "dnn" and getattr(self, name).ensemble_size > 1:
                 raise ValueError(
                     f"{name}.ensemble_size is {getattr(self, name).ensemble_size}; only dnn may be an ensemble"
                 )

@@ -5,10 +5,13 @@ All take scaled features of shape (batch, n_features) and return class probabili
 not be read there and are this project's defaults. `lstm` follows L2D2 (Akar et al. 2025), whose details were not
 available: it is the GRU-DNN with an LSTM in place of the GRU.
 
-The output of the layer `logits` is the input of the softmax; attributions use it, as it does not saturate.
+Attributions use two layers by name: `encoded`, only where features are encoded, whose output is the features and then
+the encoded values of each; and `logits`, whose output is the input of the softmax, as it does not saturate.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -38,6 +41,20 @@ def ensemble_size_of(hyperparameters: Mapping[str, Any]) -> int:
     return int(hyperparameters.get("ensemble_size", 1))
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """The hidden layers of a model, between the encoded features and the logits.
+
+    Attributes:
+        hidden: Encoded features, shape (batch, inputs), and hyperparameters to the last hidden layer's output.
+        products: Inputs, outputs and hyperparameters to the approximate number of multiplications of a forward pass
+            for one row, in the hidden layers and the logits.
+    """
+
+    hidden: Callable[[Any, Mapping[str, Any]], Any]
+    products: Callable[[int, int, Mapping[str, Any]], int]
+
+
 def _dnn(x: Any, hyperparameters: Mapping[str, Any]) -> Any:
     ensemble_size = ensemble_size_of(hyperparameters)
     if ensemble_size > 1:
@@ -65,11 +82,28 @@ def _recurrent(layer: Callable[..., Any]) -> Callable[[Any, Mapping[str, Any]], 
     return build_hidden
 
 
-ARCHITECTURES: Final[Mapping[str, Callable[[Any, Mapping[str, Any]], Any]]] = {
-    "dnn": _dnn,
-    "gru_dnn": _recurrent(FirstStepGRU),
-    "lstm": _recurrent(FirstStepLSTM),
+def _dense_products(inputs: int, outputs: int, hyperparameters: Mapping[str, Any]) -> int:
+    units: tuple[int, ...] = (inputs, *hyperparameters["dense"], outputs)
+    return ensemble_size_of(hyperparameters) * sum(a * b for a, b in itertools.pairwise(units))
+
+
+def _recurrent_products(inputs: int, outputs: int, hyperparameters: Mapping[str, Any]) -> int:
+    units: int = hyperparameters["units"]
+    return inputs * 3 * units + _dense_products(units, outputs, hyperparameters)
+
+
+ARCHITECTURES: Final[Mapping[str, Architecture]] = {
+    "dnn": Architecture(_dnn, _dense_products),
+    "gru_dnn": Architecture(_recurrent(FirstStepGRU), _recurrent_products),
+    "lstm": Architecture(_recurrent(FirstStepLSTM), _recurrent_products),
 }
+
+
+def products(name: str, n_features: int, n_classes: int, hyperparameters: Mapping[str, Any]) -> int:
+    """Return the approximate number of multiplications of a forward pass for one row; arguments as for `build`."""
+    bins, embedding = int(hyperparameters["bins"]), int(hyperparameters["embedding"])
+    inputs = n_features * (1 + (embedding or bins))
+    return n_features * bins * embedding + ARCHITECTURES[name].products(inputs, n_classes, hyperparameters)
 
 
 def build(
@@ -107,8 +141,8 @@ def build(
         encoded = PiecewiseLinear(edges)(inputs)
         if hyperparameters["embedding"]:
             encoded = FeatureEmbedding(n_features, hyperparameters["embedding"])(encoded)
-        encoded = keras.layers.Concatenate()([inputs, encoded])
-    hidden = ARCHITECTURES[name](encoded, hyperparameters)
+        encoded = keras.layers.Concatenate(name="encoded")([inputs, encoded])
+    hidden = ARCHITECTURES[name].hidden(encoded, hyperparameters)
     ensemble_size = ensemble_size_of(hyperparameters)
     is_ensemble = ensemble_size > 1
     found, expected = tuple(hidden.shape[:-1]), (None, ensemble_size) if is_ensemble else (None,)

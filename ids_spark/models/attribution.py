@@ -65,12 +65,8 @@ def logit_function(model: Any, ensemble_size: int) -> AttackLogit:
     """
     import tensorflow as tf
 
-    from ids_spark.models.layers import PiecewiseLinear
-
-    encoded, logits = model.input, model.get_layer("logits").output
-    if any(isinstance(layer, PiecewiseLinear) for layer in model.layers):
-        joined = next(layer for layer in model.layers if isinstance(layer, tf.keras.layers.Concatenate))
-        encoded = joined.output
+    outputs = {layer.name: layer.output for layer in model.layers}
+    encoded, logits = outputs.get("encoded", model.input), outputs["logits"]
     head = tf.keras.Model(encoded, logits)
     values_of = tf.TensorSpec((None, encoded.shape[-1]), tf.float32)
 

@@ -20,10 +20,6 @@ from ids_spark.train.tasks import TrainingTask
 log = logging.getLogger(__name__)
 
 _HOROVOD: Final = {"HOROVOD_LOG_LEVEL": "error", "TF_CPP_MIN_LOG_LEVEL": "2"}
-_PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
-"""The Horovod cycle time is scaled to the cost of a step: multiplications of a rank's forward pass for each millisecond
-of it. That is about a tenth of a step of 4,096 rows of gru_dnn. An allreduce waits for the end of a cycle, and every
-cycle takes CPU time from a rank."""
 
 
 class TooFewRows(InputError):
@@ -95,8 +91,6 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
         )
     # One thread is fastest for networks of this size: a second one mostly waits, and the data loader needs a core.
     threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
-    products = min(config.products(task.card.architecture, len(task.columns), task.card.classes) for task in tasks)
-    cycle = {"HOROVOD_CYCLE_TIME": f"{config.batch_size // ranks * products / _PRODUCTS_PER_CYCLE_MS:.3f}"}
     start, arguments = packed("ids_spark.train.worker", "train", [replace(task, threads=threads) for task in tasks])
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
@@ -110,7 +104,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
                 num_proc=ranks,
                 start_timeout=config.start_timeout,
                 use_gloo=True,
-                env=_HOROVOD | cycle | network.environment,
+                env=_HOROVOD | network.environment,
                 nics=network.nics,
                 stdout=_RankOutput(),
                 stderr=_RankOutput(),

@@ -7,6 +7,7 @@ allreduce for each step. All ranks make the same decisions, as they make them fr
 import itertools
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,10 @@ from ids_spark.train.tasks import TrainingTask
 
 _EVALUATED_ROWS: Final = 8_192  # at once; changes speed only
 _BASELINE_ROWS: Final = 20_000  # benign rows of each rank for their median
+_PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
+"""The Horovod cycle time is scaled to the cost of a step: multiplications of a rank's forward pass for each millisecond
+of it. That is about a tenth of a step of 4,096 rows of gru_dnn. An allreduce waits for the end of a cycle, and every
+cycle takes CPU time from a rank."""
 
 
 def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
@@ -41,6 +46,7 @@ def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
     `diverged` with the epoch and the losses. Only rank 0 logs and writes. A model does not depend on those before it.
     """
     horovod_security.join_rendezvous()
+    os.environ["HOROVOD_CYCLE_TIME"] = f"{cycle_ms(tasks):.3f}"  # read by `init`
     with gloo_priority.low_priority_message_threads():
         hvd.init()
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
@@ -58,6 +64,16 @@ def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
             break
     hvd.shutdown()
     return trained
+
+
+def cycle_ms(tasks: Sequence[TrainingTask]) -> float:
+    """Return the Horovod cycle time in milliseconds for the cheapest of the models; the same on every rank."""
+    products = min(
+        architectures.products(task.card.architecture, len(task.columns), task.card.classes, task.card.hyperparameters)
+        for task in tasks
+    )
+    config = tasks[0].config
+    return config.batch_size // config.ranks * products / _PRODUCTS_PER_CYCLE_MS
 
 
 def _train_one(task: TrainingTask, progress_file: progress.ProgressFile) -> dict[str, Any]:

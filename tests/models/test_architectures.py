@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from ids_spark.config.train import TrainConfig
 from ids_spark.models import architectures
-from ids_spark.models.architectures import UnknownModel, build
+from ids_spark.models.architectures import Architecture, UnknownModel, build
 from ids_spark.models.layers import (
     BatchEnsembleDense,
     EnsembleMean,
@@ -95,6 +95,24 @@ def test_default_models_have_the_parameters_counted_by_hand(name, trainable, fix
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == trainable
     assert sum(int(np.prod(w.shape)) for w in model.non_trainable_weights) == fixed
     assert model.count_params() == {"dnn": 5_587, "gru_dnn": 15_955}[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("dnn", {}, 44 * 64 + 64 * 32 + 32 * 19),
+        ("gru_dnn", {}, 44 * 3 * 64 + 64 * 64 + 64 * 32 + 32 * 19),
+        ("lstm", {"bins": 4}, 5 * 44 * 3 * 64 + 64 * 64 + 64 * 32 + 32 * 19),
+        ("dnn", {"bins": 4, "embedding": 3}, 44 * 4 * 3 + 4 * 44 * 64 + 64 * 32 + 32 * 19),
+        ("dnn", {"ensemble_size": 8, "dense": (16,)}, 8 * (44 * 16 + 16 * 19)),
+    ],
+)
+def test_products_are_those_of_the_kernels(name, changes, expected):
+    hyperparameters = DEFAULTS[name] | changes
+    assert architectures.products(name, 44, 19, hyperparameters) == expected
+    if hyperparameters["ensemble_size"] == 1:  # a network uses each kernel once for each row
+        kernels = [w for w in build(name, 44, 19, hyperparameters).trainable_weights if "kernel" in w.name]
+        assert sum(int(np.prod(w.shape)) for w in kernels) == expected
 
 
 def test_hyper_parameters_set_units_and_dropout():
@@ -337,8 +355,8 @@ def pooled_tokens(x, hyperparameters):
 
 
 def test_tensors_of_three_dimensions_do_not_make_an_ensemble(flows, monkeypatch):
-    monkeypatch.setitem(architectures.ARCHITECTURES, "tokens", tokens)
-    monkeypatch.setitem(architectures.ARCHITECTURES, "pooled", pooled_tokens)
+    monkeypatch.setitem(architectures.ARCHITECTURES, "tokens", Architecture(tokens, lambda *_: 0))
+    monkeypatch.setitem(architectures.ARCHITECTURES, "pooled", Architecture(pooled_tokens, lambda *_: 0))
     hyperparameters = DEFAULTS["gru_dnn"] | {"units": 8}
     with pytest.raises(ValueError, match=r"'tokens' return shape \(None, 44, 'units'\); expected \(None, 'units'\)"):
         build("tokens", 44, 6, hyperparameters)
