@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ids_spark.alerts.incidents import AGGREGATES
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy, category_of
+from ids_spark.config.score import AlertsConfig
 from ids_spark.dataset.tables import INCIDENTS, SCHEMA_VERSION
 
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
@@ -38,7 +39,7 @@ class NightFacts:
     data_origin: str
 
 
-def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFacts) -> tuple[pa.Table, int]:
+def rank(merged: pa.Table, policy: SeverityPolicy, alerts: AlertsConfig, night: NightFacts) -> tuple[pa.Table, int]:
     """Return the incidents of highest priority, as `tables.INCIDENTS`, and the number of all incidents.
 
     Order: severity, worst first; then flows times their highest attack probability, an upper bound of the expected
@@ -48,14 +49,15 @@ def rank(merged: pa.Table, policy: SeverityPolicy, budget: int, night: NightFact
     Args:
         merged: From `merge`, all of the night.
         policy: Severity by class, flows and probability.
-        budget: Maximum number of incidents to return.
+        alerts: Its `per_night` is the maximum number of incidents to return.
         night: Values common to all of them.
     """
     flows, probabilities = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
     severities = policy.severities(merged["class_name"], flows, probabilities)
     severity_ids = pc.index_in(severities, value_set=pa.array(SEVERITIES)).to_numpy()
     seen = merged["first_seen"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
-    order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * probabilities, severity_ids))[:budget]
+    order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * probabilities, severity_ids))
+    order = order[: alerts.per_night]
     shown, severities = merged.take(pa.array(order)), severities.take(pa.array(order))
     starts = shown["window_start"].cast(pa.int64()).to_pylist()
     names = [shown[key].to_pylist() for key in ("entity_kind", "entity", "class_name")]

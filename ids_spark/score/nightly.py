@@ -170,7 +170,7 @@ def _outcome(
     facts = ranking.NightFacts(
         source.event_date, card.name, card.version, threshold.logit, scoring.run_id, scoring.now, scoring.origin(source)
     )
-    incidents, found = ranking.rank(counts.incidents, scoring.policy, scoring.config.alerts.per_night, facts)
+    incidents, found = ranking.rank(counts.incidents, scoring.policy, scoring.config.alerts, facts)
     return ModelOutcome(role, model, threshold, counts, incidents, found)
 
 

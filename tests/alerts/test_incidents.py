@@ -12,6 +12,7 @@ import pytest
 from ids_spark.alerts.incidents import AGGREGATES, aggregate, incident_keys, merge
 from ids_spark.alerts.ranking import NightFacts, incident_id, rank
 from ids_spark.alerts.severity import DEFAULT
+from ids_spark.config.score import AlertsConfig
 from ids_spark.dataset.tables import ATTRIBUTION, INCIDENTS, SCHEMA_VERSION
 from ids_spark.dataset.taxonomy import CLASS19
 
@@ -196,7 +197,7 @@ def test_no_flow_is_no_incident():
     nothing = aggregate(many(5).slice(0, 0), ENTITIES, 60)
     assert (len(nothing), nothing.schema) == (0, AGGREGATES)
     assert (len(merge([])), len(merge([nothing, nothing]))) == (0, 0)
-    table, total = rank(merge([]), DEFAULT, 50, FACTS)
+    table, total = rank(merge([]), DEFAULT, AlertsConfig(), FACTS)
     assert (len(table), total, table.schema) == (0, 0, INCIDENTS)
 
 
@@ -237,7 +238,7 @@ def million():
 def test_a_million_flagged_flows_take_seconds(million):
     started = time.process_time()  # of all threads; the machine may be busy with other work
     merged = merge([aggregate(million, ENTITIES, 60)])
-    table, total = rank(merged, DEFAULT, 50, FACTS)
+    table, total = rank(merged, DEFAULT, AlertsConfig(), FACTS)
     assert time.process_time() - started < 15  # 3 s measured
     assert (len(table), total) == (50, len(merged))
     assert sum(merged["flows"].to_pylist()) == len(million)
@@ -250,7 +251,8 @@ def test_any_partitioning_gives_the_same_incidents(million, partitions):
     parts = [aggregate(million.filter(pa.array(partition_of == i)), ENTITIES, 60) for i in range(partitions)]
     joined = merge([merge(parts[:2]), *reversed(parts[2:])])
     assert joined.equals(whole)
-    assert rank(joined, DEFAULT, 200, FACTS)[0].equals(rank(whole, DEFAULT, 200, FACTS)[0])
+    first, second = (rank(incidents, DEFAULT, AlertsConfig(per_night=200), FACTS)[0] for incidents in (joined, whole))
+    assert first.equals(second)
 
 
 def test_the_order_is_severity_then_flows_times_score_then_logit_then_time():
@@ -267,19 +269,19 @@ def test_the_order_is_severity_then_flows_times_score_then_logit_then_time():
             flows(("MQTT-DDoS-Connect_Flood", -1.0), device_id=["g"], event_time=[at("06:00")]),
         ]
     )
-    found, total = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, 50, FACTS)
+    found, total = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, AlertsConfig(), FACTS)
     assert found["entity"].to_pylist() == ["g", "d", "e", "f", "c", "a", "b", "a"]
     assert found["rank"].to_pylist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert found["severity"].to_pylist() == ["critical", *["high"] * 6, "low"]
     assert found["category"].to_pylist() == ["MQTT", *["DoS"] * 6, "Recon"]
     assert total == 8
-    capped, all_of_them = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, 3, FACTS)
+    capped, all_of_them = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, AlertsConfig(per_night=3), FACTS)
     assert (capped.equals(found.slice(0, 3)), all_of_them) == (True, 8)
 
 
 def test_many_flows_raise_the_severity_of_their_incident():
     table = flows(*[("Recon-Ping_Sweep", 3)] * 1_000, *[("Recon-Port_Scan", 3)] * 999)
-    found, _ = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, 50, FACTS)
+    found, _ = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, AlertsConfig(), FACTS)
     assert list(zip(found["class_name"].to_pylist(), found["severity"].to_pylist(), strict=True)) == [
         ("Recon-Ping_Sweep", "medium"),
         ("Recon-Port_Scan", "low"),
@@ -288,7 +290,7 @@ def test_many_flows_raise_the_severity_of_their_incident():
 
 def test_an_incident_states_model_threshold_and_run():
     table = flows(("Attack", 6), device_id=["d"], event_time=[at("10:30")], attributions=[attribution("Rate")])
-    [row] = rows_of(rank(aggregate(table, ENTITIES, 60), DEFAULT, 50, FACTS)[0])
+    [row] = rows_of(rank(aggregate(table, ENTITIES, 60), DEFAULT, AlertsConfig(), FACTS)[0])
     assert (row["model"], row["model_version"], row["run_id"]) == ("gru_dnn-19-paper", "20260201T000000Z-ab", "r1")
     assert (row["threshold_logit"], row["data_origin"], row["created_at"]) == (4.5, "synthetic", FACTS.created_at)
     assert (row["category"], row["severity"], row["top_attributions"]) == ("Attack", "medium", attribution("Rate"))
@@ -296,7 +298,7 @@ def test_an_incident_states_model_threshold_and_run():
 
 
 def test_an_incident_id_is_the_same_in_every_run_and_unique(million):
-    found, _ = rank(aggregate(million, ENTITIES, 60), DEFAULT, 100_000, FACTS)
+    found, _ = rank(aggregate(million, ENTITIES, 60), DEFAULT, AlertsConfig(per_night=100_000), FACTS)
     ids = found["incident_id"].to_pylist()
     assert len(set(ids)) == len(ids) == 100_000
     start = 1_772_359_200_000_000  # 2026-03-01 10:00 UTC
@@ -315,4 +317,6 @@ def test_an_incident_id_is_the_same_in_every_run_and_unique(million):
     table = flows(("DoS-TCP", 6), device_id=["pump-1"], event_time=[at("10:59")])
     for run_id in ("r1", "r2"):
         facts = NightFacts(NIGHT, "m", run_id, 0.0, run_id, FACTS.created_at, "synthetic")
-        assert rank(aggregate(table, ENTITIES, 60), DEFAULT, 1, facts)[0]["incident_id"].to_pylist() == [name]
+        assert rank(aggregate(table, ENTITIES, 60), DEFAULT, AlertsConfig(per_night=1), facts)[0][
+            "incident_id"
+        ].to_pylist() == [name]
