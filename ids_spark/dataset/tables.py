@@ -183,7 +183,7 @@ the flow with the highest score. `rank` counts from 1.
 DRIFT: Final = _contract(
     ("kind", pa.string()),
     ("name", pa.string()),
-    ("psi", pa.float64()),
+    ("drift_index", pa.float64()),
     ("drift_level", pa.string()),
     ("rows", pa.int64()),
     ("below_range", pa.int64()),
@@ -202,7 +202,7 @@ DRIFT: Final = _contract(
 `edges`, the inner edges of the bins, are in raw units; a value at an edge is in the upper bin. `expected` are shares of
 the benign train rows (class mix: of the predictions for benign validation rows), `counts` the night's flows, in the
 same bins. `below_range` and `above_range` count flows outside the range of train, `saturated` the infinite ones among
-them. `drift_level` may be `too_few_rows`; `psi` is null without rows.
+them. `drift_level` may be `too_few_rows`; `drift_index` is null without rows.
 """
 
 NIGHTS: Final = _contract(
@@ -368,7 +368,7 @@ TABLES: Final[Mapping[str, Table]] = {
         attributions="reasons",
     ),
     "alerts": _of_nights("alerts", INCIDENTS, ("incident_id",), top_attributions="top_reasons"),
-    "drift": _of_nights("drift", DRIFT, ("kind", "name"), drift_level="band"),
+    "drift": _of_nights("drift", DRIFT, ("kind", "name"), drift_level="band", drift_index="psi"),
     "nights": _of_nights("nights", NIGHTS, ("role",), benign_validation_rows="calibration_rows"),
     "quarantine/job=score": _of_nights("quarantine/job=score", QUARANTINE, _ROW),
     "exports": _of_nights("exports", _contract()),

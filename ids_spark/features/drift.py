@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from ids_spark.base.arrays import Counts, Floats
 from ids_spark.features.moments import LARGEST
 
+INDEX: Final = ("PSI", "population stability index")
+"""Short and long name of the index, for pages."""
 STABLE: Final = 0.1
 SIGNIFICANT: Final = 0.25
 BINS: Final = 10
@@ -246,6 +248,6 @@ def _row(
 ) -> dict[str, Any]:
     index, rows = psi(expected, counts, expected_rows), sum(counts)
     level = drift_level(index, len(expected), rows, expected_rows)
-    row = {"kind": kind, "name": name, "psi": index, "drift_level": level, "rows": rows}
+    row = {"kind": kind, "name": name, "drift_index": index, "drift_level": level, "rows": rows}
     row |= dict(zip(("below_range", "above_range", "saturated"), beyond, strict=True))
     return row | {"edges": list(edges), "expected": list(expected), "counts": counts}

@@ -68,8 +68,8 @@ def amount(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def psi(value: float | None) -> str:
-    """Return a population stability index; – for null and NaN."""
+def drift_index(value: float | None) -> str:
+    """Return a drift index; – for null and NaN."""
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 

@@ -45,7 +45,7 @@ def _environment() -> jinja2.Environment:
         "amount": format.amount,
         "percent": format.percent,
         "probability": format.probability,
-        "psi": format.psi,
+        "drift_index": format.drift_index,
         "as_markdown": format.as_markdown,
     }
     environment.globals |= {

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ids_spark.report.format import number_or, psi
+from ids_spark.features import drift
+from ids_spark.report.format import drift_index, number_or
 from ids_spark.report.night_findings import Row, severities
 from ids_spark.report.style import BLUE, GREY, ORANGE, SEVERITY_COLOURS
 
@@ -99,7 +100,8 @@ def drifted(rows: Sequence[Row]) -> Figure:
         actual = counts / max(1.0, counts.sum())
         axes.bar(np.arange(len(expected)), expected, 1.0, color="#c9c9d1", label="train", edgecolor="w", linewidth=0.4)
         axes.stairs(actual, np.arange(len(actual) + 1) - 0.5, color=ORANGE, linewidth=1.6, label="this night")
-        axes.set_title(f"{row['name']}, PSI {psi(row['psi'])}", fontsize=8.5, loc="left", pad=3)
+        title = f"{row['name']}, {drift.INDEX[0]} {drift_index(row['drift_index'])}"
+        axes.set_title(title, fontsize=8.5, loc="left", pad=3)
         borders = _borders(row["edges"] or ())
         axes.set_xticks([place for place, _ in borders], [_short(value) for _, value in borders])
         axes.set_ylim(0, max(0.05, *expected, *actual) * 1.08)

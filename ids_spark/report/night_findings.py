@@ -85,9 +85,9 @@ class Night:
         return sorted((row for row in self.incidents if self._of_champion(row)), key=lambda row: int(row["rank"]))
 
     def drifts(self, kind: str) -> list[Row]:
-        """Return the champion's rows of `drift/` of one kind, highest PSI first; those without a PSI last."""
+        """Return the champion's rows of `drift/` of one kind, highest drift index first; those without one last."""
         found = [row for row in self.drift if row["kind"] == kind and self._of_champion(row)]
-        return sorted(found, key=lambda row: (-number_or(row["psi"], -1.0), row["name"]))
+        return sorted(found, key=lambda row: (-number_or(row["drift_index"], -1.0), row["name"]))
 
     @property
     def trend(self) -> dict[dt.date, Row | None]:

@@ -11,6 +11,7 @@ import numpy as np
 from ids_spark.alerts.severity import category_of
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASSES, LEVELS, class2_of
+from ids_spark.features import drift
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions, read_model
@@ -104,6 +105,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         run_id=champion["run_id"],
         data_origins=[champion["data_origin"]],
         night=night,
+        drift=drift,
         champion=champion,
         challenger=challenger,
         card_of_model=night.cards.get("champion"),

@@ -170,7 +170,7 @@ def test_without_a_sample_there_is_no_histogram():
     assert histogram_of(np.array([]), 0.0, 1.0) == ((), ())
     none = Histogram("Rate", (), (), 0.0, 1.0, 50)
     [row] = rows_of(count_bins([none], {"Rate": np.array([0.5, 2.0, np.inf])}), [none], FACTS)
-    assert (row["psi"], row["drift_level"], row["counts"]) == (None, "too_few_rows", [3])
+    assert (row["drift_index"], row["drift_level"], row["counts"]) == (None, "too_few_rows", [3])
     assert (row["above_range"], row["saturated"]) == (2, 1)
 
 
@@ -258,13 +258,18 @@ def test_drift_rows_are_those_of_the_table():
     assert table["edges"].to_pylist() == [[99.5 + 100 * i for i in range(9)], [0.5], []]
     assert table["expected"].to_pylist()[1:] == [[0.7, 0.3], [0.9, 0.1, 0.0]]
     assert table["drift_level"].to_pylist() == ["significant", "significant", "too_few_rows"]
-    assert table["psi"].to_pylist()[2] == pytest.approx(psi([0.9, 0.1, 0.0], [50, 40, 10], 100))
+    assert table["drift_index"].to_pylist()[2] == pytest.approx(psi([0.9, 0.1, 0.0], [50, 40, 10], 100))
     assert set(table["run_id"].to_pylist()) == {"r1"}
 
 
 def test_a_class_mix_without_validation_rows_has_no_index():
     row = class_mix_row([0, 0], [5, 6], FACTS)
-    assert (row["psi"], row["drift_level"], row["expected"], row["counts"]) == (None, "too_few_rows", [], [5, 6])
+    assert (row["drift_index"], row["drift_level"], row["expected"], row["counts"]) == (
+        None,
+        "too_few_rows",
+        [],
+        [5, 6],
+    )
 
 
 def real(folder, schema, split):
@@ -279,7 +284,7 @@ def test_real_train_flows_fill_their_own_histograms_and_a_part_of_them_is_stable
     train = real(real_flows, schema, "train")
     preprocessor = fitted(schema, train, transform)
     for name, row in drifts(preprocessor, train).items():
-        assert row["psi"] == pytest.approx(0.0, abs=1e-12), name
+        assert row["drift_index"] == pytest.approx(0.0, abs=1e-12), name
         np.testing.assert_array_equal(row["counts"], cut(train[name].to_numpy(), row["edges"]))
         assert row["below_range"] == 0
         assert row["above_range"] == row["saturated"] == np.isinf(train[name]).sum()

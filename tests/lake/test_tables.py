@@ -25,14 +25,16 @@ def put(folder, name, table):
 
 
 def test_what_is_written_is_read_back_by_name_and_partition(lake, tmp_path):
-    rows = [{"kind": "feature", "name": name, "psi": psi, "rows": 5} for name, psi in (("Rate", 0.5), ("IAT", None))]
+    indices = {"Rate": 0.5, "IAT": None}
+    rows = [{"kind": "feature", "name": name, "drift_index": index, "rows": 5} for name, index in indices.items()]
     assert lake.write("drift", rows, event_date=DATE) == "drift/event_date=2026-03-01"
     lake.write("drift", rows[:1], event_date="2026-03-02")
     assert pq.ParquetFile(tmp_path / "lake/drift/event_date=2026-03-01/part-00000.parquet").schema_arrow.equals(DRIFT)
     found = lake.read("drift", event_date=DATE)
     assert found.schema.equals(DRIFT)
-    assert found.select(["name", "psi"]).to_pylist() == [{"name": "Rate", "psi": 0.5}, {"name": "IAT", "psi": None}]
-    assert lake.read("drift", ["psi", "name"], {"name": "Rate"}).to_pylist() == 2 * [{"psi": 0.5, "name": "Rate"}]
+    assert dict(zip(*(found[name].to_pylist() for name in ("name", "drift_index")), strict=True)) == indices
+    rate = lake.read("drift", ["drift_index", "name"], {"name": "Rate"})
+    assert rate.to_pylist() == 2 * [{"drift_index": 0.5, "name": "Rate"}]
 
 
 def test_a_staged_table_is_written_where_the_run_stages_it(lake):
@@ -66,6 +68,7 @@ def test_columns_of_version_01_are_found_under_their_present_names_beside_new_fi
     [
         ("alerts", "top_reasons", "top_attributions"),
         ("drift", "band", "drift_level"),
+        ("drift", "psi", "drift_index"),
         ("nights", "calibration_rows", "benign_validation_rows"),
         ("confusion", "profile", "feature_set"),
     ],

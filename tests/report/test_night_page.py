@@ -186,9 +186,16 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown() -> None:
     page = Page(page_of(night))
     rows = page.rows
     first, *others = night.drifts("feature")
-    assert first["psi"] == max(row["psi"] for row in [*others, first])
+    assert first["drift_index"] == max(row["drift_index"] for row in [*others, first])
     second = others[0]
-    assert ["Protocol Type mean protocol number", f"{second['psi']:.3f}", second["drift_level"], "0", "1", "0"] in rows
+    assert [
+        "Protocol Type mean protocol number",
+        f"{second['drift_index']:.3f}",
+        second["drift_level"],
+        "0",
+        "1",
+        "0",
+    ] in rows
     levels = Counter(row["drift_level"] for row in night.drift[:45])
     assert numbers(page.text("drift-levels"))[:4] == [
         str(levels["significant"]), str(levels["moderate"]), str(levels["stable"]), "0.080"
@@ -265,7 +272,7 @@ def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     assert Page(page_of(changed)).has("card-missing")
     assert not Page(page_of(found)).has("card-missing")
     write_rows(lake.uri(f"drift/event_date={DATE}/a.parquet"), night.drift, DRIFT.remove(2))
-    with pytest.raises(SchemaMismatch, match=r"drift/event_date=2026-07-14/a.parquet: column 'psi' is missing"):
+    with pytest.raises(SchemaMismatch, match=r"drift/event_date=2026-07-14/a.parquet: column 'drift_index' is missing"):
         night_page.night_of_lake(lake, DATE)
 
 

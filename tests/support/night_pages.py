@@ -39,8 +39,8 @@ def incident(rank: int, severity: str, class_name: str, entity: str, first: dt.d
 def drift(name: str, psi: float | None, level: str, counts: Sequence[int], **more: Any) -> dict:
     bins = len(counts)
     return {
-        "kind": "feature", "name": name, "psi": psi, "drift_level": level, "rows": sum(counts), "below_range": 0,
-        "above_range": 0, "saturated": 0, "edges": np.geomspace(0.5, 5e5, bins - 1).tolist(),
+        "kind": "feature", "name": name, "drift_index": psi, "drift_level": level, "rows": sum(counts),
+        "below_range": 0, "above_range": 0, "saturated": 0, "edges": np.geomspace(0.5, 5e5, bins - 1).tolist(),
         "expected": [1 / bins] * bins, "counts": list(counts), **ORIGIN, **more,
     }  # fmt: skip
 
