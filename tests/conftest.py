@@ -1,4 +1,4 @@
-"""What tests share: a Spark session, real flows where they are, synthetic sources, and jobs run as a user would."""
+"""Shared fixtures: a Spark session, real flows if present, synthetic sources, and jobs run as by a user."""
 
 import importlib
 import logging
@@ -16,17 +16,17 @@ from ids_spark.runtime import job
 from tests.support.flows import ROOT, RunJob
 from tests.support.once import made_once
 
-# Spark's Python workers must find this checkout, and take this interpreter.
+# Spark's Python workers must import this checkout and use this interpreter.
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PYSPARK_PYTHON"] = sys.executable
 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
 
-# How long an example takes is the machine's affair; a bench measures, a test does not.
+# No deadline for an example: its duration depends on the machine.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
 
 
-# With two workers the last file decides how long a run takes, so the files that take longest start first.
+# With two workers the last file determines the duration of a run, so the longest files start first.
 LONGEST_FIRST = (
     "faults/test_killed_ingest.py",
     "bench/test_bench.py",
@@ -51,7 +51,7 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files of `LONGEST_FIRST` first; the order within a file stays."""
+    """Put the files of `LONGEST_FIRST` first; the order within a file is kept."""
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST_FIRST)}
     assert all(path.exists() for path in places), "LONGEST_FIRST names a test file that does not exist"
     items.sort(key=lambda item: places.get(item.path, len(places)))
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """One local session with two task slots; starts when the first test asks for it."""
+    """One local session with two task slots; starts when the first test uses it."""
     session = (
         SparkSession.builder.master("local[2]")
         .appName("ids_spark tests")
@@ -76,7 +76,7 @@ def spark() -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def real_flows() -> Path:
-    """The folder of real CICIoMT2024 rows; tests that ask for it are skipped where it is absent."""
+    """The folder of real CICIoMT2024 rows; tests that use it are skipped if it is absent."""
     folder = Path(os.environ.get("CICIOMT_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "release39").is_dir():
         pytest.skip(f"no real flows: {folder} holds no release39/ (set CICIOMT_DATA)")
@@ -89,7 +89,7 @@ def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     Made once for all worker processes. Never written to again: tests copy it.
     """
-    from tests.support.nights import make_nights  # imports TensorFlow, which most tests do without
+    from tests.support.nights import make_nights  # imports TensorFlow, which most tests do not need
 
     base = tmp_path_factory.getbasetemp()
     return made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nights", make_nights)
@@ -97,7 +97,7 @@ def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def run_job(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> RunJob:
-    """Run a job in this process as spark-submit would; returns its exit code, its log stands in caplog."""
+    """Run a job in this process as spark-submit would; returns its exit code; its log is in caplog."""
 
     def run(name: str, **settings: object) -> int:
         module: ModuleType = importlib.import_module(f"jobs.{name}")

@@ -19,7 +19,7 @@ BASE = "reason: weekly scan, owner: network team, expires: 2026-02-28"
 
 @pytest.fixture
 def listed(tmp_path):
-    """Read an allow-list of entries, each given as the inside of a YAML mapping."""
+    """Read an allow-list of entries, each given as the content of a YAML mapping."""
 
     def read_entries(*entries):
         path = tmp_path / "allow.yaml"
@@ -30,7 +30,7 @@ def listed(tmp_path):
 
 
 def flows(**columns):
-    """Return flagged flows; made-up."""
+    """Return invented flagged flows."""
     rows = len(next(iter(columns.values())))
     columns = {"class_name": ["Recon-VulScan"] * rows, **columns}
     if "event_time" in columns:
@@ -122,7 +122,7 @@ def test_a_flow_that_two_entries_cover_counts_for_both(listed):
         ('from: "00:00", until: "02:00"', ["00:00:00", "01:59:59.999999"]),
         ('from: "02:00", until: "22:00"', ["02:00:00", "12:10:00", "21:59:59"]),
         ('from: "22:00", until: "02:00"', ["00:00:00", "01:59:59.999999", "22:00:00", "23:59:59"]),
-        ("from: 12:10, until: 12:10:01", ["12:10:00"]),  # YAML makes the numbers 730 and 43801 of these
+        ("from: 12:10, until: 12:10:01", ["12:10:00"]),  # YAML converts these to the numbers 730 and 43801
     ],
 )
 def test_a_time_of_day_includes_its_start_excludes_its_end_and_may_contain_midnight(listed, interval, inside):
@@ -232,7 +232,7 @@ def test_every_fault_of_every_entry_is_listed_at_once(listed):
     assert "entries.#4.until" not in text  # three minutes past midnight
 
 
-def test_the_example_in_conf_can_be_used_as_it_stands():
+def test_the_example_in_conf_can_be_used_unchanged():
     allowed = read_allow_list(str(EXAMPLE), TODAY + dt.timedelta(days=270), ("device_id", "src_ip"))
     assert [entry.owner for entry in allowed.entries] == ["Network operations", "Medical technology"]
     table = flows(src_ip=["192.0.2.10", "192.0.2.10"], event_time=[at("23:00"), at("12:00")])

@@ -60,7 +60,7 @@ PSEUDONYMISED = Context(NIGHT, frozenset({"src_ip", "source_ip", "dst_ip", "devi
 
 
 def incident(**changes: Any) -> dict[str, Any]:
-    """One row as it comes out of the table: 32-bit columns are 32-bit numbers."""
+    """One row as read from the table: 32-bit columns are 32-bit numbers."""
     row: dict[str, Any] = pa.Table.from_pylist([copy.deepcopy(ROW) | changes], schema=INCIDENTS).to_pylist()[0]
     return row
 
@@ -93,7 +93,7 @@ def varied() -> pa.Table:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a JSON record with its path; array places are left out."""
+    """Every value of a JSON record with its path; without array indices."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from leaves(item, f"{path}.{key}".removeprefix("."))
@@ -221,7 +221,7 @@ def test_an_entity_is_in_the_field_that_ecs_defines_for_it() -> None:
 
 @pytest.mark.parametrize("kind", ["src_ip", "dst_ip", "device_id"])
 def test_a_pseudonym_is_never_written_as_an_address(kind: str) -> None:
-    row = incident(entity_kind=kind, entity="10.20.0.7")  # even where it looks like one
+    row = incident(entity_kind=kind, entity="10.20.0.7")  # even if it looks like one
     for record in (ocsf.event(row, PSEUDONYMISED), ecs.document(row, PSEUDONYMISED)):
         holders = [path for path, value in leaves(record) if value == "10.20.0.7"]
         assert holders

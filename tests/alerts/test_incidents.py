@@ -1,4 +1,4 @@
-"""Synthetic flagged flows throughout; the expectation is what pandas makes of the same rows."""
+"""Synthetic flagged flows throughout; the expectation is computed by pandas from the same rows."""
 
 import datetime as dt
 import hashlib
@@ -32,7 +32,7 @@ def attribution(name):
 
 
 def flows(*rows, **columns):
-    """Return flagged flows, given as (class, logit) or with columns; rows of one file where none is named."""
+    """Return flagged flows, given as (class, logit) or with columns; rows of one file if none is given."""
     n = len(rows)
     columns = {
         "source_file": ["a.parquet"] * n,
@@ -48,9 +48,9 @@ def flows(*rows, **columns):
 
 
 def many(n, seed=11, devices=300):
-    """Return n random flagged flows: a tenth without a device, some without time or reasons, many equal logits."""
+    """Return n random flagged flows: a tenth without a device, some without time or attributions, many equal logits."""
     rng = np.random.default_rng(seed)
-    logits = np.round(rng.normal(6, 4, n).clip(-80, 12), 1)  # ties at 12, as where a score saturates
+    logits = np.round(rng.normal(6, 4, n).clip(-80, 12), 1)  # ties at 12, as for saturated scores
     steps = np.where(rng.random(n) < 0.6, 3, 0)
     length = int(steps.sum())
     reasons = pa.StructArray.from_arrays(
@@ -84,7 +84,7 @@ def many(n, seed=11, devices=300):
 
 
 def by_pandas(table):
-    """Return what `aggregate` should give, by another way."""
+    """Return the expected result of `aggregate`, computed by pandas."""
     frame = table.drop_columns(["attributions"]).to_pandas()
     frame["class_name"] = frame["class_name"].astype(str)
     frame["entity_kind"] = np.where(frame["device_id"].notna(), "device_id", "src_ip")
@@ -155,7 +155,7 @@ def test_the_entity_is_the_first_column_with_a_value_else_the_file(columns, expe
     ("minutes", "starts"),
     [
         (60, ["00:00", "00:00", "13:00", "23:00"]),
-        (7, ["00:00", "00:07", "13:18", "23:55"]),  # counted from midnight, also where a day is no multiple
+        (7, ["00:00", "00:07", "13:18", "23:55"]),  # counted from midnight, also if a day is not a multiple
         (1440, ["00:00", "00:00", "00:00", "00:00"]),
     ],
 )

@@ -16,13 +16,13 @@ from ids_spark.config.score import ScoreConfig
 from ids_spark.config.settings import Config
 from ids_spark.runtime.job import as_refusal
 
-KEY = "0123456789abcdef" * 2  # made up, as every key and value here
+KEY = "0123456789abcdef" * 2  # invented, as every key and value here
 OTHER = KEY[::-1]
 VARIABLE = "IDS_SPARK_PSEUDONYM_KEY"
 
 
 def expected(value, key=KEY):
-    """Return what Python's hmac gives, by its other interface."""
+    """Return the value by the other interface of Python's hmac."""
     return None if value is None else hmac.new(key.encode(), value.encode(), hashlib.sha256).hexdigest()[:LENGTH]
 
 
@@ -62,7 +62,7 @@ def test_a_pseudonym_is_the_beginning_of_the_hmac_sha256():
     assert {len(value) for value in found.to_pylist() if value} == {32}
 
 
-def test_a_published_test_vector_is_met():
+def test_a_published_test_vector_is_reproduced():
     # RFC 4231, test case 6: a key of 131 bytes 0xaa
     text = "Test Using Larger Than Block-Size Key - Hash Key First"
     [found] = Pseudonyms(b"\xaa" * 131).pseudonymised(pa.array([text])).to_pylist()
@@ -84,7 +84,7 @@ def test_null_and_empty_text_are_kept():
         pa.array(["x", "b", "a", None, "b"])[1:],
     ],
 )
-def test_a_column_may_come_in_any_form(column):
+def test_a_column_may_have_any_form(column):
     assert Pseudonyms(KEY.encode()).pseudonymised(column).to_pylist() == [expected(v) for v in ("b", "a", None, "b")]
 
 
@@ -113,7 +113,7 @@ def test_a_key_file_takes_precedence_over_the_environment(monkeypatch, key_file)
     monkeypatch.setenv(VARIABLE, OTHER)
     column = pa.array(["pump-1"])
     assert load_key(settings()).pseudonymised(column).to_pylist() == [expected("pump-1", OTHER)]
-    path = key_file(f"  {KEY}\n")  # white space around it is no part of the key
+    path = key_file(f"  {KEY}\n")  # surrounding white space is not part of the key
     assert load_key(settings(path)).pseudonymised(column).to_pylist() == [expected("pump-1")]
 
 
@@ -183,13 +183,13 @@ def test_a_refusal_ends_a_job_with_exit_code_2():
 def test_the_key_can_be_pickled_but_is_never_shown(key_file, caplog):
     path = key_file(KEY)
     pseudonyms = load_key(settings(path))
-    travelled = pickle.loads(pickle.dumps(pseudonyms))  # noqa: S301
-    assert travelled.pseudonymised(pa.array(["x"])).to_pylist() == [expected("x")]
+    unpickled = pickle.loads(pickle.dumps(pseudonyms))  # noqa: S301
+    assert unpickled.pseudonymised(pa.array(["x"])).to_pylist() == [expected("x")]
     with caplog.at_level(logging.DEBUG):
-        logging.getLogger("test").info("%s %r %s", pseudonyms, travelled, [pseudonyms])
+        logging.getLogger("test").info("%s %r %s", pseudonyms, unpickled, [pseudonyms])
         logging.getLogger("test").info("%s", {"pseudonyms": pseudonyms})
     config = Config(score=settings(path))
-    for shown in (repr(pseudonyms), str(travelled), f"{pseudonyms}", caplog.text, config.as_json(), repr(config)):
+    for shown in (repr(pseudonyms), str(unpickled), f"{pseudonyms}", caplog.text, config.as_json(), repr(config)):
         assert KEY not in shown
     assert repr(pseudonyms) == f"Pseudonyms(key_id='{pseudonyms.key_id}')"
     assert not hasattr(pseudonyms, "__dict__")

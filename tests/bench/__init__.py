@@ -2,7 +2,7 @@
 
     python -m tests.bench --part prep train --out runs/bench
 
-A part is a module (`prep`, `train`, `score`) that names its cases, checks that they did the same work, and defines
+A part is a module (`prep`, `train`, `score`) that lists its cases, checks that they did the same work, and defines
 ratios of their figures. A case is a program run as a subprocess (`baseline_*`, or the jobs of this project); `programs`
 starts them, `measure` measures them, `rounds` runs the cases in turn, `report` writes the table and bench.json.
 """

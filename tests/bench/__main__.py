@@ -17,7 +17,7 @@ PARTS: Final[Mapping[str, ModuleType]] = {prep.NAME: prep, train.NAME: train, sc
 
 
 def main() -> int:
-    """Run the chosen parts; 0 when every case did its work, at any speed."""
+    """Run the chosen parts; 0 if every case did its work, at any speed."""
     parser = _arguments()
     given = parser.parse_args()
     chosen = {name: chosen_cases(PARTS[name], given.cases) for name in given.part}

@@ -4,11 +4,11 @@
 
 Reads what this project's own preprocessing wrote, so that both train on the same numbers, and builds the same networks.
 Writes STATEMENT: for each model what `train_figures.Statement` holds. The time of an epoch runs from the end of the one
-before it, so that nothing Keras does between epochs is lost; there is no validation.
+before it, so that the work of Keras between epochs is included; there is no validation.
 
 Settings are the fastest of those tried on 2 cores, for both networks at batches of 64, 1,024 and 8,192:
 `steps_per_execution=32` (1: three quarters of its rows/s), numpy arrays (tensors: the same), no XLA (`jit_compile=True`
-was slower for the GRU-DNN, the same for the DNN), no metrics. TensorFlow's threads are left as they are: all cores.
+was slower for the GRU-DNN, the same for the DNN), no metrics. TensorFlow uses its default number of threads: all cores.
 """
 
 import itertools
@@ -28,10 +28,10 @@ STEPS_PER_EXECUTION: Final = 32
 
 
 def main(lake: str, statement: str, batch: int, epochs: int, names: list[str]) -> None:
-    """Train each model with fresh weights and state how."""
+    """Train each model with new weights and write its statement."""
     features, labels = arrays(lake)
     steps = len(labels) // batch
-    features, labels = features[: steps * batch], labels[: steps * batch]  # a smaller last batch would be traced anew
+    features, labels = features[: steps * batch], labels[: steps * batch]  # a smaller last batch would be traced again
     stated = {}
     for name in names:
         tf.keras.backend.clear_session()

@@ -35,7 +35,7 @@ def write_flows(frame: pd.DataFrame, folder: Path) -> None:
 
 
 def write_features(frame: pd.DataFrame, scaler: StandardScaler, kept: list[str], folder: Path) -> None:
-    """Scale, cast, label and write rows in their present order."""
+    """Scale, cast, label and write rows in their current order."""
     scaled = pd.DataFrame(scaler.transform(frame[kept]).astype(np.float32), columns=kept)
     ids = frame["label19"].to_numpy()
     scaled["label19"] = ids

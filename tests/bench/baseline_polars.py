@@ -2,8 +2,8 @@
 
 python -m tests.bench.baseline_polars SOURCE TARGET
 
-Tuned: files are scanned lazily and read in parallel, duplicates go by hash without keeping the order, scaling, casting
-and labelling are one pass of expressions, classes are an enumeration, compression is snappy as everywhere here.
+Tuned: files are scanned lazily and read in parallel, duplicates are found by hash in any order, scaling, casting and
+labelling are one pass of expressions, classes are an enumeration, compression is snappy as everywhere here.
 """
 
 import sys
@@ -47,7 +47,7 @@ def distinct(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_features(frame: pl.DataFrame, means: dict[str, float], stds: dict[str, float], folder: Path) -> None:
-    """Scale, cast, label and write rows in their present order."""
+    """Scale, cast, label and write rows in their current order."""
     scaled = [((pl.col(name) - means[name]) / stds[name]).cast(pl.Float32) for name in stds]
     coarser = [
         _LABEL.replace_strict(range(len(ids)), ids, return_dtype=pl.Int32).alias(level)

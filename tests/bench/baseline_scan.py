@@ -1,4 +1,4 @@
-"""The least that Spark can do with flow logs: read the columns that the model sees, write nothing.
+"""The minimum work of Spark on flow logs: read the columns of the model, write nothing.
 
 spark-submit tests/bench/baseline_scan.py SOURCE TARGET LAKE
 """

@@ -2,8 +2,8 @@
 
     spark-submit tests/bench/baseline_spark.py SOURCE TARGET
 
-Duplicates go by `dropDuplicates` on all columns. Statistics, scaling and shuffle are column expressions, which is
-faster than `VectorAssembler` and `StandardScaler` with their vectors, and leaves the same columns as the others.
+Duplicates are removed by `dropDuplicates` on all columns. Statistics, scaling and shuffle are column expressions, which
+is faster than `VectorAssembler` and `StandardScaler` with their vectors, and gives the same columns.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Spark's own way to score: `predict_batch_udf` over an array column, as its documentation shows it for Keras.
+"""Spark's own way to score: `predict_batch_udf` over an array column, as in its documentation for Keras.
 
     spark-submit tests/bench/baseline_udf.py SOURCE TARGET LAKE
 

@@ -1,4 +1,4 @@
-"""This project's data loader without training: every rank is a process that drops its rows.
+"""This project's data loader without training: every rank is a process that discards its rows.
 
     python -m tests.bench.data_loader_alone LAKE STATEMENT RANKS BATCH EPOCHS
 

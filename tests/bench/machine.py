@@ -1,4 +1,4 @@
-"""On what a bench ran."""
+"""The machine on which a bench ran."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ def chosen_cpus() -> list[int]:
 
 
 def facts(cpus: Sequence[int]) -> dict[str, object]:
-    """Return what a reader needs to judge the figures; load averages are those before the first run."""
+    """Return the facts that are needed to assess the figures; load averages are those before the first run."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     return {

@@ -2,17 +2,18 @@
 
     python -m tests.bench.measure USAGE.json CPUS -- COMMAND …
 
-runs as a process of its own around the command, so that the figures of one case hold nothing of another.
+runs as a separate process around the command, so that the figures of one case include nothing of another.
 
-CPU time is user plus system seconds of every process the command started. The kernel adds an ended process to the
-account of whoever waits for it; the meter adopts orphans (`PR_SET_CHILD_SUBREAPER`) and waits for all of them, so this
-is exact, short-lived processes included. One exception: the kernel forgets the times of children whose parent ignores
-SIGCHLD, as Spark's Python daemon does. Those are sampled while they live, and at most the last 0.1 s of each is lost.
+CPU time is user plus system seconds of every process of the command. The kernel adds the times of an ended
+process to the process that waits for it; the meter adopts orphans (`PR_SET_CHILD_SUBREAPER`) and waits for all of them,
+so this is exact, also for short processes. One exception: the kernel discards the times of children whose parent
+ignores SIGCHLD, as Spark's Python daemon does. Those are sampled while they run: at most the last 0.1 s of each is
+lost.
 
-Peak memory is the largest sum over the processes that live at one moment. What is summed is the proportional set size
+Peak memory is the largest sum over the processes that run at one moment. The sum is of the proportional set size
 (PSS: private pages, plus each shared page divided by the number of its users), because forked Python workers share most
-of their pages and the sum of their resident sizes (RSS) would count those once for each worker. Where the kernel does
-not show PSS, or a single process lives, RSS is taken. In bench.json it is called `peak_rss_mb`; 1 MB is 10^6 bytes.
+of their pages and the sum of their resident sizes (RSS) would count those once for each worker. If the kernel does
+not report PSS, or only one process runs, RSS is used. In bench.json it is called `peak_rss_mb`; 1 MB is 10^6 bytes.
 """
 
 import contextlib
@@ -34,18 +35,18 @@ import psutil
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _INTERVAL_S: Final = 0.1
-_PSS_SHARE: Final = 0.03  # of the time may go into reading PSS, whose price grows with the memory it describes
+_PSS_SHARE: Final = 0.03  # maximum share of the time for reading PSS, whose cost grows with the memory
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 _MB: Final = 1e6
 
 
 class CommandFailed(RuntimeError):
-    """Raised when a measured command ends with another exit code than 0; carries the end of its log."""
+    """Raised when a measured command ends with an exit code other than 0; contains the end of its log."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command took.
+    """Time and memory that a command used.
 
     Attributes:
         wall_s: Seconds from start to end.
@@ -67,7 +68,7 @@ class Usage:
 
 
 def measured(command: Sequence[str], log: Path, cpus: Sequence[int], env: Mapping[str, str] | None = None) -> Usage:
-    """Run a command from the root of the checkout on some CPUs and return what it took.
+    """Run a command from the root of the checkout on some CPUs and return what it used.
 
     Args:
         command: Program and arguments.
@@ -93,16 +94,16 @@ def measured(command: Sequence[str], log: Path, cpus: Sequence[int], env: Mappin
 
 
 class _Tree:
-    """What was seen of the processes below this one."""
+    """Samples of the processes below this one."""
 
     def __init__(self) -> None:
         self.peak = 0  # bytes
         self._not_before = 0.0
         self._me = psutil.Process()
-        self._forgotten: dict[int, bool] = {}  # by pid: whether the kernel will forget its times
+        self._forgotten: dict[int, bool] = {}  # by pid: whether the kernel will discard its times
         self._seconds: dict[int, float] = {}  # last seen CPU time of those
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Take one sample."""
         resident = {}
         for process in self._me.children(recursive=True):
@@ -115,13 +116,13 @@ class _Tree:
                     used = times.user + times.system + times.children_user + times.children_system
                     self._seconds[pid] = max(used, self._seconds.get(pid, 0.0))
                 resident[pid] = process.memory_info().rss
-        self._weigh(resident)
+        self._update_peak(resident)
 
     def forgotten_s(self, waited_for: Collection[int]) -> float:
-        """Return the seconds that are on nobody's account, given the processes this one waited for."""
+        """Return the CPU seconds that the kernel discarded, given the processes this one waited for."""
         return sum(seconds for pid, seconds in self._seconds.items() if pid not in waited_for)
 
-    def _weigh(self, resident: Mapping[int, int]) -> None:
+    def _update_peak(self, resident: Mapping[int, int]) -> None:
         total = sum(resident.values())
         if total <= self.peak:
             return  # PSS is never more than RSS: this cannot be a new peak
@@ -135,7 +136,7 @@ class _Tree:
 
 
 def _ignores_children(pid: int) -> bool:
-    """Return whether a process ignores SIGCHLD: then it need not wait for its children, and their times are lost."""
+    """Return whether a process ignores SIGCHLD: then it does not wait for its children, and their times are lost."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("SigIgn:"):
@@ -144,7 +145,7 @@ def _ignores_children(pid: int) -> bool:
 
 
 def _pss(pid: int, resident: int) -> int:
-    """Return the PSS of a process in bytes; its RSS where PSS cannot be read, 0 where it has ended."""
+    """Return the PSS of a process in bytes; its RSS if PSS cannot be read, 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
@@ -161,7 +162,7 @@ def _meter(report: Path, cpus: Sequence[int], command: Sequence[str]) -> None:
 
     def watch() -> None:
         while not ended.wait(_INTERVAL_S):
-            tree.look()
+            tree.sample()
 
     started = time.monotonic()
     child = subprocess.Popen(command)
@@ -171,7 +172,7 @@ def _meter(report: Path, cpus: Sequence[int], command: Sequence[str]) -> None:
     wall = time.monotonic() - started
     waited_for = {child.pid}
     with contextlib.suppress(ChildProcessError):
-        while True:  # what the command left running or unwaited; ours by adoption
+        while True:  # processes that the command left, adopted by this one
             waited_for.add(os.wait()[0])
     ended.set()
     watcher.join()

@@ -1,7 +1,7 @@
 """Part `prep`: raw flows in parquet → typed flows → deduplicated, scaled, shuffled features.
 
-Every case reads the same synthetic data set and writes the tables that `work` names. This project does more than is
-asked of the others: it checks rules of data quality, quarantines, marks duplicates and label conflicts, keeps each
+Every case reads the same synthetic data set and writes the tables that `work` lists. This project does more than the
+others: it checks rules of data quality, quarantines, marks duplicates and label conflicts, keeps each
 row's origin, counts every class in and out, and commits tables whole.
 """
 
@@ -38,17 +38,17 @@ def scales(given: Sequence[float]) -> tuple[float, ...]:
 
 
 class Part:
-    """The cases of this part; holds what they left, to compare."""
+    """The cases of this part; holds their results, to compare them."""
 
     def __init__(self, plan: Plan) -> None:
-        """Write the package and Spark's settings once, so that a change during the run changes no case."""
+        """Write the package and Spark's settings once, so that a later change of the checkout affects no case."""
         self._plan = plan
         self._outcomes: dict[tuple[str, float], prep_checks.Outcome] = {}
         self._programs, self._defaults = Programs(plan), plan.scratch / "plain.conf"
         self._defaults.write_text("".join(f"{key} {value}\n" for key, value in _LOOPBACK.items()))
 
     def cases(self) -> list[Case]:
-        """Make the data sets and return the cases: all at one scale, this project also at the scales of growth."""
+        """Write the data sets and return the cases: all at one scale, this project also at the scales of growth."""
         wanted = [(name, self._plan.scales[0]) for name in CASES if name in self._plan.cases]
         if "ids_spark" in self._plan.cases:
             wanted += [("ids_spark", other) for other in self._plan.scales[1:] if other != self._plan.scales[0]]
@@ -79,7 +79,7 @@ class Part:
         return found
 
     def facts(self) -> dict[str, object]:
-        """Return the data, Spark's memory, and the rows that each case left by split."""
+        """Return the data, Spark's memory, and the rows that each case wrote by split."""
         left = {f"{name} scale {scale:g}": dict(o.rows_left) for (name, scale), o in self._outcomes.items()}
         data = "synthetic data set in the form of CICIoMT2024, 45 features, parquet"
         return {"data": data, "spark_driver_memory": DRIVER_MEMORY, "rows_left": left}

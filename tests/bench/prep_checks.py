@@ -1,4 +1,4 @@
-"""Whether the cases of `prep` did the same work, seen in the tables they wrote and not in what they say."""
+"""Whether the cases of `prep` did the same work, checked in the tables they wrote, not in their own reports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from tests.bench import work
 
 _TOLERANCE: Final = 2e-3  # of means and standard deviations of scaled float32 columns
-_FEW_ROWS: Final = 1_000_000  # below, a value that stands in one row may miss a case's share of train
+_FEW_ROWS: Final = 1_000_000  # with fewer rows, a value of a single row may be absent from a case's share of train
 _SPREAD: Final = 8.0
 """Deviations of two samples of n rows differ by some 1/√n of themselves, by more where tails are heavy."""
 
 
 class WorkDiffers(RuntimeError):
-    """Raised when a case left other rows than the data prescribe, or did not scale or shuffle them."""
+    """Raised when a case wrote other rows than expected, or did not scale or shuffle them."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case left.
+    """Result of a case.
 
     Attributes:
         rows_left: Rows of features by split of the source; validation counts as train.
@@ -47,7 +47,7 @@ def outcome(case: str, target: Path, source: Path, quarantine: Path | None, stds
         stds: Of the kept features, as the case states them.
 
     Raises:
-        WorkDiffers: names the first difference.
+        WorkDiffers: the message names the first difference.
     """
     facts = json.loads((source / "_SYNTHETIC.json").read_text())
     left = {}
@@ -71,13 +71,13 @@ def outcome(case: str, target: Path, source: Path, quarantine: Path | None, stds
 
 
 def compare(one: str, first: Outcome, other: str, second: Outcome) -> None:
-    """Check that two cases kept the same features and found about the same deviations.
+    """Check that two cases kept the same features and found approximately the same deviations.
 
     Each fits on its own random 80 % of train. Rare values make single features differ, or vary in one and not in the
     other where there are few rows; the median feature does not.
 
     Raises:
-        WorkDiffers: names the difference.
+        WorkDiffers: the message names the difference.
     """
     unlike = sorted(set(first.stds) ^ set(second.stds))
     if unlike and first.rows_left["train"] > _FEW_ROWS:

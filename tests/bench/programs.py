@@ -1,4 +1,4 @@
-"""How a part starts programs: measured, on the bench's CPUs, from this checkout, logs beside bench.json."""
+"""Starts the programs of a part: measured, on the bench's CPUs, from this checkout, logs next to bench.json."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from typing import Final
 from tests.bench.measure import ROOT, Usage, measured
 from tests.bench.rounds import Plan
 
-DRIVER_MEMORY: Final = "2g"  # of every Spark case, for want of which plain Spark would fail or spill
+DRIVER_MEMORY: Final = "2g"  # of every Spark case; with less, plain Spark would fail or spill
 
 
 class Programs:
     """The programs of one part.
 
-    The package is written once, so that a change of the checkout during the run changes no job.
+    The package is written once, so that a change of the checkout during the run affects no job.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -51,7 +51,7 @@ class Programs:
         log: str = "ids_spark",
         slots: int = 0,
     ) -> Usage:
-        """Run a job of this project on a lake; settings win over configuration files."""
+        """Run a job of this project on a lake; settings override configuration files."""
         options = [part for file in configs for part in ("--config", file)]
         options += [part for key, value in {"lake": lake, **settings}.items() for part in ("--set", f"{key}={value}")]
         return self.submit(log, "--py-files", str(self._zip), f"jobs/{name}.py", *options, slots=slots)
@@ -68,7 +68,7 @@ class Programs:
         return folder
 
     def _env(self) -> dict[str, str]:
-        """Return the environment of every subprocess: this checkout and interpreter, scratch beside the data."""
+        """Return the environment of every subprocess: checkout, interpreter, folder for temporary files."""
         return {
             **os.environ,
             "PYTHONPATH": str(ROOT),

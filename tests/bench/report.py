@@ -1,4 +1,4 @@
-"""Figures to people and files: a table on the terminal, and bench.json."""
+"""Output of the figures: a table on the terminal, and bench.json."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measur
 
 
 def _show_stated(console: Console, cases: Sequence[Measured]) -> None:
-    """Print what cases state themselves, one figure a line."""
+    """Print the figures that cases state themselves, one per line."""
     if not cases:
         return
     table = Table(title="stated by the cases themselves; medians")

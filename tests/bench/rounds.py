@@ -1,4 +1,4 @@
-"""Cases run in turn, again and again, so that a noisy minute of the machine does not fall on one case alone."""
+"""Runs the cases in alternating rounds, so that a slow minute of the machine does not affect a single case."""
 
 import math
 import os
@@ -39,12 +39,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Taken:
-    """What one run of a case took.
+    """Figures of one run of a case.
 
     Attributes:
-        usage: As the meter saw it.
+        usage: As measured.
         stated: Figures that the programs of the case state themselves, such as rows/s after start-up; infinite where
-            something was not reached.
+            a target was not reached.
     """
 
     usage: Usage
@@ -57,12 +57,12 @@ class Case:
 
     Attributes:
         part: Part of the bench.
-        name: Who does it.
+        name: Name of the implementation.
         scale: Of the data.
-        rows: Rows that it takes in.
-        run: Does the work below a folder and returns what that took; the folder is new each time.
-        check: Looks at what the first run wrote, outside the measurement.
-        guess: Seconds for a million rows; only for the time left until the case has run once.
+        rows: Input rows.
+        run: Does the work below a folder and returns its figures; the folder is new each time.
+        check: Checks what the first run wrote, outside the measurement.
+        guess: Seconds for a million rows; only for the estimate of the remaining time before the case has run once.
     """
 
     part: str
@@ -76,7 +76,7 @@ class Case:
 
 @dataclass
 class Measured:
-    """A case and what each of its runs took."""
+    """A case and the figures of each of its runs."""
 
     case: Case
     runs: list[Taken] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Measured:
         return statistics.median(self.values(figure))
 
     def expected(self) -> float:
-        """Return the seconds that the next run will about take."""
+        """Return the expected seconds of the next run."""
         return self.median("wall_s") if self.runs else _START_S + self.case.guess * self.case.rows / 1e6
 
     @property
@@ -99,7 +99,7 @@ class Measured:
         return list(self.runs[0].stated) if self.runs else []
 
     def as_json(self) -> dict[str, object]:
-        """Return the medians, and the wall time and stated figures of each run; null for what was not reached."""
+        """Return medians, and wall time and stated figures of each run; null for a target that was not reached."""
         wall = self.median("wall_s")
         own = {name: [_finite(value) for value in self.values(name)] for name in self.stated}
         return {
@@ -122,13 +122,13 @@ def _finite(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of one case over that of another, or a figure that has a bar of its own.
+    """A figure of one case over that of another, or a figure with its own bar (the limit it should meet).
 
     Attributes:
         name: Name in bench.json.
         value: Of medians.
-        at_most: What it should not exceed, where there is such a bar.
-        at_least: What it should not fall short of, where there is such a bar.
+        at_most: Maximum, if there is such a bar.
+        at_least: Minimum, if there is such a bar.
     """
 
     name: str
@@ -138,12 +138,12 @@ class Ratio:
 
     @property
     def bar(self) -> dict[str, float]:
-        """The bar by its kind, `at_most` or `at_least`; empty where there is none."""
+        """The bar by its kind, `at_most` or `at_least`; empty if there is none."""
         return {kind: bar for kind in ("at_most", "at_least") if (bar := getattr(self, kind)) is not None}
 
     @property
     def result(self) -> str:
-        """`met` or `missed`; empty where there is no bar."""
+        """`met` or `missed`; empty if there is no bar."""
         if not self.bar:
             return ""
         low = self.at_least is not None and not self.value >= self.at_least
@@ -155,22 +155,22 @@ class Part(Protocol):
     """One part of the bench: made from a `Plan`."""
 
     def cases(self) -> list[Case]:
-        """Make the data and return the cases in the order they take turns."""
+        """Write the data and return the cases in the order of a round."""
 
     def ratios(self, cases: Sequence[Measured]) -> list[Ratio]:
         """Return the ratios whose cases ran."""
 
     def facts(self) -> dict[str, object]:
-        """Return what a reader of the figures should know about the work."""
+        """Return facts about the work that readers of the figures need."""
 
 
 def run(cases: Sequence[Case], rounds: int, scratch: Path, say: Callable[[str], None]) -> Iterator[list[Measured]]:
-    """Run every case once a round; yield all figures after each round.
+    """Run every case once in each round; yield all figures after each round.
 
     Args:
-        cases: In the order they take turns.
-        rounds: How often.
-        scratch: Folder of what a run writes, until it was checked.
+        cases: In the order of a round.
+        rounds: Number of rounds.
+        scratch: Folder of what a run writes, until it is checked.
         say: Takes progress lines.
     """
     measured = [Measured(case) for case in cases]

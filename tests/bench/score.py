@@ -7,8 +7,8 @@
 | `predict_batch_udf` | the same model by Spark's own prediction function, see `baseline_udf` |
 | `pandas` | the same model by `model.predict` in one process, see `baseline_predict` |
 
-The night holds every class in the data set's shares, so nearly all of its flows are attacks: the worst night for this
-project, which groups them into incidents. The other cases write class and probability and nothing else.
+The night holds every class in the data set's shares, so nearly all of its flows are attacks: the most expensive night
+for this project, which groups them into incidents. The other cases write class and probability and nothing else.
 """
 
 import json
@@ -41,7 +41,7 @@ _TOLERANCE: Final = 1e-3  # between two ways to compute one probability in singl
 
 
 class ScoresDiffer(RuntimeError):
-    """Raised when two cases did not score the same rows alike."""
+    """Raised when two cases did not give the same rows the same scores."""
 
 
 def scales(given: Sequence[float]) -> tuple[float, ...]:
@@ -50,7 +50,7 @@ def scales(given: Sequence[float]) -> tuple[float, ...]:
 
 
 class Part:
-    """The cases of this part; holds what the first of them left, to compare."""
+    """The cases of this part; holds the result of the first, to compare the others with."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._programs = plan, Programs(plan)
@@ -58,7 +58,7 @@ class Part:
         self._rows: dict[float, int] = {}
 
     def cases(self) -> list[Case]:
-        """Train the model, make the nights and return the cases."""
+        """Train the model, write the nights and return the cases."""
         self._train()
         first, second = self._plan.scales
         wanted = [(name, first) for name in CASES if name in self._plan.cases]
@@ -88,7 +88,7 @@ class Part:
         return found
 
     def facts(self) -> dict[str, object]:
-        """Return what a reader of the figures should know."""
+        """Return facts that readers of the figures need."""
         return {
             "data": "a night of a synthetic data set in the form of CICIoMT2024, all classes",
             "model": MODEL,
@@ -130,7 +130,7 @@ class Part:
             if name == "ids_spark":
                 (target / "models").symlink_to(self._lake / "models", target_is_directory=True)
                 settings = {"score.flow_logs": logs, "score.date": _DATE, "score.models": f"[{MODEL}]"}
-                settings["score.columns"] = "[levels]"  # the others write no more
+                settings["score.columns"] = "[levels]"  # the others write only these
                 return Taken(self._programs.job("score", settings, target))
             if name == "pandas":
                 return Taken(

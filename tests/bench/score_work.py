@@ -1,4 +1,4 @@
-"""What the scoring cases share: the model they score with, and the columns they leave."""
+"""Shared by the scoring cases: the model, and the columns to write."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ def build(model: Model) -> Any:
 
 
 def scaling(model: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each feature the model sees, each of shape (n_features,)."""
+    """Return mean and standard deviation of each feature of the model, each of shape (n_features,)."""
     fitted = {feature.name: feature for feature in model.preprocessor.features}
     mean = np.array([fitted[name].mean for name in model.card.features])
     std = np.array([fitted[name].std for name in model.card.features])

@@ -1,4 +1,4 @@
-"""The bench: its meter against known loads, its checks against work not done, and one tiny run; never its figures."""
+"""The bench: its meter with known loads, its checks with missing work, and one tiny run; never its figures."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def in_grandchild(code: str, wait: bool = True) -> list[str]:
     return python(f"import subprocess, sys; {call}([sys.executable, '-c', {code!r}])")
 
 
-def test_meter_sees_the_memory_of_a_grandchild(tmp_path: Path) -> None:
+def test_meter_measures_the_memory_of_a_grandchild(tmp_path: Path) -> None:
     usage = measured(in_grandchild(HOLD), tmp_path / "log", CPUS)
     assert 300 <= usage.peak_rss_mb <= 360
     assert 1.0 <= usage.wall_s <= 10
@@ -41,12 +41,12 @@ def test_meter_counts_pages_that_forks_share_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["waited for", "orphan"])
-def test_meter_sees_the_cpu_time_of_a_grandchild(tmp_path: Path, wait: bool) -> None:
+def test_meter_measures_the_cpu_time_of_a_grandchild(tmp_path: Path, wait: bool) -> None:
     usage = measured(in_grandchild(BURN, wait), tmp_path / "log", CPUS)
     assert 1.0 <= usage.cpu_s <= 2.0
 
 
-def test_meter_sees_the_cpu_time_of_children_nobody_waits_for(tmp_path: Path) -> None:
+def test_meter_measures_the_cpu_time_of_children_without_a_waiting_parent(tmp_path: Path) -> None:
     daemon = (
         "import signal, subprocess, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
         f" subprocess.Popen([sys.executable, '-c', {BURN!r}]).wait()"
@@ -55,7 +55,7 @@ def test_meter_sees_the_cpu_time_of_children_nobody_waits_for(tmp_path: Path) ->
     assert 0.8 <= usage.cpu_s <= 2.0
 
 
-def test_meter_binds_the_tree_to_the_cpus_it_is_told(tmp_path: Path) -> None:
+def test_meter_binds_the_process_tree_to_the_given_cpus(tmp_path: Path) -> None:
     measured(in_grandchild("import os; print(os.sched_getaffinity(0))"), tmp_path / "log", CPUS[:1])
     assert (tmp_path / "log").read_text().strip() == str({CPUS[0]})
 
@@ -74,7 +74,7 @@ def case(name: str, scale: float, wall: float, peak: float) -> rounds.Measured:
     return rounds.Measured(one, [Taken(Usage(seconds, 1.0, peak)) for seconds in (wall, 100 * wall, wall)])
 
 
-def test_ratios_are_of_medians_and_know_their_bars() -> None:
+def test_ratios_are_of_medians_and_are_compared_with_their_bars() -> None:
     part = prep.Part.__new__(prep.Part)
     part._plan = rounds.Plan(Path(), Path(), (0,), (1.0, 4.0), ())
     done = [case("ids_spark", 1.0, 20, 900), case("pandas", 1.0, 80, 9_000), case("ids_spark", 4.0, 90, 900)]
@@ -106,7 +106,7 @@ def test_cases_take_turns_and_are_checked_once(tmp_path: Path) -> None:
 
 
 def write_work(folder: Path, rows: int, scaled: bool = True, shuffled: bool = True) -> None:
-    """Write what a case writes for a source of `rows` rows in each split, none of them twice."""
+    """Write the tables of a case for a source of `rows` distinct rows in each split."""
     rng = np.random.default_rng(3)
     (folder / "_SYNTHETIC.json").write_text(
         json.dumps({"rows": {"train": rows, "test": rows}, "duplicates": {"train": 0, "test": 0}})
@@ -125,7 +125,7 @@ def write_work(folder: Path, rows: int, scaled: bool = True, shuffled: bool = Tr
         pd.DataFrame({"Rate": np.zeros(rows)}).to_parquet(table / "part-0.parquet")
 
 
-def test_work_well_done_passes(tmp_path: Path) -> None:
+def test_correct_work_passes(tmp_path: Path) -> None:
     write_work(tmp_path, 2_000)
     found = prep_checks.outcome("polars", tmp_path, tmp_path, None, {"Rate": 2.0})
     assert found.rows_left == {"train": 2_000, "test": 2_000}
@@ -145,7 +145,7 @@ def test_work_not_done_is_found(tmp_path: Path, fault: dict[str, bool], message:
         prep_checks.outcome("polars", tmp_path, tmp_path, None, {"Rate": 2.0})
 
 
-def test_rows_that_are_missing_or_double_are_found(tmp_path: Path) -> None:
+def test_missing_and_duplicate_rows_are_found(tmp_path: Path) -> None:
     write_work(tmp_path, 2_000)
     facts = {"rows": {"train": 2_000, "test": 2_000}, "duplicates": {"train": 1, "test": 0}}
     (tmp_path / "_SYNTHETIC.json").write_text(json.dumps(facts))
@@ -185,4 +185,4 @@ def test_tiny_run_of_every_case(tmp_path: Path) -> None:
     left = list(found["settings"]["prep"]["rows_left"].values())
     assert left == [{"train": 7_156, "test": 1_615}] * 4
     assert "prep_vs_pandas_memory" in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "logs"]  # no data stays behind
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "logs"]  # no data remain

@@ -1,4 +1,4 @@
-"""The training part of the bench: what it makes of what cases state, what it refuses, and one tiny run."""
+"""The training part of the bench: figures from the statements of cases, refusals, and one tiny run."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def test_other_work_is_found(other: Statement, message: str) -> None:
         train_figures.compare("a", one, "b", other)
 
 
-def test_ratios_know_bars_from_below_and_above(tmp_path: Path) -> None:
+def test_ratios_are_compared_with_lower_and_upper_bars(tmp_path: Path) -> None:
     part = train.Part.__new__(train.Part)
     part._plan = rounds.Plan(Path(), Path(), (0,), train.SCALES, train.CASES, train.MODELS)
     done = [
@@ -94,7 +94,7 @@ def test_ratios_know_bars_from_below_and_above(tmp_path: Path) -> None:
     assert written["cases"][5]["dnn_seconds_to_loss"] is None  # JSON has no infinity
 
 
-def test_a_name_stands_for_its_cases_and_long_ones_run_only_when_asked_for() -> None:
+def test_a_name_selects_its_cases_and_long_ones_run_only_on_demand() -> None:
     assert chosen_cases(train, ["memory"]) == ("memory-64", "memory-1024", "memory-8192")
     assert chosen_cases(train, ["data_loader", "2ranks-64"]) == ("2ranks-64", "data_loader")
     assert chosen_cases(train, ["full"]) == ("full-memory", "full-2ranks")
@@ -132,4 +132,4 @@ def test_tiny_run(tmp_path: Path) -> None:
     assert set(found["ratios"]) == {"data_loader_vs_ranks_1024"}
     assert found["bars"]["data_loader_vs_ranks_1024"]["at_least"] == 3.0
     assert set(found["settings"]["train"]["last_training_losses"]) == {"memory-1024 gru_dnn", "2ranks-1024 gru_dnn"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "logs"]  # no data stays behind
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "logs"]  # no data remain

@@ -5,9 +5,9 @@
 | `memory-BATCH` | Keras `model.fit` on arrays in memory, one process, see `baseline_keras` |
 | `1rank-BATCH`, `2ranks-BATCH` | `jobs/train.py`, global batch BATCH; validation does not count |
 | `data_loader` | the data loader of 2 ranks alone at global batch 1,024, see `data_loader_alone` |
-| `loss-study`, `loss-recommended` | `jobs/train.py` on 2 ranks: the study's recipe, then ours until its loss |
-| `4ranks-BATCH` | as `2ranks-BATCH`, also where the bench has fewer cores; only when asked for |
-| `full-memory`, `full-2ranks` | one epoch at full scale; only when asked for |
+| `loss-study`, `loss-recommended` | `jobs/train.py` on 2 ranks: the study's recipe, then ours up to its loss |
+| `4ranks-BATCH` | as `2ranks-BATCH`, also where the bench has fewer cores; only on demand |
+| `full-memory`, `full-2ranks` | one epoch at full scale; only on demand |
 
 A case trains every model in one process or job. Rows/s are those of the median epoch but the first.
 """
@@ -43,7 +43,7 @@ CASES: Final = (*_RATES, "data_loader", *_LOSS, *ON_DEMAND)
 
 _LOADER_BATCH: Final = 1024
 _EPOCHS: Final = {"data_loader": 6, **dict.fromkeys((*_RATES, *_MORE_RANKS), 4), **dict.fromkeys(_FULL, 1)}
-_STUDY_EPOCHS: Final = 10  # give the loss to reach
+_STUDY_EPOCHS: Final = 10  # these give the loss to reach
 _MOST_EPOCHS: Final = 30  # of the recommended setting, to reach it
 _GUESS_S: Final = {"memory": 15, "1rank": 40, "2ranks": 50, "4ranks": 80, "data_loader": 15, "loss": 90, "full": 90}
 _RATIOS: Final = (  # name, case and figure above, case and figure below, bar for gru_dnn
@@ -62,7 +62,7 @@ def scales(given: Sequence[float]) -> tuple[float, ...]:
 
 
 class Part:
-    """The cases of this part; holds the losses to reach, and what each case stated first, to compare."""
+    """The cases of this part; holds the losses to reach and the first statement of each case, to compare."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._programs = plan, Programs(plan)
@@ -74,7 +74,7 @@ class Part:
         self._losses: dict[str, float] = {}
 
     def cases(self) -> list[Case]:
-        """Make the lakes and return the cases; what is to be reached comes before who is to reach it."""
+        """Write the lakes and return the cases; a case that gives a loss comes before the case that has to reach it."""
         wanted = set(self._plan.cases)
         wanted |= {"loss-study"} if "loss-recommended" in wanted else set()
         names = [name for name in CASES if name in wanted]
@@ -159,14 +159,14 @@ class Part:
         return Taken(taken.usage, _rates(self._latest))
 
     def _train(self, name: str, target: Path, settings: dict[str, object], configs: Sequence[str] = ()) -> Taken:
-        """Train every model in a lake of its own, which borrows the features."""
+        """Train every model in a separate lake with a link to the features."""
         (target / "features").symlink_to(self._lake(self._scale(name)) / "features", target_is_directory=True)
         told = {
             "features.recipe": "paper",
             "train.models": json.dumps(self._models(name)),
             "train.classes": f"[{train_figures.CLASSES}]",
             "train.variant": "''",
-            "train.patience": 1_000,  # every epoch is taken
+            "train.patience": 1_000,  # all epochs are run
             "seed": train_figures.SEED,
         }
         slots = int(str(settings["train.ranks"]))
@@ -200,7 +200,7 @@ class Part:
         return Taken(usage, found)
 
     def _full(self, name: str, target: Path) -> Taken:
-        """Train one epoch at the batch of the recommended setting; its seconds hold the tracing of the steps."""
+        """Train one epoch at the batch of the recommended setting; its seconds include the tracing of the steps."""
         if name == "full-memory":
             usage = self._memory(name, target, self._batch).usage
         else:

@@ -1,4 +1,4 @@
-"""What the training cases share: what they train on, what they state, and what is made of it."""
+"""Shared by the training cases: train rows, statements, and the figures computed from them."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 CLASSES: Final = 19
 LABEL: Final = f"label{CLASSES}"
-LEARNING_RATE: Final = 1e-3  # changes no rate
+LEARNING_RATE: Final = 1e-3  # has no effect on rates
 SEED: Final = 7
 _LOSS_TOLERANCE: Final = 0.15  # of the last training losses of two ways to train one model at one batch size
 
@@ -43,12 +43,12 @@ class Statement:
 
     @property
     def rows_per_s(self) -> float:
-        """Rows/s of the median epoch; the first, in which steps are traced, counts only where it is the only one."""
+        """Rows/s of the median epoch; the first, in which steps are traced, counts only if it is the only one."""
         return self.steps_per_epoch * self.batch_size / statistics.median(self.seconds[1:] or self.seconds)
 
 
 def read_statements(path: Path) -> dict[str, Statement]:
-    """Return what a program stated, by model."""
+    """Return the statements of a program by model."""
     return {model: Statement(**stated) for model, stated in json.loads(path.read_text()).items()}
 
 
@@ -60,7 +60,7 @@ def read_trained(lake: Path, model: str) -> dict[str, Any]:
 
 
 def statement_of(training: Mapping[str, Any]) -> Statement:
-    """Return what the history of one of our models states."""
+    """Return the statement for the history of one of our models."""
     history = training["history"]
     return Statement(
         parameters=training["parameters"],
@@ -74,7 +74,7 @@ def statement_of(training: Mapping[str, Any]) -> Statement:
 def seconds_to_loss(history: Sequence[Mapping[str, float]], target: float) -> tuple[float, float]:
     """Return training seconds and epochs until an epoch's validation loss is at most `target`.
 
-    Whole epochs count, the first with its tracing; both are infinite where no epoch gets there.
+    Whole epochs are counted, the first with its tracing; both are infinite if no epoch reaches it.
     """
     seconds = 0.0
     for number, entry in enumerate(history, start=1):
@@ -88,7 +88,7 @@ def compare(one: str, first: Statement, other: str, second: Statement) -> None:
     """Check that two cases did the same work.
 
     Raises:
-        TrainingDiffers: names the difference.
+        TrainingDiffers: the message names the difference.
     """
     for what in ("parameters", "steps_per_epoch", "batch_size"):
         found, expected = getattr(first, what), getattr(second, what)

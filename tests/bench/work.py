@@ -34,5 +34,5 @@ def captures(source: str, split: str) -> list[tuple[str, int]]:
 
 
 def finish(target: str, means: Mapping[str, float], stds: Mapping[str, float]) -> None:
-    """Write `result.json`: what was fitted."""
+    """Write `result.json`: the fitted values."""
     Path(target, "result.json").write_text(json.dumps({"means": dict(means), "stds": dict(stds)}, indent=2))

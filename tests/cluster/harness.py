@@ -29,7 +29,7 @@ _SMALL = {
     "spark.cores.max": "2",
     "spark.ui.showConsoleProgress": "false",
 }
-# Without authentication Spark cannot encrypt either. The last line of a property counts.
+# Without authentication Spark cannot encrypt. The last line of a property is used.
 _OPEN = {
     "spark.authenticate": "false",
     "spark.network.crypto.enabled": "false",
@@ -44,7 +44,7 @@ TRAINING = (
     "train.epochs=2",
     "features.files=4",
 )
-"""Settings of every job; many small files, so that a fault meets an executor between two of them."""
+"""Settings of every job; many small files, so that a fault occurs while an executor is between two of them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def free_port() -> int:
 def waited(
     condition: Callable[[], object], seconds: float, what: str, process: subprocess.Popen[str] | None = None
 ) -> None:
-    """Wait until the condition holds; fail after `seconds`, or when `process` ends before."""
+    """Wait until the condition holds; fail after `seconds`, or if `process` ends before."""
     deadline = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:
@@ -112,7 +112,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of every process of the cluster and of every job; no variable names the checkout."""
+        """Environment of all processes of the cluster and of jobs; no variable contains the path of the checkout."""
         kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
         python = {name: str(Path(os.environ["PYSPARK_PYTHON"])) for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")}
         local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.shuffle or self.folder / "shuffle")}
@@ -149,7 +149,7 @@ class Cluster:
         defaults.chmod(0o600)
 
     def start_worker(self, name: str) -> None:
-        """Start one worker of one core with a work folder of its own."""
+        """Start one worker of one core with its own work folder."""
         self._spawn(
             name, "worker.Worker", "--host", "127.0.0.1", "--port", str(free_port()), "--webui-port", str(free_port()),
             "--cores", "1", "--memory", "1500m", "--work-dir", str(self.folder / name), self.url,
@@ -223,7 +223,7 @@ def end(process: psutil.Process) -> None:
 
 
 def prepare(folder: Path) -> Path:
-    """Put what a user submits into a folder: the packaged project and the jobs; returns the folder."""
+    """Copy the packaged project and the jobs into a folder, as a user submits them; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "ids_spark.zip").write_bytes(packaging.archive())

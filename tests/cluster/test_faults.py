@@ -1,4 +1,4 @@
-"""Executors, workers and disks fail while jobs run; rows stay what they are without the fault."""
+"""Executors, workers and disks fail while jobs run; the rows are the same as without the fault."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.harness import TRAINING, Cluster, Night, end, finished, start, stopped, submit, waited
 from tests.cluster.tables import assert_same_rows
 
-# A fault comes when the first file of the job's tables is there: some tasks are done, others run or wait.
+# A fault occurs when the first file of the job's tables exists: some tasks are done, others run or wait.
 FIRST_FILE = {"ingest": "flows/split=*", "features": "features/paper/split=*", "score": "split_predictions/*/*"}
 TABLES = {
     "ingest": ("flows/split=train", "flows/split=test"),
@@ -26,8 +26,8 @@ def begun(folder: Path, job: str) -> bool:
     return any((folder / "lake").glob(f".staging/{job}/*/{FIRST_FILE[job]}/part-*"))
 
 
-def met(cluster: Cluster, folder: Path, job: str, process: psutil.Popen) -> psutil.Process:
-    """Return one of the job's executors, held still, at the moment of the fault."""
+def suspended_executor(cluster: Cluster, folder: Path, job: str, process: psutil.Popen) -> psutil.Process:
+    """Return one of the job's executors, suspended, at the moment of the fault."""
     waited(lambda: len(cluster.executors()) == 2, 60, "two executors", process)
     executors = cluster.executors()
     waited(lambda: begun(folder, job), 60, f"the first file of {job}", process)
@@ -38,7 +38,7 @@ def met(cluster: Cluster, folder: Path, job: str, process: psutil.Popen) -> psut
 @pytest.mark.parametrize("job", ["ingest", "features", "score"])
 def test_an_executor_killed_during_a_job_changes_no_row(cluster: Cluster, night: Night, copy: Path, job: str) -> None:
     process = start(cluster, copy, job, *TRAINING, f"ingest.source={night.source}")
-    met(cluster, copy, job, process).kill()
+    suspended_executor(cluster, copy, job, process).kill()
     code, output = finished(process)
     assert code == 0, output
     assert "Lost executor" in output
@@ -49,7 +49,7 @@ def test_an_executor_killed_during_a_job_changes_no_row(cluster: Cluster, night:
 def test_a_straggler_changes_no_row(cluster: Cluster, night: Night, copy: Path) -> None:
     relative = os.path.relpath(night.source, copy)  # as a user types it, where the job is submitted
     process = start(cluster, copy, "ingest", *TRAINING, f"ingest.source={relative}")
-    executor = met(cluster, copy, "ingest", process)
+    executor = suspended_executor(cluster, copy, "ingest", process)
     with stopped(executor):
         time.sleep(5)
         assert process.poll() is None, "the job waits for it"
@@ -59,7 +59,7 @@ def test_a_straggler_changes_no_row(cluster: Cluster, night: Night, copy: Path) 
     assert_same_rows(copy / "lake", night.folder / "lake", *TABLES["ingest"])
 
 
-def test_a_killed_executor_ends_training_in_time_and_resuming_goes_on(cluster: Cluster, copy: Path) -> None:
+def test_a_killed_executor_ends_training_in_time_and_the_resumed_run_continues(cluster: Cluster, copy: Path) -> None:
     training = (*TRAINING, "train.epochs=12", "train.patience=12")
     checkpoint = copy / "lake/checkpoints/dnn-6-paper.npz"
     checkpoint.unlink(missing_ok=True)
@@ -81,7 +81,7 @@ def test_a_killed_executor_ends_training_in_time_and_resuming_goes_on(cluster: C
     assert "trained dnn-6-paper epochs=12" in output
 
 
-def test_a_worker_lost_between_jobs_is_not_missed(cluster: Cluster, night: Night, copy: Path) -> None:
+def test_a_worker_lost_between_jobs_does_no_harm(cluster: Cluster, night: Night, copy: Path) -> None:
     end(cluster.processes["worker-2"])
     try:
         waited(lambda: cluster.workers_alive() == 1, 60, "the master to notice")

@@ -1,4 +1,4 @@
-"""All four jobs on a real cluster; what they leave is what local mode leaves."""
+"""All four jobs on a real cluster; their results equal those of local mode."""
 
 import json
 import shutil
@@ -77,7 +77,7 @@ def test_real_flows_give_the_rows_and_metrics_of_local_mode(cluster: Cluster, re
     )
 
     in_both(cluster, there, here, "train", *training)
-    # Equal seed and ranks give equal steps: what is left is the order in which threads add up.
+    # Equal seed and ranks give equal steps: the only difference is the order in which threads add numbers.
     np.testing.assert_allclose(curve(there), curve(here), rtol=1e-4)
     shutil.rmtree(here / "lake/models")
     shutil.copytree(there / "lake/models", here / "lake/models")

@@ -28,7 +28,7 @@ from tests.cluster.harness import (
     waited,
 )
 
-# Spark's file server needs no secret, but serves only what was submitted: this package, which is public.
+# Spark's file server needs no secret, but serves only the submitted file: this package, which is public.
 _SUBMITTED = ["spark file: the file"]
 _LONG = (*TRAINING, "train.epochs=400", "train.patience=400")
 _KEY = "f0e1d2c3b4a5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0f"
@@ -121,7 +121,7 @@ def test_horovod_unpickles_nothing_that_another_key_signed(tmp_path: Path, key: 
         service.shutdown()
 
 
-def test_ranks_meet_on_spark_s_interface_under_a_path_that_only_they_know() -> None:
+def test_ranks_exchange_addresses_on_spark_s_interface_under_a_secret_path() -> None:
     import horovod.runner.gloo_run as launcher
 
     before = launcher.RendezvousServer
@@ -145,7 +145,7 @@ def test_ranks_meet_on_spark_s_interface_under_a_path_that_only_they_know() -> N
 
 
 @pytest.mark.parametrize(("host", "nic"), [("127.0.0.1", "lo"), ("localhost", "lo"), ("no-such-host.invalid", None)])
-def test_the_interface_is_the_one_that_carries_spark_s_address(host: str, nic: str | None) -> None:
+def test_the_interface_is_that_of_spark_s_address(host: str, nic: str | None) -> None:
     assert horovod_security.interface_of(host) == nic
 
 
@@ -176,9 +176,7 @@ def test_a_client_with_another_secret_runs_nothing(cluster: Cluster, intruder: p
     assert "ids_spark intruder" not in seen
 
 
-def test_no_secret_is_seen_in_logs_event_log_or_pages(
-    cluster: Cluster, night: Night, copy: Path, tmp_path: Path
-) -> None:
+def test_no_secret_is_in_logs_event_log_or_pages(cluster: Cluster, night: Night, copy: Path, tmp_path: Path) -> None:
     events, page = tmp_path / "events", free_port()
     events.mkdir()
     chosen = {

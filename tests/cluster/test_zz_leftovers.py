@@ -1,4 +1,4 @@
-"""Runs last: the cluster is stopped, and nothing that its tests started is left."""
+"""Runs last: the cluster is stopped, and no process that its tests started remains."""
 
 import contextlib
 

@@ -35,7 +35,7 @@ def test_without_files_every_key_has_its_default():
     assert (config.features.min_std, config.features.validation_share) == (1e-8, 0.2)
 
 
-def test_the_later_file_wins_and_keeps_what_it_does_not_name(yaml_file):
+def test_the_later_file_takes_precedence_and_other_keys_are_kept(yaml_file):
     first = yaml_file("train: {epochs: 9, ranks: 4, dnn: {dropout: 0.1}}\nlake: a\n", "a.yaml")
     second = yaml_file("train: {epochs: 3, dnn: {dense: [8]}}\n", "b.yaml")
     config = load([first, second], [])
@@ -44,7 +44,7 @@ def test_the_later_file_wins_and_keeps_what_it_does_not_name(yaml_file):
     assert load([second, first], []).train.epochs == 9
 
 
-def test_settings_win_over_files_and_the_last_setting_over_earlier_ones(yaml_file):
+def test_settings_override_files_and_later_settings_override_earlier_ones(yaml_file):
     assert load([yaml_file("seed: 1")], ["seed=2", "seed=3"]).seed == 3
 
 
@@ -180,7 +180,7 @@ def test_equal_configurations_have_one_json_and_one_hash(yaml_file):
     assert from_file.sha256() != load([], ["seed=5", "train.epochs=4"]).sha256()
 
 
-def test_json_holds_every_value_and_gives_the_configuration_back():
+def test_json_holds_every_value_and_is_read_as_written():
     config = load([], ["train.dnn.dense=[4]", "ingest.source=x", "purge.today=2024-05-01"])
     content = json.loads(config.as_json())
     assert (content["train"]["dnn"]["dense"], content["ingest"]["source"], content["seed"]) == ([4], "x", 7)
@@ -221,7 +221,7 @@ def test_a_setting_without_effect_is_accepted_with_a_warning(caplog):
     assert "split_predictions/" in warning
 
 
-def test_a_later_new_name_wins_over_an_earlier_old_one(tmp_path):
+def test_a_later_new_name_takes_precedence_over_an_earlier_old_one(tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text("train:\n  profiles: [operational]\n", encoding="utf-8")
     assert load([str(file)], ["train.feature_sets=[paper]"]).train.feature_sets == ("paper",)

@@ -1,4 +1,4 @@
-"""jobs/README.md lists every setting with its default and meaning, as the models state them."""
+"""jobs/README.md lists every setting with its default and meaning, as in the models."""
 
 from tests.support import settings_docs
 
@@ -9,7 +9,7 @@ def test_the_readme_of_the_jobs_has_a_table_for_every_section_of_the_configurati
 
 def test_the_tables_state_every_setting_as_its_model_does():
     text = settings_docs.README.read_text()
-    assert text == settings_docs.with_settings(text), "make it anew: python -m tests.support.settings_docs"
+    assert text == settings_docs.with_settings(text), "generate it again: python -m tests.support.settings_docs"
 
 
 def test_a_table_states_name_default_and_meaning():

@@ -34,7 +34,7 @@ def test_the_second_release_has_39_features_and_time_to_live_for_duration():
     ("schema", "left_out"),
     [(ORIGINAL_45, {"IAT", "Number", "Weight", "Srate", "Drate"}), (RELEASE_39, {"Number"})],
 )
-def test_the_operational_profile_leaves_out_what_names_the_laboratory(schema, left_out):
+def test_the_operational_feature_set_excludes_features_that_identify_the_laboratory(schema, left_out):
     assert schema.feature_set("paper") == schema.features
     assert schema.feature_set("operational") == tuple(f for f in schema.features if f not in left_out)
     assert len(schema.feature_set("operational")) == len(schema.features) - len(left_out)
@@ -78,13 +78,13 @@ def test_a_corrected_spelling_is_not_the_official_column():
 
 @pytest.mark.parametrize("new", [["Entropy", "Jitter", "Burst"], [f"new {i}" for i in range(6)]])
 @pytest.mark.parametrize("schema", FEATURE_SCHEMAS.values(), ids=FEATURE_SCHEMAS)
-def test_a_release_with_further_features_is_not_taken_for_a_known_one(schema, new):
+def test_a_release_with_further_features_is_not_recognised_as_a_known_one(schema, new):
     text = mismatch([*schema.features, *new, "label"])
     assert f"has {len(new)} unknown column(s): {', '.join(sorted(new))};" in text
     assert "lacks" not in text
 
 
-def test_the_first_release_with_time_to_live_for_duration_is_not_taken_for_the_second():
+def test_the_first_release_with_time_to_live_for_duration_is_not_recognised_as_the_second():
     renamed = ["Time_To_Live" if f == "Duration" else f for f in ORIGINAL_45.features]
     text = mismatch(renamed)
     assert set(renamed) >= set(RELEASE_39.features)  # every feature of the second release is there

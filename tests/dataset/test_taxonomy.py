@@ -58,7 +58,7 @@ def test_an_official_file_name_gives_class_and_split(file, split, class19, class
         ("DDoS-ICMP", None),
     ],
 )
-def test_endings_part_numbers_and_prefix_are_left_out_of_the_class(label, split):
+def test_endings_part_numbers_and_prefix_are_not_part_of_the_class(label, split):
     assert class19_of(label) == "DDoS-ICMP"
     assert split_of(label) == split
 
@@ -106,7 +106,7 @@ def test_parents_map_every_id_to_its_coarser_id(level, coarser, expected):
     np.testing.assert_array_equal(parents(level, coarser), expected)
 
 
-def test_going_by_way_of_6_classes_ends_at_the_same_2_classes():
+def test_mapping_through_6_classes_gives_the_same_2_classes():
     np.testing.assert_array_equal(parents(6, 2)[parents(19, 6)], parents(19, 2))
 
 
@@ -117,5 +117,5 @@ def test_a_class_has_no_parent_at_a_finer_level(level, finer):
 
 
 @pytest.mark.parametrize(("level", "expected"), [(19, (19, 6, 2)), (6, (6, 2)), (2, (2,))])
-def test_levels_from_goes_from_fine_to_coarse(level, expected):
+def test_levels_from_are_ordered_from_fine_to_coarse(level, expected):
     assert levels_from(level) == expected

@@ -1,4 +1,4 @@
-"""What can be told of the image, the Compose file and the Kubernetes manifests without an engine to run them."""
+"""Checks of the image, the Compose file and the Kubernetes manifests without a container engine."""
 
 import os
 import re
@@ -27,7 +27,7 @@ UID = 10001
 
 
 def instructions() -> list[tuple[str, str, str]]:
-    """Stage, name and arguments of every instruction; the stage of what stands before the first FROM is empty."""
+    """Stage, name and arguments of every instruction; the stage of instructions before the first FROM is empty."""
     text = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     found, stage = [], ""
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -48,7 +48,7 @@ def stages(last: str, variant: str) -> list[str]:
 
 
 def may_enter(path: str) -> bool:
-    """Whether the ignore file lets a path into the build: the last pattern for it or a folder of it decides."""
+    """Whether the ignore file admits a path to the build: the last pattern for it or a folder of it decides."""
     parents = [path, *(str(parent) for parent in Path(path).parents if str(parent) != ".")]
     allowed = True
     for line in (ROOT / "docker" / "Dockerfile.dockerignore").read_text().splitlines():
@@ -88,11 +88,11 @@ def test_every_module_that_the_image_runs_is_in_the_repository():
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
 
-LEFT_OUT = """.git/config .env .venv/env.sh runs/local/flows/part-0.parquet docker/spark_auth tests/conftest.py
+EXCLUDED = """.git/config .env .venv/env.sh runs/local/flows/part-0.parquet docker/spark_auth tests/conftest.py
     flows.csv ids_spark/__pycache__/job.cpython-311.pyc ids_spark/lake/__pycache__/store.cpython-311.pyc"""
 
 
-@pytest.mark.parametrize("path", LEFT_OUT.split())
+@pytest.mark.parametrize("path", EXCLUDED.split())
 def test_data_secrets_and_what_tools_leave_may_not_enter_the_build(path: str):
     assert not may_enter(path)
 
@@ -156,12 +156,12 @@ def test_every_lock_that_is_installed_exists_and_has_a_hash_for_every_package():
 def test_the_gpu_lock_is_the_cpu_lock_but_for_tensorflow_and_cuda():
     cpu, gpu = locked("run.txt"), locked("run-gpu.txt")
     assert gpu["tensorflow"][0] == cpu.pop("tensorflow-cpu")[0] == "2.15.1"
-    assert {name: gpu.get(name) for name in cpu} == cpu, "run-gpu.in says how to make run-gpu.txt anew"
+    assert {name: gpu.get(name) for name in cpu} == cpu, "run-gpu.in describes how to compile run-gpu.txt again"
     rest = set(gpu) - set(cpu) - {"tensorflow"}
     assert all(name.startswith("nvidia-") for name in rest)
     assert gpu["nvidia-cuda-runtime-cu12"][0].startswith("12.2.")
     assert gpu["nvidia-cudnn-cu12"][0].startswith("8.9.")
-    # The loader is told of every wheel that brings libraries; nvcc's brings the assembler of XLA alone.
+    # Every wheel with libraries is on the loader's path; nvcc's has only the assembler of XLA.
     told = re.search(r"for part in ([\w ]+);", DOCKERFILE.read_text())
     libraries = {name.removeprefix("nvidia-").removesuffix("-cu12").replace("-", "_") for name in rest} - {"cuda_nvcc"}
     assert told is not None
@@ -243,7 +243,7 @@ def settings() -> dict[str, str]:
 
 
 def pods() -> dict[str, dict[str, Any]]:
-    """The pods that the manifests make, by what they are."""
+    """The pods that the manifests make, by kind."""
     kinds = {one["kind"]: one for one in manifests()}
     return {
         "score": kinds["CronJob"]["spec"]["jobTemplate"]["spec"]["template"],
@@ -303,7 +303,7 @@ def test_the_driver_may_manage_executors_and_read_no_secret():
     assert {one["metadata"].get("namespace", one["metadata"].get("name")) for one in manifests()} == {"ids-spark"}
 
 
-def test_spark_makes_executors_from_the_template_and_no_secret_stands_in_them(spark: SparkSession, tmp_path: Path):
+def test_spark_makes_executors_from_the_template_without_a_secret(spark: SparkSession, tmp_path: Path):
     jvm = spark.sparkContext._jvm
     (tmp_path / "spark_auth").write_text("synthetic0secret0of0the0tests0000000")
     (tmp_path / "executor.yaml").write_text(settings()["executor.yaml"])
@@ -335,7 +335,7 @@ def test_spark_makes_executors_from_the_template_and_no_secret_stands_in_them(sp
     text = jvm.io.fabric8.kubernetes.client.utils.Serialization.asYaml
     pod, container = yaml.safe_load(text(made.pod())), yaml.safe_load(text(made.container()))
     client.close()
-    assert container["args"] == ["executor"]  # what the entrypoint starts an executor by
+    assert container["args"] == ["executor"]  # the role for which the entrypoint starts an executor
     template = pods()["executor"]["spec"]
     assert container["securityContext"] == template["containers"][0]["securityContext"]
     assert pod["spec"]["securityContext"] == template["securityContext"]

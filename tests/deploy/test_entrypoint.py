@@ -20,7 +20,7 @@ SECRET = "synthetic0secret0of0the0tests0000000"
 
 
 class Container:
-    """The entrypoint as a container would start it, with folders of its own."""
+    """The entrypoint as a container would start it, with its own folders."""
 
     def __init__(self, folder: Path, master: str = "") -> None:
         self.secrets, self.private = folder / "secrets", folder / "private"
@@ -66,7 +66,7 @@ class Container:
         )
 
     def settings(self) -> dict[str, str]:
-        """The Spark settings that a command would see; of several lines for one name, the last counts."""
+        """The Spark settings of a command; of several lines for one name, the last is used."""
         code, text = self.run("bash", "-c", 'cat "$SPARK_CONF_DIR/spark-defaults.conf"')
         assert code == 0, text
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -146,7 +146,7 @@ def wait_for(port: int) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Container]:
-    """A master and a worker, started by the entrypoint; yields what a job runs in."""
+    """A master and a worker, started by the entrypoint; yields the container of a job."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
@@ -158,7 +158,7 @@ def cluster(tmp_path: Path) -> Iterator[Container]:
     try:
         ports = {"SPARK_MASTER_HOST": "127.0.0.1", "SPARK_MASTER_PORT": str(port), "SPARK_MASTER_WEBUI_PORT": str(page)}
         running.append(nodes["master"].start("master", **ports))
-        wait_for(port)  # a worker that comes too early tries again ten seconds later
+        wait_for(port)  # a worker that starts too early tries again ten seconds later
         sizes = {"SPARK_WORKER_CORES": "1", "SPARK_WORKER_MEMORY": "1g", "SPARK_WORKER_WEBUI_PORT": "0"}
         running.append(nodes["worker"].start("worker", **sizes))
         yield nodes["job"]

@@ -1,4 +1,4 @@
-"""What the READMEs name exists: files, sections, modules, make targets, jobs; the workflow runs what they say."""
+"""Files, sections, modules, make targets and jobs in the READMEs exist; the workflow runs the documented checks."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ PACKAGE = ROOT / "ids_spark"
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub makes of a file's headings."""
+    """The anchors that GitHub creates for a file's headings."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -25,7 +25,7 @@ def code(text: str) -> str:
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_to_a_file_or_section_leads_there(path: Path):
+def test_every_link_points_to_an_existing_file_or_section(path: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if "://" in target:
             continue
@@ -60,7 +60,7 @@ def test_the_map_of_the_package_names_every_module_and_no_other():
     assert named == {file for file in files if "/" in file and not file.endswith("__init__")}
 
 
-def test_a_change_has_a_place_in_the_package():
+def test_every_listed_change_names_an_existing_module():
     text = (PACKAGE / "README.md").read_text().split("## Where to change what")[1].split("\n## ")[0]
     places = re.findall(r"^\| .+ \|.*?`([\w/.]+)` \|$", text, re.MULTILINE)
     assert len(places) >= 10

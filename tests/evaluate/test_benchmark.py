@@ -82,7 +82,7 @@ def test_a_forest_states_its_nodes_and_its_seconds_and_no_epochs(tmp_path: Path)
     assert own.configuration == "100 trees by Spark ML"
 
 
-def test_paper_stands_before_operational_before_published_at_every_number_of_classes(tmp_path: Path) -> None:
+def test_rows_are_ordered_paper_operational_published_at_every_number_of_classes(tmp_path: Path) -> None:
     rows, _ = table_of(scored(tmp_path, card("dnn", "operational"), card("dnn"), forest=True))
     at_two = [(row.model, row.feature_set) for row in rows if row.classes == 2]
     assert at_two[:3] == [("dnn", "paper"), ("random_forest", "paper"), ("dnn", "operational")]
@@ -108,7 +108,10 @@ def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(t
     assert numbers(notes[0])[:2] == ["45,901", "18,360"]
     for text in ("measured", "release39", "1,000"):
         assert text in notes[0]
-    assert numbers(notes[1]) == ["7,160,831", "1,614,182"]  # rows of the official split, which published figures are of
+    assert numbers(notes[1]) == [
+        "7,160,831",
+        "1,614,182",
+    ]  # rows of the official split, to which published figures refer
     official = benchmark.Setting("test", "original45", "measured", {"test": 1_614_182, "train": 7_160_831})
     assert official.official
     assert not setting.official
@@ -123,7 +126,7 @@ def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(t
 
 
 @pytest.mark.parametrize("origin", ["measured", "synthetic"])
-def test_synthetic_flows_are_called_so_in_every_form(tmp_path: Path, origin: str) -> None:
+def test_synthetic_flows_are_marked_in_every_form(tmp_path: Path, origin: str) -> None:
     rows, setting = table_of(scored(tmp_path, card("dnn"), origin=origin))
     console = Console(width=120, record=True)
     benchmark_page.print_tables(rows, setting, console)
@@ -146,7 +149,7 @@ def test_the_terminal_shows_every_figure_at_120_columns(tmp_path: Path) -> None:
     assert line[2:] == ["0.9830", "0.9521", "0.9829", "0.1000", "12,345", "4", "2.50", "10"]
 
 
-def test_text_of_others_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_external_text_is_escaped_and_shown_unchanged(tmp_path: Path) -> None:
     rows, setting = table_of(scored(tmp_path, card("dnn")))
     odd = benchmark.Row("<b>|*", "paper", 2, "r", "a|b\nc", "", "measured", {})
     assert "| \\<b\\>\\|\\* | paper |" in benchmark_page.markdown([odd], setting)
@@ -166,7 +169,7 @@ def test_the_job_writes_all_forms_whatever_is_missing(
     assert run_job("benchmark") == 2
     assert "run jobs/score.py on this lake first" in caplog.text
     scored(tmp_path / "lake", card("dnn"), forest=True)
-    (tmp_path / "lake/flows" / TABLE_FACTS).unlink()  # metrics outlive the flows
+    (tmp_path / "lake/flows" / TABLE_FACTS).unlink()  # metrics can exist without the flows
     assert run_job("benchmark") == 0
     folder = tmp_path / "lake/reports/benchmark"
     assert sorted(path.name for path in folder.iterdir()) == ["table.html", "table.md", "table.parquet"]

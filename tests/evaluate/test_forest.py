@@ -1,4 +1,4 @@
-"""The random forest through real parquet: against scikit-learn on its predictions, and beside what scoring counts."""
+"""The random forest through real parquet, compared with scikit-learn on its predictions and with scoring's counts."""
 
 from pathlib import Path
 
@@ -27,10 +27,10 @@ CONFIG = load([], SETTINGS).forest
 
 @pytest.fixture(scope="module")
 def grown(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with features, a network that was never trained, and the metrics of both it and every forest."""
+    """A lake with features, an untrained network, and the metrics of it and every forest."""
     folder = tmp_path_factory.mktemp("forest")
     frames = write_synthetic_source(folder / "source", rows=120)
-    for path, frame in frames.items():  # every row of one class twice: neither side may count them twice
+    for path, frame in frames.items():  # every row of one class twice: neither may count them twice
         if "VulScan" in path:
             pd.concat([frame, frame]).to_csv(folder / "source" / path, index=False)
     done(folder, "ingest", f"ingest.source={folder / 'source'}")
@@ -111,7 +111,7 @@ def test_it_counts_each_distinct_flow_once_as_scoring_does(grown: Path) -> None:
         assert of_forest(grown, table, 6)["data_origin"].eq("measured").all()
 
 
-def test_it_states_what_it_cost(grown: Path) -> None:
+def test_it_states_its_duration_and_size(grown: Path) -> None:
     rows = of_forest(grown, "metrics", 19)
     facts = rows[rows["class_name"].isna()].set_index("metric")["value"]
     assert facts["trees"] == 5
@@ -121,7 +121,7 @@ def test_it_states_what_it_cost(grown: Path) -> None:
     assert not list((grown / "models").glob("random_forest*"))
 
 
-def test_the_operational_profile_sees_fewer_features(grown: Path) -> None:
+def test_the_operational_feature_set_has_fewer_features(grown: Path) -> None:
     table = tasks.open_features(Lake(str(grown)), "paper", 1)
     seen = {p: forest.card_of(table, ForestConfig(), 2, p, "v1").features for p in ("paper", "operational")}
     assert set(seen["paper"]) - set(seen["operational"]) == {"Number"}

@@ -27,7 +27,7 @@ LABEL = "class19"
 
 
 def source_frame(folder: Path) -> pd.DataFrame:
-    """Read one split of the official layout by pandas alone."""
+    """Read one split of the official layout with pandas only."""
     frames = []
     for path in sorted(folder.glob("*.csv")):
         name = path.name.replace("_train", "").replace("_test", "").removesuffix(".pcap.csv").removeprefix("TCP_IP-")
@@ -117,11 +117,11 @@ def total_of(figures: pd.DataFrame, what: str, split: str | None) -> int:
 
 
 def planted(folder: Path) -> dict[str, pd.DataFrame]:
-    """A synthetic source whose duplicates exist in float32 alone, overflow it, or cross splits and labels."""
+    """A synthetic source whose duplicates exist only in float32, overflow it, or cross splits and labels."""
     frames = write_synthetic_source(folder, rows=40)
     train = frames["train/Benign_train.pcap.csv"]
-    near = train.iloc[[0, 1]].assign(IAT=train["IAT"].iloc[[0, 1]] * (1 + 1e-12))  # equal at float32 alone
-    huge = train.iloc[[2, 2, 2]].assign(Rate=[1e300, 2e300, np.inf])  # beyond float32, so equal there
+    near = train.iloc[[0, 1]].assign(IAT=train["IAT"].iloc[[0, 1]] * (1 + 1e-12))  # equal only in float32
+    huge = train.iloc[[2, 2, 2]].assign(Rate=[1e300, 2e300, np.inf])  # beyond the range of float32, so equal there
     frames["train/Benign_train.pcap.csv"] = pd.concat([train, near, huge, train.iloc[[3]]], ignore_index=True)
     spoofing = frames["train/ARP_Spoofing_train.pcap.csv"]
     frames["train/ARP_Spoofing_train.pcap.csv"] = pd.concat([spoofing, train.iloc[[4]]], ignore_index=True)

@@ -17,13 +17,13 @@ def test_auc_by_order_is_that_of_sklearn_with_ties_and_infinities(seed: int) -> 
     assert order_auc(a, b) == order_auc(b, a)
 
 
-def test_auc_by_ranges_sees_a_class_between_the_halves_of_the_other_where_order_sees_nothing() -> None:
+def test_auc_by_ranges_separates_a_class_between_the_halves_of_the_other_and_auc_by_order_does_not() -> None:
     rng = np.random.default_rng(3)
     outside = np.sort(np.r_[rng.normal(0, 1, 2_000), rng.normal(1.69e8, 10, 2_000)])
     between = np.sort(rng.normal(8.46e7, 10, 4_000))
     assert order_auc(outside, between) == pytest.approx(0.5, abs=1e-3)
     assert range_auc(outside, between) == pytest.approx(1.0, abs=0.005)
-    half = np.sort(np.r_[rng.normal(0, 1, 2_000), between[:2_000]])  # half of it cannot be told apart
+    half = np.sort(np.r_[rng.normal(0, 1, 2_000), between[:2_000]])  # half of it cannot be distinguished
     assert range_auc(outside, half) == pytest.approx(0.875, abs=0.02)  # 3/4 of pairs decided, the rest tied
 
 

@@ -1,4 +1,4 @@
-"""A job killed with SIGKILL leaves the old tables or the new ones, and a rerun succeeds without hand work."""
+"""A job killed with SIGKILL leaves the old tables or the new ones, and a rerun succeeds without manual work."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = prepare(tmp_path_factory.mktemp("night"))
     write_synthetic_source(folder / "small", rows=60)
     write_synthetic_source(folder / "large", rows=60)
-    for i in range(6):  # enough work for the job to be met at every moment
+    for i in range(6):  # enough work for the job to be killed at every moment
         path = folder / "large" / "train" / f"Benign{i}_train.pcap.parquet"
         synthetic_frame(20_000, seed=1_000 + i).to_parquet(path, index=False)
     code, output = submit(folder, "ingest", "ingest.source=small")
@@ -49,10 +49,10 @@ def test_a_killed_ingest_leaves_old_or_new_tables_and_a_rerun_succeeds(old: Path
     lake = folder / "lake"
     before = rows_and_runs(lake)
     process = start(folder, "ingest", "ingest.source=large")
-    wait_for(MOMENTS[moment], process, lake)  # or till its end, where the moment passed too fast
+    wait_for(MOMENTS[moment], process, lake)  # or until its end, if the moment was too short
     kill(process)
 
-    if committing(lake):  # it began to commit: the next job finishes that first
+    if committing(lake):  # it began to commit: the next job completes that first
         expected = 12 * 60 + 6 * 20_000
     else:
         rows, runs = rows_and_runs(lake)
@@ -72,12 +72,12 @@ def test_a_killed_ingest_leaves_old_or_new_tables_and_a_rerun_succeeds(old: Path
     assert not [path for path in lake.iterdir() if path.name.startswith(".")]
 
 
-def test_an_ingest_that_starts_beside_another_takes_nothing_from_it(old: Path, tmp_path: Path) -> None:
+def test_an_ingest_that_starts_during_another_removes_nothing_of_it(old: Path, tmp_path: Path) -> None:
     folder = tmp_path / "night"
     shutil.copytree(old, folder)
     first = start(folder, "ingest", "ingest.source=large")
-    assert wait_for(MOMENTS["at the first staged file"], first, folder / "lake"), "it is met while it works"
-    os.killpg(first.pid, signal.SIGSTOP)  # so that the other job surely comes and goes meanwhile
+    assert wait_for(MOMENTS["at the first staged file"], first, folder / "lake"), "it is suspended while it works"
+    os.killpg(first.pid, signal.SIGSTOP)  # so that the other job starts and ends meanwhile
     try:
         code, output = submit(folder, "ingest", "ingest.source=small")
         assert code == 0, output

@@ -1,4 +1,4 @@
-"""Scoring killed with SIGKILL leaves the old night or the new one, and a rerun gives what an undisturbed run gives."""
+"""Scoring killed with SIGKILL leaves the old or the new night, and a rerun gives the result of an undisturbed run."""
 
 import shutil
 from collections.abc import Callable
@@ -29,7 +29,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 
 @pytest.fixture(scope="module")
 def old(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose lake holds the night as it was scored before two of its files came."""
+    """A folder whose lake holds the night as scored before two of its files arrived."""
     folder = copy(nights, tmp_path_factory.mktemp("kill") / "night")
     prepare(folder)
     logs = folder / "logs" / f"event_date={DATE}"
@@ -47,7 +47,7 @@ def old(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(old: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run makes of the whole night."""
+    """The result of a run on the whole night."""
     folder = copy(old, tmp_path_factory.mktemp("undisturbed") / "night")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, KEY)
@@ -57,7 +57,7 @@ def undisturbed(old: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 def whole_tables(lake: Path) -> dict[str, pd.DataFrame]:
-    """Every table of the night that is there; reading one that is half written would fail."""
+    """Every existing table of the night; reading an incomplete one would fail."""
     places = {table: lake / table / f"event_date={DATE}" for table in READ}
     return {table: pd.read_parquet(place) for table, place in places.items() if place.exists()}
 
@@ -77,7 +77,7 @@ def test_a_killed_scoring_leaves_a_whole_night_and_a_rerun_gives_the_same_tables
     monkeypatch.setenv(VARIABLE, KEY)
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(scratch))
     process = start(folder, "score", "score.flow_logs=logs", f"score.date={DATE}", *SETTINGS)
-    wait_for(MOMENTS[moment], process, lake)  # or till its end, where the moment passed too fast
+    wait_for(MOMENTS[moment], process, lake)  # or until its end, if the moment was too short
     output = kill(process)
     left = list(scratch.rglob("*"))
     assert not [path for path in left if path.is_file() and KEY.encode() in path.read_bytes()]

@@ -35,7 +35,7 @@ def of_column(column):
 def cut(column, edges):
     """Return the rows in each bin as pandas counts them; a value at an edge belongs to the upper bin."""
     bins = pd.cut(pd.Series(column, dtype=float), [-np.inf, *edges, np.inf], right=False, labels=False)
-    bins = bins.fillna(len(edges)).astype(int)  # an interval that is open on the right leaves infinity out
+    bins = bins.fillna(len(edges)).astype(int)  # an interval that is open on the right excludes infinity
     return np.bincount(bins, minlength=len(edges) + 1)
 
 
@@ -104,8 +104,8 @@ def test_levels_are_those_of_credit_scoring(index, level):
 
 
 @pytest.mark.parametrize("bins", [2, 4, 10, 19])
-def test_rows_are_too_few_where_chance_alone_may_leave_the_stable_band(bins):
-    enough = math.ceil(stats.chi2.ppf(0.999, bins - 1) / 0.1)  # of the flows of a night, beside an endless train split
+def test_rows_are_too_few_if_chance_alone_may_exceed_the_stable_level(bins):
+    enough = math.ceil(stats.chi2.ppf(0.999, bins - 1) / 0.1)  # flows of a night, compared with an infinite train split
     assert drift_level(0.0, bins, enough + 1, MANY) == "stable"
     assert drift_level(5.0, bins, enough - 1, MANY) == "too_few_rows"
     assert drift_level(5.0, bins, MANY, enough - 1) == "too_few_rows"
@@ -113,7 +113,7 @@ def test_rows_are_too_few_where_chance_alone_may_leave_the_stable_band(bins):
     assert drift_level(0.0, 1, 1, 1) == "stable"
 
 
-def test_without_any_change_the_index_is_as_large_as_its_distribution_says():
+def test_without_any_change_the_index_follows_its_distribution():
     n, m, shares = 1_000, 4_000, np.full(10, 0.1)
     expected = RNG.multinomial(m, shares, 5_000) / m
     found = np.array([psi(e, c, m) for e, c in zip(expected, RNG.multinomial(n, shares, 5_000), strict=True)])
@@ -128,10 +128,10 @@ def test_bins_of_distinct_values_are_deciles():
     np.testing.assert_allclose(shares, 0.1, atol=1e-9)
 
 
-def test_a_point_mass_has_a_bin_of_its_own_and_the_rest_shares_the_others():
+def test_a_point_mass_has_its_own_bin_and_the_rest_shares_the_others():
     column = np.r_[np.zeros(9_500), np.linspace(2.0, 3.0, 500)]
     edges, shares = of_column(column)
-    assert edges[0] == pytest.approx(0.002)  # close to 0: a value of 1, never seen, does not pass for it
+    assert edges[0] == pytest.approx(0.002)  # close to 0, so that an unseen value of 1 is in another bin
     assert shares == pytest.approx([0.95, 0.01, 0.01, 0.01, 0.01, 0.01])
     np.testing.assert_allclose(edges[1:], [2.2, 2.4, 2.6, 2.8], atol=2e-3)
 
@@ -154,7 +154,7 @@ def test_bins_are_those_that_few_values_allow(column, edges, shares):
     assert found[1] == pytest.approx(shares)
 
 
-def test_masses_of_every_size_are_told_apart_down_to_a_hundredth():
+def test_point_masses_are_distinguished_down_to_a_hundredth():
     column = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [5_000, 2_500, 1_250, 625, 313, 170, 71, 71])
     _, shares = of_column(column)
     np.testing.assert_allclose(shares, [0.5, 0.25, 0.125, 0.0625, 0.0313, 0.017, 0.0142])
@@ -222,7 +222,7 @@ def test_a_missing_column_is_named():
         count_bins([histogram([0.0, 1.0], "IAT")], {"Rate": np.zeros(2)})
 
 
-# Below 1e-200 lie no flow's values, and where doubles lose digits an edge between two of them is lost as well.
+# No flow has values below 1e-200, and where doubles lose digits, an edge between two of them is lost too.
 NUMBERS = st.floats(-1e15, 1e15).map(lambda value: value if abs(value) > 1e-200 else 0.0)
 
 

@@ -82,7 +82,7 @@ def test_one_finite_value_among_infinities_is_what_all_become():
     assert (full.count, full.mean, full.std, full.low, full.high) == (100, 7.5, 0.0, 7.5, 7.5)
 
 
-def test_infinities_alone_leave_nothing_to_measure():
+def test_infinities_alone_have_no_moments():
     found = moments_of(np.array([np.inf, -np.inf, -np.inf]))
     assert (found.count, found.above, found.below) == (0, 1, 2)
     assert math.isnan(found.std)
@@ -103,7 +103,7 @@ def test_a_missing_value_is_refused(others):
 @given(st.lists(finite | st.sampled_from([np.inf, -np.inf]), min_size=1, max_size=60), st.lists(st.integers(0, 60)))
 @example([np.inf, 1.0], [1])
 @example([-np.inf, 1e15, -1e15, np.inf], [1, 2, 3])
-def test_any_pieces_give_the_moments_of_the_whole_saturated_column(column, cuts):
+def test_any_chunks_give_the_moments_of_the_whole_saturated_column(column, cuts):
     values = np.array(column)
     if not np.isfinite(values).any():
         return
@@ -113,7 +113,7 @@ def test_any_pieces_give_the_moments_of_the_whole_saturated_column(column, cuts)
     scale = np.abs(full).max()
     assert found.count == len(values)
     assert found.mean == pytest.approx(mean, rel=1e-12, abs=1e-14 * scale + TINY)
-    # A spread below the rounding of the values themselves cannot be told from none.
+    # A deviation below the rounding of the values cannot be distinguished from 0.
     assert found.std == pytest.approx(std, rel=1e-9, abs=1e-15 * scale + TINY)
     assert found.std == pytest.approx(float(np.std(full)), rel=1e-9, abs=1e-14 * scale + TINY)
 

@@ -1,4 +1,4 @@
-"""The same rows and the same statistics however the source is cut and however many tasks run at once."""
+"""The same rows and the same statistics for any row groups of the source and any number of concurrent tasks."""
 
 import json
 from pathlib import Path

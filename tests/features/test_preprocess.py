@@ -16,7 +16,7 @@ ROWS = 2_000
 
 
 def train_columns(schema=RELEASE_39, **special):
-    """Return one column for each feature, of very different sizes, as the real ones are."""
+    """Return one column for each feature, of very different sizes, as in real flows."""
     rng = np.random.default_rng(3)
     sizes = 10.0 ** rng.integers(-3, 7, len(schema.features))
     columns = {f: rng.normal(3.0, 1.0, ROWS) * s for f, s in zip(schema.features, sizes, strict=True)}
@@ -65,7 +65,7 @@ def test_infinities_take_the_extreme_finite_train_values_in_fit_and_transform():
     assert (feature.low, feature.high, feature.infinite, feature.kept) == (-5.0, 20.0, 4, True)
     assert feature.mean == pytest.approx(saturated.mean(), rel=1e-12)
     assert feature.std == pytest.approx(saturated.std(), rel=1e-12)
-    values = np.array([np.inf, -np.inf, 1.0, 40.0])  # a finite value beyond the train extremes stays as it is
+    values = np.array([np.inf, -np.inf, 1.0, 40.0])  # a finite value beyond the train extremes is not changed
     [scaled] = preprocessor.transform({"Rate": values}, ["Rate"])
     expected = (np.array([20.0, -5.0, 1.0, 40.0]) - saturated.mean()) / saturated.std()
     np.testing.assert_allclose(scaled, expected, rtol=1e-6)
@@ -115,7 +115,7 @@ def test_every_value_that_is_not_nan_becomes_a_finite_one(values):
     assert np.isfinite(scaled).all()
 
 
-def test_json_gives_the_same_preprocessor_back(columns, preprocessor):
+def test_a_preprocessor_is_read_from_json_as_written(columns, preprocessor):
     text = preprocessor.to_json()
     again = from_json(text, "here")
     assert isinstance(again, Preprocessor)
@@ -126,7 +126,7 @@ def test_json_gives_the_same_preprocessor_back(columns, preprocessor):
         np.testing.assert_array_equal(first, second)
 
 
-def test_the_hash_tells_preprocessors_apart(preprocessor):
+def test_different_preprocessors_have_different_hashes(preprocessor):
     moved = dataclasses.replace(preprocessor.features[0], mean=np.nextafter(preprocessor.features[0].mean, np.inf))
     other = dataclasses.replace(preprocessor, features=(moved, *preprocessor.features[1:]))
     assert other.sha256() != preprocessor.sha256()
@@ -244,7 +244,7 @@ def test_histograms_are_in_raw_units_and_in_the_order_asked_for(transform):
 
 
 @given(st.floats(-1e100, 1e100) | st.sampled_from([np.inf, -np.inf, 0.0]))
-def test_the_transform_can_be_taken_back(value):
+def test_the_transform_can_be_inverted(value):
     for transform in ("none", "signed_log"):
         recipe = Recipe("paper", RELEASE_39, transform, 1e-8, "measured")
         [back] = recipe.inverted(recipe.transformed(np.array([value])))

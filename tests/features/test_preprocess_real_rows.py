@@ -18,7 +18,7 @@ from ids_spark.ingest import row_hash
 from tests.support.flows import RunJob
 from tests.support.in_process import run
 
-COUNTS = {  # rows, duplicates and what is left, counted with pandas on the same files
+COUNTS = {  # rows, duplicates and remaining rows, counted with pandas on the same files
     "original45": {"train": (20_816, 44, 20_772), "test": (36_258, 23, 36_235)},
     "release39": {"train": (45_901, 3_595, 42_306), "test": (18_360, 897, 17_463)},
 }
@@ -27,7 +27,7 @@ TWO_LABEL_VECTORS = {"original45": (0, 0), "release39": (429, 96)}
 
 @pytest.fixture(scope="module")
 def lake_of(spark: SparkSession, real_flows: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that returns the lake with flows and features of a release; nobody writes to it afterwards."""
+    """A function that returns the lake with flows and features of a release; no test writes to it."""
 
     @cache
     def lake_of(release: str) -> Path:
@@ -41,7 +41,7 @@ def lake_of(spark: SparkSession, real_flows: Path, tmp_path_factory: pytest.Temp
 
 
 def oracle(folder: Path, features: tuple[str, ...]) -> pd.DataFrame:
-    """Read one split and drop duplicates by pandas alone."""
+    """Read one split and drop duplicates with pandas only."""
     frames = []
     for path in sorted(folder.glob("*.csv")):
         frame = pd.read_csv(path, float_precision="round_trip", dtype=float)

@@ -21,7 +21,7 @@ def sorted_rows(drawn, keys_of=row_keys):
 
 
 def expected_marks(labels, columns):
-    """Return pandas' opinion, with equality as Python has it: 0.0 == -0.0, inf == inf."""
+    """Return the marks by pandas, with Python's equality: 0.0 == -0.0, inf == inf."""
     frame = pd.DataFrame({"vector": list(zip(*columns, strict=True)), "label": labels})
     labels_of = frame.groupby("vector")["label"].nunique()
     return frame.duplicated().to_numpy(bool), (frame["vector"].map(labels_of) > 1).to_numpy(bool)
@@ -40,7 +40,7 @@ def test_marks_are_those_of_pandas(drawn):
 
 
 @given(rows, st.integers(1, 3))
-def test_vectors_that_share_a_key_are_told_apart_by_value(drawn, keys):
+def test_vectors_that_share_a_key_are_distinguished_by_value(drawn, keys):
     def colliding(columns):
         ids = {vector: i for i, vector in enumerate(dict.fromkeys(zip(*columns, strict=True)))}
         return np.array([ids[v] % keys - 1 for v in zip(*columns, strict=True)], dtype=np.int64)
@@ -81,7 +81,7 @@ def test_keys_are_ordered_as_unsigned():
         marks_of(keys[::-1].copy(), labels, columns)
 
 
-def test_equal_keys_that_stand_apart_are_refused():
+def test_equal_keys_that_are_not_adjacent_are_refused():
     with pytest.raises(ValueError, match="flows are not sorted by row key"):
         marks_of(np.array([1, 2, 1], dtype=np.int64), np.zeros(3, dtype=np.int32), [np.zeros(3)])
 

@@ -1,4 +1,4 @@
-"""Quality rules: what they catch, what they let pass, and what becomes of a row."""
+"""Quality rules: violated and kept rules, and the result for the row."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +10,11 @@ from ids_spark.ingest.rows import type_rows
 from ids_spark.ingest.sources import RowGroup
 from tests.support.flows import RunJob, synthetic_frame
 
-PIECE = RowGroup("x", "x.csv", None, 0, 1, "Benign", "train")
+ROW_GROUP = RowGroup("x", "x.csv", None, 0, 1, "Benign", "train")
 
 
 def sound_flow(schema: str) -> dict[str, float]:
-    """One flow that keeps every rule: ten TCP packets of 60 bytes."""
+    """One flow that satisfies every rule: ten TCP packets of 60 bytes."""
     flow = dict.fromkeys(FEATURE_SCHEMAS[schema].features, 0.0)
     flow |= {"Protocol Type": 6.0, "TCP": 1.0, "IPv": 1.0, "LLC": 1.0, "Min": 60.0, "Max": 60.0, "AVG": 60.0}
     flow |= {"Tot size": 60.0, "Tot sum": 600.0, "Number": 10.0, "Rate": 5.0}
@@ -22,7 +22,7 @@ def sound_flow(schema: str) -> dict[str, float]:
 
 
 def broken(schema: str, **cells: float) -> dict[str, list[str]]:
-    """Return the broken rules of one flow with the features at fault."""
+    """Return the violated rules of one flow with the affected features."""
     flow = sound_flow(schema) | {name.replace("_s_", " "): value for name, value in cells.items()}
     columns = {name: np.array([value]) for name, value in flow.items()}
     return {rule.name: list(faults) for rule, faults in quality.check(columns, FEATURE_SCHEMAS[schema]).items()}
@@ -75,7 +75,7 @@ def test_a_rejected_row_is_quarantined_under_the_rule_and_a_warned_one_kept() ->
     frame = synthetic_frame(4, 1).iloc[[0, 0, 0, 0]].reset_index(drop=True)
     frame.loc[:, :] = [list(sound_flow("release39").values())] * 4
     frame.loc[1, "HTTP"], frame.loc[1, "Rate"], frame.loc[2, "LLC"], frame.loc[3, "Rate"] = 1.7, -2.0, 0.2, np.nan
-    typed = type_rows(pa.Table.from_pandas(frame), PIECE, RELEASE_39, np.arange(4))
+    typed = type_rows(pa.Table.from_pandas(frame), ROW_GROUP, RELEASE_39, np.arange(4))
     assert typed.flows["source_row"].to_pylist() == [0, 2]
     rows = typed.quarantine.to_pylist()
     assert [(r["source_row"], r["reason"], r["features"]) for r in rows] == [

@@ -25,7 +25,7 @@ BAD += [(text, "unparsable") for text in ("abc", "1_000", "0x10", "1 2", "null",
 
 
 def line(first, **cells):
-    """Return a CSV line whose first feature is `first`, `cells` where named, 0.5 elsewhere."""
+    """Return a CSV line whose first feature is `first`, the given `cells`, 0.5 elsewhere."""
     return ",".join(str({FEATURES[0]: first, **cells}.get(f, "0.5")) for f in FEATURES)
 
 
@@ -48,7 +48,7 @@ def label_table(labels, **columns):
     return pa.table(values | columns | {"label": pa.array(labels, pa.string())})
 
 
-def parquet_pieces(folder, table, name="Benign_train.pcap.parquet", row_group_size=None):
+def parquet_row_groups(folder, table, name="Benign_train.pcap.parquet", row_group_size=None):
     pq.write_table(table, Path(folder) / name, row_group_size=row_group_size)
     return discover(str(folder)).row_groups
 
@@ -73,7 +73,7 @@ def test_rows_of_equal_vectors_share_a_key_whatever_their_text(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["inf", "-inf", "Infinity", "-.5", "+2.", "1e400", "1E-3", "9007199254740993"])
-@pytest.mark.parametrize("neighbour", ["1.5", "abc"])  # text that is no number takes another way through the code
+@pytest.mark.parametrize("neighbour", ["1.5", "abc"])  # text that is not a number is read by other code
 def test_a_number_is_read_whatever_its_neighbours(tmp_path, text, neighbour):
     _, good, _ = read(csv_row_group(tmp_path, [line(1, IAT=text), line(1, IAT=neighbour)]))
     assert good["IAT"][0].as_py() == float(text)
@@ -92,7 +92,7 @@ def test_a_value_that_is_no_number_sends_its_row_to_quarantine(tmp_path, text, r
     assert json.loads(raw) == {f: {"Header_Length": "2", "Tot sum": text}.get(f, "0.5") for f in FEATURES}
 
 
-def test_a_row_with_several_faults_stands_once_with_every_feature_at_fault(tmp_path):
+def test_a_row_with_several_faults_is_quarantined_once_with_all_affected_features(tmp_path):
     count, good, refused = read(csv_row_group(tmp_path, [line("abc", IAT="nan", Min="", Max="-")]))
     assert (count, len(good), refused["reason"].to_pylist()) == (1, 0, ["missing"])
     assert sorted(refused["features"][0].as_py()) == ["Header_Length", "IAT", "Max", "Min"]
@@ -126,7 +126,7 @@ def test_every_line_is_a_flow_or_in_quarantine_under_its_own_number(newline, kin
     assert all(row["raw"] == lines[i] for i, row in found.items() if row["reason"] == "wrong_field_count")
 
 
-def test_a_stray_quote_costs_its_own_line_only(tmp_path):
+def test_a_stray_quote_affects_its_own_line_only(tmp_path):
     count, good, _ = read(csv_row_group(tmp_path, [line(0), '"' + line(1), line(2), line(3)]))
     assert (count, good["source_row"].to_pylist()) == (4, [0, 2, 3])
 
@@ -140,7 +140,9 @@ def test_columns_in_another_order_and_among_others_are_read_by_name(tmp_path):
 def test_parquet_of_any_number_type_is_widened_exactly(tmp_path):
     columns = {f: pa.array([0.5, 0.25]) for f in FEATURES} | {"Rate": pa.array([0.1, 3e38], pa.float32())}
     columns |= {"ack_count": pa.array([7, 2**53], pa.int64()), "Number": pa.array([10, 255], pa.uint8())}
-    found = read(parquet_pieces(tmp_path, pa.table(columns))[0])[1].select(["Rate", "ack_count", "Number"]).to_pydict()
+    found = (
+        read(parquet_row_groups(tmp_path, pa.table(columns))[0])[1].select(["Rate", "ack_count", "Number"]).to_pydict()
+    )
     assert found == {
         "Rate": [0.10000000149011612, float(np.float32(3e38))],
         "ack_count": [7, 2**53],
@@ -152,7 +154,7 @@ def test_parquet_nulls_and_nans_are_refused_and_rows_numbered_over_row_groups(tm
     columns = {f: pa.array(np.arange(6) / 8) for f in FEATURES}
     columns["Rate"] = pa.array([1.0, None, np.inf, np.nan, 5.0, None])
     columns["ack_count"] = pa.array([1, 2, 3, 4, None, 6], pa.int32())
-    row_groups = parquet_pieces(tmp_path, pa.table(columns), row_group_size=2)
+    row_groups = parquet_row_groups(tmp_path, pa.table(columns), row_group_size=2)
     assert [(p.index, p.first_row, p.rows) for p in row_groups] == [(0, 0, 2), (1, 2, 2), (2, 4, 2)]
     parts = [read(row_group) for row_group in row_groups]
     assert [good["source_row"].to_pylist() for _, good, _ in parts] == [[0], [2], []]
@@ -172,7 +174,7 @@ def test_one_table_of_both_splits_is_labelled_row_by_row(tmp_path, form):
             tmp_path, [f"{line(0)},{x}" for x in labels], header=f"{HEADER},label", name="all.csv"
         )
     else:
-        [row_group] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
+        [row_group] = parquet_row_groups(tmp_path, label_table(labels), name="all.parquet")
     good = read(row_group)[1]
     assert good["split"].to_pylist() == ["train", "test", "train", "test"]
     assert good["class19"].to_pylist() == ["DDoS-ICMP", "Benign", "DDoS-ICMP", "MQTT-DoS-Publish_Flood"]
@@ -182,7 +184,7 @@ def test_one_table_of_both_splits_is_labelled_row_by_row(tmp_path, form):
 
 def test_refused_rows_of_a_labelled_table_keep_their_own_label_and_split(tmp_path):
     table = label_table(["Benign_train", "Recon-VulScan_test"], Rate=pa.array([1.0, None]))
-    [row] = read(parquet_pieces(tmp_path, table, name="all.parquet")[0])[2].to_pylist()
+    [row] = read(parquet_row_groups(tmp_path, table, name="all.parquet")[0])[2].to_pylist()
     assert (row["label"], row["split"]) == ("Recon-VulScan", "test")
 
 
@@ -199,13 +201,13 @@ def test_refused_rows_of_a_labelled_table_keep_their_own_label_and_split(tmp_pat
     ],
 )
 def test_a_label_without_class_or_split_is_refused(tmp_path, labels, error, message):
-    [row_group] = parquet_pieces(tmp_path, label_table(labels), name="all.parquet")
+    [row_group] = parquet_row_groups(tmp_path, label_table(labels), name="all.parquet")
     with pytest.raises(error, match=message):
         read(row_group)
 
 
-def test_a_file_broken_behind_its_footer_is_named(tmp_path):
-    [row_group] = parquet_pieces(tmp_path, label_table(["Benign_train"] * 500), name="all.parquet")
+def test_a_file_with_a_sound_footer_and_damaged_data_is_named(tmp_path):
+    [row_group] = parquet_row_groups(tmp_path, label_table(["Benign_train"] * 500), name="all.parquet")
     with (tmp_path / "all.parquet").open("r+b") as file:
         file.seek(4)
         file.write(b"\xff" * 396)

@@ -173,7 +173,7 @@ def test_every_fault_of_a_source_is_reported_at_once(tree):
         assert part in text
 
 
-def test_of_many_faults_ten_are_shown(tree):
+def test_at_most_ten_faults_are_shown(tree):
     for i in range(13):
         (tree / f"Other{'x' * i}_train.csv").write_text("a,b\n1,2\n")
     assert refusal(tree).endswith("\n  and 3 more")
@@ -198,4 +198,4 @@ def test_every_row_group_is_in_one_partition_and_partitions_are_even(sizes, task
     assert max(loads) - min(loads) <= max(sizes, default=0) + len(row_groups)
     assert (
         bin_pack(random.sample(row_groups, len(row_groups)), tasks) == hands
-    )  # whatever the order in which they were found
+    )  # for any order in which they were found

@@ -44,10 +44,10 @@ def test_every_job_left_an_audit_row_that_reconciles(night: Path) -> None:
     pd.testing.assert_series_equal(audit["rows_in"], accounted, check_names=False)
     assert audit.loc["ingest", "rows_in"] == 2 * 6 * 60
     assert (audit["status"] == "done").all()
-    assert audit["config_sha256"].nunique() == 2  # ingest alone was told of a source
+    assert audit["config_sha256"].nunique() == 2  # only ingest has a setting for the source
 
 
-def test_nothing_but_the_tables_of_the_lake_is_left(night: Path) -> None:
+def test_the_lake_holds_its_tables_and_nothing_else(night: Path) -> None:
     names = sorted(path.name for path in (night / "lake").iterdir())
     assert names == [
         "audit",

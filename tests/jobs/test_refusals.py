@@ -1,4 +1,4 @@
-"""Bad input: one clear message, exit code 2, and a lake as it was."""
+"""Bad input: one clear message, exit code 2, and an unchanged lake."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def _lake(prepared: Path, tmp_path: Path) -> None:
 
 
 def refused(run_job: RunJob, tmp_path: Path, caplog: Caplog, job: str = "ingest", **settings: object) -> str:
-    """Run a job that must refuse; returns its message after a check that the lake is as it was."""
+    """Run a job that must refuse; returns its message after a check that the lake is unchanged."""
     before = {str(p): p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*")}
     caplog.clear()
     assert run_job(job, **settings) == 2
@@ -104,7 +104,9 @@ def test_a_truncated_parquet_file(run_job: RunJob, source: Path, tmp_path: Path,
     assert "Benign2_train.pcap.parquet cannot be read as parquet, it may be truncated" in message
 
 
-def test_a_file_broken_behind_its_footer(run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog) -> None:
+def test_a_file_with_a_sound_footer_and_damaged_data(
+    run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog
+) -> None:
     path = source / "train" / "Benign2_train.pcap.parquet"
     synthetic_frame(5_000, 1).to_parquet(path, index=False)
     content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Every place by one resolver: the same checks on local files and on a real S3 server on loopback.
+"""Every storage by one resolver: the same checks on local files and on a real S3 server on loopback.
 
 HDFS is not among them: its client needs a Hadoop installation, which a test machine does not have.
 """
@@ -42,7 +42,7 @@ SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6]", "train
 
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running S3 server, in a process of its own, that holds the bucket `ward`."""
+    """The address of a running S3 server, in a separate process, that holds the bucket `ward`."""
     pytest.importorskip("moto", reason="the development lock is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -69,7 +69,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder of its own on the server, which the environment names as it would any other."""
+    """A new folder on the server, which is configured by environment variables."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server}.items():
@@ -79,7 +79,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=["path", "file", "s3a"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder to write to, named in each of the ways that can be tried here."""
+    """A folder to write to, in each form of URI that can be tested here."""
     if request.param == "s3a":
         return str(request.getfixturevalue("s3"))
     return str(tmp_path) if request.param == "path" else f"file://{tmp_path}"
@@ -122,7 +122,7 @@ def test_files_are_written_listed_replaced_moved_and_removed(place: str) -> None
     assert (files_in(f"{place}/none", ""), sizes_in(f"{place}/none")) == ([], {})
 
 
-def test_parts_come_back_and_only_reported_ones_stay(place: str) -> None:
+def test_parts_are_read_as_written_and_only_reported_ones_remain(place: str) -> None:
     folder = f"{place}/flows"
     for i in range(3):
         assert (
@@ -138,7 +138,7 @@ def test_parts_come_back_and_only_reported_ones_stay(place: str) -> None:
     assert pq.read_table(path, filesystem=fs).to_pylist() == [{"row_key": 1, "x": 0.5, "label2": 0}]
 
 
-def test_petastorm_deals_every_row_once_and_shuffles_alike_everywhere(place: str, tmp_path: Path) -> None:
+def test_petastorm_reads_every_row_once_in_the_same_order_everywhere(place: str, tmp_path: Path) -> None:
     for folder in (f"{place}/here #1/split=train", str(tmp_path / "there")):
         for i in range(3):
             write_part(folder, f"part-{i}.parquet", [rows(10 * i, 5), rows(10 * i + 5, 5)], CONTRACT, {})
@@ -157,7 +157,7 @@ def test_petastorm_deals_every_row_once_and_shuffles_alike_everywhere(place: str
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
-def test_a_model_and_a_checkpoint_come_back(place: str) -> None:
+def test_a_model_and_a_checkpoint_are_read_as_written(place: str) -> None:
     uri = f"{place}/models/{CARD.name}/{CARD.version}"
     artifact.write_model(uri, CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
     assert artifact.choose_models(f"{place}/models", [], "latest") == [uri]
@@ -198,10 +198,10 @@ TABLES = ["flows", "audit/run.parquet"]
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing of the program runs after it."""
+    """Simulates the end of the process: no code of the program runs after it."""
 
 
-class DyingLake(Lake):
+class InterruptedLake(Lake):
     """A lake whose process ends before the n-th time it moves, copies or removes something."""
 
     def __init__(self, root: str, steps: int) -> None:
@@ -222,7 +222,7 @@ class DyingLake(Lake):
         names = list(sizes_in(uri)) if ".staging/" in uri else []
         filesystem.delete_all(
             *resolve(uri), names[: len(names) // 2]
-        )  # an object store deletes one by one: half of them is done
+        )  # an object store deletes files one by one: half of them are deleted
         self._step()
         super()._remove(uri)
 
@@ -275,11 +275,11 @@ def test_a_kill_at_any_step_on_s3_leaves_all_tables_old_or_all_new(s3: str) -> N
         made.commit("ingest", "run0", TABLES)
         stage(made, "run1")
         try:
-            DyingLake(made.root, steps).commit("ingest", "run1", TABLES)
+            InterruptedLake(made.root, steps).commit("ingest", "run1", TABLES)
             break
         except Killed:
             pass
-        made.discard("ingest", "run1" if steps else "none")  # what a job does that fails, but is not killed
+        made.discard("ingest", "run1" if steps else "none")  # as a job that fails but is not killed
         Lake(made.root).recover("ingest")
         outcomes.append("old" if seen(made) == all_of("run0") else "new")
         assert seen(made) in (all_of("run0"), all_of("run1"))
@@ -287,15 +287,15 @@ def test_a_kill_at_any_step_on_s3_leaves_all_tables_old_or_all_new(s3: str) -> N
     assert len(outcomes) > 1 + 4 + 1  # the journal, four copies, one deletion
 
 
-def test_two_jobs_that_finish_one_commit_lose_nothing(s3: str) -> None:
+def test_two_jobs_that_complete_one_commit_lose_nothing(s3: str) -> None:
     for steps in count(1):
         made = Lake(f"{s3}/{steps}")
         stage(made, "run0")
         made.commit("ingest", "run0", TABLES)
         stage(made, "run1")
 
-        class Slow(DyingLake):
-            """A lake in the middle of whose commit another job starts, and finishes it."""
+        class Slow(InterruptedLake):
+            """A lake during whose commit another job starts and completes it."""
 
             def _step(self) -> None:
                 self.left -= 1
@@ -344,7 +344,7 @@ def test_the_environment_names_server_and_region(monkeypatch, variables, address
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:9000", "ftp://host", "http://", "https://id:secret@host", "http://h/path"]
 )
-def test_an_address_that_is_none_is_refused_without_showing_it(monkeypatch, address) -> None:
+def test_an_invalid_address_is_refused_without_showing_it(monkeypatch, address) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
     with pytest.raises(InputError) as error:
         resolve("s3a://ward/lake")
@@ -365,13 +365,13 @@ def test_a_secret_in_a_uri_is_refused_and_not_shown(uri) -> None:
 @pytest.mark.parametrize(
     "uri", ["s3a:///lake", "s3a:ward/lake", "s3a://ward/lake?region=x", "gs://ward/x", "hdfs:/lake"]
 )
-def test_other_forms_are_refused(uri) -> None:
+def test_other_forms_of_uris_are_refused(uri) -> None:
     with pytest.raises(InputError, match="expected a local path or a file:, hdfs: or s3a: URI"):
         resolve(uri)
 
 
 @pytest.mark.slow
-def test_all_jobs_run_on_s3_and_leave_what_they_leave_on_files(s3: str, tmp_path: Path) -> None:
+def test_all_jobs_run_on_s3_with_the_same_results_as_on_files(s3: str, tmp_path: Path) -> None:
     folder = prepare(tmp_path / "night")
     write_synthetic_source(folder / "source")
     for uri in files_in(str(folder / "source"), ""):

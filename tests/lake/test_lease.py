@@ -1,4 +1,4 @@
-"""Active runs of a lake see each other, and no job removes files of an active one."""
+"""Active runs of a lake detect each other, and no job removes files of an active one."""
 
 import json
 import multiprocessing
@@ -62,7 +62,7 @@ def test_on_one_machine_a_run_is_active_while_its_process_exists(tmp_path: Path)
 def test_setting_the_clock_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lease(str(tmp_path), "run1"):
         boot = _pslinux.boot_time()
-        monkeypatch.setattr(_pslinux, "boot_time", lambda: boot + 3_600.0)  # as after a step of the clock
+        monkeypatch.setattr(_pslinux, "boot_time", lambda: boot + 3_600.0)  # as after a change of the clock
         assert active_runs(str(tmp_path)) == {"run1"}
 
 
@@ -84,7 +84,7 @@ def test_a_heartbeat_is_renewed_but_not_after_another_job_removed_it(tmp_path: P
         while path.stat().st_mtime < 1.0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_mtime > time.time() - 60
-        while renewing() and time.monotonic() < deadline:  # a heartbeat that had begun may write it once more
+        while renewing() and time.monotonic() < deadline:  # a heartbeat in progress may write it once more
             path.unlink(missing_ok=True)
             time.sleep(0.05)
         with pytest.raises(Interrupted, match="no heartbeat for 10 minutes"):
@@ -110,7 +110,7 @@ def test_a_job_that_starts_removes_what_ended_runs_staged_and_nothing_of_an_acti
 
 
 def journal(lake: Lake, run_id: str) -> str:
-    """Leave a run in the middle of its commit."""
+    """Leave a run with an incomplete commit."""
     staged(lake, run_id)
     uri = lake.uri(f".commit-{run_id}.json")
     write_json(uri, {"job": "ingest", "run_id": run_id, "tables": ["flows"]})
@@ -118,7 +118,7 @@ def journal(lake: Lake, run_id: str) -> str:
 
 
 @pytest.mark.parametrize("act", [lambda lake: lake.recover("score"), lambda lake: lake.commit("score", "other", [])])
-def test_the_commit_of_an_active_run_is_waited_for(tmp_path: Path, act) -> None:
+def test_a_job_waits_for_the_commit_of_an_active_run(tmp_path: Path, act) -> None:
     lake = Lake(str(tmp_path))
     with Lease(lake.root, "active"):
         path = journal(lake, "active")

@@ -22,7 +22,7 @@ def test_two_attempts_at_one_part_have_two_names():
 
 
 @pytest.mark.parametrize("dictionary", [(), ("class19",)])
-def test_rows_come_back_as_written_one_row_group_for_each_table(tmp_path, dictionary):
+def test_rows_are_read_as_written_one_row_group_for_each_table(tmp_path, dictionary):
     tables = [table(0, 3), table(3, 0), table(3, 4)]
     rows = write_part(str(tmp_path / "new"), "part-0.parquet", iter(tables), CONTRACT, {"origin": "x"}, dictionary)
     file = pq.ParquetFile(tmp_path / "new" / "part-0.parquet")

@@ -47,7 +47,7 @@ def days_ago(n):
 
 @pytest.fixture
 def lake(tmp_path):
-    """A lake with nights 0, 89, 90, 91 and 400 days old in every table, and much that is no night."""
+    """A lake with nights 0, 89, 90, 91 and 400 days old in every table, and other folders."""
     made = Lake(str(tmp_path / "lake"))
     for n, (table, name) in itertools.product((0, 89, 90, 91, 400), LAYOUT.items()):
         write_bytes(made.uri(f"{table}/event_date={days_ago(n)}/{name}"), b"x")
@@ -72,7 +72,7 @@ def test_the_tables_of_nights_are_all_covered():
     assert set(LAYOUT) == set(BY_DATE)
 
 
-def test_a_date_of_exactly_the_age_stays_and_an_older_one_goes_from_every_table(lake):
+def test_a_date_of_exactly_the_age_is_kept_and_an_older_one_removed_from_every_table(lake):
     purged = purge(lake, first_kept(90, TODAY, NOW))
     assert files(lake) == expected_files(0, 89, 90)
     assert dict(purged.dates) == {table: [days_ago(400), days_ago(91)] for table in (*BY_DATE, *BY_RUN)}
@@ -81,7 +81,7 @@ def test_a_date_of_exactly_the_age_stays_and_an_older_one_goes_from_every_table(
     assert not (Path(resolve(lake.root)[1]) / "predictions" / f"event_date={days_ago(91)}").exists()  # no empty folder
 
 
-def test_a_second_purge_finds_nothing(lake):
+def test_a_second_purge_removes_nothing(lake):
     purge(lake, days_ago(90))
     again = purge(lake, days_ago(90))
     assert (dict(again.dates), again.span) == ({}, None)
@@ -94,7 +94,7 @@ def test_a_lake_without_nights_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("table", [*BY_DATE, *BY_RUN])
-def test_what_names_no_date_is_left_and_named(lake, table):
+def test_folders_without_a_date_are_kept_and_reported(lake, table):
     names = ["event_date=2020-02-30", "event_date=__HIVE_DEFAULT_PARTITION__", "event_date=2020-01-01x", "old"]
     names += ["20201301T000000Z-aa.parquet", "2020.parquet"]
     for name in names:
@@ -105,7 +105,7 @@ def test_what_names_no_date_is_left_and_named(lake, table):
     assert files(lake) == expected_files(0, 89, 90) | {f"{table}/{name}" for name in (*names, "_table.json")}
 
 
-def test_the_first_date_that_stays_is_counted_from_today():
+def test_the_first_date_that_is_kept_is_counted_from_today():
     assert first_kept(90, TODAY, NOW) == dt.date(2025, 12, 1) == first_kept(90, None, NOW)
     assert first_kept(1, dt.date(2024, 3, 1), NOW) == dt.date(2024, 2, 29)
     with pytest.raises(InputError) as error:
@@ -114,7 +114,7 @@ def test_the_first_date_that_stays_is_counted_from_today():
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.mark.parametrize("moment", range(20))
@@ -148,7 +148,7 @@ def test_a_purge_that_was_killed_is_finished_and_counted_by_the_next(lake, momen
             return
     whole = expected_files(0, 89, 90, 91, 400)
     assert {name for name in files(lake) if not name.startswith(".purge/")} <= whole
-    write_bytes(lake.uri(f"alerts/event_date={days_ago(400)}/part-0.parquet"), b"again")  # scored anew meanwhile
+    write_bytes(lake.uri(f"alerts/event_date={days_ago(400)}/part-0.parquet"), b"again")  # scored again meanwhile
     purged = purge(lake, days_ago(90))
     assert files(lake) == expected_files(0, 89, 90)
     assert {table: set(dates) for table, dates in purged.dates.items()} == {
@@ -163,7 +163,7 @@ from ids_spark.retention import purge
 purge(Lake(sys.argv[1]), dt.date.fromisoformat(sys.argv[2]))
 """
 NIGHTS = 400
-STATES = {  # by how many of these nights are still seen, and out of sight
+STATES = {  # by number of nights that are still visible, and hidden
     "as soon as anything is out of sight": lambda seen, gone: gone > 0,
     "with half of it out of sight": lambda seen, gone: seen < NIGHTS / 2,
     "with all of it out of sight": lambda seen, gone: seen == 0,

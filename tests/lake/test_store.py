@@ -15,10 +15,10 @@ TABLES = ["flows", "quarantine/job=ingest", "audit/run.parquet"]
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing of the program runs after it."""
+    """Simulates the end of the process: no code of the program runs after it."""
 
 
-class DyingLake(Lake):
+class InterruptedLake(Lake):
     """A lake whose process ends just before, or just after, the n-th time it moves or removes something."""
 
     def __init__(self, root, steps, after=False):
@@ -33,10 +33,10 @@ class DyingLake(Lake):
             raise Killed
 
     def _move(self, source, target):
-        self._step(lambda: super(DyingLake, self)._move(source, target))
+        self._step(lambda: super(InterruptedLake, self)._move(source, target))
 
     def _remove(self, uri):
-        self._step(lambda: super(DyingLake, self)._remove(uri))
+        self._step(lambda: super(InterruptedLake, self)._remove(uri))
 
 
 def stage(lake, run_id, version):
@@ -53,7 +53,7 @@ def all_at(version):
 
 
 def seen(lake):
-    """Return which versions each table shows."""
+    """Return the visible versions of each table."""
     root = Path(resolve(lake.root)[1])
     files = {table: [p for p in [root / table, *(root / table).rglob("*")] if p.is_file()] for table in TABLES}
     return {table: {json.loads(p.read_text()) for p in paths} for table, paths in files.items()}
@@ -97,7 +97,7 @@ def test_a_kill_at_any_step_leaves_all_tables_old_or_all_new(tmp_path, after, ne
     for steps in count():
         lake = begun(tmp_path / str(steps))
         try:
-            DyingLake(lake.root, steps, after).commit("ingest", "run1", TABLES)
+            InterruptedLake(lake.root, steps, after).commit("ingest", "run1", TABLES)
             break
         except Killed:
             pass
@@ -119,9 +119,11 @@ def test_a_recovery_that_is_itself_killed_is_finished_by_the_next(tmp_path):
     for steps in count():
         lake = begun(tmp_path / str(steps))
         with pytest.raises(Killed):
-            DyingLake(lake.root, 2).commit("ingest", "run1", TABLES)  # journal stands, the first table is in the trash
+            InterruptedLake(lake.root, 2).commit(
+                "ingest", "run1", TABLES
+            )  # the journal exists, the first table is in the trash
         try:
-            DyingLake(lake.root, steps).recover("ingest")
+            InterruptedLake(lake.root, steps).recover("ingest")
             break
         except Killed:
             lake.recover("ingest")
@@ -132,7 +134,7 @@ def test_a_recovery_that_is_itself_killed_is_finished_by_the_next(tmp_path):
 @pytest.mark.parametrize("steps", range(1, 8))
 def test_a_run_that_fails_inside_its_commit_loses_nothing_by_discarding(lake, steps):
     with pytest.raises(Killed):
-        DyingLake(lake.root, steps).commit("ingest", "run1", TABLES)
+        InterruptedLake(lake.root, steps).commit("ingest", "run1", TABLES)
     lake.discard("ingest", "run1")  # as ids_spark.job does after any error
     lake.recover("ingest")
     assert seen(lake) == all_at("new")
@@ -166,7 +168,7 @@ def test_hidden_files_are_not_listed(tmp_path):
         write_bytes(str(tmp_path / name), b"")
     assert files_in(f"{tmp_path}/", ".parquet") == [f"{tmp_path}/a/c.parquet", f"{tmp_path}/b.parquet"]
     assert files_in(str(tmp_path), "") == [f"{tmp_path}/{n}" for n in ("a/c.parquet", "b.parquet", "f.csv")]
-    assert files_in(str(tmp_path / ".w"), "") == [f"{tmp_path}/.w/e.parquet"]  # asked for by name
+    assert files_in(str(tmp_path / ".w"), "") == [f"{tmp_path}/.w/e.parquet"]  # requested by name
     assert files_in(str(tmp_path / "absent"), "") == []
 
 
@@ -177,7 +179,7 @@ def test_a_local_path_in_any_form_is_one_path(tmp_path, monkeypatch, uri):
     assert (type(fs), path) == (pafs.LocalFileSystem, f"{tmp_path}/here/x")
 
 
-def test_a_lake_keeps_its_place_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+def test_a_lake_keeps_its_path_when_the_process_changes_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lake = Lake("lake")
     monkeypatch.chdir("/")

@@ -89,7 +89,7 @@ def test_a_file_that_lacks_a_column_or_has_another_type_is_refused_with_its_name
         lake.read("nights", event_date=DATE)
     for part in ("nights/event_date=2026-03-01/a.parquet", "'role' is missing", "'rows_in' is string, expected int64"):
         assert part in str(error.value)
-    assert len(lake.read("nights", ["model"], event_date=DATE)) == 0  # what is not asked for need not be there
+    assert len(lake.read("nights", ["model"], event_date=DATE)) == 0  # columns that are not requested may be absent
 
 
 def test_columns_that_a_setting_added_are_read_where_they_are(lake, tmp_path):

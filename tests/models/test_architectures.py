@@ -32,7 +32,7 @@ def edges():
 
 
 def random_weights(model, seed=3):
-    """Weights that no layer starts with, so that every scale and bias matters; edges stay what they are."""
+    """Weights other than the initial ones, so that every scale and bias has an effect; edges are kept."""
     rng, trained = np.random.default_rng(seed), {id(v) for v in model.trainable_weights}
     for weight in model.weights:
         if id(weight) in trained:
@@ -45,7 +45,7 @@ def softmax(logits):
 
 
 def encoded(x, weights, n_features):
-    """Scaled values beside embedded bins, one feature and one bin after the other; returns the weights left over."""
+    """Scaled values and embedded bins, feature by feature and bin by bin; returns the remaining weights."""
     low, width, kernel, bias = (w.astype(np.float64) for w in weights[:4])
     columns = [x.astype(np.float64)]
     for f in range(n_features):
@@ -61,7 +61,7 @@ def each_network(x, weights, ensemble_size):
     for k in range(ensemble_size):
         h = x
         for kernel, scale_in, scale_out, bias in zip(*(layers[i::4] for i in range(4)), strict=True):
-            own = np.diag(scale_in[k]) @ kernel @ np.diag(scale_out[k])  # its kernel, written out
+            own = np.diag(scale_in[k]) @ kernel @ np.diag(scale_out[k])  # its full kernel
             h = np.maximum(h @ own + bias[k], 0.0)
         found.append(softmax(h @ head[k] + head_bias[k]))
     return np.stack(found, axis=1)
@@ -81,8 +81,8 @@ def test_each_row_gets_one_probability_for_each_class(flows, name, classes):
     ("name", "trainable", "fixed"),
     [
         ("dnn", (44 * 64 + 64) + (64 * 32 + 32) + (32 * 19 + 19), 0),
-        # GRU as in cuDNN: three gates, each with input weights and two biases; its recurrent weights meet zeros and are
-        # left out. Then normalisation of 64 units with scale, shift (trained), mean, variance (not trained).
+        # GRU as in cuDNN: three gates, each with input weights and two biases; its recurrent weights are multiplied by
+        # zeros and omitted. Then normalisation of 64 units with scale, shift (trained), mean, variance (not trained).
         (
             "gru_dnn",
             3 * (44 * 64 + 2 * 64) + 2 * 64 + (64 * 64 + 64) + (64 * 32 + 32) + (32 * 19 + 19),
@@ -154,7 +154,7 @@ def trained_by(layer, inputs, targets, steps=5):
         (FirstStepLSTM, keras.layers.LSTM, np.r_[0:64, 128:256]),  # Keras keeps input, forget, cell, output
     ],
 )
-def test_a_layer_of_one_step_is_and_learns_what_keras_own_does(flows, own, layer, used, unroll):
+def test_a_layer_of_one_step_computes_and_learns_as_keras_layer_does(flows, own, layer, used, unroll):
     ours, theirs = own(64), layer(64, unroll=unroll)
     targets = np.random.default_rng(6).uniform(-1, 1, (50, 64)).astype(np.float32)
     theirs(flows[:, None, :])
@@ -168,13 +168,13 @@ def test_a_layer_of_one_step_is_and_learns_what_keras_own_does(flows, own, layer
     ):
         np.testing.assert_allclose(found, expected, atol=1e-6)
     unused = np.setdiff1d(np.arange(kernel.shape[1]), used)
-    np.testing.assert_array_equal(theirs.get_weights()[0][:, unused], kernel[:, unused])  # what is left out never moves
+    np.testing.assert_array_equal(theirs.get_weights()[0][:, unused], kernel[:, unused])  # omitted weights never change
     np.testing.assert_array_equal(theirs.get_weights()[1], recurrent)
     assert np.abs(ours.get_weights()[0] - kernel[:, used]).max() > 1e-3
 
 
 @pytest.mark.parametrize(("name", "layer"), [("gru_dnn", "gru"), ("lstm", "lstm")])
-def test_recurrent_kernels_start_as_wide_as_keras_own(name, layer):
+def test_initial_recurrent_kernels_have_the_range_of_keras_kernels(name, layer):
     ours = build(name, 44, 19, DEFAULTS[name]).get_layer(layer).get_weights()
     theirs = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}[layer](64)
     theirs(np.zeros((1, 1, 44), dtype=np.float32))
@@ -183,7 +183,7 @@ def test_recurrent_kernels_start_as_wide_as_keras_own(name, layer):
 
 
 @pytest.mark.parametrize("name", ["dnn", "gru_dnn", "lstm"])
-def test_weights_alone_carry_a_model(flows, name):
+def test_a_model_is_restored_from_its_weights_alone(flows, name):
     first, second = (build(name, 44, 6, DEFAULTS[name]) for _ in range(2))
     before = second.predict(flows, verbose=0)
     second.set_weights(first.get_weights())
@@ -206,7 +206,7 @@ def test_piecewise_linear_encoding_counts_bins_below_and_the_share_of_its_own(fl
     assert layer.trainable_weights == []
 
 
-def test_an_encoded_model_carries_its_edges_in_its_weights(flows):
+def test_an_encoded_model_has_its_edges_in_its_weights(flows):
     hyperparameters = DEFAULTS["gru_dnn"] | {"bins": 4}
     edges = np.sort(np.random.default_rng(1).normal(size=(44, 5)), axis=1).astype(np.float32)
     trained = build("gru_dnn", 44, 6, hyperparameters, edges)
@@ -243,7 +243,7 @@ def test_a_feature_embedding_is_a_dense_layer_of_each_features_own_bins():
     layer.set_weights([kernel, bias])
     expected = np.hstack([np.maximum(x[:, 4 * f : 4 * f + 4] @ kernel[f] + bias[f], 0.0) for f in range(3)])
     np.testing.assert_allclose(layer(x).numpy(), expected, atol=1e-6)
-    assert (expected == 0).any()  # the ReLU has work
+    assert (expected == 0).any()  # the ReLU has an effect
     moved = x.copy()
     moved[:, :4] += 1.0  # the bins of the first feature alone
     changed = (layer(moved).numpy() != layer(x).numpy()).any(axis=0)
@@ -294,7 +294,7 @@ def test_networks_of_an_ensemble_start_with_random_signs_of_the_first_layers_inp
     assert len(np.unique(signs, axis=0)) == 5
     assert (scale == 1).all()
     assert (bias == 0).all()
-    assert all((part == part[:1]).all() for part in second.get_weights()[1:])  # and by nothing else but their heads
+    assert all((part == part[:1]).all() for part in second.get_weights()[1:])  # and only by their heads
     apart = model(flows, training=True).numpy()
     assert all(np.abs(apart[:, a] - apart[:, b]).max() > 0.01 for a in range(5) for b in range(a))
 

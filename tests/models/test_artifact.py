@@ -36,14 +36,14 @@ def refusal(folder):
 
 
 def reseal(folder, name, content):
-    """Replace a file and its hash in the manifest: what somebody with write access could do."""
+    """Replace a file and its hash in the manifest, as somebody with write access could."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest[name] = hashlib.sha256(content).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_model_comes_back_as_written(stored):
+def test_a_model_is_read_as_written(stored):
     model = read_model(str(stored))
     assert model.card == CARD
     assert model.card.class_names == ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")

@@ -55,7 +55,7 @@ def trained(request):
     def step(features, classes):
         with tf.GradientTape() as tape:
             probabilities = model(features, training=True)
-            if size > 1:  # each network has a loss of its own
+            if size > 1:  # each network has its own loss
                 classes = tf.repeat(classes[:, tf.newaxis], probabilities.shape[1], axis=1)
             loss = tf.reduce_mean(tf.keras.losses.sparse_categorical_crossentropy(classes, probabilities))
         optimizer.apply_gradients(
@@ -112,7 +112,7 @@ def test_the_feature_that_makes_a_flow_an_attack_contributes_most(trained, flows
     assert moved.argmax(axis=1).tolist() == [5, 0]
     others = moved.copy()
     others[[0, 1], [5, 0]] = 0.0
-    assert not others.any()  # features at the baseline did not move anything
+    assert not others.any()  # features at the baseline have no effect
     assert moved.max(axis=1).min() > 1.0
 
 
@@ -166,18 +166,18 @@ def test_a_saturated_softmax_still_has_attributions(flows):
     with tf.GradientTape() as tape:
         tape.watch(inputs := tf.constant(flows[scores == LIMIT]))
         naive = tf.math.log(1 - model(inputs)[:, 0]) - tf.math.log(model(inputs)[:, 0])
-    assert np.isnan(tape.gradient(naive, inputs).numpy()).mean() > 0.5  # what the probabilities alone would give
+    assert np.isnan(tape.gradient(naive, inputs).numpy()).mean() > 0.5  # the gradient through the probabilities
     logit = logit_function(model, 1)
     moved = contributions(logit, flows, baseline)
     difference = logit(flows) - logit(baseline[None])
     assert np.abs(difference).max() > 4 * LIMIT
     error = np.abs(moved.sum(axis=1) - difference)
     assert np.median(error) < 0.05 * np.median(np.abs(difference))
-    assert error.max() < 0.1 * np.abs(difference).max()  # sharp bends: the most probable attack changes on the way
+    assert error.max() < 0.1 * np.abs(difference).max()  # not smooth: the most probable attack changes along the path
 
 
 def test_a_flag_whose_bins_coincide_contributes_its_step():
-    """Nearly all values equal: the bins of such a feature have no width, and its encoding jumps beside the baseline."""
+    """If nearly all values are equal, bins of the feature have no width and its encoding jumps at the baseline."""
     edges = np.array([[0, 0, 0, 0, 3], [-2, -1, 0, 1, 2]], np.float32)
     model = architectures.build("dnn", 2, 2, HYPERPARAMETERS["dnn"] | {"dense": (), "bins": 4}, edges)
     kernel = np.zeros((2 + 2 * 4, 2), np.float32)

@@ -30,7 +30,7 @@ def train(lake, *versions, name=NAME):
 
 
 def put(lake, version, alias="champion", run_id="r1", now=NOW):
-    """Promote and commit, as the job does; returns what is read back."""
+    """Promote and commit, as the job does; returns the aliases as read again."""
     after = promote(lake.uri("models"), NAME, version, alias, run_id, now)
     write_bytes(lake.staged("promote", run_id, registry.aliases_path(NAME)), after.to_json())
     lake.commit("promote", run_id, [registry.aliases_path(NAME)])
@@ -53,7 +53,7 @@ def test_before_any_promotion_the_only_version_is_champion(lake):
     assert read_aliases(lake.uri("models"), NAME) == Aliases()
 
 
-def test_of_several_versions_none_is_champion_until_somebody_says_which(lake):
+def test_of_several_versions_none_is_champion_before_a_promotion(lake):
     train(lake, V2, V1)
     assert refusal(version_of_alias, lake.uri("models"), NAME, "champion") == (
         f"model {NAME} has 2 versions and no champion: {V1}, {V2}. Name one:"
@@ -63,7 +63,7 @@ def test_of_several_versions_none_is_champion_until_somebody_says_which(lake):
     assert holders(lake) == (V2, None)
 
 
-def test_a_model_that_somebody_trained_is_not_used_because_of_that(lake):
+def test_a_newly_trained_version_does_not_become_champion(lake):
     train(lake, V1)
     put(lake, "latest")
     train(lake, V2)
@@ -89,7 +89,7 @@ def test_every_change_stays_in_the_history(lake):
         ("champion", V1, None, "r1"),
         ("challenger", V2, None, "r2"),
         ("champion", V2, V1, "r3"),
-        ("challenger", None, V2, "r3"),  # nobody is beside itself
+        ("challenger", None, V2, "r3"),  # a champion cannot be its own challenger
     ]
     assert holders(lake) == (V2, None)
     sha256 = artifact.read_model(lake.uri(f"models/{NAME}/{V2}")).sha256

@@ -89,7 +89,7 @@ def test_a_budget_between_two_rows_lies_between_their_scores():
     assert found.expected_false_alarms == pytest.approx(205)
 
 
-def test_a_budget_beyond_the_stored_tail_comes_from_the_quantiles():
+def test_a_budget_beyond_the_stored_tail_is_taken_from_the_quantiles():
     benign = normal(50_000, 2)
     found = scores_of(benign).threshold(flows=1_000, budget=300)
     assert (benign >= found.logit).mean() == pytest.approx(0.3, abs=0.001)
@@ -176,7 +176,7 @@ def test_the_upper_end_of_a_rate_is_that_of_clopper_and_pearson(found, rows):
 
 
 def test_saturated_benign_rows_are_flagged_with_all_others_and_counted():
-    benign = np.concatenate((np.full(400, LIMIT), normal(39_600, 5)))  # 1 % looks like the surest attack
+    benign = np.concatenate((np.full(400, LIMIT), normal(39_600, 5)))  # 1 % have the highest attack score
     found = scores_of(benign, attack=np.full(100, LIMIT)).threshold(flows=1_000_000, budget=50)
     assert LIMIT - 0.01 <= found.logit <= LIMIT
     assert found.expected_false_alarms == pytest.approx(10_000)
@@ -184,18 +184,18 @@ def test_saturated_benign_rows_are_flagged_with_all_others_and_counted():
     assert "That is over the budget of 50: no threshold is known to come closer." in found.statement()
 
 
-def test_beside_a_tie_the_nearer_count_decides():
+def test_at_a_tie_the_nearer_count_is_chosen():
     rest = -1 - np.arange(975) / 100
     benign = np.concatenate(([3.0] * 8, [1.0] * 17, rest))  # 8 rows reach 3, 25 reach 1
     for budget, rows in ((12, 8), (13, 8), (15, 25), (24, 25), (25, 25)):
         found = scores_of(benign).threshold(flows=1_000, budget=budget)
         assert (benign >= found.logit).sum() == rows, budget
-        assert (benign + 1e-5 >= found.logit).sum() == rows, budget  # as another batch may round it
+        assert (benign + 1e-5 >= found.logit).sum() == rows, budget  # as rounded in another batch
         assert (benign - 1e-5 >= found.logit).sum() == rows, budget
         assert found.expected_false_alarms == pytest.approx(rows)
 
 
-def test_no_threshold_aims_below_one_row():
+def test_no_threshold_is_chosen_for_fewer_than_one_row():
     found = scores_of(normal(1_000, 6)).threshold(flows=1_000_000, budget=50)
     assert found.expected_false_alarms >= 1_000_000 / 1_000
     assert not found.supported
@@ -223,7 +223,7 @@ def test_negative_numbers_are_an_error():
         scores_of([0.0]).threshold(10, -1)
 
 
-def test_without_a_benign_row_the_threshold_is_one_half_and_says_why():
+def test_without_a_benign_row_the_threshold_is_one_half_and_states_the_reason():
     found = scores_of([], attack=[-1.0, 1.0, 2.0, 3.0]).threshold(flows=2_000, budget=50)
     assert (found.logit, found.probability, found.expected_false_alarms) == (0.0, 0.5, None)
     assert (found.false_alarms_at_most, found.smallest_rate, found.supported) == (2_000, 1.0, False)

@@ -12,7 +12,7 @@ from tests.support.models import CARD
 from tests.support.night_pages import DATE, QUIET, mix, scored, with_row
 
 
-def test_false_alarms_rest_on_the_validation_rows() -> None:
+def test_false_alarms_are_computed_from_the_validation_rows() -> None:
     alarms = night_findings.false_alarms(QUIET)
     assert dataclasses.asdict(alarms) == {
         "flagged": 0, "scored": 1_199_800, "budget": 50, "threshold_logit": 5.0, "expected": 48.3, "at_most": 71.0,

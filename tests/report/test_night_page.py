@@ -29,14 +29,14 @@ def page_of(night: Night) -> str:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folder of a busy night and of one whose names come from outside, with pictures."""
+    """The folders of a busy night and of one with external names, with pictures."""
     folders = {"busy": tmp_path_factory.mktemp("busy"), "hostile": tmp_path_factory.mktemp("hostile")}
     night_page.write_page(str(folders["busy"]), busy())
     night_page.write_page(str(folders["hostile"]), hostile())
     return folders
 
 
-def test_the_first_screen_answers_what_to_do_how_severe_it_is_and_whether_to_trust_it() -> None:
+def test_the_cards_state_what_to_do_how_severe_it_is_and_whether_the_figures_can_be_trusted() -> None:
     night = busy()
     assert night_findings.severities(night.shown) == {"critical": 1, "high": 2, "medium": 1, "low": 1}
     total = 24 * (49_000 + 12 + 3) + 18_000 + 900 + 310 + 4_230
@@ -70,7 +70,7 @@ def test_the_first_screen_answers_what_to_do_how_severe_it_is_and_whether_to_tru
     assert "http" not in content.replace("HTTP", "")
 
 
-def test_false_alarms_are_shown_with_what_they_rest_on() -> None:
+def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from() -> None:
     def found(night: Night) -> dict[str, list[str]]:
         texts = Page(page_of(night)).texts("data-finding")
         return {name: numbers(text) for name, text in texts.items()}
@@ -114,7 +114,7 @@ def test_an_incident_is_shown_with_its_attributions_in_words() -> None:
     assert row[4:] == ["23:50:00–2026-07-15 00:34:08", "1 flow", "score 99.98% 8.5", "–"]
 
 
-def test_a_quiet_night_asks_for_nothing() -> None:
+def test_a_quiet_night_needs_no_action() -> None:
     page = Page(page_of(QUIET))
     check_structure(page)
     assert page.element("headline").get("data-state") == "nothing_flagged"
@@ -226,7 +226,7 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown() -> None:
     assert "2026-07-08, 2026-07-10" in page.text("other-champions")
 
 
-def test_the_challenger_stands_beside_the_champion_at_the_classes_both_predict() -> None:
+def test_the_challenger_is_compared_at_the_classes_that_both_predict() -> None:
     night = busy()
     page = Page(page_of(night))
     assert ["flows flagged", "3,412", "2,950"] in page.rows
@@ -286,7 +286,7 @@ def test_a_night_that_was_not_scored_is_refused(tmp_path: Path) -> None:
 
 
 def hostile() -> Night:
-    """Fifty incidents whose names come from outside, and longer than a phone is wide."""
+    """Fifty incidents with external names that are wider than a phone."""
     name = "<script>alert(1)</script>\u202e'\"&" + "x" * 300
     incidents = [incident(i + 1, ("high", "<b>odd")[i % 2], "DoS-UDP", f"{name}{i}", at(i % 24)) for i in range(50)]
     return with_row(
@@ -299,7 +299,7 @@ def hostile() -> Night:
     )  # fmt: skip
 
 
-def test_names_from_outside_are_text() -> None:
+def test_external_names_are_escaped() -> None:
     content = page_of(hostile())
     for text in ("<script", "<b>odd", "<i>reason"):
         assert text not in content
@@ -328,7 +328,7 @@ def test_a_browser_shows_every_picture_and_never_scrolls_sideways(
     assert night.shown[-1]["entity"] in shown.opened
 
 
-def test_the_pictures_carry_the_right_figures() -> None:
+def test_the_pictures_have_the_right_figures() -> None:
     night = busy()
     timeline = night_figures.timeline(night.shown, DATE)
     bars = {bars.get_label(): [bar.get_height() for bar in bars] for bars in timeline.axes[0].containers}

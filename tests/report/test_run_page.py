@@ -67,7 +67,7 @@ def card_of(title: str, classes: int = 6, **more: object) -> ModelCard:
 
 
 def score(lake: Path, run_id: str, *scored: tuple[ModelCard, np.ndarray], stored: bool = True) -> Path:
-    """Write what scoring writes, and the models unless told otherwise."""
+    """Write the tables of scoring, and the models unless `stored` is false."""
     results = Results(run_id, "test")
     for card, confusion in scored:
         results.add(card, confusion, card.data_origin)
@@ -211,7 +211,7 @@ def test_a_model_whose_directory_was_removed_is_still_shown(tmp_path: Path) -> N
     assert " – │       – │" in table_on_terminal(tmp_path)
 
 
-def test_the_job_writes_the_page_and_says_where(run_job: RunJob, tmp_path: Path, caplog, capsys) -> None:
+def test_the_job_writes_the_page_and_prints_its_path(run_job: RunJob, tmp_path: Path, caplog, capsys) -> None:
     lake = score(tmp_path / "lake", "run1", (card_of("dnn"), SMALL))
     assert run_job("report") == 0
     assert f"page file://{lake}/reports/run/run.html models=1" in caplog.text
@@ -252,7 +252,7 @@ def test_an_empty_lake_is_refused(run_job: RunJob, tmp_path: Path, caplog: pytes
     assert not (tmp_path / "lake/reports").exists()
 
 
-def test_synthetic_flows_are_called_so(tmp_path: Path) -> None:
+def test_synthetic_flows_are_marked(tmp_path: Path) -> None:
     score(tmp_path, "run1", (card_of("dnn", data_origin="synthetic"), SMALL))
     assert page_of(tmp_path).texts("data-origin").keys() == {"synthetic"}
     assert "SYNTHETIC flows" in table_on_terminal(tmp_path)
@@ -262,7 +262,7 @@ def test_synthetic_flows_are_called_so(tmp_path: Path) -> None:
     assert [row[0] for row in page.rows[2:4]] == ["dnn best synthetic", "gru_dnn best measured"]
 
 
-def test_texts_from_outside_are_escaped_and_make_no_path(tmp_path: Path) -> None:
+def test_external_texts_are_escaped_and_do_not_change_paths(tmp_path: Path) -> None:
     title = "../<img src=x onerror=alert(1)>"
     score(tmp_path, "<script>", (card_of(title, version="<b>"), SMALL), stored=False)
     page = written(tmp_path)
@@ -278,7 +278,7 @@ def texts(figure: Figure) -> list[tuple[str, tuple[float, float]]]:
     return [(text.get_text(), text.get_position()) for text in figure.axes[0].texts]
 
 
-def test_the_pictures_carry_the_right_figures() -> None:
+def test_the_pictures_have_the_right_figures() -> None:
     spans = [("Quiet", 0, 1), ("Loud", 1, 5)]
     counts = run_figures.confusion_map(SMALL, CLASS6, spans, shares=False)
     cells = {(int(y), int(x)): text for text, (x, y) in texts(counts) if text.isdigit()}
@@ -318,7 +318,7 @@ def test_large_counts_fit_their_cell(count: int, shown: str) -> None:
 
 
 def nineteen() -> np.ndarray:
-    """A full matrix: no picture of 19 classes takes more bytes."""
+    """A full matrix, whose picture of 19 classes takes the most bytes."""
     return np.random.default_rng(7).integers(1, 300, (19, 19)) ** 2 + np.diag(np.full(19, 900_000))
 
 
@@ -339,7 +339,7 @@ def test_twenty_models_take_less_than_6_mb_and_equal_data_give_equal_bytes(tmp_p
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of seven models, one of them with a name longer than a phone is wide, one without a directory."""
+    """A page of seven models, one with a name wider than a phone, one without a directory."""
     lake = tmp_path_factory.mktemp("many")
     matrices = {2: TWO, 6: SMALL, 19: nineteen()}
     models = [(card_of(f"gru_dnn-{n * 'x'}", classes), found) for n in (1, 60) for classes, found in matrices.items()]

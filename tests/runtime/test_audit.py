@@ -23,7 +23,7 @@ def test_rows_that_are_all_accounted_for_reconcile():
 
 
 @pytest.mark.parametrize("rows_in", [9, 11])
-def test_rows_that_vanish_or_appear_are_shown_with_every_count(rows_in):
+def test_missing_or_additional_rows_are_reported_with_every_count(rows_in):
     with pytest.raises(NotReconciled) as error:
         Report(rows_in=rows_in, rows_out=6, rows_quarantined=3, rows_duplicate=1).reconcile()
     assert str(error.value) == (
@@ -31,7 +31,7 @@ def test_rows_that_vanish_or_appear_are_shown_with_every_count(rows_in):
     )
 
 
-def test_an_audit_row_comes_back_as_written(tmp_path):
+def test_an_audit_row_is_read_as_written(tmp_path):
     config = load([], ["train.epochs=3"])
     report = Report(5, 3, 1, 1, notes=["mind this"], models=["dnn-2-paper/v1"], feature_schema="release39")
     report.count("flows", {("train", "DoS-TCP"): 2, ("test", "Benign"): 1})

@@ -1,4 +1,4 @@
-"""How a job ends when one of its Spark tasks fails: a refusal is told from a failure by a key, not by a text."""
+"""How a job ends when one of its Spark tasks fails: a refusal is recognised by a key, not by a text."""
 
 import base64
 import secrets

@@ -115,7 +115,7 @@ def test_a_night_without_folder_or_without_parquet_is_none(tmp_path: Path) -> No
         (RELEASE_39, {"Time_To_Live": "hops"}, {"hops": "Time_To_Live"}, ("Time_To_Live", "hops")),
     ],
 )
-def test_known_and_configured_aliases_are_understood(
+def test_known_and_configured_aliases_are_accepted(
     tmp_path: Path, schema: FeatureSchema, names: dict[str, str], aliases: dict[str, str], column: tuple[str, str]
 ) -> None:
     put(tmp_path, "a.parquet", renamed(flows(schema=schema.name), **names))
@@ -124,14 +124,14 @@ def test_known_and_configured_aliases_are_understood(
     assert found.extra_columns == ()
 
 
-def test_the_official_name_goes_before_an_alias_which_then_is_an_extra_column(tmp_path: Path) -> None:
+def test_the_official_name_takes_precedence_over_an_alias_which_is_then_an_extra_column(tmp_path: Path) -> None:
     put(tmp_path, "a.parquet", flows().append_column("TTL", pa.array([1.0] * 5)))
     found = find(tmp_path)
     assert found.row_groups[0].columns["Time_To_Live"] == "Time_To_Live"
     assert found.extra_columns == ("TTL",)
 
 
-def test_the_length_of_a_flow_is_no_time_to_live(tmp_path: Path) -> None:
+def test_duration_is_not_an_alias_of_time_to_live(tmp_path: Path) -> None:
     put(tmp_path, "a.parquet", renamed(flows(schema="original45"), Duration="flow_duration"))
     with pytest.raises(SchemaMismatch, match="lacks 1 feature column"):
         find(tmp_path, ORIGINAL_45)
@@ -166,7 +166,7 @@ def test_extra_columns_are_listed_and_pass_through_columns_are_none_of_them(tmp_
     put(tmp_path, "a.parquet", table)
     put(tmp_path, "b.parquet", flows().append_column("collector", pa.array([1] * 5)))
     found = find(tmp_path)
-    assert found.extra_columns == ("collector", "src_ip", "ward")  # a structure has no text that could be passed on
+    assert found.extra_columns == ("collector", "src_ip", "ward")  # a structure cannot be passed through as text
     assert {row_group.pass_through for row_group in found.row_groups} == {("flow_id",)}
 
 
@@ -203,7 +203,7 @@ def test_numbers_of_any_type_and_text_can_be_features(tmp_path: Path, kind: pa.D
     assert find(tmp_path).files[0].reason is None
 
 
-def test_late_rows_came_after_the_first_scoring_and_stay_late(tmp_path: Path) -> None:
+def test_rows_that_arrive_after_the_first_scoring_remain_late(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
 
     def scored(late: int, **rows: int) -> int:
@@ -217,6 +217,6 @@ def test_late_rows_came_after_the_first_scoring_and_stay_late(tmp_path: Path) ->
     assert night_files.late_rows(lake, find(tmp_path)) == 0
     assert scored(0, a=5, b=3) == 0
     assert scored(0, a=5) == 3
-    assert scored(0, a=1) == 7  # a file that was cut off, or has grown
+    assert scored(0, a=1) == 7  # a file that was truncated or has grown
     assert scored(3, a=5, b=3) == 3
     assert scored(0, a=5, b=3, gone=9) == 0

@@ -122,9 +122,9 @@ def test_rows_that_cannot_be_scored_are_refused_with_reason_features_and_raw_val
     frame.loc[1, "Rate"] = np.nan
     frame.loc[2, "ack_flag_number"] = 1.7
     frame.loc[3, "Rate"] = -2.0
-    frame.loc[4, "Rate"] = np.inf  # evidence; it saturates later
+    frame.loc[4, "Rate"] = np.inf  # accepted; preprocessing saturates it
     frame["Std"] = [None if i == 5 else "12,5" if i == 6 else str(value) for i, value in enumerate(frame["Std"])]
-    table = pa.Table.from_pandas(frame, preserve_index=False)  # which takes NaN for null
+    table = pa.Table.from_pandas(frame, preserve_index=False)  # which converts NaN to null
     rates = pa.array(frame["Rate"].to_numpy(), from_pandas=False)
     [rows] = read(tmp_path, table.set_column(table.column_names.index("Rate"), "Rate", rates))
     assert rows.source_rows.tolist() == [0, 4, 7]

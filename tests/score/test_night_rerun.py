@@ -107,7 +107,7 @@ def test_a_rerun_changes_nothing_but_run_and_times_and_leaves_other_dates_alone(
     assert "became champion" not in output
 
 
-def test_late_files_are_counted_and_join_the_night(nights: Path, tmp_path: Path) -> None:
+def test_late_files_are_counted_and_scored(nights: Path, tmp_path: Path) -> None:
     folder = copy(nights, tmp_path / "night")
     logs = folder / "logs" / f"event_date={DATE}"
     late = logs / "flows-00003.parquet"
@@ -133,10 +133,10 @@ def test_late_files_are_counted_and_join_the_night(nights: Path, tmp_path: Path)
     assert differing(comparable(folder), first) == []
 
 
-def test_a_challenger_scores_beside_the_champion_and_is_compared(nights: Path, tmp_path: Path) -> None:
+def test_a_challenger_scores_the_same_night_and_is_compared(nights: Path, tmp_path: Path) -> None:
     folder = copy(nights, tmp_path / "night")
     first, second = stored(folder), another(folder, "29991231T000000Z-challenger")
-    assert score(folder)[0] == 2  # two versions, and nobody output which
+    assert score(folder)[0] == 2  # two versions, and none was promoted
     for version, alias in ((first.card.version, "champion"), (second.card.version, "challenger")):
         code, output = run(folder, "promote", f"promote.version={version}", f"promote.alias={alias}")
         assert code == 0, output
@@ -178,7 +178,7 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
     shutil.rmtree(logs)
     logs.mkdir()
     flows["when"] = flows["event_time"].dt.strftime("%Y-%m-%d %H:%M:%S.%f+00:00")
-    flows.loc[7, AMOUNTS] = 9e99  # finite, and short of what stands for infinity
+    flows.loc[7, AMOUNTS] = 9e99  # finite, and below the value that represents infinity
     odd = pa.Table.from_pandas(flows.drop(columns=["device_id", "event_time"]), preserve_index=False)
     odd = odd.append_column("source.ip", pa.array([b"\xff\xfe"] * 600)).append_column("tags", pa.array([["x"]] * 600))
     pq.write_table(odd, logs / "odd.parquet", row_group_size=250)
@@ -200,7 +200,7 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
     assert predictions["flow_id"].tolist() == kept["flow_id"].tolist()
     assert np.isfinite(predictions["attack_logit"]).all()
     assert predictions["attack_probability"].between(0, 1).all()
-    if architecture == "dnn":  # whose sums overflow; the gates of a GRU bound them
+    if architecture == "dnn":  # its sums overflow; the gates of a GRU limit them
         refused = read(folder, "quarantine/job=score")
         assert refused[["reason", "source_row"]].to_numpy().tolist() == [["no_finite_score", 7]]
         assert set(refused["features"].iloc[0]) <= set(AMOUNTS)

@@ -1,4 +1,4 @@
-"""Scores to columns of predictions, against numpy."""
+"""Columns of predictions, compared with numpy."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Splits scored by several models. All flows and models here are synthetic, whatever their directories state."""
+"""Splits scored by several models. All flows and models are synthetic, even if their directories state otherwise."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The area under the ROC curve by scikit-learn, the oracle of our own."""
+"""The area under the ROC curve by scikit-learn, the reference for our own implementation."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 IN_PLACE: Final = ("nan", "infinity", "negative_rate", "share")
 FILES: Final = ("text", "missing", "truncated", "extra_column", "duplicated_column", "empty")
-NO_NUMBERS: Final = ("n/a", "12,5", "1.2.3", "--", "0x1F")
+NOT_NUMBERS: Final = ("n/a", "12,5", "1.2.3", "--", "0x1F")
 EXTRA: Final = "collector_version"
 _RATES: Final = ("Rate", "Srate")  # the first release has the same value twice
 
 
 @dataclass(frozen=True)
 class Broken:
-    """The faults of a night, and the counts that scoring it must give.
+    """The faults of a night, and the counts that scoring must return.
 
     Attributes:
         rows: Flows in the footers of readable files; scored + quarantined.
@@ -41,7 +41,7 @@ class Broken:
 
 
 def break_night(folder: Path, share: float = 0.01, seed: int = 5) -> Broken:
-    """Break a share of a night's flows in place; files of their own, `broken-*.parquet`, hold the faults of files.
+    """Break a share of a night's flows in place; the files `broken-*.parquet` have the faults of files.
 
     Args:
         folder: `event_date=…` of a night as `synthesize_night` writes it; read whole, so of moderate size.
@@ -105,7 +105,7 @@ def _write_broken_file(path: Path, kind: str, table: pa.Table, no_numbers: tuple
         path.write_bytes(b"")
     elif kind == "text":
         bad = pc.is_in(table["flow_id"], pa.array(no_numbers))
-        texts = pa.array([NO_NUMBERS[i % len(NO_NUMBERS)] for i in range(len(table))])
+        texts = pa.array([NOT_NUMBERS[i % len(NOT_NUMBERS)] for i in range(len(table))])
         text = pc.if_else(bad, texts, table["Rate"].cast(pa.string()))
         pq.write_table(table.set_column(table.column_names.index("Rate"), "Rate", text), path)
     elif kind == "extra_column":

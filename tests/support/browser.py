@@ -1,4 +1,4 @@
-"""A page as its elements and table rows, and as a browser shows it: a headless Chromium where one is installed."""
+"""A page as its elements and table rows, and as a browser shows it: a headless Chromium, if installed."""
 
 import html.parser
 import itertools
@@ -51,13 +51,13 @@ addEventListener("message", (event) => {
 
 @dataclass(frozen=True)
 class Shown:
-    """What a browser made of a page.
+    """A page as a browser shows it.
 
     Attributes:
-        closed: Text that is seen before anything is opened.
-        visible: Ids of the elements that are seen before anything is opened.
+        closed: Text that is visible before anything is opened.
+        visible: Ids of the elements that are visible before anything is opened.
         opened: Text with every `details` open.
-        pictures: Natural and shown width of each picture, CSS pixels; natural 0 is a broken one.
+        pictures: Natural and shown width of each picture, CSS pixels; natural width 0 is a broken picture.
         page_width: Of the content, CSS pixels; more than `window_width` is a page that scrolls sideways.
         window_width: Of the frame.
         places: Links to places that are not on the page.
@@ -73,7 +73,7 @@ class Shown:
 
 
 def show(page: Path, work: Path, width: int) -> Shown:
-    """Open a copy of a page that holds a script which looks at it; skips the test where no browser is installed."""
+    """Open a copy of a page with a script that inspects it; skips the test if no browser is installed."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
@@ -161,7 +161,7 @@ def numbers(text: str) -> list[str]:
 
 
 def check_structure(page: Page) -> None:
-    """Headings in order, a caption and scopes for each table, a text for each picture, nothing from elsewhere."""
+    """Headings in order, a caption and scopes for each table, a text for each picture, no external resources."""
     levels = [int(each.tag[1]) for each in page.root.iter() if re.fullmatch(r"h[1-6]", each.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1

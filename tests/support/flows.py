@@ -10,11 +10,11 @@ from ids_spark.dataset.features import FEATURE_SCHEMAS
 
 ROOT = Path(__file__).resolve().parents[2]
 RunJob = Callable[..., int]
-"""What the fixture `run_job` gives: runs a job in this process and returns its exit code."""
+"""Type of the fixture `run_job`: runs a job in this process and returns its exit code."""
 
 
 def synthetic_frame(rows: int, seed: int, schema: str = "release39") -> pd.DataFrame:
-    """Random numbers that break no quality rule of severity reject; synthetic, and nothing like real flows."""
+    """Random numbers that break no quality rule of severity reject; synthetic, unlike real flows."""
     rng = np.random.default_rng(seed)
     features = FEATURE_SCHEMAS[schema].features
     frame = pd.DataFrame(rng.uniform(0.0, 1.0, (rows, len(features))), columns=list(features))
@@ -37,7 +37,7 @@ def write_synthetic_source(folder: Path, rows: int = 60, schema: str = "release3
     for split in ("train", "test"):
         for i, name in enumerate(names):
             frame = synthetic_frame(rows, seed=i + (100 if split == "test" else 0), schema=schema)
-            frame["Rate"] += 5.0 * i  # so that classes can be told apart
+            frame["Rate"] += 5.0 * i  # so that classes can be distinguished
             path = folder / split / f"{name}_{split}.pcap.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             frame.to_csv(path, index=False)

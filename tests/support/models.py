@@ -1,4 +1,4 @@
-"""A small model as its directory holds it, for tests that read one; synthetic."""
+"""A small synthetic model as stored in a directory, for tests that read one."""
 
 import numpy as np
 
@@ -15,7 +15,9 @@ PREPROCESSOR = fit(
     Recipe("paper", RELEASE_39, "none", 1e-8, "synthetic"), MOMENTS, np.linspace(-1, 40, 39 * 5).reshape(5, 39)
 )
 WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros(3, np.float32), np.array(7, np.int64)]
-WEIGHTS += [np.full(1, i, np.float32) for i in range(12)]  # more than ten: order is not that of text without padding
+WEIGHTS += [
+    np.full(1, i, np.float32) for i in range(12)
+]  # more than ten, so that the order of unpadded numbers as text is wrong
 SCORES = np.linspace(-9.0, 9.0, 50)
 VALIDATION_SCORES = validation_scores_of(SCORES, SCORES < 3, np.array([30, 20, 0, 0, 0, 0]), np.array([0.5, -0.5]))
 CARD = ModelCard(
@@ -35,7 +37,7 @@ CARD = ModelCard(
 
 
 def training_state() -> TrainingState:
-    """Return where a training run of such a model may stand."""
+    """Return the state of a training run of such a model."""
     arrays = [np.arange(6, dtype=np.float32).reshape(2, 3) + i for i in range(12)]
     history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
     return TrainingState(arrays, [np.array(7, np.int64), *arrays[:3]], arrays[::-1], 0.25, 2, history, 3.5)

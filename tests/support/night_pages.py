@@ -1,4 +1,4 @@
-"""Nights as their page gets them, quiet and busy; synthetic."""
+"""Inputs of the night page, a quiet and a busy night; synthetic."""
 
 import dataclasses
 import datetime as dt
@@ -75,7 +75,7 @@ def with_row(night: Night, **more: Any) -> Night:
 
 
 def busy() -> Night:
-    """A synthetic night with something of everything."""
+    """A synthetic night with content in every section."""
     rng = np.random.default_rng(7)
     incidents = [
         incident(1, "critical", "DDoS-SYN", "infusion-pump-07", at(2, 14)),

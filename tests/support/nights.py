@@ -22,7 +22,7 @@ TRAINING = ("train.models=[gru_dnn]", "train.classes=[19]", "train.epochs=3", "t
 SMALL = ("train.batch_size=128", "train.gru_dnn.units=16", "train.gru_dnn.dense=[16]", "features.files=2")
 TABLES = ("predictions", "alerts", "drift", "nights", "exports", "reports/night", "quarantine/job=score")
 OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds", "code_version"]
-"""Columns that differ from run to run; somebody may commit while tests run."""
+"""Columns that differ from run to run; also the code version, because a commit may be made while tests run."""
 
 
 def make_nights(folder: Path) -> None:
@@ -56,7 +56,7 @@ def score(folder: Path, *settings: str, date: dt.date | None = DATE) -> tuple[in
 
 
 def read(folder: Path, table: str, date: dt.date = DATE) -> pd.DataFrame:
-    """Return one partition of a table of the lake, in the order of its rows' names."""
+    """Return one partition of a table of the lake, sorted by the names of its rows."""
     found = pd.read_parquet(folder / "lake" / table / f"event_date={date}")
     keys = [key for key in ("rank", "role", "kind", "name", "source_file", "source_row") if key in found]
     return found.sort_values(keys, ignore_index=True)
@@ -74,7 +74,7 @@ def audit(folder: Path) -> pd.Series:
 
 
 def comparable(folder: Path, date: dt.date = DATE) -> dict[str, Any]:
-    """Return everything that is known of a night, without what differs from run to run."""
+    """Return all tables of a night without the columns that differ from run to run."""
     found: dict[str, Any] = {}
     for table in ("predictions", "alerts", "drift", "nights", "quarantine/job=score"):
         frame = read(folder, table, date).drop(columns=OF_A_RUN, errors="ignore")
@@ -90,7 +90,7 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell as something that equals itself."""
+    """Return a cell as a value that equals itself."""
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -127,7 +127,7 @@ def network_of(model: Model) -> Any:
 
 
 def another(folder: Path, version: str, name: str = MODEL) -> Model:
-    """Add a second version of a model to the lake: the weights moved a little, calibrated anew."""
+    """Add a second version of a model to the lake: slightly changed weights, new validation scores."""
     first, rng = stored(folder, name), np.random.default_rng(8)
     weights = [w + rng.normal(0, 0.05, w.shape).astype(w.dtype) * np.abs(w) for w in first.weights]
     card = ModelCard(**{**vars(first.card), "version": version})
@@ -151,14 +151,14 @@ def _kept(folder: Path, model: Model) -> Model:
     matrix, labels = _validation(folder, model.card)
     p = network_of(model).predict(matrix, verbose=0)
     benign = labels == 0
-    calibrated = threshold.validation_scores_of(
+    scores = threshold.validation_scores_of(
         threshold.attack_logits(p),
         benign,
         np.bincount(p.argmax(axis=1), minlength=model.card.classes),
         threshold.benign_baseline(matrix, benign),
     )
     uri = f"{folder}/lake/models/{model.card.name}/{model.card.version}"
-    artifact.write_model(uri, model.card, model.weights, model.preprocessor, calibrated)
+    artifact.write_model(uri, model.card, model.weights, model.preprocessor, scores)
     return artifact.read_model(uri)
 
 

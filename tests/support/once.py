@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`; the first process that asks for it makes it, the others wait until it is complete.
+    """Return `folder`; the first process that needs it makes it, the others wait until it is complete.
 
     Args:
-        folder: In a place that all worker processes share. Nobody may write to it afterwards.
+        folder: A path that all worker processes share. No test may write to it afterwards.
         make: Writes the content into the path it gets, which is renamed to `folder` at the end. Where it fails, the
             next process tries again.
     """

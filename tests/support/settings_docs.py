@@ -20,7 +20,7 @@ _LONGEST = 60
 
 
 def with_settings(text: str) -> str:
-    """Return the text with every table between `<!-- settings: KEY -->` and `<!-- end -->` made anew."""
+    """Return the text with every table between `<!-- settings: KEY -->` and `<!-- end -->` generated again."""
     return _BLOCK.sub(lambda block: f"{block[1]}\n{table(block['key'])}\n{block[3]}", text)
 
 
@@ -57,7 +57,7 @@ def table(key: str) -> str:
 
 
 def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return what the section `Attributes` of a docstring states of each name."""
+    """Return the description of each name in the section `Attributes` of a docstring."""
     _, _, attributes = (inspect.getdoc(model) or "").partition("Attributes:\n")
     entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}

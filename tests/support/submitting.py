@@ -1,4 +1,4 @@
-"""Jobs as a user runs them: spark-submit, in a folder of its own, with nothing of the checkout on the Python path."""
+"""Jobs as a user runs them: spark-submit, in a separate folder, without the checkout on the Python path."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ def committing(lake: Path) -> bool:
 
 
 def wait_for(moment: Callable[[Path], bool], process: "subprocess.Popen[str]", lake: Path) -> bool:
-    """Wait until a job gets to a moment; False where it ended first, or did not get there within two minutes."""
+    """Wait until a job reaches a moment; False if it ended before, or did not reach it within two minutes."""
     deadline = time.monotonic() + 120
     while not moment(lake):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -62,7 +62,7 @@ def wait_for(moment: Callable[[Path], bool], process: "subprocess.Popen[str]", l
 
 
 def kill(process: "subprocess.Popen[str]") -> str:
-    """End a job and all it started with SIGKILL, or let it be where it is done; returns its output."""
+    """Kill a job and all its processes (SIGKILL), unless it has ended; returns its output."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.communicate()[0]

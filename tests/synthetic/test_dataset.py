@@ -123,13 +123,13 @@ def test_files_have_official_names_and_scaled_sizes(first: pd.DataFrame) -> None
     assert set(first["class19"]) == set(taxonomy.CLASS19)
 
 
-def test_small_files_keep_the_rows_asked_for(second: pd.DataFrame) -> None:
+def test_small_files_have_the_minimum_number_of_rows(second: pd.DataFrame) -> None:
     sizes = second.groupby("file").size()
     assert sizes["Recon-Ping_Sweep_train"] == 40
     assert sizes["Recon-Port_Scan_train"] == 420  # 83,981 x 0.005 = 419.9
 
 
-def test_parquet_is_plain_double_in_official_order_and_says_synthetic(first_root: Path) -> None:
+def test_parquet_is_plain_double_in_official_order_and_marked_synthetic(first_root: Path) -> None:
     file = pq.ParquetFile(first_root / "train" / "TCP_IP-DDoS-ICMP1_train.pcap.parquet")
     assert file.schema_arrow.names == list(ORIGINAL_45.features)
     assert {str(kind) for kind in file.schema_arrow.types} == {"double"}
@@ -209,7 +209,7 @@ def test_identities_of_the_second_release_hold_in_every_row(second: pd.DataFrame
     check_lengths_and_protocols(f)
 
 
-def test_infinite_rates_stand_where_the_second_release_has_them(second: pd.DataFrame) -> None:
+def test_infinite_rates_are_where_the_second_release_has_them(second: pd.DataFrame) -> None:
     infinite = np.isinf(second["Rate"]).groupby(second["class19"]).mean()
     assert infinite["Benign"] == 0
     assert infinite["Recon-Port_Scan"] == pytest.approx(0.2609, abs=0.06)
@@ -236,7 +236,7 @@ def test_some_vectors_have_two_labels_and_some_are_in_both_splits(first: pd.Data
     assert int(distinct.duplicated(features).sum()) == 4  # 195 x 0.02
 
 
-def test_near_duplicates_survive_double_but_not_single_precision(first: pd.DataFrame) -> None:
+def test_near_duplicates_differ_in_double_but_not_in_single_precision(first: pd.DataFrame) -> None:
     features = list(ORIGINAL_45.features)
     for split, at_scale_one in (("train", 2_645_751), ("test", 721_914)):
         rows = first[first["split"] == split]
@@ -246,7 +246,7 @@ def test_near_duplicates_survive_double_but_not_single_precision(first: pd.DataF
         assert removed_by_deduplication(floods, features) == pytest.approx(at_scale_one * SCALE, rel=0.01)
 
 
-def test_inter_arrival_time_names_the_capture_day(first: pd.DataFrame) -> None:
+def test_inter_arrival_time_contains_the_capture_day(first: pd.DataFrame) -> None:
     families = {"^DoS-": (84_670_752, 84_679_552), "^DDoS-": (84_696_008, 84_697_184)}
     for pattern, (low, high) in families.items():
         iat = first.loc[first["class19"].str.match(pattern), "IAT"]
@@ -257,7 +257,7 @@ def test_inter_arrival_time_names_the_capture_day(first: pd.DataFrame) -> None:
     assert (benign.loc[benign["row"] % 2 == 0, "IAT"] < 100).all()
 
 
-def test_capture_day_can_be_left_out(spark: SparkSession, tmp_path: Path) -> None:
+def test_capture_day_can_be_omitted(spark: SparkSession, tmp_path: Path) -> None:
     report = dataset.write_dataset(
         spark, str(tmp_path / "clean"), 0.001, 7, ORIGINAL_45, "parquet", capture_day_iat=False
     )
@@ -279,7 +279,7 @@ def test_moments_are_near_those_of_the_data_set(first: pd.DataFrame) -> None:
 
 def test_rows_depend_on_the_seed_only(spark: SparkSession, first_root: Path, tmp_path: Path) -> None:
     plan = plan_dataset(SCALE, 7, 1)
-    for file in plan.files[::9]:  # drawn here, in one process, instead of by Spark's tasks
+    for file in plan.files[::9]:  # sampled here, in one process, instead of in Spark's tasks
         written = pd.read_parquet(first_root / file.split / f"{file.name}.pcap.parquet").to_numpy().T
         np.testing.assert_array_equal(np.concatenate(list(dataset.chunks(task_of(file, tmp_path))), axis=1), written)
     drawn = [next(dataset.chunks(task_of(plan.files[1], tmp_path, seed=seed))) for seed in (7, 8)]
@@ -294,7 +294,7 @@ def test_csv_holds_the_same_rows_as_parquet(spark: SparkSession, tmp_path: Path)
     assert header == ",".join(ORIGINAL_45.features)
 
 
-def test_the_mark_tells_what_was_written(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_mark_lists_what_was_written(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         report = dataset.write_dataset(spark, str(tmp_path), 0.001, 7, RELEASE_39, "parquet")
     facts = json.loads((tmp_path / "_SYNTHETIC.json").read_text())

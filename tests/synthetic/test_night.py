@@ -1,4 +1,4 @@
-"""A synthetic night: benign as train is, attacks where and when asked for, no label, the same rows on any cluster."""
+"""A synthetic night: benign flows as in train, attacks as configured, no label, the same rows on any cluster."""
 
 import dataclasses
 import datetime as dt
@@ -93,7 +93,7 @@ def test_a_log_holds_features_identity_and_no_label(root: Path, night: pd.DataFr
     assert (numbers >= 0).all().all()
 
 
-def test_no_name_of_a_class_stands_in_a_log(root: Path, night: pd.DataFrame) -> None:
+def test_no_log_contains_a_class_name(root: Path, night: pd.DataFrame) -> None:
     words = {word for column in ("flow_id", "device_id", "src_ip") for word in night[column].unique()}
     names = {*CLASS19, *CLASS6, "Attack", *(part for name in CLASS19 for part in name.split("-"))}
     assert not [word for word in words for name in names if name in word]
@@ -113,7 +113,7 @@ def test_benign_flows_have_the_distributions_of_train(night: pd.DataFrame, secon
         benign = frame[frame["class19"] == "Benign"]
         for feature, values in zip(FEATURE_SCHEMAS[name].features, train, strict=True):
             assert stats.ks_2samp(benign[feature], values).pvalue > 1e-4, (name, feature)
-    # The first release's test split has a heavier tail; so many rows would show it.
+    # The first release's test split has a heavier tail, which this number of rows would show.
     test = dataset.FileTask(plan["Benign_test"], "", 3, "original45", "parquet", True)
     header = np.concatenate(list(dataset.chunks(test)), axis=1)[ORIGINAL_45.features.index("Header_Length")]
     assert stats.ks_2samp(night.loc[night["class19"] == "Benign", "Header_Length"], header).pvalue < 1e-6
@@ -126,10 +126,12 @@ def test_quantiles_are_those_of_the_class_model(night: pd.DataFrame) -> None:
         for level in (0.1, 0.25, 0.5, 0.75, 0.9):
             near = model.marginals[feature].at(np.array([level - 0.01, level + 0.01]))
             assert near[0] <= benign[feature].quantile(level) <= near[1], (feature, level)
-    assert (benign["IAT"] > 1e6).mean() == pytest.approx(0.5, abs=1e-3)  # every second window carries the capture's day
+    assert (benign["IAT"] > 1e6).mean() == pytest.approx(
+        0.5, abs=1e-3
+    )  # every second window contains the capture's day
 
 
-def test_capture_day_can_be_left_out(tmp_path: Path) -> None:
+def test_capture_day_can_be_omitted(tmp_path: Path) -> None:
     config = filled_in(asked_for(tmp_path, capture_day_iat=False, flows=2_000, files=1))
     [log, _] = synthetic_night.draw(synthetic_night.plan_night(str(tmp_path), config, 7)[0], 0)
     assert max(log["IAT"].to_pylist()) < 1_000
@@ -143,7 +145,7 @@ def test_times_rise_through_the_files_and_keep_within_the_date(root: Path, night
     assert sum(rows) == len(night)
 
 
-def test_benign_flows_follow_the_rhythm_of_a_hospital(night: pd.DataFrame) -> None:
+def test_benign_flows_follow_the_hourly_profile_of_a_hospital(night: pd.DataFrame) -> None:
     benign = night[night["class19"] == "Benign"]
     hours = benign.groupby(benign["event_time"].dt.hour).size()
     np.testing.assert_allclose(hours, FLOWS * np.array(RHYTHM) / sum(RHYTHM), rtol=0.08)
@@ -171,7 +173,7 @@ def test_flow_ids_are_unique_over_nights(night: pd.DataFrame, tmp_path: Path) ->
     assert pd.concat([night["flow_id"], following["flow_id"]]).is_unique
 
 
-def test_the_truth_tells_of_every_flow_its_class_and_its_attack(root: Path, night: pd.DataFrame) -> None:
+def test_the_truth_has_class_and_attack_of_every_flow(root: Path, night: pd.DataFrame) -> None:
     for log, truth in zip(files_of(root), files_of(root / "_truth"), strict=True):
         assert pq.ParquetFile(log).read(["flow_id"])["flow_id"] == pq.ParquetFile(truth).read()["flow_id"]
     found = night.groupby(["class19", "episode"], dropna=False).size()
@@ -185,7 +187,7 @@ def test_the_truth_tells_of_every_flow_its_class_and_its_attack(root: Path, nigh
     assert night.loc[night["class19"] == "Benign", "episode"].isna().all()
 
 
-def test_attacks_stand_when_where_and_from_where_they_were_asked_for(night: pd.DataFrame) -> None:
+def test_attacks_have_the_configured_times_devices_and_sources(night: pd.DataFrame) -> None:
     flood, scan = (night[night["episode"] == number] for number in (1, 2))
     assert flood["event_time"].between("2026-03-01T02:10Z", "2026-03-01T02:25Z").all()
     assert flood["event_time"].max() - flood["event_time"].min() > pd.Timedelta("14min")
@@ -197,7 +199,7 @@ def test_attacks_stand_when_where_and_from_where_they_were_asked_for(night: pd.D
     assert flood["Number"].eq(9.5).all()  # a window of 100 packets, as MQTT floods have in the first release
 
 
-def test_own_episodes_stand_instead_of_the_built_in_ones(tmp_path: Path) -> None:
+def test_own_episodes_replace_the_built_in_ones(tmp_path: Path) -> None:
     text = """
       flows: 3000
       own_episodes:
@@ -205,7 +207,7 @@ def test_own_episodes_stand_instead_of_the_built_in_ones(tmp_path: Path) -> None
         - {class19: DoS-SYN, start: "23:59", minutes: 1, flows: 400}
     """
     config = asked_for(tmp_path, **yaml.safe_load(text))
-    assert config.attacks[0].start == dt.time(12, 10)  # YAML makes 730 of it
+    assert config.attacks[0].start == dt.time(12, 10)  # YAML converts it to 730
     night = read(written_here(config))
     assert night["class19"].value_counts().to_dict() == {"Benign": 3_000, "ARP_Spoofing": 700, "DoS-SYN": 400}
     spoofing, flood = (night[night["episode"] == number] for number in (1, 2))
@@ -248,7 +250,7 @@ def test_seed_and_date_change_every_row(tmp_path: Path) -> None:
     first = rates(DATE, 7)
     assert first == rates(DATE, 7)
     for other in (rates(DATE, 8), rates(DATE + dt.timedelta(days=1), 7)):
-        assert sum(a == b for a, b in zip(first, other, strict=True)) < 50  # rates of 0 apart
+        assert sum(a == b for a, b in zip(first, other, strict=True)) < 50  # except rates of 0
 
 
 def test_a_large_file_is_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_a_large_file_is_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not night.duplicated(list(ORIGINAL_45.features)).any()
 
 
-def test_mark_and_truth_tell_what_was_written(
+def test_mark_and_truth_list_what_was_written(
     spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -371,7 +373,7 @@ def to_break(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]
     return request.param, written_here(asked_for(tmp_path, flows=6_000, feature_schema=request.param))
 
 
-def test_a_broken_night_is_broken_as_it_says(to_break: tuple[str, Path]) -> None:
+def test_a_broken_night_has_the_returned_faults(to_break: tuple[str, Path]) -> None:
     schema, root = to_break
     whole = read(root).set_index("flow_id")
     broken = break_night(root / f"event_date={DATE}")

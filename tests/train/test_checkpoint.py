@@ -8,7 +8,7 @@ from ids_spark.train.checkpoint import CheckpointUnusable, fingerprint
 from tests.support.models import training_state
 
 
-def test_a_checkpoint_gives_back_what_it_was_given(tmp_path):
+def test_a_checkpoint_is_read_as_written(tmp_path):
     uri = str(tmp_path / "checkpoints" / "dnn.npz")
     checkpoint.write_checkpoint(uri, training_state(), "this")
     checkpoint.write_checkpoint(uri, training_state(), "this")

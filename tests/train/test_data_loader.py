@@ -62,7 +62,7 @@ CACHED = pytest.mark.parametrize("memory", [0, 1_000_000], ids=["read in every e
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_one_pass_over_all_shards_gives_every_row_once(split: str, size: int) -> None:
-    for _ in range(10):  # a reader that ends too early does so only sometimes
+    for _ in range(10):  # a faulty reader ends too early only sometimes
         seen = np.concatenate([once(split, rank, size) for rank in range(size)])
         np.testing.assert_array_equal(np.sort(seen), np.arange(ALL_ROWS))
 
@@ -89,7 +89,7 @@ def test_a_shard_is_repeated_and_never_another(split: str, memory: int) -> None:
 
 @CACHED
 @pytest.mark.parametrize("mixed_rows", [1, 100, 10_000])
-def test_every_row_comes_once_in_each_pass(
+def test_every_row_occurs_once_in_each_pass(
     split: str, mixed_rows: int, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_loader, "MIXED_ROWS", mixed_rows)
@@ -107,7 +107,7 @@ def test_equal_seeds_give_equal_blocks_and_others_do_not(split: str, memory: int
 
 
 @CACHED
-def test_an_epoch_is_the_same_whatever_came_before(split: str, memory: int) -> None:
+def test_an_epoch_does_not_depend_on_earlier_epochs(split: str, memory: int) -> None:
     sizes = [16, 100, 48]
     both = numbers(epochs(shard(split), sizes, [5, 6], memory))
     assert [len(block) for block in both] == sizes * 2

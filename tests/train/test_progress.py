@@ -33,7 +33,7 @@ def test_each_line_is_passed_on_once_and_in_order_while_the_block_runs(tmp_path:
         for line in lines[:-1]:
             progress_file.add(line)
             time.sleep(0.004)  # so that the file is read several times between the first line and the last
-        until(lambda: received == lines[:-1])  # the block is still running: this thread keeps it
+        until(lambda: received == lines[:-1])  # the block is still running in this thread
         progress_file.add(lines[-1])
 
     with following(uri, received.append):
@@ -41,7 +41,7 @@ def test_each_line_is_passed_on_once_and_in_order_while_the_block_runs(tmp_path:
         writer.start()
         until(lambda: len(received) > 0)
         assert received == lines[: len(received)]
-        assert len(received) < len(lines)  # not all at once in the end
+        assert len(received) < len(lines)  # not all at once at the end
         writer.join()
     assert received == lines  # the last one too, added just before the end
     assert list((tmp_path / "checkpoints").iterdir()) == []
@@ -65,7 +65,7 @@ def test_a_missing_or_half_written_file_is_waited_for(tmp_path: Path) -> None:
         progress_file = ProgressFile(str(path))
         progress_file.add("first")
         until(lambda: received == ["first"])
-        path.write_bytes(b'["first", "sec')  # torn after it was whole
+        path.write_bytes(b'["first", "sec')  # incomplete after it was complete
         time.sleep(1.1)
         progress_file.add("second")
         until(lambda: received == ["first", "second"])

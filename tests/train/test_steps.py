@@ -1,4 +1,4 @@
-"""Steps of one real Horovod rank: what the loss is, what a step does, and what evaluation sums up."""
+"""Steps of one real Horovod rank: the loss, the update of a step, and the sums of evaluation."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def steps_of(ensemble_size: int, **settings: Any) -> tuple[Any, TrainSteps]:
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
-    """Of every row, or of every row and network of an ensemble; by the definition, -Σ target · ln p."""
+    """Return the cross-entropy -Σ target · ln p of each row, or of each row and network of an ensemble."""
     target = np.eye(CLASSES)[labels] * (1 - smoothing) + smoothing / CLASSES
     if probabilities.ndim == 3:
         target = target[:, None, :]
@@ -192,8 +192,8 @@ def test_the_schedule_is_exactly_the_formula_of_version_0_1(schedule: str, warmu
         assert rate == pytest.approx(float(expected), rel=2e-6, abs=1e-9), step
 
 
-def test_a_third_dimension_without_an_ensemble_is_not_taken_for_one(rows: LoadedRows) -> None:
-    """A network of tokens that forgets to pool them has to fail; it does not get a loss for each token."""
+def test_three_dimensions_without_an_ensemble_are_not_treated_as_one(rows: LoadedRows) -> None:
+    """A network of tokens without pooling must fail; it must not get a loss for each token."""
     inputs = keras.Input((FEATURES,))
     tokens = keras.layers.Dense(CLASSES, activation="softmax")(keras.layers.Reshape((FEATURES, 1))(inputs))
     config = TrainConfig(batch_size=32, ranks=1)

@@ -1,4 +1,4 @@
-"""Training on real Horovod ranks: interrupted and resumed, killed, diverged, and whatever the number of ranks."""
+"""Training on real Horovod ranks: interrupted and resumed, killed, diverged, and with any number of ranks."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def curve(training: dict[str, object]) -> list[list[float]]:
 
 @pytest.fixture(scope="module")
 def whole_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of six epochs in one go on two ranks."""
+    """The folder of six uninterrupted epochs on two ranks."""
     folder = tmp_path_factory.mktemp("whole") / "copy"
     shutil.copytree(features, folder)
     code, output = run(folder, "train", *SETTINGS, "train.epochs=6", "train.tensorboard=true")
@@ -85,12 +85,12 @@ def whole_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(whole_run: Path) -> tuple[dict[str, object], list[np.ndarray]]:
-    """How those six epochs went, and the weights."""
+    """The training entry of those six epochs, and the weights."""
     return training_of(whole_run)
 
 
 def agrees_with_its_rows(folder: Path) -> Model:
-    """Check the newest model's validation scores against a computation of its own; returns the model."""
+    """Check the newest model's validation scores against an independent computation; returns the model."""
     model = artifact.read_model(str(newest(folder)))
     held_out = pd.read_parquet(folder / "lake/features/paper/split=validation")
     x = held_out[[column_of(name) for name in model.card.features]].to_numpy(np.float32)
@@ -102,7 +102,7 @@ def agrees_with_its_rows(folder: Path) -> Model:
 
     found = model.validation_scores
     assert found is not None
-    assert 0 < benign.sum() < 2_000  # so that the tail holds all of them
+    assert 0 < benign.sum() < 2_000  # so that the stored tail holds all of them
     assert (found.benign_rows, found.attack_rows) == (benign.sum(), (~benign).sum())
     assert found.class_mix == tuple((p[benign].argmax(axis=1) == i).sum() for i in range(6))
     np.testing.assert_allclose(found.benign_tail, np.sort(logits[benign])[::-1], rtol=1e-4, atol=1e-4)
@@ -234,7 +234,7 @@ def test_a_killed_rank_stops_the_job_soon_and_the_resumed_run_has_the_same_curve
     wait_for_epoch(folder, 2, process)
     own = psutil.Process(process.pid).children(recursive=True)
     ranks = [p for p in own if p.status() != psutil.STATUS_ZOMBIE and "gloo_exec_fn" in " ".join(p.cmdline())]
-    os.kill(ranks[-1].pid, signal.SIGSTOP)  # no rank continues, so what is logged now was logged while training ran
+    os.kill(ranks[-1].pid, signal.SIGSTOP)  # no rank continues, so the lines logged now were logged during training
     lines.wait_for("gru_dnn-6-paper epoch 1/6 loss=")
     killed = time.monotonic()
     os.kill(ranks[-1].pid, signal.SIGKILL)
@@ -271,7 +271,7 @@ def test_one_rank_trains_the_same_model_up_to_noise(
     assert code == 0, output
     one, two = curve(training_of(folder)[0]), curve(whole[0])
     assert agrees_with_its_rows(folder).card.training["ranks"] == 1
-    # Few rows: another seed moves it as much.
+    # Few rows: another seed changes it as much.
     np.testing.assert_allclose(np.array(one)[-1, 1], np.array(two)[-1, 1], rtol=0.2)
 
 

@@ -27,7 +27,7 @@ def model_of(name: str, seed: int) -> Any:
 
 
 def train(name: str) -> dict[str, Any]:
-    """Train on this rank's share of every global batch; ranks start with weights of their own."""
+    """Train on this rank's share of every global batch; ranks start with different weights."""
     import horovod.tensorflow as hvd
 
     from ids_spark.train.data_loader import LoadedRows
@@ -57,7 +57,7 @@ def rank() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def two_ranks() -> list[list[dict[str, Any]]]:
-    """What each of two ranks found, of each model."""
+    """Results of each of two ranks for each model."""
     return on_two_ranks(rank)
 
 
