@@ -105,7 +105,7 @@ forest: package ## Train random forests on the features in LAKE, as a reference
 FEATURE_SETS = --set "train.feature_sets=[paper,operational]"
 STUDY        = $(FEATURE_SETS) --set train.ranks=1 --set "train.models=[dnn,gru_dnn,lstm]"
 .PHONY: benchmark
-benchmark: package ## Every model beside the published figures; page in LAKE/reports/benchmark. DATA= SET=
+benchmark: package ## Every model compared with the published figures; page in LAKE/reports/benchmark. DATA= SET=
 	$(if $(DATA),,$(call submit,synthesize))
 	$(call submit,ingest)
 	$(call submit,features,conf/paper.yaml)

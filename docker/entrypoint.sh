@@ -9,7 +9,7 @@
 # and encrypts network traffic and spilled data. If it is not set, spark-submit runs in local mode and needs no secret.
 #
 #   IDS_SPARK_SECRETS   folder of secret files (default /run/secrets); each is copied to IDS_SPARK_PRIVATE, so that only
-#                       its owner can read it, whatever the mode of the mounted volume
+#                       its owner can read it, for any mode of the mounted volume
 #   IDS_SPARK_PRIVATE   folder for the copies (default /tmp/ids_spark; should be in memory)
 #   IDS_SPARK_ADDRESS   address at which other containers reach this one (default: its first address)
 #   SPARK_CONF_DIR      Spark settings; the settings of the role are added to a copy
@@ -24,7 +24,7 @@ refuse() { printf 'entrypoint: %s\n' "$*" >&2; exit 2; }
 
 take_secrets() {
   local file mode
-  mkdir -p "$private/conf"  # a folder of its own: Spark sends the configuration folder of a driver to its executors
+  mkdir -p "$private/conf"  # a separate folder: Spark sends the configuration folder of a driver to its executors
   chmod 700 "$private" "$private/conf"
   for file in "$secrets"/*; do
     [ -f "$file" ] || continue

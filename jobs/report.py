@@ -3,7 +3,7 @@
     spark-submit --py-files dist/ids_spark.zip jobs/report.py --set lake=LAKE
 
 Reads: `metrics/`, `confusion/` and `models/`.
-Writes: `reports/run/`: `run.html` (one HTML file that loads nothing else), its pictures.
+Writes: `reports/run/`: `run.html` (one self-contained HTML file), its pictures.
 """
 
 import logging

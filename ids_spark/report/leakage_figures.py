@@ -48,7 +48,7 @@ def auc_map(
 def duplicate_bars(
     classes: Sequence[str], counts: Mapping[str, Mapping[str, Sequence[int]]], totals: Mapping[str, Sequence[int]]
 ) -> Figure:
-    """Draw duplicates by class, double precision beside float32, one panel for each split.
+    """Draw duplicates by class, double precision next to float32, one panel for each split.
 
     Args:
         classes: The first on top.

@@ -92,7 +92,7 @@ def confusion_map(counts: Counts, names: Sequence[str], categories: _Spans, *, s
 
 
 def class_bars(scores: Mapping[str, Scores]) -> Figure:
-    """Draw precision, recall and F1 of each class, and beside them its support.
+    """Draw precision, recall and F1 of each class, and next to them its support.
 
     Args:
         scores: By class, the first on top.

@@ -179,7 +179,7 @@ def _formatted(value: float | None, form: str) -> str:
 
 
 def file_name(model: ScoredModel, kind: str) -> str:
-    """Return a name that is unique for model and kind, and safe in a path and a link whatever the title is."""
+    """Return a name that is unique for model and kind, and safe in a path and a link for any title."""
     return f"{quote(model.name, safe='')}-{kind}"
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from tests.bench.measure import Usage
 
-_START_S: Final = 4.0  # of a program that does nothing yet
+_START_S: Final = 4.0  # start-up of a program
 
 
 @dataclass(frozen=True)

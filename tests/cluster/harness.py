@@ -136,7 +136,7 @@ class Cluster:
         waited(lambda: self.workers_alive() == 2, 60, "two workers")
 
     def start_settings(self) -> None:
-        """Write a copy of `conf/cluster` with the secret, readable by its owner alone, as users are told to do."""
+        """Write a copy of `conf/cluster` with the secret, readable by its owner only, as documented for users."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "shuffle").mkdir(exist_ok=True)
         self.settings.mkdir(mode=0o700)

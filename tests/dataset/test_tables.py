@@ -36,7 +36,7 @@ def test_keys_partitions_and_old_names_are_those_of_the_contracts():
         assert set(table.keys) <= set(table.contract.names), name
         assert table.partition is None or f"{table.partition}={{{table.partition}}}" in table.path, name
         assert table.partition not in table.contract.names, name
-        present = set(table.renamed) - {"attributions"}  # a column that settings ask for
+        present = set(table.renamed) - {"attributions"}  # a column that depends on settings
         assert present <= set(table.contract.names), name
         assert not set(table.renamed.values()) & set(table.contract.names), name
 

@@ -20,7 +20,7 @@ def prepare(folder: Path) -> Path:
 
 
 def start(folder: Path, job: str, *settings: str, master: str = "local[2]") -> "subprocess.Popen[str]":
-    """Start one job's documented line in `folder`, in a process group of its own; its lake is `folder`/lake."""
+    """Start one job's documented line in `folder`, in a separate process group; its lake is `folder`/lake."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYSPARK_PYTHON")}
     options = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
     return subprocess.Popen(
