@@ -2,13 +2,13 @@
 
     spark-submit --driver-java-options -XX:+UseParallelGC --py-files dist/ids_spark.zip jobs/forest.py --set lake=LAKE
 
-The option turns on the JVM's optimising compiler, which conf/spark turns off for the other jobs; without it forests
-take several times as long.
+The option enables the JVM's optimising compiler, which conf/spark disables for the other jobs; without it forests take
+several times as long.
 
-Reads: `features/<recipe>`: grows on split train, measures on split test, which holds each distinct labelled flow once,
+Reads: `features/<recipe>`: grows on split train, evaluates on split test, which holds each distinct labelled flow once,
 like the metrics of `jobs/score.py`. One forest for each of `train.classes` and `train.feature_sets`.
 Writes: `metrics/` and `confusion/` as model `random_forest`, with metrics `fit_seconds`, `nodes`, `trees`, `depth`.
-It writes no model.
+No model directory is written.
 """
 
 import itertools
@@ -28,11 +28,13 @@ SPLIT = "test"
 
 
 def run(context: job.Context) -> Report:
-    """Grow and measure every forest that the configuration names."""
+    """Grow and evaluate every forest of the configuration."""
     config, spark, seed = context.config.forest, context.spark, context.config.seed
     table = open_features(context.lake, context.config.features.recipe, ranks=1)
-    wanted = itertools.product(context.config.train.feature_sets, context.config.train.classes)
-    cards = [forest.card_of(table, config, classes, feature_set, context.run_id) for feature_set, classes in wanted]
+    combinations = itertools.product(context.config.train.feature_sets, context.config.train.classes)
+    cards = [
+        forest.card_of(table, config, classes, feature_set, context.run_id) for feature_set, classes in combinations
+    ]
     train = forest.read_split(spark, table, "train", config.rows_per_partition).cache()
     test = forest.read_split(spark, table, SPLIT, config.rows_per_partition).cache()
 

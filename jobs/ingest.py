@@ -56,7 +56,7 @@ def run(context: job.Context) -> Report:
         reasons = ", ".join(f"{n} {reason} in {label}" for (_, label, reason), n in done.quarantined.most_common(3))
         raise InputError(
             f"{report.rows_quarantined} of {report.rows_in} rows cannot be used, more than ingest.max_rejected_share"
-            f" {config.max_rejected_share:g} ({reasons}); mend the source, or raise the share to keep the rest"
+            f" {config.max_rejected_share:g} ({reasons}); correct the source, or raise the share to accept the rest"
         )
     splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in SOURCE_SPLITS}
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)

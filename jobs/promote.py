@@ -31,7 +31,7 @@ def run(context: job.Context) -> Report:
     card = artifact.read_model(f"{models}/{config.model}/{version}").card
     report = Report(models=[f"{config.model}/{version}"], data_origin=card.data_origin)
     if after == before:
-        report.notes.append(f"{config.model}: {version} is the {config.alias} already; nothing changed")
+        report.notes.append(f"{config.model}: {version} is already the {config.alias}; nothing changed")
         return report
     write_bytes(context.staged(registry.aliases_path(config.model)), after.to_json())
     report.tables.append(registry.aliases_path(config.model))

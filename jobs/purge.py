@@ -26,7 +26,7 @@ def run(context: job.Context) -> Report:
         report.counts[f"{what} removed from {table}", "", None] = len(done.dates.get(table, ()))
     span = f"removed {done.span[0]} to {done.span[1]}" if done.span else "no date is older"
     report.notes.append(f"dates before {first} are not kept: {span}")
-    report.notes += [f"{path} names no date; it was not removed" for path in done.undated]
+    report.notes += [f"{path} has no date in its name; it was not removed" for path in done.undated]
     return report
 
 

@@ -6,12 +6,12 @@
 with NIGHTS: --set score.date=DATE, or score.first_date and score.last_date, or score.last_days=K.
 
 A night reads `LOGS/event_date=DATE/`, is scored by the model's champion (and challenger), and replaces that date in
-`predictions/`, `alerts/`, `drift/`, `nights/`, `exports/`, `reports/night/` and `quarantine/job=score/`. Two equal
-flows are two events: nothing is deduplicated.
+`predictions/`, `alerts/`, `drift/`, `nights/`, `exports/`, `reports/night/` and `quarantine/job=score/`. Duplicates
+are kept: two equal flows are two events.
 
 A split reads `flows/`, or any parquet with the model's feature columns, and every chosen model; it writes
-`split_predictions/split=…/model=…`, `quarantine/job=score_split/…`, `metrics/` and `confusion/`, none of which a night
-replaces. Metrics count each distinct labelled flow once.
+`split_predictions/split=…/model=…`, `quarantine/job=score_split/…`, `metrics/` and `confusion/`, which scoring of
+nights does not change. Metrics count each distinct labelled flow once.
 """
 
 import datetime as dt

@@ -1,4 +1,4 @@
-"""Writes a synthetic data set in the form of CICIoMT2024: same files, class sizes, columns and defects; no real row.
+"""Writes a synthetic data set in the form of CICIoMT2024: same files, class sizes, columns and defects, no real row.
 
     spark-submit --py-files dist/ids_spark.zip jobs/synthesize.py --set synthesize.target=FOLDER
 

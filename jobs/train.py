@@ -24,13 +24,13 @@ def run(context: job.Context) -> Report:
     tasks = []
     for architecture, feature_set, classes in itertools.product(config.models, config.feature_sets, config.classes):
         card = card_of(table, config, architecture, classes, feature_set, context.run_id)
-        place = f"models/{card.name}/{card.version}"
+        path = f"models/{card.name}/{card.version}"
         checkpoint = context.lake.uri(f"checkpoints/{card.name}.npz")
         tensorboard_dir = context.lake.uri(f"tensorboard/{card.name}/{card.version}") if config.tensorboard else ""
         seed = context.config.seed
-        tasks.append(TrainingTask(table, context.staged(place), checkpoint, tensorboard_dir, card, config, seed))
+        tasks.append(TrainingTask(table, context.staged(path), checkpoint, tensorboard_dir, card, config, seed))
         report.models.append(f"{card.name}/{card.version}")
-        report.tables.append(place)
+        report.tables.append(path)
     for _, group in itertools.groupby(resumed(tasks) if config.resume else tasks, lambda task: task.card.architecture):
         launch(sc, list(group))
     report.rows_in = report.rows_out = table.rows["train"] + table.rows["validation"]

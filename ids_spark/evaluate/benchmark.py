@@ -27,7 +27,7 @@ _OFFICIAL: Final = ("original45", "measured", {"train": 7_160_831, "test": 1_614
 
 _TEXTS: Final = ("run_id", "model", "feature_set", "source", "configuration", "averaging", "data_origin", "metric")
 TABLE: Final = pa.schema([("classes", pa.int32()), *((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
-"""`reports/benchmark/table.parquet`: one figure a row; `Row` describes them."""
+"""`reports/benchmark/table.parquet`: one figure a row; see `Row`."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Row:
         model: Title, or the authors' name.
         feature_set: `paper` or `operational`; empty for published figures.
         classes: 2, 6 or 19.
-        source: Run that scored it; of published figures the publication.
+        source: Scoring run, or the publication.
         configuration: Training settings, in a few words.
-        averaging: `macro and weighted` for own figures; of published figures as published.
+        averaging: `macro and weighted` for own figures; for published figures as stated in the source.
         data_origin: `measured`, `synthetic` or `published`.
-        figures: Value by name, of `FIGURES`; unknown ones are absent. `parameters` of a forest are its nodes; `rows`
-            are the scored rows.
+        figures: Value by name in `FIGURES`; unknown values are absent. For a forest `parameters` is the number of
+            nodes; `rows` is the number of scored rows.
     """
 
     model: str
@@ -57,17 +57,17 @@ class Row:
 
     @property
     def published(self) -> bool:
-        """Whether it is a published figure."""
+        """Whether the figures are published ones."""
         return self.data_origin == "published"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The rows of the own figures.
+    """The data of this lake's figures.
 
     Attributes:
         split: The scored split.
-        feature_schema: Feature schema of the flows; None when the lake holds no flows any more.
+        feature_schema: Feature schema of the flows; None if the lake no longer holds flows.
         data_origin: `synthetic` if any model was trained or scored on synthetic flows.
         rows: Flows of each split, duplicates included.
     """
@@ -89,17 +89,17 @@ def scored_rows(rows: Sequence[Row]) -> list[int]:
 
 
 def setting_of(lake: Lake, split: str, models: Sequence[ScoredModel]) -> Setting:
-    """Return the rows of the models' figures."""
+    """Return the data of the models' figures."""
     try:
         facts = lake.facts("flows", "jobs/ingest.py")
-    except TableMissing:  # metrics may be older than the present flows, or these were removed
+    except TableMissing:  # metrics are kept when flows are removed
         facts = {"feature_schema": None, "rows": {}}
     synthetic = any(model.data_origin == "synthetic" for model in models) or facts.get("data_origin") == "synthetic"
     return Setting(split, facts["feature_schema"], "synthetic" if synthetic else "measured", dict(facts["rows"]))
 
 
 def rows_of(models: Sequence[ScoredModel]) -> list[Row]:
-    """Return own rows, then published ones, for each number of classes."""
+    """Return rows of this lake, then published ones, for each number of classes."""
     own = sorted(
         (_own(model) for model in models), key=lambda row: (row.feature_set != "paper", row.feature_set, row.model)
     )
@@ -151,7 +151,7 @@ def _own(model: ScoredModel) -> Row:
 
 
 def _configuration(model: ScoredModel) -> str:
-    """Return the training settings of a model; of a forest, which has no card, the number of trees."""
+    """Return the training settings of a model; for a forest, which has no card, the number of trees."""
     if model.card is None:
         trees = model.averages.get("trees")
         return f"{trees:.0f} trees by Spark ML" if trees else ""

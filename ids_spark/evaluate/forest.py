@@ -35,7 +35,7 @@ class Grown:
     """A grown forest and its results.
 
     Attributes:
-        card: Its card; the directory of the model is not written, as it is only a reference.
+        card: Card of the forest; no model directory is written, as the forest is only a reference.
         confusion: Labels by predictions over the test split of `features/`, which holds each distinct flow once.
         facts: `fit_seconds`, `nodes` (of all trees together), `trees` and `depth` (of the deepest tree).
     """
@@ -55,7 +55,8 @@ def card_of(
 def read_split(spark: SparkSession, table: FeatureTable, split: str, rows_per_partition: int) -> DataFrame:
     """Return a split of the feature table in an order that is the same in every run.
 
-    A forest draws the rows of each tree by partition and position, which must not depend on names and sizes of files.
+    A forest draws the rows of each tree by partition and position, so these must not depend on names and sizes of
+    files.
     """
     partitions = max(1, -(-table.rows.get(split, 0) // rows_per_partition))
     rows = spark.read.parquet(f"{table.uri}/split={split}").repartition(partitions, "row_key")
@@ -63,7 +64,7 @@ def read_split(spark: SparkSession, table: FeatureTable, split: str, rows_per_pa
 
 
 def as_vectors(rows: DataFrame, features: Sequence[str], classes: int) -> DataFrame:
-    """Return the columns that Spark ML reads: `vector` (features in this order) and `label`. Rows: unchanged."""
+    """Return the columns for Spark ML: `vector` (features in this order) and `label`. Rows: unchanged."""
     assembler = VectorAssembler(inputCols=[column_of(name) for name in features], outputCol=_VECTOR)
     labelled = rows.withColumn("label", F.col(f"label{classes}").cast("double"))
     return assembler.transform(labelled).select(_VECTOR, "label")
@@ -75,7 +76,7 @@ def fit(train: DataFrame, config: ForestConfig, seed: int) -> RandomForestClassi
     Every row caches its node in every tree (`cacheNodeIds`): otherwise all trees so far are sent to the tasks for each
     pass over the rows, which takes half of the time.
     """
-    grower = RandomForestClassifier(
+    estimator = RandomForestClassifier(
         featuresCol=_VECTOR,
         labelCol="label",
         numTrees=config.trees,
@@ -87,7 +88,7 @@ def fit(train: DataFrame, config: ForestConfig, seed: int) -> RandomForestClassi
         cacheNodeIds=True,
         seed=seed,
     )
-    model: RandomForestClassificationModel = grower.fit(train)
+    model: RandomForestClassificationModel = estimator.fit(train)
     return model
 
 
@@ -101,7 +102,7 @@ def confusion(model: RandomForestClassificationModel, rows: DataFrame, classes: 
 
 
 def grow(train: DataFrame, test: DataFrame, card: ModelCard, config: ForestConfig, seed: int) -> Grown:
-    """Grow one forest on the rows of a split and count its predictions for those of another."""
+    """Grow one forest on the rows of one split and count its predictions for another split."""
     begin = time.monotonic()
     model = fit(as_vectors(train, card.features, card.classes), config, seed)
     trees: list[Any] = list(model.trees)

@@ -1,12 +1,12 @@
 """Leakage audit: duplicates, train/test overlap, label conflicts, spread of features, univariate AUC.
 
-Two passes over `flows/`. The first finds the sample of train rows of each class: those with the smallest mixed row
+Two passes over `flows/`. The first selects the sample of train rows of each class: rows with the smallest mixed row
 keys, so that the sample is the same on any cluster. The second reads each row group once and shuffles two things: row
-keys (of the features in double and cast to float32) to the partition of their hash range, and moments and sample values
-to the partition of their feature. The driver gets only mixed keys and figures.
+keys (of the features as double and as float32) to the partition of their hash range, and moments and sample values
+to the partition of their feature. The driver receives only mixed keys and figures.
 
-Equal keys are taken as equal feature vectors. Among n vectors about n²/2⁶⁵ pairs have equal keys by chance: 2e-6 pairs
-for the whole of CICIoMT2024. Duplicates in double do not depend on this: `flows/` marks them after a comparison of the
+Equal keys are treated as equal feature vectors. Among n vectors about n²/2⁶⁵ pairs have equal keys by chance: 2e-6
+pairs for the whole of CICIoMT2024. Duplicates in double do not depend on this: ingest marks them by comparing the
 values.
 
 Memory: a task holds one row group, one range of about 500,000 keys, or about 5,000,000 sample values (at least those
@@ -37,7 +37,9 @@ from ids_spark.lake.filesystem import resolve
 
 _KEYS_PER_TASK: Final = 500_000
 _VALUES_PER_TASK: Final = 5_000_000
-_SAMPLE_SALT: Final = np.uint64(0x9FB21C651E98DF25)  # any odd number: so that the sample is not from one bucket only
+_SAMPLE_SALT: Final = np.uint64(
+    0x9FB21C651E98DF25
+)  # odd; mixes the keys, so that the sample is not from one bucket only
 Record = tuple[int, Any]
 PRECISIONS: Final = ("double", "float32")
 Pair = tuple[str, str]
@@ -48,7 +50,7 @@ FeaturePart = tuple[int, tuple[int, int], Moments, dict[int, Floats]]
 
 
 class Measure(NamedTuple):
-    """Name of one figure; None where a part does not apply.
+    """Name of one figure; parts that do not apply are None.
 
     Attributes:
         what: `flows`, `duplicates_*`, `label_conflicts_*`, `overlap_*` (`*`: double, float32), `std`, `dropped`,
@@ -71,12 +73,12 @@ Figures = dict[Measure, float]
 
 @dataclass(frozen=True)
 class LeakagePlan:
-    """What to measure.
+    """Parameters of the audit.
 
     Attributes:
         schema: Feature schema of the flows.
         pairs: Class pairs for the single-feature AUC.
-        sample_rows: Largest sample of a class.
+        sample_rows: Maximum sample of a class.
         min_std: A feature at or below this standard deviation would be dropped.
         key_tasks: Number of hash ranges of the keys.
         feature_tasks: Number of groups of features.
@@ -102,8 +104,8 @@ def leakage_plan(
     unknown = sorted({name for pair in pairs for name in pair} - set(CLASS19))
     if unknown:
         raise UnknownClass(f"leakage.pairs names {', '.join(unknown)}; expected classes of {', '.join(CLASS19)}")
-    if twice := [a for a, b in pairs if a == b]:
-        raise InputError(f"leakage.pairs compares {twice[0]} with itself; name two classes")
+    if same := [a for a, b in pairs if a == b]:
+        raise InputError(f"leakage.pairs compares {same[0]} with itself; name two classes")
     if not rows:
         raise InputError("flows/ holds no row; run jobs/ingest.py on a source with rows first")
     sampled = min(rows, sample_rows * len({name for pair in pairs for name in pair}))
@@ -131,7 +133,7 @@ def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: Leakag
     partitions = len(PRECISIONS) * plan.key_tasks + plan.feature_tasks
     scattered = spark_context.parallelize(buckets, len(buckets)).mapPartitions(scatter)
     total: Figures = {}
-    for part in scattered.partitionBy(partitions, lambda home: home).mapPartitionsWithIndex(gather).collect():
+    for part in scattered.partitionBy(partitions, lambda target: target).mapPartitionsWithIndex(gather).collect():
         for name, value in part.items():
             total[name] = total.get(name, 0) + value
     return total
@@ -151,27 +153,27 @@ def _mixed(keys: Keys) -> NDArray[np.uint64]:
 
 def _sample_limits(spark_context: SparkContext, buckets: Sequence[Bucket], plan: LeakagePlan) -> dict[int, np.uint64]:
     """Return the largest mixed key in the sample of each class that is in a pair and in train."""
-    wanted = sorted({CLASS19.index(name) for pair in plan.pairs for name in pair})
-    most = plan.sample_rows
+    class_ids = sorted({CLASS19.index(name) for pair in plan.pairs for name in pair})
+    limit = plan.sample_rows
     Smallest = dict[int, NDArray[np.uint64]]
 
     def smallest(a: Smallest, b: Smallest) -> Smallest:
         both = {
             label: np.concatenate([part[label] for part in (a, b) if label in part]) for label in a.keys() | b.keys()
         }
-        return {label: np.partition(v, most)[:most] if len(v) > most else v for label, v in both.items()}
+        return {label: np.partition(v, limit)[:limit] if len(v) > limit else v for label, v in both.items()}
 
     def candidates(bucket: Bucket) -> Smallest:
         found: Smallest = {}
         for rows in _row_groups(bucket, ["row_key", "label19", "duplicate"]):
             labels, keep = rows["label19"].to_numpy(), ~rows["duplicate"].to_numpy()
             mixed = _mixed(rows["row_key"].to_numpy())
-            of_class = {label: mixed[keep & (labels == label)] for label in wanted}
+            of_class = {label: mixed[keep & (labels == label)] for label in class_ids}
             found = smallest(found, {label: v for label, v in of_class.items() if len(v)})
         return found
 
     train = [bucket for bucket in buckets if bucket.split == "train"]
-    if not train or not wanted:
+    if not train or not class_ids:
         return {}
     merged = spark_context.parallelize(train, len(train)).map(candidates).treeReduce(smallest)
     return {label: values.max() for label, values in merged.items()}
@@ -184,9 +186,9 @@ def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: LeakagePlan) ->
         keys, labels, duplicate = (rows[name].to_numpy() for name in ("row_key", "label19", "duplicate"))
         columns = [rows[name].to_numpy() for name in names]
         for i, of_precision in enumerate((keys, row_hash.row_keys([as_float32(column) for column in columns]))):
-            home = row_hash.buckets(of_precision, plan.key_tasks)
-            for k in np.unique(home):
-                at = home == k
+            target = row_hash.buckets(of_precision, plan.key_tasks)
+            for k in np.unique(target):
+                at = target == k
                 yield int(i * plan.key_tasks + k), (split, of_precision[at], labels[at].astype(np.int8), duplicate[at])
         if bucket.split != "train":
             continue
@@ -199,13 +201,13 @@ def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: LeakagePlan) ->
 
 
 def as_float32(column: Floats) -> Floats:
-    """Return values rounded to float32, as doubles: values beyond its range become infinite, and so equal."""
+    """Return values rounded to float32, as doubles: values outside its range become infinite."""
     with np.errstate(over="ignore"):
         return column.astype(np.float32).astype(np.float64)
 
 
 def _key_figures(precision: str, contents: Sequence[KeyedRows]) -> Figures:
-    """Count duplicates, label conflicts and train/test overlap in one hash range, which holds all rows of its keys.
+    """Count duplicates, label conflicts and train/test overlap in one hash range, which holds every row of its keys.
 
     Args:
         precision: Precision of the features in the keys.
@@ -251,7 +253,7 @@ def _feature_figures(name: str, contents: Sequence[FeaturePart], pairs: Sequence
     Args:
         name: Name of the feature.
         contents: All its parts.
-        pairs: Classes to separate; a pair with a class without sample has no figure.
+        pairs: Classes to separate; a pair has no figure if one of its classes has no sample.
         min_std: At or below this standard deviation the feature would be dropped.
     """
     total = Moments()
@@ -269,7 +271,9 @@ def _feature_figures(name: str, contents: Sequence[FeaturePart], pairs: Sequence
         for label, column in values.items():
             parts.setdefault(CLASS19[label], []).append(column)
     samples = {class_name: np.sort(np.concatenate(columns)) for class_name, columns in parts.items()}
-    if all(content[0] == 0 for content in contents):  # the rows are the same for every feature: counted with the first
+    if all(
+        content[0] == 0 for content in contents
+    ):  # rows are the same for every feature, so they are counted once, with the first
         figures |= {Measure("sampled", "train", class_name): len(v) for class_name, v in samples.items()}
     for a, b in pairs:
         if a in samples and b in samples:

@@ -1,7 +1,7 @@
-"""Published figures on CICIoMT2024, to be shown with own figures; they are not ranked together.
+"""Published figures on CICIoMT2024, shown beside the figures of this lake, without a common ranking.
 
-Every figure is of the official split of the first release. The kind of an average matters: a weighted F1 depends almost
-only on the floods, a macro F1 equally on every class.
+Every figure is for the official split of the first release. The averaging matters: a weighted F1 depends almost only on
+the floods, a macro F1 equally on every class.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Published:
     """One row of a published table.
 
     Attributes:
-        model: Its name in the publication.
+        model: Name of the model in the publication.
         source: The publication.
         classes: 2, 6 or 19.
         accuracy: Share, 0 to 1.
-        averaging: Of precision, recall and F1; `not stated` if the source does not name it.
-        f1: Share, 0 to 1; None where the source gives none.
-        benign_false_positive_rate: Share, 0 to 1; None where the source gives none.
+        averaging: Averaging of precision, recall and F1; `not stated` if the source does not state it.
+        f1: Share, 0 to 1; None if the source gives none.
+        benign_false_positive_rate: Share, 0 to 1; None if the source gives none.
     """
 
     model: str
@@ -39,7 +39,7 @@ class Published:
 
 _AKAR: Final = "Akar et al. 2025 (L2D2)"
 _BEST: Final = "best known on the official split"
-# The study gives its false-positive rates with an accuracy of 99.6 %, which is that of 2 classes.
+# The study states its false-positive rates with an accuracy of 99.6 %, its accuracy for 2 classes.
 PUBLISHED: Final = (
     Published("DNN", STUDY, 2, 0.996, "weighted", None, 0.092),
     Published("GRU-DNN", STUDY, 2, 0.996, "weighted", None, 0.105),

@@ -23,8 +23,8 @@ class Results:
     """Metrics and confusion matrices of one run, to be written.
 
     Attributes:
-        run_id: In every row, and the name of the files.
-        split: In every row.
+        run_id: Written to every row; also the name of the files.
+        split: Written to every row.
     """
 
     run_id: str
@@ -41,7 +41,7 @@ class Results:
             card: Card of the model.
             confusion: Labels by predictions, shape (classes, classes).
             data_origin: `measured` or `synthetic`.
-            facts: Further metrics, of no class and without support, of a model that has no directory.
+            facts: Further metrics, without class and support, of a model that has no directory.
         """
         if not confusion.sum():
             return
@@ -86,17 +86,17 @@ class ScoredModel:
     """The results of the newest scoring run of one model on one split, and the model's card.
 
     Attributes:
-        title: Architecture and variant, or the name that another job gave.
+        title: Architecture and variant, or a name set by another job.
         feature_set: `paper` or `operational`.
         classes: 2, 6 or 19.
-        version: Version of the model; empty where none was written.
+        version: Version of the model; empty if none was written.
         run_id: The scoring run.
         data_origin: `measured` or `synthetic`.
-        averages: Value by metric, of the rows of `metrics/` without a class.
+        averages: Values by metric, from the rows of `metrics/` without a class.
         benign: Benign rows that were scored.
         scores: Scores by class, in the order of ids, of classes that occur as label or prediction.
-        confusion: Labels by predictions, shape (classes, classes); None where the run wrote none.
-        card: None where the model has no directory.
+        confusion: Labels by predictions, shape (classes, classes); None if the run wrote none.
+        card: Card of the model; None if the model has no directory.
     """
 
     title: str
@@ -182,7 +182,7 @@ def _scores_by_class(rows: pd.DataFrame, class_names: Sequence[str]) -> dict[str
 
 
 def _counts(confusion: pd.DataFrame, run: pd.Series, name: str) -> Counts | None:
-    """Return the confusion matrix of the run and model of a row of `metrics/`; None where there is none."""
+    """Return the confusion matrix of the run and model of a row of `metrics/`; None if there is none."""
     same = [confusion[key] == run[key] for key in ("run_id", "model", "feature_set", "classes")]
     cells = confusion[np.logical_and.reduce(same)]
     if cells.empty:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ids_spark.base.arrays import Counts, Floats
 
-_MOST_RANGES: Final = 256
+_MAX_RANGES: Final = 256
 _ROWS_PER_RANGE: Final = 20
 _SEED: Final = 7
 
@@ -19,7 +19,7 @@ def order_auc(a: Floats, b: Floats) -> float:
 
     Args:
         a: Values of one class, sorted, without NaN, at least one; an infinity is larger than every number.
-        b: Values of the other, likewise.
+        b: Values of the other class, with the same properties.
     """
     below = int(np.searchsorted(b, a, side="left").sum()) + int(np.searchsorted(b, a, side="right").sum())
     pairs = 2 * len(a) * len(b)
@@ -29,17 +29,17 @@ def order_auc(a: Floats, b: Floats) -> float:
 def range_auc(a: Floats, b: Floats) -> float:
     """Return the AUC of a score by ranges of the value, as a tree or a deep network can learn it.
 
-    The AUC by order misses a class whose values lie between those of the other, such as a capture day in `IAT`. The
-    pooled values are divided into at most 256 ranges of about equal size, never between equal values. The score of a
-    range is the class ratio in one random half of the rows, its AUC is computed on the other half, and both ways are
-    averaged. So a feature without information gives 0.5 up to sampling error, possibly slightly less.
+    The AUC by order is low if the values of one class are between those of the other, such as a capture day in `IAT`.
+    The pooled values are divided into at most 256 ranges of about equal size, never between equal values. The score of
+    a range is the class ratio in one random half of the rows, its AUC is computed on the other half, and the two
+    results are averaged. So a feature without information gives 0.5 up to sampling error, possibly slightly less.
 
     Args:
         a: As in `order_auc`.
         b: As in `order_auc`.
     """
     pooled = np.sort(np.concatenate((a, b)))
-    ranges = max(2, min(_MOST_RANGES, len(pooled) // _ROWS_PER_RANGE))
+    ranges = max(2, min(_MAX_RANGES, len(pooled) // _ROWS_PER_RANGE))
     edges = np.unique(pooled[np.arange(1, ranges) * len(pooled) // ranges])
     halves = np.random.default_rng(_SEED)
     counts = [[_histogram(part, edges) for part in _halved(values, halves)] for values in (a, b)]

@@ -2,12 +2,12 @@
 
 The index compares shares of rows in bins, sum((a - e) · ln(a / e)) of actual and expected shares: Jeffreys' divergence
 of the two histograms. By convention, below 0.1 is stable and above 0.25 significant (Siddiqi 2006, "Credit Risk
-Scorecards", Wiley). Without any change it is about (B - 1) · (1/n + 1/m) for B bins, n and m rows, and distributed as
+Scorecards", Wiley). Without drift it is about (B - 1) · (1/n + 1/m) for B bins, n and m rows, and distributed as
 chi-square with B - 1 degrees of freedom times (1/n + 1/m) (Yurdakul 2018, "Statistical Properties of Population
 Stability Index", Western Michigan University). Where it may reach 0.1 by chance, the level is `too_few_rows`.
 
-Every row of a night is counted, none is sampled. numpy compares several values with an edge at once: comparisons with
-nine edges take a fifth of the time of a search for each value's bin.
+Every row of a night is counted, without sampling. Vectorised comparisons of all values with nine edges take a fifth of
+the time of a search for the bin of each value.
 """
 
 import math
@@ -26,12 +26,12 @@ INDEX: Final = ("PSI", "population stability index")
 STABLE: Final = 0.1
 SIGNIFICANT: Final = 0.25
 BINS: Final = 10
-_LEAST_SHARE: Final = 0.01  # of rows in a bin, if several bins share the values between two point masses
-# Relative: closer values are one value, as logarithms differ in the last digits between computers.
+_MIN_SHARE: Final = 0.01  # of rows in a bin, if several bins share the values between two point masses
+# Relative: closer values count as equal, as logarithms differ in the last digits between computers.
 _SAME: Final = 1e-10
-_BESIDE: Final = 1e-3  # distance of an edge from a point mass, as share of the gap to the next value
+_EDGE_DISTANCE: Final = 1e-3  # distance of an edge from a point mass, as share of the gap to the next value
 _ROUNDING: Final = 1e-12  # relative error of the transform and its inverse
-_RARE: Final = 0.001  # probability that an index without any change exceeds the limit
+_RARE: Final = 0.001  # probability that an index exceeds the limit without drift
 _BLOCK: Final = 65_536  # rows; one column of a block stays in the CPU cache for all edges
 
 
@@ -45,7 +45,7 @@ class Histogram:
         shares: Share of train rows in each bin, shape (len(edges) + 1,), sum 1; empty without train rows.
         low: Smallest finite train value.
         high: Largest finite train value.
-        rows: Train rows that gave the shares.
+        rows: Train rows from which the shares were computed.
     """
 
     name: str
@@ -86,14 +86,14 @@ class BinCounts:
 def histogram_of(column: Floats, low: float, high: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return inner edges and shares of about 10 bins, as equally filled as the values allow.
 
-    A value with as many rows as a bin should have is a point mass and gets a separate bin. The values between point
-    masses share the remaining bins, each with about 1 % of the rows or more. So with 95 % zeros there are some bins for
-    the other values, and two distinct values have two bins. An edge is in the middle between two values, but close to a
-    point mass, so that a value that is not in train is not counted as the point mass.
+    A value with at least as many rows as a bin should have is a point mass and gets a separate bin. The values between
+    point masses share the remaining bins, each with about 1 % of the rows or more. So with 95 % zeros there are some
+    bins for the other values, and two distinct values have two bins. An edge is in the middle between two values, but
+    close to a point mass, so that a value that does not occur in train is not counted as the point mass.
 
     Args:
         column: A sample of train values, shape (rows,), finite.
-        low: Smallest train value. It and `high` may be missing in the sample; next to a point mass they get a bin.
+        low: Smallest train value. It and `high` may be missing from the sample; next to a point mass they get a bin.
         high: Largest train value.
 
     Returns:
@@ -111,25 +111,25 @@ def histogram_of(column: Floats, low: float, high: float) -> tuple[tuple[float, 
     edges = []
     for j in np.flatnonzero(np.diff(bins)) + 1:
         below, above = float(values[last[j - 1]]), float(values[first[j]])
-        place = 0.5 if mass[j - 1] == mass[j] else _BESIDE if mass[j - 1] else 1.0 - _BESIDE
-        edges.append(max(below + (above - below) * place, math.nextafter(below, math.inf)))
+        position = 0.5 if mass[j - 1] == mass[j] else _EDGE_DISTANCE if mass[j - 1] else 1.0 - _EDGE_DISTANCE
+        edges.append(max(below + (above - below) * position, math.nextafter(below, math.inf)))
     return tuple(edges), tuple((_counts(column, edges) / len(column)).tolist())
 
 
 def _binned(rows: Counts, total: int) -> tuple[Counts, NDArray[np.bool_]]:
     """Return the bin of each distinct value, and whether it is a point mass, given its rows, in order of value."""
-    mass, wanted = np.zeros(len(rows), dtype=bool), total / BINS
-    while (more := ~mass & (rows >= wanted)).any():  # point masses leave fewer rows to each bin of the rest
+    mass, bin_rows = np.zeros(len(rows), dtype=bool), total / BINS
+    while (more := ~mass & (rows >= bin_rows)).any():  # point masses leave fewer rows to each bin of the rest
         mass |= more
-        wanted = max((total - rows[mass].sum()) / max(1, BINS - mass.sum()), _LEAST_SHARE * total)
+        bin_rows = max((total - rows[mass].sum()) / max(1, BINS - mass.sum()), _MIN_SHARE * total)
     bins, used = np.zeros(len(rows), dtype=np.int64), 0
     starts = np.flatnonzero(np.append(True, mass[1:] | mass[:-1]))
     for start, end in zip(starts, np.append(starts[1:], len(rows)), strict=True):
-        stretch = rows[start:end]
-        among = max(1, round(stretch.sum() / wanted)) if not mass[start] else 1
-        middle = (np.cumsum(stretch) - stretch / 2) / max(1, stretch.sum())
-        bins[start:end] = used + np.minimum((middle * among).astype(np.int64), among - 1)
-        used += among
+        part = rows[start:end]
+        part_bins = max(1, round(part.sum() / bin_rows)) if not mass[start] else 1
+        middle = (np.cumsum(part) - part / 2) / max(1, part.sum())
+        bins[start:end] = used + np.minimum((middle * part_bins).astype(np.int64), part_bins - 1)
+        used += part_bins
     return bins, mass
 
 
@@ -170,7 +170,7 @@ def _counts(column: Floats, edges: Sequence[float]) -> Counts:
 def psi(expected: Sequence[float], counts: Sequence[int] | Counts, expected_rows: int) -> float | None:
     """Return the population stability index of a histogram against expected shares.
 
-    An empty bin would make it infinite, and any small share in its place would determine the index. So half a row of
+    An empty bin would make it infinite, and a small constant share instead would determine the index. So half a row of
     the smaller side is added to every bin of both sides (as for a weight of evidence in SAS, PROC HPBIN,
     `WOEADJUST=0.5`): the effect of an empty bin depends on the number of rows, and equal shares give exactly 0.
 
@@ -194,8 +194,8 @@ def psi(expected: Sequence[float], counts: Sequence[int] | Counts, expected_rows
 def drift_level(index: float | None, bins: int, rows: int, expected_rows: int) -> str:
     """Return the level of an index from `psi`: `stable`, `moderate` (0.1 to 0.25), `significant`, or `too_few_rows`.
 
-    Rows are too few if, without any change, more than one index in 1,000 would exceed 0.1: for 10 bins and a large
-    train split, fewer than 279 flows. This assumes independent flows; those of one device are less so.
+    Rows are too few if, without drift, more than one index in 1,000 would exceed 0.1: for 10 bins and a large
+    train split, fewer than 279 flows. This assumes independent flows; flows of one device are correlated.
     """
     if index is None or (bins > 1 and _chi_square(bins - 1) * (1 / rows + 1 / expected_rows) > STABLE):
         return "too_few_rows"
@@ -204,7 +204,7 @@ def drift_level(index: float | None, bins: int, rows: int, expected_rows: int) -
 
 def _chi_square(degrees: int) -> float:
     """Return the value that a chi-square distribution exceeds with probability `_RARE`."""
-    from scipy import special  # only the driver needs it: tasks start sooner without
+    from scipy import special  # imported here, as only the driver needs it and tasks start faster without it
 
     return float(special.chdtri(degrees, _RARE))
 

@@ -1,4 +1,4 @@
-"""Writes `features/` from `flows/`: two passes over the buckets, without a shuffle; ingest has shuffled the rows.
+"""Writes `features/` from `flows/` in two passes over the buckets, without a shuffle: ingest has shuffled the rows.
 
 Pass 1 reads the train buckets and returns moments and a sample. Pass 2 reads every bucket, drops duplicates, scales and
 writes. Both process bucket by bucket, so statistics and tables do not depend on the number of tasks.
@@ -48,7 +48,7 @@ class FeatureCounts:
         rows: Rows written, by (split, class19); split is train, validation or test.
         label_conflict_vectors: Feature vectors with several labels, by split of the flows; their rows are kept.
         label_conflict_rows: Rows of these, without duplicates, by split of the flows.
-        row_groups: Of each written split.
+        row_groups: Number of row groups of each written split.
         parts: Names of the files written.
     """
 
@@ -75,7 +75,7 @@ def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
     """Return the buckets of both splits, after a check of each file against its contract.
 
     Raises:
-        SchemaMismatch: when a file is not as `flows_contract`.
+        SchemaMismatch: when a file does not match `flows_contract`.
     """
     found = []
     for split in ("train", "test"):
@@ -99,11 +99,11 @@ class _Flows:
 
 def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
     fs, path = resolve(bucket.uri)
-    wanted = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
+    names = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
     with pq.ParquetFile(path, filesystem=fs) as file:
         stored = stored_names(file.schema_arrow.names, _FLOWS)
-        table = file.read([stored[name] for name in wanted], use_threads=False)
-    table = table.select([stored[name] for name in wanted]).rename_columns(wanted).combine_chunks()
+        table = file.read([stored[name] for name in names], use_threads=False)
+    table = table.select([stored[name] for name in names]).rename_columns(names).combine_chunks()
     columns = {name: table[name].to_numpy() for name in schema.features}
     keep, label_conflict = ~table["duplicate"].to_numpy(), table["label_conflict"].to_numpy()
     return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, label_conflict, columns)
@@ -112,12 +112,12 @@ def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
 def measure_train(
     spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, validation_share: float, sample_share: float
 ) -> tuple[list[Moments], Floats, NDArray[np.bool_]]:
-    """Pass 1: what the preprocessor is fitted on, over distinct train rows that are not held out for validation.
+    """Pass 1: statistics to fit the preprocessor, over distinct train rows that are not held out for validation.
 
     Args:
         spark_context: Its executors read and compute.
         buckets: Of `flows/`.
-        recipe: Its transform is applied before anything is measured.
+        recipe: Its transform is applied first.
         validation_share: Share of train held out.
         sample_share: Share of rows in the sample, chosen by hash: the same rows for any number of buckets.
 
@@ -151,13 +151,13 @@ class Target:
     Attributes:
         uri: Staged `features/<recipe>`.
         validation_share: Share of train held out.
-        least_files: Least number of files of each split.
-        rows_per_row_group: Largest number of rows of a row group.
+        min_files: Minimum number of files of each split.
+        rows_per_row_group: Maximum number of rows of a row group.
     """
 
     uri: str
     validation_share: float
-    least_files: int
+    min_files: int
     rows_per_row_group: int
 
 
@@ -168,7 +168,7 @@ def write_features(
     of_split = Counter(b.split for b in buckets)
 
     def write(bucket: Bucket) -> FeatureCounts:
-        files = -(-target.least_files // of_split[bucket.split])
+        files = -(-target.min_files // of_split[bucket.split])
         return _write_bucket(bucket, preprocessor, target, files)
 
     total = FeatureCounts()
@@ -209,8 +209,8 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
     return counts
 
 
-def _row_groups(table: pa.Table, rows: NDArray[np.int64], most: int) -> Iterator[pa.Table]:
-    for group in np.array_split(rows, -(-len(rows) // most)) if len(rows) else []:
+def _row_groups(table: pa.Table, rows: NDArray[np.int64], max_rows: int) -> Iterator[pa.Table]:
+    for group in np.array_split(rows, -(-len(rows) // max_rows)) if len(rows) else []:
         yield table.take(pa.array(group))
 
 

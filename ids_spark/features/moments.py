@@ -1,4 +1,5 @@
-"""Mean and population standard deviation of a column, computed in blocks; equal up to rounding for any blocks.
+"""Mean and population standard deviation of a column, computed in blocks; the same up to rounding for any division into
+blocks.
 
 Sums of squares are not accurate enough: values of about 1.7e8 with a standard deviation of 1 lose every digit. Each
 block is centred on its own mean first, and blocks are merged by their means and centred squares (Chan, Golub, LeVeque
@@ -15,7 +16,7 @@ import numpy as np
 from ids_spark.base.arrays import Floats
 
 LARGEST: Final = 1e100
-"""Values beyond ± this count as infinite: the square of their difference would exceed the range of a double."""
+"""Values outside ±1e100 count as infinite: the square of their difference would exceed the range of a double."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Moments:
         high: Largest finite value; minus infinity when there is none.
         above: Number of +infinity.
         below: Number of -infinity.
-        rest: Rounding error of the mean: the mean is `mean` + `rest`.
+        rest: Rounding error of `mean`: the exact mean is `mean` + `rest`.
     """
 
     count: int = 0
@@ -48,11 +49,11 @@ class Moments:
         return math.sqrt(self.squares / self.count) if self.count else math.nan
 
     def merged(self, other: "Moments") -> "Moments":
-        """Return the moments of the values of both."""
+        """Return the moments of the values of both columns."""
         count = self.count + other.count
         if not self.count or not other.count:
-            known = self if self.count else other
-            mean, rest, squares = known.mean, known.rest, known.squares
+            nonempty = self if self.count else other
+            mean, rest, squares = nonempty.mean, nonempty.rest, nonempty.squares
         else:
             share = other.count / count
             difference = (other.mean - self.mean) + (other.rest - self.rest)

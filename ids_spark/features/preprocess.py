@@ -62,18 +62,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class FittedFeature:
-    """One feature as fitted on train rows; all numbers are of transformed values.
+    """One feature fitted on train rows; all numbers refer to transformed values.
 
     Attributes:
         name: Official name.
         kept: Whether it is an input of models.
         reason: Why it was kept or dropped.
-        mean: After saturation.
+        mean: Mean after saturation.
         std: Population standard deviation after saturation.
         low: Smallest finite value; replaces -infinity.
         high: Largest finite value; replaces +infinity.
         infinite: Rows with an infinity.
-        quantiles: At the levels of `GRID`, from a sample, infinities replaced.
+        quantiles: Quantiles at the levels of `GRID`, from a sample, infinities replaced.
         edges: Inner edges of about 10 bins, ascending, of its benign rows; a value at an edge is in the upper bin.
         shares: Share of the same rows in each bin, shape (len(edges) + 1,); empty without a sample.
     """
@@ -187,7 +187,7 @@ class Preprocessor:
 
 
 def from_json(text: str, where: str) -> Preprocessor:
-    """Read what `to_json` wrote.
+    """Return the preprocessor that `to_json` wrote.
 
     Raises:
         PreprocessorUnusable: when it is not JSON, of another format, or its features are not those of its schema.
@@ -216,11 +216,11 @@ def fit(
     """Return a preprocessor: which features are kept, and how they are scaled.
 
     Args:
-        recipe: Its settings.
+        recipe: Settings of the preprocessor.
         moments: Moments of each transformed feature over the train rows, infinities counted separately.
         sample: Transformed train rows for quantiles and histograms, shape (rows, features); may hold infinities.
-        benign: Which of them are benign, shape (rows,). If any is, histograms are of these only, as most flows of a
-            night are benign.
+        benign: Which of these rows are benign, shape (rows,). If any is, histograms use these rows only, as most flows
+            of a night are benign.
 
     Raises:
         PreprocessorUnusable: when there is no row, or no feature is left.

@@ -22,7 +22,7 @@ Faults = dict[str, dict[str, Mask]]
 
 
 def to_doubles(table: pa.Table, features: Sequence[str]) -> tuple[dict[str, Floats], Faults]:
-    """Return the features as float64 columns of shape (rows,), and where a value is missing or no number.
+    """Return the features as float64 columns of shape (rows,), and the faults: values that are missing or no number.
 
     Text may be padded or quoted, and may be inf or nan. A faulty value is NaN in its column.
     """
@@ -46,7 +46,7 @@ def refused_rows(table: pa.Table, faults: Faults, features: Sequence[str], known
         table: Raw rows.
         faults: Of these rows.
         features: Columns whose raw values are kept.
-        known: Other columns of `tables.QUARANTINE`: a value for all rows, or an array or list with one for each.
+        known: Other columns of `tables.QUARANTINE`: one value for all rows, or an array or list with one per row.
     """
     bad = np.flatnonzero(any_fault(faults, len(table)))
     raw = table.select(list(features)).take(pa.array(bad)).to_pylist() if len(bad) else []

@@ -2,9 +2,9 @@
 
 A row that violates a `reject` rule goes to quarantine under the name of the rule; a violated `warn` rule is counted
 in the audit. Ranges follow from the meaning of the columns (Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351);
-identities are those that hold in every real row that was checked (57,074 of the first release, 64,261 of the second).
-Rules that a few real rows violate only warn. Infinity passes every range without an upper limit: an infinite rate comes
-from a window of zero duration, which is information.
+identities hold in every real row that was checked (57,074 of the first release, 64,261 of the second).
+Rules that a few real rows violate only warn. Infinity is within every range without an upper limit: an infinite rate is
+valid, as it comes from a window of zero duration.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +37,11 @@ class Rule:
     Attributes:
         name: Written to quarantine and audit.
         severity: `reject` or `warn`.
-        features: Features that the rule is about.
+        features: Features that the rule uses.
         statement: The rule in words.
         broken: Given columns of shape (rows,), returns for each feature at fault which rows violate the rule; features
             without a fault may be absent. NaN violates no rule.
-        each: Whether it is about each feature by itself, so that some of them may be absent.
+        each: Whether it checks each feature separately, so that some of them may be absent.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Rule:
     each: bool = False
 
     def applies(self, columns: Columns) -> bool:
-        """Return whether the columns allow to check the rule, or part of it."""
+        """Return whether the rule, or part of it, can be checked with these columns."""
         return self.each or all(feature in columns for feature in self.features)
 
 
@@ -61,7 +61,9 @@ def _within(name: str, severity: Severity, features: Sequence[str], low: float, 
         found = {}
         for feature in features:
             column = columns.get(feature, _NOTHING)
-            if len(column) and not (np.min(column) >= low and np.max(column) <= high):  # NaN falls through to the mask
+            if len(column) and not (
+                np.min(column) >= low and np.max(column) <= high
+            ):  # true for NaN, which the mask ignores
                 mask = (column < low) | (column > high)
                 if mask.any():
                     found[feature] = mask
@@ -149,7 +151,7 @@ _OF_RELEASE: Final[Mapping[str, tuple[Rule, ...]]] = {
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     name: (*_common(schema), *_OF_RELEASE.get(name, ())) for name, schema in FEATURE_SCHEMAS.items()
 }
-"""Rules of each feature schema, `reject` rules first: a row with several faults is filed under the first."""
+"""Rules of each feature schema, `reject` rules first: a row with several faults is counted under the first."""
 
 
 def check(columns: Columns, schema: FeatureSchema) -> dict[Rule, dict[str, Mask]]:

@@ -34,8 +34,8 @@ def read_typed(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows
             fs, path = resolve(row_group.uri)
             with fs.open_input_file(path) as stream:
                 file = pq.ParquetFile(stream)
-                wanted = [name for name in (*schema.features, LABEL) if name in file.schema_arrow.names]
-                table = file.read_row_group(row_group.index, columns=wanted, use_threads=False)
+                columns = [name for name in (*schema.features, LABEL) if name in file.schema_arrow.names]
+                table = file.read_row_group(row_group.index, columns=columns, use_threads=False)
             yield type_rows(table, row_group, schema, np.arange(row_group.first_row, row_group.first_row + len(table)))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -45,7 +45,7 @@ def read_typed(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows
 def _read_csv(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]:
     broken: list[tuple[int, str]] = []  # (row number, text) of lines with too few or too many fields
 
-    def note(row: Any) -> str:
+    def skip_broken(row: Any) -> str:
         broken.append((int(row.number) - 2, str(row.text)))  # line numbers start at 1 and count the header
         return "skip"
 
@@ -59,8 +59,9 @@ def _read_csv(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]
             read_options=pacsv.ReadOptions(
                 use_threads=False, block_size=_CSV_BLOCK_BYTES, column_names=header, skip_rows=1
             ),
-            # A flow log has no quoted line breaks, but a stray quote would swallow lines up to the next one.
-            parse_options=pacsv.ParseOptions(invalid_row_handler=note, quote_char=False),
+            # A flow log has no quoted line breaks, but a single quote character would join all lines up to the next
+            # one.
+            parse_options=pacsv.ParseOptions(invalid_row_handler=skip_broken, quote_char=False),
             convert_options=pacsv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, include_columns=names, strings_can_be_null=False
             ),

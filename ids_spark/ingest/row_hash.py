@@ -2,7 +2,7 @@
 
 Equal vectors have equal keys on every machine and under every partitioning, so the key determines the bucket of equal
 rows, the order of rows in it (a pseudo-random permutation) and whether a row is held out for validation. Unequal
-vectors may have the same key (about n²/2⁶⁵ pairs among n), so equality is always confirmed on the values.
+vectors may have the same key (about n²/2⁶⁵ pairs among n), so the values are always compared, too.
 """
 
 from collections.abc import Sequence

@@ -45,8 +45,8 @@ def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, sourc
     """Type, check, label and key the rows of a raw table.
 
     Args:
-        table: Feature columns as text or numbers, and `label` where the row group names no class.
-        row_group: Where the rows come from.
+        table: Feature columns as text or numbers, and `label` if the row group has no class.
+        row_group: The row group of the rows.
         schema: Feature schema of the source.
         source_rows: Row number in the file, shape (rows,).
 

@@ -1,8 +1,9 @@
-"""The only shuffle of the pipeline: rows with equal features go to the same bucket, sorted by their hash.
+"""The only shuffle of the pipeline: rows with equal features are sent to the same bucket, sorted by their hash.
 
-There duplicates and label conflicts are found by comparing neighbours. The order in a bucket is a pseudo-random
-permutation that mixes files and classes: a global shuffle that is the same on any cluster. Rows are sent as Arrow
-record batches, one for each pair of task and bucket, so that Spark moves a few large byte strings, no Python objects.
+In a bucket, duplicates and label conflicts are found by comparing adjacent rows. The order in a bucket is a
+pseudo-random permutation that mixes files and classes: a global shuffle that is the same on any cluster. Rows are sent
+as Arrow record batches, one for each pair of task and bucket, so that Spark moves a few large byte strings instead of
+Python objects.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ Record = tuple[int, tuple[str, Any]]
 
 @dataclass(frozen=True)
 class ShufflePlan:
-    """The parameters of every task; small, sent with each.
+    """Parameters of the tasks; small, as they are sent with each task.
 
     Attributes:
         schema: Feature schema of the source.
@@ -109,9 +110,9 @@ def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
 
 
 def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) -> IngestCounts:
-    """Read, type, shuffle and write every row of a source; only counts come back to the driver."""
-    least = 2 * spark_context.defaultParallelism
-    packed = bin_pack(source.row_groups, max(least, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK))
+    """Read, type, shuffle and write every row of a source; only counts are returned to the driver."""
+    min_tasks = 2 * spark_context.defaultParallelism
+    packed = bin_pack(source.row_groups, max(min_tasks, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK))
 
     def scatter(partition: Iterable[list[RowGroup]]) -> Iterator[Record]:
         for row_groups in partition:
@@ -139,8 +140,8 @@ def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[Record]:
         if len(refused):
             refused = refused.filter(pa.array([(s == "test") == bool(i) for s in refused["split"].to_pylist()]))
         if len(refused):
-            home = int(refused["source_row"][0].as_py()) % plan.buckets[split]
-            yield plan.partition(split, home), (_QUARANTINE, _to_bytes(refused))
+            target = int(refused["source_row"][0].as_py()) % plan.buckets[split]
+            yield plan.partition(split, target), (_QUARANTINE, _to_bytes(refused))
     names = typed.flows["split"].combine_chunks().dictionary_encode()
     for code, split in enumerate(names.dictionary.to_pylist()):
         of_split = np.flatnonzero(names.indices.to_numpy() == code) if len(names.dictionary) > 1 else None
@@ -150,13 +151,13 @@ def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[Record]:
         order = np.argsort(bucket, kind="stable")
         ends = np.cumsum(np.bincount(bucket, minlength=plan.buckets[split]))
         table = table.take(pa.array(order)) if plan.buckets[split] > 1 else table
-        for home, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+        for target, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
             if end > start:
-                yield plan.partition(split, home), (_FLOWS, _to_bytes(table.slice(start, end - start)))
+                yield plan.partition(split, target), (_FLOWS, _to_bytes(table.slice(start, end - start)))
 
 
 def _to_bytes(table: pa.Table) -> bytes:
-    # Compressed here, column by column, a blob is a third of its size on its way through the JVM and the shuffle files.
+    # Compression by column reduces what passes through the JVM and the shuffle files to a third.
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(table)
@@ -197,8 +198,8 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
         report.parts.append(name)
         for row in refused.select(["split", "label", "reason"]).to_pylist():
             report.quarantined[row["split"] or "", row["label"] or "", row["reason"]] += 1
-    travelled = [column for column in typed_contract(plan.schema) if column.name not in _NOT_SENT]
-    table = _from_bytes(blobs[_FLOWS], pa.schema(travelled))
+    sent = [column for column in typed_contract(plan.schema) if column.name not in _NOT_SENT]
+    table = _from_bytes(blobs[_FLOWS], pa.schema(sent))
     blobs.clear()
     order = row_hash.order_of(
         table["row_key"].to_numpy(),

@@ -27,9 +27,9 @@ LABEL: Final = "label"
 SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
 HEADER_BYTES: Final = 1 << 16
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
-_MOST_FAULTS_SHOWN: Final = 10
+_MAX_FAULTS_SHOWN: Final = 10
 _SCORED_ROWS_PER_TASK: Final = 500_000
-_MOST_TASKS_PER_CORE: Final = 64  # the driver holds the counts of all tasks
+_MAX_TASKS_PER_CORE: Final = 64  # the driver keeps the counts of all tasks in memory
 
 
 class SourceUnusable(InputError):
@@ -47,7 +47,7 @@ class RowGroup:
         first_row: Number of the row group's first row in the file.
         rows: Row count; an estimate for CSV.
         class19: From the file name; None if the file has a `label` column.
-        split: `train` or `test`; None if each label ends in it.
+        split: `train` or `test`; None if each label ends with the split.
     """
 
     uri: str
@@ -70,7 +70,7 @@ class Source:
     narrow: frozenset[str]  # features stored as float32 somewhere
 
     def rows(self, split: str) -> int:
-        """Return the (for CSV: estimated) rows of a split; a row group of both splits counts for each."""
+        """Return the rows of a split (estimated for CSV); a row group with rows of both splits counts for each."""
         return sum(row_group.rows for row_group in self.row_groups if row_group.split in (split, None))
 
 
@@ -87,11 +87,11 @@ def discover(source: str, ignored_columns: Sequence[str] = ()) -> Source:
 
     Args:
         source: A folder or a file.
-        ignored_columns: Columns that are no features.
+        ignored_columns: Further columns that are no features.
 
     Raises:
         SourceUnusable: no such folder, no CSV or parquet in it, an unreadable or truncated file, an unknown class, no
-            split, a column that is missing, unknown, doubled or not a number, or two feature schemas at once.
+            split, a column that is missing, unknown, duplicate or not a number, or two feature schemas in one source.
     """
     source = absolute(source)
     if not exists(source):
@@ -127,8 +127,8 @@ def discover(source: str, ignored_columns: Sequence[str] = ()) -> Source:
             + f" ({'; '.join(shown)}); ingest each into its own lake"
         )
     if faults:
-        more = f"\n  and {len(faults) - _MOST_FAULTS_SHOWN} more" if len(faults) > _MOST_FAULTS_SHOWN else ""
-        listed = "\n  ".join(faults[:_MOST_FAULTS_SHOWN])
+        more = f"\n  and {len(faults) - _MAX_FAULTS_SHOWN} more" if len(faults) > _MAX_FAULTS_SHOWN else ""
+        listed = "\n  ".join(faults[:_MAX_FAULTS_SHOWN])
         raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {len(uris)} file(s):\n  {listed}{more}")
     schema = next(iter(schemas.values()))
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
@@ -156,12 +156,15 @@ def parquet_row_groups(source: str) -> list[tuple[RowGroup, tuple[str, ...]]]:
         header = _read_header(uri)
         if isinstance(header, SourceUnusable):
             raise header
-        found += [(row_group, header.columns) for row_group in _cut(uri, uri[len(base) + 1 :], header, None, None)]
+        found += [
+            (row_group, header.columns)
+            for row_group in _parquet_row_groups(uri, uri[len(base) + 1 :], header, None, None)
+        ]
     return found
 
 
 def csv_header(head: bytes) -> list[str]:
-    """Return the column names in the first bytes of a CSV file; none where it is empty."""
+    """Return the column names in the first bytes of a CSV file; none if it is empty."""
     lines = head.decode("utf-8-sig", errors="replace").splitlines()
     return [name.strip() for name in next(csv.reader(lines[:1]))] if lines and lines[0].strip() else []
 
@@ -185,9 +188,9 @@ def _read_header(uri: str) -> _Header | SourceUnusable:
 
 
 def _schema_of(header: _Header, name: str, ignored: Sequence[str]) -> FeatureSchema:
-    doubled = sorted(column for column, times in Counter(header.columns).items() if times > 1)
-    if doubled:
-        raise SchemaMismatch(f"{name}: column(s) {', '.join(doubled)} occur more than once; keep one of each")
+    duplicates = sorted(column for column, times in Counter(header.columns).items() if times > 1)
+    if duplicates:
+        raise SchemaMismatch(f"{name}: column(s) {', '.join(duplicates)} occur more than once; keep one of each")
     schema = recognise(header.columns, name, ignored)
     wrong = [
         f"{feature!r} is {header.types[feature]}"
@@ -224,10 +227,10 @@ def _row_groups_of(uri: str, name: str, header: _Header) -> Iterable[RowGroup]:
         )
     if not header.types:
         return [RowGroup(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
-    return _cut(uri, name, header, class19, split)
+    return _parquet_row_groups(uri, name, header, class19, split)
 
 
-def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str | None) -> list[RowGroup]:
+def _parquet_row_groups(uri: str, name: str, header: _Header, class19: str | None, split: str | None) -> list[RowGroup]:
     """Return one row group for each row group of a parquet file."""
     starts = itertools.accumulate(header.row_groups, initial=0)
     return [
@@ -239,15 +242,15 @@ def _cut(uri: str, name: str, header: _Header, class19: str | None, split: str |
 def scoring_tasks(row_groups: Sequence[RowGroup], cores: int) -> int:
     """Return the number of scoring tasks: by rows, at least one per core, no more than the driver can handle."""
     rows = sum(row_group.rows for row_group in row_groups)
-    return max(cores, min(rows // _SCORED_ROWS_PER_TASK, cores * _MOST_TASKS_PER_CORE))
+    return max(cores, min(rows // _SCORED_ROWS_PER_TASK, cores * _MAX_TASKS_PER_CORE))
 
 
 def bin_pack(row_groups: Sequence[RowGroup], tasks: int) -> list[list[RowGroup]]:
-    """Distribute row groups over at most `tasks` partitions of about equal rows: the largest first, to the smallest."""
+    """Distribute row groups over at most `tasks` partitions of about equal rows: largest first, to the emptiest."""
     partitions: list[list[RowGroup]] = [[] for _ in range(max(1, min(tasks, len(row_groups))))]
     loads = [0] * len(partitions)
     for row_group in sorted(row_groups, key=lambda p: (-p.rows, p.name, p.first_row)):
-        lightest = loads.index(min(loads))
-        partitions[lightest].append(row_group)
-        loads[lightest] += row_group.rows + 1
+        emptiest = loads.index(min(loads))
+        partitions[emptiest].append(row_group)
+        loads[emptiest] += row_group.rows + 1
     return partitions

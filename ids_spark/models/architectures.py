@@ -37,7 +37,7 @@ class UnknownModel(InputError):
 
 
 def ensemble_size_of(hyperparameters: Mapping[str, Any]) -> int:
-    """Return how many networks a model holds; 1 for an architecture that has no such setting."""
+    """Return the number of networks in a model; 1 for an architecture without this setting."""
     return int(hyperparameters.get("ensemble_size", 1))
 
 
@@ -123,8 +123,8 @@ def build(
         n_features: Columns of the input.
         n_classes: Columns of the softmax output.
         hyperparameters: As `config.ModelConfig`.
-        edges: Of the input encoding, shape (n_features, bins + 1), in scaled units; needed for training where
-            `hyperparameters["bins"]` is not 0. Stored weights hold them already.
+        edges: Bin edges of the input encoding, shape (n_features, bins + 1), in scaled units; needed for training if
+            `hyperparameters["bins"]` is not 0. Stored weights contain them.
 
     Raises:
         UnknownModel: when the name is unknown.

@@ -1,6 +1,6 @@
 """Model directories: written as a whole, and read only if every file has the hash of its manifest.
 
-A directory holds `model.json` (what the model is and how it was trained), `weights.npz` (plain arrays), the
+A directory holds `model.json` (the model card), `weights.npz` (plain arrays), the
 `preprocessor.json` of its training data, `validation_scores.json` (its scores on validation rows, which scoring of
 nights needs), and `manifest.json` with the SHA-256 of these. It holds no code and no pickle: the architecture is built
 again from its name and hyperparameters.
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT: Final = 3
 _OLDER: Final = 2
-"""Written by version 0.1: other names of one file and three fields. Read until version 0.3."""
+"""Format of version 0.1, with other names of one file and three fields. Read until version 0.3."""
 _OLDER_SCORES: Final = "calibration.json"
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
 _VALIDATION_SCORES: Final = "validation_scores.json"
@@ -43,7 +43,7 @@ class ModelUnusable(InputError):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model is.
+    """Description of a model and its training.
 
     Attributes:
         name: Directory below `models/`: title, classes and feature_set.
@@ -56,7 +56,7 @@ class ModelCard:
         recipe: Name of the preprocessor.
         features: Official names of the input features, in input order.
         data_origin: `measured` or `synthetic`.
-        classes_absent_in_train: Names at the model's level that no train row carried.
+        classes_absent_in_train: Names of the classes, at the model's level, without a train row.
         training: Settings, history and duration of the training run.
     """
 
@@ -80,7 +80,7 @@ class ModelCard:
 
     @property
     def title(self) -> str:
-        """Name in metrics: the architecture, and the variant where there is one."""
+        """Name in metrics: the architecture, and the variant if there is one."""
         return title_of(self.architecture, self.variant)
 
 
@@ -92,7 +92,7 @@ class Model:
     weights: Weights
     preprocessor: Preprocessor
     sha256: str  # of the manifest: identifies the content of all files
-    validation_scores: ValidationScores | None = None  # None where none was stored
+    validation_scores: ValidationScores | None = None  # None if none were stored
 
 
 def title_of(architecture: str, variant: str) -> str:
@@ -137,8 +137,8 @@ def read_model(uri: str) -> Model:
     """
     if not exists(f"{uri}/{_MANIFEST}"):
         raise ModelUnusable(f"{uri} holds no complete model ({_MANIFEST} is missing); run jobs/train.py")
-    sealed = read_bytes(f"{uri}/{_MANIFEST}")
-    data = _checked(uri, sealed)
+    manifest = read_bytes(f"{uri}/{_MANIFEST}")
+    data = _checked(uri, manifest)
     try:
         content = json.loads(data[_CARD])
         content = _as_present(content, uri)
@@ -166,11 +166,11 @@ def read_model(uri: str) -> Model:
             f"{uri}/{_PREPROCESSOR} is of another model: its SHA-256 is {fitted.sha256()[:16]}…, expected"
             f" {preprocessor_sha256[:16]}…; restore the directory or retrain"
         )
-    return Model(card, weights, fitted, hashlib.sha256(sealed).hexdigest(), validation_scores)
+    return Model(card, weights, fitted, hashlib.sha256(manifest).hexdigest(), validation_scores)
 
 
 def _as_present(content: dict[str, Any], uri: str) -> dict[str, Any]:
-    """Return the content of a `model.json` in the names of the present format, without its format number."""
+    """Return the content of a `model.json` under the names of the present format, without its format number."""
     found = content.pop("format")
     if found == _OLDER:
         log.warning("%s was written by version 0.1 (format %d); version 0.3 will no longer read it", uri, _OLDER)
@@ -181,29 +181,29 @@ def _as_present(content: dict[str, Any], uri: str) -> dict[str, Any]:
         content["hyperparameters"] = hyperparameters
     elif found != _FORMAT:
         raise ModelUnusable(
-            f"{uri}: found model format {found}; expected {_FORMAT} or, of version 0.1, {_OLDER}; retrain"
+            f"{uri}: found model format {found}; expected {_FORMAT}, or {_OLDER} of version 0.1; retrain"
         )
     return content
 
 
-def _checked(uri: str, sealed: bytes) -> dict[str, bytes]:
+def _checked(uri: str, content: bytes) -> dict[str, bytes]:
     """Return the content of every file in the manifest, after a check of its hash."""
     data: dict[str, bytes] = {}
     try:
-        manifest: dict[str, str] = json.loads(sealed)
+        manifest: dict[str, str] = json.loads(content)
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
         expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES) if name in manifest}
     except (ValueError, KeyError, TypeError) as error:
         raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
-    for name, wanted in expected.items():
+    for name, sha256 in expected.items():
         try:
             data[name] = read_bytes(f"{uri}/{name}")
         except OSError as error:
             raise ModelUnusable(f"{uri}/{name} is missing; restore the directory or retrain") from error
         found = hashlib.sha256(data[name]).hexdigest()
-        if found != wanted:
+        if found != sha256:
             raise ModelUnusable(
-                f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, expected {wanted[:16]}… of its"
+                f"{uri}/{name} was changed after training: its SHA-256 is {found[:16]}…, expected {sha256[:16]}… of its"
                 " manifest; restore the directory or retrain"
             )
     return data
@@ -220,26 +220,26 @@ def model_names(models_uri: str) -> list[str]:
     return sorted({uri.rsplit("/", 3)[-3] for uri in files_in(models_uri, f"/{_MANIFEST}")})
 
 
-def choose_models(models_uri: str, wanted: Sequence[str], version: str) -> list[str]:
-    """Return the directory URIs of models, all of them when none is named.
+def choose_models(models_uri: str, names: Sequence[str], version: str) -> list[str]:
+    """Return the directory URIs of the named models; of all models if none is named.
 
     Args:
         models_uri: The lake's `models`.
-        wanted: Names such as `gru_dnn-19-paper`.
+        names: Names such as `gru_dnn-19-paper`.
         version: A version or `latest`.
 
     Raises:
-        ModelUnusable: a name or version does not exist; the message lists those that do.
+        ModelUnusable: a name or version does not exist; the message lists the existing ones.
     """
     available = model_names(models_uri)
     if not available:
         raise ModelUnusable(f"{models_uri} holds no model; run jobs/train.py on this lake first")
     chosen = []
-    for name in wanted or available:
+    for name in names or available:
         known = model_versions(models_uri, name) if name in available else []
         if not known:
-            raise ModelUnusable(f"no model {name!r} in {models_uri}; there are {', '.join(available)}")
+            raise ModelUnusable(f"no model {name!r} in {models_uri}; expected one of {', '.join(available)}")
         if version != "latest" and version not in known:
-            raise ModelUnusable(f"model {name} has no version {version!r}; there are {', '.join(known)}")
+            raise ModelUnusable(f"model {name} has no version {version!r}; expected one of {', '.join(known)}")
         chosen.append(f"{models_uri}/{name}/{known[-1] if version == 'latest' else version}")
     return chosen

@@ -8,7 +8,7 @@ from ids_spark.base.arrays import Floats32
 from ids_spark.models import attribution
 from ids_spark.models.artifact import Model
 
-_MOST_CACHED: Final = 8  # networks of a Python worker, which may score many models
+_MAX_CACHED: Final = 8  # networks of a Python worker, which may score many models
 _networks: dict[str, tuple[Any, Any]] = {}
 _logits: dict[str, attribution.AttackLogit] = {}
 
@@ -34,7 +34,7 @@ def attack_logit(model: Model) -> attribution.AttackLogit:
 
 def _network_of(model: Model) -> tuple[Any, Any]:
     if model.sha256 not in _networks:
-        while len(_networks) >= _MOST_CACHED:
+        while len(_networks) >= _MAX_CACHED:
             oldest = next(iter(_networks))
             del _networks[oldest]
             _logits.pop(oldest, None)
@@ -47,7 +47,7 @@ def _build(model: Model) -> tuple[Any, Any]:
 
     from ids_spark.models import architectures
 
-    tf.get_logger().setLevel("ERROR")  # it warns of every further graph in a worker that scores several models
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns of every further graph when a worker scores several models
     if not _networks:  # can be set only before TensorFlow runs its first operation
         # A task has one core, and workers that share a GPU would each take all of its memory.
         tf.config.set_visible_devices([], "GPU")

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 keras = tf.keras
 
-_NARROWEST: Final = 1e-6  # width of a bin, in standard deviations: coinciding edges give a step, not a division by 0
+_MIN_WIDTH: Final = 1e-6  # width of a bin, in standard deviations: equal edges give a step instead of a division by 0
 
 
 class PiecewiseLinear(tf.keras.layers.Layer):  # type: ignore[misc]
     """Piecewise linear encoding of numeric features (Gorishniy et al. 2022, arXiv:2203.05556, eq. 1).
 
     A feature becomes one number for each of its bins: 1 for bins below the value, 0 for bins above it, and in its own
-    bin the share of the bin that lies below it. So the network can change its slope at every edge without learning to.
+    bin the share of the bin that lies below it. So a linear layer can have another slope in every bin.
 
     Args:
         edges: Ascending bin edges of each feature, shape (n_features, bins + 1). Stored as weights, not trained.
@@ -25,7 +25,7 @@ class PiecewiseLinear(tf.keras.layers.Layer):  # type: ignore[misc]
         super().__init__(name="piecewise_linear")
         self._n_outputs = edges.shape[0] * (edges.shape[1] - 1)
         fixed = keras.initializers.Constant
-        low, width = edges[:, :-1], np.maximum(np.diff(edges, axis=1), _NARROWEST)
+        low, width = edges[:, :-1], np.maximum(np.diff(edges, axis=1), _MIN_WIDTH)
         self._low = self.add_weight("low", low.shape, initializer=fixed(low), trainable=False)
         self._width = self.add_weight("width", width.shape, initializer=fixed(width), trainable=False)
 
@@ -36,11 +36,12 @@ class PiecewiseLinear(tf.keras.layers.Layer):  # type: ignore[misc]
 
 
 class FeatureEmbedding(tf.keras.layers.Layer):  # type: ignore[misc]
-    """A small dense layer with ReLU for each feature, of its own bins ("PLE-LR" of Gorishniy et al. 2022, see above).
+    """A small dense layer with ReLU for each feature, applied to the bins of that feature ("PLE-LR" of Gorishniy et al.
+    2022, see above).
 
     Args:
-        n_features: Features whose bins come one after the other.
-        units: Outputs of each feature.
+        n_features: Number of features; the input holds the bins of one feature after the other.
+        units: Number of outputs for each feature.
     """
 
     def __init__(self, n_features: int, units: int) -> None:
@@ -69,7 +70,7 @@ class BatchEnsembleDense(tf.keras.layers.Layer):  # type: ignore[misc]
 
     Args:
         units: Outputs of each network.
-        ensemble_size: How many networks.
+        ensemble_size: Number of networks.
         signs: Whether this is the first layer.
     """
 
@@ -120,7 +121,7 @@ class BatchEnsembleLogits(tf.keras.layers.Layer):  # type: ignore[misc]
 
 
 class EnsembleMean(tf.keras.layers.Layer):  # type: ignore[misc]
-    """The mean of the networks' probabilities; in training no mean, so that each network has a loss of its own."""
+    """The mean of the networks' probabilities; not in training, so that each network has a separate loss."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return (batch, classes); in training (batch, ensemble_size, classes)."""
@@ -131,7 +132,7 @@ class FirstStepGRU(tf.keras.layers.Layer):  # type: ignore[misc]
     """The first step of a GRU from a zero state (Cho et al. 2014, arXiv:1406.1078, in the form that cuDNN computes).
 
     A flow is a sequence of one step. The recurrent kernel would be multiplied by zeros and have a gradient of zero, so
-    there is none; its biases stay. With the weights of `keras.layers.GRU` the outputs are equal.
+    there is none; its biases are kept. With the weights of `keras.layers.GRU` the outputs are equal.
 
     Args:
         units: Outputs.

@@ -1,9 +1,9 @@
 """The champion and the challenger version of each model, and the history of both aliases.
 
 `models/<name>/_aliases.json` holds the present version of each alias and every change so far. Scoring uses the
-champion, not the newest version: a hospital gets another model only by a promotion, never by a training run. Until the
-first promotion, a single version counts as champion, so that the first night needs no further step; with several
-versions there is no champion until one is promoted.
+champion, not the newest version: only a promotion, never a training run, changes the model in use. Until the first
+promotion, a single version counts as champion, so that the first night needs no promotion; with several versions there
+is no champion until one is promoted.
 """
 
 import datetime as dt
@@ -29,7 +29,7 @@ class Change(Section):
         alias: The alias.
         version: New version of the alias; None for none.
         previous: Version before the change; None for none.
-        sha256: Of the manifest of `version`; identifies the content that was promoted.
+        sha256: SHA-256 of the manifest of `version`; identifies the promoted content.
         at: Time of the change, in UTC.
         run_id: Run that made the change.
     """
@@ -43,12 +43,12 @@ class Change(Section):
 
 
 class Aliases(Section):
-    """The content of the file.
+    """The content of `_aliases.json`.
 
     Attributes:
         format: Format of the file.
-        champion: Version; None where none was promoted.
-        challenger: Version; None where there is none.
+        champion: Version; None if none was promoted.
+        challenger: Version; None if there is none.
         history: Every change, oldest first; changes are only added.
     """
 
@@ -67,7 +67,7 @@ class Aliases(Section):
         return self
 
     def holder(self, alias: Alias) -> str | None:
-        """Return the version of an alias; None where there is none."""
+        """Return the version that has an alias; None if there is none."""
         return self.champion if alias == "champion" else self.challenger
 
     def last(self, alias: Alias) -> Change | None:
@@ -89,7 +89,7 @@ def aliases_path(name: str) -> str:
 
 
 def read_aliases(models_uri: str, name: str) -> Aliases:
-    """Return the aliases of a model; empty ones where nothing was promoted yet.
+    """Return the aliases of a model; empty if nothing was promoted yet.
 
     Raises:
         ModelUnusable: the file cannot be parsed, or its content is inconsistent.
@@ -112,17 +112,17 @@ def read_aliases(models_uri: str, name: str) -> Aliases:
 def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str, now: dt.datetime) -> Aliases:
     """Return the aliases after a promotion; the caller stages them at `aliases_path` and commits.
 
-    The model is read and every hash checked before. A challenger that becomes champion is no longer challenger. A
-    version that has the alias already changes nothing, so that the same promotion can be run again.
+    Reads the model and checks every hash first. A challenger that becomes champion is no longer challenger. If the
+    version has the alias already, nothing changes, so that the same promotion can be run again.
 
     Args:
         models_uri: The lake's `models`.
-        name: Of the model.
+        name: Name of the model.
         version: A version, `latest`, or `previous`: the version that the newest change replaced, so that `previous`
             twice changes nothing.
         alias: The alias.
-        run_id: Of this run.
-        now: In UTC.
+        run_id: Id of this run.
+        now: Present time in UTC.
 
     Raises:
         ModelUnusable: no such model or version; its directory was changed or holds no validation scores; there is no
@@ -168,7 +168,7 @@ def version_of_alias(models_uri: str, name: str, alias: Alias) -> str | None:
     if holder is not None:
         if holder not in versions:
             raise ModelUnusable(
-                f"{alias} of model {name} is version {holder}, which is not in {models_uri}/{name}; there are"
+                f"{alias} of model {name} is version {holder}, which is not in {models_uri}/{name}; found"
                 f" {', '.join(versions)}. Restore it, or promote another: {_remedy(name, alias)}"
             )
         return holder
@@ -176,14 +176,14 @@ def version_of_alias(models_uri: str, name: str, alias: Alias) -> str | None:
         return None
     if len(versions) > 1:
         raise ModelUnusable(
-            f"model {name} has {len(versions)} versions and no champion: {', '.join(versions)}. Name one:"
+            f"model {name} has {len(versions)} versions and no champion: {', '.join(versions)}. Promote one:"
             f" {_remedy(name, alias)}"
         )
     return versions[0]
 
 
 def model_of_alias(models_uri: str, name: str, alias: Alias) -> Model | None:
-    """Return the model of an alias, every hash checked; None where there is no challenger.
+    """Return the model of an alias, after a check of every hash; None if there is no challenger.
 
     Raises:
         ModelUnusable: as `version_of_alias` and `read_model`, or its manifest differs from that of the promotion.
@@ -202,9 +202,9 @@ def model_of_alias(models_uri: str, name: str, alias: Alias) -> Model | None:
 
 
 def adopt(models_uri: str, name: str, run_id: str, now: dt.datetime) -> Aliases | None:
-    """Return aliases with the single version as champion, to be staged; None where a champion was promoted already.
+    """Return aliases with the single version as champion, to be staged; None if a champion was promoted already.
 
-    After that, training a second version neither changes the champion nor stops the scoring of nights.
+    So training a second version neither changes the champion nor stops the scoring of nights.
 
     Raises:
         ModelUnusable: as `version_of_alias` and `promote`.
@@ -230,7 +230,7 @@ def _previous(models_uri: str, name: str, present: Aliases, alias: Alias) -> str
     if change is None or change.previous is None:
         known = ", ".join(artifact.model_versions(models_uri, name)) or "none"
         raise ModelUnusable(
-            f"no version of model {name} was {alias} before the present one; there are versions {known}. Name one:"
+            f"no version of model {name} was {alias} before the present one; found versions {known}. Promote one:"
             f" {_remedy(name, alias)}"
         )
     return change.previous

@@ -1,17 +1,18 @@
-"""The score that a given small share of benign rows reaches: the order of the rows, or a tail fitted to them.
+"""The score that a given small share of benign rows reaches: an order statistic, or a quantile of a fitted tail.
 
-With 10 rows or more at or above the wanted score, the order of the rows gives it. With fewer, a generalised Pareto
-distribution is fitted to the excesses of the highest 1,999, 500, 100 or 30 rows over the next one (peaks over
-threshold: Pickands 1975, Ann. Statist. 3:119; Siffer et al. 2017, doi 10.1145/3097983.3098144). The first of these fits
-that describes its rows is used. Where none does, for example with a small cluster of rows far above all others, the
-order of the rows is used here too.
+With 10 rows or more at or above the score, it is interpolated between the ordered scores. With fewer, a generalised
+Pareto distribution is fitted to the excesses of the highest 1,999, 500, 100 or 30 rows over the next one (peaks over
+threshold: Pickands 1975, Ann. Statist. 3:119; Siffer et al. 2017, doi 10.1145/3097983.3098144). The first fit that
+passes the test of fit is used. If none does, for example with a small cluster of rows far above all others, the ordered
+scores are used here too.
 
 Measured through `ValidationScores.threshold` on 15 synthetic shapes (light and heavy tails, clusters far above,
 saturated, tied; 100 draws of each) against a night of a million flows with a budget of 50 false alarms; in brackets the
-figures of the order of rows alone. The alarms were within a factor of 2 of the expectation in 49 % [47 %] of draws of
+figures of the ordered scores alone. The alarms were within a factor of 2 of the expectation in 49 % [47 %] of draws of
 4,000 rows, 75 % [67 %] of 40,000 and 95 % [96 %] of 200,000. They were more than twice the expectation in 11, 6 and 1 %
 [11, 9 and 1 %], and above the upper end of its interval in 0.3, 0.5 and 2 %. Without the test of fit, none of 40 draws
-of 40,000 rows with a cluster of 0.5 % between the bulk and the attacks met the factor: the threshold was far too high.
+of 40,000 rows with a cluster of 0.5 % between the bulk and the attacks was within the factor: the threshold was far too
+high.
 """
 
 import math
@@ -26,24 +27,24 @@ LEVELS: Final = np.linspace(0.0, 1.0, 501)
 """Levels of the stored quantiles of the validation scores."""
 _FITTED: Final = (1_999, 500, 100, 30)  # rows of a fit, each at most a fifth of all
 _ORDER_FROM: Final = 10  # rows
-# About in standard deviations of a count. 1 to 15 % of fits to rows of that very distribution exceed it, more of them
-# the longer the fit.
+# Approximately in standard deviations of a count. 1 to 15 % of fits to rows drawn from a generalised Pareto
+# distribution exceed it; the share rises with the number of rows.
 _MISFIT: Final = 2.0
 # Distance of a threshold from a score, in log-odds: scores of one flow differ by far less between batches.
-_BESIDE: Final = 1e-3
+_LOGIT_STEP: Final = 1e-3
 _UPPER_LEVEL: Final = 0.975  # upper end of a two-sided 95 % interval
 
 
 def score_reached_by(highest: Floats, rows: int, wanted: float) -> tuple[float, float]:
     """Return a score that about `wanted` of all rows reach, and how many rows are expected to reach it.
 
-    The expectation differs from `wanted` where ties leave no score in between, and where more rows reach a fitted score
-    than it was fitted for; it is never below the number of rows that reach the score.
+    The expectation differs from `wanted` if tied scores allow no score in between, or if more rows than `wanted` reach
+    a fitted score; it is never below the number of rows that reach the score.
 
     Args:
         highest: The highest scores, descending, at least one.
-        rows: How many rows there are in all.
-        wanted: From 1 up to the number of `highest`, need not be whole.
+        rows: Number of all rows.
+        wanted: Number of rows, from 1 to the length of `highest`; may be fractional.
     """
     if wanted < _ORDER_FROM:
         for fitted in _FITTED:
@@ -56,17 +57,17 @@ def score_reached_by(highest: Floats, rows: int, wanted: float) -> tuple[float, 
 
 
 def _ordered(highest: Floats, wanted: float) -> tuple[float, float]:
-    """Return a score between two neighbours in order; at a tie, on the side whose count is nearer in proportion."""
+    """Return a score between two adjacent scores; at a tie, above or below it, where the count is nearer in ratio."""
     whole = int(wanted)
     score = float(highest[whole - 1])
-    after = float(highest[whole]) if whole < len(highest) else score - _BESIDE
+    after = float(highest[whole]) if whole < len(highest) else score - _LOGIT_STEP
     gap = score - after
     if gap > 0:
-        return score - max((wanted - whole) * gap, min(_BESIDE, gap / 2)), wanted
-    above, reaching = _reaching(highest, score + _BESIDE), _reaching(highest, score - _BESIDE)
+        return score - max((wanted - whole) * gap, min(_LOGIT_STEP, gap / 2)), wanted
+    above, reaching = _reaching(highest, score + _LOGIT_STEP), _reaching(highest, score - _LOGIT_STEP)
     if wanted**2 < max(above, 0.5) * reaching:
-        return score + _BESIDE, max(above, 1)
-    return score - _BESIDE, reaching
+        return score + _LOGIT_STEP, max(above, 1)
+    return score - _LOGIT_STEP, reaching
 
 
 def _reaching(highest: Floats, score: float) -> int:
@@ -74,7 +75,7 @@ def _reaching(highest: Floats, score: float) -> int:
 
 
 def _fitted_excess(excesses: Floats, wanted: float) -> float | None:
-    """Return the excess that `wanted` rows are expected to reach, None where the fit does not describe the rows.
+    """Return the excess that `wanted` rows are expected to reach; None if the rows fail the test of fit.
 
     Fitted by the method of Zhang, Stephens 2009 (Technometrics 51:316), which scipy does not have: b = shape / scale is
     the mean of a quasi-posterior on a grid, and the shape follows from it. The shape is minus the `c` of
@@ -109,7 +110,7 @@ def _fitted_excess(excesses: Floats, wanted: float) -> float | None:
 
 
 def upper_rate(found: int, rows: int) -> float:
-    """Return the upper end of the exact 95 % interval of a rate of which `found` of `rows` were found.
+    """Return the upper end of the exact 95 % interval of a rate, observed as `found` of `rows`.
 
     It is a quantile of a beta distribution (Clopper, Pearson 1934, doi 10.1093/biomet/26.4.404).
 

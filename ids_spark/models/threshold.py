@@ -1,7 +1,7 @@
 """Threshold selection: the scores of a model's validation rows, and the threshold for a budget of false alarms.
 
 The score of a flow is its attack logit. A budget of false alarms among the flows of a night is a false-alarm rate, and
-a false-alarm rate corresponds to a quantile of the benign validation scores. The smallest rate aimed at is one benign
+a false-alarm rate corresponds to a quantile of the benign validation scores. The smallest target rate is one benign
 validation row. `tail_fit` finds quantiles between and beyond the rows; its docstring gives the measured errors.
 """
 
@@ -36,8 +36,8 @@ class Threshold:
         logit: Flows at or above it are flagged.
         probability: The attack probability of that logit.
         flows: Flows of the night. All are counted as benign, so that the expectation is not too low.
-        budget: False alarms aimed at.
-        benign_rows: Benign validation rows that gave the threshold.
+        budget: Target number of false alarms.
+        benign_rows: Benign validation rows from which the threshold was computed.
         expected_false_alarms: Point estimate for `flows` flows; None without a benign validation row.
         false_alarms_at_most: Upper end of the exact 95 % interval of that expectation (Clopper, Pearson 1934, doi
             10.1093/biomet/26.4.404). The count of one night varies around its expectation as well.
@@ -70,10 +70,10 @@ class Threshold:
                 f" {self.budget:,}: any number of the {self.flows:,} flows may be false alarms."
             )
         else:
-            about, most = _count(self.expected_false_alarms), _count(self.false_alarms_at_most)
-            expected = f"about {about} would be flagged, at most {most}"
+            about, at_most = _count(self.expected_false_alarms), _count(self.false_alarms_at_most)
+            expected = f"about {about} would be flagged, at most {at_most}"
             if not self.supported:
-                expected = f"fewer than {most} would be flagged"
+                expected = f"fewer than {at_most} would be flagged"
                 sentences.append(
                     f"{self.benign_rows:,} benign validation rows support no rate below {self.smallest_rate:.2g} (rule"
                     f" of three); the budget needs a rate of {self.budget / self.flows:.2g}. Point estimate: {about}."
@@ -92,9 +92,10 @@ class ValidationScores:
 
     Attributes:
         benign_rows: Benign validation rows.
-        attack_rows: The others.
-        benign_tail: The highest attack logits of benign rows, descending: 2,000, or all where there are fewer.
-        benign_quantiles: Of all attack logits of benign rows at the levels 0, 0.002, … 1; empty without a row.
+        attack_rows: Attack validation rows.
+        benign_tail: The highest attack logits of benign rows, descending: 2,000, or all if there are fewer.
+        benign_quantiles: Quantiles of all attack logits of benign rows at the levels 0, 0.002, … 1; empty without a
+            row.
         attack_quantiles: The same of attack rows.
         class_mix: Benign validation rows (without any: all) predicted as each class of the model's level, by id.
         baseline: Median benign flow, the reference of attributions: scaled features in input order.
@@ -109,9 +110,9 @@ class ValidationScores:
     baseline: tuple[float, ...]
 
     def threshold(self, flows: int, budget: int) -> Threshold:
-        """Return the threshold that aims at `budget` false alarms among `flows` flows.
+        """Return the threshold for about `budget` false alarms among `flows` flows.
 
-        A budget of at least all flows flags all of them. Where the budget is a rate below one benign validation row, no
+        A budget of at least all flows flags all of them. If the budget is a rate below one benign validation row, no
         flow that the model predicts as benign is flagged; without any such row the threshold is a probability of 0.5.
 
         Raises:
@@ -121,14 +122,14 @@ class ValidationScores:
             raise ValueError(f"found {flows} flows and a budget of {budget}; expected no negative number")
         n, rate = self.benign_rows, min(1.0, budget / flows) if flows else 1.0
         smallest = min(1.0, 3 / n) if n else 1.0
-        logit, expected, most = 0.0, None, 1.0
+        logit, expected, upper = 0.0, None, 1.0
         if n:
             logit, rows = self._logit_of(rate)
-            expected, most = flows * rows / n, tail_fit.upper_rate(math.ceil(rows), n)
+            expected, upper = flows * rows / n, tail_fit.upper_rate(math.ceil(rows), n)
         supported = n > 0 and rate >= smallest
         recall = tail_fit.share_reaching(self.attack_quantiles, logit) if self.attack_rows else None
         p = 1 / (1 + math.exp(-logit))
-        return Threshold(logit, p, flows, budget, n, expected, flows * most, smallest, supported, recall)
+        return Threshold(logit, p, flows, budget, n, expected, flows * upper, smallest, supported, recall)
 
     def _logit_of(self, rate: float) -> tuple[float, float]:
         """Return the threshold for a rate of false alarms, and how many benign rows are expected to reach it."""
@@ -139,8 +140,8 @@ class ValidationScores:
             logit, rows = tail_fit.score_at_share(wanted / n, self.benign_quantiles), wanted
         else:
             logit, rows = tail_fit.score_reached_by(highest, n, wanted)
-        least = 0.0 if rate * n < 1 else -LIMIT  # so that few rows do not flag flows predicted as benign
-        logit = min(max(logit, least), LIMIT)  # saturated scores can only be flagged together
+        lowest = 0.0 if rate * n < 1 else -LIMIT  # so that few rows do not flag flows predicted as benign
+        logit = min(max(logit, lowest), LIMIT)  # saturated scores can only be flagged together
         reaching = float(np.searchsorted(-highest, -logit, side="right"))
         if reaching == len(highest) < n:
             reaching = max(reaching, n * tail_fit.share_reaching(self.benign_quantiles, logit))
@@ -152,7 +153,7 @@ class ValidationScores:
 
 
 def from_json(text: str, where: str) -> ValidationScores:
-    """Read what `to_json` wrote.
+    """Return the validation scores that `to_json` wrote.
 
     Raises:
         ValidationScoresUnusable: when it is not JSON, of another format, or its numbers contradict each other.
@@ -212,7 +213,8 @@ def attack_logits(probabilities: Floats32) -> Floats:
     """Return ln(sum of attack probabilities) - ln(benign probability), within ±`LIMIT`, shape (rows,).
 
     Args:
-        probabilities: Of a softmax, shape (rows, classes), benign first. An exact 0 gives the limit, NaN stays NaN.
+        probabilities: Of a softmax, shape (rows, classes), benign first. A probability of exactly 0 gives the limit,
+            NaN stays NaN.
     """
     attack = probabilities[:, BENIGN_ID + 1 :].sum(axis=1, dtype=np.float64)  # not 1 - benign: that rounds to 0
     with np.errstate(divide="ignore"):
@@ -222,7 +224,7 @@ def attack_logits(probabilities: Floats32) -> Floats:
 
 
 def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
-    """Return the median of each scaled feature over benign rows; without one 0, which is the train mean.
+    """Return the median of each scaled feature over benign rows; without benign rows 0, the train mean.
 
     Args:
         matrix: Shape (rows, n_features).
@@ -235,7 +237,7 @@ def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
 
 
 def _fault(found: ValidationScores) -> str:
-    """Return what is wrong with validation scores that were read; empty when nothing is."""
+    """Return the fault of validation scores that were read; empty if there is none."""
     scores = (found.benign_tail[::-1], found.benign_quantiles, found.attack_quantiles)
     rows = (found.benign_rows, found.attack_rows)
     numbers = [x for part in (*scores, found.baseline) for x in part]

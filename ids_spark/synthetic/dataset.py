@@ -2,8 +2,8 @@
 
 Spark assigns files to tasks; a task draws its file in chunks and writes them with pyarrow. Each chunk has a random
 generator seeded by (seed, file name, chunk): rows depend on seed, scale and arguments only, not on the cluster. No row
-passes through the driver, and a task holds one chunk at a time, at any scale. `plan` determines which rows repeat
-others, `sampler` draws rows, `distributions` holds their distributions.
+passes through the driver, and a task holds one chunk at a time, at any scale. `plan` determines which rows are
+duplicates, `sampler` draws rows, `distributions` holds their distributions.
 """
 
 import logging
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GENERATOR: Final = 1  # raise it when the same arguments give other rows
-_MOST_SCALE: Final = 10.0
+GENERATOR: Final = 1  # increment when the same arguments give other rows
+_MAX_SCALE: Final = 10.0
 
 FileFormat = Literal["parquet", "csv"]
 # Rows of a chunk, which is one row group; an even number, so that a row has the same parity in file and chunk.
@@ -44,7 +44,7 @@ _CHUNK_ROWS: Final = 65_536
 
 @dataclass(frozen=True)
 class FileTask:
-    """Arguments of a task: its part of the plan, the root of the target, and those of the data set."""
+    """Arguments of a task: the plan of one file, the root of the target, and arguments of the data set."""
 
     file: FilePlan
     root: str
@@ -56,7 +56,7 @@ class FileTask:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Facts on what was written; also in `_SYNTHETIC.json` at the root of the target.
+    """Facts about the data set written; also in `_SYNTHETIC.json` at the root of the target.
 
     Attributes:
         synthetic: Always true.
@@ -119,19 +119,19 @@ def write_dataset(
         seed: Equal seeds give equal rows.
         schema: Feature schema of the release to imitate.
         file_format: Format of every file.
-        min_rows_per_file: Least number of rows of a file.
-        capture_day_iat: Whether `IAT` of the first release holds the capture's epoch, as in the data set; otherwise it
-            is the time between packets.
+        min_rows_per_file: Minimum number of rows of a file.
+        capture_day_iat: Whether `IAT` of the first release contains the time of the capture, as in the data set;
+            otherwise it is the time between packets.
 
     Raises:
-        InputError: when `target` holds anything but a synthetic data set, or an argument is out of range. Nothing was
-            written.
+        InputError: when `target` holds anything other than a synthetic data set, or an argument is out of range.
+            Nothing was written.
     """
     started = time.monotonic()
-    if not 0 < scale <= _MOST_SCALE or min_rows_per_file < 1 or seed < 0:
+    if not 0 < scale <= _MAX_SCALE or min_rows_per_file < 1 or seed < 0:
         raise InputError(
             f"synthesize: found scale {scale}, min_rows_per_file {min_rows_per_file}, seed {seed}; expected a scale"
-            f" above 0 and at most {_MOST_SCALE:g}, min_rows_per_file of at least 1 and a seed of at least 0"
+            f" above 0 and at most {_MAX_SCALE:g}, min_rows_per_file of at least 1 and a seed of at least 0"
         )
     plan = plan_dataset(scale, seed, min_rows_per_file)
     root = Lake(target).root
@@ -158,7 +158,7 @@ def write_dataset(
         rows_per_file={path: task.file.rows for path, task in tasks.items()},
     )
     _refuse_other_content(target)
-    # The marker file is written before the first row, so that an interrupted run is known as synthetic and incomplete.
+    # The marker file is written before the first row, so that interrupted data are marked as synthetic and incomplete.
     filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
     _remove_rows(root)
     log.info(
@@ -166,7 +166,7 @@ def write_dataset(
     )
     longest_first = sorted(
         tasks.values(), key=lambda task: -task.file.rows
-    )  # so that no long one runs alone at the end
+    )  # otherwise a long task may run alone at the end
     spark.sparkContext.parallelize(longest_first, len(tasks)).map(write_file).collect()
     report = replace(report, complete=True, seconds=round(time.monotonic() - started, 1))
     filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
@@ -226,7 +226,7 @@ def write_file(task: FileTask) -> int:
         with fs.open_output_stream(unfinished) as stream:
             _write_rows(task, stream)
         if fs.get_file_info(path).type == pafs.FileType.File:
-            fs.delete_file(path)  # of an attempt that Spark repeats; it holds the same rows
+            fs.delete_file(path)  # from an earlier attempt of this task, with the same rows
         fs.move(unfinished, path)
     except BaseException:
         if fs.get_file_info(unfinished).type == pafs.FileType.File:
@@ -259,7 +259,7 @@ def chunks(task: FileTask) -> Iterator[Floats]:
     schema = FEATURE_SCHEMAS[task.schema_name]
     model = class_model(schema, file.class19, file.split, task.capture_day_iat)
     iat = schema.features.index("IAT")
-    planted = [(place, _vectors(task, place.pool, schema)) for place in file.planted]
+    planted = [(part, _vectors(task, part.pool, schema)) for part in file.planted]
     for start in range(0, file.rows, _CHUNK_ROWS):
         end = min(start + _CHUNK_ROWS, file.rows)
         near = file.near * end // file.rows - file.near * start // file.rows
@@ -270,14 +270,14 @@ def chunks(task: FileTask) -> Iterator[Floats]:
             sources = np.append(np.arange(drawn), rng.integers(0, drawn, size=near))
             values = np.take(values, rng.permutation(sources), axis=1)
         values[iat] = sampler.number(values[iat], np.arange(file.first_id + start, file.first_id + end))
-        for place, vectors in planted:
-            here = (place.rows >= start) & (place.rows < end)
-            values[:, place.rows[here] - start] = vectors[:, place.vectors[here]]
+        for part, vectors in planted:
+            in_chunk = (part.rows >= start) & (part.rows < end)
+            values[:, part.rows[in_chunk] - start] = vectors[:, part.vectors[in_chunk]]
         yield values
 
 
 def _vectors(task: FileTask, pool: Pool, schema: FeatureSchema) -> Floats:
-    """Return all vectors of a pool, shape (features, vectors): the same for every file that holds some of them."""
+    """Return all vectors of a pool, shape (features, vectors): the same for every file that uses the pool."""
     model = class_model(schema, pool.class19, "train", task.capture_day_iat)
     numbers = np.arange(pool.size)
     rng = generator(task.seed, "pool", pool.name)

@@ -1,6 +1,6 @@
 """Distributions of the synthetic flows: for each class the distribution of every feature, and the rows of every file.
 
-`profile.json` in this folder holds quantiles for each class and feature, and no row of the data set, derived from
+`profile.json` in this folder holds quantiles for each class and feature, but no row of the data set; derived from
 CICIoMT2024 (Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351).
 
 For the TCP/IP floods of the first release there are no statistics by class: their distributions are derived, not
@@ -12,8 +12,8 @@ after the known classes are subtracted; the constants below reproduce these rema
 
 At scale 1 the mean and standard deviation of every feature with less than 90 % zeros are within 15 % of the data set's.
 Rarer features are not fitted, and some means differ by more: HTTPS, DNS, Telnet, SMTP and IRC are too rare by half, as
-the second release's floods hold less of them than the remainder; SSH, ece_flag_number, cwr_flag_number, IGMP and DHCP
-are too frequent by a factor of 1.7 to 3.5, as the classes with statistics (of most only the test file) exceed the
+the second release's floods contain less of them than the remainder; SSH, ece_flag_number, cwr_flag_number, IGMP and
+DHCP are too frequent by a factor of 1.7 to 3.5, as the classes with statistics (of most only the test file) exceed the
 global mean without the floods.
 """
 
@@ -39,7 +39,7 @@ FRAME: Final = {"ICMP": 42.0, "UDP": 50.0, "TCP": 54.0, "SYN": 54.0}
 _HEADER: Final = {"ICMP": 0.0, "UDP": 92.0, "TCP": 118.0, "SYN": 122.0}
 # Share of flood windows with a packet of other traffic: where `Std` and `Variance` are not 0.
 _MIXED: Final = 0.18
-# Seconds: the range of IAT of each family, because each family was captured on another day. The range of a family is
+# Seconds: range of IAT of each family; each family was captured on a different day. The range of a family is
 # divided into equal parts, one for each protocol.
 _DAY: Final = {"DDoS": (84_696_008.0, 84_697_184.0), "DoS": (84_670_752.0, 84_679_552.0)}
 _PORT_SCAN_DAY: Final = (169_411_200.0, 169_411_900.0)
@@ -52,13 +52,13 @@ _PORT_SCAN: Final = "Recon-Port_Scan"
 _SAME_MEANING: Final = ("flag_number", *PROTOCOLS)
 # Levels between the 0.995 quantile and the maximum, for which the profile has no quantiles.
 _TAIL: Final = (0.9975, 0.999, 0.9995)
-# The profile is of Benign's test file only. With the same share of bulk transfers in the train file, the second moment
-# of the whole data set would be 1.5 times (Header_Length) and 2.2 times (HTTP) the real one. So the train file has this
-# share of the tail above the 0.85 quantile.
+# For Benign the profile describes the test file only. With the same share of bulk transfers in the train file, the
+# second moment of the whole data set would be 1.5 times (Header_Length) and 2.2 times (HTTP) the real one. So the tail
+# of the train file above the 0.85 quantile is reduced to this share.
 _BENIGN_TRAIN_TAIL: Final = {"Header_Length": 0.62, "HTTP": 0.36}
 _TAIL_FROM: Final = 0.85
 _FULL_FRAME: Final = 1_400.0  # bytes
-_EPOCH_LIKE: Final = 1e6  # seconds: a larger IAT holds the capture's epoch
+_EPOCH_LIKE: Final = 1e6  # seconds: a larger IAT contains the time of the capture
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Marginal:
     """Distribution of one feature: linear interpolation between points (`p`, `x`) of its quantile function.
 
     Attributes:
-        p: Rising probabilities from 0 to 1.
-        x: The value at each; ascending, except between the parts of a mixture.
+        p: Ascending probabilities from 0 to 1.
+        x: Value at each probability; ascending, except between the parts of a mixture.
     """
 
     p: Floats
@@ -97,15 +97,15 @@ class ClassModel:
 
     Attributes:
         class19: The class.
-        window: Packets in one row's average: 10 or 100.
+        window: Packets over which a row averages: 10 or 100.
         flood: Whether it is one of the eight TCP/IP floods.
         main_protocol: The protocol that gets the rest of the window after the drawn shares of the others.
-        second_protocol: The most frequent of the others.
+        second_protocol: The second most frequent protocol.
         mixed_tcp: Share of rows with other packets than TCP.
         full_frames: Share of rows with packets of full length only.
         marginals: Distribution of each drawn feature.
-        iat: Distribution of `IAT` without the capture's epoch.
-        iat_day: Distribution of `IAT` where it holds the epoch; None where it never does.
+        iat: Distribution of `IAT` without the time of the capture.
+        iat_day: Distribution of `IAT` with the time of the capture; None if no row contains it.
         infinite_rate_share: Share of rows with `Rate` = inf.
     """
 
@@ -143,10 +143,10 @@ def class_model(schema: FeatureSchema, class19: str, split: str, capture_day_iat
     first release and, for features that both releases define in the same way, of port scans of the second.
 
     Args:
-        schema: Which release to imitate.
+        schema: Feature schema of the release to imitate.
         class19: The class.
         split: `train` or `test`; they differ for Benign only.
-        capture_day_iat: Whether `IAT` of the first release holds the capture's epoch.
+        capture_day_iat: Whether `IAT` of the first release contains the time of the capture.
     """
     second = _profile()["release39"][class19]
     clean = _marginal(second["quantiles"]["IAT"], second["rows_seen"])
@@ -189,18 +189,18 @@ def _first_release(class19: str, split: str) -> tuple[dict[str, Marginal], Margi
         return {**same, **own}, _capture_day(class19)
     if class19 == _PORT_SCAN:
         scans = _marginals(profile["release39"][class19])
-        borrowed = _marginals(profile["original45"]["Recon-OS_Scan"])
+        os_scans = _marginals(profile["original45"]["Recon-OS_Scan"])
         same = {f: m for f, m in scans.items() if _means_the_same(f)}
-        return {**borrowed, **same, "Duration": scans["Time_To_Live"]}, _capture_day(class19)
+        return {**os_scans, **same, "Duration": scans["Time_To_Live"]}, _capture_day(class19)
     entry = profile["original45"][class19]
     marginals = _marginals(entry)
     if class19 == "Benign" and split == "train":
         for feature, kept in _BENIGN_TRAIN_TAIL.items():
-            marginals[feature] = _thinner_tail(marginals[feature], kept)
+            marginals[feature] = _reduced_tail(marginals[feature], kept)
     iat = marginals["IAT"]
     if class19.startswith(_TEN_PACKETS):
         return marginals, _part(iat, iat.x >= 0.9 * iat.x[-1])
-    # The lowest and highest 0.5 % are of incomplete windows at the end of a capture.
+    # The lowest and highest 0.5 % belong to incomplete windows at the end of a capture.
     return marginals, _part(iat, (iat.p >= 0.005) & (iat.p <= 0.995))
 
 
@@ -236,7 +236,7 @@ def _part(marginal: Marginal, keep: NDArray[np.bool_]) -> Marginal:
     return Marginal((p - p[0]) / (p[-1] - p[0]), marginal.x[keep])
 
 
-def _thinner_tail(marginal: Marginal, kept: float) -> Marginal:
+def _reduced_tail(marginal: Marginal, kept: float) -> Marginal:
     start = 1 - (1 - _TAIL_FROM) * kept
     low = marginal.p * (start / _TAIL_FROM)
     return Marginal(np.where(marginal.p < _TAIL_FROM, low, 1 - (1 - marginal.p) * kept), marginal.x)
@@ -251,7 +251,7 @@ def _flood_marginals(class19: str, time_to_live: Marginal) -> dict[str, Marginal
     """
     family, protocol = class19.split("-", 1)
     tcp = protocol in ("TCP", "SYN")
-    # Fast windows: DDoS floods show them more often. Median 65 packets per second otherwise; 4 % have rate 0.
+    # Fast windows are more frequent in DDoS floods. The median of the others is 65 packets per second; 4 % have rate 0.
     fast = {"DDoS": 0.45, "DoS": 0.27}[family]
     rate = _mixture([(0.04, _point(0.0)), (0.96 - fast, _lognormal(65.0, 1.0)), (fast, _lognormal(25_000.0, 1.0))])
     header = _mixture([(0.95, _around(_HEADER[protocol])), (0.05, _exponential(200_000.0))])
@@ -280,7 +280,7 @@ def _capture_day(class19: str) -> Marginal:
     low, high = _DAY[family]
     step = (high - low) / len(FRAME)
     start = low + step * list(FRAME).index(protocol)
-    return _spread(start, start + step - 8)  # 8: the spacing of single precision here
+    return _spread(start, start + step - 8)  # 8: the spacing of single precision at these values
 
 
 def _point(x: float) -> Marginal:

@@ -2,8 +2,9 @@
 
 A night is divided by time into chunks of about equal rows; a file holds consecutive chunks. A chunk has generators
 seeded by date, file and chunk, so rows depend on the settings only, and a task holds one chunk, for nights of any size.
-Benign flows have the distributions of the Benign *train* file of a synthetic data set: a model trained on one raises as
-many false alarms as its validation rows predict. Attacks have those of their class, without near-duplicates of floods.
+Benign flows have the distributions of the Benign *train* file of a synthetic data set, so that a model trained on it
+raises as many false alarms as expected from its validation rows. Attack flows have the distributions of their class,
+without near-duplicates of floods.
 """
 
 import datetime as dt
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GENERATOR: Final = 1  # raise it when the same settings give other rows
+GENERATOR: Final = 1  # increment when the same settings give other rows
 TRUTH: Final = "_truth"
 _MARK: Final = {"synthetic": True, "nights": True, "generator": GENERATOR, "data_origin": "synthetic"}
 CHUNK_ROWS: Final = 65_536  # plus or minus one for each attack; one row group
@@ -50,11 +51,11 @@ _DICTIONARY_COLUMNS: Final = ["device_id", "src_ip", "class19"]
 
 @dataclass(frozen=True)
 class NightReport:
-    """Facts on what was written; also in `_truth/event_date=…/_SYNTHETIC.json`.
+    """Facts about the night written; also in `_truth/event_date=…/_SYNTHETIC.json`.
 
     Attributes:
         seed: Seed of the night.
-        settings: The settings, with date and attacks; `episode` of the truth counts the attacks from 1.
+        settings: The settings, with date and attacks; `episode` in `_truth/` is the number of the attack, from 1.
         rows: Benign and attack flows.
         flows_per_class: Rows by class.
         rows_per_file: Rows by file name.
@@ -71,7 +72,7 @@ class NightReport:
 
 @dataclass(frozen=True)
 class NightFileTask:
-    """One file of a night, and its truth.
+    """One file of a night, with the file of its true classes.
 
     Attributes:
         folder: Parent of `event_date=…/` and `_truth/event_date=…/`.
@@ -104,7 +105,8 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
         seed: Equal seeds, dates and settings give equal rows.
 
     Raises:
-        InputError: when the target holds anything but synthetic nights, or the seed is negative. Nothing was written.
+        InputError: when the target holds anything other than synthetic nights, or the seed is negative. Nothing was
+            written.
     """
     date = config.date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     config = config.model_copy(update={"date": date, "own_episodes": config.attacks})
@@ -121,7 +123,9 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
         rows_per_file={task.name: int(task.counts.sum()) for task in tasks},
     )
     log.info("night starts data_origin=synthetic target=%s date=%s rows=%d", root, date, report.rows)
-    filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", _MARK)  # before the first row: no row is taken for measured
+    filesystem.write_json(
+        f"{root}/{SYNTHETIC_MARK}", _MARK
+    )  # before the first row, so that no row is mistaken for measured
     fs, path = filesystem.resolve(root)
     _remove(fs, f"{path}/{hidden}")
     try:
@@ -137,12 +141,12 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
 
 
 def plan_night(folder: str, config: SynthesizeNightConfig, seed: int) -> list[NightFileTask]:
-    """Return the files of a night, to be written below `folder`; in order of time. `config` has date and attacks."""
+    """Return the files of a night, to be written below `folder`, in order of time. `config` has date and attacks."""
     attacks, files = config.own_episodes, config.files
     totals = np.array([config.flows, *(a.flows for a in attacks)])
     rows = int(totals.sum())
     chunks = -(-rows // (files * CHUNK_ROWS))  # of each file
-    # Flows of each part before a moment: linear between full hours and the begins and ends of attacks.
+    # Flows of each part before each time: linear between full hours and the starts and ends of attacks.
     moments = np.unique([*_HOURS, *(a.begins for a in attacks), *(a.ends for a in attacks)])
     shares = [
         np.interp(moments, _HOURS, _SHARE_BEFORE),
@@ -163,13 +167,13 @@ def plan_night(folder: str, config: SynthesizeNightConfig, seed: int) -> list[Ni
 
 
 def write_night_file(task: NightFileTask) -> None:
-    """Write one file and its truth under temporary names, then rename both, replacing those of an earlier attempt."""
+    """Write a file and its true classes under temporary names, then rename both; an earlier attempt is replaced."""
     fs, root = filesystem.resolve(task.folder)
     night = f"event_date={task.config.date}"
-    places = [f"{root}/{night}/{task.name}", f"{root}/{TRUTH}/{night}/{task.name}"]
-    unfinished = [f"{root}/{uuid.uuid4().hex}" for _ in places]
-    for place in places:
-        filesystem.make_folder(fs, place.rsplit("/", 1)[0])
+    targets = [f"{root}/{night}/{task.name}", f"{root}/{TRUTH}/{night}/{task.name}"]
+    unfinished = [f"{root}/{uuid.uuid4().hex}" for _ in targets]
+    for target in targets:
+        filesystem.make_folder(fs, target.rsplit("/", 1)[0])
     with ExitStack() as opened:
         writers: list[pq.ParquetWriter] = []
         for chunk in range(len(task.counts)):
@@ -179,12 +183,12 @@ def write_night_file(task: NightFileTask) -> None:
                 writers.append(opened.enter_context(writer))
             for writer, table in zip(writers, tables, strict=True):
                 writer.write_table(table, row_group_size=max(1, len(table)))
-    for path, place in zip(unfinished, places, strict=True):
-        fs.move(path, place)
+    for path, target in zip(unfinished, targets, strict=True):
+        fs.move(path, target)
 
 
 def draw(task: NightFileTask, chunk: int) -> tuple[pa.Table, pa.Table]:
-    """Return a chunk of a file and its truth; rows in order of time."""
+    """Return a chunk of a file and its true classes; rows in order of time."""
     config, schema = task.config, FEATURE_SCHEMAS[task.config.feature_schema]
     names = (CLASS19[BENIGN_ID], *(attack.class19 for attack in config.own_episodes))
     features, contexts = [], []

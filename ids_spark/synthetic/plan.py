@@ -25,13 +25,13 @@ _SINGLE_DUPLICATES: Final = {"train": 2_645_751, "test": 721_914}
 _IN_BOTH_SPLITS: Final = 195
 # Not counted on the whole data set; a sample of the second release has 412 and 93 among 64,261 rows.
 _LABEL_CONFLICTS: Final = {"train": 48, "test": 24}
-_CONFLICT_CLASSES: Final = ("Recon-OS_Scan", "Recon-Port_Scan")  # the same tool, run with other switches
+_CONFLICT_CLASSES: Final = ("Recon-OS_Scan", "Recon-Port_Scan")  # the same tool with different options
 _VECTORS_PER_DUPLICATE: Final = 0.75  # below 1, so that some vectors occur three times
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Vectors that occur in several rows: drawn together, so that every file draws the same ones.
+    """Vectors that occur in several rows; drawn together, so that every file draws the same vectors.
 
     Attributes:
         name: Part of the random seed.
@@ -62,11 +62,11 @@ class FilePlan:
     Attributes:
         split: `train` or `test`.
         name: Official name without ending, such as `Benign_train`.
-        class19: Its class.
+        class19: Class of its rows.
         rows: Row count.
-        first_id: Number of its first row; every row of the data set has another number.
+        first_id: Number of its first row; every row of the data set has a different number.
         near: Rows that equal another row of the file in single precision.
-        planted: Vectors that occur here and in another row.
+        planted: Vectors of pools in this file.
     """
 
     split: str
@@ -107,7 +107,7 @@ def plan_dataset(scale: float, seed: int, min_rows_per_file: int) -> DatasetPlan
     """Plan a data set.
 
     Raises:
-        InputError: when it would have more rows than there are numbers for rows.
+        InputError: when it would have more rows than row numbers.
     """
     files = []
     next_id = 0
@@ -140,7 +140,7 @@ class _Planting:
         self.groups: dict[tuple[str, str], list[FilePlan]] = {}
         for file in files:
             self.groups.setdefault((file.split, file.class19), []).append(file)
-        self.wanted: dict[tuple[str, str], list[tuple[Pool, Ints]]] = {group: [] for group in self.groups}
+        self.requests: dict[tuple[str, str], list[tuple[Pool, Ints]]] = {group: [] for group in self.groups}
 
     def duplicates(self, split: str, scale: float) -> int:
         groups = [group for group in self.groups if group[0] == split]
@@ -149,7 +149,7 @@ class _Planting:
         for group, count in zip(groups, shares, strict=True):
             size = int(np.ceil(count * _VECTORS_PER_DUPLICATE))
             repeats = np.arange(count, dtype=np.int64) % max(size, 1)
-            self._want(f"duplicates/{split}", group[1], size, [(group, np.append(np.arange(size), repeats))])
+            self._request(f"duplicates/{split}", group[1], size, [(group, np.append(np.arange(size), repeats))])
         return sum(shares)
 
     def in_both_splits(self, scale: float) -> int:
@@ -157,42 +157,42 @@ class _Planting:
         room = [min(self._pairs((split, c)) for split in SOURCE_SPLITS) // 4 for c in classes]
         shares = _allot(max(1, round(_IN_BOTH_SPLITS * scale)), [self._rows(("test", c)) for c in classes], room)
         for class19, size in zip(classes, shares, strict=True):
-            self._want("both", class19, size, [((split, class19), np.arange(size)) for split in SOURCE_SPLITS])
+            self._request("both", class19, size, [((split, class19), np.arange(size)) for split in SOURCE_SPLITS])
         return sum(shares)
 
     def label_conflicts(self, split: str, scale: float) -> int:
         room = min(self._pairs((split, c)) for c in _CONFLICT_CLASSES) // 4
         size = min(room, max(1, round(_LABEL_CONFLICTS[split] * scale)))
         places = [((split, c), np.arange(size)) for c in _CONFLICT_CLASSES]
-        self._want(f"two labels/{split}", _CONFLICT_CLASSES[0], size, places)
+        self._request(f"two labels/{split}", _CONFLICT_CLASSES[0], size, places)
         return size
 
     def place(self) -> None:
         """Assign every planted vector to a row of its class and split; no pair of rows is used twice."""
-        for group, wanted in self.wanted.items():
+        for group, requests in self.requests.items():
             files = self.groups[group]
             ends = np.cumsum([f.rows // 2 for f in files])
-            count = sum(len(vectors) for _, vectors in wanted)
+            count = sum(len(vectors) for _, vectors in requests)
             if not count:
                 continue
             pairs = generator(self.seed, "places", *group).choice(int(ends[-1]), size=count, replace=False)
             start = 0
-            for pool, vectors in wanted:
-                mine = pairs[start : start + len(vectors)]
+            for pool, vectors in requests:
+                chosen = pairs[start : start + len(vectors)]
                 start += len(vectors)
-                owner = np.searchsorted(ends, mine, side="right")
+                owner = np.searchsorted(ends, chosen, side="right")
                 for i, file in enumerate(files):
-                    here = owner == i
-                    if here.any():
-                        rows = 2 * (mine[here] - (ends[i] - file.rows // 2)) + vectors[here] % 2
-                        file.planted.append(Planted(pool, rows, vectors[here]))
+                    in_file = owner == i
+                    if in_file.any():
+                        rows = 2 * (chosen[in_file] - (ends[i] - file.rows // 2)) + vectors[in_file] % 2
+                        file.planted.append(Planted(pool, rows, vectors[in_file]))
 
-    def _want(self, name: str, class19: str, size: int, places: list[tuple[tuple[str, str], Ints]]) -> None:
+    def _request(self, name: str, class19: str, size: int, places: list[tuple[tuple[str, str], Ints]]) -> None:
         if size:
             pool = Pool(f"{name}/{class19}", class19, size, self.next_id)
             self.next_id += size
             for group, vectors in places:
-                self.wanted[group].append((pool, vectors))
+                self.requests[group].append((pool, vectors))
 
     def _rows(self, group: tuple[str, str]) -> int:
         return sum(f.rows for f in self.groups[group])
@@ -210,7 +210,7 @@ def _plan_near(files: Sequence[FilePlan], split: str, scale: float) -> int:
 
 
 def _allot(total: int, weights: Sequence[int], room: Sequence[int]) -> list[int]:
-    """Divide `total` in proportion to `weights`, at most `room` each; a smaller sum if `room` is too small."""
+    """Divide `total` in proportion to `weights`, at most `room` each; the sum is smaller if `room` is too small."""
     shares = [min(total * w // max(sum(weights), 1), r) for w, r in zip(weights, room, strict=True)]
     order = sorted(range(len(weights)), key=lambda i: -weights[i])
     while sum(shares) < min(total, sum(room)):

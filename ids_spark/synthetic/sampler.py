@@ -1,4 +1,5 @@
-"""Draws synthetic flows of one class: distributions of the profile, exact identities, plausible dependence in a row.
+"""Draws synthetic flows of one class: distributions of the profile, exact identities, plausible dependence within a
+row.
 
 Every feature is the quantile at a uniform random number. Related features use numbers close to a common one
 (`_Drawing.near`), so that a window with one large packet has a large Max, AVG and Std. Features that are determined by
@@ -23,7 +24,7 @@ ID_BITS: Final = 27
 _ID_MASK: Final = np.uint64((1 << ID_BITS) - 1)
 _SCRAMBLE: Final = np.uint64(0x5851F42D)  # odd, so multiplying by it modulo 2^27 permutes the numbers
 _BELOW_SINGLE: Final = np.uint64((1 << 29) - 1)  # bits of a double's fraction that a single does not have
-_LEAST_IAT: Final = 1e-7  # seconds; 0 could not hold the number of the row
+_MIN_IAT: Final = 1e-7  # seconds; 0 has no bits for the number of the row
 
 _IP_NUMBER: Final = {"TCP": 6.0, "UDP": 17.0, "ICMP": 1.0, "IGMP": 2.0, "ARP": 0.0}
 _TCP_SERVICES: Final = ("HTTP", "HTTPS", "Telnet", "SMTP", "SSH", "IRC")
@@ -34,7 +35,7 @@ _TEN_EVEN: Final = (5.5, 38.5, 5.5)
 _TEN_ODD: Final = (13.5, 244.6, 15.5)
 _HUNDRED: Final = (9.5, 141.55, 10.5)
 _LONGEST_FRAME: Final = 1_514.0  # bytes
-_MOST_COVARIANCE: Final = 520_437.9  # bytes squared; the data set's maximum
+_MAX_COVARIANCE: Final = 520_437.9  # bytes squared; the data set's maximum
 # Variation of features of one group within a row: 0 equal quantiles, 2 independent.
 _LOOSE: Final = 0.4
 _LOOSE_FLOOD: Final = 0.02
@@ -47,7 +48,7 @@ class _Drawing:
     def __init__(self, model: ClassModel, rows: int, rng: np.random.Generator) -> None:
         self.model, self.rows, self.rng = model, rows, rng
         self.columns: dict[str, Floats] = {}
-        self.row = rng.random(rows)  # common to all lengths of a row; in a flood, to all effects of other traffic
+        self.row = rng.random(rows)  # shared by all lengths of a row; in a flood, by all effects of other traffic
         self.loose = _LOOSE_FLOOD if model.flood else _LOOSE
 
     def near(self, u: Floats, loose: float) -> Floats:
@@ -63,32 +64,32 @@ class _Drawing:
         return marginal.at(self.near(u, loose))
 
     def packets(self, feature: str, u: Floats, loose: float, limit: Floats) -> Floats:
-        """Return how many packets of the window have the feature: whole numbers up to `limit`."""
+        """Return the number of packets in the window with the feature: whole numbers up to `limit`."""
         if self.model.marginals[feature].constant and self.model.marginals[feature].x[0] == 0.0:
             return np.zeros(self.rows)
         return np.minimum(np.rint(self.draw(feature, u, loose) * self.model.window), limit)
 
     def within_tcp(self, rank: Floats, u: Floats) -> Floats:
-        """Return uniform numbers for features of TCP packets: `rank` where the share of TCP is not 1, else from `u`.
+        """Return uniform numbers for features of TCP packets: `rank` if the share of TCP is not 1, else from `u`.
 
         Args:
-            rank: Uniform, rising with the share of TCP.
+            rank: Uniform, increasing with the share of TCP.
             u: Uniform and independent of `rank`.
         """
         mixed = self.model.mixed_tcp
         return np.where(rank < mixed, rank, mixed + (1.0 - mixed) * u)
 
     def deviation(self) -> Floats:
-        """Return uniform numbers for `Std`: low where all packets have full length, else rising with `row`."""
+        """Return uniform numbers for `Std`: low if all packets have full length, else increasing with `row`."""
         return self.near((self.row + self.model.full_frames) % 1.0, self.loose)
 
 
 def draw(schema: FeatureSchema, model: ClassModel, odd: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
-    """Return synthetic rows, shape (features, rows), in the schema's order; `IAT` does not hold row numbers yet.
+    """Return synthetic rows, shape (features, rows), in the schema's order; `IAT` does not contain row numbers yet.
 
     Args:
-        schema: Which release to imitate.
-        model: The class.
+        schema: Feature schema of the release to imitate.
+        model: Distributions of the class.
         odd: For each row whether it is the second half of a 20-packet counter (10-packet windows only).
         rng: Random generator.
     """
@@ -102,7 +103,7 @@ def draw(schema: FeatureSchema, model: ClassModel, odd: NDArray[np.bool_], rng: 
 
 
 def number(iat: Floats, ids: NDArray[np.int64]) -> Floats:
-    """Return `iat` with the number of its row in the bits that a single-precision float does not have.
+    """Return `iat` with the row number in the bits that a single-precision float does not have.
 
     So no two rows are equal as doubles; rows that are otherwise equal stay equal as singles. The value changes by less
     than 1 part in 2^23 (at a capture's epoch, 8.5e7 s, by less than 8 s).
@@ -111,7 +112,7 @@ def number(iat: Floats, ids: NDArray[np.int64]) -> Floats:
         iat: At least 0.
         ids: Numbers below 2^27, different for every row of the data set.
     """
-    bits = np.maximum(iat, _LEAST_IAT).view(np.uint64) & ~_BELOW_SINGLE
+    bits = np.maximum(iat, _MIN_IAT).view(np.uint64) & ~_BELOW_SINGLE
     scrambled = (ids.astype(np.uint64) * _SCRAMBLE) & _ID_MASK
     # Shifted by one bit: neighbours differ by two units, and the highest lost bit stays 0, so that rounding is down.
     return (bits | (scrambled << np.uint64(1))).view(np.float64)
@@ -133,7 +134,9 @@ def _draw_shares(d: _Drawing) -> None:
     rank = 1.0 - mix if d.model.main_protocol == "TCP" else mix
     flags = d.rng.random(d.rows)
     for flag in _FLAGS:
-        u = {"ack": 1.0 - flags, "rst": 1.0 - flags, "psh": d.rng.random(d.rows)}.get(flag, flags)  # few SYN carry ACK
+        u = {"ack": 1.0 - flags, "rst": 1.0 - flags, "psh": d.rng.random(d.rows)}.get(
+            flag, flags
+        )  # few SYN packets have the ACK flag
         packets[f"{flag}_flag_number"] = d.packets(f"{flag}_flag_number", d.within_tcp(rank, u), 0.02, tcp)
     packets["cwr_flag_number"] = packets["ece_flag_number"]  # explicit congestion notification sets both
     left = tcp
@@ -181,10 +184,11 @@ def _first_release(d: _Drawing, odd: NDArray[np.bool_]) -> None:
         columns["Variance"] = np.where(std > 0, _whole(d, d.draw("Variance", deviation, loose)), 0.0)
         exact = np.maximum(d.model.marginals["Std"].at(deviation), 1e-3)
         ratio = np.clip(d.model.marginals["Covariance"].at(deviation) / exact**2, 1.0, 4.0)
-    columns["Covariance"] = np.maximum(np.minimum(std**2 * ratio, _MOST_COVARIANCE), std**2)
+    columns["Covariance"] = np.maximum(np.minimum(std**2 * ratio, _MAX_COVARIANCE), std**2)
     columns["Radius"] = np.sqrt(2.0) * std * (1.0 + 0.004 * (d.rng.random(d.rows) - 0.5))
-    # The mean of a root is below the root of the mean: by (Std/AVG)²/8 in second order; here 1 % at most. The constant
-    # makes windows of equal packets differ in single precision (ICMP floods at rate 0 are equal in all else).
+    # The mean of square roots is below the square root of the mean: by (Std/AVG)²/8 in second order; here 1 % at most.
+    # The constant makes windows of equal packets differ in single precision (ICMP floods at rate 0 are equal in all
+    # else).
     bend = ((std / average) ** 2 / 4 + 1e-3) * d.rng.random(d.rows)
     columns["Magnitue"] = np.sqrt(2.0 * average) * (1.0 - np.minimum(bend, 0.01))
     counter = [np.full(d.rows, v) for v in _HUNDRED]
@@ -210,16 +214,16 @@ def _first_lengths(d: _Drawing, deviation: Floats) -> None:
         columns["AVG"] = np.minimum(frame + 0.35 * std, 1_400.0)
         columns["Max"] = np.minimum(frame + 3.1 * std, _LONGEST_FRAME)
         columns["Std"] = np.minimum(std, columns["Max"] - frame)
-        wanted = columns["AVG"] + 0.3 * std * (d.rng.random(d.rows) - 0.5)
+        size = columns["AVG"] + 0.3 * std * (d.rng.random(d.rows) - 0.5)
     else:
         columns["AVG"] = average = d.draw("AVG", d.row, 0.0)
         columns["Min"] = np.minimum(d.draw("Min", d.row, loose / 4), average)
         std = d.model.marginals["Std"].at(deviation)
-        most = np.maximum(d.draw("Max", d.row, loose), columns["Min"] + std)
-        columns["Max"] = np.maximum(np.minimum(most, _LONGEST_FRAME), average)
+        longest = np.maximum(d.draw("Max", d.row, loose), columns["Min"] + std)
+        columns["Max"] = np.maximum(np.minimum(longest, _LONGEST_FRAME), average)
         columns["Std"] = np.minimum(std, columns["Max"] - columns["Min"])
-        wanted = d.draw("Tot size", d.row, loose / 2)
-    columns["Tot size"] = np.clip(wanted, columns["Min"], columns["Max"])
+        size = d.draw("Tot size", d.row, loose / 2)
+    columns["Tot size"] = np.clip(size, columns["Min"], columns["Max"])
 
 
 def _second_release(d: _Drawing) -> None:
@@ -233,10 +237,10 @@ def _second_release(d: _Drawing) -> None:
     columns["Protocol Type"] = np.array(list(_IP_NUMBER.values()))[shares.argmax(axis=0)]
     total: Floats = np.rint(d.draw("AVG", d.row, 0.0) * window)
     average = total / window
-    least = np.minimum(np.rint(d.draw("Min", d.row, d.loose)), np.floor(average))
-    most = np.maximum(np.rint(d.draw("Max", d.row, d.loose)), np.ceil(average))
-    std = np.minimum(d.model.marginals["Std"].at(d.deviation()), most - least)
-    columns["Tot sum"], columns["Min"], columns["Max"] = total, least, most
+    shortest = np.minimum(np.rint(d.draw("Min", d.row, d.loose)), np.floor(average))
+    longest = np.maximum(np.rint(d.draw("Max", d.row, d.loose)), np.ceil(average))
+    std = np.minimum(d.model.marginals["Std"].at(d.deviation()), longest - shortest)
+    columns["Tot sum"], columns["Min"], columns["Max"] = total, shortest, longest
     columns["AVG"] = columns["Tot size"] = average
     columns["Std"] = std
     columns["Variance"] = std * std

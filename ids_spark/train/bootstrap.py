@@ -15,9 +15,9 @@ from ids_spark.base.packaging import archive
 
 
 def start_in_rank(package: bytes, module: str, function: str, argument: bytes) -> Any:
-    """Import `module` from a zipped package and return `function(argument unpickled)`.
+    """Import `module` from a zipped package; return the result of `function` for the unpickled argument.
 
-    Nothing of this package can be imported before, so it uses the standard library only.
+    Uses the standard library only, as this package cannot be imported yet.
     """
     import atexit
     import importlib

@@ -16,12 +16,12 @@ from ids_spark.lake.filesystem import exists, read_bytes, replace_bytes
 
 _FORMAT: Final = 2
 _FORMAT_OF_0_1: Final = 1
-"""Written by version 0.1, whose settings have other names: its fingerprint cannot be compared."""
+"""Format of version 0.1, whose settings have other names, so that its fingerprint cannot be compared."""
 Arrays = list[NDArray[Any]]
 
 
 class CheckpointUnusable(InputError):
-    """Raised when a run cannot resume from a checkpoint: of another run or version, or damaged."""
+    """Raised when a checkpoint is of another run or version, or damaged."""
 
 
 @dataclass
@@ -29,11 +29,11 @@ class TrainingState:
     """The state of a training run.
 
     Attributes:
-        weights: Of the model after the last epoch.
-        optimizer: Its state after the last epoch.
+        weights: Weights of the model after the last epoch.
+        optimizer: State of the optimizer after the last epoch.
         best: Weights after the best epoch.
-        best_cost: Lowest value of what `train.monitor` names; infinity before the first epoch.
-        best_epoch: That epoch; 0 before the first.
+        best_cost: Lowest value of the metric of `train.monitor`; infinity before the first epoch.
+        best_epoch: The best epoch; 0 before the first.
         history: One entry for each epoch.
         seconds: Duration of all epochs, including those before an interruption.
     """
@@ -48,7 +48,7 @@ class TrainingState:
 
 
 def fingerprint(*parts: object) -> str:
-    """Return a hash of everything that determines the result of a run; to resume, it must be equal."""
+    """Return a hash of everything that determines the result of a run; a run resumes only with an equal hash."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -72,7 +72,7 @@ def write_checkpoint(uri: str, state: TrainingState, fingerprint: str) -> None:
 
 
 def read_checkpoint(uri: str, fingerprint: str) -> TrainingState | None:
-    """Return the state of the run with this fingerprint; None where there is no checkpoint.
+    """Return the state of the run with this fingerprint; None if there is no checkpoint.
 
     Raises:
         CheckpointUnusable: the checkpoint is of another run or another format, or cannot be parsed.
@@ -94,7 +94,7 @@ def read_checkpoint(uri: str, fingerprint: str) -> TrainingState | None:
             state["seconds"],
         )
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointUnusable(f"{uri} is no checkpoint ({error!r}); train without train.resume") from error
+        raise CheckpointUnusable(f"{uri} is not a checkpoint ({error!r}); train without train.resume") from error
     if found_format != _FORMAT:
         version = " (version 0.1)" if found_format == _FORMAT_OF_0_1 else ""
         raise CheckpointUnusable(

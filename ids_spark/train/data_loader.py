@@ -48,7 +48,7 @@ class LoadedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """What one rank reads of one split.
+    """The part of a split that one rank reads.
 
     Attributes:
         url: URL of the split's folder.
@@ -67,29 +67,29 @@ class Shard:
     rows: int
 
     def fits(self, memory: int) -> bool:
-        """Return whether this shard fits in so many bytes, if all shards have equally many rows."""
+        """Return whether this shard fits in `memory` bytes, if all shards have the same number of rows."""
         return self.rows / self.size * 4 * (len(self.columns) + 1) <= memory
 
 
 class _AsLegacy(ArrowFSWrapper, FileSystem):  # type: ignore[misc]
-    """A pyarrow file system as a legacy one, the only kind that petastorm 0.13 with pyarrow 14 accepts."""
+    """A pyarrow file system with the legacy interface, the only one that petastorm 0.13 with pyarrow 14 accepts."""
 
 
-def one_pass(shard: Shard, most: int) -> Iterator[LoadedRows]:
-    """Yield every row of the shard once, in file order, in blocks of at most `most` rows."""
+def one_pass(shard: Shard, max_rows: int) -> Iterator[LoadedRows]:
+    """Yield every row of the shard once, in file order, in blocks of at most `max_rows` rows."""
     for group in _row_groups(shard, None):
-        for start in range(0, len(group.labels), most):
-            yield LoadedRows(group.features[start : start + most], group.labels[start : start + most])
+        for start in range(0, len(group.labels), max_rows):
+            yield LoadedRows(group.features[start : start + max_rows], group.labels[start : start + max_rows])
 
 
 def epochs(shard: Shard, sizes: Sequence[int], seeds: Iterable[int], memory: int) -> Iterator[LoadedRows]:
     """Yield the shuffled blocks of one epoch after another, each block with exactly the given number of rows.
 
     Within an epoch no row is repeated before every row of the shard was yielded once; a shard too small for all blocks
-    is then read again in another order. Equal arguments give equal blocks; those of an epoch depend on its seed only.
+    is then read again in another order. Equal arguments give equal blocks; blocks of an epoch depend on its seed only.
 
     Args:
-        shard: What to read.
+        shard: Shard to read.
         sizes: Rows of each block.
         seeds: Seed of the order of row groups and rows, one for each epoch.
         memory: Bytes that a cached shard may take.
@@ -136,20 +136,20 @@ def read_ahead(rows: Iterator[LoadedRows]) -> Generator[Iterator[LoadedRows], No
         stopped.set()
         thread.join()
         if isinstance(rows, Generator):
-            rows.close()  # closes its reader, too
+            rows.close()  # also closes its reader
 
 
 def _blocks(chunks: Iterator[LoadedRows], sizes: Sequence[int]) -> Iterator[LoadedRows]:
     """Yield the rows of chunks of any size in blocks of the given sizes."""
     left = next(chunks)
     for size in sizes:
-        taken, wanted = [], size
-        while wanted:
+        taken, missing = [], size
+        while missing:
             if not len(left.labels):
                 left = next(chunks)
-            taken.append(LoadedRows(left.features[:wanted], left.labels[:wanted]))
-            left = LoadedRows(left.features[wanted:], left.labels[wanted:])
-            wanted -= len(taken[-1].labels)
+            taken.append(LoadedRows(left.features[:missing], left.labels[:missing]))
+            left = LoadedRows(left.features[missing:], left.labels[missing:])
+            missing -= len(taken[-1].labels)
         yield taken[0] if len(taken) == 1 else _joined(taken)
 
 
@@ -191,7 +191,8 @@ def _picked(rows: LoadedRows, order: NDArray[np.int64]) -> LoadedRows:
 
 def _whole(shard: Shard) -> LoadedRows:
     """Return all rows of the shard in file order."""
-    # Allocated for the rows of all shards: pages that are never written take no memory, and no row group is held twice.
+    # Allocated for the rows of all shards: pages that are never written take no memory, and no row group is in memory
+    # twice.
     rows = LoadedRows(np.empty((shard.rows, len(shard.columns)), np.float32), np.empty(shard.rows, np.int32))
     end = 0
     for group in _row_groups(shard, None):

@@ -1,9 +1,9 @@
-"""Gives Gloo's message threads a lower scheduling priority than Horovod's thread.
+"""Sets a lower scheduling priority for Gloo's message threads than for Horovod's thread.
 
-Gloo handles messages in threads of its own. Such a thread tries to lock a connection, and while Horovod's thread holds
+Gloo handles messages in separate threads. Such a thread tries to lock a connection, and while Horovod's thread holds
 the lock it polls the kernel again without a pause (`Pair::handleEvents` in gloo/transport/tcp/pair.cc). These loops
 took a seventh of two CPUs, mostly while Horovod's thread was sending and waited for a CPU. A thread with the policy
-SCHED_IDLE runs only on a CPU that no other thread wants.
+SCHED_IDLE runs only on a CPU that no other thread uses.
 """
 
 import os
@@ -18,7 +18,7 @@ THREADS: Final = "/proc/self/task"
 def low_priority_message_threads() -> Iterator[None]:
     """Initialise Horovod in this block: the threads that it starts get SCHED_IDLE, except the first, its main thread.
 
-    Changes speed only. Does nothing where threads cannot be listed or their policy cannot be set (not Linux, or a
+    Changes speed only. Does nothing if threads cannot be listed or their policy cannot be set (not Linux, or a
     container that forbids it).
     """
     before = _threads()

@@ -39,13 +39,13 @@ class HorovodNetwork:
 
 
 def interface_of(host: str) -> str | None:
-    """Return the name of this machine's interface that has an address, such as `lo` for 127.0.0.1.
+    """Return the name of the interface of this machine with the address of `host`, such as `lo` for 127.0.0.1.
 
     Args:
         host: IPv4 address or host name.
 
     Returns:
-        None where the name is unknown or no interface has its address.
+        None if the name is unknown or no interface has its address.
     """
     try:
         address = socket.gethostbyname(host)

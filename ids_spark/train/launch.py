@@ -1,4 +1,4 @@
-"""Starts the ranks of a training run; `tasks` holds what they get, `worker` what each of them does."""
+"""Starts the ranks of a training run: each runs `worker.train` with the tasks of `tasks`."""
 
 import io
 import logging
@@ -39,13 +39,13 @@ class TooFewSlots(InputError):
 
 
 def resumed(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
-    """Return the tasks of a job that resumes an interrupted one; checked before any rank starts.
+    """Return the tasks of a job that resumes an interrupted one, after a check of the checkpoints.
 
-    Models are trained one after the other. A model that the interrupted job had not started is trained from the
+    A model that the interrupted job had not started is trained from the
     beginning; a checkpoint of it is of an earlier job.
 
     Raises:
-        CheckpointUnusable: there are checkpoints, and none can be resumed with these settings.
+        CheckpointUnusable: none of the checkpoints can be resumed with these settings.
     """
     found, unusable = [], None
     for task in tasks:
@@ -72,7 +72,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
         TooFewRows: there are fewer rows than one global batch.
         Diverged: the loss became NaN or infinite.
         RanksLost: a rank was killed or failed.
-        TooFewSlots: local mode has fewer task slots than ranks: these would wait for each other without end.
+        TooFewSlots: local mode has fewer task slots than ranks, which would wait for each other forever.
     """
     import horovod.spark
 
@@ -89,7 +89,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
             f"train.ranks is {ranks}, but {spark_context.master} runs {spark_context.defaultParallelism} tasks at once;"
             f" use --master 'local[{ranks}]' or set train.ranks lower"
         )
-    # One thread is fastest for networks of this size: a second one mostly waits, and the data loader needs a core.
+    # One thread is fastest for networks of this size: a second one mostly waits, and the data loader uses a core.
     threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
     start, arguments = packed("ids_spark.train.worker", "train", [replace(task, threads=threads) for task in tasks])
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"

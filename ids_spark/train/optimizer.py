@@ -1,6 +1,6 @@
 """Adam over all weights as one flat vector: a dozen operations for each step, for any number of layers.
 
-Formula and defaults are those of Kingma & Ba 2015 (arXiv:1412.6980, algorithm 1 in its second form) as in Keras. Keras
+Formula and defaults are those of Kingma & Ba 2015 (arXiv:1412.6980, algorithm 1 in its second form), as in Keras. Keras
 updates each weight tensor separately; for small networks that takes longer than their gradients.
 """
 

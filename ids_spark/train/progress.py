@@ -1,7 +1,7 @@
 """Progress of a training run in the driver's log while it runs: rank 0 writes a small file next to the checkpoint.
 
-Horovod passes on the output of ranks in blocks of 64 KiB, which is hours of epochs; the driver sees a file in the lake
-within a second, also where ranks run on other machines.
+Horovod forwards the output of ranks in blocks of 64 KiB, which takes hours of epochs; the driver reads a file in the
+lake every second, also if ranks run on other machines.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class ProgressFile:
 
 @contextlib.contextmanager
 def following(uri: str, handle: Callable[[str], None]) -> Iterator[None]:
-    """Pass every line to `handle` once, when it appears, until the block ends; the file is removed before and after."""
+    """Pass each new line to `handle` once until the block ends; the file is removed before and after."""
     remove(uri)
     ended, handled = threading.Event(), 0
 

@@ -17,12 +17,12 @@ from ids_spark.train.optimizer import FlatAdam
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """Learning rate by step: a linear warm-up, then constant or a cosine decay to 0.
 
-    The decay is that of Keras. The warm-up is not: that of Keras has a learning rate of 0 in the first step, so that
-    this step changes nothing; here it has peak / warm-up steps.
+    The decay is that of Keras, the warm-up is not: in Keras the learning rate of the first step is 0, so that this step
+    changes nothing; here it is peak / warm-up steps.
 
     Args:
         config: Training settings.
-        steps_per_epoch: Steps of every rank.
+        steps_per_epoch: Steps of each rank in an epoch.
     """
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
@@ -51,7 +51,7 @@ class TrainSteps:
         config: Training settings.
         n_classes: Outputs of the model.
         ensemble_size: Networks in the model. Above 1 it returns (batch, ensemble_size, n_classes) in training.
-        steps_per_epoch: Steps of every rank.
+        steps_per_epoch: Steps of each rank in an epoch.
         seed: Seed of dropout.
     """
 
@@ -78,7 +78,7 @@ class TrainSteps:
         return [variable.numpy() for variable in self._optimizer.variables]
 
     def restore(self, weights: Arrays, optimizer: Arrays) -> None:
-        """Set what `weights` and `optimizer_state` returned."""
+        """Set weights and optimizer state, as `weights` and `optimizer_state` return them."""
         self._model.set_weights(weights)
         for variable, value in zip(self._optimizer.variables, optimizer, strict=True):
             variable.assign(value)
@@ -156,7 +156,7 @@ class TrainSteps:
         return tf.keras.losses.sparse_categorical_crossentropy(labels, predicted)
 
     def _average_statistics(self) -> None:
-        """Average over ranks what layers compute on their shard (moving moments of batch normalisation)."""
+        """Average over ranks the statistics of layers (moving moments of batch normalisation)."""
         for i, variable in enumerate(self._model.non_trainable_variables):
             if variable.dtype.is_floating:
                 variable.assign(hvd.allreduce(variable, op=hvd.Average, name=f"statistics.{i}"))

@@ -1,4 +1,4 @@
-"""Training tasks: the feature table, and for each model all that its ranks need."""
+"""Training tasks: the feature table, and for each model the data that its ranks need."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class FeatureTable:
         preprocessor: The preprocessor that made it.
         run_id: Run that wrote it.
         rows: Rows of each split.
-        absent: Classes of the 19 without a train row.
+        absent: Those of the 19 classes without a train row.
     """
 
     uri: str
@@ -69,7 +69,7 @@ class TrainingTask:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that determines the result of training; not of `resume` and what changes no result."""
+        """Hash of everything that determines the result of training; settings such as `resume` do not."""
         settings = self.config.model_dump(
             mode="json",
             exclude={"resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard"},
@@ -79,7 +79,7 @@ class TrainingTask:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of every rank: complete global batches in the train split."""
+        """Steps of each rank in an epoch: complete global batches in the train split."""
         return self.table.rows["train"] // self.config.batch_size
 
 
@@ -131,7 +131,7 @@ def untrained_card(
     """Return the card of any model of a feature table: inputs by feature set, outputs by classes."""
     fitted = table.preprocessor
     parent = parents(19, classes)
-    seen = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
+    present = {parent[i] for i, name in enumerate(CLASSES[19]) if name not in table.absent}
     return ModelCard(
         name=model_name(title_of(architecture, variant), classes, feature_set),
         version=version,
@@ -143,5 +143,5 @@ def untrained_card(
         recipe=fitted.recipe.name,
         features=tuple(name for name in fitted.schema.feature_set(feature_set) if name in fitted.kept),
         data_origin=fitted.data_origin,
-        classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in seen),
+        classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in present),
     )

@@ -1,7 +1,7 @@
 """Training on one rank, in a process that Horovod started.
 
 Every rank has the same weights, reads its own shard, and runs the same number of steps; gradients are averaged in one
-allreduce for each step. All ranks make the same decisions, as they make them from the same averaged numbers.
+allreduce for each step. All ranks make the same decisions, because they use the same averaged numbers.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from ids_spark.train.checkpoint import TrainingState
 from ids_spark.train.steps import TrainSteps
 from ids_spark.train.tasks import TrainingTask
 
-_EVALUATED_ROWS: Final = 8_192  # at once; changes speed only
+_EVALUATED_ROWS: Final = 8_192  # in one forward pass; affects speed only
 _BASELINE_ROWS: Final = 20_000  # benign rows of each rank for their median
 _PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
 """The Horovod cycle time is scaled to the cost of a step: multiplications of a rank's forward pass for each millisecond
@@ -52,9 +52,9 @@ def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(tasks[0].threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one would compete with Horovod's thread
-    if gpus := tf.config.list_physical_devices("GPU"):  # one for each rank on a machine
+    if gpus := tf.config.list_physical_devices("GPU"):  # a separate GPU for each rank of a machine
         tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
-    # Dropout whose state can be set, see TrainSteps.begin_epoch.
+    # So that the state of dropout can be set, see TrainSteps.begin_epoch.
     tf.keras.backend.experimental.enable_tf_random_generator()
     progress_file = progress.ProgressFile(progress.progress_uri(tasks[0].checkpoint))
     trained: list[dict[str, Any]] = []
@@ -150,7 +150,7 @@ def _run_epochs(
     with data_loader.read_ahead(_blocks(task, steps, first)) as blocks:
         for epoch in range(first, config.epochs + 1):
             if state.history and epoch - 1 - state.best_epoch >= config.patience:
-                break  # also if the resumed run had ended already
+                break  # also if the interrupted run had stopped here
             begin = time.monotonic()
             steps.begin_epoch(epoch)
             loss = steps.train(itertools.islice(blocks, len(steps.block_sizes)))
@@ -176,7 +176,7 @@ def _run_epochs(
 
 
 def monitored_cost(entry: Mapping[str, float], monitor: str) -> float:
-    """Return the value that is lowest in the epoch whose weights are kept."""
+    """Return the value to minimise: the weights of the epoch with the lowest value are kept."""
     if monitor == "last":
         return -entry["epoch"]
     return entry["validation_loss"] if monitor == "loss" else 1.0 - entry["validation_accuracy"]
@@ -185,8 +185,8 @@ def monitored_cost(entry: Mapping[str, float], monitor: str) -> float:
 def _blocks(task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_loader.LoadedRows]:
     """Return the blocks of every epoch from `first` on.
 
-    The order of an epoch depends on its number only. All epochs are one stream, so that the first block of the next
-    epoch is read during validation.
+    The order in an epoch depends on seed and number of the epoch only. All epochs are one stream, so that the first
+    block of the next epoch is read during validation.
     """
     seeds = (task.seed * 1_000 + epoch for epoch in range(first, task.config.epochs + 1))
     return data_loader.epochs(_shard(task, "train"), steps.block_sizes, seeds, task.config.cache_memory_mb * 1_000_000)

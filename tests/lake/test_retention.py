@@ -210,7 +210,7 @@ def test_the_job_counts_what_it_removed_by_table(run_job, lake):
     }
     assert list(row["notes"]) == [
         f"dates before 2025-12-01 are not kept: removed {days_ago(400)} to {days_ago(91)}",
-        "alerts/notes.txt names no date; it was not removed",
+        "alerts/notes.txt has no date in its name; it was not removed",
     ]
     assert run_job("purge", purge__older_than_days=90, purge__today=TODAY) == 0
     assert len(list(Path(resolve(lake.root)[1]).glob("audit/*"))) == 3  # the audit only grows

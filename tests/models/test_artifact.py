@@ -129,7 +129,7 @@ def test_weights_that_are_no_arrays_are_refused(stored, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=1), "found model format 1; expected 3 or, of version 0.1, 2; retrain"),
+        (lambda c: c.update(format=1), "found model format 1; expected 3, or 2 of version 0.1; retrain"),
         (lambda c: c.pop("architecture"), "cannot be parsed (TypeError("),
         (lambda c: c.update(code="x"), "cannot be parsed (TypeError("),
         (lambda c: c.pop("features"), "cannot be parsed (KeyError('features'))"),
@@ -177,10 +177,10 @@ def test_models_are_chosen_by_name_and_version(models):
 @pytest.mark.parametrize(
     ("wanted", "version", "message"),
     [
-        (["dnn-19-paper"], "latest", "no model 'dnn-19-paper' in {}; there are dnn-2-paper, gru_dnn-19-paper"),
-        (["dnn-6-paper"], "latest", "no model 'dnn-6-paper' in {}; there are dnn-2-paper, gru_dnn-19-paper"),
-        (["dnn-2-paper"], "v3", "model dnn-2-paper has no version 'v3'; there are v1, v2"),
-        ([], "v2", "model gru_dnn-19-paper has no version 'v2'; there are v1"),
+        (["dnn-19-paper"], "latest", "no model 'dnn-19-paper' in {}; expected one of dnn-2-paper, gru_dnn-19-paper"),
+        (["dnn-6-paper"], "latest", "no model 'dnn-6-paper' in {}; expected one of dnn-2-paper, gru_dnn-19-paper"),
+        (["dnn-2-paper"], "v3", "model dnn-2-paper has no version 'v3'; expected one of v1, v2"),
+        ([], "v2", "model gru_dnn-19-paper has no version 'v2'; expected one of v1"),
     ],
 )
 def test_a_model_that_is_not_there_is_refused_with_what_is(models, wanted, version, message):

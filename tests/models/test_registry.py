@@ -56,7 +56,7 @@ def test_before_any_promotion_the_only_version_is_champion(lake):
 def test_of_several_versions_none_is_champion_before_a_promotion(lake):
     train(lake, V2, V1)
     assert refusal(version_of_alias, lake.uri("models"), NAME, "champion") == (
-        f"model {NAME} has 2 versions and no champion: {V1}, {V2}. Name one:"
+        f"model {NAME} has 2 versions and no champion: {V1}, {V2}. Promote one:"
         f" jobs/promote.py --set promote.model={NAME} --set promote.version=VERSION"
     )
     put(lake, V2)
@@ -119,9 +119,7 @@ def test_previous_rolls_back_and_twice_is_back(lake):
 
 def test_without_a_previous_champion_the_versions_are_listed(lake):
     train(lake, V1, V2)
-    expected = (
-        f"no version of model {NAME} was champion before the present one; there are versions {V1}, {V2}. Name one"
-    )
+    expected = f"no version of model {NAME} was champion before the present one; found versions {V1}, {V2}. Promote one"
     assert refusal(promote, lake.uri("models"), NAME, "previous", "champion", "r", NOW).startswith(expected)
     put(lake, V2)
     assert refusal(promote, lake.uri("models"), NAME, "previous", "champion", "r", NOW).startswith(expected)
@@ -146,7 +144,7 @@ def test_a_champion_is_not_its_own_challenger(lake):
     ("name", "version", "message"),
     [
         ("lstm-2-paper", "latest", "no model 'lstm-2-paper' in "),
-        (NAME, "20990101T000000Z-zz", f"model {NAME} has no version '20990101T000000Z-zz'; there are {V1}"),
+        (NAME, "20990101T000000Z-zz", f"model {NAME} has no version '20990101T000000Z-zz'; expected one of {V1}"),
         ("../models/" + NAME, "latest", "no model '../models/"),
         (NAME, f"../{NAME}/{V1}", "has no version '../"),
     ],
@@ -211,9 +209,9 @@ def test_a_champion_whose_directory_is_gone_is_refused_not_replaced(lake, tmp_pa
     (tmp_path / "lake" / "models" / NAME / V1 / "manifest.json").unlink()
     text = refusal(version_of_alias, lake.uri("models"), NAME, "champion")
     assert text.startswith(
-        f"champion of model {NAME} is version {V1}, which is not in {lake.uri('models')}/{NAME}; there"
+        f"champion of model {NAME} is version {V1}, which is not in {lake.uri('models')}/{NAME}; found"
     )
-    assert text.endswith(f"are {V2}. Restore it, or promote another: jobs/promote.py --set promote.model={NAME}"
+    assert text.endswith(f"found {V2}. Restore it, or promote another: jobs/promote.py --set promote.model={NAME}"
                          " --set promote.version=VERSION")  # fmt: skip
 
 
@@ -265,7 +263,7 @@ def test_the_job_promotes_and_rolls_back_and_its_audit_names_both_versions(run_j
             f"{NAME}: champion is {V1}, was none",
             f"{NAME}: champion is {V2}, was {V1}",
             f"{NAME}: champion is {V1}, was {V2}",
-            f"{NAME}: {V1} is the champion already; nothing changed",
+            f"{NAME}: {V1} is already the champion; nothing changed",
             f"{NAME}: challenger is {V2}, was none",
         ]
     )

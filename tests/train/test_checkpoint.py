@@ -48,7 +48,7 @@ def test_a_broken_checkpoint_is_refused(tmp_path, cut):
     uri = tmp_path / "dnn.npz"
     checkpoint.write_checkpoint(str(uri), training_state(), "this")
     uri.write_bytes(uri.read_bytes()[:cut])
-    with pytest.raises(CheckpointUnusable, match=r"is no checkpoint .* train without train\.resume"):
+    with pytest.raises(CheckpointUnusable, match=r"is not a checkpoint .* train without train\.resume"):
         checkpoint.read_checkpoint(str(uri), "this")
 
 
