@@ -21,7 +21,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
@@ -33,7 +32,7 @@ from ids_spark.evaluate.univariate_auc import order_auc, range_auc
 from ids_spark.features.feature_table import Bucket
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.ingest import row_hash
-from ids_spark.lake.filesystem import resolve
+from ids_spark.lake.parquet import open_part
 
 _KEYS_PER_TASK: Final = 500_000
 _VALUES_PER_TASK: Final = 5_000_000
@@ -140,11 +139,9 @@ def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: Leakag
 
 
 def _row_groups(bucket: Bucket, columns: list[str]) -> Iterator[pa.Table]:
-    fs, path = resolve(bucket.uri)
-    with fs.open_input_file(path) as stream:
-        file = pq.ParquetFile(stream)
-        for i in range(file.num_row_groups):
-            yield file.read_row_group(i, columns=columns, use_threads=False).combine_chunks()
+    with open_part(bucket.uri) as file:
+        for i in range(len(file.rows)):
+            yield file.read(columns, i).combine_chunks()
 
 
 def _mixed(keys: Keys) -> NDArray[np.uint64]:

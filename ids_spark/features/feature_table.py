@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
@@ -22,8 +21,8 @@ from ids_spark.dataset.tables import TABLES, features_contract, flows_contract, 
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
 from ids_spark.ingest import row_hash
-from ids_spark.lake.filesystem import files_in, resolve
-from ids_spark.lake.parquet import keep_only, part_name, stored_names, write_part
+from ids_spark.lake.filesystem import files_in
+from ids_spark.lake.parquet import SUFFIX, keep_only, open_part, part_name, stored_names, write_part
 
 _FLOWS: Final = TABLES["flows"]
 LABELS: Final = ("label19", "label6", "label2")
@@ -79,10 +78,10 @@ def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
     """
     found = []
     for split in ("train", "test"):
-        for index, uri in enumerate(files_in(f"{flows_uri}/split={split}", ".parquet")):
-            fs, path = resolve(uri)
-            file = pq.read_schema(path, filesystem=fs)
-            present = [file.field(old).with_name(name) for name, old in stored_names(file.names, _FLOWS).items()]
+        for index, uri in enumerate(files_in(f"{flows_uri}/split={split}", SUFFIX)):
+            with open_part(uri) as file:
+                stored = stored_names(file.schema.names, _FLOWS)
+                present = [file.schema.field(old).with_name(name) for name, old in stored.items()]
             require(pa.schema(present), flows_contract(schema.features), uri)
             found.append(Bucket(uri, split, index))
     return found
@@ -98,11 +97,10 @@ class _Flows:
 
 
 def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
-    fs, path = resolve(bucket.uri)
     names = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
-    with pq.ParquetFile(path, filesystem=fs) as file:
-        stored = stored_names(file.schema_arrow.names, _FLOWS)
-        table = file.read([stored[name] for name in names], use_threads=False)
+    with open_part(bucket.uri) as file:
+        stored = stored_names(file.schema.names, _FLOWS)
+        table = file.read([stored[name] for name in names])
     table = table.select([stored[name] for name in names]).rename_columns(names).combine_chunks()
     columns = {name: table[name].to_numpy() for name in schema.features}
     keep, label_conflict = ~table["duplicate"].to_numpy(), table["label_conflict"].to_numpy()

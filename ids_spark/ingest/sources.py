@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import FeatureSchema, SchemaMismatch, recognise
 from ids_spark.lake.filesystem import absolute, exists, files_in, is_file, read_json, resolve
+from ids_spark.lake.parquet import SUFFIX, PartFile
 
 log = logging.getLogger(__name__)
 
@@ -147,9 +147,9 @@ def parquet_row_groups(source: str) -> list[tuple[RowGroup, tuple[str, ...]]]:
     """
     source = absolute(source)
     single = is_file(source)
-    uris = [source] if single else files_in(source, ".parquet")
+    uris = [source] if single else files_in(source, SUFFIX)
     if not uris:
-        raise SourceUnusable(f"{source}: found no .parquet file; expected a folder of flows")
+        raise SourceUnusable(f"{source}: found no {SUFFIX} file; expected a folder of flows")
     base = source.rstrip("/").rsplit("/", 1)[0] if single else source.rstrip("/")
     found = []
     for uri in uris:
@@ -173,11 +173,9 @@ def _read_header(uri: str) -> _Header | SourceUnusable:
     fs, path = resolve(uri)
     try:
         with fs.open_input_file(path) as stream:
-            if uri.endswith(".parquet"):
-                footer = pq.ParquetFile(stream)
-                arrow = footer.schema_arrow
-                groups = tuple(footer.metadata.row_group(i).num_rows for i in range(footer.metadata.num_row_groups))
-                return _Header(tuple(arrow.names), {f.name: f.type for f in arrow}, groups)
+            if not uri.endswith(".csv"):
+                file = PartFile(stream)
+                return _Header(tuple(file.schema.names), {f.name: f.type for f in file.schema}, file.rows)
             columns = csv_header(stream.read(HEADER_BYTES))
             if not columns:
                 return SourceUnusable(f"{uri} is empty; expected a header line; remove the file or fetch it again")

@@ -4,12 +4,13 @@ Spark may run a task twice (a retry, a speculative copy). Each attempt writes a 
 name; the driver then removes every file that no successful task returned, so that a table holds each row once.
 """
 
+import contextlib
 import functools
 import logging
 import operator
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -22,10 +23,13 @@ from ids_spark.lake.filesystem import files_in, make_folder, resolve
 
 log = logging.getLogger(__name__)
 
+SUFFIX: Final = ".parquet"
+"""Of the files of every table."""
+
 
 def part_name(index: int) -> str:
     """Return a file name for part `index` that no other attempt uses."""
-    return f"part-{index:05d}-{uuid.uuid4().hex[:12]}.parquet"
+    return f"part-{index:05d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
 
 
 def write_part(
@@ -97,6 +101,40 @@ def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str
     return file.to_table({name: pads.field(stored[name]) for name in columns}, filter=rows).replace_schema_metadata()
 
 
+class PartFile:
+    """An open file of a table, row group by row group.
+
+    Attributes:
+        schema: Its columns.
+        rows: Rows of each row group.
+    """
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._file = pq.ParquetFile(stream)
+        footer = self._file.metadata
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.rows = tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
+
+    def read(self, columns: Sequence[str], row_group: int | None = None) -> pa.Table:
+        """Return columns of one row group, or of all, in the order of the file; a name it lacks is ignored."""
+        if row_group is None:
+            return self._file.read(list(columns), use_threads=False)
+        return self._file.read_row_group(row_group, list(columns), use_threads=False)
+
+
+@contextlib.contextmanager
+def open_part(uri: str) -> Iterator[PartFile]:
+    """Open a file of a table.
+
+    Raises:
+        ArrowException: the file is not complete.
+        OSError: it is not there or cannot be read.
+    """
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as stream:
+        yield PartFile(stream)
+
+
 def stored_names(found: Sequence[str], table: Table) -> dict[str, str]:
     """Return the stored name of each column of a file, by its present name."""
     present = {old: new for new, old in table.renamed.items() if new not in found}
@@ -117,7 +155,7 @@ def keep_only(names: Iterable[str], *folders: str) -> None:
     found = set()
     for folder in folders:
         fs, _ = resolve(folder)
-        for uri in files_in(folder, ".parquet"):
+        for uri in files_in(folder, SUFFIX):
             name = uri.rsplit("/", 1)[1]
             found.add(name)
             if name not in reported:

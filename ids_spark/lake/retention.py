@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.tables import kept_by
 from ids_spark.lake.filesystem import exists, move, resolve
+from ids_spark.lake.parquet import SUFFIX
 from ids_spark.lake.store import Lake
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ BY_RUN: Final = kept_by("run_id")
 """Tables with a file for each run, named by its id, which begins with its time."""
 _HIDDEN: Final = ".purge"
 _DATE: Final = re.compile(r"event_date=(\d{4}-\d{2}-\d{2})")
-_RUN: Final = re.compile(r"(\d{8})T\d{6}Z-.+\.parquet")
+_RUN: Final = re.compile(r"(\d{8})T\d{6}Z-.+" + re.escape(SUFFIX))
 
 
 @dataclass

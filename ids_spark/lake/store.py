@@ -38,7 +38,7 @@ from ids_spark.lake.filesystem import (
     sizes_in,
     write_json,
 )
-from ids_spark.lake.parquet import read_file, write_table
+from ids_spark.lake.parquet import SUFFIX, read_file, write_table
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Lake:
         """
         table = TABLES[name]
         names = table.contract.names if columns is None else list(columns)
-        uris = files_in(self.uri(table.place(**partition)), ".parquet")
+        uris = files_in(self.uri(table.place(**partition)), SUFFIX)
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(lambda uri: read_file(uri, table, names, equal or {}), uris))
         if found:
@@ -143,7 +143,7 @@ class Lake:
             rows = pa.Table.from_pylist(list(rows), schema=table.contract)
         if not rows.schema.equals(table.contract):
             raise ValueError(f"{name}: found {rows.schema}, expected {table.contract}")
-        file = place if place.endswith(".parquet") else f"{place}/part-00000.parquet"
+        file = place if place.endswith(SUFFIX) else f"{place}/part-00000{SUFFIX}"
         write_table((staged or self.uri)(file), rows)
         return place
 

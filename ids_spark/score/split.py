@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark import SparkContext
 
 from ids_spark.base.arrays import Counts, as_rows
@@ -26,8 +25,8 @@ from ids_spark.evaluate.results import Results, unseen_classes
 from ids_spark.ingest import row_hash, sources
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
-from ids_spark.lake.filesystem import exists, resolve
-from ids_spark.lake.parquet import keep_only, part_name, write_part
+from ids_spark.lake.filesystem import exists
+from ids_spark.lake.parquet import keep_only, open_part, part_name, write_part
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, inference
 from ids_spark.models.artifact import Model
@@ -258,11 +257,9 @@ def _score_row_group(
 
 def _read_row_group(row_group: RowGroup, features: Sequence[str]) -> pa.Table:
     """Read features and optional columns; the name of the file and row numbers are added if the file lacks them."""
-    fs, path = resolve(row_group.uri)
-    with fs.open_input_file(path) as stream:
-        file = pq.ParquetFile(stream)
-        present = [name for name in _OPTIONAL if name in file.schema_arrow.names]
-        table = file.read_row_group(row_group.index, columns=[*features, *present], use_threads=False).combine_chunks()
+    with open_part(row_group.uri) as file:
+        present = [name for name in _OPTIONAL if name in file.schema.names]
+        table = file.read([*features, *present], row_group.index).combine_chunks()
     if "source_row" not in present:
         numbers = np.arange(row_group.first_row, row_group.first_row + len(table))
         table = table.append_column("source_row", pa.array(numbers))
