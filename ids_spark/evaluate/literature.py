@@ -57,8 +57,3 @@ PUBLISHED: Final = (
     Published("LSTM", _AKAR, 19, 0.95, "not stated", 0.95),
     Published("random forest", _BEST, 19, 0.9967, "macro", 0.921),
 )
-
-
-def of_classes(classes: int) -> list[Published]:
-    """Return the published figures at one number of classes, in the order of `PUBLISHED`."""
-    return [row for row in PUBLISHED if row.classes == classes]

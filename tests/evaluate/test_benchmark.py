@@ -10,7 +10,7 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from ids_spark.evaluate import benchmark, results
-from ids_spark.evaluate.literature import PUBLISHED, of_classes
+from ids_spark.evaluate.literature import PUBLISHED
 from ids_spark.evaluate.results import Results
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS, Lake
@@ -86,7 +86,9 @@ def test_rows_are_ordered_paper_operational_published_at_every_number_of_classes
     rows, _ = table_of(scored(tmp_path, card("dnn", "operational"), card("dnn"), forest=True))
     at_two = [(row.model, row.feature_set) for row in rows if row.classes == 2]
     assert at_two[:3] == [("dnn", "paper"), ("random_forest", "paper"), ("dnn", "operational")]
-    assert [model for model, feature_set in at_two if not feature_set] == [row.model for row in of_classes(2)]
+    assert [model for model, feature_set in at_two if not feature_set] == [
+        row.model for row in PUBLISHED if row.classes == 2
+    ]
     assert [row.classes for row in rows] == sorted(row.classes for row in rows)
 
 
