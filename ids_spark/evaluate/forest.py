@@ -18,11 +18,14 @@ from pyspark.ml.classification import RandomForestClassificationModel, RandomFor
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from ids_spark.base.arrays import Counts
 from ids_spark.config.settings import ForestConfig
 from ids_spark.config.train import Classes, FeatureSetName
 from ids_spark.dataset.features import column_of
+from ids_spark.dataset.tables import features_contract
+from ids_spark.lake.parquet import SUFFIX
 from ids_spark.models.artifact import ModelCard
 from ids_spark.train.tasks import FeatureTable, untrained_card
 
@@ -57,9 +60,13 @@ def read_split(spark: SparkSession, table: FeatureTable, split: str, rows_per_pa
 
     A forest draws the rows of each tree by partition and position, so these must not depend on names and sizes of
     files.
+
+    The schema is given, because Spark would otherwise import the classes that a file's metadata names.
     """
     partitions = max(1, -(-table.rows.get(split, 0) // rows_per_partition))
-    rows = spark.read.parquet(f"{table.uri}/split={split}").repartition(partitions, "row_key")
+    reader = spark.read.schema(from_arrow_schema(features_contract(table.preprocessor.columns)))
+    reader = reader.option("pathGlobFilter", f"*{SUFFIX}").option("__globPaths__", "false")  # the path is no pattern
+    rows = reader.parquet(f"{table.uri}/split={split}").repartition(partitions, "row_key")
     return rows.sortWithinPartitions("row_key", "label19")
 
 

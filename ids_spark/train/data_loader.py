@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from fsspec.implementations.arrow import ArrowFSWrapper
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow.filesystem import FileSystem
-from pyarrow.fs import SubTreeFileSystem
 
 from ids_spark.base.arrays import as_rows
-from ids_spark.lake.filesystem import resolve
+from ids_spark.lake.filesystem import files_in, resolve
+from ids_spark.lake.parquet import SUFFIX
 
 # petastorm 0.13 uses functions that are deprecated in pyarrow 14, which warns for every row group.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
@@ -71,8 +71,34 @@ class Shard:
         return self.rows / self.size * 4 * (len(self.columns) + 1) <= memory
 
 
-class _AsLegacy(ArrowFSWrapper, FileSystem):  # type: ignore[misc]
-    """A pyarrow file system with the legacy interface, the only one that petastorm 0.13 with pyarrow 14 accepts."""
+class _PartFiles(FileSystem):  # type: ignore[misc]
+    """The part files of a folder, and nothing else, in the only interface that petastorm 0.13 with pyarrow 14 accepts.
+
+    Given a folder, Petastorm unpickles what `_common_metadata` or `_metadata` in it contains, with an unpickler that
+    allows `eval` (uber/petastorm #741): whoever can write the lake could run code in the ranks. Of listed files it
+    unpickles nothing. Files are named by their position, because Petastorm cuts names at `?` and `#`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._uris = {f"/{i:07d}": uri for i, uri in enumerate(files_in(folder, SUFFIX))}
+
+    @property
+    def urls(self) -> list[str]:
+        """The files as Petastorm is given them, in the order of their names in the folder."""
+        return [f"file://{name}" for name in self._uris]
+
+    def isdir(self, path: str) -> bool:
+        """There are no folders."""
+        return False
+
+    def isfile(self, path: str) -> bool:
+        """Return whether this is a listed file."""
+        return path in self._uris
+
+    def open(self, path: str, mode: str = "rb") -> pa.NativeFile:
+        """Open a listed file for reading."""
+        fs, place = resolve(self._uris[path])
+        return fs.open_input_file(place)
 
 
 def one_pass(shard: Shard, max_rows: int) -> Iterator[LoadedRows]:
@@ -203,10 +229,10 @@ def _whole(shard: Shard) -> LoadedRows:
 
 def _row_groups(shard: Shard, seed: int | None) -> Iterator[LoadedRows]:
     """Yield one pass over the shard's row groups in an order that depends on the seed; None: in file order."""
-    fs, path = resolve(shard.url)
+    files = _PartFiles(shard.url)
     reader = make_batch_reader(
-        "file:///",  # the root of the file system below, which is the shard's folder
-        filesystem=_AsLegacy(SubTreeFileSystem(path, fs), skip_instance_cache=True),
+        files.urls,
+        filesystem=files,
         schema_fields=[f"^{name}$" for name in (*shard.columns, shard.label)],
         cur_shard=shard.rank,
         shard_count=shard.size,

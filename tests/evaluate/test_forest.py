@@ -1,9 +1,12 @@
 """The random forest through real parquet, compared with scikit-learn on its predictions and with scoring's counts."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pyspark.ml.classification import RandomForestClassifier
 from pyspark.sql import SparkSession
@@ -125,6 +128,32 @@ def test_the_operational_feature_set_has_fewer_features(grown: Path) -> None:
     table = tasks.open_features(Lake(str(grown)), "paper", 1)
     seen = {p: forest.card_of(table, ForestConfig(), 2, p, "v1").features for p in ("paper", "operational")}
     assert set(seen["paper"]) - set(seen["operational"]) == {"Number"}
+
+
+def test_metadata_of_a_file_imports_nothing_and_other_files_are_not_read(
+    spark: SparkSession, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, marker = tmp_path / "lake #1 {x}?%20", tmp_path / "code was run"
+    shutil.copytree(grown / "features", lake / "features")
+    (tmp_path / "named_by_metadata.py").write_text(f"open({str(marker)!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in (lake / "features/paper/split=train").glob("*.parquet"):
+        rows = pq.read_table(path)
+        fields: list[dict[str, object]] = [
+            {"name": field.name, "type": "float", "nullable": True, "metadata": {}} for field in rows.schema
+        ]
+        fields[1]["type"] = {"type": "udt", "pyClass": "named_by_metadata.Type", "sqlType": "float"}
+        attack = {"org.apache.spark.sql.parquet.row.metadata": json.dumps({"type": "struct", "fields": fields})}
+        pq.write_table(rows.replace_schema_metadata(attack), path)
+        path.with_suffix(".txt").write_text("no parquet")
+    table = tasks.open_features(Lake(str(lake)), "paper", 1)
+    read = forest.read_split(spark, table, "train", 200)
+    assert read.columns == rows.schema.names
+    expected = pd.concat(map(pd.read_parquet, (grown / "features/paper/split=train").glob("*.parquet")))
+    pd.testing.assert_frame_equal(
+        *(frame.sort_values(["row_key", "label19"], ignore_index=True) for frame in (read.toPandas(), expected))
+    )
+    assert not marker.exists()
 
 
 def test_it_needs_features(run_job: RunJob, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,14 @@
 """The data loader over real Petastorm readers and real parquet."""
 
+import pickle
+import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ids_spark.dataset.tables import features_contract
@@ -144,6 +148,63 @@ def test_reading_ahead_changes_nothing_and_leaves_no_thread(split: str) -> None:
     with read_ahead(epochs(shard(split), [16] * 1_000, [5], 0)) as blocks:
         next(blocks)  # a caller that stops early
     assert threading.active_count() == before
+
+
+class Exploit:
+    """Unpickled, even by an unpickler restricted to `builtins`, it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return eval, (f"open({str(self.marker)!r}, 'w').close()",)
+
+
+@pytest.fixture
+def exploit(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Metadata that Petastorm would unpickle; checks that nothing did."""
+    marker = tmp_path / "code was run"
+    attack = pickle.dumps(Exploit(marker), protocol=0)
+    pickle.loads(attack)  # noqa: S301 - the exploit works
+    marker.unlink()
+    keys = ("dataset-toolkit.unischema.v1", "dataset-toolkit.rowgroups_index.v1")
+    yield dict.fromkeys(keys, attack.decode())
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["_common_metadata", "_metadata", "part_common_metadata", "x/_common_metadata"])
+def test_no_metadata_file_of_a_folder_is_unpickled(
+    split: str, tmp_path: Path, name: str, exploit: dict[str, str]
+) -> None:
+    folder = tmp_path / "split=train"
+    shutil.copytree(split.removeprefix("file://"), folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    pq.write_metadata(features_contract(COLUMNS).with_metadata(exploit), folder / name)
+    np.testing.assert_array_equal(once(f"file://{folder}"), np.arange(ALL_ROWS))
+
+
+def test_no_metadata_of_a_part_file_is_unpickled(split: str, tmp_path: Path, exploit: dict[str, str]) -> None:
+    folder = tmp_path / "split=train"
+    folder.mkdir()
+    for path in Path(split.removeprefix("file://")).iterdir():
+        pq.write_table(pq.read_table(path).replace_schema_metadata(exploit), folder / path.name)
+    np.testing.assert_array_equal(once(f"file://{folder}"), np.arange(ALL_ROWS))
+
+
+@pytest.mark.parametrize("name", ["part-9", "part-9.crc", "notes.txt", ".part-9.parquet", "part-00000.parquet.tmp"])
+def test_only_part_files_are_read(split: str, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "split=train"
+    shutil.copytree(split.removeprefix("file://"), folder)
+    shutil.copyfile(next(folder.iterdir()), folder / name)
+    np.testing.assert_array_equal(once(f"file://{folder}"), np.arange(ALL_ROWS))
+
+
+def test_files_are_found_by_any_name(split: str, tmp_path: Path) -> None:
+    folder = tmp_path / "my lake #1?;x%20é" / "split=train"
+    shutil.copytree(split.removeprefix("file://"), folder)
+    for path in folder.iterdir():
+        path.rename(path.with_name(path.name.replace("-", "#?;%20")))
+    np.testing.assert_array_equal(once(f"file://{folder}"), np.arange(ALL_ROWS))
 
 
 def test_an_error_after_some_blocks_is_raised_too() -> None:
