@@ -9,7 +9,7 @@ import functools
 import logging
 import operator
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -32,20 +32,15 @@ def part_name(index: int) -> str:
     return f"part-{index:05d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
 
 
-def write_part(
-    folder: str,
-    name: str,
-    tables: Iterator[pa.Table] | Sequence[pa.Table],
-    contract: pa.Schema,
-    metadata: Mapping[str, str],
-    dictionary: Sequence[str] = (),
-) -> int:
-    """Write tables as the row groups of one parquet file; return the number of rows.
+@contextlib.contextmanager
+def part_writer(
+    folder: str, name: str, contract: pa.Schema, metadata: Mapping[str, str], dictionary: Sequence[str] = ()
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Give a function that appends a table to one parquet file as a row group; an empty table is skipped.
 
     Args:
         folder: URI; made if needed.
         name: From `part_name`.
-        tables: Each becomes one row group; empty ones are skipped.
         contract: Schema of every table.
         metadata: Key-value pairs of the file's footer.
         dictionary: Columns to encode with a dictionary; for continuous columns it costs time and saves no space.
@@ -54,7 +49,6 @@ def write_part(
     make_folder(fs, path)
     schema = contract.with_metadata(dict(metadata))
     keyed = [name for name in ("row_key",) if name in contract.names]
-    rows = 0
     with pq.ParquetWriter(
         f"{path}/{name}",
         schema,
@@ -63,10 +57,28 @@ def write_part(
         use_dictionary=list(dictionary) or False,
         write_statistics=keyed or False,
     ) as writer:
-        for table in tables:
+
+        def write(table: pa.Table) -> None:
             if len(table):
                 writer.write_table(table.cast(schema) if table.schema != contract else table, row_group_size=len(table))
-                rows += len(table)
+
+        yield write
+
+
+def write_part(
+    folder: str,
+    name: str,
+    tables: Iterator[pa.Table] | Sequence[pa.Table],
+    contract: pa.Schema,
+    metadata: Mapping[str, str],
+    dictionary: Sequence[str] = (),
+) -> int:
+    """Write tables as the row groups of one parquet file, arguments as in `part_writer`; return the number of rows."""
+    rows = 0
+    with part_writer(folder, name, contract, metadata, dictionary) as write:
+        for table in tables:
+            write(table)
+            rows += len(table)
     return rows
 
 

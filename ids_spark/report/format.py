@@ -28,6 +28,7 @@ FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
     "duplicated_column": "the file has a column twice",
     "wrong_type": "a feature column is not numeric",
     "unreadable_row_group": "a part of the file cannot be read",
+    "too_large_text": "a feature is text that is too large to read",
     "no_rows": "the file has no rows",
 }
 """Descriptions of faults of rows and files, by the name that the tables use."""

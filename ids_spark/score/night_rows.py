@@ -1,14 +1,16 @@
 """Scores the flows of a night on the executors; only counts and incidents are returned to the driver.
 
-A task holds one row group at a time.
+A task holds one row group at a time, or a piece of a large one.
 
 The champion and, if there is one, the challenger score every flow; only the champion's scores become predictions,
 alerts and attributions.
 """
 
+import contextlib
 import datetime as dt
+import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ from ids_spark.dataset.tables import ATTRIBUTION, QUARANTINE, SCHEMA_VERSION
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.sources import bin_pack, scoring_tasks
-from ids_spark.lake.parquet import keep_only, part_name, write_part
+from ids_spark.lake.parquet import keep_only, part_name, part_writer, write_part
 from ids_spark.models import attribution, inference, threshold
 from ids_spark.score import night_reader, prediction_columns
 from ids_spark.score.night_files import NightRowGroup
@@ -67,27 +69,39 @@ def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowG
 
 def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
     total, name, contract = no_counts(task), part_name(index), task.contract
-    refused: list[pa.Table] = []
     aggregates: Aggregates = {"champion": [], "challenger": []}
-
-    def predictions() -> Iterator[pa.Table]:
-        for row_group in row_groups:
-            rows = night_reader.read_row_group(row_group, task.read_spec)
-            total.rows_read += len(rows.source_rows) + len(rows.refused)
-            total.warnings += rows.warnings
-            predicted, lost = _predict(row_group.row_group.name, rows, task, total, aggregates)
-            refused.extend((rows.refused, lost))
-            yield predicted
-
     metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": task.champion.model.card.name}
-    texts = [f.name for f in contract if pa.types.is_string(f.type) and f.name not in _PLAIN]
-    write_part(task.target, name, predictions(), contract, metadata, [*texts, "top3.list.element.class_name"])
+    with contextlib.ExitStack() as open_files:
+
+        @functools.cache  # opened with the first refused row
+        def quarantine() -> Callable[[pa.Table], None]:
+            return open_files.enter_context(
+                part_writer(task.quarantine, name, QUARANTINE, metadata, ("source_file", "reason"))
+            )
+
+        def refuse(rows: pa.Table) -> None:
+            if len(rows):
+                quarantine()(rows)
+                total.quarantined.update(
+                    {each["values"]: each["counts"] for each in rows["reason"].value_counts().to_pylist()}
+                )
+
+        def predictions() -> Iterator[pa.Table]:
+            for row_group in row_groups:
+                for rows in night_reader.read_row_group(row_group, task.read_spec):
+                    total.add_read(rows)
+                    refuse(rows.refused)
+                    if len(rows.source_rows):
+                        predicted, lost = _predict(row_group.row_group.name, rows, task, total, aggregates)
+                        refuse(lost)
+                        yield predicted
+
+        texts = [f.name for f in contract if pa.types.is_string(f.type) and f.name not in _PLAIN]
+        write_part(task.target, name, predictions(), contract, metadata, [*texts, "top3.list.element.class_name"])
+        if index == 0:  # without refused rows an empty table replaces an older one
+            quarantine()
     total.champion.incidents = incidents.merge(aggregates["champion"])
     total.challenger.incidents = incidents.merge(aggregates["challenger"])
-    rejected = pa.concat_tables([QUARANTINE.empty_table(), *refused])
-    if len(rejected) or index == 0:  # without refused rows an empty table replaces an older one
-        write_part(task.quarantine, name, [rejected], QUARANTINE, metadata, ("source_file", "reason"))
-        total.quarantined.update(rejected["reason"].to_pylist())
     total.parts.append(name)
     return total
 
@@ -122,6 +136,7 @@ def _predict(
     hours, other_date = _hours(rows.pass_through[config.event_time], task.event_date)
     ids = prediction_columns.predicted_ids(probabilities, card.classes)
     total.rows_scored += n
+    total.scored_by_file[file] += n
     total.of_another_date += other_date
     total.bin_counts.add(drift.count_bins(thresholded.model.preprocessor.histograms(card.features), rows.values))
     total.champion.flagged += int(flagged.sum())

@@ -105,6 +105,9 @@ class NightCounts:
         flows_allowed: Flagged flows that any entry of the allow-list covers.
         flows_explained: Flagged flows with attributions.
         of_another_date: Flows whose event time is on another date.
+        unread_times: Flows with a value that is no event time, by the type of the column.
+        unread_columns: Flows without the value of a pass-through column that is too large to read, by its name.
+        scored_by_file: Flows with a prediction, by the name of their file; a file without any may be absent.
         parts: Files written.
     """
 
@@ -120,6 +123,9 @@ class NightCounts:
     flows_allowed: int = 0
     flows_explained: int = 0
     of_another_date: int = 0
+    unread_times: Counter[str] = field(default_factory=Counter)
+    unread_columns: Counter[str] = field(default_factory=Counter)
+    scored_by_file: Counter[str] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
 
     @property
@@ -132,15 +138,25 @@ class NightCounts:
             "challenger_only": self.challenger.flagged - both,
         }
 
+    def add_read(self, rows: night_reader.NightRows) -> None:
+        """Add rows that were read, before they are scored."""
+        self.rows_read += len(rows.source_rows) + len(rows.refused)
+        self.warnings += rows.warnings
+        self.unread_times += rows.unread_times
+        self.unread_columns += rows.unread_columns
+
     def add(self, other: "NightCounts") -> None:
         """Add the counts of another task."""
         self.bin_counts.add(other.bin_counts)
         self.allowed_by_entry = self.allowed_by_entry + other.allowed_by_entry
         self.champion.add(other.champion)
         self.challenger.add(other.challenger)
-        self.quarantined += other.quarantined
-        self.warnings += other.warnings
         for name in (
+            "quarantined",
+            "warnings",
+            "unread_times",
+            "unread_columns",
+            "scored_by_file",
             "flagged_by_both",
             "rows_read",
             "rows_scored",

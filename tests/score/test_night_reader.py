@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.tables import QUARANTINE
-from ids_spark.score import night_files, night_reader
+from ids_spark.score import night_files, night_reader, pass_through
 from ids_spark.score.night_reader import NightRows, ReadSpec
 from tests.support.flows import synthetic_frame
 
@@ -28,7 +29,7 @@ def flows(rows: int = 6) -> pd.DataFrame:
 
 
 def read(tmp_path: Path, table: pa.Table | pd.DataFrame, spec: ReadSpec = SPEC, **options: Any) -> list[NightRows]:
-    """Write a file and read each of its row groups."""
+    """Write a file and read its row groups, in pieces where they are large."""
     table = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
     path = tmp_path / f"event_date={DATE}" / "a.parquet"
     path.parent.mkdir(exist_ok=True)
@@ -36,7 +37,7 @@ def read(tmp_path: Path, table: pa.Table | pd.DataFrame, spec: ReadSpec = SPEC, 
     config = ScoreConfig(flow_logs=str(tmp_path), date=DATE, pass_through=spec.pass_through)
     source = night_files.find_night(config, DATE, spec.schema, spec.features)
     assert source is not None
-    return [night_reader.read_row_group(row_group, spec) for row_group in source.row_groups]
+    return [rows for row_group in source.row_groups for rows in night_reader.read_row_group(row_group, spec)]
 
 
 def times_of(tmp_path: Path, times: Any) -> list[dt.datetime | None]:
@@ -71,15 +72,6 @@ def test_pass_through_columns_are_text_and_null_where_the_file_lacks_them(tmp_pa
     ]
 
 
-def test_a_pass_through_column_of_bytes_is_null_where_they_are_no_text_and_its_flows_are_kept(tmp_path: Path) -> None:
-    table = pa.Table.from_pandas(flows(2).drop(columns="device_id"), preserve_index=False)
-    [rows] = read(tmp_path, table.append_column("device_id", pa.array([b"\xff\xfe", b"pump"])))
-    assert rows.pass_through["device_id"].to_pylist() == [None, None]
-    assert len(rows.source_rows) == 2
-    [rows] = read(tmp_path, table.append_column("device_id", pa.array([b"pump-1", None])))
-    assert rows.pass_through["device_id"].to_pylist() == ["pump-1", None]
-
-
 def test_a_time_is_understood_as_timestamp_of_any_unit_and_zone(tmp_path: Path) -> None:
     moment = dt.datetime(2026, 3, 1, 10, 0, 0, 123456)
     for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.timestamp("ns"), pa.timestamp("ns", tz="UTC")):
@@ -111,10 +103,6 @@ def test_a_time_is_understood_as_text_with_or_without_zone_and_else_null(tmp_pat
     column = pa.array(list(texts))
     for written in (column, column.cast(pa.large_string()), column.dictionary_encode()):
         assert times_of(tmp_path, written) == expected
-
-
-def test_values_of_other_types_give_a_null_time(tmp_path: Path) -> None:
-    assert times_of(tmp_path, pa.array([1.5, 2.5])) == [None, None]
 
 
 def test_rows_that_cannot_be_scored_are_refused_with_reason_features_and_raw_values(tmp_path: Path) -> None:
@@ -163,13 +151,13 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(tmp_path: 
     start = column.dictionary_page_offset or column.data_page_offset
     content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
     path.write_bytes(bytes(content))
-    good, bad = (night_reader.read_row_group(row_group, SPEC) for row_group in source.row_groups)
+    good, bad = (rows for row_group in source.row_groups for rows in night_reader.read_row_group(row_group, SPEC))
     assert len(good.source_rows) == 300
     assert len(bad.source_rows) == 0
     assert bad.refused["reason"].unique().to_pylist() == ["unreadable_row_group"]
     assert bad.refused["source_row"].to_pylist() == list(range(300, 600))
     path.unlink()
-    gone = night_reader.read_row_group(source.row_groups[0], SPEC)
+    [gone] = night_reader.read_row_group(source.row_groups[0], SPEC)
     assert gone.refused["reason"].to_pylist() == ["unreadable_row_group"] * 300
 
 
@@ -197,3 +185,100 @@ def test_rows_without_a_finite_score_are_separated_from_the_others(tmp_path: Pat
         (1, "no_finite_score", ["Rate"]),
         (3, "no_finite_score", [RELEASE_39.features[0]]),
     ]
+
+
+def test_event_times_that_cannot_be_read_are_counted_by_type_of_the_flows_that_are_scored(tmp_path: Path) -> None:
+    frame = flows(4)
+    frame.loc[0, "Rate"] = -2.0
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    [rows] = read(tmp_path, table.append_column("event_time", pa.array([-1.0, -1.0, 1_772_359_200.5, None])))
+    assert rows.unread_times == {"double": 1}
+    assert rows.pass_through["event_time"].to_pylist()[1:] == [
+        dt.datetime(2026, 3, 1, 10, 0, 0, 500_000, tzinfo=UTC),
+        None,
+    ]
+    far = pa.array([dt.datetime(2026, 3, 1), dt.datetime(9000, 1, 1), None, None], pa.timestamp("us"))
+    [rows] = read(tmp_path, table.append_column("event_time", far), use_deprecated_int96_timestamps=True)
+    assert rows.unread_times == {"timestamp[us]": 1}
+
+
+def test_bytes_that_are_not_utf8_cost_no_flow_as_identifier_and_its_own_as_feature(tmp_path: Path) -> None:
+    text = pa.array([b"pump \xe9", b"pump", b"\xff\xfe"], pa.binary())
+    named = pa.Array.from_buffers(pa.string(), 3, text.buffers())
+    table = pa.Table.from_pandas(flows(3).drop(columns=["device_id", "Std"]), preserve_index=False)
+    numbers = pa.array([b"1.5", b"2.5\xff", b"\xe9"], pa.binary())
+    table = table.append_column("device_id", named)
+    table = table.append_column("Std", pa.Array.from_buffers(pa.string(), 3, numbers.buffers()))
+    for dictionary in (True, False):
+        [rows] = read(tmp_path, table, use_dictionary=dictionary)
+        assert rows.pass_through["device_id"].to_pylist() == ["pump \\xe9"]
+        assert rows.values["Std"].tolist() == [1.5]
+        assert [(row["source_row"], row["reason"]) for row in rows.refused.to_pylist()] == [
+            (1, "unparsable"),
+            (2, "unparsable"),
+        ]
+        assert json.loads(rows.refused["raw"][0].as_py())["Std"] == "2.5\\xff"
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(night_reader, "PIECE_ROWS", 100)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_large_row_group_is_read_in_pieces_with_the_same_rows(tmp_path: Path) -> None:
+    frame = flows(250)
+    frame.loc[[3, 120], "Rate"] = -2.0
+    frame["device_id"] = [f"pump-{i % 7}" for i in range(250)]
+    pieces = read(tmp_path, frame)
+    assert [len(piece.source_rows) + len(piece.refused) for piece in pieces] == [100, 100, 50]
+    assert [row["source_row"] for piece in pieces for row in piece.refused.to_pylist()] == [3, 120]
+    good = [i for i in range(250) if i not in (3, 120)]
+    assert np.concatenate([piece.source_rows for piece in pieces]).tolist() == good
+    for column in ("flow_id", "device_id"):
+        found = [text for piece in pieces for text in piece.pass_through[column].to_pylist()]
+        assert found == frame[column][good].tolist()
+    for name in RELEASE_39.features:
+        assert np.concatenate([piece.values[name] for piece in pieces]).tolist() == frame[name][good].tolist()
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_row_group_that_is_damaged_after_its_first_pieces_loses_only_the_rest(tmp_path: Path) -> None:
+    read(tmp_path, flows(1000), use_dictionary=False, data_page_size=512, compression="gzip", write_batch_size=50)
+    path = tmp_path / f"event_date={DATE}" / "a.parquet"
+    column = pq.ParquetFile(path).metadata.row_group(0).column(3)
+    content = bytearray(path.read_bytes())
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    content[middle : column.data_page_offset + column.total_compressed_size] = bytes(column.total_compressed_size // 2)
+    path.write_bytes(bytes(content))
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
+    source = night_files.find_night(config, DATE, RELEASE_39, RELEASE_39.features)
+    assert source is not None
+    pieces = [rows for row_group in source.row_groups for rows in night_reader.read_row_group(row_group, SPEC)]
+    scored = sum(len(piece.source_rows) for piece in pieces)
+    refused = pa.concat_tables([piece.refused for piece in pieces])
+    assert 100 <= scored < 1000
+    assert scored + len(refused) == 1000
+    assert refused["source_row"].to_pylist() == list(range(scored, 1000))
+    assert refused["reason"].unique().to_pylist() == ["unreadable_row_group"]
+
+
+def test_a_long_text_that_a_dictionary_repeats_is_not_copied_for_each_row(tmp_path: Path) -> None:
+    rows, long = 100_000, "x" * 5_000_000  # 500 GB if it were copied
+    table = pa.Table.from_pandas(pd.concat([flows(1)] * rows).drop(columns="device_id"), preserve_index=False)
+    repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([long]))
+    [found] = read(tmp_path, table.append_column("device_id", repeated), store_schema=False)
+    assert found.pass_through["device_id"].unique().to_pylist() == [pass_through.shortened(long)]
+
+
+def test_a_text_column_that_is_too_large_is_null_and_counted_or_as_feature_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night_reader, "LARGEST_COLUMN", 10_000)
+    frame = flows(20).assign(device_id="x" * 1_000)
+    [rows] = read(tmp_path, frame, use_dictionary=False)
+    assert rows.pass_through["device_id"].null_count == 20
+    assert rows.unread_columns == {"device_id": 20}
+    frame = flows(20).assign(Std="9" * 1_000)
+    [rows] = read(tmp_path, frame, use_dictionary=False)
+    assert rows.refused["reason"].to_pylist() == ["too_large_text"] * 20

@@ -192,7 +192,8 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
     for level in (2, 6, 19):
         column = predictions[f"predicted_class{level}"]
         assert column.isin(CLASSES[level]).all() if level <= classes else column.isna().all()
-    assert predictions[["device_id", "tags", "source.ip"]].isna().all().all()
+    assert predictions[["device_id", "tags"]].isna().all().all()
+    assert set(predictions["source.ip"]) == {"\\xff\\xfe"}
     assert {"top3", "attributions"}.isdisjoint(predictions)
     assert predictions["row_key"].notna().all()
     kept = flows.loc[predictions["source_row"]].reset_index(drop=True)
