@@ -2,7 +2,9 @@
 
     spark-submit --py-files dist/ids_spark.zip jobs/ingest.py --set lake=LAKE --set ingest.source=FOLDER
 
-Reads: the official tree of CSV files, the same tree as parquet, or one table with a `label` column of file names.
+Reads: the official tree of CSV files (also gzip), the same tree as parquet, or one table with a column of labels (file
+names); of a Delta table, the files of its newest state. Every file below the source that is not read is named, with the
+reason.
 Writes: `flows/split=train|test` (rows shuffled by hash) and `quarantine/job=ingest` (rows refused, with reason).
 """
 
@@ -11,14 +13,16 @@ import sys
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
+from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS
-from ids_spark.ingest import shuffle, sources
+from ids_spark.ingest import files, shuffle, sources
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS
 from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 FLOWS, QUARANTINE = "flows", "quarantine/job=ingest"
+_DAMAGED_LABELS = 3  # rows with one unknown label; more rows are a class that this version does not know
 
 
 def run(context: job.Context) -> Report:
@@ -26,7 +30,7 @@ def run(context: job.Context) -> Report:
     config = context.config.ingest
     if config.source is None:
         raise InputError("ingest.source is not set; expected a folder of flows, for example --set ingest.source=flows")
-    source = sources.discover(config.source, config.ignored_columns)
+    source = sources.discover(config)
     log.info("found files=%d schema=%s origin=%s", source.files, source.schema.name, source.data_origin)
     plan = shuffle.ShufflePlan(
         source.schema,
@@ -48,11 +52,17 @@ def run(context: job.Context) -> Report:
     for (rule, split, label), n in sorted(done.warnings.items()):
         report.counts[f"warned: {rule}", split, label] = n
     done.reconcile()
+    report.notes += files.unread_notes(source.unread)
+    report.inputs = sorted({row_group.name for row_group in source.row_groups})
     if source.narrow:
         report.notes.append(
             f"{len(source.narrow)} columns of the source are float32: rows that differ in double may be equal here"
         )
-    if report.rows_in and report.rows_quarantined > config.max_rejected_share * report.rows_in:
+    rejected = report.rows_quarantined > config.max_rejected_share * report.rows_in
+    repeated = any(n > _DAMAGED_LABELS for n in done.unknown_labels.values())
+    if repeated or (rejected and done.unknown_labels):
+        raise taxonomy.UnknownClass(shuffle.unknown_labels_text(done, config.label_column))
+    if rejected:
         reasons = ", ".join(f"{n} {reason} in {label}" for (_, label, reason), n in done.quarantined.most_common(3))
         raise InputError(
             f"{report.rows_quarantined} of {report.rows_in} rows cannot be used, more than ingest.max_rejected_share"
@@ -60,6 +70,8 @@ def run(context: job.Context) -> Report:
         )
     splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in SOURCE_SPLITS}
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
+    if not all(splits.values()):
+        report.notes.append(f"the source has rows of one split only: {splits}; training needs train, evaluation test")
     facts = {"run_id": context.run_id, "feature_schema": source.schema.name, "data_origin": source.data_origin}
     write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits})
     return report

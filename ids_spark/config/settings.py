@@ -38,13 +38,17 @@ class IngestConfig(Section):
     """`jobs/ingest.py`.
 
     Attributes:
-        source: Folder with the official layout, or one table with a `label` column; CSV or parquet.
+        source: Folder with the official layout, or one table with a column of labels; CSV (also gzip) or parquet.
+        label_column: Column with the name of a row's capture file; may be in the path of the files (`label=…`).
+        column_aliases: Column name in the source → official feature name, where case and punctuation do not suffice.
         ignored_columns: Columns to ignore, in addition to labels, index, identifiers, times and endpoints.
         max_rejected_share: The source is refused when a larger share of its rows is quarantined.
         rows_per_file: Rows in a file of `flows/`; a task holds this many rows in memory.
     """
 
     source: str | None = None
+    label_column: Annotated[str, Field(min_length=1)] = "label"
+    column_aliases: dict[str, str] = Field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
     max_rejected_share: Share = 0.05
     rows_per_file: Count = 500_000

@@ -1,6 +1,6 @@
-"""The feature schemas of CICIoMT2024: column names in official order and spelling; recognises that of a source."""
+"""The feature schemas of CICIoMT2024: column names in official order and spelling."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -84,83 +84,12 @@ FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
     "LLC": "share of LLC",
 }
 """Meaning of each feature of all schemas, from Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351."""
-ALIASES: Final[Mapping[str, str]] = {
-    "TTL": "Time_To_Live",
-    "ttl": "Time_To_Live",
-    "Magnitude": "Magnitue",
-    "Protocol_Type": "Protocol Type",
-    "Tot_sum": "Tot sum",
-    "Tot_size": "Tot size",
-}
-"""Official feature name by other spellings that exporters and copies of the data set use.
-
-`flow_duration` is not an alias of `Duration`, a time to live: CICIoT2023, made with the same exporter, has both.
-"""
 SAME_FEATURE: Final = ("Duration", "Time_To_Live")
 """Names of the time to live in the two releases."""
-_MOST_SHOWN: Final = 10
-_OTHER_COLUMNS: Final = frozenset(
-    _names(
-        """label, labels, class, classname, class2, class6, class19, label2, label6, label19, category, subcategory,
-        attack, attacktype, attackname, target, split, dataset, duplicate, labelconflict, twolabel, index,
-        rowindex, row, rowid, rowkey, rownumber, id, uid, uuid, flowid, flowkey, indexlevel0, sourcefile,
-        sourcerow, file, filename, pcap, timestamp, time, datetime, date, eventtime, eventdate, starttime,
-        endtime, firstseen, lastseen, day, hour, srcip, dstip, sourceip, destinationip, srcaddress, dstaddress,
-        srcport, dstport, sourceport, destinationport, srcmac, dstmac, sourcemac, destinationmac, mac, ip, host,
-        hostname, protocol, proto, transportprotocol, vlan, device, deviceid, devicename, devicetype, site"""
-    )
-)
-"""Columns that are no features (labels, index, identifiers, times, endpoints); only lower-case letters and digits."""
 
 
 class SchemaMismatch(InputError):
     """Raised when columns are missing, unknown, of another type, or belong to two feature schemas."""
-
-
-def recognise(columns: Iterable[str], where: str, ignored: Iterable[str] = ()) -> FeatureSchema:
-    """Return the feature schema of a source, whose columns may come in any order.
-
-    It is the schema with the most features among the columns; all of its features must be present. Labels, an index,
-    identifiers, times and endpoints are allowed. Any other column is refused, because it may be a feature of a release
-    that this version does not support.
-
-    Args:
-        columns: Column names of one source.
-        where: Name of the source, for messages.
-        ignored: Further columns that are no features.
-
-    Raises:
-        SchemaMismatch: lists the features that are missing, those of another schema, and the unknown columns.
-    """
-    found = set(columns)
-    schema = max(FEATURE_SCHEMAS.values(), key=lambda s: (len(found & set(s.features)), -len(set(s.features) - found)))
-    missing = [feature for feature in schema.features if feature not in found]
-    others = found - set(schema.features) - set(ignored)
-    foreign = sorted(others & {feature for other in FEATURE_SCHEMAS.values() for feature in other.features})
-    unknown = sorted(name for name in others.difference(foreign) if not _is_other_column(name))
-    faults = []
-    if missing:
-        count = f"{len(missing)} of the {len(schema.features)} columns"
-        faults.append(f"lacks {count} of feature schema {schema.name}: {', '.join(missing)}")
-    if foreign:
-        faults.append(
-            f"has {len(foreign)} column(s) of another feature schema than {schema.name}: {', '.join(foreign)}"
-        )
-    if unknown:
-        more = f" and {len(unknown) - _MOST_SHOWN} more" if len(unknown) > _MOST_SHOWN else ""
-        faults.append(f"has {len(unknown)} unknown column(s): {', '.join(unknown[:_MOST_SHOWN])}{more}")
-    if not faults:
-        return schema
-    raise SchemaMismatch(
-        f"{where} {'; '.join(faults)}; found {len(found)} columns. Expected all features of one release under their"
-        " official names, misspellings included; name other columns in ingest.ignored_columns. Another release of the"
-        " data set needs a feature schema of its own"
-    )
-
-
-def _is_other_column(name: str) -> bool:
-    plain = "".join(character for character in name.lower() if character.isalnum())
-    return not plain or plain in _OTHER_COLUMNS or plain.startswith("unnamed")
 
 
 def column_of(feature: str) -> str:

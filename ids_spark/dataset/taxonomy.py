@@ -42,7 +42,7 @@ CLASS19: Final = (
 CLASSES: Final[dict[Level, tuple[str, ...]]] = {2: CLASS2, 6: CLASS6, 19: CLASS19}
 BENIGN_ID: Final = 0  # at every level
 
-_SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.pcap)?(\.(csv|parquet))?$")
+_SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.pcap)?(\.(?i:csv|csv\.gz|parquet|parq|pq))?$")
 
 
 class UnknownClass(InputError):
@@ -63,13 +63,23 @@ def class19_of(label: str) -> str:
     Raises:
         UnknownClass: when the rest of the name is none of `CLASS19`.
     """
-    name = _SUFFIX.sub("", label).rstrip("0123456789").removeprefix("TCP_IP-")
-    if name not in CLASS19:
+    found = find_class19(label)
+    if found is None:
         raise UnknownClass(
-            f"{label!r} names no known class: found {name!r}, expected one of {', '.join(CLASS19)};"
+            f"{label!r} names no known class: found {_stem(label)!r}, expected one of {', '.join(CLASS19)};"
             " rename the file or label, or remove it from the source"
         )
-    return name
+    return found
+
+
+def find_class19(label: str) -> str | None:
+    """Return the class as `class19_of` does; None if the name is none of `CLASS19`."""
+    name = _stem(label)
+    return name if name in CLASS19 else None
+
+
+def _stem(label: str) -> str:
+    return _SUFFIX.sub("", label).rstrip("0123456789").removeprefix("TCP_IP-")
 
 
 def class6_of(class19: str) -> str:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ids_spark.base.arrays import Floats, Mask
+from ids_spark.base.text import shortened, valid_text
 from ids_spark.dataset.tables import QUARANTINE
 
 # A decimal number, an infinity or NaN: what Arrow's own conversion accepts.
@@ -24,7 +25,8 @@ Faults = dict[str, dict[str, Mask]]
 def to_doubles(table: pa.Table, features: Sequence[str]) -> tuple[dict[str, Floats], Faults]:
     """Return the features as float64 columns of shape (rows,), and the faults: values that are missing or no number.
 
-    Text may be padded or quoted, and may be inf or nan. A faulty value is NaN in its column.
+    Text may be padded or quoted, and may be inf or nan. Bytes that are no UTF-8 are no number. A faulty value is NaN in
+    its column.
     """
     faults: Faults = {reason: {} for reason in (MISSING, NOT_A_NUMBER, UNPARSABLE)}
     return {feature: _to_double(table.column(feature), feature, faults) for feature in features}, faults
@@ -49,7 +51,7 @@ def refused_rows(table: pa.Table, faults: Faults, features: Sequence[str], known
         known: Other columns of `tables.QUARANTINE`: one value for all rows, or an array or list with one per row.
     """
     bad = np.flatnonzero(any_fault(faults, len(table)))
-    raw = table.select(list(features)).take(pa.array(bad)).to_pylist() if len(bad) else []
+    raw = _raw_values(table.select(list(features)).take(pa.array(bad))) if len(bad) else []
     rows = []
     for values, i in zip(raw, bad.tolist(), strict=True):
         where = {reason: [f for f, mask in masks.items() if mask[i]] for reason, masks in faults.items()}
@@ -64,9 +66,25 @@ def refused_rows(table: pa.Table, faults: Faults, features: Sequence[str], known
     return pa.Table.from_pylist(rows, schema=QUARANTINE)
 
 
+def _raw_values(table: pa.Table) -> list[dict[str, Any]]:
+    def as_json(column: pa.ChunkedArray) -> pa.ChunkedArray:
+        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+            return column
+        if pa.types.is_dictionary(column.type):  # shortened before a long text that repeats is copied
+            encoded = column.unify_dictionaries().combine_chunks()
+            return as_json(pa.chunked_array([encoded.dictionary])).take(encoded.indices)
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            column = column.cast(pa.string(), safe=False)  # decimals, bytes
+        return shortened(valid_text(column))
+
+    rows: list[dict[str, Any]] = pa.table({name: as_json(table[name]) for name in table.column_names}).to_pylist()
+    return rows
+
+
 def _of_row(value: Any, row: int) -> Any:
     if isinstance(value, np.ndarray):
-        return value[row].item()
+        found = value[row]
+        return found.item() if isinstance(found, np.generic) else found
     return value[row] if isinstance(value, list) else value
 
 
@@ -77,7 +95,10 @@ def _to_double(column: pa.ChunkedArray, feature: str, faults: Faults) -> Floats:
             faults[reason][feature] = mask
 
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = pc.utf8_trim_whitespace(column)
+        try:
+            column = pc.utf8_trim_whitespace(column)
+        except pa.ArrowInvalid:
+            column = pc.utf8_trim_whitespace(valid_text(column))
         absent = pc.or_kleene(pc.is_null(column), pc.equal(column, "")).fill_null(True)
         found(MISSING, absent)
         try:

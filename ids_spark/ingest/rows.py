@@ -3,19 +3,24 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Ids, Mask
+from ids_spark.base.text import short, valid_text
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE, flows_contract
 from ids_spark.ingest import quality, row_hash
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
-from ids_spark.ingest.sources import LABEL, RowGroup, SourceUnusable
+from ids_spark.ingest.sources import RowGroup
+
+LABEL: Final = "label"
+"""Column of labels in the table of `type_rows`."""
+UNKNOWN_LABEL: Final = "unknown_label"
 
 
 @dataclass(frozen=True)
@@ -23,16 +28,18 @@ class TypedRows:
     """Some rows of a source after typing: for each split and class, rows read = flows + quarantine.
 
     Attributes:
-        read: Rows by (split, class19); empty strings for a broken line, which has neither.
+        read: Rows by (split, class19); empty strings for a row of which they are unknown.
         flows: As `typed_contract`.
         quarantine: As `tables.QUARANTINE`, run_id null.
         warnings: Rows that violate a `warn` rule, by (rule, split, class19).
+        unknown_labels: Rows without other fault whose label names no class, or no split, by (label, what is wrong).
     """
 
     read: Counter[tuple[str, str]]
     flows: pa.Table
     quarantine: pa.Table
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    unknown_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def typed_contract(schema: FeatureSchema) -> pa.Schema:
@@ -45,22 +52,28 @@ def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, sourc
     """Type, check, label and key the rows of a raw table.
 
     Args:
-        table: Feature columns as text or numbers, and `label` if the row group has no class.
+        table: Features under their official names, as text or numbers, and `LABEL` if the row group has no class.
         row_group: The row group of the rows.
         schema: Feature schema of the source.
         source_rows: Row number in the file, shape (rows,).
 
-    Numbers may be infinite. A row goes to quarantine for null, empty text, NaN, text that is no number, or a violated
-    `reject` rule of `quality`.
+    Numbers may be infinite. A row goes to quarantine for null, empty text, NaN, text that is no number, a label that
+    names no class or no split, or a violated `reject` rule of `quality`.
     """
     values, faults = to_doubles(table, schema.features)
-    class_ids, splits = _labels(table, row_group)
+    labels = _labels(table, row_group)
+    class_ids, splits = labels.class_ids, labels.splits
     warned: dict[str, Mask] = {}
     for rule, masks in quality.check(values, schema).items():
         if rule.severity == "reject":
             faults[rule.name] = masks
         else:
             warned[rule.name] = np.logical_or.reduce(list(masks.values()))
+    unlabelled = (class_ids < 0) | (splits < 0)
+    unknown_labels: Counter[tuple[str, str]] = Counter()
+    if unlabelled.any():
+        unknown_labels = labels.unknown(unlabelled & ~any_fault(faults, len(table)))
+        faults[UNKNOWN_LABEL] = {LABEL: unlabelled}
     bad = any_fault(faults, len(table))
     warnings: Counter[tuple[str, str, str]] = Counter()
     for name, mask in warned.items():
@@ -72,14 +85,16 @@ def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, sourc
         known = {
             "source_file": row_group.name,
             "source_row": source_rows,
-            "split": np.array(SOURCE_SPLITS)[splits],
-            "label": np.array(taxonomy.CLASS19)[class_ids],
+            "split": np.array([*SOURCE_SPLITS, None], dtype=object)[splits],
+            "label": np.array([*taxonomy.CLASS19, None], dtype=object)[class_ids],
         }
-        refused = refused_rows(table, faults, schema.features, known)
+        shown = [*schema.features, *([LABEL] if LABEL in table.column_names and unlabelled.any() else [])]
+        refused = refused_rows(table, faults, shown, known)
         good = np.flatnonzero(~bad)
         values = {feature: column[good] for feature, column in values.items()}
         class_ids, splits, source_rows = class_ids[good], splits[good], source_rows[good]
-    return TypedRows(read, _flows(row_group, schema, source_rows, values, class_ids, splits), refused, warnings)
+    flows = _flows(row_group, schema, source_rows, values, class_ids, splits)
+    return TypedRows(read, flows, refused, warnings, unknown_labels)
 
 
 def _flows(
@@ -108,28 +123,61 @@ def class_columns(class_ids: Ids) -> dict[str, pa.Array]:
 
 
 def _count(class_ids: Ids, splits: Ids) -> Counter[tuple[str, str]]:
-    n = len(taxonomy.CLASS19)
-    found = np.bincount(splits * n + class_ids, minlength=2 * n)
-    return Counter({(SOURCE_SPLITS[i // n], taxonomy.CLASS19[i % n]): int(found[i]) for i in np.flatnonzero(found)})
+    """Return the rows by (split, class19), empty strings where they are unknown (id -1)."""
+    classes, names = ("", *taxonomy.CLASS19), ("", *SOURCE_SPLITS)
+    found = np.bincount((splits + 1) * len(classes) + class_ids + 1, minlength=len(names) * len(classes))
+    cells = (divmod(int(i), len(classes)) for i in np.flatnonzero(found))
+    return Counter({(names[s], classes[c]): int(found[s * len(classes) + c]) for s, c in cells})
 
 
-def _labels(table: pa.Table, row_group: RowGroup) -> tuple[Ids, Ids]:
-    """Return the class id and the split (index into `SOURCE_SPLITS`) of each row."""
+@dataclass(frozen=True)
+class _Labels:
+    """Labels of rows.
+
+    Attributes:
+        class_ids: Class of each row, -1 if unknown, shape (rows,).
+        splits: Index into `SOURCE_SPLITS`, -1 if unknown, shape (rows,).
+        codes: Index into `names` of each row, shape (rows,); empty if the row group has one class.
+        names: Distinct labels, each with what is wrong with it, else an empty text.
+    """
+
+    class_ids: Ids
+    splits: Ids
+    codes: NDArray[np.int64]
+    names: list[tuple[str, str]]
+
+    def unknown(self, rows: Mask) -> Counter[tuple[str, str]]:
+        """Return how many of some rows have each label that is wrong."""
+        counts = np.bincount(self.codes[rows], minlength=len(self.names))
+        return Counter({name: int(n) for name, n in zip(self.names, counts, strict=True) if n and name[1]})
+
+
+def _labels(table: pa.Table, row_group: RowGroup) -> _Labels:
+    n = len(table)
     if row_group.class19 is not None:
         class_id, split = taxonomy.CLASS19.index(row_group.class19), SOURCE_SPLITS.index(str(row_group.split))
-        return np.full(len(table), class_id, np.int32), np.full(len(table), split, np.int32)
-    encoded = table.column(LABEL).combine_chunks().dictionary_encode()
-    if encoded.null_count:
-        raise SourceUnusable(
-            f"{row_group.name}: {encoded.null_count} rows have no label; expected the name of a capture file in each"
-        )
-    names = [str(name).strip('" ') for name in encoded.dictionary.to_pylist()]
-    class_of = np.array([taxonomy.CLASS19.index(taxonomy.class19_of(n)) for n in names], dtype=np.int32)
-    split_of = [taxonomy.split_of(n) or row_group.split for n in names]
-    if None in split_of:
-        raise SourceUnusable(
-            f"{row_group.name}: label {names[split_of.index(None)]!r} does not end in _train or _test and the file"
-            " is in no folder train or test; add one of the two"
-        )
-    index = encoded.indices.to_numpy()
-    return class_of[index], np.array([SOURCE_SPLITS.index(str(s)) for s in split_of], dtype=np.int32)[index]
+        return _Labels(np.full(n, class_id, np.int32), np.full(n, split, np.int32), np.empty(0, np.int64), [])
+    column = table.column(LABEL)
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    encoded = column.unify_dictionaries().combine_chunks()
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
+    texts = pa.chunked_array([encoded.dictionary]).cast(pa.string(), safe=False)
+    names = [*valid_text(texts).to_pylist(), None]  # a pandas category column may hold names that no row has
+    known = [_class_and_split(name, row_group) for name in names]
+    shown = [(short(name or ""), fault) for name, (_, _, fault) in zip(names, known, strict=True)]
+    class_of, split_of = (np.array([each[i] for each in known], dtype=np.int32) for i in (0, 1))
+    return _Labels(class_of[codes], split_of[codes], codes, shown)
+
+
+def _class_and_split(name: str | None, row_group: RowGroup) -> tuple[int, int, str]:
+    """Return class id and split of a label, -1 if unknown, and what is wrong with it."""
+    text = (name or "").strip('" ')
+    if not text:
+        return -1, -1, "no label"
+    class19, split = taxonomy.find_class19(text), taxonomy.split_of(text) or row_group.split
+    if class19 is None:
+        return -1, -1, "names no known class"
+    if split is None:
+        return taxonomy.CLASS19.index(class19), -1, "ends neither in _train nor in _test"
+    return taxonomy.CLASS19.index(class19), SOURCE_SPLITS.index(split), ""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.base.errors import NotReconciled
+from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE, flows_contract
 from ids_spark.ingest import row_hash
@@ -30,6 +31,7 @@ ROW_GROUP_ROWS: Final = 65_536
 _TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
 _NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again from the bucket and label19
 _ROWS_PER_TASK: Final = 400_000
+_LABELS_SHOWN: Final = 30
 _COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
 Record = tuple[int, tuple[str, Any]]
 
@@ -73,6 +75,7 @@ class IngestCounts:
         flows: Rows accepted, by (split, class19).
         quarantined: Rows refused, by (split, class19, reason).
         warnings: Flows that violate a `warn` rule, by (rule, split, class19).
+        unknown_labels: Rows whose label is the only fault, by (label, what is wrong).
         parts: Names of the files written.
     """
 
@@ -80,12 +83,14 @@ class IngestCounts:
     flows: Counter[tuple[str, str]] = field(default_factory=Counter)
     quarantined: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    unknown_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
 
     def add(self, other: "IngestCounts") -> None:
         """Add the counts of another part."""
         self.read += other.read
         self.warnings += other.warnings
+        self.unknown_labels += other.unknown_labels
         self.flows += other.flows
         self.quarantined += other.quarantined
         self.parts += other.parts
@@ -102,6 +107,21 @@ class IngestCounts:
         for key in self.read.keys() | accounted.keys():
             if self.read[key] != accounted[key]:
                 raise NotReconciled(f"{key}: {self.read[key]} rows read, {accounted[key]} accounted for")
+
+
+def unknown_labels_text(counts: IngestCounts, column: str) -> str:
+    """Return what is wrong with the labels of a source, every unknown one with its rows, for people."""
+    shown = [f"{label!r} {fault} ({n} rows)" for (label, fault), n in counts.unknown_labels.most_common(_LABELS_SHOWN)]
+    more = len(counts.unknown_labels) - len(shown)
+    splits = {taxonomy.split_of(label) for label, _ in counts.unknown_labels} | {split for split, _ in counts.flows}
+    only = splits - {None, ""}
+    one = f" All labels are of split {only.pop()}: a source needs both train and test." if len(only) == 1 else ""
+    return (
+        f"{sum(counts.unknown_labels.values())} rows have a label in column {column!r} that cannot be used:"
+        f" {', '.join(shown)}{f' and {more} more labels' if more else ''}. Expected names of capture files, such as"
+        f" TCP_IP-DDoS-ICMP1_train, of the classes {', '.join(taxonomy.CLASS19)}, each with _train or _test, or a table"
+        f" in a folder train or test.{one} Rename the labels, or remove these rows"
+    )
 
 
 def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
@@ -134,7 +154,7 @@ def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) 
 
 
 def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[Record]:
-    yield 0, (_COUNTS, (typed.read, typed.warnings))
+    yield 0, (_COUNTS, (typed.read, typed.warnings, typed.unknown_labels))
     for i, split in enumerate(SOURCE_SPLITS):
         refused = typed.quarantine
         if len(refused):
@@ -185,6 +205,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
         if kind == _COUNTS:  # counts are sent with the rows, so that a repeated task is counted once
             report.read += content[0]
             report.warnings += content[1]
+            report.unknown_labels += content[2]
         else:
             blobs[kind].append(content)
     metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}

@@ -1,32 +1,37 @@
 """The files of a raw source: found, checked by header or footer, divided into row groups for tasks.
 
 Three forms are supported: the official tree of CSV files (label = file name), the same tree as parquet, and one table
-with a `label` column that holds file names.
+with a column of labels that holds file names.
 """
 
 import csv
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from ids_spark.base.errors import InputError
+from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.features import FeatureSchema, SchemaMismatch, recognise
-from ids_spark.lake.filesystem import absolute, exists, files_in, is_file, read_json, resolve
+from ids_spark.dataset.columns import ColumnNames, listed, recognise
+from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
+from ids_spark.ingest import files
+from ids_spark.ingest.files import File, Format
+from ids_spark.lake.filesystem import absolute, exists, is_file, read_json, resolve
 from ids_spark.lake.parquet import SUFFIX, PartFile
 
 log = logging.getLogger(__name__)
 
-LABEL: Final = "label"
 SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
-HEADER_BYTES: Final = 1 << 16
+HEADER_BYTES: Final = files.LONGEST_LINE + 1
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
+_GZIP_RATIO: Final = 6  # of the official files
 _MAX_FAULTS_SHOWN: Final = 10
 _SCORED_ROWS_PER_TASK: Final = 500_000
 _MAX_TASKS_PER_CORE: Final = 64  # the driver keeps the counts of all tasks in memory
@@ -46,8 +51,11 @@ class RowGroup:
         index: In the parquet file; None for CSV.
         first_row: Number of the row group's first row in the file.
         rows: Row count; an estimate for CSV.
-        class19: From the file name; None if the file has a `label` column.
+        class19: From the file name or its path; None if the file has a column of labels.
         split: `train` or `test`; None if each label ends with the split.
+        format: Of the file.
+        columns: Columns of the features of the schema, in its order; empty if they have the official names.
+        label: Column of labels; None without one.
     """
 
     uri: str
@@ -57,17 +65,30 @@ class RowGroup:
     rows: int
     class19: str | None
     split: str | None
+    format: Format = "parquet"
+    columns: tuple[str, ...] = ()
+    label: str | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checked source: its feature schema, its row groups, and whether its rows are measured or synthetic."""
+    """A checked source.
+
+    Attributes:
+        schema: Its feature schema.
+        row_groups: Units of reading.
+        files: Number of files that are read.
+        data_origin: Whether its rows are measured or synthetic.
+        narrow: Features stored as float32 somewhere.
+        unread: Files below the source that are not read, each with its reason.
+    """
 
     schema: FeatureSchema
     row_groups: tuple[RowGroup, ...]
     files: int
     data_origin: Literal["measured", "synthetic"]
-    narrow: frozenset[str]  # features stored as float32 somewhere
+    narrow: frozenset[str]
+    unread: tuple[File, ...] = ()
 
     def rows(self, split: str) -> int:
         """Return the rows of a split (estimated for CSV); a row group with rows of both splits counts for each."""
@@ -77,66 +98,109 @@ class Source:
 @dataclass(frozen=True)
 class _Header:
     columns: tuple[str, ...]
-    types: dict[str, pa.DataType]
+    types: dict[str, pa.DataType]  # empty for CSV
     row_groups: tuple[int, ...]  # rows of each; empty for CSV
-    csv_bytes: int = 0
 
 
-def discover(source: str, ignored_columns: Sequence[str] = ()) -> Source:
+@dataclass(frozen=True)
+class _Checked:
+    schema: FeatureSchema
+    row_groups: tuple[RowGroup, ...]
+    narrow: frozenset[str]
+
+
+def discover(config: IngestConfig) -> Source:
     """Find and check every file of a source; reads headers and footers, no rows.
 
     Args:
-        source: A folder or a file.
-        ignored_columns: Further columns that are no features.
+        config: Names the source, its label column, aliases of features and columns to ignore.
 
     Raises:
         SourceUnusable: no such folder, no CSV or parquet in it, an unreadable or truncated file, an unknown class, no
             split, a column that is missing, unknown, duplicate or not a number, or two feature schemas in one source.
+        UnsupportedTable: the source is an Iceberg or Hudi table, or a Delta table with later features.
     """
-    source = absolute(source)
+    source = absolute(config.source or "")
     if not exists(source):
         raise SourceUnusable(f"{source}: no such file or folder; set ingest.source to a folder of CICIoMT2024 files")
-    single = is_file(source)
-    uris = [source] if single else [*files_in(source, ".csv"), *files_in(source, ".parquet")]
-    if not uris:
+    alone = is_file(source)
+    base = source.rstrip("/").rsplit("/", 1)[0] if alone else source.rstrip("/")
+    listing = [files.single(source)] if alone else _without_other_captures(files.inventory(source))
+    found = [file for file in listing if file.format is not None]
+    faults = [f"{file.name} is not read: {files.REASONS[file.reason or '']}" for file in listing if file.lost]
+    count = len(found) + len(faults)
+    if not found and not faults:
+        notes = "".join(f"; {note}" for note in files.unread_notes(listing))
         raise SourceUnusable(
-            f"{source}: found no .csv or .parquet file below it; expected the official files or a table"
+            f"{source}: found no .csv or .parquet file below it; expected the official files or a table{notes}"
         )
-    base = source.rstrip("/").rsplit("/", 1)[0] if single else source.rstrip("/")
-    faults: list[str] = []
-    headers: dict[str, _Header] = {}
-    schemas: dict[str, FeatureSchema] = {}
-    row_groups: list[RowGroup] = []
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(_read_header, uris))
-    for uri, header in zip(uris, found, strict=True):
-        name = uri[len(base) + 1 :]
-        try:
-            if isinstance(header, SourceUnusable):
-                raise header
-            schemas[name] = _schema_of(header, name, ignored_columns)
-            headers[name] = header
-            row_groups += _row_groups_of(uri, name, header)
-        except InputError as fault:
-            faults.append(str(fault))
-    if len(counts := Counter(schema.name for schema in schemas.values())) > 1:
-        shown = (f"{next(n for n, s in schemas.items() if s.name == kind)} is {kind}" for kind in counts)
-        faults.append(
-            "the source mixes two feature schemas, which no model can use together: "
-            + ", ".join(f"{n} files of {kind}" for kind, n in counts.items())
-            + f" ({'; '.join(shown)}); ingest each into its own lake"
-        )
+        checked = list(pool.map(lambda file: _check(file, config), found))
+    faults += [str(each) for each in checked if isinstance(each, InputError)]
+    usable = {file.name: each for file, each in zip(found, checked, strict=True) if isinstance(each, _Checked)}
+    faults += _mixture({name: each.schema for name, each in usable.items()})
     if faults:
         more = f"\n  and {len(faults) - _MAX_FAULTS_SHOWN} more" if len(faults) > _MAX_FAULTS_SHOWN else ""
-        listed = "\n  ".join(faults[:_MAX_FAULTS_SHOWN])
-        raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {len(uris)} file(s):\n  {listed}{more}")
-    schema = next(iter(schemas.values()))
+        shown = "\n  ".join(faults[:_MAX_FAULTS_SHOWN])
+        raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {count} file(s):\n  {shown}{more}")
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
-    if synthetic and not read_json(f"{base}/{SYNTHETIC_MARK}").get("complete", True):
+    if synthetic and not _is_complete(f"{base}/{SYNTHETIC_MARK}"):
         raise SourceUnusable(f"{source}: this synthetic data set is incomplete; rerun jobs/synthesize.py")
     return Source(
-        schema, tuple(row_groups), len(uris), "synthetic" if synthetic else "measured", _narrow(headers, schema)
+        next(iter(usable.values())).schema,
+        tuple(row_group for each in usable.values() for row_group in each.row_groups),
+        len(found),
+        "synthetic" if synthetic else "measured",
+        frozenset(feature for each in usable.values() for feature in each.narrow),
+        tuple(file for file in listing if file.reason is not None),
     )
+
+
+def _is_complete(mark: str) -> bool:
+    try:
+        facts = read_json(mark)
+    except ValueError:
+        return False
+    return isinstance(facts, dict) and facts.get("complete", True) is True
+
+
+def _without_other_captures(listing: Sequence[File]) -> list[File]:
+    """Return the files, with captures of the official download that are no labelled flows as not read.
+
+    They are the folders `Bluetooth` and `profiling` beside the Wi-Fi and MQTT attacks. Without these, they are read.
+    """
+
+    def other(file: File) -> str | None:
+        folders = [part.lower() for part in file.name.split("/")[:-1]]
+        return next((name for name in ("bluetooth", "profiling") if name in folders), None)
+
+    if all(other(file) for file in listing if file.format is not None):
+        return list(listing)
+    return [file.unread(name) if (name := other(file)) and not file.reason else file for file in listing]
+
+
+def _mixture(schemas: dict[str, FeatureSchema]) -> list[str]:
+    counts = Counter(schema.name for schema in schemas.values())
+    if len(counts) < 2:
+        return []
+    shown = (f"{next(n for n, s in schemas.items() if s.name == kind)} is {kind}" for kind in counts)
+    return [
+        "the source mixes two feature schemas, which no model can use together: "
+        + ", ".join(f"{n} files of {kind}" for kind, n in counts.items())
+        + f" ({'; '.join(shown)}); ingest each into its own lake"
+    ]
+
+
+def _check(file: File, config: IngestConfig) -> _Checked | InputError:
+    """Return schema and row groups of a file, or its fault."""
+    try:
+        header = _read_header(file)
+        schema, columns = _schema_of(header, file.name, config)
+        row_groups = _row_groups_of(file, header, columns, config)
+        narrow = frozenset(f for f, column in columns.items() if header.types.get(column) == pa.float32())
+        return _Checked(schema, tuple(row_groups), narrow)
+    except InputError as fault:
+        return fault
 
 
 def parquet_row_groups(source: str) -> list[tuple[RowGroup, tuple[str, ...]]]:
@@ -146,93 +210,172 @@ def parquet_row_groups(source: str) -> list[tuple[RowGroup, tuple[str, ...]]]:
         SourceUnusable: nothing there, or a file that cannot be read.
     """
     source = absolute(source)
-    single = is_file(source)
-    uris = [source] if single else files_in(source, SUFFIX)
-    if not uris:
+    alone = is_file(source)
+    listing = [files.single(source)] if alone else files.inventory(source)
+    if lost := [file for file in listing if file.lost]:
+        raise SourceUnusable(f"{source}: {'; '.join(files.unread_notes(lost))}")
+    found = [file for file in listing if file.format == "parquet"]
+    if not found:
         raise SourceUnusable(f"{source}: found no {SUFFIX} file; expected a folder of flows")
-    base = source.rstrip("/").rsplit("/", 1)[0] if single else source.rstrip("/")
-    found = []
-    for uri in uris:
-        header = _read_header(uri)
-        if isinstance(header, SourceUnusable):
-            raise header
-        found += [
-            (row_group, header.columns)
-            for row_group in _parquet_row_groups(uri, uri[len(base) + 1 :], header, None, None)
-        ]
-    return found
+    groups = []
+    for file in found:
+        header = _read_header(file)
+        whole = RowGroup(file.uri, file.name, 0, 0, 0, None, None)
+        groups += [(row_group, header.columns) for row_group in _parquet_row_groups(whole, header)]
+    return groups
 
 
 def csv_header(head: bytes) -> list[str]:
-    """Return the column names in the first bytes of a CSV file; none if it is empty."""
-    lines = head.decode("utf-8-sig", errors="replace").splitlines()
-    return [name.strip() for name in next(csv.reader(lines[:1]))] if lines and lines[0].strip() else []
+    """Return the column names in the first bytes of a CSV file; none if its first line is blank.
+
+    Raises:
+        csv.Error: the line holds a NUL byte.
+    """
+    line = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n", 1)[0].decode(errors="replace")
+    return [name.strip() for name in next(csv.reader([line]))] if line.strip() else []
 
 
-def _read_header(uri: str) -> _Header | SourceUnusable:
+def csv_stream(uri: str, form: Format) -> pa.NativeFile:
+    """Open the text of a CSV file, decompressed.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     fs, path = resolve(uri)
+    return fs.open_input_stream(path, compression="gzip" if form == "csv.gz" else None)
+
+
+def _read_header(file: File) -> _Header:
+    """Return header or footer of a file.
+
+    Raises:
+        SourceUnusable: it cannot be read, or is something else than its name states.
+    """
     try:
-        with fs.open_input_file(path) as stream:
-            if not uri.endswith(".csv"):
-                file = PartFile(stream)
-                return _Header(tuple(file.schema.names), {f.name: f.type for f in file.schema}, file.rows)
-            columns = csv_header(stream.read(HEADER_BYTES))
-            if not columns:
-                return SourceUnusable(f"{uri} is empty; expected a header line; remove the file or fetch it again")
-            return _Header(tuple(columns), {}, (), stream.size())
-    except (pa.ArrowException, OSError) as error:
-        reason, kind = str(error).splitlines()[0], uri.rsplit(".", 1)[-1]
-        return SourceUnusable(f"{uri} cannot be read as {kind}, it may be truncated ({reason}); fetch the file again")
+        if file.format == "parquet":
+            return _read_footer(file)
+        with csv_stream(file.uri, file.format or "csv") as stream:
+            head = stream.read(HEADER_BYTES)
+    except files.UNREADABLE as error:
+        kind = (file.format or "").replace("csv.gz", "gzip")
+        reason = files.reason_of(file, error)
+        if reason != "unreadable_file":
+            raise SourceUnusable(f"{file.name} is not read: {files.REASONS[reason]}{_detail(reason, error)}") from error
+        raise SourceUnusable(
+            f"{file.uri} cannot be read as {kind}, it may be truncated ({files.one_line(error)}); fetch the file again"
+        ) from error
+    fault = files.csv_fault(head)
+    if fault is not None:
+        start = ascii(head[:60].decode("latin-1"))
+        raise SourceUnusable(f"{file.name} is not read: {files.REASONS[fault]} (it begins with {start})")
+    try:
+        columns = csv_header(head)
+    except csv.Error as error:
+        raise SourceUnusable(f"{file.name} is not read: its header cannot be read ({error}); fetch it again") from error
+    if not columns:
+        raise SourceUnusable(f"{file.uri} is empty; expected a header line; remove the file or fetch it again")
+    return _Header(tuple(columns), {}, ())
 
 
-def _schema_of(header: _Header, name: str, ignored: Sequence[str]) -> FeatureSchema:
-    duplicates = sorted(column for column, times in Counter(header.columns).items() if times > 1)
+def _detail(reason: str, error: BaseException) -> str:
+    return f" ({files.one_line(error)})" if reason == "unknown_type" else ""
+
+
+def _read_footer(file: File) -> _Header:
+    fs, path = resolve(file.uri)
+    with fs.open_input_file(path) as stream:
+        part = PartFile(stream)
+        names, size = part.schema.names, stream.size()
+        types = {name: part.schema.field(i).type for i, name in enumerate(names)}
+    if not files.plausible(part.rows, size):
+        rows = f"{sum(part.rows):,} rows in {size:,} bytes"
+        raise SourceUnusable(f"{file.name} is not read: {files.REASONS['implausible_rows']} (found {rows})")
+    return _Header(tuple(names), types, part.rows)
+
+
+def _schema_of(header: _Header, name: str, config: IngestConfig) -> tuple[FeatureSchema, dict[str, str]]:
+    times = Counter(column for column in header.columns if column.strip())
+    duplicates = sorted(column for column, n in times.items() if n > 1)
     if duplicates:
-        raise SchemaMismatch(f"{name}: column(s) {', '.join(duplicates)} occur more than once; keep one of each")
-    schema = recognise(header.columns, name, ignored)
+        raise SchemaMismatch(f"{name}: column(s) {listed(duplicates)} occur more than once; keep one of each")
+    ignored = {*config.ignored_columns, config.label_column}
+    schema, columns = recognise(header.columns, name, ignored, config.column_aliases)
     wrong = [
-        f"{feature!r} is {header.types[feature]}"
-        for feature in schema.features
-        if feature in header.types and not _is_number(header.types[feature])
+        f"{column!r} is {header.types[column]}{_UNKNOWN if _may_be_unknown(header.types[column]) else ''}"
+        for column in columns.values()
+        if column in header.types and not _is_number(header.types[column])
     ]
     if wrong:
         raise SchemaMismatch(f"{name}: expected numbers, found column(s) of another type: {', '.join(wrong)}")
-    return schema
+    return schema, columns
+
+
+_UNKNOWN: Final = " (perhaps a type that this version of pyarrow does not know, such as half-precision floats)"
+
+
+def _may_be_unknown(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_binary(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal))
 
 
-def _narrow(headers: dict[str, _Header], schema: FeatureSchema) -> frozenset[str]:
-    small = {feature for h in headers.values() for feature in schema.features if h.types.get(feature) == pa.float32()}
-    return frozenset(small)
+def _label_of(header: _Header, name: str, config: IngestConfig) -> tuple[str | None, str | None]:
+    """Return the column of labels, and the label in the path of a file (`label=…`); at most one of them."""
+    column = next((column for column in header.columns if column.strip() == config.label_column), None)
+    if column is not None:
+        kind = header.types.get(column, pa.string())
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)):
+            raise SchemaMismatch(f"{name}: label column {column!r} is {kind}; expected names of capture files as text")
+        return column, None
+    folders = dict(part.split("=", 1) for part in name.split("/")[:-1] if "=" in part)
+    return None, unquote(folders[config.label_column]) if config.label_column in folders else None
 
 
-def _row_groups_of(uri: str, name: str, header: _Header) -> Iterable[RowGroup]:
-    class19 = split = None
-    parts = name.split("/")
-    # A distributed writer turns one capture file into a folder of part files.
-    own = parts[-2] if parts[-1].startswith("part-") and len(parts) > 1 else parts[-1]
-    if LABEL not in header.columns:
-        class19 = taxonomy.class19_of(own)
-        split = taxonomy.split_of(own)
-    stems = [part.removesuffix(".csv").removesuffix(".parquet") for part in reversed(parts)]
-    split = split or taxonomy.split_of(own) or next((s for s in stems if s in ("train", "test")), None)
+def _row_groups_of(file: File, header: _Header, columns: dict[str, str], config: IngestConfig) -> list[RowGroup]:
+    column, own = _label_of(header, file.name, config)
+    parts = file.name.split("/")
+    if own is None:  # a distributed writer turns one capture file into a folder of part files
+        own = parts[-2] if parts[-1].startswith("part-") and len(parts) > 1 else parts[-1]
+    class19 = None if column is not None else _class_of(own, file.name, header, config)
+    stems = [part.lower().split(".csv")[0].split(".parquet")[0] for part in reversed(parts)]
+    split = taxonomy.split_of(own) or next((s for s in stems if s in ("train", "test")), None)
     if split is None and class19 is not None:
         raise SourceUnusable(
-            f"{name}: belongs to no split; name the file …_train or …_test, or its folder train or test"
+            f"{file.name}: belongs to no split; name the file …_train or …_test, or its folder train or test"
         )
-    if not header.types:
-        return [RowGroup(uri, name, None, 0, header.csv_bytes // _CSV_BYTES_PER_ROW, class19, split)]
-    return _parquet_row_groups(uri, name, header, class19, split)
+    form = file.format or "parquet"
+    names = () if list(columns) == list(columns.values()) else tuple(columns.values())
+    if form == "parquet":
+        whole = RowGroup(file.uri, file.name, 0, 0, 0, class19, split, form, names, column)
+        return _parquet_row_groups(whole, header)
+    rows = file.size * (_GZIP_RATIO if form == "csv.gz" else 1) // _CSV_BYTES_PER_ROW
+    return [RowGroup(file.uri, file.name, None, 0, rows, class19, split, form, names, column)]
 
 
-def _parquet_row_groups(uri: str, name: str, header: _Header, class19: str | None, split: str | None) -> list[RowGroup]:
+def _class_of(own: str, name: str, header: _Header, config: IngestConfig) -> str:
+    """Return the class in the name of a file; a refusal names columns that may hold it."""
+    try:
+        return taxonomy.class19_of(own)
+    except taxonomy.UnknownClass as unknown:
+        candidates = [c for c in ColumnNames(header.columns).labels() if c.strip() != config.label_column]
+        candidates += [p.split("=", 1)[0] for p in name.split("/")[:-1] if "=" in p]
+        if not candidates:
+            raise
+        raise taxonomy.UnknownClass(
+            f"{name}: the file name contains no class, and there is no column {config.label_column!r}; found"
+            f" {listed(candidates)}, which may hold the class: if so, set ingest.label_column={candidates[0]}; expected"
+            f" names of capture files, such as TCP_IP-DDoS-ICMP1_train ({unknown})"
+        ) from unknown
+
+
+def _parquet_row_groups(whole: RowGroup, header: _Header) -> list[RowGroup]:
     """Return one row group for each row group of a parquet file."""
     starts = itertools.accumulate(header.row_groups, initial=0)
     return [
-        RowGroup(uri, name, i, start, rows, class19, split)
+        replace(whole, index=i, first_row=start, rows=rows)
         for i, (start, rows) in enumerate(zip(starts, header.row_groups, strict=False))
     ]
 

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 SUFFIX: Final = ".parquet"
 """Of the files of every table."""
+WHOLE_ROWS: Final = 600_000
+"""Rows of a row group up to which it is read at once, which is faster; a larger one is read in pieces."""
+PIECE_ROWS: Final = 131_072
 
 
 def part_name(index: int) -> str:
@@ -119,10 +122,14 @@ class PartFile:
     Attributes:
         schema: Its columns.
         rows: Rows of each row group.
+
+    Args:
+        stream: The file.
+        dictionaries: Columns of text to read as dictionaries, so that a long text that repeats is in memory once.
     """
 
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self._file = pq.ParquetFile(stream)
+    def __init__(self, stream: pa.NativeFile, dictionaries: Sequence[str] = ()) -> None:
+        self._file = pq.ParquetFile(stream, read_dictionary=list(dictionaries) or None)
         footer = self._file.metadata
         self.schema: pa.Schema = self._file.schema_arrow
         self.rows = tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
@@ -133,10 +140,18 @@ class PartFile:
             return self._file.read(list(columns), use_threads=False)
         return self._file.read_row_group(row_group, list(columns), use_threads=False)
 
+    def pieces(self, columns: Sequence[str], row_group: int) -> Iterator[pa.Table]:
+        """Yield columns of one row group: at once, or in pieces if it has more than `WHOLE_ROWS` rows."""
+        if self.rows[row_group] <= WHOLE_ROWS:
+            yield self.read(columns, row_group)
+            return
+        for batch in self._file.iter_batches(PIECE_ROWS, [row_group], list(columns), use_threads=False):
+            yield pa.Table.from_batches([batch])
+
 
 @contextlib.contextmanager
-def open_part(uri: str) -> Iterator[PartFile]:
-    """Open a file of a table.
+def open_part(uri: str, dictionaries: Sequence[str] = ()) -> Iterator[PartFile]:
+    """Open a file of a table; `dictionaries` as in `PartFile`.
 
     Raises:
         ArrowException: the file is not complete.
@@ -144,7 +159,7 @@ def open_part(uri: str) -> Iterator[PartFile]:
     """
     fs, path = resolve(uri)
     with fs.open_input_file(path) as stream:
-        yield PartFile(stream)
+        yield PartFile(stream, dictionaries)
 
 
 def stored_names(found: Sequence[str], table: Table) -> dict[str, str]:

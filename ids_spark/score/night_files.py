@@ -1,13 +1,12 @@
-"""Flow-log files of a night: found by name, checked by their parquet footers.
+"""Flow-log files of a night: found by name and content, checked by their parquet footers.
 
 A night is all parquet below `<flow logs>/event_date=YYYY-MM-DD/`. A file that cannot be used does not stop the night:
-it is listed with the reason, and its rows, if the footer can be read, go to quarantine. A missing feature column stops
-the night, because a model cannot score without one of its inputs.
+it is listed with the reason, and its rows, if the footer can be read, go to quarantine. A night is refused if no file
+has the features of the model's release, because a model cannot score without one of its inputs.
 """
 
 import datetime as dt
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ScoreConfig
-from ids_spark.dataset.features import ALIASES, SAME_FEATURE, FeatureSchema, SchemaMismatch
+from ids_spark.dataset.columns import ColumnNames, listed, own_features
+from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
+from ids_spark.ingest import files
+from ids_spark.ingest.files import File
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
 from ids_spark.lake.filesystem import absolute, exists, resolve
 from ids_spark.lake.store import Lake
@@ -35,6 +36,18 @@ _READABLE: Final = (
     pa.types.is_large_string,
 )
 _THREADS: Final = 16
+_MOST_SHOWN: Final = 10
+_MISSING_COLUMNS: Final = "missing_columns"
+_OTHER_SCHEMA: Final = "other_feature_schema"
+REASONS: Final[Mapping[str, str]] = {
+    **files.REASONS,
+    _MISSING_COLUMNS: "it lacks features of the model; add them, or name other spellings in score.column_aliases",
+    _OTHER_SCHEMA: "it is of another release than the model, or its release cannot be told",
+    "duplicated_column": "a column that is used occurs more than once",
+    "wrong_type": "a feature is neither a number nor text",
+    "no_rows": "it has no row",
+}
+"""Why a file of a night is not scored, by reason."""
 
 
 class NightMissing(InputError):
@@ -117,21 +130,27 @@ def find_night(
         None if the night has no folder or no parquet file.
 
     Raises:
-        SchemaMismatch: a readable file lacks a needed feature; the message lists every such file and column.
+        SchemaMismatch: no file has all needed features of this schema; the message lists files and columns.
+        UnsupportedTable: the flow logs are an Iceberg or Hudi table, or a Delta table with later features.
     """
     root = absolute(config.flow_logs or "").rstrip("/")
     folder = f"{root}/event_date={event_date}"
-    names = _listed(folder)
-    if not names:
+    listing = files.inventory(folder, table=root)
+    if not any(file.format or file.lost for file in listing):
         return None
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda name: _inspect(f"{folder}/{name}", name, config, schema, needed), names))
-    missing = [fault for fault in found if isinstance(fault, str)]
-    if missing:
+        inspections = list(pool.map(lambda file: _inspect(file, config, schema, needed), listing))
+    faults = [each.schema_fault for each in inspections if each.schema_fault is not None]
+    if faults and not any(each.file.reason is None for each in inspections):
+        shown = "; ".join(faults[:_MOST_SHOWN])
+        more = f"; and {len(faults) - _MOST_SHOWN} more files" if len(faults) > _MOST_SHOWN else ""
         raise SchemaMismatch(
-            f"{folder}: {'; '.join(missing)}. Nothing was scored; add the columns, or name them in score.column_aliases"
+            f"{folder}: {shown}{more}. Expected the features of {schema.name}, the release of the model. Nothing was"
+            " scored; add the columns, name other spellings in score.column_aliases, or choose a model of the other"
+            " release"
         )
-    inspections = [each for each in found if isinstance(each, _Inspection)]
+    for note in files.unread_notes(file for file in listing if file.lost):
+        log.warning("%s: %s", event_date, note)
     return NightSource(
         event_date,
         tuple(row_group for each in inspections for row_group in each.row_groups),
@@ -156,77 +175,80 @@ def late_rows(lake: Lake, source: NightSource) -> int:
 
 
 @dataclass(frozen=True)
+class _SchemaFault:
+    reason: str
+    text: str  # for people, with the name of the file
+
+
+@dataclass(frozen=True)
 class _Inspection:
     file: NightFile
     row_groups: tuple[NightRowGroup, ...] = ()
     extra_columns: tuple[str, ...] = ()
+    schema_fault: str | None = None
 
 
-def _listed(folder: str) -> list[str]:
-    """Return the names of all visible parquet files, including links to files that do not exist."""
-    fs, path = resolve(folder)
-    found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    names = {info.path[len(path) :].lstrip("/") for info in found if info.type != pafs.FileType.Directory}
-    if isinstance(fs, pafs.LocalFileSystem):  # its listing omits links to files that do not exist
-        names |= {os.path.relpath(os.path.join(at, name), path) for at, _, files in os.walk(path) for name in files}
-    return sorted(n for n in names if n.endswith(".parquet") and not any(p[0] in "._" for p in n.split("/")))
-
-
-def _inspect(
-    uri: str, name: str, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str]
-) -> _Inspection | str:
-    """Return the content of a file's footer, or a text that lists the needed columns it lacks."""
-    fs, path = resolve(uri)
-    info = fs.get_file_info(path)
-    if info.type == pafs.FileType.NotFound:
-        return _Inspection(NightFile(name, 0, "missing_file"))
-    if info.size == 0:
-        return _Inspection(NightFile(name, 0, "empty_file"))
+def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str]) -> _Inspection:
+    """Return the content of a file's footer."""
+    if file.format in ("csv", "csv.gz"):
+        return _Inspection(NightFile(file.name, 0, "csv"))
+    if file.format is None:
+        return _Inspection(NightFile(file.name, 0, file.reason))
+    fs, path = resolve(file.uri)
     try:
         with fs.open_input_file(path) as stream:
             footer = pq.ParquetFile(stream)
             arrow, metadata = footer.schema_arrow, footer.metadata
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-        log.warning("unreadable file=%s error=%s", uri, str(error).splitlines()[0])
-        return _Inspection(NightFile(name, 0, "unreadable_file"))
-    known = _features_of(arrow.names, config.column_aliases, schema)
-    missing = [feature for feature in needed if feature not in known]
-    if missing:
-        return f"{name} lacks {len(missing)} feature column(s) of {schema.name}: {', '.join(missing)}"
-    columns = {feature: known[feature] for feature in needed}
+    except files.UNREADABLE as error:
+        damage = files.reason_of(file, error)
+        log.warning("unreadable file=%s reason=%s error=%s", file.uri, damage, files.one_line(error))
+        return _Inspection(NightFile(file.name, 0, damage))
+    if not files.plausible(groups, file.size):
+        return _Inspection(NightFile(file.name, 0, "implausible_rows"))
+    columns = ColumnNames(arrow.names, config.column_aliases)
+    fault = _schema_fault(file.name, columns, schema, needed)
+    known = columns.of(schema)
+    used = {feature: known[feature] for feature in needed if feature in known}
     nested = {column.name for column in arrow if pa.types.is_nested(column.type)}
     pass_through = tuple(column for column in config.pass_through if column in set(arrow.names) - nested)
     extra = tuple(sorted(set(arrow.names) - set(known.values()) - set(pass_through)))
-    reason = _fault_of(arrow, [*columns.values(), *pass_through], list(columns.values()))
-    reason = reason or (None if sum(groups) else "no_rows")
+    own_fault = _fault_of(arrow, columns.ambiguous(schema), list(used.values()), pass_through)
+    reason = fault.reason if fault else own_fault or (None if sum(groups) else "no_rows")
     row_groups, start = [], 0
     for i, rows in enumerate(groups):
-        row_groups.append(NightRowGroup(RowGroup(uri, name, i, start, rows, None, None), columns, pass_through, reason))
+        row_group = RowGroup(file.uri, file.name, i, start, rows, None, None)
+        row_groups.append(NightRowGroup(row_group, used, pass_through, reason))
         start += rows
-    return _Inspection(NightFile(name, start, reason), tuple(row_groups) if start else (), extra)
+    night_file = NightFile(file.name, start, reason)
+    return _Inspection(night_file, tuple(row_groups) if start else (), extra, fault.text if fault else None)
 
 
-def _features_of(names: Sequence[str], own: Mapping[str, str], schema: FeatureSchema) -> dict[str, str]:
-    """Return the column of each feature: by its official name, else by an alias of the configuration, else a known one.
+def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed: Sequence[str]) -> _SchemaFault | None:
+    """Return why a file's columns are not those of the schema; None if they are."""
+    known = columns.of(schema)
+    missing = [feature for feature in needed if feature not in known]
+    found = columns.schema()
+    if found is not None and found.name != schema.name:
+        return _SchemaFault(_OTHER_SCHEMA, f"{name} is of feature schema {found.name} ({listed(columns.own(found))})")
+    if missing:
+        near = columns.near(missing, set(columns.names) - set(known.values()))
+        shown = listed(f"{f} (did you mean {near[f]!r}?)" if f in near else f for f in missing)
+        text = f"{name} lacks {len(missing)} feature column(s) of {schema.name}: {shown}"
+        return _SchemaFault(_MISSING_COLUMNS, text)
+    if found is None:
+        own = [f"{listed(columns.own(each))} of {each.name}" for each in FEATURE_SCHEMAS.values() if columns.own(each)]
+        mixed = f"has {' and '.join(own)}" if own else f"has none of {listed(own_features(schema))}"
+        return _SchemaFault(_OTHER_SCHEMA, f"{name} {mixed}, so its release cannot be told")
+    return None
 
-    The releases have two names for one feature; a log with either name is accepted.
-    """
-    columns = {}
-    for feature in schema.features:
-        spellings = [feature]
-        spellings += [alias for aliases in (own, ALIASES) for alias, official in aliases.items() if official == feature]
-        spellings += [other for other in SAME_FEATURE if feature in SAME_FEATURE]
-        found = next((spelling for spelling in spellings if spelling in names), None)
-        if found is not None:
-            columns[feature] = found
-    return columns
 
-
-def _fault_of(arrow: pa.Schema, used: Sequence[str], features: Sequence[str]) -> str | None:
+def _fault_of(
+    arrow: pa.Schema, ambiguous: Mapping[str, Sequence[str]], features: Sequence[str], pass_through: Sequence[str]
+) -> str | None:
     """Return why a file cannot be used: a duplicated column or a feature that is not a number; else None."""
     times = Counter(arrow.names)
-    if any(times[column] > 1 for column in used):
+    if ambiguous or any(times[column] > 1 for column in (*features, *pass_through)):
         return "duplicated_column"
     if any(not any(is_kind(arrow.field(column).type) for is_kind in _READABLE) for column in features):
         return "wrong_type"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39
 from ids_spark.ingest.sources import RowGroup, SourceUnusable, bin_pack, discover, parquet_row_groups
 from tests.support.flows import synthetic_frame, write_synthetic_source
@@ -35,7 +36,7 @@ def to_parquet(tree, as_folder=False):
 
 def refusal(source):
     with pytest.raises(SourceUnusable) as error:
-        discover(str(source))
+        discover(IngestConfig(source=str(source)))
     return str(error.value)
 
 
@@ -46,7 +47,7 @@ def drop(path, *columns):
 @pytest.mark.parametrize("schema", [ORIGINAL_45, RELEASE_39], ids=lambda s: s.name)
 def test_a_tree_of_csv_files_takes_class_and_split_from_names(tmp_path, schema):
     write_synthetic_source(tmp_path, rows=200, schema=schema.name)
-    source = discover(f"{tmp_path}/")
+    source = discover(IngestConfig(source=f"{tmp_path}/"))
     assert (source.schema, source.files, source.data_origin, source.narrow) == (schema, 12, "measured", frozenset())
     assert {(p.class19, p.split) for p in source.row_groups} == {(c, s) for c in CLASSES for s in ("train", "test")}
     assert all(p.name == f"{p.split}/{p.uri.rsplit('/', 1)[1]}" and p.index is None for p in source.row_groups)
@@ -55,7 +56,7 @@ def test_a_tree_of_csv_files_takes_class_and_split_from_names(tmp_path, schema):
 
 def test_a_tree_of_parquet_files_is_cut_into_row_groups(tree):
     to_parquet(tree)
-    source = discover(str(tree))
+    source = discover(IngestConfig(source=str(tree)))
     assert (source.files, len(source.row_groups), source.rows("train"), source.rows("test")) == (12, 36, 30, 30)
     one = [p for p in source.row_groups if p.name == "train/TCP_IP-DDoS-ICMP2_train.pcap.parquet"]
     assert [(p.index, p.first_row, p.rows) for p in one] == [(0, 0, 2), (1, 2, 2), (2, 4, 1)]
@@ -64,7 +65,7 @@ def test_a_tree_of_parquet_files_is_cut_into_row_groups(tree):
 
 def test_a_folder_of_part_files_counts_as_the_capture_it_is_named_for(tree):
     to_parquet(tree, as_folder=True)
-    source = discover(str(tree))
+    source = discover(IngestConfig(source=str(tree)))
     assert (source.files, source.rows("train"), source.rows("test")) == (24, 30, 30)
     assert {p.class19 for p in source.row_groups} == CLASSES
 
@@ -82,7 +83,7 @@ def test_a_table_with_a_label_column_is_read_in_every_form(tmp_path, ending, pat
         target = tmp_path / f"{path}.{ending}"
         target.parent.mkdir(exist_ok=True)
         frame.to_csv(target, index=False) if ending == "csv" else frame.to_parquet(target, index=False)
-    source = discover(str(tmp_path / f"all.{ending}" if single else tmp_path))
+    source = discover(IngestConfig(source=str(tmp_path / f"all.{ending}" if single else tmp_path)))
     assert {p.class19 for p in source.row_groups} == {None}
     assert [p.name for p in source.row_groups] == sorted(f"{p}.{ending}" for p in paths)
     assert {p.name: p.split for p in source.row_groups} == {
@@ -92,7 +93,7 @@ def test_a_table_with_a_label_column_is_read_in_every_form(tmp_path, ending, pat
 
 
 def test_a_single_file_may_be_the_source(tree):
-    [row_group] = discover(str(tree / "train" / "Benign_train.pcap.csv")).row_groups
+    [row_group] = discover(IngestConfig(source=str(tree / "train" / "Benign_train.pcap.csv"))).row_groups
     assert (row_group.name, row_group.class19, row_group.split) == ("Benign_train.pcap.csv", "Benign", "train")
 
 
@@ -102,7 +103,7 @@ def test_hidden_files_and_a_byte_order_mark_change_nothing(tree):
     (tree / ".tmp").mkdir()
     for hidden in ("_notes.csv", ".tmp/Benign_train.csv"):
         (tree / hidden).write_text("x\n")
-    source = discover(str(tree))
+    source = discover(IngestConfig(source=str(tree)))
     assert (source.schema, source.files) == (RELEASE_39, 12)
 
 
@@ -111,7 +112,7 @@ def test_a_marked_source_is_synthetic_and_narrow_columns_are_named(tree):
     (tree / "_SYNTHETIC.json").write_text("{}")
     path = tree / "train" / "Benign_train.pcap.parquet"
     pd.read_parquet(path).astype({"Rate": np.float32}).to_parquet(path, index=False)
-    source = discover(str(tree))
+    source = discover(IngestConfig(source=str(tree)))
     assert (source.data_origin, source.narrow) == ("synthetic", {"Rate"})
     (tree / "_SYNTHETIC.json").write_text('{"complete": false}')
     assert refusal(tree) == f"{tree}: this synthetic data set is incomplete; rerun jobs/synthesize.py"
@@ -122,7 +123,7 @@ def test_no_folder_and_an_empty_folder_are_refused(tmp_path):
     assert absent == f"{tmp_path}/no: no such file or folder; set ingest.source to a folder of CICIoMT2024 files"
     (tmp_path / "notes.txt").touch()
     expected = "found no .csv or .parquet file below it; expected the official files or a table"
-    assert refusal(tmp_path) == f"{tmp_path}: {expected}"
+    assert refusal(tmp_path).startswith(f"{tmp_path}: {expected}; not read: notes.txt: its ending is")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_no_folder_and_an_empty_folder_are_refused(tmp_path):
     [
         ("csv", lambda p: p.rename(p.with_name("Mirai_train.csv")), "'Mirai_train.csv' names no known class: found"),
         ("csv", lambda p: drop(p, "Rate"), "csv lacks 1 of the 39 columns of"),
-        ("csv", lambda p: p.write_text(""), "Benign_train.pcap.csv is empty; expected a header line"),
+        ("csv", lambda p: p.write_text(""), "Benign_train.pcap.csv is not read: it has no byte"),
         (
             "csv",
             lambda p: p.write_text(p.read_text().replace("Rate", "Rate,Rate", 1)),
@@ -169,7 +170,7 @@ def test_every_fault_of_a_source_is_reported_at_once(tree):
     (tree / "Other_train.csv").write_text("a,b\n")
     text = refusal(tree)
     assert text.startswith(f"{tree}: 3 fault(s) in 13 file(s):\n  ")
-    for part in ("is empty", "ARP_Spoofing_train.pcap.csv lacks 2 of the 39", "Other_train.csv lacks"):
+    for part in ("it has no byte", "ARP_Spoofing_train.pcap.csv lacks 2 of the 39", "Other_train.csv lacks"):
         assert part in text
 
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ids_spark.base.errors import InputError
+from ids_spark.config.settings import IngestConfig
 from ids_spark.ingest import sources
 from ids_spark.lake import filesystem, store
 from ids_spark.lake.filesystem import exists, files_in, is_file, read_bytes, resolve, sizes_in, write_bytes, write_json
@@ -183,7 +184,7 @@ def test_a_source_is_found_alike_everywhere(place: str, tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "local" / "train" / "Benign2_train.pcap.parquet", row_group_size=2)
     for uri in files_in(str(tmp_path / "local"), ""):
         write_bytes(f"{place}/source/{uri.removeprefix(f'{tmp_path}/local/')}", read_bytes(uri))
-    local, found = sources.discover(str(tmp_path / "local")), sources.discover(f"{place}/source")
+    local, found = (sources.discover(IngestConfig(source=uri)) for uri in (str(tmp_path / "local"), f"{place}/source"))
     assert found.schema == local.schema
     assert [(p.name, p.rows, p.index) for p in found.row_groups] == [
         (p.name, p.rows, p.index) for p in local.row_groups
@@ -191,7 +192,7 @@ def test_a_source_is_found_alike_everywhere(place: str, tmp_path: Path) -> None:
     assert all(row_group.uri == f"{place}/source/{row_group.name}" for row_group in found.row_groups)
     assert [row_group.rows for row_group, _ in sources.parquet_row_groups(f"{place}/source")] == [2, 2, 1]
     with pytest.raises(sources.SourceUnusable, match="no such file or folder"):
-        sources.discover(f"{place}/none")
+        sources.discover(IngestConfig(source=f"{place}/none"))
 
 
 TABLES = ["flows", "audit/run.parquet"]

@@ -75,7 +75,7 @@ def test_nights_named_in_no_way_or_two_are_refused(chosen: dict[str, Any], messa
         ScoreConfig(flow_logs="logs", **chosen)
 
 
-def test_row_groups_are_found_below_the_date_and_hidden_files_are_not(tmp_path: Path) -> None:
+def test_row_groups_are_found_below_the_date_and_every_other_file_has_a_reason(tmp_path: Path) -> None:
     put(tmp_path, "b.parquet", flows(7), row_group_size=3)
     put(tmp_path, "hour=01/a.parquet", flows(2))
     for name in (".c.parquet", "_d.parquet", "_truth/e.parquet", ".tmp/f.parquet", "g.csv"):
@@ -83,7 +83,12 @@ def test_row_groups_are_found_below_the_date_and_hidden_files_are_not(tmp_path: 
     put(tmp_path, "../event_date=2026-03-02/other.parquet", flows(4))
     found = find(tmp_path)
     assert [(file.name, file.rows, file.reason) for file in found.files] == [
+        (".c.parquet", 0, "hidden"),
+        (".tmp/f.parquet", 0, "hidden"),
+        ("_d.parquet", 0, "hidden"),
+        ("_truth/e.parquet", 0, "hidden"),
         ("b.parquet", 7, None),
+        ("g.csv", 0, "csv"),
         ("hour=01/a.parquet", 2, None),
     ]
     row_groups = [
@@ -106,8 +111,7 @@ def test_a_night_without_folder_or_without_parquet_is_none(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("schema", "names", "aliases", "column"),
     [
-        (ORIGINAL_45, {"Duration": "Time_To_Live"}, {}, ("Duration", "Time_To_Live")),
-        (RELEASE_39, {"Time_To_Live": "Duration"}, {}, ("Time_To_Live", "Duration")),
+        (ORIGINAL_45, {"Duration": "hops"}, {"hops": "Duration"}, ("Duration", "hops")),
         (RELEASE_39, {"Time_To_Live": "ttl"}, {}, ("Time_To_Live", "ttl")),
         (ORIGINAL_45, {"Magnitue": "Magnitude"}, {}, ("Magnitue", "Magnitude")),
         (RELEASE_39, {"Protocol Type": "Protocol_Type"}, {}, ("Protocol Type", "Protocol_Type")),
@@ -137,15 +141,46 @@ def test_duration_is_not_an_alias_of_time_to_live(tmp_path: Path) -> None:
         find(tmp_path, ORIGINAL_45)
 
 
-def test_missing_feature_columns_are_named_for_every_file(tmp_path: Path) -> None:
-    put(tmp_path, "a.parquet", flows().drop_columns(["Rate"]))
-    put(tmp_path, "b.parquet", flows())
-    put(tmp_path, "c.parquet", flows().drop_columns(["IAT", "Std"]))
+def test_a_file_without_a_feature_costs_only_itself_unless_all_files_lack_one(tmp_path: Path) -> None:
+    put(tmp_path, "a.parquet", flows(3).drop_columns(["Rate"]))
+    put(tmp_path, "b.parquet", flows(2))
+    put(tmp_path, "c.parquet", flows(4).drop_columns(["IAT", "Std"]).append_column("STD_", flows(4)["Std"]))
+    found = find(tmp_path)
+    assert [(file.name, file.rows, file.reason) for file in found.files] == [
+        ("a.parquet", 3, "missing_columns"),
+        ("b.parquet", 2, None),
+        ("c.parquet", 4, "missing_columns"),
+    ]
+    assert found.rows == 9
+    (tmp_path / f"event_date={DATE}" / "b.parquet").unlink()
     with pytest.raises(SchemaMismatch) as refused:
         find(tmp_path)
     message = str(refused.value)
-    assert "a.parquet lacks 1 feature column(s) of release39: Rate; c.parquet lacks 2" in message
-    assert ": Std, IAT. Nothing was scored; add the columns, or name them in score.column_aliases" in message
+    assert "a.parquet lacks 1 feature column(s) of release39: Rate; c.parquet lacks 1" in message
+    assert "name other spellings in score.column_aliases" in message
+
+
+def test_logs_of_the_other_release_are_refused_and_a_mixture_is_split_by_file(tmp_path: Path) -> None:
+    put(tmp_path, "first.parquet", flows(3, schema="original45"))
+    with pytest.raises(SchemaMismatch, match=r"first\.parquet is of feature schema original45"):
+        find(tmp_path, RELEASE_39)
+    put(tmp_path, "second.parquet", flows(2))
+    both = flows(4, schema="original45")
+    put(tmp_path, "third.parquet", both.append_column("Time_To_Live", both["Duration"]))
+    put(tmp_path, "unclear.parquet", flows(5).drop_columns(["Time_To_Live"]))
+    needed = tuple(feature for feature in RELEASE_39.features if feature != "Time_To_Live")
+    assert {file.name: file.reason for file in find(tmp_path, RELEASE_39, needed).files} == {
+        "first.parquet": "other_feature_schema",
+        "second.parquet": None,
+        "third.parquet": "other_feature_schema",
+        "unclear.parquet": "other_feature_schema",
+    }
+    assert {file.name: file.reason for file in find(tmp_path, ORIGINAL_45).files} == {
+        "first.parquet": None,
+        "second.parquet": "other_feature_schema",
+        "third.parquet": "other_feature_schema",
+        "unclear.parquet": "missing_columns",
+    }
 
 
 def test_a_feature_that_no_model_uses_may_be_absent_or_unreadable_and_is_no_extra_column(tmp_path: Path) -> None:

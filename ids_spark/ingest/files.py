@@ -1,0 +1,460 @@
+"""Every file below a source or a night: its format by name and content, or why it is not read.
+
+No file is skipped without a reason. Reasons in `HARMLESS` are of files that hold no rows of the folder, such as hidden
+ones and documents; every other reason is of a file that should hold rows but cannot be read.
+"""
+
+import json
+import logging
+import os
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from ids_spark.base.errors import InputError
+from ids_spark.lake.filesystem import exists, read_bytes, resolve
+
+log = logging.getLogger(__name__)
+
+Format = Literal["csv", "csv.gz", "parquet"]
+HEAD_BYTES: Final = 4096
+LONGEST_LINE: Final = 1 << 16
+"""Bytes of a line of CSV; an official one has at most 1,200."""
+_AT_ONCE: Final = 16
+_MOST_ROWS_PER_BYTE: Final = 1000  # of a constant table with dictionaries and run lengths: about 60
+_FORMATS: Final[Mapping[str, Format]] = {
+    ".csv": "csv",
+    ".csv.gz": "csv.gz",
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".pq": "parquet",
+}
+_TEMPORARY: Final = re.compile(
+    r"(\.(tmp|temp|part|partial|filepart|crdownload|download|inprogress|swp|bak|orig)|\._copying_|~)$", re.IGNORECASE
+)
+_DOCUMENTS: Final = re.compile(
+    r"\.(md|txt|rst|pdf|html?|jsonl?|ya?ml|xml|log|png|jpe?g|svg|gif|sha1|sha256|md5|crc|sum|docx?|odt|rtf|py|sh|sql"
+    r"|ipynb|toml|ini|cfg|conf)$|(^|/)(readme|license|notice|changelog)$",
+    re.IGNORECASE,
+)
+_ICEBERG: Final = re.compile(r"/metadata/(version-hint\.text|[^/]+\.metadata\.json)$")
+_CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint(\.\d{10}\.(\d{10}))?\.parquet")  # of a version, in parts
+_PARQUET: Final = b"PAR1"
+_CONTENT: Final[Sequence[tuple[bytes, str]]] = (
+    (_PARQUET, "parquet"),
+    (b"PARE", "encrypted_parquet"),
+    (b"version https://git-lfs", "git_lfs_pointer"),
+    (b"PK\x03\x04", "zip_archive"),
+    (b"PK\x05\x06", "zip_archive"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "other_compression"),
+    (b"\x28\xb5\x2f\xfd", "other_compression"),
+    (b"\xfd7zXZ\x00", "other_compression"),
+    (b"7z\xbc\xaf\x27\x1c", "other_compression"),
+    (b"Rar!", "other_compression"),
+    (b"\x04\x22\x4d\x18", "other_compression"),
+    (b"\xd0\xcf\x11\xe0", "spreadsheet"),
+    (b"ORC", "other_format"),
+    (b"Obj\x01", "other_format"),
+    (b"ARROW1", "other_format"),
+    (b"SQLite format 3\x00", "other_format"),
+    (b"\x89HDF", "other_format"),
+    (b"\x80\x04\x95", "other_format"),
+    (b"\xd4\xc3\xb2\xa1", "packet_capture"),
+    (b"\xa1\xb2\xc3\xd4", "packet_capture"),
+    (b"\x4d\x3c\xb2\xa1", "packet_capture"),
+    (b"\xa1\xb2\x3c\x4d", "packet_capture"),
+    (b"\x0a\x0d\x0d\x0a", "packet_capture"),
+    (b"\xff\xfe", "utf16"),
+    (b"\xfe\xff", "utf16"),
+)
+REASONS: Final[Mapping[str, str]] = {
+    "missing_file": "a link to a file that is not there; fetch the content (git-annex, DVC), or remove the link",
+    "missing_of_table": "a file that the newest state of its Delta table names is not there; restore it",
+    "no_permission": "the user of this job may not read it; change its owner or mode",
+    "special_file": "a pipe, socket or device, not a file of rows; remove it",
+    "empty_file": "it has no byte; remove it or fetch it again",
+    "superseded": "the newest state of its Delta table does not contain it",
+    "delta_log": "the log of a Delta table",
+    "hidden": "its name, or that of a folder above it, begins with a dot or an underscore",
+    "unfinished": "a writer that has not finished, or was killed, left it; let the writer finish, or run it again",
+    "temporary": "its name is that of a temporary file or a backup",
+    "mac_archive": "a companion file that macOS adds to archives",
+    "profiling": "the profiling captures of the official download have no class",
+    "bluetooth": "the Bluetooth captures of the official download have other columns",
+    "archive": "an archive or a compressed file; unpack it if its content is not here",
+    "document": "its ending is that of a document",
+    "other_ending": "its ending is none of .csv, .csv.gz and .parquet; rename it if it holds flows",
+    "other_ending_parquet": "parquet under another ending; rename it to .parquet, or remove it if it is a copy",
+    "csv": "CSV, but the flow logs of a night are read from parquet; convert it",
+    "gzip": "gzip of something other than CSV; unpack it",
+    "git_lfs_pointer": "a git-lfs pointer, not the file itself; run git lfs pull",
+    "html_page": "an HTML page, not the file itself: perhaps the login page of a server; fetch it again",
+    "zip_archive": "a zip archive or a spreadsheet; unpack it, or save it as CSV",
+    "spreadsheet": "a spreadsheet; save it as CSV",
+    "other_compression": "compressed in a way other than gzip; unpack it",
+    "other_format": "a table of another format (ORC, Avro, Arrow, SQLite, HDF5, pickle); convert it to parquet",
+    "packet_capture": "a packet capture, not flows; features have to be extracted from it first",
+    "encrypted_parquet": "encrypted parquet; decrypt it",
+    "utf16": "text in UTF-16; save it as UTF-8",
+    "semicolons": "separated by semicolons; expected commas, and points in decimal numbers; export it again",
+    "tabs": "separated by tabs; expected commas; export it again",
+    "sep_line": "its first line is a spreadsheet's `sep=` line; remove this line",
+    "header_too_long": "its first line is longer than 64 KiB; expected a header of column names",
+    "json_lines": "JSON, not a table; convert it to CSV or parquet",
+    "unreadable_file": "it cannot be read as parquet, it may be truncated; fetch it again",
+    "unknown_type": "it has a column of a type that this version of pyarrow cannot read; write it as double or text",
+    "implausible_rows": "its footer claims more rows than its size can hold; fetch it again",
+}
+"""Why a file is not read: what it is and what to do, by reason."""
+HARMLESS: Final = frozenset(
+    (
+        *("superseded", "delta_log", "hidden", "unfinished", "temporary", "mac_archive", "profiling", "bluetooth"),
+        *("archive", "document", "other_ending"),
+    )
+)
+"""Reasons of files that hold no rows of the folder."""
+_ARCHIVES: Final = ("zip_archive", "gzip", "other_compression")
+
+UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+"""Errors of pyarrow on a damaged file; names that are no UTF-8 raise ValueError, absurd sizes MemoryError."""
+
+
+class UnsupportedTable(InputError):
+    """Raised for a table format whose files cannot be read without its metadata: Iceberg, Hudi, newer Delta tables."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a folder.
+
+    Attributes:
+        uri: Of the file.
+        name: Path below the folder.
+        size: In bytes; 0 if unknown.
+        format: By name and, where the name has no ending, by content; None if it is not read.
+        reason: Key of `REASONS` if it is not read, else None.
+    """
+
+    uri: str
+    name: str
+    size: int
+    format: Format | None = None
+    reason: str | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it should hold rows but cannot be read."""
+        return self.reason is not None and self.reason not in HARMLESS
+
+    def unread(self, reason: str) -> "File":
+        """Return the file as one that is not read."""
+        return replace(self, format=None, reason=reason)
+
+
+def inventory(folder: str, table: str | None = None) -> list[File]:
+    """Return every file below a folder, sorted by name; opens only files whose name does not tell the format.
+
+    The files of a Delta table (a folder with `_delta_log`) are those of its newest state; others are `superseded`.
+
+    Args:
+        folder: URI or absolute path. None of its own names is taken as hidden.
+        table: Folder above that may be a table, such as the flow logs of all nights.
+
+    Returns:
+        Nothing if the folder does not exist.
+
+    Raises:
+        UnsupportedTable: an Iceberg or Hudi table, or a Delta table with features that hide rows of its files.
+    """
+    folder = folder.rstrip("/")
+    entries = _entries(folder)
+    _refuse_other_tables(folder, entries)
+    states = {root: delta_files(f"{folder}/{root}".rstrip("/")) for root in _delta_roots(entries)}
+    if table is not None:
+        table = table.rstrip("/")
+        _refuse_other_tables(table, [f"metadata/{name}" for name in _entries(f"{table}/metadata")])
+        _refuse_other_tables(table, [".hoodie"] if exists(f"{table}/.hoodie") else [])
+        if exists(f"{table}/_delta_log"):
+            place = f"{folder.removeprefix(table).strip('/')}/"
+            states[""] = frozenset(n.removeprefix(place) for n in delta_files(table) if n.startswith(place))
+    files = [
+        _by_name(File(f"{folder}/{name}", name, size), kind, states) for name, (kind, size) in sorted(entries.items())
+    ]
+    for root, state in states.items():
+        names = (f"{root}/{name}".lstrip("/") for name in sorted(state))
+        files += [File(f"{folder}/{name}", name, 0, None, "missing_of_table") for name in names if name not in entries]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return sorted(pool.map(_by_content, files), key=lambda file: file.name)
+
+
+def content_of(head: bytes) -> str | None:
+    """Return what the first bytes of a file are: a key of `REASONS`, `parquet`, or None if unknown."""
+    for start, kind in _CONTENT:
+        if head.startswith(start):
+            return kind
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        return "html_page"
+    if text.startswith((b'{"', b"[{", b"{\n", b"{ ")):
+        return "json_lines"
+    if len(head) >= 4 and (head[1::2].count(0) > len(head) // 3 or head[::2].count(0) > len(head) // 3):
+        return "utf16"
+    return None
+
+
+def csv_fault(head: bytes) -> str | None:
+    """Return why a file that begins so, in more than `LONGEST_LINE` bytes, is not CSV with a header; None if it is."""
+    kind = content_of(head)
+    if kind is not None:
+        return kind
+    if len(head) > LONGEST_LINE and b"\n" not in head and b"\r" not in head:
+        return "header_too_long"
+    line = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    if line.lower().strip().startswith(b"sep="):
+        return "sep_line"
+    if line.count(b";") > line.count(b","):
+        return "semicolons"
+    if line.count(b"\t") > line.count(b","):
+        return "tabs"
+    return None
+
+
+def single(uri: str) -> File:
+    """Return one file that the user named, whatever its name hides."""
+    fs, path = resolve(uri)
+    name = path.rsplit("/", 1)[-1]
+    file = File(uri, name, fs.get_file_info(path).size)
+    form = _FORMATS.get(_ending(name))
+    return replace(file, format=form) if form is not None else _by_content(file)
+
+
+def plausible(rows: Sequence[int], size: int) -> bool:
+    """Return whether a parquet file of `size` bytes can have row groups with these numbers of rows."""
+    return all(n >= 0 for n in rows) and sum(rows) <= _MOST_ROWS_PER_BYTE * size
+
+
+def reason_of(file: File, error: BaseException) -> str:
+    """Return the reason why a file with the name of a parquet file cannot be read."""
+    if isinstance(error, PermissionError):
+        return "no_permission"
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return "unknown_type"
+    try:
+        content = content_of(head_of(file.uri))
+    except OSError:
+        return "unreadable_file"
+    return "unreadable_file" if content in (None, "parquet") else content
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error in one line of at most 300 characters, with control characters escaped."""
+    text = " ".join(str(error).split())[:300]
+    return text if text.isprintable() else ascii(text)
+
+
+def unread_notes(files: Iterable[File], most: int = 5) -> list[str]:
+    """Return one sentence for each reason for which files are not read, with the first names."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if file.reason is not None:
+            by_reason[file.reason].append(file.name)
+    return [f"not read: {shown_names(names, most)}: {REASONS[reason]}" for reason, names in sorted(by_reason.items())]
+
+
+def shown_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, with control characters escaped, and how many there are more."""
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def delta_files(root: str) -> frozenset[str]:
+    """Return the paths, below a Delta table's folder, of the files in the newest state of its log.
+
+    The state is the newest checkpoint and the commits after it (Delta transaction log protocol, reader version 1).
+
+    Raises:
+        UnsupportedTable: the table uses a later reader version, whose features (deletion vectors, column mapping) hide
+            rows or names of the files; or its log cannot be read.
+    """
+    try:
+        return _delta_state(f"{root}/_delta_log")
+    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedTable(
+            f"{root} is a Delta table whose log cannot be read ({reason}); expected JSON commits and parquet"
+            " checkpoints; export the table to plain parquet"
+        ) from error
+
+
+def _delta_state(log_uri: str) -> frozenset[str]:
+    names = sorted(name for name, (kind, _) in _entries(log_uri).items() if kind == "file" and "/" not in name)
+    parts = [
+        match for name in names if (match := re.fullmatch(r"(\d{20})\.checkpoint(\.\d{10}\.(\d{10}))?\.parquet", name))
+    ]
+    complete = defaultdict(list)
+    for match in parts:
+        complete[match[1]].append(match)
+    versions = [version for version, found in complete.items() if len(found) >= int(found[0][3] or 1)]
+    checkpoint = max(versions, default="")
+    state: set[str] = set()
+    for match in complete.get(checkpoint, ()):
+        fs, path = resolve(f"{log_uri}/{match[0]}")
+        with fs.open_input_file(path) as stream:
+            for action in pq.ParquetFile(stream).read(columns=["add", "remove", "protocol"]).to_pylist():
+                _apply(action, state, log_uri)
+    commits = [name for name in names if re.fullmatch(r"\d{20}\.json", name) and name[:20] > checkpoint]
+    first = int(checkpoint) + 1 if checkpoint else 0
+    if [int(name[:20]) for name in commits] != list(range(first, first + len(commits))):
+        raise ValueError(f"commits {first} to {len(commits)} are not all there")
+    for name in commits:
+        for line in read_bytes(f"{log_uri}/{name}").decode().splitlines():
+            if line.strip():
+                _apply(json.loads(line), state, log_uri)
+    return frozenset(state)
+
+
+def _apply(action: Mapping[str, Any], state: set[str], log_uri: str) -> None:
+    protocol = action.get("protocol")
+    if protocol and int(protocol.get("minReaderVersion") or 1) > 1:
+        features = ", ".join(protocol.get("readerFeatures") or ()) or f"version {protocol['minReaderVersion']}"
+        raise UnsupportedTable(
+            f"{log_uri.rsplit('/', 1)[0]} is a Delta table that needs a reader with {features}; expected reader version"
+            " 1; export the table to plain parquet"
+        )
+    for kind, change in (("remove", state.discard), ("add", state.add)):
+        if action.get(kind):
+            change(unquote(action[kind]["path"]))
+
+
+def _refuse_other_tables(folder: str, names: Iterable[str]) -> None:
+    for name in names:
+        parts = name.split("/")
+        kind = "Hudi" if ".hoodie" in parts else "Iceberg" if _ICEBERG.search(f"/{name}") else None
+        if kind is not None:
+            marker = ".hoodie" if kind == "Hudi" else "metadata"
+            root = "/".join([folder, *parts[: parts.index(marker)]])
+            raise UnsupportedTable(
+                f"{root}: found the metadata of an {kind} table, whose folder also holds files that are no longer part"
+                " of it. Expected plain CSV or parquet, or a Delta table; export the table to plain parquet"
+            )
+
+
+def _delta_roots(entries: Iterable[str]) -> list[str]:
+    roots = {
+        "/".join(parts[: parts.index("_delta_log")]) for name in entries if "_delta_log" in (parts := name.split("/"))
+    }
+    return sorted(roots)
+
+
+def _entries(folder: str) -> dict[str, tuple[str, int]]:
+    """Return kind (`file`, `missing_file`, `special_file`, `no_permission`) and size of all files, by path below."""
+    fs, path = resolve(folder)
+    if isinstance(fs, pafs.LocalFileSystem):
+        return dict(_walk(path, "", set()))
+    found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    return {i.path[len(path) :].lstrip("/"): ("file", i.size) for i in found if i.type == pafs.FileType.File}
+
+
+def _walk(path: str, prefix: str, above: set[tuple[int, int]]) -> Iterable[tuple[str, tuple[str, int]]]:
+    """Yield the files of a local folder; follows links, but not into a folder that contains the link."""
+    try:
+        here = os.stat(path)
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        yield prefix.rstrip("/") or ".", ("no_permission", 0)
+        return
+    except NotADirectoryError:
+        return
+    identity = (here.st_dev, here.st_ino)
+    if identity in above:
+        return
+    for entry in entries:
+        name = f"{prefix}{entry.name}"
+        try:
+            info = entry.stat()
+        except OSError:  # a link to nothing, or to itself
+            yield name, ("missing_file", 0)
+            continue
+        if stat.S_ISDIR(info.st_mode):
+            yield from _walk(entry.path, f"{name}/", above | {identity})
+        elif not stat.S_ISREG(info.st_mode):
+            yield name, ("special_file", 0)
+        else:
+            yield name, ("file" if os.access(entry.path, os.R_OK) else "no_permission", info.st_size)
+
+
+def _by_name(file: File, kind: str, states: Mapping[str, frozenset[str]]) -> File:
+    """Return the file with its format or reason, as far as its name tells."""
+    *folders, base = file.name.split("/")
+    ending = _ending(base)
+    form = _FORMATS.get(ending)
+    if "__MACOSX" in folders or base.startswith("._"):
+        return file.unread("mac_archive")
+    if any(part == "_temporary" for part in folders):
+        return file.unread("unfinished")
+    if "_delta_log" in folders:
+        return file.unread("delta_log")
+    if any(part[0] in "._" for part in (*folders, base) if part):
+        return file.unread("hidden")
+    if _TEMPORARY.search(base):
+        return file.unread("temporary")
+    if kind != "file":
+        return file.unread(kind if form is not None or not ending else "other_ending")
+    for root, state in states.items():
+        inside = file.name.removeprefix(f"{root}/") if root else file.name
+        if (not root or file.name.startswith(f"{root}/")) and inside not in state:
+            return file.unread("superseded")
+    if form is None and _DOCUMENTS.search(base):
+        return file.unread("document")
+    if form is not None and file.size == 0:
+        return file.unread("empty_file")
+    return replace(file, format=form)
+
+
+def _ending(base: str) -> str:
+    lower = base.lower()
+    known = next((ending for ending in sorted(_FORMATS, key=len, reverse=True) if lower.endswith(ending)), None)
+    if known is not None:
+        return known
+    return f".{lower.rsplit('.', 1)[1]}" if "." in lower else ""
+
+
+def _by_content(file: File) -> File:
+    """Return a file whose name tells nothing with its format or reason."""
+    if file.format is not None or file.reason is not None:
+        return file
+    if file.size == 0:
+        return file.unread("other_ending")
+    try:
+        content = content_of(head_of(file.uri))
+    except OSError as error:
+        log.warning("unreadable file=%s error=%s", file.uri, str(error).splitlines()[0])
+        return file.unread("no_permission" if isinstance(error, PermissionError) else "unreadable_file")
+    if content != "parquet":
+        return file.unread("archive" if content in _ARCHIVES else "other_ending")
+    if _ending(file.name.rsplit("/", 1)[-1]):
+        return file.unread("other_ending_parquet")
+    return replace(file, format="parquet")
+
+
+def head_of(uri: str, size: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as stream:
+        return bytes(stream.read(size))
