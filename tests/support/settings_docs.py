@@ -48,7 +48,7 @@ def table(key: str) -> str:
     for name, field in model.model_fields.items():
         if name in within and not isinstance(field.get_default(), tuple):
             continue  # a section of its own
-        default = "required" if field.is_required() else _shown(field.get_default())
+        default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
         text, choices = meaning[name].replace("|", r"\|"), [f"`{choice}`" for choice in _choices(field.annotation)]
         if not all(choice in text for choice in choices):
             text += f" One of {', '.join(choices)}."
