@@ -26,6 +26,8 @@ OUT     ?= runs/bench
 ROUNDS  ?= 3
 SCALES  ?=
 CASES   ?=
+N       ?= 200
+SEED    ?= 1
 MASTER  ?= local[$(shell n=$$(nproc); echo $$((n > 2 ? n : 2)))]
 ARGS    ?=
 
@@ -133,6 +135,10 @@ test: package ## Tests in local-mode Spark without those marked slow. ARGS="-k n
 test-all: package ## Every test: also faults, benches, every job on S3; then test-cluster
 	$(ENV); python -m pytest $(PARALLEL)
 	$(ENV); python -m pytest tests/cluster
+
+.PHONY: fuzz
+fuzz: setup ## Jobs on N mutated inputs of SEED; those on which a check failed stay in runs/fuzz. N= SEED= ARGS=
+	$(ENV); python -m tests.fuzz --count $(N) --seed $(SEED) --out runs/fuzz $(ARGS)
 
 # A Spark worker writes its coverage data when it ends, so each task gets a new worker.
 .PHONY: coverage
