@@ -5,8 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ids_spark.base.names import NAME
+
 Count = Annotated[int, Field(ge=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
+PathPart = Annotated[str, Field(pattern=f"^{NAME}$")]
+"""A name that becomes one part of a path in the lake."""
 ColumnGroup = Literal["levels", "top3", "attributions", "lineage"]
 
 
@@ -41,9 +45,9 @@ class ScoreConfig(Section):
     """
 
     source: str | None = None
-    split: str = "test"
-    models: tuple[str, ...] = ()
-    version: str = "latest"
+    split: PathPart = "test"
+    models: tuple[PathPart, ...] = ()
+    version: PathPart = "latest"
     batch_rows: Count = 16_384
     flow_logs: str | None = None
     date: dt.date | None = None
@@ -117,8 +121,8 @@ class PromoteConfig(Section):
         alias: Alias to set.
     """
 
-    model: str = "gru_dnn-19-paper"
-    version: str = "latest"
+    model: PathPart = "gru_dnn-19-paper"
+    version: PathPart = "latest"
     alias: Literal["champion", "challenger"] = "champion"
 
 

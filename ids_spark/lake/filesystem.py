@@ -115,6 +115,22 @@ def absolute(uri: str) -> str:
     return uri if ":" in uri.split("/", 1)[0] else os.path.abspath(uri)
 
 
+def require_below(root: str, uri: str) -> None:
+    """Raise `InputError` if a path is not below a root, also when links on the way are followed.
+
+    Only local file systems have links; on others the names alone decide.
+    """
+    fs, path = resolve(uri)
+    top = resolve(root)[1]
+    if isinstance(fs, pafs.LocalFileSystem):
+        path, top = os.path.realpath(path), os.path.realpath(top)
+    if not path.startswith(f"{top.rstrip('/')}/") or ".." in path.split("/"):
+        raise InputError(
+            f"{uri} leads to {path}; expected a path in {top}; nothing was changed; remove the link, or move the folder"
+            " that it leads to into the lake"
+        )
+
+
 def exists(uri: str) -> bool:
     """Return whether a file or folder exists."""
     fs, path = resolve(uri)

@@ -20,7 +20,7 @@ import psutil
 import pyarrow.fs as pafs
 
 from ids_spark.base.errors import Interrupted
-from ids_spark.lake.filesystem import exists, read_json, remove, replace_bytes, resolve
+from ids_spark.lake.filesystem import exists, read_bytes, remove, replace_bytes, resolve
 
 _PREFIX: Final = ".running-"
 _HEARTBEAT_S: Final = 30.0
@@ -108,18 +108,28 @@ def identity_of(process: psutil.Process) -> dict[str, Any]:
 def _runs(root: str) -> Iterator[tuple[str, bool]]:
     fs, path = resolve(root)
     for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        if info.base_name.startswith(_PREFIX) and info.base_name.endswith(".json"):
-            run_id = info.base_name.removeprefix(_PREFIX).removesuffix(".json")
+        name = info.base_name
+        if info.type == pafs.FileType.File and name.startswith(_PREFIX) and name.endswith(".json"):
+            run_id = name.removeprefix(_PREFIX).removesuffix(".json")
             with contextlib.suppress(FileNotFoundError):  # the run has just ended
-                yield run_id, _is_active(read_json(_uri(root, run_id)), info.mtime)
+                yield run_id, _is_active(_identity_in(_uri(root, run_id)), info.mtime)
 
 
 def _uri(root: str, run_id: str) -> str:
     return f"{root}/{_PREFIX}{run_id}.json"
 
 
+def _identity_in(uri: str) -> dict[str, Any]:
+    """Return the content of a heartbeat file; empty if it is none, as if of another machine: the file then expires."""
+    try:
+        found = json.loads(read_bytes(uri))
+        return {"machine": str(found["machine"]), "pid": int(found["pid"]), "started": float(found["started"])}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return {}
+
+
 def _is_active(identity: dict[str, Any], heartbeat: dt.datetime | None) -> bool:
-    if identity["machine"] == _machine():
+    if identity.get("machine") == _machine() and identity["pid"] > 0:
         try:
             process = psutil.Process(identity["pid"])
             same = abs(_started(process) - identity["started"]) < 1.0  # process ids are reused

@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.tables import kept_by
-from ids_spark.lake.filesystem import exists, move, resolve
+from ids_spark.lake.filesystem import exists, move, require_below, resolve
 from ids_spark.lake.parquet import SUFFIX
 from ids_spark.lake.store import Lake
 
@@ -76,7 +76,13 @@ def purge(lake: Lake, first: dt.date) -> Purged:
     Args:
         lake: The lake. No other job may write the same dates meanwhile.
         first: First date to keep.
+
+    Raises:
+        InputError: a link leads out of the lake; nothing was removed.
     """
+    for table in (*BY_DATE, *BY_RUN):
+        require_below(lake.root, lake.uri(table))
+        require_below(lake.root, lake.uri(f"{_HIDDEN}/{table}"))
     purged = Purged()
     _delete(lake, purged)
     fs, root = resolve(lake.root)

@@ -11,6 +11,7 @@ it before it reads.
 """
 
 import contextlib
+import json
 import logging
 import time
 import uuid
@@ -22,31 +23,32 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError, Interrupted
+from ids_spark.base.names import is_place
 from ids_spark.dataset.tables import TABLES
-from ids_spark.lake import lease
+from ids_spark.lake import journal, lease
 from ids_spark.lake.filesystem import (
     copy_all,
     delete_all,
     exists,
     files_in,
     make_folder,
-    read_json,
+    read_bytes,
     remove,
     remove_if_empty,
     renames,
+    require_below,
     resolve,
     sizes_in,
-    write_json,
+    write_bytes,
 )
+from ids_spark.lake.journal import Journal, read_journal
 from ids_spark.lake.parquet import SUFFIX, read_file, write_table
 
 log = logging.getLogger(__name__)
 
 _STAGING: Final = ".staging"
 _TRASH: Final = ".trash"
-_JOURNAL: Final = ".commit-"
 TABLE_FACTS: Final = "_table.json"
-_TAKEN_BY: Final = "~"
 _PATIENCE_S: Final = 600.0
 _READERS: Final = 16  # files read at once: on an object store each costs requests
 _LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
@@ -79,8 +81,21 @@ class Lake:
         return f"{self.root}/{table}"
 
     def staged(self, job: str, run_id: str, table: str) -> str:
-        """Return the URI where a run writes the new version of a table."""
-        return self.uri(f"{_STAGING}/{job}/{run_id}/{table}")
+        """Return the URI where a run writes the new version of a table.
+
+        Raises:
+            InputError: a name is no plain name, or a link below the root leads out of the lake.
+        """
+        place = f"{job}/{run_id}/{table}"
+        if not is_place(place):
+            raise InputError(
+                f"{place!r} cannot be a path in {self.root}; expected names of letters, digits and _.=+- with '/'"
+                " between them; rename the model or table"
+            )
+        require_below(self.root, self.uri(table))
+        uri = self.uri(f"{_STAGING}/{place}")
+        require_below(self.root, uri)
+        return uri
 
     def read(
         self,
@@ -132,6 +147,7 @@ class Lake:
 
         Raises:
             ValueError: the rows have other columns than the contract, or a value of the path is missing.
+            InputError: a link leads out of the lake.
         """
         table = TABLES[name]
         place = table.place(**partition)
@@ -144,6 +160,7 @@ class Lake:
         if not rows.schema.equals(table.contract):
             raise ValueError(f"{name}: found {rows.schema}, expected {table.contract}")
         file = place if place.endswith(SUFFIX) else f"{place}/part-00000{SUFFIX}"
+        require_below(self.root, self.uri(file))
         write_table((staged or self.uri)(file), rows)
         return place
 
@@ -151,28 +168,31 @@ class Lake:
         """Return the facts that the writer of a table recorded.
 
         Raises:
-            TableMissing: when the table is missing or incomplete.
+            TableMissing: when the table is missing or incomplete; also when a fact is looked up that it lacks.
         """
         uri = self.uri(f"{table}/{TABLE_FACTS}")
         if not exists(uri):
             raise TableMissing(f"{self.uri(table)} holds no complete table; run {written_by} on this lake first")
-        facts: dict[str, Any] = read_json(uri)
-        return facts
+        try:
+            return _Facts(uri, written_by, json.loads(read_bytes(uri)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise TableMissing(f"{uri} cannot be parsed ({error}); run {written_by} on this lake again") from error
 
     def commit(self, job: str, run_id: str, tables: Sequence[str]) -> None:
         """Replace tables by their staged versions, all or none.
 
         Raises:
             TooLarge: on S3, where a file of 5 GiB or more cannot be copied; nothing was changed.
+            InputError: a table's path is not below the root; nothing was changed.
         """
-        journal = self.uri(f"{_JOURNAL}{run_id}.json")
-        entry: dict[str, Any] = {"job": job, "run_id": run_id, "tables": list(tables)}
-        if not renames(self._fs):
-            entry["files"] = {table: _copyable(self.staged(job, run_id, table)) for table in tables}
+        staged = {table: self.staged(job, run_id, table) for table in tables}
+        files = None if renames(self._fs) else {table: _copyable(uri) for table, uri in staged.items()}
+        entry = Journal(job=job, run_id=run_id, tables=tuple(tables), files=files)
+        uri = self.uri(f"{journal.PREFIX}{run_id}.json")
         self._wait_for_active_commits()
-        write_json(self.staged(job, run_id, "journal.json"), entry)
-        self._move(self.staged(job, run_id, "journal.json"), journal)
-        self._finish(journal)
+        write_bytes(self.staged(job, run_id, "journal.json"), entry.content())
+        self._move(self.staged(job, run_id, "journal.json"), uri)
+        self._finish(uri)
 
     def recover(self, job: str) -> None:
         """Finish the commits of killed runs, and remove files that ended runs of this job staged.
@@ -181,12 +201,13 @@ class Lake:
 
         Raises:
             Interrupted: the commit of an active run takes longer than ten minutes.
+            InputError: a journal is not as jobs write it, or a link leads out of the lake; nothing was changed.
         """
         staged = self._names(f"{_STAGING}/{job}")  # before the active runs: a run takes its lease before it stages
-        while journals := self._names("", _JOURNAL):
+        while journals := self._names("", journal.PREFIX):
             active = lease.active_runs(self.root)
             for name in journals:
-                if _owner(name) not in active:
+                if journal.owner(name) not in active:
                     self._take_over(name)
             self._wait_for_active_commits()
         active = lease.active_runs(self.root)
@@ -198,10 +219,11 @@ class Lake:
 
     def discard(self, job: str, run_id: str) -> None:
         """Remove the staged files of a run that will not commit; `recover` finishes a commit that has begun."""
-        if any(_run_of(name) == run_id for name in self._names("", _JOURNAL)):
+        if any(journal.writer(name) == run_id for name in self._names("", journal.PREFIX)):
             return
-        self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
-        self._remove_empty(job)
+        with contextlib.suppress(InputError):  # behind a link that leads out of the lake nothing was staged
+            self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
+            self._remove_empty(job)
 
     def _names(self, folder: str, start: str = "") -> list[str]:
         path = f"{self._root}/{folder}".rstrip("/")
@@ -214,7 +236,7 @@ class Lake:
     def _wait_for_active_commits(self) -> None:
         """Wait until no active run is committing."""
         deadline = time.monotonic() + self._patience_s
-        while busy := {_owner(name) for name in self._names("", _JOURNAL)} & lease.active_runs(self.root):
+        while busy := {journal.owner(name) for name in self._names("", journal.PREFIX)} & lease.active_runs(self.root):
             if time.monotonic() > deadline:
                 raise Interrupted(
                     f"{self.root}: run {min(busy)} is committing its tables for more than {self._patience_s / 60:.0f}"
@@ -225,46 +247,55 @@ class Lake:
 
     def _take_over(self, name: str) -> None:
         """Finish the commit of an ended run, unless another job takes it first."""
-        with lease.Lease(self.root, f"{_run_of(name)}{_TAKEN_BY}{uuid.uuid4().hex[:8]}") as taken:
-            journal = self.uri(f"{_JOURNAL}{taken.run_id}.json") if renames(self._fs) else self.uri(name)
+        try:
+            self._entry(self.uri(name))  # refused before anything is moved
+        except FileNotFoundError:
+            return  # another job was first, or the run has just completed its commit
+        with lease.Lease(self.root, f"{journal.writer(name)}{journal.TAKEN_BY}{uuid.uuid4().hex[:8]}") as taken:
+            uri = self.uri(f"{journal.PREFIX}{taken.run_id}.json") if renames(self._fs) else self.uri(name)
             with contextlib.suppress(FileNotFoundError):
                 if renames(self._fs):
-                    self._move(self.uri(name), journal)
-            if exists(journal):  # else another job was first, or the run has just completed its commit
+                    self._move(self.uri(name), uri)
+            if exists(uri):
                 log.warning("finishing an interrupted commit journal=%s", name)
-                self._finish(journal)
+                self._finish(uri)
 
-    def _finish(self, journal: str) -> None:
-        entry = read_json(journal)
-        job, run_id = entry["job"], entry["run_id"]
-        if "files" in entry:
-            self._copy(journal, {self.staged(job, run_id, table): table for table in entry["tables"]}, entry["files"])
+    def _entry(self, uri: str) -> tuple[Journal, dict[str, str]]:
+        """Return a journal and the URI of each staged table, after a check of every name and link."""
+        entry = read_journal(uri, lists_files=not renames(self._fs))
+        require_below(self.root, self.uri(f"{_TRASH}/{entry.run_id}"))
+        return entry, {table: self.staged(entry.job, entry.run_id, table) for table in entry.tables}
+
+    def _finish(self, uri: str) -> None:
+        entry, staged = self._entry(uri)
+        if entry.files is not None:
+            self._copy(uri, staged, entry.files)
         else:
-            self._rename(run_id, {self.staged(job, run_id, table): table for table in entry["tables"]})
-        self._remove(self.uri(f"{_TRASH}/{run_id}"))
-        self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
-        remove(journal)
-        self._remove_empty(job)
+            self._rename(entry.run_id, staged)
+        self._remove(self.uri(f"{_TRASH}/{entry.run_id}"))
+        self._remove(self.uri(f"{_STAGING}/{entry.job}/{entry.run_id}"))
+        remove(uri)
+        self._remove_empty(entry.job)
 
-    def _rename(self, run_id: str, tables: Mapping[str, str]) -> None:
-        for new, table in tables.items():
+    def _rename(self, run_id: str, staged: Mapping[str, str]) -> None:
+        for table, new in staged.items():
             if not exists(new):
                 continue  # moved before the interruption
             if exists(self.uri(table)):
                 self._move(self.uri(table), self.uri(f"{_TRASH}/{run_id}/{table}"))
             self._move(new, self.uri(table))
 
-    def _copy(self, journal: str, tables: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> None:
+    def _copy(self, uri: str, staged: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> None:
         """Copy every staged file to its place, then delete files of older versions; can be repeated.
 
         Another job may finish the same commit at the same time. This is safe: staged files are removed
         after all are copied, and files are deleted only while the journal exists and does not list them.
         """
-        for new, table in tables.items():
+        for table, new in staged.items():
             self._put(new, self.uri(table), files[table])
         for table, names in files.items():
             old = set(sizes_in(self.uri(table))) - set(names)
-            if exists(journal):
+            if exists(uri):
                 self._drop(self.uri(table), old)
 
     def _put(self, source: str, target: str, names: Iterable[str]) -> None:
@@ -279,6 +310,7 @@ class Lake:
         self._fs.move(source_path, target_path)
 
     def _remove(self, uri: str) -> None:
+        require_below(self.root, uri)
         path = resolve(uri)[1]
         if exists(uri):
             with contextlib.suppress(FileNotFoundError):  # another job finishes the same commit
@@ -289,17 +321,18 @@ class Lake:
             remove_if_empty(self.uri(hidden))
 
 
-def _owner(journal: str) -> str:
-    """Return the run that finishes the commit: the one that wrote the journal, or one that took it over."""
-    return journal.removeprefix(_JOURNAL).removesuffix(".json")
+class _Facts(dict[str, Any]):
+    """Facts of a table; the lookup of one that it lacks is refused."""
+
+    def __init__(self, uri: str, written_by: str, content: dict[str, Any]) -> None:
+        super().__init__(content)
+        self._uri, self._written_by = uri, written_by
+
+    def __missing__(self, key: str) -> Any:
+        raise TableMissing(f"{self._uri} lacks {key}; run {self._written_by} on this lake again")
 
 
-def _run_of(journal: str) -> str:
-    """Return the run that wrote the journal."""
-    return _owner(journal).split(_TAKEN_BY, 1)[0]
-
-
-def _copyable(uri: str) -> list[str]:
+def _copyable(uri: str) -> tuple[str, ...]:
     sizes = sizes_in(uri)
     large = sorted(name for name, size in sizes.items() if size >= _LARGEST_COPY)
     if large:
@@ -307,4 +340,4 @@ def _copyable(uri: str) -> list[str]:
             f"{uri}/{large[0]} holds {sizes[large[0]]} bytes; expected less than {_LARGEST_COPY}, the maximum that S3"
             " copies in one request; write more files (lower ingest.rows_per_file or raise features.files)"
         )
-    return list(sizes)
+    return tuple(sizes)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.names import is_name
 from ids_spark.dataset.taxonomy import CLASSES, Level
 from ids_spark.features import preprocess
 from ids_spark.features.preprocess import Preprocessor
@@ -156,6 +157,11 @@ def read_model(uri: str) -> Model:
                 validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ModelUnusable(f"{uri}: cannot be parsed ({error!r}); restore the directory or retrain") from error
+    if not (is_name(card.name) and is_name(card.version)):  # they become parts of paths
+        raise ModelUnusable(
+            f"{uri}/{_CARD} holds model {card.name!r} version {card.version!r}; expected names of letters, digits and"
+            " _.=+-; restore the directory or retrain"
+        )
     unknown = sorted(set(card.features) - set(fitted.kept))
     if unknown:
         raise ModelUnusable(
@@ -210,14 +216,22 @@ def _checked(uri: str, content: bytes) -> dict[str, bytes]:
 
 
 def model_versions(models_uri: str, name: str) -> list[str]:
-    """Return the complete versions of a model, oldest first."""
+    """Return the complete versions of a model, oldest first; none for a name that cannot be a directory of the lake."""
+    if not is_name(name):
+        return []
     found = files_in(f"{models_uri}/{name}", f"/{_MANIFEST}")
     return sorted(uri.rsplit("/", 2)[-2] for uri in found)
 
 
 def model_names(models_uri: str) -> list[str]:
     """Return the names of all models with a complete version."""
-    return sorted({uri.rsplit("/", 3)[-3] for uri in files_in(models_uri, f"/{_MANIFEST}")})
+    found = sorted({uri.rsplit("/", 3)[-3] for uri in files_in(models_uri, f"/{_MANIFEST}")})
+    for name in found:
+        if not is_name(name):
+            log.warning(
+                "%s/%r is not used: a model's name has letters, digits and _.=+- only; rename it", models_uri, name
+            )
+    return [name for name in found if is_name(name)]
 
 
 def choose_models(models_uri: str, names: Sequence[str], version: str) -> list[str]:

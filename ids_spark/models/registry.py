@@ -11,7 +11,8 @@ from typing import Final, Literal, overload
 
 from pydantic import ValidationError, model_validator
 
-from ids_spark.config.score import Section
+from ids_spark.base.names import is_name
+from ids_spark.config.score import PathPart, Section
 from ids_spark.lake.filesystem import exists, read_bytes
 from ids_spark.models import artifact
 from ids_spark.models.artifact import Model, ModelUnusable
@@ -35,8 +36,8 @@ class Change(Section):
     """
 
     alias: Alias
-    version: str | None
-    previous: str | None
+    version: PathPart | None
+    previous: PathPart | None
     sha256: str | None
     at: dt.datetime
     run_id: str
@@ -53,8 +54,8 @@ class Aliases(Section):
     """
 
     format: Literal[1] = 1
-    champion: str | None = None
-    challenger: str | None = None
+    champion: PathPart | None = None
+    challenger: PathPart | None = None
     history: tuple[Change, ...] = ()
 
     @model_validator(mode="after")
@@ -92,8 +93,10 @@ def read_aliases(models_uri: str, name: str) -> Aliases:
     """Return the aliases of a model; empty if nothing was promoted yet.
 
     Raises:
-        ModelUnusable: the file cannot be parsed, or its content is inconsistent.
+        ModelUnusable: the file cannot be parsed, or its content is inconsistent; or the name cannot be a directory.
     """
+    if not is_name(name):
+        artifact.choose_models(models_uri, [name], "latest")  # raises: lists the models that exist
     uri = f"{models_uri}/{name}/{FILE}"
     if not exists(uri):
         return Aliases()

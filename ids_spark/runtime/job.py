@@ -128,7 +128,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         try:
             text = f"{type(error).__name__}: {error}"
             write_audit_row(lake, None, job, run_id, started, config, Report(), text)
-        except OSError as unwritten:  # often because the lake itself failed
+        except (OSError, InputError) as unwritten:  # often because the lake itself failed
             log.error("the audit row of this failure could not be written: %s", unwritten)
         return FAILED
     finally:

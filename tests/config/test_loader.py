@@ -77,6 +77,24 @@ def test_a_date_in_a_file_needs_no_quotes(yaml_file):
     assert load([yaml_file("purge:\n  today: 2024-05-01\n")], []).purge.today == dt.date(2024, 5, 1)
 
 
+@pytest.mark.parametrize("name", ["../x", "..", "/etc", "a/b", ".hidden", "''", "a b", '"a\\n"'])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "score.split={}",
+        "score.models=[{}]",
+        "score.version={}",
+        "promote.model={}",
+        "promote.version={}",
+        "features.recipe={}",
+        "train.variant=/{}",
+    ],
+)
+def test_a_name_that_becomes_part_of_a_path_is_plain(setting: str, name: str) -> None:
+    with pytest.raises(ConfigError, match="should match pattern"):
+        load([], [setting.format(name)])
+
+
 @pytest.mark.parametrize("setting", ["train.epochs", "=5", " =5", ""])
 def test_a_malformed_setting_is_shown_with_an_example(setting):
     assert f"--set {setting!r}: expected key=value, for example train.epochs=5" in refused(settings=[setting])

@@ -157,10 +157,24 @@ def test_discarding_removes_one_run_only(lake):
 
 @pytest.mark.parametrize("table", ["features/paper", "audit"])
 def test_a_table_without_facts_names_the_job_to_run(lake, table):
-    assert lake.facts("flows", "jobs/ingest.py") == "old"
+    write_json(lake.uri("flows/_table.json"), {"rows": 1})
+    assert lake.facts("flows", "jobs/ingest.py") == {"rows": 1}
     with pytest.raises(TableMissing) as error:
         lake.facts(table, "jobs/features.py")
     assert str(error.value) == f"{lake.root}/{table} holds no complete table; run jobs/features.py on this lake first"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"old"', "\xff", "[" * 100_000])
+def test_facts_that_cannot_be_read_name_the_job_to_run(lake, text):
+    write_bytes(lake.uri("flows/_table.json"), text.encode("latin-1"))
+    with pytest.raises(TableMissing, match=r"flows/_table.json cannot be parsed .*; run jobs/ingest.py on this lake"):
+        lake.facts("flows", "jobs/ingest.py")
+
+
+def test_a_fact_that_is_missing_names_the_job_to_run(lake):
+    write_bytes(lake.uri("flows/_table.json"), b"{}")
+    with pytest.raises(TableMissing, match=r"_table.json lacks feature_schema; run jobs/ingest.py on this lake again"):
+        lake.facts("flows", "jobs/ingest.py")["feature_schema"]
 
 
 def test_hidden_files_are_not_listed(tmp_path):

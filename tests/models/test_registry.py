@@ -70,6 +70,48 @@ def test_a_newly_trained_version_does_not_become_champion(lake):
     assert holders(lake) == (V1, None)
 
 
+@pytest.mark.parametrize("name", ["../../outside/models/m", "..", "/etc", "a/b", "", ".", "m\n"])
+def test_a_name_that_leads_out_of_the_lake_is_no_model(lake, tmp_path, name):
+    train(lake, V1)
+    outside = Lake(str(tmp_path / "outside"))
+    card = dataclasses.replace(CARD, name=name, version=V1)
+    artifact.write_model(outside.uri(f"models/m/{V1}"), card, WEIGHTS, PREPROCESSOR)
+    write_bytes(outside.uri("models/m/_aliases.json"), Aliases().to_json())
+    for call in (
+        lambda: read_aliases(lake.uri("models"), name),
+        lambda: version_of_alias(lake.uri("models"), name, "champion"),
+        lambda: promote(lake.uri("models"), name, "latest", "champion", "r1", NOW),
+    ):
+        assert refusal(call) == f"no model {name!r} in {lake.uri('models')}; expected one of {NAME}"
+    assert artifact.model_versions(lake.uri("models"), name) == []
+
+
+@pytest.mark.parametrize("version", ["../../../outside", "..", "/etc", "a/b", "", "v\n"])
+@pytest.mark.parametrize("field", ["champion", "version", "previous"])
+def test_aliases_of_versions_that_lead_out_of_the_lake_are_refused(lake, field, version):
+    train(lake, V1)
+    uri = lake.uri(registry.aliases_path(NAME))
+    content = json.loads(put(lake, V1).to_json())
+    (content if field == "champion" else content["history"][0])[field] = version
+    write_bytes(uri, json.dumps(content).encode())
+    assert f"{uri} is not a file of aliases" in refusal(read_aliases, lake.uri("models"), NAME)
+
+
+@pytest.mark.parametrize("field", ["name", "version"])
+@pytest.mark.parametrize("text", ["../../../outside", "..", "/etc", "a/b", "", "m\n"])
+def test_a_model_with_a_name_that_leads_out_of_the_lake_is_refused(lake, field, text):
+    uri = lake.uri(f"models/{NAME}/{V1}")
+    artifact.write_model(uri, dataclasses.replace(CARD, **{field: text}), WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
+    assert "expected names of letters, digits" in refusal(artifact.read_model, uri)
+
+
+def test_a_copy_of_a_model_under_another_name_is_not_used(lake, caplog):
+    train(lake, V1)
+    train(lake, V1, name="m (copy)")
+    assert artifact.choose_models(lake.uri("models"), [], "latest") == [lake.uri(f"models/{NAME}/{V1}")]
+    assert "'m (copy)' is not used" in caplog.text
+
+
 def test_the_first_night_makes_its_champion_explicit_so_that_training_does_not_stop_the_second(lake):
     train(lake, V1)
     adopted = adopt(lake.uri("models"), NAME, "night1", NOW)

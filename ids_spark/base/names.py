@@ -1,0 +1,19 @@
+"""Names that become parts of paths below a lake: names of jobs, runs, tables, files, models and versions."""
+
+import re
+from typing import Final
+
+NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*"
+"""Pattern of one part of a path: no separator, not hidden, never `..`."""
+PLACE: Final = rf"{NAME}(/{NAME})*"
+"""Pattern of a relative path."""
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be one part of a path."""
+    return re.fullmatch(NAME, text) is not None
+
+
+def is_place(text: str) -> bool:
+    """Return whether a text is a relative path that stays below the folder that it is joined to."""
+    return re.fullmatch(PLACE, text) is not None
