@@ -14,6 +14,7 @@ of one feature: classes × `sample_rows`), 8 bytes each and one or two copies; t
 `sample_rows` for each of the last few partial samples that it merges.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,7 @@ from pyspark import SparkContext
 
 from ids_spark.base.arrays import Floats, Keys
 from ids_spark.base.errors import InputError
+from ids_spark.base.spark_tasks import run_merged, run_shuffled
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.taxonomy import CLASS19, UnknownClass
 from ids_spark.evaluate.univariate_auc import order_auc, range_auc
@@ -39,7 +41,7 @@ _VALUES_PER_TASK: Final = 5_000_000
 _SAMPLE_SALT: Final = np.uint64(
     0x9FB21C651E98DF25
 )  # odd; mixes the keys, so that the sample is not from one bucket only
-Record = tuple[int, Any]
+Record = Any
 PRECISIONS: Final = ("double", "float32")
 Pair = tuple[str, str]
 KeyedRows = tuple[int, Keys, NDArray[np.int8], NDArray[np.bool_]]
@@ -116,23 +118,23 @@ def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: Leakag
     """Return every figure of the report; a figure without rows is absent."""
     limits = _sample_limits(spark_context, buckets, plan)
 
-    def scatter(of_task: Iterable[Bucket]) -> Iterator[Record]:
-        for bucket in of_task:
-            yield from _scatter(bucket, limits, plan)
+    def scatter(bucket: Bucket) -> Iterator[tuple[int, Record]]:
+        return _scatter(bucket, limits, plan)
 
-    def gather(partition: int, records: Iterable[Record]) -> Iterator[Figures]:
-        contents = [content for _, content in records]
+    def gather(partition: int, records: Iterable[Record]) -> list[Figures]:
+        contents = list(records)
         if partition < len(PRECISIONS) * plan.key_tasks:
-            yield _key_figures(PRECISIONS[partition // plan.key_tasks], contents)
-            return
-        for feature in sorted({content[0] for content in contents}):
-            parts = [content for content in contents if content[0] == feature]
-            yield _feature_figures(plan.schema.features[feature], parts, plan.pairs, plan.min_std)
+            return [_key_figures(PRECISIONS[partition // plan.key_tasks], contents)]
+        return [
+            _feature_figures(
+                plan.schema.features[feature], [c for c in contents if c[0] == feature], plan.pairs, plan.min_std
+            )
+            for feature in sorted({content[0] for content in contents})
+        ]
 
     partitions = len(PRECISIONS) * plan.key_tasks + plan.feature_tasks
-    scattered = spark_context.parallelize(buckets, len(buckets)).mapPartitions(scatter)
     total: Figures = {}
-    for part in scattered.partitionBy(partitions, lambda target: target).mapPartitionsWithIndex(gather).collect():
+    for part in itertools.chain.from_iterable(run_shuffled(spark_context, buckets, partitions, scatter, gather)):
         for name, value in part.items():
             total[name] = total.get(name, 0) + value
     return total
@@ -172,11 +174,11 @@ def _sample_limits(spark_context: SparkContext, buckets: Sequence[Bucket], plan:
     train = [bucket for bucket in buckets if bucket.split == "train"]
     if not train or not class_ids:
         return {}
-    merged = spark_context.parallelize(train, len(train)).map(candidates).treeReduce(smallest)
+    merged = run_merged(spark_context, train, candidates, smallest)
     return {label: values.max() for label, values in merged.items()}
 
 
-def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: LeakagePlan) -> Iterator[Record]:
+def _scatter(bucket: Bucket, limits: dict[int, np.uint64], plan: LeakagePlan) -> Iterator[tuple[int, Record]]:
     names, features_at = plan.schema.features, len(PRECISIONS) * plan.key_tasks
     split = SOURCE_SPLITS.index(bucket.split)
     for group, rows in enumerate(_row_groups(bucket, ["row_key", "label19", "duplicate", *names])):

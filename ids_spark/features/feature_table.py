@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.base.arrays import Floats, Keys
+from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import TABLES, features_contract, flows_contract, require
@@ -133,7 +134,7 @@ def measure_train(
         return bucket.index, [moments_of(c) for c in columns], np.column_stack([c[sampled] for c in columns]), benign
 
     train = [b for b in buckets if b.split == "train"]
-    measured = spark_context.parallelize(train, max(1, len(train))).map(measure).collect()
+    measured = run_each(spark_context, train, measure)
     measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding for any order of tasks
     total = [Moments()] * len(recipe.schema.features)
     for _, part, _, _ in measured:
@@ -170,7 +171,7 @@ def write_features(
         return _write_bucket(bucket, preprocessor, target, files)
 
     total = FeatureCounts()
-    for counts in spark_context.parallelize(buckets, max(1, len(buckets))).map(write).collect():
+    for counts in run_each(spark_context, buckets, write):
         total.add(counts)
     keep_only(total.parts, target.uri)
     return total

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.base.errors import NotReconciled
+from ids_spark.base.spark_tasks import run_shuffled
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE, flows_contract
@@ -33,7 +34,7 @@ _NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again fro
 _ROWS_PER_TASK: Final = 400_000
 _LABELS_SHOWN: Final = 30
 _COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
-Record = tuple[int, tuple[str, Any]]
+Record = tuple[str, Any]
 
 
 @dataclass(frozen=True)
@@ -134,26 +135,22 @@ def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) 
     min_tasks = 2 * spark_context.defaultParallelism
     packed = bin_pack(source.row_groups, max(min_tasks, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK))
 
-    def scatter(partition: Iterable[list[RowGroup]]) -> Iterator[Record]:
-        for row_groups in partition:
-            for row_group in row_groups:
-                for typed in read_typed(row_group, plan.schema):
-                    yield from _scatter(typed, plan)
+    def scatter(row_groups: list[RowGroup]) -> Iterator[tuple[int, Record]]:
+        for row_group in row_groups:
+            for typed in read_typed(row_group, plan.schema):
+                yield from _scatter(typed, plan)
 
-    def gather(partition: int, records: Iterable[Record]) -> Iterator[IngestCounts]:
-        yield _write_bucket(partition, records, plan)
+    def gather(partition: int, records: Iterable[Record]) -> IngestCounts:
+        return _write_bucket(partition, records, plan)
 
-    scattered = spark_context.parallelize(packed, len(packed)).mapPartitions(scatter)
-    partitions = sum(plan.buckets.values())
-    reports = scattered.partitionBy(partitions, lambda bucket: bucket).mapPartitionsWithIndex(gather).collect()
     total = IngestCounts()
-    for report in reports:
+    for report in run_shuffled(spark_context, packed, sum(plan.buckets.values()), scatter, gather):
         total.add(report)
     keep_only(total.parts, plan.flows, plan.quarantine)
     return total
 
 
-def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[Record]:
+def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
     yield 0, (_COUNTS, (typed.read, typed.warnings, typed.unknown_labels))
     for i, split in enumerate(SOURCE_SPLITS):
         refused = typed.quarantine
@@ -201,7 +198,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     split, bucket = plan.located(partition)
     report = IngestCounts()
     blobs: dict[str, list[bytes]] = {_FLOWS: [], _QUARANTINE: []}
-    for _, (kind, content) in records:
+    for kind, content in records:
         if kind == _COUNTS:  # counts are sent with the rows, so that a repeated task is counted once
             report.read += content[0]
             report.warnings += content[1]

@@ -5,7 +5,6 @@ import datetime as dt
 import logging
 import os
 import re
-import secrets
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Final
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from ids_spark.base.errors import REFUSAL_KEY, InputError, Interrupted, refusal_in
+from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.logs import log_to_stderr
 from ids_spark.base.report import Report
 from ids_spark.config.loader import load
@@ -32,7 +31,6 @@ DONE: Final = 0
 FAILED: Final = 1
 REFUSED: Final = 2
 
-_KEY: Final = secrets.token_hex(16)  # of this driver; its tasks mark their refusals with it
 _DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 
 
@@ -55,9 +53,7 @@ class Context:
     @cached_property
     def spark(self) -> SparkSession:
         """The Spark session; started on first use, because some jobs need no executors."""
-        started = session(f"ids_spark {self.job}")
-        started.sparkContext.setLocalProperty(REFUSAL_KEY, _KEY)
-        return started
+        return session(f"ids_spark {self.job}")
 
     @cached_property
     def lease(self) -> Lease:
@@ -116,9 +112,8 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         lake.commit(job, run_id, [*report.tables, audit])
     except Exception as error:
         lake.discard(job, run_id)
-        refusal = as_refusal(error)
-        if refusal is not None:
-            log.error("%s", refusal)
+        if isinstance(error, InputError):
+            log.error("%s", error)
             return REFUSED
         known = str(error) if isinstance(error, Interrupted) else full_disk(error, lake.root)
         if known is not None:
@@ -149,13 +144,6 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         (dt.datetime.now(dt.UTC) - started).total_seconds(),
     )
     return DONE
-
-
-def as_refusal(error: BaseException) -> str | None:
-    """Return the message of an input error, also of one raised in a task; None for any other error."""
-    if isinstance(error, InputError):
-        return str(error)
-    return refusal_in(str(error), _KEY)
 
 
 def full_disk(error: BaseException, lake: str) -> str | None:

@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from pyspark import SparkContext
 from ids_spark.alerts import incidents
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.arrays import Floats, Floats32, Ids, Mask, as_rows
+from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.tables import ATTRIBUTION, QUARANTINE, SCHEMA_VERSION
 from ids_spark.features import drift
@@ -53,14 +54,12 @@ def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowG
     key = task.pseudonyms  # sent with the function: a broadcast would leave the key in a file on disk
     shared = spark_context.broadcast(replace(task, pseudonyms=None))
 
-    def score_partition(index: int, bins: Iterable[list[NightRowGroup]]) -> Iterator[NightCounts]:
-        for own in bins:
-            yield _score_partition(index, own, replace(shared.value, pseudonyms=key))
+    def score_partition(numbered: tuple[int, list[NightRowGroup]]) -> NightCounts:
+        index, own = numbered
+        return _score_partition(index, own, replace(shared.value, pseudonyms=key))
 
     total = no_counts(task)
-    for scored in (
-        spark_context.parallelize(partitions, len(partitions)).mapPartitionsWithIndex(score_partition).collect()
-    ):
+    for scored in run_each(spark_context, list(enumerate(partitions)), score_partition):
         total.add(scored)
     keep_only(total.parts, task.target, task.quarantine)
     shared.destroy()

@@ -17,6 +17,7 @@ from pyspark import SparkContext
 
 from ids_spark.base.arrays import Counts, as_rows
 from ids_spark.base.report import Report, combined_origin
+from ids_spark.base.spark_tasks import run_each
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import QUARANTINE, SPLIT_PREDICTIONS, TABLES
@@ -165,14 +166,12 @@ def _score_row_groups(
     partitions = bin_pack(row_groups, scoring_tasks(row_groups, spark_context.defaultParallelism))
     shared = spark_context.broadcast(model)
 
-    def score_partition(index: int, bins: Iterable[list[RowGroup]]) -> Iterator[SplitCounts]:
-        for own in bins:
-            yield _score_partition(index, own, shared.value, task)
+    def score_partition(numbered: tuple[int, list[RowGroup]]) -> SplitCounts:
+        index, own = numbered
+        return _score_partition(index, own, shared.value, task)
 
     total = _no_counts(model)
-    for counts in (
-        spark_context.parallelize(partitions, len(partitions)).mapPartitionsWithIndex(score_partition).collect()
-    ):
+    for counts in run_each(spark_context, list(enumerate(partitions)), score_partition):
         total.add(counts)
     keep_only(total.parts, task.target, task.quarantine)
     return total

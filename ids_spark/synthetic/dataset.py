@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
+from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset.features import FEATURE_SCHEMAS, SOURCE_SPLITS, FeatureSchema
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
@@ -167,7 +168,7 @@ def write_dataset(
     longest_first = sorted(
         tasks.values(), key=lambda task: -task.file.rows
     )  # otherwise a long task may run alone at the end
-    spark.sparkContext.parallelize(longest_first, len(tasks)).map(write_file).collect()
+    run_each(spark.sparkContext, longest_first, write_file)
     report = replace(report, complete=True, seconds=round(time.monotonic() - started, 1))
     filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", asdict(report))
     log.info(

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ids_spark.base.arrays import Floats, Ints
 from ids_spark.base.errors import InputError
+from ids_spark.base.spark_tasks import run_each
 from ids_spark.config.synthetic import ADDRESSES, FIRST_DEVICE, FLEET, OTHER_SOURCES, RHYTHM, SynthesizeNightConfig
 from ids_spark.dataset.features import FEATURE_SCHEMAS
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
@@ -129,7 +130,7 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
     fs, path = filesystem.resolve(root)
     _remove(fs, f"{path}/{hidden}")
     try:
-        spark.sparkContext.parallelize(tasks, len(tasks)).foreach(write_night_file)
+        run_each(spark.sparkContext, tasks, write_night_file)
         filesystem.write_json(f"{root}/{hidden}/{TRUTH}/{night}/{SYNTHETIC_MARK}", asdict(report))
         for folder in (f"{TRUTH}/{night}", night):
             _remove(fs, f"{path}/{folder}")

@@ -14,7 +14,6 @@ from ids_spark.alerts.pseudonyms import LENGTH, KeyUnusable, Pseudonyms, load_ke
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ScoreConfig
 from ids_spark.config.settings import Config
-from ids_spark.runtime.job import as_refusal
 
 KEY = "0123456789abcdef" * 2  # invented, as every key and value here
 OTHER = KEY[::-1]
@@ -177,7 +176,6 @@ def test_bytes_in_the_environment_that_are_no_text_are_refused(monkeypatch):
 
 def test_a_refusal_ends_a_job_with_exit_code_2():
     assert issubclass(KeyUnusable, InputError)
-    assert as_refusal(KeyUnusable("no key")) == "no key"
 
 
 def test_the_key_can_be_pickled_but_is_never_shown(key_file, caplog):
