@@ -32,6 +32,8 @@ def run(context: job.Context) -> Report:
         raise InputError("ingest.source is not set; expected a folder of flows, for example --set ingest.source=flows")
     source = sources.discover(config)
     log.info("found files=%d schema=%s origin=%s", source.files, source.schema.name, source.data_origin)
+    for note in files.unread_notes(file for file in source.unread if file.reason in files.USUAL):
+        log.info("%s", note)
     plan = shuffle.ShufflePlan(
         source.schema,
         shuffle.bucket_counts(source, config.rows_per_file),
@@ -39,6 +41,8 @@ def run(context: job.Context) -> Report:
         context.staged(QUARANTINE),
         context.run_id,
         source.data_origin,
+        config.rows_per_file,
+        shuffle.most_rejected(source, config.max_rejected_share),
     )
     done = shuffle.write_flows(context.spark.sparkContext, source, plan)
 
@@ -52,8 +56,9 @@ def run(context: job.Context) -> Report:
     for (rule, split, label), n in sorted(done.warnings.items()):
         report.counts[f"warned: {rule}", split, label] = n
     done.reconcile()
-    report.notes += files.unread_notes(source.unread)
+    report.notes += files.unread_notes(file for file in source.unread if file.reason not in files.USUAL)
     report.inputs = sorted({row_group.name for row_group in source.row_groups})
+    report.inputs += [f"{file.name}: not read: {file.reason}" for file in source.unread]
     if source.narrow:
         report.notes.append(
             f"{len(source.narrow)} columns of the source are float32: rows that differ in double may be equal here"

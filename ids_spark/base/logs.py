@@ -6,8 +6,18 @@ import sys
 
 def log_to_stderr(level: int) -> None:
     """Log to standard error: this package from `level` up, other packages from WARNING up."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ids_spark").setLevel(level)
+
+
+class _Printable(logging.Formatter):
+    """Escapes what text from data could do to a terminal; line ends of messages and stack traces are kept."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return "\n".join(printable(line) for line in super().format(record).replace("\t", "    ").split("\n"))
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from ids_spark.base.logs import printable
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
 
 ALIASES: Final[Mapping[str, str]] = {"TTL": "Time_To_Live", "Magnitude": "Magnitue"}
@@ -213,7 +214,7 @@ def own_features(schema: FeatureSchema) -> list[str]:
 
 def listed(names: Iterable[str]) -> str:
     """Return the first names, and how many there are more."""
-    shown = [name if name.isprintable() and 0 < len(name) <= _LONGEST else repr(name[:_LONGEST]) for name in names]
+    shown = [printable(name[:_LONGEST]) or "(empty)" for name in names]
     more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
     return ", ".join(shown[:_MOST_SHOWN]) + more
 

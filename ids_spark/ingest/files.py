@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.logs import printable
 from ids_spark.lake.filesystem import exists, read_bytes, resolve
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ _CONTENT: Final[Sequence[tuple[bytes, str]]] = (
 REASONS: Final[Mapping[str, str]] = {
     "missing_file": "a link to a file that is not there; fetch the content (git-annex, DVC), or remove the link",
     "missing_of_table": "a file that the newest state of its Delta table names is not there; restore it",
+    "name_not_utf8": "its name is no UTF-8; rename it",
     "no_permission": "the user of this job may not read it; change its owner or mode",
     "special_file": "a pipe, socket or device, not a file of rows; remove it",
     "empty_file": "it has no byte; remove it or fetch it again",
@@ -123,6 +125,8 @@ HARMLESS: Final = frozenset(
     )
 )
 """Reasons of files that hold no rows of the folder."""
+USUAL: Final = frozenset(("hidden", "mac_archive", "delta_log", "document"))
+"""Reasons of files that are usual beside flows, so that they need no warning."""
 _ARCHIVES: Final = ("zip_archive", "gzip", "other_compression")
 
 UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
@@ -258,8 +262,7 @@ def reason_of(file: File, error: BaseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return the text of an error in one line of at most 300 characters, with control characters escaped."""
-    text = " ".join(str(error).split())[:300]
-    return text if text.isprintable() else ascii(text)
+    return printable(" ".join(str(error).split())[:300])
 
 
 def unread_notes(files: Iterable[File], most: int = 5) -> list[str]:
@@ -273,7 +276,7 @@ def unread_notes(files: Iterable[File], most: int = 5) -> list[str]:
 
 def shown_names(names: Sequence[str], most: int = 5) -> str:
     """Return the first names, with control characters escaped, and how many there are more."""
-    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:most])
+    shown = ", ".join(printable(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
@@ -382,6 +385,9 @@ def _walk(path: str, prefix: str, above: set[tuple[int, int]]) -> Iterable[tuple
         return
     for entry in entries:
         name = f"{prefix}{entry.name}"
+        if not _is_utf8(entry.name):  # pyarrow cannot open it
+            yield os.fsencode(name).decode(errors="backslashreplace"), ("name_not_utf8", 0)
+            continue
         try:
             info = entry.stat()
         except OSError:  # a link to nothing, or to itself
@@ -393,6 +399,14 @@ def _walk(path: str, prefix: str, above: set[tuple[int, int]]) -> Iterable[tuple
             yield name, ("special_file", 0)
         else:
             yield name, ("file" if os.access(entry.path, os.R_OK) else "no_permission", info.st_size)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _by_name(file: File, kind: str, states: Mapping[str, frozenset[str]]) -> File:

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
-from ids_spark.base.errors import NotReconciled
+from ids_spark.base.errors import InputError, NotReconciled
 from ids_spark.base.spark_tasks import run_shuffled
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
@@ -33,6 +34,10 @@ _TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
 _NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again from the bucket and label19
 _ROWS_PER_TASK: Final = 400_000
 _LABELS_SHOWN: Final = 30
+_REJECTED_AT_LEAST: Final = 50_000  # rows of one task, each with its raw values
+_ESTIMATE_AT_MOST: Final = 20  # times fewer rows than a CSV file may have: lines of 12 bytes
+_MOST_TIMES_EXPECTED: Final = 8
+_MOST_ROWS_OF_BUCKET: Final = 2_000_000  # and below 8 times the expected rows: 1 GB
 _COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
 Record = tuple[str, Any]
 
@@ -48,6 +53,8 @@ class ShufflePlan:
         quarantine: URI of the staged quarantine.
         run_id: Of this run.
         data_origin: `measured` or `synthetic`.
+        rows_per_file: Rows expected in a bucket.
+        most_rejected: Rows with which the source is refused if they cannot be used.
     """
 
     schema: FeatureSchema
@@ -56,6 +63,8 @@ class ShufflePlan:
     quarantine: str
     run_id: str
     data_origin: str
+    rows_per_file: int
+    most_rejected: int
 
     def partition(self, split: str, bucket: int) -> int:
         """Return the Spark partition of a bucket."""
@@ -130,14 +139,22 @@ def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
     return {split: max(1, -(-source.rows(split) // rows_per_file)) for split in SOURCE_SPLITS}
 
 
+def most_rejected(source: Source, share: float) -> int:
+    """Return a number of unusable rows with which the source is refused; rows of CSV are estimated, so it is higher."""
+    estimated = _ESTIMATE_AT_MOST if any(row_group.index is None for row_group in source.row_groups) else 1
+    return int(share * estimated * sum(row_group.rows for row_group in source.row_groups))
+
+
 def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) -> IngestCounts:
     """Read, type, shuffle and write every row of a source; only counts are returned to the driver."""
     min_tasks = 2 * spark_context.defaultParallelism
     packed = bin_pack(source.row_groups, max(min_tasks, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK))
 
     def scatter(row_groups: list[RowGroup]) -> Iterator[tuple[int, Record]]:
+        rejected: Counter[str] = Counter()
         for row_group in row_groups:
             for typed in read_typed(row_group, plan.schema):
+                _count_rejected(typed, rejected, row_group.name, plan.most_rejected)
                 yield from _scatter(typed, plan)
 
     def gather(partition: int, records: Iterable[Record]) -> IngestCounts:
@@ -148,6 +165,17 @@ def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) 
         total.add(report)
     keep_only(total.parts, plan.flows, plan.quarantine)
     return total
+
+
+def _count_rejected(typed: TypedRows, rejected: Counter[str], name: str, most: int) -> None:
+    """Add the rejected rows of a task by reason; raises before they fill the memory."""
+    rejected.update(typed.quarantine["reason"].to_pylist())
+    if rejected.total() > max(most, _REJECTED_AT_LEAST):
+        found = ", ".join(f"{n} {reason}" for reason, n in rejected.most_common(3))
+        raise InputError(
+            f"{name}: more than {rejected.total()} rows cannot be used ({found}), which exceeds"
+            " ingest.max_rejected_share; correct the source, or raise the share to accept the rest"
+        )
 
 
 def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
@@ -170,7 +198,7 @@ def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]
         table = table.take(pa.array(order)) if plan.buckets[split] > 1 else table
         for target, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
             if end > start:
-                yield plan.partition(split, target), (_FLOWS, _to_bytes(table.slice(start, end - start)))
+                yield plan.partition(split, target), (_FLOWS, (end - start, _to_bytes(table.slice(start, end - start))))
 
 
 def _to_bytes(table: pa.Table) -> bytes:
@@ -194,31 +222,48 @@ def _ranks(names: pa.ChunkedArray) -> NDArray[np.int64]:
     return ranks
 
 
+def _counted(blob: bytes, run_id: str, report: IngestCounts) -> pa.Table:
+    """Return refused rows with the id of the run; adds them to the counts."""
+    refused = _from_bytes([blob], QUARANTINE)
+    keys = ["split", "label", "reason"]
+    for row in refused.group_by(keys).aggregate([("raw", "count", pc.CountOptions("all"))]).to_pylist():
+        split, label, reason = (row[key] or "" for key in keys)
+        report.quarantined[split, label, reason] += row["raw_count"]
+    place = refused.column_names.index("run_id")
+    return refused.set_column(place, "run_id", pa.array([run_id] * len(refused), pa.string()))
+
+
 def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) -> IngestCounts:
     split, bucket = plan.located(partition)
     report = IngestCounts()
-    blobs: dict[str, list[bytes]] = {_FLOWS: [], _QUARANTINE: []}
+    flows: list[bytes] = []
+    refused: list[bytes] = []
+    rows = 0
     for kind, content in records:
         if kind == _COUNTS:  # counts are sent with the rows, so that a repeated task is counted once
             report.read += content[0]
             report.warnings += content[1]
             report.unknown_labels += content[2]
+        elif kind == _QUARANTINE:
+            refused.append(content)
         else:
-            blobs[kind].append(content)
+            rows += content[0]
+            if rows > max(_MOST_TIMES_EXPECTED * plan.rows_per_file, _MOST_ROWS_OF_BUCKET):
+                raise InputError(
+                    f"{rows} rows of split {split} or more have equal values, too many for one task; expected about"
+                    f" {plan.rows_per_file} in each of {plan.buckets[split]} buckets; remove the equal rows from the"
+                    " source, or raise ingest.rows_per_file"
+                )
+            flows.append(content[1])
     metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}
-    refused = _from_bytes(blobs[_QUARANTINE], QUARANTINE)
-    if len(refused) or partition == 0:  # without refused rows an empty table is written
+    if refused or partition == 0:  # without refused rows an empty table is written
         name = part_name(partition)
-        stamped = refused.set_column(
-            refused.column_names.index("run_id"), "run_id", pa.array([plan.run_id] * len(refused), pa.string())
-        )
-        write_part(plan.quarantine, name, [stamped], QUARANTINE, metadata, ("source_file", "reason"))
+        tables = (_counted(blob, plan.run_id, report) for blob in refused)
+        write_part(plan.quarantine, name, tables, QUARANTINE, metadata, ("source_file", "reason"))
         report.parts.append(name)
-        for row in refused.select(["split", "label", "reason"]).to_pylist():
-            report.quarantined[row["split"] or "", row["label"] or "", row["reason"]] += 1
     sent = [column for column in typed_contract(plan.schema) if column.name not in _NOT_SENT]
-    table = _from_bytes(blobs[_FLOWS], pa.schema(sent))
-    blobs.clear()
+    table = _from_bytes(flows, pa.schema(sent))
+    flows.clear()
     order = row_hash.order_of(
         table["row_key"].to_numpy(),
         table["label19"].to_numpy(),

@@ -33,6 +33,7 @@ HEADER_BYTES: Final = files.LONGEST_LINE + 1
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
 _GZIP_RATIO: Final = 6  # of the official files
 _MAX_FAULTS_SHOWN: Final = 10
+_NAMES_SHOWN: Final = 10
 _SCORED_ROWS_PER_TASK: Final = 500_000
 _MAX_TASKS_PER_CORE: Final = 64  # the driver keeps the counts of all tasks in memory
 
@@ -127,7 +128,9 @@ def discover(config: IngestConfig) -> Source:
     base = source.rstrip("/").rsplit("/", 1)[0] if alone else source.rstrip("/")
     listing = [files.single(source)] if alone else _without_other_captures(files.inventory(source))
     found = [file for file in listing if file.format is not None]
-    faults = [f"{file.name} is not read: {files.REASONS[file.reason or '']}" for file in listing if file.lost]
+    faults: list[InputError] = [
+        SourceUnusable(f"{file.name} is not read: {files.REASONS[file.reason or '']}") for file in listing if file.lost
+    ]
     count = len(found) + len(faults)
     if not found and not faults:
         notes = "".join(f"; {note}" for note in files.unread_notes(listing))
@@ -136,13 +139,14 @@ def discover(config: IngestConfig) -> Source:
         )
     with ThreadPoolExecutor(16) as pool:
         checked = list(pool.map(lambda file: _check(file, config), found))
-    faults += [str(each) for each in checked if isinstance(each, InputError)]
+    faults += [each for each in checked if isinstance(each, InputError)]
     usable = {file.name: each for file, each in zip(found, checked, strict=True) if isinstance(each, _Checked)}
     faults += _mixture({name: each.schema for name, each in usable.items()})
     if faults:
-        more = f"\n  and {len(faults) - _MAX_FAULTS_SHOWN} more" if len(faults) > _MAX_FAULTS_SHOWN else ""
-        shown = "\n  ".join(faults[:_MAX_FAULTS_SHOWN])
-        raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {count} file(s):\n  {shown}{more}")
+        shown = _same_faults_once(faults, [file.name for file in listing])
+        more = f"\n  and {len(shown) - _MAX_FAULTS_SHOWN} more" if len(shown) > _MAX_FAULTS_SHOWN else ""
+        text = "\n  ".join(shown[:_MAX_FAULTS_SHOWN])
+        raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {count} file(s):\n  {text}{more}")
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
     if synthetic and not _is_complete(f"{base}/{SYNTHETIC_MARK}"):
         raise SourceUnusable(f"{source}: this synthetic data set is incomplete; rerun jobs/synthesize.py")
@@ -179,15 +183,26 @@ def _without_other_captures(listing: Sequence[File]) -> list[File]:
     return [file.unread(name) if (name := other(file)) and not file.reason else file for file in listing]
 
 
-def _mixture(schemas: dict[str, FeatureSchema]) -> list[str]:
+def _same_faults_once(faults: Sequence[InputError], names: Sequence[str]) -> list[str]:
+    """Return the text of each fault; a fault that several files have, once with the names of the files."""
+    files_of: dict[str, list[str]] = {}
+    for text in (str(fault) for fault in faults):
+        name = next((name for name in sorted(names, key=len, reverse=True) if text.startswith(name)), "")
+        files_of.setdefault(text.removeprefix(name), []).append(name)
+    return [f"{files.shown_names(found, _NAMES_SHOWN)}{text}" for text, found in files_of.items()]
+
+
+def _mixture(schemas: dict[str, FeatureSchema]) -> list[InputError]:
     counts = Counter(schema.name for schema in schemas.values())
     if len(counts) < 2:
         return []
     shown = (f"{next(n for n, s in schemas.items() if s.name == kind)} is {kind}" for kind in counts)
+    numbers = ", ".join(f"{n} files of {kind}" for kind, n in counts.items())
     return [
-        "the source mixes two feature schemas, which no model can use together: "
-        + ", ".join(f"{n} files of {kind}" for kind, n in counts.items())
-        + f" ({'; '.join(shown)}); ingest each into its own lake"
+        SourceUnusable(
+            f"the source mixes two feature schemas, which no model can use together: {numbers} ({'; '.join(shown)});"
+            " ingest each into its own lake"
+        )
     ]
 
 
@@ -367,7 +382,7 @@ def _class_of(own: str, name: str, header: _Header, config: IngestConfig) -> str
         raise taxonomy.UnknownClass(
             f"{name}: the file name contains no class, and there is no column {config.label_column!r}; found"
             f" {listed(candidates)}, which may hold the class: if so, set ingest.label_column={candidates[0]}; expected"
-            f" names of capture files, such as TCP_IP-DDoS-ICMP1_train ({unknown})"
+            " names of capture files, such as TCP_IP-DDoS-ICMP1_train"
         ) from unknown
 
 

@@ -1,3 +1,7 @@
+import json
+import os
+from urllib.parse import unquote
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -8,6 +12,7 @@ from hypothesis import strategies as st
 
 from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39
+from ids_spark.ingest import files
 from ids_spark.ingest.sources import RowGroup, SourceUnusable, bin_pack, discover, parquet_row_groups
 from tests.support.flows import synthetic_frame, write_synthetic_source
 
@@ -174,10 +179,164 @@ def test_every_fault_of_a_source_is_reported_at_once(tree):
         assert part in text
 
 
-def test_at_most_ten_faults_are_shown(tree):
+def test_at_most_ten_faults_are_shown_and_equal_ones_once(tree):
+    for i in range(13):
+        (tree / f"Other{'x' * i}_train.csv").write_text(f"a,b{i}\n1,2\n")
+    text = refusal(tree)
+    assert (text.endswith("\n  and 3 more"), text.count("\n")) == (True, 11)
     for i in range(13):
         (tree / f"Other{'x' * i}_train.csv").write_text("a,b\n1,2\n")
-    assert refusal(tree).endswith("\n  and 3 more")
+    text = refusal(tree)
+    assert (" and 3 more lacks 39 of the 39" in text, text.count("\n")) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a git-lfs pointer"),
+        (b"<!DOCTYPE html>\n<html><head><title>Log in</title>", "an HTML page"),
+        (b"PK\x03\x04" + bytes(30), "a zip archive"),
+        ("Rate,IAT\n1,2\n".encode("utf-16"), "text in UTF-16"),
+        ("Rate,IAT\n1,2\n".encode("utf-16-le"), "text in UTF-16"),
+        (b"Rate;IAT\n1,5;2,5\n", "separated by semicolons"),
+        (b"Rate\tIAT\n1\t2\n", "separated by tabs"),
+        (b"sep=,\r\nRate,IAT\r\n", "a spreadsheet's `sep=` line"),
+        (b"\x28\xb5\x2f\xfd" + bytes(30), "compressed in a way other than gzip"),
+        (b"\xd4\xc3\xb2\xa1" + bytes(30), "a packet capture"),
+        (b",".join(b"column" for _ in range(20_000)), "longer than 64 KiB"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_for_what_it_is(tree, content, finding):
+    (tree / "train" / "Benign_train.pcap.csv").write_bytes(content)
+    text = refusal(tree)
+    assert finding in text
+    assert "train/Benign_train.pcap.csv" in text
+    assert "columns of feature schema" not in text
+
+
+def test_a_dangling_link_is_refused_and_a_loop_of_links_is_followed_once(tree):
+    (tree / "train" / "again").symlink_to(tree)
+    assert discover(IngestConfig(source=str(tree))).files == 12
+    path = tree / "train" / "ARP_Spoofing_train.pcap.csv"
+    path.unlink()
+    path.symlink_to(tree / "gone")
+    assert "train/ARP_Spoofing_train.pcap.csv is not read: a link to a file that is not there" in refusal(tree)
+
+
+def test_a_name_that_is_no_utf8_is_refused_with_the_name_in_escapes(tree):
+    os.rename(tree / "train" / "Benign_train.pcap.csv", os.fsencode(tree / "train") + b"/Benign\xe9_train.csv")
+    assert r"train/Benign\xe9_train.csv is not read: its name is no UTF-8" in refusal(tree)
+
+
+def test_files_that_hold_no_rows_are_listed_with_the_reason(tree):
+    for name in ("_SUCCESS", "._x.csv", "__MACOSX/a.csv", "README.md", "raw.zip", "train/b.csv.tmp", "notes"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(b"PK\x03\x04")
+    (tree / "train" / "_temporary").mkdir()
+    (tree / "train" / "_temporary" / "part-0.csv").touch()
+    found = discover(IngestConfig(source=str(tree)))
+    assert found.files == 12
+    assert {file.name: file.reason for file in found.unread} == {
+        "_SUCCESS": "hidden",
+        "._x.csv": "mac_archive",
+        "__MACOSX/a.csv": "mac_archive",
+        "README.md": "document",
+        "raw.zip": "archive",
+        "train/b.csv.tmp": "temporary",
+        "notes": "archive",
+        "train/_temporary/part-0.csv": "unfinished",
+    }
+
+
+def test_other_captures_of_the_official_download_are_not_read(tree):
+    for folder in ("Bluetooth/attacks/csv/train", "WiFI_and_MQTT/profiling/CSV/Idle"):
+        (tree / folder).mkdir(parents=True)
+        (tree / folder / "Idle.csv").write_text("timestamp,src\n1,aa\n")
+    found = discover(IngestConfig(source=str(tree)))
+    assert {file.reason for file in found.unread} == {"bluetooth", "profiling"}
+    assert "lacks 39 of the 39" in refusal(tree / "Bluetooth")
+
+
+def test_a_label_may_be_in_another_column_or_in_the_path(tmp_path):
+    for i, label in enumerate(["Benign_train", "TCP_IP-DDoS-ICMP1_test"]):
+        path = tmp_path / "path" / f"label={label.replace('_', '%5F')}" / "0.parquet"
+        path.parent.mkdir(parents=True)
+        synthetic_frame(3, i).to_parquet(path, index=False)
+    found = discover(IngestConfig(source=str(tmp_path / "path"))).row_groups
+    assert {(p.class19, p.split) for p in found} == {("Benign", "train"), ("DDoS-ICMP", "test")}
+    (tmp_path / "column").mkdir()
+    synthetic_frame(3, 0).assign(attack_type="Benign").to_csv(tmp_path / "column" / "train.csv", index=False)
+    text = refusal(tmp_path / "column")
+    assert "found attack_type, which may hold the class: if so, set ingest.label_column=attack_type" in text
+    config = IngestConfig(source=str(tmp_path / "column"), label_column="attack_type")
+    assert [(p.class19, p.label, p.split) for p in discover(config).row_groups] == [(None, "attack_type", "train")]
+
+
+def delta_table(folder, commits, rows=3):
+    """Write a Delta table without data in its log: each commit is a list of (action, file)."""
+    (folder / "_delta_log").mkdir(parents=True)
+    for version, actions in enumerate(commits):
+        lines = [json.dumps({action: {"path": name}}) for action, name in actions]
+        (folder / "_delta_log" / f"{version:020}.json").write_text("\n".join(lines))
+        for action, name in actions:
+            if action == "add":
+                synthetic_frame(rows, version).assign(label="Benign_train").to_parquet(
+                    folder / unquote(name), index=False
+                )
+
+
+def test_of_a_delta_table_the_files_of_its_newest_state_are_read(tmp_path):
+    first = [("add", "a.parquet"), ("add", "b%20c.parquet")]
+    delta_table(tmp_path / "train", [first, [("remove", "a.parquet"), ("add", "d.parquet")]])
+    found = discover(IngestConfig(source=str(tmp_path)))
+    assert [p.name for p in found.row_groups] == ["train/b c.parquet", "train/d.parquet"]
+    assert [file.name for file in found.unread if file.reason == "superseded"] == ["train/a.parquet"]
+    (tmp_path / "train" / "d.parquet").unlink()
+    assert "train/d.parquet is not read: a file that the newest state of its Delta table names" in refusal(tmp_path)
+
+
+def test_the_state_of_a_delta_table_begins_with_its_newest_checkpoint(tmp_path):
+    delta_table(
+        tmp_path, [[("add", "a.parquet")], [("add", "b.parquet")], [("add", "c.parquet"), ("remove", "a.parquet")]]
+    )
+    actions = [{"add": {"path": name}, "remove": None, "protocol": None} for name in ("a.parquet", "b.parquet")]
+    actions.append({"add": None, "remove": {"path": "old.parquet"}, "protocol": {"minReaderVersion": 1}})
+    pq.write_table(pa.Table.from_pylist(actions), tmp_path / "_delta_log" / f"{1:020}.checkpoint.parquet")
+    for version in (0, 1):
+        (tmp_path / "_delta_log" / f"{version:020}.json").unlink()
+    assert files.delta_files(str(tmp_path)) == {"b.parquet", "c.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "finding"),
+    [
+        (
+            f"_delta_log/{0:020}.json",
+            '{"protocol": {"minReaderVersion": 3, "readerFeatures": ["deletionVectors"]}}',
+            "deletionVec",
+        ),
+        (f"_delta_log/{0:020}.json", '{"add"', "a Delta table whose log cannot be read"),
+        (f"_delta_log/{4:020}.json", "{}", "a Delta table whose log cannot be read"),
+        ("metadata/00001-ab.metadata.json", "{}", "an Iceberg table"),
+        (".hoodie/hoodie.properties", "", "an Hudi table"),
+    ],
+)
+def test_tables_whose_files_hold_other_rows_too_are_refused_by_name(tree, name, content, finding):
+    path = tree / "train" / name
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(files.UnsupportedTable, match=finding):
+        discover(IngestConfig(source=str(tree)))
+
+
+def test_a_footer_that_claims_more_rows_than_the_file_can_hold_is_refused(tmp_path):
+    path = tmp_path / "Benign_train.parquet"
+    synthetic_frame(5, 0).to_parquet(path, index=False)
+    content = path.read_bytes()
+    metadata = pq.read_metadata(path)
+    assert files.plausible([metadata.row_group(0).num_rows], len(content))
+    assert not files.plausible([10**12], len(content))
+    assert not files.plausible([-1], len(content))
 
 
 def test_row_groups_of_flows_are_listed_with_their_columns(tmp_path):
