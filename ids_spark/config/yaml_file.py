@@ -3,7 +3,7 @@
 import difflib
 import typing
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -11,6 +11,10 @@ from pydantic import BaseModel, ValidationError
 from ids_spark.base.errors import InputError
 
 _Read = TypeVar("_Read", bound=BaseModel)
+_MOST_NODES: Final = 100_000  # the longest policy has some thousand
+_LONGEST_REASON: Final = 300
+_UNREADABLE: Final = (ValueError, TypeError, OverflowError, RecursionError)
+"""Errors of PyYAML for a value that its tag does not allow, such as `!!float x`, and for content nested too deeply."""
 
 
 def parse(content: bytes, where: str, error: type[InputError]) -> Any:
@@ -27,22 +31,25 @@ def parse(content: bytes, where: str, error: type[InputError]) -> Any:
         InputError: (of class `error`) it is not YAML, or has a duplicate key.
     """
     try:
-        return yaml.load(content.decode(), Loader=_Strict)
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
-        raise error(f"{where}: not YAML: {' '.join(str(fault).split())}") from fault
+        return _loaded(content.decode())
+    except UnicodeDecodeError as fault:
+        reason = f"not UTF-8 text, {fault.reason} at byte {fault.start}; save it as UTF-8"
+        raise error(f"{where}: not YAML: {reason}") from fault
+    except (yaml.YAMLError, *_UNREADABLE) as fault:
+        raise error(f"{where}: not YAML: {_reason(fault)}") from fault
 
 
 def parse_value(text: str, where: str, error: type[InputError]) -> Any:
     """Return the value of a setting from a command line: YAML, or the text itself if it is not valid YAML.
 
     Raises:
-        InputError: (of class `error`) it has a duplicate key.
+        InputError: (of class `error`) it has a duplicate key, or aliases that repeat content too often.
     """
     try:
-        return yaml.load(text, Loader=_Strict)
-    except DuplicateKey as fault:
+        return _loaded(text)
+    except (DuplicateKey, TooManyNodes) as fault:
         raise error(f"{where}: {fault.problem}") from fault
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *_UNREADABLE):
         return text
 
 
@@ -108,6 +115,10 @@ class DuplicateKey(yaml.constructor.ConstructorError):
     """Raised when a mapping has a key more than once."""
 
 
+class TooManyNodes(yaml.constructor.ConstructorError):
+    """Raised when a file has more values than any policy: aliases that repeat aliases, or one that contains itself."""
+
+
 class _Strict(yaml.SafeLoader):
     """Refuses duplicate keys."""
 
@@ -118,6 +129,48 @@ class _Strict(yaml.SafeLoader):
         if duplicates:
             raise DuplicateKey(None, None, f"duplicate key: {', '.join(duplicates)}", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def _loaded(text: str) -> Any:
+    """Return the content of YAML text.
+
+    Raises:
+        YAMLError: it is not YAML, has a duplicate key or too many values.
+        ValueError, TypeError, OverflowError, RecursionError: see `_UNREADABLE`.
+    """
+    loader = _Strict(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _nodes(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values of a node with every alias written out.
+
+    Raises:
+        TooManyNodes: there are more than `_MOST_NODES`, or an alias contains itself.
+    """
+    if id(node) not in known:
+        known[id(node)] = _MOST_NODES + 1  # until it is counted: found again, it contains itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_nodes(child, known) for child in flat)
+    if known[id(node)] > _MOST_NODES:
+        raise TooManyNodes(None, None, f"more than {_MOST_NODES:,} values, or an alias in itself", node.start_mark)
+    return known[id(node)]
+
+
+def _reason(fault: Exception) -> str:
+    """Return why a text is not YAML, in one line."""
+    if isinstance(fault, RecursionError):
+        return "nested too deeply"
+    reason = " ".join(str(fault).split())
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
 
 
 def _section(model: Any, path: Sequence[int | str]) -> Any:

@@ -4,7 +4,9 @@ Fitted once on train rows, stored as JSON, and used by training and scoring with
 """
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -19,6 +21,8 @@ from ids_spark.features.drift import Histogram, histogram_of
 from ids_spark.features.moments import LARGEST, Moments
 
 _FORMAT: Final = 2
+_LONGEST_REASON: Final = 300
+_TRANSFORMS: Final = ("none", "signed_log")
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _LOG_SCALE: Final = 1000.0  # spreads small shares and seconds, compresses large counts and bytes
 GRID: Final = np.linspace(0.0, 1.0, 129)
@@ -190,24 +194,60 @@ def from_json(text: str, where: str) -> Preprocessor:
     """Return the preprocessor that `to_json` wrote.
 
     Raises:
-        PreprocessorUnusable: when it is not JSON, of another format, or its features are not those of its schema.
+        PreprocessorUnusable: when it is not JSON, of another format, its features are not those of its schema, or a
+            number is missing, infinite, out of order or of another type.
     """
     try:
         content: Any = json.loads(text)
         if content["format"] != _FORMAT:
             raise PreprocessorUnusable(
-                f"{where}: format {content['format']}, expected format {_FORMAT}; rerun jobs/features.py"
+                f"{where}: format {str(content['format'])[:80]}, expected format {_FORMAT}; rerun jobs/features.py"
             )
         schema = FEATURE_SCHEMAS[content["feature_schema"]]
         lists = ("quantiles", "edges", "shares")
         features = tuple(FittedFeature(**(f | {k: tuple(f[k]) for k in lists})) for f in content["features"])
         recipe = Recipe(content["recipe"], schema, content["transform"], content["min_std"], content["data_origin"])
-        rows, reference_rows = int(content["rows"]), int(content["reference_rows"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise PreprocessorUnusable(f"{where} is not a preprocessor ({error!r}); rerun jobs/features.py") from error
+        rows, reference_rows = content["rows"], content["reference_rows"]
+        fault = _fault(recipe, rows, reference_rows) or next(filter(None, map(_fault_of, features)), "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(repr(error).split())[:_LONGEST_REASON]
+        raise PreprocessorUnusable(f"{where} is not a preprocessor ({reason}); rerun jobs/features.py") from error
+    if fault:
+        raise PreprocessorUnusable(f"{where}: {fault}; rerun jobs/features.py")
     if tuple(f.name for f in features) != schema.features:
         raise PreprocessorUnusable(f"{where}: its features are not those of {schema.name}; rerun jobs/features.py")
     return Preprocessor(recipe, rows, features, reference_rows)
+
+
+def _fault(recipe: Recipe, rows: object, reference_rows: object) -> str:
+    """Return what is wrong with the settings and counts of a preprocessor that was read; empty if nothing."""
+    if recipe.transform not in _TRANSFORMS or recipe.data_origin not in ("measured", "synthetic"):
+        return f"transform {str(recipe.transform)[:40]!r} or data origin {str(recipe.data_origin)[:40]!r} is unknown"
+    if not isinstance(recipe.name, str) or not _are_finite([recipe.min_std]):
+        return "its recipe is no text, or min_std no finite number"
+    if any(type(count) is not int or count < 0 for count in (rows, reference_rows)):
+        return "rows or reference_rows is not a whole number of at least 0"
+    return ""
+
+
+def _fault_of(feature: FittedFeature) -> str:
+    """Return what is wrong with a feature that was read; empty if nothing."""
+    numbers = [feature.mean, feature.std, feature.low, feature.high, feature.infinite]
+    if not isinstance(feature.name, str) or not isinstance(feature.reason, str) or type(feature.kept) is not bool:
+        return f"feature {str(feature.name)[:40]!r}: name, reason or kept is of another type"
+    if not _are_finite([*numbers, *feature.quantiles, *feature.edges, *feature.shares]):
+        return f"feature {feature.name!r}: expected finite numbers"
+    if feature.kept and (feature.std <= 0 or len(feature.quantiles) != len(GRID)):
+        return f"feature {feature.name!r} is kept; expected a standard deviation above 0 and {len(GRID)} quantiles"
+    if feature.shares and len(feature.shares) != len(feature.edges) + 1:
+        return f"feature {feature.name!r}: {len(feature.shares)} shares do not fit {len(feature.edges)} edges"
+    if any(a > b for a, b in itertools.pairwise(feature.edges)) or min(feature.shares, default=0.0) < 0:
+        return f"feature {feature.name!r}: its edges are not ascending, or a share is negative"
+    return ""
+
+
+def _are_finite(numbers: Sequence[object]) -> bool:
+    return all(type(x) in (int, float) and math.isfinite(x) for x in numbers)  # type: ignore[arg-type]
 
 
 def fit(

@@ -10,16 +10,19 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.names import is_name
+from ids_spark.base.npz import read_npz
+from ids_spark.config.train import ModelConfig
+from ids_spark.config.yaml_file import described
 from ids_spark.dataset.taxonomy import CLASSES, Level
 from ids_spark.features import preprocess
 from ids_spark.features.preprocess import Preprocessor
@@ -35,6 +38,9 @@ _OLDER: Final = 2
 _OLDER_SCORES: Final = "calibration.json"
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
 _VALIDATION_SCORES: Final = "validation_scores.json"
+_LONGEST_REASON: Final = 300
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+"""Errors that damaged or foreign content of a file raises."""
 Weights = list[NDArray[Any]]
 
 
@@ -83,6 +89,9 @@ class ModelCard:
     def title(self) -> str:
         """Name in metrics: the architecture, and the variant if there is one."""
         return title_of(self.architecture, self.variant)
+
+
+_CARD_TYPES: Final = TypeAdapter(ModelCard)
 
 
 @dataclass(frozen=True)
@@ -141,22 +150,18 @@ def read_model(uri: str) -> Model:
     manifest = read_bytes(f"{uri}/{_MANIFEST}")
     data = _checked(uri, manifest)
     try:
-        content = json.loads(data[_CARD])
-        content = _as_present(content, uri)
-        content.pop("class_names")
-        preprocessor_sha256 = content.pop("preprocessor_sha256")
-        content["features"] = tuple(content["features"])
-        content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
-        card = ModelCard(**content)
-        with np.load(io.BytesIO(data[_WEIGHTS]), allow_pickle=False) as packed:
-            weights = [packed[key] for key in sorted(packed.files)]
+        content = _as_present(json.loads(data[_CARD]), uri)
+        preprocessor_sha256 = str(content.pop("preprocessor_sha256"))
+        card = _card_of(content)
+        packed = read_npz(data[_WEIGHTS])
+        weights: Weights = [packed[key] for key in sorted(packed)]
         fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
         validation_scores = None
         for name in (_VALIDATION_SCORES, _OLDER_SCORES):
             if name in data:
                 validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelUnusable(f"{uri}: cannot be parsed ({error!r}); restore the directory or retrain") from error
+    except _UNREADABLE as error:
+        raise ModelUnusable(f"{uri}: cannot be parsed ({_shown(error)}); restore the directory or retrain") from error
     if not (is_name(card.name) and is_name(card.version)):  # they become parts of paths
         raise ModelUnusable(
             f"{uri}/{_CARD} holds model {card.name!r} version {card.version!r}; expected names of letters, digits and"
@@ -172,11 +177,48 @@ def read_model(uri: str) -> Model:
             f"{uri}/{_PREPROCESSOR} is of another model: its SHA-256 is {fitted.sha256()[:16]}…, expected"
             f" {preprocessor_sha256[:16]}…; restore the directory or retrain"
         )
+    if validation_scores is not None:
+        found = len(validation_scores.class_mix), len(validation_scores.baseline)
+        if found != (card.classes, len(card.features)):
+            raise ModelUnusable(
+                f"{uri}: its validation scores are of {found[0]} classes and {found[1]} features; expected"
+                f" {card.classes} and {len(card.features)}; restore the directory or retrain"
+            )
     return Model(card, weights, fitted, hashlib.sha256(manifest).hexdigest(), validation_scores)
 
 
-def _as_present(content: dict[str, Any], uri: str) -> dict[str, Any]:
+def _card_of(content: dict[str, Any]) -> ModelCard:
+    """Return a model card from the content of a `model.json` under present names.
+
+    Raises:
+        KeyError: a field is missing.
+        TypeError: there is an unknown field.
+        ValueError: a value is of another type, or the class names are not those of this version.
+    """
+    content = {**content, "features": tuple(content["features"])}
+    class_names = content.pop("class_names")
+    content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
+    card = ModelCard(**content)
+    _CARD_TYPES.validate_json(json.dumps(vars(card)), strict=True)
+    ModelConfig.model_validate(card.hyperparameters)
+    if list(class_names) != list(card.class_names):
+        raise ValueError(f"class names {str(class_names)[:80]} are not those of {card.classes} classes")
+    if len(set(card.features)) != len(card.features) or not card.features:
+        raise ValueError("its features are none, or one is listed twice")
+    return card
+
+
+def _shown(error: Exception) -> str:
+    """Return an error in one short line."""
+    text = "; ".join(described(error, ModelConfig)) if isinstance(error, ValidationError) else repr(error)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+
+
+def _as_present(content: Any, uri: str) -> dict[str, Any]:
     """Return the content of a `model.json` under the names of the present format, without its format number."""
+    if not isinstance(content, dict):
+        raise TypeError(f"{_CARD} holds {type(content).__name__}, expected an object")
     found = content.pop("format")
     if found == _OLDER:
         log.warning("%s was written by version 0.1 (format %d); version 0.3 will no longer read it", uri, _OLDER)
@@ -187,7 +229,7 @@ def _as_present(content: dict[str, Any], uri: str) -> dict[str, Any]:
         content["hyperparameters"] = hyperparameters
     elif found != _FORMAT:
         raise ModelUnusable(
-            f"{uri}: found model format {found}; expected {_FORMAT}, or {_OLDER} of version 0.1; retrain"
+            f"{uri}: found model format {str(found)[:80]}; expected {_FORMAT}, or {_OLDER} of version 0.1; retrain"
         )
     return content
 
@@ -196,11 +238,11 @@ def _checked(uri: str, content: bytes) -> dict[str, bytes]:
     """Return the content of every file in the manifest, after a check of its hash."""
     data: dict[str, bytes] = {}
     try:
-        manifest: dict[str, str] = json.loads(content)
+        manifest: dict[str, str] = TypeAdapter(dict[str, str]).validate_python(json.loads(content))
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
         expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES) if name in manifest}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({error!r}); restore it or retrain") from error
+    except _UNREADABLE as error:
+        raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({_shown(error)}); restore it or retrain") from error
     for name, sha256 in expected.items():
         try:
             data[name] = read_bytes(f"{uri}/{name}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from ids_spark.base.arrays import Floats32
 from ids_spark.models import attribution
-from ids_spark.models.artifact import Model
+from ids_spark.models.artifact import Model, ModelUnusable
 
 _MAX_CACHED: Final = 8  # networks of a Python worker, which may score many models
 _networks: dict[str, tuple[Any, Any]] = {}
@@ -53,9 +53,29 @@ def _build(model: Model) -> tuple[Any, Any]:
         tf.config.set_visible_devices([], "GPU")
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    network = architectures.build(
-        model.card.architecture, len(model.card.features), model.card.classes, model.card.hyperparameters
-    )
-    network.set_weights(model.weights)
+    card = model.card
+    try:
+        _require_fitting_sizes(model)
+        network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
+        network.set_weights(model.weights)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelUnusable(
+            f"model {card.name} version {card.version}: its weights do not fit its architecture and hyperparameters"
+            f" ({' '.join(str(error).split())[:200]}); restore the directory or retrain"
+        ) from error
     signature = [tf.TensorSpec((None, len(model.card.features)), tf.float32)]
     return network, tf.function(lambda features: network(features, training=False), input_signature=signature)
+
+
+def _require_fitting_sizes(model: Model) -> None:
+    """Check that no layer is larger than every dimension of the weights, before a network of that size is made.
+
+    Raises:
+        ValueError: one is.
+    """
+    own, largest = model.card.hyperparameters, max((size for w in model.weights for size in w.shape), default=0)
+    sizes = [own["bins"], own["embedding"], *own["dense"], own["ensemble_size"]]
+    if model.card.architecture != "dnn":  # which has no recurrent layer
+        sizes.append(own["units"])
+    if max(sizes) > largest and max(sizes) > 1:
+        raise ValueError(f"a layer of {max(sizes)} units, but no array of weights has a dimension above {largest}")

@@ -21,6 +21,7 @@ from ids_spark.models import tail_fit
 LIMIT: Final = 80.0
 """Attack logits are clipped to plus and minus this: near it a float32 softmax reaches an exact 0."""
 _FORMAT: Final = 1
+_LONGEST_REASON: Final = 300
 _TAIL: Final = 2_000  # highest benign scores that are stored
 
 
@@ -163,14 +164,15 @@ def from_json(text: str, where: str) -> ValidationScores:
         found_format = content.pop("format")
         if found_format != _FORMAT:
             raise ValidationScoresUnusable(
-                f"{where}: format {found_format}; expected {_FORMAT}; retrain with this version"
+                f"{where}: format {str(found_format)[:80]}; expected {_FORMAT}; retrain with this version"
             )
         lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
         found = ValidationScores(**content | lists)
         fault = _fault(found)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = " ".join(repr(error).split())[:_LONGEST_REASON]
         raise ValidationScoresUnusable(
-            f"{where} does not hold validation scores ({error!r}); restore the directory or retrain"
+            f"{where} does not hold validation scores ({reason}); restore the directory or retrain"
         ) from error
     if fault:
         raise ValidationScoresUnusable(f"{where}: {fault}; restore the directory or retrain")

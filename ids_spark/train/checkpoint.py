@@ -3,8 +3,8 @@
 import hashlib
 import io
 import json
-import zipfile
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.npz import read_npz
 from ids_spark.lake.filesystem import exists, read_bytes, replace_bytes
 
 _FORMAT: Final = 2
+_LONGEST_REASON: Final = 300
 _FORMAT_OF_0_1: Final = 1
 """Format of version 0.1, whose settings have other names, so that its fingerprint cannot be compared."""
 Arrays = list[NDArray[Any]]
@@ -80,22 +82,25 @@ def read_checkpoint(uri: str, fingerprint: str) -> TrainingState | None:
     if not exists(uri):
         return None
     try:
-        with np.load(io.BytesIO(read_bytes(uri)), allow_pickle=False) as packed:
-            state = json.loads(packed["state"].tobytes())
-            arrays = {kind: _all(packed.files, packed, kind) for kind in "wob"}
-        found, found_format = state["fingerprint"], state["format"]
+        packed = read_npz(read_bytes(uri))
+        facts = json.loads(packed["state"].tobytes())
+        found, found_format = facts["fingerprint"], facts["format"]
         state = TrainingState(
-            arrays["w"],
-            arrays["o"],
-            arrays["b"],
-            state["best_cost"],
-            state["best_epoch"],
-            state["history"],
-            state["seconds"],
+            _all(packed, "w"),
+            _all(packed, "o"),
+            _all(packed, "b"),
+            facts["best_cost"],
+            facts["best_epoch"],
+            facts["history"],
+            facts["seconds"],
         )
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointUnusable(f"{uri} is not a checkpoint ({error!r}); train without train.resume") from error
+        if found_format == _FORMAT:
+            _check(state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(repr(error).split())[:_LONGEST_REASON]
+        raise CheckpointUnusable(f"{uri} is not a checkpoint ({reason}); train without train.resume") from error
     if found_format != _FORMAT:
+        found_format = str(found_format)[:80] if type(found_format) is not int else found_format
         version = " (version 0.1)" if found_format == _FORMAT_OF_0_1 else ""
         raise CheckpointUnusable(
             f"{uri}: found checkpoint format {found_format}{version}; expected {_FORMAT};"
@@ -109,5 +114,25 @@ def read_checkpoint(uri: str, fingerprint: str) -> TrainingState | None:
     return state
 
 
-def _all(names: Sequence[str], packed: Any, kind: str) -> Arrays:
-    return [packed[name] for name in sorted(names) if name != "state" and name.startswith(kind)]
+def _all(packed: Mapping[str, NDArray[Any]], kind: str) -> Arrays:
+    return [packed[name] for name in sorted(packed) if name != "state" and name.startswith(kind)]
+
+
+def _check(state: TrainingState) -> None:
+    """Check that arrays and facts of a checkpoint fit each other.
+
+    Raises:
+        ValueError: they do not; a number is missing, infinite or of another type.
+        KeyError, TypeError, AttributeError: the history does not hold one entry of numbers for each epoch.
+    """
+    if [w.shape for w in state.weights] != [w.shape for w in state.best] or not state.weights:
+        raise ValueError("the best weights have other shapes than the last ones")
+    if not isinstance(state.history, list) or type(state.best_epoch) is not int:
+        raise ValueError("history or best_epoch is of another type")
+    if [entry["epoch"] for entry in state.history] != [*range(1, len(state.history) + 1)]:
+        raise ValueError("the history does not hold one entry for each epoch")
+    if not 0 <= state.best_epoch <= len(state.history):
+        raise ValueError(f"the best epoch is {state.best_epoch} of {len(state.history)}")
+    numbers = [state.best_cost, state.seconds, *(value for entry in state.history for value in entry.values())]
+    if any(type(x) not in (int, float) or not math.isfinite(x) for x in numbers if x != math.inf):
+        raise ValueError("best_cost, seconds or a value of the history is not a finite number")

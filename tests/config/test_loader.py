@@ -1,5 +1,6 @@
 import datetime as dt
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -257,3 +258,33 @@ def test_a_duplicate_key_in_a_setting_is_refused_with_every_other_fault():
     assert "configuration has 2 fault(s)" in text
     assert "--set 'train.dnn={units: 8, units: 9}': duplicate key: units" in text
     assert "train.epochs: " in text
+
+
+ALIASES = "a: &a [x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise("abcdefgh")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 3_000, "nested too deeply"),
+        ("train: {epochs: !!float x}", "could not convert string to float"),
+        ("train: {epochs: !!timestamp 2026-13-45}", "not YAML"),
+        ("seed: " + "9" * 5_000, "4300 digits"),
+        (ALIASES, "more than 100,000 values"),
+        ("&a [*a]", "an alias in itself"),
+        ("train: &t {dnn: *t}", "an alias in itself"),
+        ("? [a, b]\n: c", "not YAML"),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_refused_in_one_short_line(yaml_file, text, reason):
+    message = refused([yaml_file(text)])
+    assert reason in message
+    assert len(message.splitlines()) == 2
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize("text", ["[" * 3_000, "!!float x", "9" * 5_000, "&a [*a]", "&a {b: *a}"])
+def test_a_setting_that_is_no_yaml_is_text_or_refused(text):
+    assert "seed" in refused(settings=[f"seed={text}"])

@@ -154,6 +154,19 @@ def test_one_extreme_value_drops_no_feature_and_can_be_stored(extreme):
         (lambda c: c.pop("format"), "here is not a preprocessor (KeyError('format')); rerun jobs/features.py"),
         (lambda c: c.pop("recipe"), "here is not a preprocessor (KeyError('recipe')); rerun jobs/features.py"),
         (lambda c: c.pop("min_std"), "here is not a preprocessor (KeyError('min_std')); rerun jobs/features.py"),
+        (lambda c: c.update(transform="sqrt"), "here: transform 'sqrt'"),
+        (lambda c: c.update(rows=1.5), "rows or reference_rows is not a whole number"),
+        (lambda c: c.update(rows=-1), "rows or reference_rows is not a whole number"),
+        (lambda c: c.update(min_std=None), "min_std no finite number"),
+        (lambda c: c["features"][0].update(mean=float("nan")), "expected finite numbers"),
+        (lambda c: c["features"][0].update(low="0"), "expected finite numbers"),
+        (lambda c: c["features"][0].update(std=0.0), "expected a standard deviation above 0"),
+        (lambda c: c["features"][0].update(kept=1), "name, reason or kept is of another type"),
+        (lambda c: c["features"][0]["quantiles"].pop(), "129 quantiles"),
+        (lambda c: c["features"][0]["shares"].pop(), "shares do not fit"),
+        (lambda c: c["features"][0]["edges"].reverse(), "edges are not ascending"),
+        (lambda c: c["features"][0].update(edges=3), "here is not a preprocessor (TypeError("),
+        (lambda c: c.update(features=[3]), "here is not a preprocessor (TypeError("),
     ],
 )
 def test_another_json_is_refused(preprocessor, change, message):
@@ -164,7 +177,7 @@ def test_another_json_is_refused(preprocessor, change, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "[" * 100_000, '{"format": 2}'])
 def test_text_that_is_no_preprocessor_is_refused(text):
     with pytest.raises(PreprocessorUnusable, match=r"here is not a preprocessor \(.*\); rerun jobs/features.py"):
         from_json(text, "here")

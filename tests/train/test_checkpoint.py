@@ -52,6 +52,50 @@ def test_a_broken_checkpoint_is_refused(tmp_path, cut):
         checkpoint.read_checkpoint(str(uri), "this")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"best_cost": "0.25"},
+        {"best_cost": None},
+        {"best_epoch": 1.0},
+        {"best_epoch": 3},
+        {"history": {}},
+        {"history": [{"epoch": 1}]},
+        {"history": [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": "0.25"}]},
+        {"history": [1, 2]},
+        {"seconds": [3.5]},
+        {"fingerprint": None, "format": [2]},
+    ],
+)
+def test_facts_of_another_type_are_refused(tmp_path, change):
+    uri = tmp_path / "dnn.npz"
+    checkpoint.write_checkpoint(str(uri), training_state(), "this")
+    arrays = dict(np.load(uri, allow_pickle=False))
+    state = json.loads(arrays["state"].tobytes()) | change
+    np.savez(uri, **arrays | {"state": np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)})
+    with pytest.raises(CheckpointUnusable, match=r"dnn\.npz"):
+        checkpoint.read_checkpoint(str(uri), "this")
+
+
+@pytest.mark.parametrize("state", [b"[" * 100_000, b"[]", b"null", b"\xff", b""])
+def test_a_state_that_is_no_object_is_refused(tmp_path, state):
+    uri = tmp_path / "dnn.npz"
+    checkpoint.write_checkpoint(str(uri), training_state(), "this")
+    arrays = dict(np.load(uri, allow_pickle=False))
+    np.savez(uri, **arrays | {"state": np.frombuffer(state, dtype=np.uint8)})
+    with pytest.raises(CheckpointUnusable, match="is not a checkpoint"):
+        checkpoint.read_checkpoint(str(uri), "this")
+
+
+@pytest.mark.parametrize("array", [np.zeros(3), np.full((2, 3), np.nan), np.array(["a"])])
+def test_best_weights_that_do_not_fit_are_refused(tmp_path, array):
+    uri = tmp_path / "dnn.npz"
+    checkpoint.write_checkpoint(str(uri), training_state(), "this")
+    np.savez(uri, **dict(np.load(uri, allow_pickle=False)) | {"b0003": array})
+    with pytest.raises(CheckpointUnusable, match="is not a checkpoint"):
+        checkpoint.read_checkpoint(str(uri), "this")
+
+
 def test_pickled_arrays_are_never_read(tmp_path):
     uri = tmp_path / "dnn.npz"
     state = np.frombuffer(json.dumps({"fingerprint": "this"}).encode(), dtype=np.uint8)
