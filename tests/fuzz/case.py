@@ -39,7 +39,8 @@ class Case:
         planted: Beginnings of paths in the lake that the input put there and a refusal leaves.
         config: A configuration file.
         read: A call in place of a job: returns nothing, or raises.
-        after: A second job that must not fail either if the first was done.
+        after: A second job, if the first was done.
+        before: Files before the second job.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Case:
     config: str = ""
     read: Callable[[], object] | None = None
     after: tuple[str, list[str]] | None = None
+    before: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def lake(self) -> Path:
