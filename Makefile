@@ -4,6 +4,11 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+ifneq ($(words $(CURDIR)),1)
+$(error the checkout is in '$(CURDIR)'; its path has blanks, which spark-submit and pip cannot use; move it to a path\
+  without blanks)
+endif
+
 VENV    := .venv
 ENV     := . $(VENV)/env.sh
 LOCKS   := $(wildcard conf/locks/*.txt)
@@ -37,11 +42,14 @@ space  := $(empty) $(empty)
 list    = [$(subst $(space),$(comma),$(strip $(1)))]
 SYNTHETIC := $(LAKE)/synthetic
 SOURCE   = $(if $(DATA),$(DATA),$(SYNTHETIC))
-OPTIONS  = --set lake=$(LAKE) --set ingest.source=$(SOURCE) --set synthesize.target=$(SYNTHETIC) \
+# A text for the shell, and a setting whose value is a path: for YAML, then for the shell. Blanks, quotes and # are kept.
+quoted   = '$(subst ','\'',$(1))'
+path     = --set $(call quoted,$(1)='$(subst ','',$(2))')
+OPTIONS  = $(call path,lake,$(LAKE)) $(call path,ingest.source,$(SOURCE)) $(call path,synthesize.target,$(SYNTHETIC)) \
            --set "train.models=$(call list,$(MODELS))" --set "train.classes=$(call list,$(CLASSES))" \
-           $(foreach setting,$(SET),--set $(setting))
+           $(foreach setting,$(SET),--set $(call quoted,$(setting)))
 submit   = $(ENV); spark-submit --master '$(MASTER)' --py-files $(ZIP) $(JAVA_$(1)) jobs/$(1).py \
-           --config $(or $(2),$(CONF)) $(OPTIONS)
+           --config $(call quoted,$(or $(2),$(CONF))) $(OPTIONS)
 
 # The only job that computes in the JVM: it needs the optimising compiler, which conf/spark disables for the others.
 JAVA_forest = --driver-java-options -XX:+UseParallelGC
@@ -73,16 +81,17 @@ ingest features train score: package ## Run one job
 # `make run` has too few benign validation rows for the threshold of a night.
 nightly: LAKE := $(if $(LOGS)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 define demo
-	test -d $(LAKE)/models/$(NIGHT) || { $(MAKE) --no-print-directory synthesize prep train LAKE=$(LAKE) SCALE=0.1 \
-	  CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 SET="train.epochs=8 $(SET)"; }
-	test -d $(LAKE)/logs/event_date=$(DATE) || { $(call submit,synthesize_night) \
-	  --set synthesize_night.target=$(LAKE)/logs --set synthesize_night.date=$(DATE); }
+	test -d $(call quoted,$(LAKE)/models/$(NIGHT)) || { $(MAKE) --no-print-directory synthesize prep train \
+	  LAKE=$(call quoted,$(LAKE)) SCALE=0.1 CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 \
+	  SET=$(call quoted,train.epochs=8 $(SET)); }
+	test -d $(call quoted,$(LAKE)/logs/event_date=$(DATE)) || { $(call submit,synthesize_night) \
+	  $(call path,synthesize_night.target,$(LAKE)/logs) --set synthesize_night.date=$(DATE); }
 endef
 
 .PHONY: nightly
 nightly: package ## Score night DATE of LOGS by model NIGHT of LAKE; without LOGS: a synthetic demo
 	$(if $(LOGS),,$(demo))
-	$(call submit,score) --set score.flow_logs=$(or $(LOGS),$(LAKE)/logs) --set score.date=$(DATE) \
+	$(call submit,score) $(call path,score.flow_logs,$(or $(LOGS),$(LAKE)/logs)) --set score.date=$(DATE) \
 	  --set "score.models=[$(NIGHT)]"
 
 .PHONY: promote
@@ -160,7 +169,7 @@ format: setup ## Format the sources; write the tables of settings in jobs/README
 
 .PHONY: bench
 bench: setup ## Compare with pandas, Spark and model.fit. PART= CASES= ROUNDS= SCALES= MODELS= OUT=
-	$(ENV); python -m tests.bench --part $(PART) --out $(OUT) --rounds $(ROUNDS) --models $(MODELS) \
+	$(ENV); python -m tests.bench --part $(PART) --out $(call quoted,$(OUT)) --rounds $(ROUNDS) --models $(MODELS) \
 	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED))
 
 .PHONY: package

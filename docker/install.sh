@@ -21,6 +21,12 @@ case $variant in
 esac
 
 # --- requirements of the machine ---------------------------------------------------------------------------------
+case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
+for folder in "$venv" "$locks"; do
+  case $folder in
+    *[[:space:]]*) die "the path '$folder' has blanks, which spark-submit and pip cannot use; move the folder to a path without blanks" ;;
+  esac
+done
 python=${PYTHON:-}
 if [ -z "$python" ]; then
   for candidate in python3.11 python3; do
@@ -44,7 +50,8 @@ if [ "$variant" = gpu ]; then
   "$nvcc" --version 2>/dev/null | grep -q 'release 12\.' || die "$nvcc is not the compiler of a CUDA 12 toolkit (TensorFlow 2.15 runs on CUDA 12.2, and Horovod's kernels are compiled to match); install CUDA 12.2 with NCCL's headers, or set HOROVOD_CUDA_HOME"
 fi
 
-java_is_17() { "$1" -version 2>&1 | head -n 1 | grep -q '"17[."]'; }
+# JAVA_TOOL_OPTIONS and its like make Java print a line before its version.
+java_is_17() { "$1" -version 2>&1 | grep '^[a-z]* version "17[."]' >/dev/null; }
 find_java() {  # prints the JAVA_HOME of a Java 17, or nothing
   local java
   for java in "${JAVA_HOME:+$JAVA_HOME/bin/java}" "$(command -v java || true)"; do

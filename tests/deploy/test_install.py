@@ -1,0 +1,127 @@
+"""docker/install.sh and make on machines as they are, without the packages: every step counts as done."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.flows import ROOT
+
+INSTALL = ROOT / "docker" / "install.sh"
+LOCKS = {"venv": "build.in", "build": "build.txt", "run": "run.txt", "horovod": "horovod.txt", "java": "java.txt"}
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="install.sh needs a compiler")
+
+
+def install(folder: Path, **environment: str) -> tuple[int, str, str]:
+    """Run install.sh where all its steps are done; returns exit code, messages and env.sh."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for step, lock in LOCKS.items():
+        shutil.copyfile(ROOT / "conf" / "locks" / lock, folder / f".done-{step}")
+    ended = subprocess.run(
+        [str(INSTALL), str(folder), "run"],
+        env=os.environ | {"PYTHON": sys.executable} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    made = folder / "env.sh"
+    return ended.returncode, ended.stdout + ended.stderr, made.read_text() if made.exists() else ""
+
+
+def java_home(folder: Path, *lines: str) -> Path:
+    """A Java that prints these lines when asked for its version."""
+    program = folder / "jdk" / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\ncat >&2 <<'END'\n" + "\n".join(lines) + "\nEND\n")
+    program.chmod(0o755)
+    return folder / "jdk"
+
+
+REST = ("OpenJDK Runtime Environment (build 17.0.15+6)", "OpenJDK 64-Bit Server VM (build 17.0.15+6, mixed mode)")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ('openjdk version "17.0.15" 2025-04-15', *REST),
+        ('java version "17" 2021-09-14 LTS', *REST),
+        ("Picked up JAVA_TOOL_OPTIONS: -Dfile.encoding=UTF-8", 'openjdk version "17.0.15" 2025-04-15', *REST),
+        ("NOTE: Picked up JDK_JAVA_OPTIONS: -Xmx1g", "Picked up _JAVA_OPTIONS: -X", 'openjdk version "17.0.1"', *REST),
+        ("OpenJDK 64-Bit Server VM warning: an option was ignored", 'openjdk version "17.0.1" 2021-10-19', *REST),
+    ],
+)  # fmt: skip
+def test_java_17_is_recognised_below_any_lines(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    home = java_home(tmp_path, *lines)
+    code, output, made = install(tmp_path / "venv", JAVA_HOME=str(home))
+    assert code == 0, output
+    assert f'export JAVA_HOME="{home}"' in made
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ('openjdk version "11.0.27" 2025-04-15', "OpenJDK Runtime Environment (build 11.0.27+6)"),
+        ('Picked up JAVA_TOOL_OPTIONS: -Dversion="17.0"', 'openjdk version "21.0.1" 2023-10-17'),
+        ('java version "1.8.0_17"',),
+    ],
+)
+def test_another_java_is_not_taken_for_17(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    home = java_home(tmp_path, *lines)
+    _, _, made = install(tmp_path / "venv", JAVA_HOME=str(home))
+    assert str(home) not in made
+
+
+def test_a_path_with_blanks_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    code, output, _ = install(tmp_path / "my folder" / "venv")
+    assert code == 2
+    assert output.count("\n") == 1
+    assert "my folder/venv' has blanks" in output
+
+
+def test_make_in_a_checkout_with_blanks_in_its_path_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "My Projects"
+    folder.mkdir()
+    shutil.copyfile(ROOT / "Makefile", folder / "Makefile")
+    ended = subprocess.run(["make", "run"], cwd=folder, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert "My Projects'; its path has blanks" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["my flows", "flöws é", "a#b%20c?d", "tenant=a,b", "o'neil #1: [x]", "it's {a}"])
+def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
+    """A program in place of spark-submit shows its arguments; the loader reads them."""
+    checkout, data, lake = tmp_path / "checkout", str(tmp_path / name), str(tmp_path / f"lake of {name}")
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    for part in ("conf", "docker", "ids_spark", "jobs"):
+        (checkout / part).symlink_to(ROOT / part)
+    shutil.copyfile(ROOT / "Makefile", checkout / "Makefile")
+    fake = checkout / ".venv" / "bin" / "spark-submit"
+    fake.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from ids_spark.config.loader import load\nargs = sys.argv\n"
+        "found = load([], [v for k, v in zip(args, args[1:]) if k == '--set'])\n"
+        "print(repr([found.lake, found.ingest.source, found.score.flow_logs]))\n"
+    )
+    fake.chmod(0o755)
+    (checkout / ".venv" / "env.sh").write_text(f'export PATH="{fake.parent}:$PATH"\n')
+    (checkout / "dist").mkdir()
+    for made in (checkout / ".venv" / ".ready", checkout / "dist" / "ids_spark.zip"):
+        made.touch()
+        os.utime(made, (4e9, 4e9))  # newer than every source
+    for target, logs in (("ingest", None), ("nightly", data)):
+        ended = subprocess.run(
+            ["make", "--silent", target, f"DATA={data}", f"LAKE={lake}", *([f"LOGS={logs}"] if logs else [])],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout == f"{[lake, data, logs]!r}\n"
