@@ -97,7 +97,7 @@ REASONS: Final[Mapping[str, str]] = {
     "document": "its ending is that of a document",
     "other_ending": "its ending is none of .csv, .csv.gz and .parquet; rename it if it holds flows",
     "other_ending_parquet": "parquet under another ending; rename it to .parquet, or remove it if it is a copy",
-    "csv": "CSV, but the flow logs of a night are read from parquet; convert it",
+    "csv": "CSV, but flows that are scored are read from parquet; convert it",
     "gzip": "gzip of something other than CSV; unpack it",
     "git_lfs_pointer": "a git-lfs pointer, not the file itself; run git lfs pull",
     "html_page": "an HTML page, not the file itself: perhaps the login page of a server; fetch it again",

@@ -218,25 +218,25 @@ def _check(file: File, config: IngestConfig) -> _Checked | InputError:
         return fault
 
 
-def parquet_row_groups(source: str) -> list[tuple[RowGroup, tuple[str, ...]]]:
-    """Return the row groups of every parquet file below a folder (or of one file), each with the file's column names.
+def parquet_row_groups(source: str) -> list[tuple[RowGroup, dict[str, pa.DataType]]]:
+    """Return the row groups of every parquet file below a folder (or of one file), each with the file's columns.
 
     Raises:
         SourceUnusable: nothing there, or a file that cannot be read.
     """
     source = absolute(source)
-    alone = is_file(source)
-    listing = [files.single(source)] if alone else files.inventory(source)
+    listing = [files.single(source)] if is_file(source) else files.inventory(source)
+    listing = [file.unread("csv") if file.format in ("csv", "csv.gz") else file for file in listing]
     if lost := [file for file in listing if file.lost]:
         raise SourceUnusable(f"{source}: {'; '.join(files.unread_notes(lost))}")
-    found = [file for file in listing if file.format == "parquet"]
+    found = [file for file in listing if file.format is not None]
     if not found:
         raise SourceUnusable(f"{source}: found no {SUFFIX} file; expected a folder of flows")
     groups = []
     for file in found:
         header = _read_header(file)
         whole = RowGroup(file.uri, file.name, 0, 0, 0, None, None)
-        groups += [(row_group, header.columns) for row_group in _parquet_row_groups(whole, header)]
+        groups += [(row_group, header.types) for row_group in _parquet_row_groups(whole, header)]
     return groups
 
 
@@ -318,7 +318,7 @@ def _schema_of(header: _Header, name: str, config: IngestConfig) -> tuple[Featur
     wrong = [
         f"{column!r} is {header.types[column]}{_UNKNOWN if _may_be_unknown(header.types[column]) else ''}"
         for column in columns.values()
-        if column in header.types and not _is_number(header.types[column])
+        if column in header.types and not is_number(header.types[column])
     ]
     if wrong:
         raise SchemaMismatch(f"{name}: expected numbers, found column(s) of another type: {', '.join(wrong)}")
@@ -332,7 +332,8 @@ def _may_be_unknown(kind: pa.DataType) -> bool:
     return bool(pa.types.is_fixed_size_binary(kind))
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether a feature can be stored as this type."""
     return any(is_kind(kind) for is_kind in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal))
 
 

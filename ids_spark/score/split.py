@@ -7,8 +7,8 @@ Only counts are returned to the driver.
 import datetime as dt
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,11 +19,12 @@ from ids_spark.base.arrays import Counts, as_rows
 from ids_spark.base.report import Report, combined_origin
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.config.score import ScoreConfig
+from ids_spark.dataset.columns import ColumnNames, listed
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import QUARANTINE, SPLIT_PREDICTIONS, TABLES
 from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.evaluate.results import Results, unseen_classes
-from ids_spark.ingest import row_hash, sources
+from ids_spark.ingest import files, row_hash, sources
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import exists
@@ -38,8 +39,14 @@ log = logging.getLogger(__name__)
 _DICTIONARY: Final = [f.name for f in SPLIT_PREDICTIONS if pa.types.is_string(f.type)] + [
     "top3.list.element.class_name"
 ]
-_OPTIONAL: Final = ("source_file", "source_row", "row_key", "class19", "duplicate")
-"""Columns of `flows/` other than the features; they may be absent from other parquet files."""
+_OPTIONAL: Final[Mapping[str, pa.DataType]] = {
+    "source_file": pa.string(),
+    "source_row": pa.int64(),
+    "row_key": pa.int64(),
+    "class19": pa.string(),
+    "duplicate": pa.bool_(),
+}
+"""Columns of `flows/` other than the features; they may be absent from other parquet files, or hold something else."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +121,18 @@ def score_split(
     models = [
         artifact.read_model(uri) for uri in artifact.choose_models(lake.uri("models"), config.models, config.version)
     ]
-    for model in models:
-        _require_features(row_groups, model)
+    row_groups_of = [_columns_of(row_groups, model) for model in models]
 
     report = Report(feature_schema=models[0].preprocessor.schema.name, data_origin=flows_origin)
     results = Results(run_id, config.split)
-    for model in models:
+    for model, own in zip(models, row_groups_of, strict=True):
         card = model.card
         names = ("split_predictions", "quarantine/job=score_split")
         tables = [TABLES[name].place(split=config.split, model=card.name) for name in names]
         origin = combined_origin(flows_origin, card.data_origin)
         target, quarantine = (staged(table) for table in tables)
         task = SplitTask(target, quarantine, config.split, run_id, now, origin, config.batch_rows)
-        counts = _score_row_groups(spark_context, [row_group for row_group, _ in row_groups], model, task)
+        counts = _score_row_groups(spark_context, own, model, task)
         log.info("scored model=%s rows=%d quarantined=%d", card.name, counts.rows_scored, counts.quarantined.total())
 
         results.add(card, counts.confusion, origin)
@@ -150,14 +156,41 @@ def _flows_of(lake: Lake, config: ScoreConfig) -> tuple[str, str]:
     return config.source, "synthetic" if synthetic else "measured"
 
 
-def _require_features(row_groups: Iterable[tuple[RowGroup, tuple[str, ...]]], model: Model) -> None:
-    for row_group, columns in row_groups:
-        missing = [name for name in model.card.features if name not in columns]
+def _columns_of(row_groups: Iterable[tuple[RowGroup, Mapping[str, pa.DataType]]], model: Model) -> list[RowGroup]:
+    """Return the row groups, each with the columns of the features of a model.
+
+    Raises:
+        SchemaMismatch: a file lacks a feature, is of another release than the model, or a feature is not a number.
+    """
+    card, schema = model.card, model.preprocessor.schema
+    found = []
+    for row_group, types in row_groups:
+        names = ColumnNames(types)
+        columns = names.of(schema)
+        missing = [name for name in card.features if name not in columns]
+        other = names.schema()
         if missing:
             raise SchemaMismatch(
-                f"{row_group.name} lacks {len(missing)} feature columns of model {model.card.name}"
-                f" ({model.preprocessor.schema.name}): {', '.join(missing)}; nothing was scored"
+                f"{row_group.name} lacks {len(missing)} feature columns of model {card.name} ({schema.name}):"
+                f" {listed(missing)}; nothing was scored"
             )
+        if other is None or other.name != schema.name:
+            found_in = (
+                f"of feature schema {other.name} ({listed(names.own(other))})" if other else "of no clear release"
+            )
+            raise SchemaMismatch(
+                f"{row_group.name} is {found_in}, model {card.name} of {schema.name}; choose a model of the same release;"
+                " nothing was scored"
+            )
+        used = tuple(columns[name] for name in card.features)
+        if wrong := [f"{name!r} is {types[name]}" for name in used if not _is_readable(types[name])]:
+            raise SchemaMismatch(f"{row_group.name}: expected numbers, found {listed(wrong)}; nothing was scored")
+        found.append(replace(row_group, columns=used))
+    return found
+
+
+def _is_readable(kind: pa.DataType) -> bool:
+    return sources.is_number(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _score_row_groups(
@@ -187,9 +220,10 @@ def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, t
 
     def predictions() -> Iterator[pa.Table]:
         for row_group in row_groups:
-            predicted, rejected = _score_row_group(row_group, model, task, counts)
-            refused.append(rejected)
-            yield predicted
+            for table in _tables_of(row_group, model.card.features):
+                predicted, rejected = _score_table(table, model, task, counts)
+                refused.append(rejected)
+                yield predicted
 
     name = part_name(index)
     metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": model.card.name}
@@ -202,12 +236,9 @@ def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, t
     return counts
 
 
-def _score_row_group(
-    row_group: RowGroup, model: Model, task: SplitTask, counts: SplitCounts
-) -> tuple[pa.Table, pa.Table]:
-    """Return predictions and refused rows of one row group; adds to `counts`."""
+def _score_table(table: pa.Table, model: Model, task: SplitTask, counts: SplitCounts) -> tuple[pa.Table, pa.Table]:
+    """Return predictions and refused rows of a table of `_tables_of`; adds to `counts`."""
     card, features = model.card, list(model.card.features)
-    table = _read_row_group(row_group, features)
     counts.rows_read += len(table)
     values, faults = to_doubles(table, features)
     bad = any_fault(faults, len(table))
@@ -254,14 +285,30 @@ def _score_row_group(
     return prediction_columns.assemble(columns, SPLIT_PREDICTIONS), rejected
 
 
-def _read_row_group(row_group: RowGroup, features: Sequence[str]) -> pa.Table:
-    """Read features and optional columns; the name of the file and row numbers are added if the file lacks them."""
-    with open_part(row_group.uri) as file:
-        present = [name for name in _OPTIONAL if name in file.schema.names]
-        table = file.read([*features, *present], row_group.index).combine_chunks()
-    if "source_row" not in present:
-        numbers = np.arange(row_group.first_row, row_group.first_row + len(table))
-        table = table.append_column("source_row", pa.array(numbers))
-    if "source_file" not in present:
-        table = table.append_column("source_file", prediction_columns.constant(row_group.name, pa.string(), len(table)))
-    return table
+def _tables_of(row_group: RowGroup, features: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield features and optional columns of a row group, at once or in pieces.
+
+    The name of the file and row numbers are added if the file lacks them, or holds something else in these columns.
+
+    Raises:
+        SourceUnusable: the content of the file is damaged.
+    """
+    first = row_group.first_row
+    try:
+        with open_part(row_group.uri) as file:
+            types = {name: file.schema.field(name).type for name in _OPTIONAL if file.schema.names.count(name) == 1}
+            present = [name for name, kind in types.items() if kind == _OPTIONAL[name]]
+            for piece in file.pieces([*row_group.columns, *present], row_group.index or 0):
+                columns = dict(zip(features, (piece[name] for name in row_group.columns), strict=True))
+                table = pa.table(columns | {name: piece[name] for name in present}).combine_chunks()
+                if "source_row" not in present:
+                    table = table.append_column("source_row", pa.array(np.arange(first, first + len(table))))
+                if "source_file" not in present:
+                    name = prediction_columns.constant(row_group.name, pa.string(), len(table))
+                    table = table.append_column("source_file", name)
+                first += len(table)
+                yield table
+    except (pa.ArrowException, OSError) as error:
+        raise sources.SourceUnusable(
+            f"{row_group.uri}: its content cannot be read ({files.one_line(error)}); write the file again"
+        ) from error

@@ -344,7 +344,7 @@ def test_row_groups_of_flows_are_listed_with_their_columns(tmp_path):
         parquet_row_groups(str(tmp_path))
     pq.write_table(pa.table({"a": range(5)}), tmp_path / "p.parquet", row_group_size=3)
     for source in (tmp_path, tmp_path / "p.parquet"):
-        found = [(p.name, p.index, p.first_row, p.rows, columns) for p, columns in parquet_row_groups(str(source))]
+        found = [(p.name, p.index, p.first_row, p.rows, tuple(types)) for p, types in parquet_row_groups(str(source))]
         assert found == [("p.parquet", 0, 0, 3, ("a",)), ("p.parquet", 1, 3, 2, ("a",))]
 
 

@@ -1,6 +1,7 @@
 """Splits scored by several models. All flows and models are synthetic, even if their directories state otherwise."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from ids_spark.config.score import ScoreConfig
 from ids_spark.config.train import ModelConfig
+from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39, SchemaMismatch
 from ids_spark.dataset.taxonomy import CLASS19, class6_of
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.store import Lake
@@ -89,6 +91,37 @@ def test_synthetic_flows_make_the_results_of_every_model_synthetic(
     report, tables = score(spark, lake, flows)
     assert all(set(rows["data_origin"]) == {"synthetic"} for rows in predictions_of(tables).values())
     assert report.data_origin == "synthetic"
+
+
+def test_flows_of_the_other_release_are_refused_although_they_have_the_features_of_the_model(
+    spark: SparkSession, lake: Lake, flows: Path
+) -> None:
+    frame = pd.read_parquet(flows / "flows.parquet")
+    assert PREPROCESSOR.schema is RELEASE_39
+    for name in ORIGINAL_45.features:
+        frame[name] = frame.get(name, 1.0)
+    frame.to_parquet(flows / "flows.parquet", index=False)
+    with pytest.raises(SchemaMismatch, match=r"flows\.parquet is of no clear release"):
+        score(spark, lake, flows)
+    frame.drop(columns="Time_To_Live").to_parquet(flows / "flows.parquet", index=False)
+    with pytest.raises(SchemaMismatch, match=r"flows\.parquet (is of feature schema original45|lacks)"):
+        score(spark, lake, flows)
+
+
+def test_other_spellings_and_columns_that_hold_something_else_are_read(
+    spark: SparkSession, lake: Lake, flows: Path
+) -> None:
+    _, expected = score(spark, lake, flows)
+    before = {name: rows["attack_probability"].tolist() for name, rows in predictions_of(expected).items()}
+    frame = pd.read_parquet(flows / "flows.parquet").rename(columns=lambda name: f" {name.replace(' ', '_')}")
+    frame = frame.rename(columns={" class19": "class19"}).assign(source_row="x", duplicate=2, source_file=1.5)
+    shutil.rmtree(flows / "staged")
+    frame.to_parquet(flows / "flows.parquet", index=False)
+    _, tables = score(spark, lake, flows)
+    for name, rows in predictions_of(tables).items():
+        assert rows["attack_probability"].tolist() == before[name]
+        assert rows["source_row"].tolist() == list(range(ROWS))
+        assert set(rows["source_file"]) == {"flows.parquet"}
 
 
 def test_predictions_carry_labels_at_every_level_and_the_probabilities_of_keras(
