@@ -179,8 +179,8 @@ def _columns_of(row_groups: Iterable[tuple[RowGroup, Mapping[str, pa.DataType]]]
                 f"of feature schema {other.name} ({listed(names.own(other))})" if other else "of no clear release"
             )
             raise SchemaMismatch(
-                f"{row_group.name} is {found_in}, model {card.name} of {schema.name}; nothing was scored; choose a model of"
-                " the same release"
+                f"{row_group.name} is {found_in}, model {card.name} of {schema.name}; nothing was scored; choose a"
+                " model of the same release"
             )
         used = tuple(columns[name] for name in card.features)
         if wrong := [f"{name!r} is {types[name]}" for name in used if not _is_readable(types[name])]:
