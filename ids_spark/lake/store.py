@@ -17,10 +17,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from pydantic import Field, TypeAdapter
 
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.names import is_place
@@ -51,6 +52,7 @@ _TRASH: Final = ".trash"
 TABLE_FACTS: Final = "_table.json"
 _PATIENCE_S: Final = 600.0
 _READERS: Final = 16  # files read at once: on an object store each costs requests
+_LONGEST_REASON: Final = 300
 _LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
 
 
@@ -174,9 +176,13 @@ class Lake:
         if not exists(uri):
             raise TableMissing(f"{self.uri(table)} holds no complete table; run {written_by} on this lake first")
         try:
-            return _Facts(uri, written_by, json.loads(read_bytes(uri)))
+            facts = _Facts(uri, written_by, json.loads(read_bytes(uri)))
+            for name in facts.keys() & _FACTS.keys():
+                facts[name] = _FACTS[name].validate_python(facts[name], strict=True)
         except (ValueError, TypeError, RecursionError) as error:
-            raise TableMissing(f"{uri} cannot be parsed ({error}); run {written_by} on this lake again") from error
+            reason = " ".join(str(error).split())[:_LONGEST_REASON]
+            raise TableMissing(f"{uri} cannot be parsed ({reason}); run {written_by} on this lake again") from error
+        return facts | {name: _Facts(uri, written_by, facts[name]) for name in ("rows", "row_groups") if name in facts}
 
     def commit(self, job: str, run_id: str, tables: Sequence[str]) -> None:
         """Replace tables by their staged versions, all or none.
@@ -321,12 +327,28 @@ class Lake:
             remove_if_empty(self.uri(hidden))
 
 
+_COUNTS: Final = TypeAdapter[Any](dict[str, Annotated[int, Field(ge=0)]])
+_FACTS: Final[Mapping[str, TypeAdapter[Any]]] = {
+    "run_id": TypeAdapter(str),
+    "feature_schema": TypeAdapter(Literal["original45", "release39"]),
+    "data_origin": TypeAdapter(Literal["measured", "synthetic"]),
+    "rows": _COUNTS,
+    "row_groups": _COUNTS,
+    "classes_absent_in_train": TypeAdapter(list[str]),
+    "preprocessor": TypeAdapter(str),
+}
+"""Types of the facts that jobs record."""
+
+
 class _Facts(dict[str, Any]):
     """Facts of a table; the lookup of one that it lacks is refused."""
 
     def __init__(self, uri: str, written_by: str, content: dict[str, Any]) -> None:
         super().__init__(content)
         self._uri, self._written_by = uri, written_by
+
+    def __or__(self, other: Mapping[str, Any]) -> "_Facts":  # type: ignore[override]
+        return _Facts(self._uri, self._written_by, {**self, **other})
 
     def __missing__(self, key: str) -> Any:
         raise TableMissing(f"{self._uri} lacks {key}; run {self._written_by} on this lake again")

@@ -157,8 +157,8 @@ def test_discarding_removes_one_run_only(lake):
 
 @pytest.mark.parametrize("table", ["features/paper", "audit"])
 def test_a_table_without_facts_names_the_job_to_run(lake, table):
-    write_json(lake.uri("flows/_table.json"), {"rows": 1})
-    assert lake.facts("flows", "jobs/ingest.py") == {"rows": 1}
+    write_json(lake.uri("flows/_table.json"), {"rows": {"train": 1}})
+    assert lake.facts("flows", "jobs/ingest.py") == {"rows": {"train": 1}}
     with pytest.raises(TableMissing) as error:
         lake.facts(table, "jobs/features.py")
     assert str(error.value) == f"{lake.root}/{table} holds no complete table; run jobs/features.py on this lake first"
@@ -171,8 +171,30 @@ def test_facts_that_cannot_be_read_name_the_job_to_run(lake, text):
         lake.facts("flows", "jobs/ingest.py")
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"rows": 1},
+        {"rows": {"train": -1}},
+        {"rows": {"train": "1"}},
+        {"feature_schema": "release40"},
+        {"feature_schema": ["release39"]},
+        {"data_origin": None},
+        {"run_id": 3},
+        {"row_groups": [1]},
+        {"classes_absent_in_train": {}},
+    ],
+)
+def test_facts_of_another_type_are_refused(lake, facts):
+    write_json(lake.uri("flows/_table.json"), facts)
+    with pytest.raises(TableMissing, match=r"flows/_table.json cannot be parsed .*; run jobs/ingest.py on this lake"):
+        lake.facts("flows", "jobs/ingest.py")
+
+
 def test_a_fact_that_is_missing_names_the_job_to_run(lake):
-    write_bytes(lake.uri("flows/_table.json"), b"{}")
+    write_json(lake.uri("flows/_table.json"), {"rows": {}})
+    with pytest.raises(TableMissing, match=r"_table.json lacks train; run jobs/ingest.py on this lake again"):
+        lake.facts("flows", "jobs/ingest.py")["rows"]["train"]
     with pytest.raises(TableMissing, match=r"_table.json lacks feature_schema; run jobs/ingest.py on this lake again"):
         lake.facts("flows", "jobs/ingest.py")["feature_schema"]
 
