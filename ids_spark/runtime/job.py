@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
@@ -166,10 +166,27 @@ def session(app: str) -> SparkSession:
     progress = str(sys.stderr.isatty()).lower()  # no progress bar in a log file
     builder = SparkSession.builder.appName(app).config("spark.ui.showConsoleProgress", progress)
     SparkContext._ensure_initialized()  # spark-submit's settings can be read only after the JVM is connected
-    master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]
+    given = SparkContext._jvm.SparkConf()  # type: ignore[union-attr]
+    master = given.get("spark.master", "local[*]")
     if master.startswith("local"):
         local = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
         for key, value in local.items():
             builder = builder.config(key, value)
         builder = builder.master(master)
+    _require_a_slot(given, master)
     return builder.getOrCreate()
+
+
+def _require_a_slot(given: Any, master: str) -> None:
+    """Refuse a number of CPUs for each task that no executor has; Spark would end with a stack trace."""
+    cpus = int(given.get("spark.task.cpus", "1"))
+    cores = given.get("spark.executor.cores", str(cpus))
+    if master.startswith("local"):
+        match = re.match(r"local\[(\d+|\*)", master)
+        processors = SparkContext._jvm.Runtime.getRuntime().availableProcessors  # type: ignore[union-attr]
+        cores = (processors() if match[1] == "*" else match[1]) if match else "1"
+    if int(cores) < cpus:
+        raise InputError(
+            f"spark.task.cpus is {cpus}, but an executor of {master} has {cores} core(s), so that no task can run; set"
+            " spark.task.cpus lower, or give executors more cores"
+        )

@@ -12,7 +12,7 @@ from pyspark import SparkContext
 
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.lake.filesystem import exists
-from ids_spark.train import checkpoint, horovod_security, progress
+from ids_spark.train import checkpoint, horovod_security, local_name, progress
 from ids_spark.train.bootstrap import packed
 from ids_spark.train.checkpoint import CheckpointUnusable
 from ids_spark.train.tasks import TrainingTask
@@ -72,7 +72,8 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
         TooFewRows: there are fewer rows than one global batch.
         Diverged: the loss became NaN or infinite.
         RanksLost: a rank was killed or failed.
-        TooFewSlots: local mode has fewer task slots than ranks, which would wait for each other forever.
+        TooFewSlots: Spark has fewer task slots than ranks.
+        NoAddress: in local mode, the machine's host name has no address.
     """
     import horovod.spark
 
@@ -83,20 +84,16 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
             f"{table.uri}/split=train has {table.rows['train']} rows; expected at least one global batch of"
             f" {config.batch_size}; set train.batch_size lower"
         )
-    local = (spark_context.master or "").startswith("local")
-    if local and spark_context.defaultParallelism < ranks:
-        raise TooFewSlots(
-            f"train.ranks is {ranks}, but {spark_context.master} runs {spark_context.defaultParallelism} tasks at once;"
-            f" use --master 'local[{ranks}]' or set train.ranks lower"
-        )
+    _require_slots(spark_context, ranks)
     # One thread is fastest for networks of this size: a second one mostly waits, and the data loader uses a core.
-    threads = int(spark_context.getConf().get("spark.task.cpus", "1"))
+    threads = _task_cpus(spark_context)
     start, arguments = packed("ids_spark.train.worker", "train", [replace(task, threads=threads) for task in tasks])
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
         with (
             progress.following(progress.progress_uri(tasks[0].checkpoint), log.info),
             horovod_security.secured(driver) as network,
+            local_name.rank_environment(_is_local(spark_context)) as name,
         ):
             results: list[list[dict[str, Any]]] = horovod.spark.run(
                 start,
@@ -104,12 +101,14 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
                 num_proc=ranks,
                 start_timeout=config.start_timeout,
                 use_gloo=True,
-                env=_HOROVOD | network.environment,
+                env=_HOROVOD | network.environment | name,
                 nics=network.nics,
                 stdout=_RankOutput(),
                 stderr=_RankOutput(),
                 verbose=0,
             )
+    except InputError:
+        raise
     except Exception as error:
         lost = next((task for task in tasks if not exists(f"{task.target}/model.json")), tasks[-1])
         raise RanksLost(
@@ -123,6 +122,44 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
             f"training of {tasks[len(trained) - 1].card.name} diverged in {trained[-1]['diverged']}, learning rate"
             f" {config.peak_learning_rate:g}; set train.learning_rate lower"
         )
+
+
+def _require_slots(spark_context: SparkContext, ranks: int) -> None:
+    """Refuse more ranks than Spark can run at the same time: they would wait for each other until a timeout."""
+    slots, cpus = _slots(spark_context), _task_cpus(spark_context)
+    if slots is None or slots >= ranks:
+        return
+    with_cpus = f" with spark.task.cpus {cpus}" if cpus > 1 else ""
+    local = (
+        f"use --master 'local[{ranks * cpus}]'" if _is_local(spark_context) else "give Spark more executors or cores"
+    )
+    raise TooFewSlots(
+        f"train.ranks is {ranks}, but {spark_context.master}{with_cpus} runs {slots} task{'s'[: slots != 1]} at once;"
+        f" {local}, or set {'spark.task.cpus or ' if cpus > 1 else ''}train.ranks lower"
+    )
+
+
+def _slots(spark_context: SparkContext) -> int | None:
+    """Return the number of tasks that Spark can run at once; None if it is not known before executors have started."""
+    conf, cpus = spark_context.getConf(), _task_cpus(spark_context)
+    if _is_local(spark_context):
+        scala: Any = spark_context._jsc.sc()  # defaultParallelism may be set to another number
+        return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
+    dynamic = conf.get("spark.dynamicAllocation.enabled", "false") == "true"
+    executors = conf.get("spark.dynamicAllocation.maxExecutors" if dynamic else "spark.executor.instances")
+    cores, total = conf.get("spark.executor.cores"), conf.get("spark.cores.max")
+    known = [int(total) // cpus] if total else []
+    if executors and cores:
+        known.append(int(executors) * (int(cores) // cpus))
+    return min(known, default=None)
+
+
+def _is_local(spark_context: SparkContext) -> bool:
+    return (spark_context.master or "").startswith("local")
+
+
+def _task_cpus(spark_context: SparkContext) -> int:
+    return int(spark_context.getConf().get("spark.task.cpus", "1"))
 
 
 class _RankOutput(io.TextIOBase):

@@ -1,6 +1,7 @@
 """Bad input: one clear message, exit code 2, and an unchanged lake."""
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pyspark.sql import SparkSession
 from ids_spark.runtime.job import full_disk
 from tests.support.flows import RunJob, synthetic_frame, write_synthetic_source
 from tests.support.in_process import run
+from tests.support.submitting import prepare, submit
 
 Caplog = pytest.LogCaptureFixture
 
@@ -147,6 +149,24 @@ def test_fewer_row_groups_than_ranks(run_job: RunJob, tmp_path: Path, caplog: Ca
 def test_more_ranks_than_task_slots(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
     message = refused(run_job, tmp_path, caplog, "train", train__ranks=3, train__batch_size=9)
     assert "train.ranks is 3, but local[2] runs 2 tasks at once; use --master 'local[3]'" in message
+
+
+@pytest.mark.usefixtures("_lake")
+@pytest.mark.parametrize(
+    ("cpus", "parallelism", "expected"),
+    [
+        (2, 8, "train.ranks is 2, but local[2] with spark.task.cpus 2 runs 1 task at once; use --master 'local[4]'"),
+        (3, 2, "spark.task.cpus is 3, but an executor of local[2] has 2 core(s)"),
+    ],
+)
+def test_more_cpus_for_each_rank_than_there_are(tmp_path: Path, cpus: int, parallelism: int, expected: str) -> None:
+    conf = [f"spark.task.cpus={cpus}", f"spark.default.parallelism={parallelism}"]
+    started = time.monotonic()
+    code, output = submit(prepare(tmp_path), "train", "train.ranks=2", "train.batch_size=8", conf=conf)
+    assert code == 2, output
+    assert expected in output
+    assert "\tat " not in output
+    assert time.monotonic() - started < 60  # without waiting for ranks
 
 
 @pytest.mark.usefixtures("_lake")

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ids_spark.base import packaging
@@ -19,12 +19,15 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, job: str, *settings: str, master: str = "local[2]") -> "subprocess.Popen[str]":
+def start(
+    folder: Path, job: str, *settings: str, master: str = "local[2]", conf: Sequence[str] = ()
+) -> "subprocess.Popen[str]":
     """Start one job's documented line in `folder`, in a separate process group; its lake is `folder`/lake."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYSPARK_PYTHON")}
     options = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
+    spark = ["--master", master, *(part for each in conf for part in ("--conf", each)), "--py-files", "ids_spark.zip"]
     return subprocess.Popen(
-        ["spark-submit", "--master", master, "--py-files", "ids_spark.zip", str(ROOT / "jobs" / f"{job}.py"), *options],
+        ["spark-submit", *spark, str(ROOT / "jobs" / f"{job}.py"), *options],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -34,9 +37,11 @@ def start(folder: Path, job: str, *settings: str, master: str = "local[2]") -> "
     )
 
 
-def submit(folder: Path, job: str, *settings: str, master: str = "local[2]") -> tuple[int, str]:
+def submit(
+    folder: Path, job: str, *settings: str, master: str = "local[2]", conf: Sequence[str] = ()
+) -> tuple[int, str]:
     """Run one job to its end; returns exit code and output."""
-    process = start(folder, job, *settings, master=master)
+    process = start(folder, job, *settings, master=master, conf=conf)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
