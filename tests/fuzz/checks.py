@@ -99,7 +99,7 @@ def _last_error(records: list[logging.LogRecord], said: str) -> str:
 
 
 def _table_faults(case: Case, records: list[logging.LogRecord], said: str) -> list[str]:
-    job = {"flows": "ingest", "nights": "score"}[case.table]
+    job = "ingest" if case.table == "flows" else "score"
     audit = pd.read_parquet(max((case.lake / "audit").glob(f"*-{job}.parquet"))).iloc[0]
     faults = []
     accounted = audit.rows_out + audit.rows_quarantined + audit.rows_duplicate
@@ -108,6 +108,9 @@ def _table_faults(case: Case, records: list[logging.LogRecord], said: str) -> li
     if case.table == "flows":
         written, refused = _counts(case.lake / "flows"), _counts(case.lake / "quarantine/job=ingest")
         listed: dict[str, int] = {}
+    elif case.table == "split_predictions":
+        written, refused = _counts(case.lake / case.table), _counts(case.lake / "quarantine/job=score_split")
+        listed = {}
     else:
         nights = [path for path in (case.lake / "nights").glob("event_date=*") if _run_of(path) == audit.run_id]
         written, refused, listed, more = _night_counts(case, nights)

@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from tests.fuzz import tables
+from tests.fuzz import parquet_sources, tables
 from tests.fuzz.case import Base, Case, start
 from tests.fuzz.draw import Draw
 from tests.support.nights import DATE, MODEL
@@ -57,6 +57,8 @@ def make(draw: Draw, base: Base, folder: Path) -> Case:
             draw.did(f"folder: {place!r}")
         for i in range(draw.rng.randint(1, 3)):
             _write(draw, case, base, f"logs/{place}", f"flows-{i}.parquet")
+        if draw.chance(0.05) and (case.input / "logs" / place).is_dir():
+            parquet_sources.write_delta_log(draw, case.input / "logs" / place)
     if draw.chance(0.2):
         chosen = draw.pick(SETTINGS)
         draw.did(chosen)

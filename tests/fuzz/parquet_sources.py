@@ -1,16 +1,18 @@
 """A source as one parquet table with labels, or as a tree of parquet files."""
 
+import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from tests.fuzz import cells, csv_tree, tables
+from tests.fuzz import cells, csv_tree, documents, tables
 from tests.fuzz.case import Base, Case, start
 from tests.fuzz.draw import Draw
 from tests.support.flows import synthetic_frame
+from tests.support.nights import MODEL
 
 LABELS: Final = ("Benign", "TCP_IP-DDoS-ICMP1", "MQTT-DDoS-Connect_Flood", "Recon-VulScan", "ARP_Spoofing")
 STRANGE_LABELS: Final = (
@@ -39,6 +41,8 @@ def make_table(draw: Draw, base: Base, folder: Path) -> Case:
             table = _labels(draw, table)
         table = tables.mutate(draw, table, [n for n in frame.columns if n != "label"], ["label"], None)
         _write(draw, case, f"part-{i}.parquet", table)
+    if draw.chance(0.12):
+        write_delta_log(draw, case.input)
     case.job, case.table = "ingest", "flows"
     case.settings = csv_tree.ingest_settings(draw, case)
     return case
@@ -57,6 +61,51 @@ def make_tree(draw: Draw, base: Base, folder: Path) -> Case:
     case.job, case.table = "ingest", "flows"
     case.settings = csv_tree.ingest_settings(draw, case)
     return case
+
+
+def make_split(draw: Draw, base: Base, folder: Path) -> Case:
+    """Return the scoring of a labelled split of one or two files."""
+    case = start(folder, base.night)
+    for i in range(draw.rng.randint(1, 2)):
+        rows = draw.rng.choice((1, 10, 30))
+        table: pa.Table = base.logs.slice(draw.rng.randrange(len(base.logs) - rows), rows)
+        features = [name for name in table.column_names if pa.types.is_floating(table.schema.field(name).type)]
+        table = table.select(features)
+        if draw.chance(0.5):
+            table = table.append_column("class19", tables.text_column(draw, rows))
+        if draw.chance(0.2):
+            table = table.append_column("source_row", tables.text_column(draw, rows))
+        if draw.chance(0.2):
+            table = table.append_column("duplicate", tables.text_column(draw, rows))
+        _write(draw, case, f"part-{i}.parquet", tables.mutate(draw, table, features, ["class19"], None))
+    case.job, case.table = "score", "split_predictions"
+    case.settings = [f"score.source={case.input}", f"score.models=[{MODEL}]"]
+    return case
+
+
+def write_delta_log(draw: Draw, folder: Path) -> None:
+    """Write the log of a Delta table that names all but one of the parquet files of a folder, mutated."""
+    names = sorted(path.name for path in folder.glob("*.parquet"))
+    lines: list[dict[str, Any]] = [
+        {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
+        {"metaData": {"id": "0", "format": {"provider": "parquet"}, "schemaString": "{}", "partitionColumns": []}},
+        *({"add": {"path": name, "size": 1, "dataChange": True, "partitionValues": {}}} for name in names),
+    ]
+    if len(names) > 1:
+        lines.append({"remove": {"path": names[-1], "dataChange": True}})
+    draw.did("a Delta table")
+    log = folder / "_delta_log"
+    log.mkdir(exist_ok=True)
+    texts = [json.dumps(line).encode() for line in lines]
+    for _ in range(draw.rng.choice((0, 1, 1, 2))):
+        at = draw.rng.randrange(len(lines))
+        texts[at] = documents.mutated(draw, lines[at], "json").replace(b"\n", b"")
+    (log / f"{0:020}.json").write_bytes(b"\n".join(texts) + b"\n")
+    if draw.chance(0.2):
+        (log / "_last_checkpoint").write_bytes(documents.mutated(draw, {"version": 0, "size": 3}, "json"))
+    if draw.chance(0.2):
+        name = draw.pick((f"{1:020}.json", f"{2:020}.json", f"{0:020}.checkpoint.parquet"))
+        (log / name).write_bytes(draw.pick((b"", b"{}", b"\xff", b"[]\n", b'{"add": {"path": "../x.parquet"}}')))
 
 
 def _labels(draw: Draw, table: pa.Table) -> pa.Table:

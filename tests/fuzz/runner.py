@@ -31,6 +31,7 @@ TARGETS: Final[dict[str, tuple[Make, float]]] = {
     "CSV tree": (csv_tree.make, 14),
     "parquet table": (parquet_sources.make_table, 10),
     "parquet tree": (parquet_sources.make_tree, 8),
+    "split": (parquet_sources.make_split, 5),
     "night": (nights.make, 22),
     "configuration": (documents.make_config, 8),
     "severity policy": (documents.make_severity, 5),
