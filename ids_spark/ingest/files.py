@@ -97,6 +97,7 @@ REASONS: Final[Mapping[str, str]] = {
     "document": "its ending is that of a document",
     "other_ending": "its ending is none of .csv, .csv.gz and .parquet; rename it if it holds flows",
     "other_ending_parquet": "parquet under another ending; rename it to .parquet, or remove it if it is a copy",
+    "parquet": "parquet under the name of another format; rename it to .parquet",
     "csv": "CSV, but flows that are scored are read from parquet; convert it",
     "gzip": "gzip of something other than CSV; unpack it",
     "git_lfs_pointer": "a git-lfs pointer, not the file itself; run git lfs pull",

@@ -203,6 +203,7 @@ def test_at_most_ten_faults_are_shown_and_equal_ones_once(tree):
         (b"sep=,\r\nRate,IAT\r\n", "a spreadsheet's `sep=` line"),
         (b"\x28\xb5\x2f\xfd" + bytes(30), "compressed in a way other than gzip"),
         (b"\xd4\xc3\xb2\xa1" + bytes(30), "a packet capture"),
+        (b"PAR1" + bytes(30), "parquet under the name of another format"),
         (b",".join(b"column" for _ in range(20_000)), "longer than 64 KiB"),
     ],
 )
