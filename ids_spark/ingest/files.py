@@ -438,6 +438,12 @@ def _by_name(file: File, kind: str, states: Mapping[str, frozenset[str]]) -> Fil
     return replace(file, format=form)
 
 
+def without_ending(base: str) -> str:
+    """Return a file name without an ending of the formats that are read."""
+    ending = _ending(base)
+    return base[: -len(ending)] if ending in _FORMATS else base
+
+
 def _ending(base: str) -> str:
     lower = base.lower()
     known = next((ending for ending in sorted(_FORMATS, key=len, reverse=True) if lower.endswith(ending)), None)

@@ -141,6 +141,7 @@ def discover(config: IngestConfig) -> Source:
         checked = list(pool.map(lambda file: _check(file, config), found))
     faults += [each for each in checked if isinstance(each, InputError)]
     usable = {file.name: each for file, each in zip(found, checked, strict=True) if isinstance(each, _Checked)}
+    faults += _copies([file for file in found if _is_capture(file)])
     faults += _mixture({name: each.schema for name, each in usable.items()})
     if faults:
         shown = _same_faults_once(faults, [file.name for file in listing])
@@ -190,6 +191,30 @@ def _same_faults_once(faults: Sequence[InputError], names: Sequence[str]) -> lis
         name = next((name for name in sorted(names, key=len, reverse=True) if text.startswith(name)), "")
         files_of.setdefault(text.removeprefix(name), []).append(name)
     return [f"{files.shown_names(found, _NAMES_SHOWN)}{text}" for text, found in files_of.items()]
+
+
+def _is_capture(file: File) -> bool:
+    return taxonomy.find_class19(file.name.rsplit("/", 1)[-1]) is not None
+
+
+def _copies(captures: Sequence[File]) -> list[InputError]:
+    """Return a fault for each capture that is there twice: in two formats in one folder, or of equal size in two."""
+    kept: dict[str, list[File]] = {}
+    faults: list[InputError] = []
+    for file in captures:
+        folder, _, name = file.name.rpartition("/")
+        same = kept.setdefault(files.without_ending(name), [])
+        for other in same:
+            if folder == other.name.rpartition("/")[0] or (file.size, file.format) == (other.size, other.format):
+                faults.append(
+                    SourceUnusable(
+                        f"{file.name} and {other.name} have the same name"
+                        f"{'' if file.format != other.format else ' and size'}, so that every row would count twice;"
+                        " remove one of them"
+                    )
+                )
+        same.append(file)
+    return faults
 
 
 def _mixture(schemas: dict[str, FeatureSchema]) -> list[InputError]:

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 from urllib.parse import unquote
@@ -247,6 +248,31 @@ def test_files_that_hold_no_rows_are_listed_with_the_reason(tree):
         "notes": "archive",
         "train/_temporary/part-0.csv": "unfinished",
     }
+
+
+def test_a_capture_that_is_there_twice_is_refused_with_both_names(tree):
+    path = tree / "train" / "Benign_train.pcap.csv"
+    (tree / "train" / "Benign_train.pcap.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    text = refusal(tree)
+    assert (
+        "train/Benign_train.pcap.csv.gz and train/Benign_train.pcap.csv have the same name, so that every row" in text
+    )
+    (tree / "train" / "Benign_train.pcap.csv.gz").unlink()
+    (tree / "other" / "train").mkdir(parents=True)
+    (tree / "other" / "train" / path.name).write_bytes(path.read_bytes())
+    assert "other/train/Benign_train.pcap.csv have the same name and size" in refusal(tree)
+    (tree / "other" / "train" / path.name).write_bytes(path.read_bytes() + b"0.5,1\n")  # of another capture
+    assert discover(IngestConfig(source=str(tree))).files == 13
+
+
+def test_a_type_that_pyarrow_may_not_know_is_named_as_such(tmp_path):
+    frame = synthetic_frame(2, 0).assign(label="Benign_train")
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    at = table.column_names.index("Rate")
+    pq.write_table(table.set_column(at, "Rate", pa.array([b"\x00\x3c"] * 2, pa.binary(2))), tmp_path / "all.parquet")
+    assert "'Rate' is fixed_size_binary[2] (perhaps a type that this version of pyarrow does not know" in refusal(
+        tmp_path
+    )
 
 
 def test_other_captures_of_the_official_download_are_not_read(tree):
