@@ -9,6 +9,9 @@ A night reads `LOGS/event_date=DATE/`, is scored by the model's champion (and ch
 `predictions/`, `alerts/`, `drift/`, `nights/`, `exports/`, `reports/night/` and `quarantine/job=score/`. Duplicates
 are kept: two equal flows are two events.
 
+Of several nights, one that cannot be scored does not stop the others; one without flow logs gets a page and a row in
+`nights/`. Exit code 3: a night failed, is missing, or is degraded.
+
 A split reads `flows/`, or any parquet with the model's feature columns, and every chosen model; it writes
 `split_predictions/split=…/model=…`, `quarantine/job=score_split/…`, `metrics/` and `confusion/`, which scoring of
 nights does not change. Metrics count each distinct labelled flow once.
@@ -17,12 +20,16 @@ nights does not change. Metrics count each distinct labelled flow once.
 import datetime as dt
 import logging
 import sys
+from collections.abc import Sequence
 
+from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.report import Report
-from ids_spark.lake.filesystem import write_bytes
+from ids_spark.base.text import one_line
+from ids_spark.lake.filesystem import absolute, write_bytes
 from ids_spark.models import registry
 from ids_spark.runtime import job
-from ids_spark.score import night_context, night_files, nightly, split
+from ids_spark.score import degradation, night_context, night_files, nightly, split
+from ids_spark.score.night_context import ScoringContext
 
 log = logging.getLogger(__name__)
 
@@ -37,20 +44,20 @@ def run(context: job.Context) -> Report:
     models = [model.card for model in (scoring.champion, scoring.challenger) if model is not None]
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
+    dates = night_files.dates_of(config, now.date())
     scored: dict[dt.date, list[nightly.Row]] = {}
-    for date in night_files.dates_of(config, now.date()):
-        source = night_files.find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)
-        if source is None:
-            if config.date is not None:
-                raise night_files.NightMissing(
-                    f"{config.flow_logs}/event_date={date} holds no parquet file; expected the flow logs of that night"
-                )
-            report.notes.append(f"{date}: there are no flow logs; nothing of that date was changed")
-            continue
-        report.add(
-            nightly.score_night(context.spark.sparkContext, context.lake, context.staged, source, scoring, scored)
-        )
-    if not scored:
+    failures: list[tuple[dt.date, Exception]] = []
+    for date in dates:
+        try:
+            report.add(_night(context, scoring, date, scored))
+        except Interrupted:
+            raise
+        except Exception as error:
+            if len(dates) == 1:
+                raise
+            failures.append((date, error))
+    _report_failures(failures, report, context.lake.root)
+    if not any(row["files"] for rows in scored.values() for row in rows):
         return report
     adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:
@@ -58,6 +65,44 @@ def run(context: job.Context) -> Report:
         report.tables.append(registry.aliases_path(card.name))
         report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
     return report
+
+
+def _night(
+    context: job.Context, scoring: ScoringContext, date: dt.date, scored: dict[dt.date, list[nightly.Row]]
+) -> Report:
+    """Score one night; one without flow logs is refused if `score.date` names it, else reported as degraded."""
+    config, missing = scoring.config.score, None
+    source = night_files.find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)
+    if source is None:
+        root, similar = absolute(config.flow_logs or ""), degradation.similar_folders(config, date)
+        if config.date is not None:
+            raise night_files.NightMissing(degradation.not_found(date, root, similar))
+        if degradation.was_scored(context.lake, date):
+            return Report(
+                notes=[f"{degradation.not_found(date, root, similar)}; the earlier result of {date} was not changed"]
+            )
+        source, missing = degradation.empty_night(config, date), degradation.missing(date, root, similar)
+    spark = context.spark.sparkContext
+    return nightly.score_night(spark, context.lake, context.staged, source, scoring, scored, missing)
+
+
+def _report_failures(failures: Sequence[tuple[dt.date, Exception]], report: Report, lake: str) -> None:
+    """Add the nights that failed to the report, one message each.
+
+    Raises:
+        InputError: nothing was scored, and every night was refused.
+        Exception: nothing was scored; the first error that is no refusal.
+    """
+    messages = []
+    for date, error in failures:
+        refusal = str(error) if isinstance(error, InputError) else job.full_disk(error, lake)
+        messages.append(f"{date} was not scored, its earlier result was not changed: {refusal or one_line(error)}")
+        log.error("%s", messages[-1], exc_info=None if refusal else error)
+    if failures and not report.tables and not report.notes:
+        faults = [error for _, error in failures if not isinstance(error, InputError)]
+        raise faults[0] if faults else InputError("\n".join(messages))
+    for message in messages:
+        report.degrade(" ".join(message.split()))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ with DAG(
         task_id="purge",
         application=f"{HOME}/jobs/purge.py",
         application_args=["--config", f"{HOME}/conf/nightly/night.yaml", "--set", f"lake={LAKE}"],
+        trigger_rule="all_done",  # also after exit code 3: the night is scored, but missing or degraded
         **shared,
     )
     score >> purge

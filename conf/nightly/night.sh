@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One night on a cluster: score the last three days, then remove old nights. Exit code: that of the first job that fails
-# (2: configuration or input was refused and nothing was written; 1: run it again).
+# (2: configuration or input was refused and nothing was written; 1: run it again), or 3 if nights are missing or
+# degraded: everything else was done.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$here"  # night.yaml names policies relative to this folder
@@ -10,5 +11,8 @@ submit() {
   spark-submit --master "${MASTER:-local[*]}" --py-files "$here/dist/ids_spark.zip" "$here/jobs/$1.py" \
     --config "${CONF:-$here/conf/nightly/night.yaml}" --set "lake=$LAKE" "${@:2}"
 }
-submit score --set "score.flow_logs=$LOGS" --set score.last_days=3
+scored=0
+submit score --set "score.flow_logs=$LOGS" --set score.last_days=3 || scored=$?
+[ "$scored" = 0 ] || [ "$scored" = 3 ] || exit "$scored"
 submit purge
+exit "$scored"

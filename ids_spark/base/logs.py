@@ -25,8 +25,3 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, printable; the name of its class if there is no message."""
-    return printable((str(error).splitlines() or [type(error).__name__])[0])

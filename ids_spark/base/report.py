@@ -27,6 +27,7 @@ class Report:
         inputs: Files that were read, if the job names them.
         feature_schema: Name of the feature schema, if the job has one.
         data_origin: `measured` or `synthetic`; None when no row was read.
+        degraded: Why the result is incomplete, one sentence each; empty for a complete result.
     """
 
     rows_in: int = 0
@@ -40,6 +41,12 @@ class Report:
     inputs: list[str] = field(default_factory=list)
     feature_schema: str | None = None
     data_origin: str | None = None
+    degraded: list[str] = field(default_factory=list)
+
+    def degrade(self, reason: str) -> None:
+        """Add a reason why the result is incomplete, also to the notes."""
+        self.degraded.append(reason)
+        self.notes.append(f"degraded: {reason}")
 
     def count(self, kind: str, rows: Mapping[tuple[str, str], int]) -> None:
         """Add counts by (split, class name)."""
@@ -55,6 +62,7 @@ class Report:
         self.tables += other.tables
         self.counts |= other.counts
         self.notes += other.notes
+        self.degraded += other.degraded
         self.inputs += other.inputs
         self.models += [model for model in other.models if model not in self.models]
         self.data_origin = "synthetic" if "synthetic" in (self.data_origin, other.data_origin) else other.data_origin

@@ -1,14 +1,18 @@
-"""Text from data: bytes that are no UTF-8, and cells of any length."""
+"""Text from data: bytes that are no UTF-8, cells of any length, and names that are shown to people."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ids_spark.base.logs import printable
+
 LONGEST: Final = 512
 """Characters of a text that are kept; of a longer one the first, and a hash, so that different texts stay different."""
 _HASH_DIGITS: Final = 16
+_LONGEST_ERROR: Final = 300
 
 
 def valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -41,3 +45,14 @@ def short(text: str) -> str:
         return text
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS]
     return f"{text[: LONGEST - _HASH_DIGITS - 1]}…{digest}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error in one printable line of at most 300 characters; without a text its class."""
+    return printable(" ".join(str(error).split())[:_LONGEST_ERROR] or type(error).__name__)
+
+
+def shown(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names, printable, and how many there are more."""
+    listed = ", ".join(printable(name) for name in names[:most])
+    return f"{listed} and {len(names) - most:,} more" if len(names) > most else listed

@@ -42,6 +42,9 @@ class ScoreConfig(Section):
         pseudonym_key_env: Environment variable with the key.
         pseudonym_key_file: File with the key, readable by its owner only; takes precedence over the variable.
         columns: Groups of optional columns in a night's predictions; fewer groups are faster.
+        volume_factor: A night is degraded if its number of flows differs by more than this factor from the median of
+            the nights with flows in the six days before it, of which there must be three.
+        max_rejected_share: A night is degraded if a larger share of its flows is quarantined.
     """
 
     source: str | None = None
@@ -62,6 +65,8 @@ class ScoreConfig(Section):
     pseudonym_key_env: str = "IDS_SPARK_PSEUDONYM_KEY"
     pseudonym_key_file: str | None = None
     columns: tuple[ColumnGroup, ...] = ("levels", "top3", "attributions")
+    volume_factor: Annotated[float, Field(gt=1)] = 3.0
+    max_rejected_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
 
     @model_validator(mode="after")
     def _one_way_to_name_nights(self) -> "ScoreConfig":

@@ -220,6 +220,9 @@ NIGHTS: Final = _contract(
     ("extra_columns", pa.list_(pa.string())),
     ("quarantine", pa.list_(pa.struct([("reason", pa.string()), ("rows", pa.int64())]))),
     ("warnings", pa.list_(pa.struct([("rule", pa.string()), ("rows", pa.int64())]))),
+    ("degraded", pa.list_(pa.struct([("reason", pa.string()), ("text", pa.string())]))),
+    ("unread_times", pa.list_(pa.struct([("type", pa.string()), ("rows", pa.int64())]))),
+    ("unread_columns", pa.list_(pa.struct([("name", pa.string()), ("rows", pa.int64())]))),
     (
         "class_mix",
         pa.list_(pa.struct([("hour", pa.int32()), ("class_name", pa.string()), ("flows", pa.int64())])),
@@ -248,6 +251,10 @@ NIGHTS: Final = _contract(
 `files` lists every file found, with the reason if one could not be read (then `rows` is 0). `flows_allowed` are
 flagged flows that match an allow-list entry. `hour` of `class_mix` is null if flows have no event time.
 `rows_late` are rows of files, or of parts of files, that arrived after the date was first scored.
+`degraded` lists why the figures do not describe the whole traffic of the date; a date without flow logs has a row with
+the reason `missing`. `unread_times` counts flows with a value that is no event time, by the type of the column;
+`unread_columns` those without the value of a pass-through column that was too large to read. All three are null in
+files of older versions.
 `false_alarms_at_most` is the upper end of a 95 % interval.
 """
 
@@ -322,6 +329,7 @@ class Table:
         retention: Date that `jobs/purge.py` compares: that in `event_date=…`, or the one at the start of the run id in
             the file name; `never`: the job does not purge the table.
         renamed: Name in version 0.1, by present name of the column.
+        added: Columns that older versions did not write; read as null.
     """
 
     path: str
@@ -330,6 +338,7 @@ class Table:
     partition: str | None = None
     retention: Retention = "never"
     renamed: Mapping[str, str] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
 
     def place(self, **values: object) -> str:
         """Return the path of the partitions with the given values, for example of `event_date`; without values, of all.
@@ -352,8 +361,10 @@ _ROW: Final = ("source_file", "source_row")
 _FEATURE_SET: Final = {"feature_set": "profile"}
 
 
-def _of_nights(name: str, contract: pa.Schema, keys: tuple[str, ...] = (), path: str = "", **old: str) -> Table:
-    return Table(f"{name}/event_date={{event_date}}{path}", contract, keys, "event_date", "event_date", old)
+def _of_nights(
+    name: str, contract: pa.Schema, keys: tuple[str, ...] = (), path: str = "", added: tuple[str, ...] = (), **old: str
+) -> Table:
+    return Table(f"{name}/event_date={{event_date}}{path}", contract, keys, "event_date", "event_date", old, added)
 
 
 TABLES: Final[Mapping[str, Table]] = {
@@ -369,7 +380,13 @@ TABLES: Final[Mapping[str, Table]] = {
     ),
     "alerts": _of_nights("alerts", INCIDENTS, ("incident_id",), top_attributions="top_reasons"),
     "drift": _of_nights("drift", DRIFT, ("kind", "name"), drift_level="band", drift_index="psi"),
-    "nights": _of_nights("nights", NIGHTS, ("role",), benign_validation_rows="calibration_rows"),
+    "nights": _of_nights(
+        "nights",
+        NIGHTS,
+        ("role",),
+        added=("degraded", "unread_times", "unread_columns"),
+        benign_validation_rows="calibration_rows",
+    ),
     "quarantine/job=score": _of_nights("quarantine/job=score", QUARANTINE, _ROW),
     "exports": _of_nights("exports", _contract()),
     "reports/night": _of_nights("reports/night", _contract()),

@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
-from ids_spark.base.logs import printable
+from ids_spark.base.text import shown
 from ids_spark.lake.filesystem import exists, read_bytes, resolve
 
 log = logging.getLogger(__name__)
@@ -261,24 +261,13 @@ def reason_of(file: File, error: BaseException) -> str:
     return "unreadable_file" if content in (None, "parquet") else content
 
 
-def one_line(error: BaseException) -> str:
-    """Return the text of an error in one line of at most 300 characters, with control characters escaped."""
-    return printable(" ".join(str(error).split())[:300])
-
-
 def unread_notes(files: Iterable[File], most: int = 5) -> list[str]:
     """Return one sentence for each reason for which files are not read, with the first names."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for file in files:
         if file.reason is not None:
             by_reason[file.reason].append(file.name)
-    return [f"not read: {shown_names(names, most)}: {REASONS[reason]}" for reason, names in sorted(by_reason.items())]
-
-
-def shown_names(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, with control characters escaped, and how many there are more."""
-    shown = ", ".join(printable(name) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+    return [f"not read: {shown(names, most)}: {REASONS[reason]}" for reason, names in sorted(by_reason.items())]
 
 
 def delta_files(root: str) -> frozenset[str]:

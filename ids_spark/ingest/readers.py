@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from ids_spark.base.text import short
+from ids_spark.base.text import one_line, short
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import files
@@ -35,7 +35,7 @@ def read_typed(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows
             yield from _read_parquet(row_group, schema)
     except (pa.ArrowException, OSError, MemoryError) as error:
         raise SourceUnusable(
-            f"{row_group.uri}: its content cannot be read ({files.one_line(error)}); fetch the file again"
+            f"{row_group.uri}: its content cannot be read ({one_line(error)}); fetch the file again"
         ) from error
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.text import one_line, shown
 from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.columns import ColumnNames, listed, recognise
@@ -190,7 +191,7 @@ def _same_faults_once(faults: Sequence[InputError], names: Sequence[str]) -> lis
     for text in (str(fault) for fault in faults):
         name = next((name for name in sorted(names, key=len, reverse=True) if text.startswith(name)), "")
         files_of.setdefault(text.removeprefix(name), []).append(name)
-    return [f"{files.shown_names(found, _NAMES_SHOWN)}{text}" for text, found in files_of.items()]
+    return [f"{shown(found, _NAMES_SHOWN)}{text}" for text, found in files_of.items()]
 
 
 def _is_capture(file: File) -> bool:
@@ -302,7 +303,7 @@ def _read_header(file: File) -> _Header:
         if reason != "unreadable_file":
             raise SourceUnusable(f"{file.name} is not read: {files.REASONS[reason]}{_detail(reason, error)}") from error
         raise SourceUnusable(
-            f"{file.uri} cannot be read as {kind}, it may be truncated ({files.one_line(error)}); fetch the file again"
+            f"{file.uri} cannot be read as {kind}, it may be truncated ({one_line(error)}); fetch the file again"
         ) from error
     fault = files.csv_fault(head)
     if fault is not None:
@@ -318,7 +319,7 @@ def _read_header(file: File) -> _Header:
 
 
 def _detail(reason: str, error: BaseException) -> str:
-    return f" ({files.one_line(error)})" if reason == "unknown_type" else ""
+    return f" ({one_line(error)})" if reason == "unknown_type" else ""
 
 
 def _read_footer(file: File) -> _Header:

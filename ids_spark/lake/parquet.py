@@ -100,6 +100,8 @@ def write_table(uri: str, table: pa.Table) -> None:
 def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str, Any]) -> pa.Table:
     """Return columns of one parquet file, under their present names, of the rows with the values in `equal`.
 
+    A column that older versions did not write (`Table.added`) is null where the file lacks it.
+
     Raises:
         SchemaMismatch: the file lacks a column, or holds it with another type than the table's contract.
     """
@@ -107,13 +109,18 @@ def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str
     file = pads.dataset(path, filesystem=fs, format="parquet")
     stored = stored_names(file.schema.names, table)
     found = pa.schema([file.schema.field(old).with_name(name) for name, old in stored.items()])
-    needed = list(dict.fromkeys([*columns, *equal]))
+    absent = [name for name in columns if name in table.added and name not in stored and name not in equal]
+    needed = [name for name in dict.fromkeys([*columns, *equal]) if name not in absent]
     require(found, pa.schema([table.contract.field(name) for name in needed if name in table.contract.names]), uri)
     if unknown := [name for name in needed if name not in stored]:
         raise SchemaMismatch(f"{uri} lacks column(s) {', '.join(unknown)}; found {', '.join(stored)}")
     conditions = [pads.field(stored[name]) == value for name, value in equal.items()]
     rows = functools.reduce(operator.and_, conditions) if conditions else None
-    return file.to_table({name: pads.field(stored[name]) for name in columns}, filter=rows).replace_schema_metadata()
+    present = {name: pads.field(stored[name]) for name in columns if name not in absent}
+    read = file.to_table(present, filter=rows).replace_schema_metadata()
+    for name in absent:
+        read = read.append_column(table.contract.field(name), pa.nulls(len(read), table.contract.field(name).type))
+    return read.select(list(columns))
 
 
 class PartFile:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ids_spark.dataset.features import FEATURE_DESCRIPTIONS
+from ids_spark.ingest import files
 from ids_spark.ingest.quality import RULES
 
 _MOST_LOGIT: Final = 80.0
@@ -22,14 +23,14 @@ FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
     "not_a_number": "a value is not a number",
     "unparsable": "a value cannot be read as a number",
     "wrong_field_count": "the row has too many or too few fields",
-    "missing_file": "the file is listed but does not exist",
-    "empty_file": "the file has no bytes",
-    "unreadable_file": "the file is not a complete parquet file",
-    "duplicated_column": "the file has a column twice",
-    "wrong_type": "a feature column is not numeric",
-    "unreadable_row_group": "a part of the file cannot be read",
+    **files.REASONS,
+    "missing_columns": "it lacks features of the model; add them, or name other spellings in score.column_aliases",
+    "other_feature_schema": "it is of another release than the model, or its release cannot be told",
+    "duplicated_column": "it has a column twice",
+    "wrong_type": "a feature is neither a number nor text",
+    "unreadable_row_group": "a part of the file cannot be read; fetch it again",
     "too_large_text": "a feature is text that is too large to read",
-    "no_rows": "the file has no rows",
+    "no_rows": "it has no row",
 }
 """Descriptions of faults of rows and files, by the name that the tables use."""
 

@@ -8,6 +8,8 @@ from typing import Any
 import jinja2
 
 import ids_spark
+from ids_spark.base.logs import printable
+from ids_spark.base.text import shown
 from ids_spark.dataset.features import FEATURE_DESCRIPTIONS
 from ids_spark.report import format
 from ids_spark.report.style import SEVERITY_COLOURS, width_of
@@ -28,6 +30,13 @@ def render(template: str, pictures: Mapping[str, bytes] | None = None, **context
     return _environment().get_template(template).render(context | {"pictures": embedded})
 
 
+def _without_controls(value: Any) -> Any:
+    """Return a text with characters that are not printable, line breaks aside, escaped; other values as they are."""
+    if type(value) is not str or value.isprintable():  # not Markup: text of the templates
+        return value
+    return "\n".join(printable(line) for line in value.split("\n"))
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     """Return the environment; its loader reads from a folder and from the zip file that `--py-files` sends."""
@@ -35,6 +44,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("ids_spark.report"),
         autoescape=jinja2.select_autoescape(disabled_extensions=("md.j2", "txt.j2"), default=True),
         undefined=jinja2.StrictUndefined,
+        finalize=_without_controls,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -58,5 +68,6 @@ def _environment() -> jinja2.Environment:
         "hour_ranges": format.hour_ranges,
         "one_in": format.one_in,
         "observed": format.observed,
+        "shown": shown,
     }
     return environment

@@ -13,11 +13,12 @@ from typing import Any, Final, Literal
 
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.errors import InputError
+from ids_spark.ingest import files
 from ids_spark.models.artifact import ModelCard
 from ids_spark.report.format import number_or
 
 Row = Mapping[str, Any]
-State = Literal["not_scored", "incidents", "incidents_missing", "all_allowed", "nothing_flagged"]
+State = Literal["missing", "not_scored", "incidents", "incidents_missing", "all_allowed", "nothing_flagged"]
 Trust = Literal["yes", "care", "no"]
 
 TREND_NIGHTS: Final = 7
@@ -25,6 +26,15 @@ _SERIOUS_SHARE, _NOTABLE_SHARE = 0.05, 0.01  # of rows; the first is the default
 _FEWEST_NIGHTS: Final = 3  # earlier ones; the median of fewer is not used
 _OVER_BUDGET: Final = 1.05
 _UNUSUAL: Final = 2.0  # times the median of rows, or its inverse
+_STATED_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "missing": ("nothing_scored",),
+    "nothing_scored": ("nothing_scored", "quarantined"),
+    "rows_refused": ("quarantined",),
+    "files_unreadable": ("files_refused",),
+    "few_flows": ("unusual_volume",),
+    "many_flows": ("unusual_volume",),
+}
+"""Issues that a reason of a degraded night states already."""
 
 
 class NightUnknown(InputError):
@@ -91,14 +101,30 @@ class Night:
 
     @property
     def trend(self) -> dict[dt.date, Row | None]:
-        """The champion's rows of the seven dates that end with this night; None where a date was not scored."""
+        """The champion's rows of the seven dates that end with this night; None where there is none or no flow log."""
         dates = [self.event_date - dt.timedelta(days=i) for i in reversed(range(TREND_NIGHTS))]
-        return {date: self.of(date) for date in dates}
+        rows = {date: self.of(date) for date in dates}
+        return {date: None if row is None or _is_missing(row) else row for date, row in rows.items()}
+
+    @property
+    def degraded(self) -> Sequence[Row]:
+        """Why the figures do not describe the whole traffic of the date, most important first: `reason` and `text`."""
+        return self.champion.get("degraded") or ()
+
+    @property
+    def flow_files(self) -> list[Row]:
+        """Files that hold flows, or should."""
+        return [file for file in self.champion["files"] or () if file["reason"] not in files.HARMLESS]
 
     @property
     def refused_files(self) -> list[Row]:
-        """Files that could not be read, each with a reason."""
-        return [file for file in self.champion["files"] or () if file["reason"]]
+        """Files of flows that could not be read, each with a reason."""
+        return [file for file in self.flow_files if file["reason"]]
+
+    @property
+    def other_files(self) -> list[Row]:
+        """Files without flows, such as hidden ones and documents, each with a reason."""
+        return [file for file in self.champion["files"] or () if file["reason"] in files.HARMLESS]
 
     @property
     def silent_hours(self) -> list[int]:
@@ -186,11 +212,13 @@ def state(night: Night) -> State:
     """Return the state of a night.
 
     Returns:
-        `not_scored`: no flow was scored. `incidents`: there are incidents to look at. `incidents_missing`: `nights/`
-        counts incidents, `alerts/` lists none. `all_allowed`: flows were flagged, and the allow-list covers them.
-        `nothing_flagged`: no flow was flagged.
+        `missing`: there are no flow logs. `not_scored`: no flow was scored. `incidents`: there are incidents to look
+        at. `incidents_missing`: `nights/` counts incidents, `alerts/` lists none. `all_allowed`: flows were flagged,
+        and the allow-list covers them. `nothing_flagged`: no flow was flagged.
     """
     row = night.champion
+    if _is_missing(row):
+        return "missing"
     if not row["rows_scored"]:
         return "not_scored"
     if night.shown:
@@ -227,8 +255,15 @@ def trust(found: Sequence[Issue]) -> Trust:
 
 def issues(night: Night) -> list[Issue]:
     """Return every reason not to trust the night's figures, serious ones first."""
+    degraded = [Issue("degraded", True, reason) for reason in night.degraded]
+    stated = {name for reason in night.degraded for name in _STATED_BY.get(reason["reason"], ())}
     found = [*_issues_of_rows(night), *_issues_of_volume(night), *_issues_of_model(night)]
+    found = [*degraded, *(issue for issue in found if issue.kind not in stated)]
     return sorted(found, key=lambda issue: not issue.serious)
+
+
+def _is_missing(row: Row) -> bool:
+    return any(reason["reason"] == "missing" for reason in row.get("degraded") or ())
 
 
 def _issues_of_rows(night: Night) -> Iterator[Issue]:
@@ -241,7 +276,12 @@ def _issues_of_rows(night: Night) -> Iterator[Issue]:
     if len(night.shown) != row["incidents_shown"]:
         yield Issue("incidents_differ", True, {"listed": len(night.shown), "counted": row["incidents_shown"]})
     if night.refused_files:
-        yield Issue("files_refused", False, {"files": len(night.refused_files), "of": len(row["files"])})
+        yield Issue("files_refused", False, {"files": len(night.refused_files), "of": len(night.flow_files)})
+    for kind, column in (("unread_times", "type"), ("unread_columns", "name")):
+        counted = [each for each in row.get(kind) or () if each["rows"]]
+        if counted:
+            of = {each[column]: each["rows"] for each in counted}
+            yield Issue(kind, False, {"rows": sum(of.values()), "names": list(of)})
     for kind, count in (("quarantined", quarantined), ("other_date", row["rows_of_another_date"] or 0)):
         if rows and count / rows > _NOTABLE_SHARE:
             yield Issue(kind, count / rows > _SERIOUS_SHARE, {"rows": count, "of": rows})
@@ -251,7 +291,9 @@ def _issues_of_volume(night: Night) -> Iterator[Issue]:
     rows = night.champion["rows_in"]
     if night.silent_hours:
         yield Issue("silent_hours", False, {"hours": night.silent_hours})
-    before = [other["rows_in"] for date, other in night.trend.items() if other is not None and date != night.event_date]
+    before = [
+        row["rows_in"] for date, row in night.trend.items() if row and row["rows_in"] and date != night.event_date
+    ]
     if rows and len(before) >= _FEWEST_NIGHTS:
         usual = statistics.median(before)
         if not usual / _UNUSUAL <= rows <= usual * _UNUSUAL:

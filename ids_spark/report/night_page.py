@@ -25,6 +25,8 @@ DRAWN_FEATURES: Final = 6
 """Number of features drawn and listed before `details` is opened; those that drifted most."""
 LISTED_INCIDENTS: Final = 20
 """Number of incidents listed before `details` is opened."""
+LISTED_FILES: Final = 20
+"""Number of files that could not be read, listed before `details` is opened."""
 TREND: Final[Mapping[str, str]] = {
     "rows_in": "flows",
     "flows_flagged": "flows flagged",
@@ -124,6 +126,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         allow_columns=list(dict.fromkeys(key for entry in night.allow_list for key in entry)),
         drawn_features=DRAWN_FEATURES,
         listed_incidents=LISTED_INCIDENTS,
+        listed_files=LISTED_FILES,
     )
 
 

@@ -40,7 +40,7 @@ def write_audit_row(
     row: dict[str, Any] = {
         "run_id": run_id,
         "job": job,
-        "status": "failed" if error else "done",
+        "status": "failed" if error else "degraded" if report.degraded else "done",
         "started_at": started,
         "finished_at": finished,
         "seconds": (finished - started).total_seconds(),

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 DONE: Final = 0
 FAILED: Final = 1
 REFUSED: Final = 2
+DEGRADED: Final = 3
 
 _DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 
@@ -72,9 +73,10 @@ def new_run_id() -> str:
 
 
 def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None = None) -> int:
-    """Run a job and return its exit code: 0 done, 2 refused (configuration or input), 1 anything else.
+    """Run a job and return its exit code: 0 done, 3 done but incomplete, 2 refused (configuration or input), 1 failed.
 
-    A refused run writes nothing. A failed run writes its audit row and nothing else.
+    A refused run writes nothing. A failed run writes its audit row and nothing else. A run whose report is `degraded`
+    has written its tables.
 
     Args:
         run: The job; stages tables and lists them in its report; commits nothing itself.
@@ -135,15 +137,16 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
     if report.data_origin == "synthetic":
         log.warning("every row of this run is synthetic; its figures do not describe real traffic")
     log.info(
-        "%s done in=%d out=%d quarantined=%d duplicate=%d seconds=%.1f",
+        "%s %s in=%d out=%d quarantined=%d duplicate=%d seconds=%.1f",
         job,
+        "degraded" if report.degraded else "done",
         report.rows_in,
         report.rows_out,
         report.rows_quarantined,
         report.rows_duplicate,
         (dt.datetime.now(dt.UTC) - started).total_seconds(),
     )
-    return DONE
+    return DEGRADED if report.degraded else DONE
 
 
 def full_disk(error: BaseException, lake: str) -> str | None:

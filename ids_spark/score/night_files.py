@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.text import one_line, short
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed, own_features
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
@@ -39,15 +40,6 @@ _THREADS: Final = 16
 _MOST_SHOWN: Final = 10
 _MISSING_COLUMNS: Final = "missing_columns"
 _OTHER_SCHEMA: Final = "other_feature_schema"
-REASONS: Final[Mapping[str, str]] = {
-    **files.REASONS,
-    _MISSING_COLUMNS: "it lacks features of the model; add them, or name other spellings in score.column_aliases",
-    _OTHER_SCHEMA: "it is of another release than the model, or its release cannot be told",
-    "duplicated_column": "a column that is used occurs more than once",
-    "wrong_type": "a feature is neither a number nor text",
-    "no_rows": "it has no row",
-}
-"""Why a file of a night is not scored, by reason."""
 
 
 class NightMissing(InputError):
@@ -62,6 +54,11 @@ class NightFile:
     rows: int
     reason: str | None = None
 
+    @property
+    def harmless(self) -> bool:
+        """Whether it holds no flows, such as a hidden file or a document."""
+        return self.reason in files.HARMLESS
+
 
 @dataclass(frozen=True)
 class NightRowGroup:
@@ -72,12 +69,14 @@ class NightRowGroup:
         columns: Column of the file by official feature name.
         pass_through: Pass-through columns in the file; nested ones cannot be text and count as extra columns.
         reason: Why its rows cannot be read; None if they can.
+        nested_time: Type of the column of event times if it is nested, so that it cannot be a time.
     """
 
     row_group: RowGroup
     columns: Mapping[str, str]
     pass_through: tuple[str, ...]
     reason: str | None = None
+    nested_time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,11 @@ class NightSource:
     files: tuple[NightFile, ...]
     extra_columns: tuple[str, ...]
     data_origin: str
+
+    @property
+    def flow_files(self) -> tuple[NightFile, ...]:
+        """The files that hold flows, or should."""
+        return tuple(file for file in self.files if not file.harmless)
 
     @property
     def rows(self) -> int:
@@ -149,8 +153,6 @@ def find_night(
             " scored; add the columns, name other spellings in score.column_aliases, or choose a model of the other"
             " release"
         )
-    for note in files.unread_notes(file for file in listing if file.lost):
-        log.warning("%s: %s", event_date, note)
     return NightSource(
         event_date,
         tuple(row_group for each in inspections for row_group in each.row_groups),
@@ -202,7 +204,7 @@ def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Seq
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except files.UNREADABLE as error:
         damage = files.reason_of(file, error)
-        log.warning("unreadable file=%s reason=%s error=%s", file.uri, damage, files.one_line(error))
+        log.warning("unreadable file=%s reason=%s error=%s", file.uri, damage, one_line(error))
         return _Inspection(NightFile(file.name, 0, damage))
     if not files.plausible(groups, file.size):
         return _Inspection(NightFile(file.name, 0, "implausible_rows"))
@@ -210,15 +212,16 @@ def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Seq
     fault = _schema_fault(file.name, columns, schema, needed)
     known = columns.of(schema)
     used = {feature: known[feature] for feature in needed if feature in known}
-    nested = {column.name for column in arrow if pa.types.is_nested(column.type)}
-    pass_through = tuple(column for column in config.pass_through if column in set(arrow.names) - nested)
+    nested = {column.name: column.type for column in arrow if pa.types.is_nested(column.type)}
+    nested_time = short(str(nested[config.event_time])) if config.event_time in nested else None
+    pass_through = tuple(column for column in config.pass_through if column in set(arrow.names) - set(nested))
     extra = tuple(sorted(set(arrow.names) - set(known.values()) - set(pass_through)))
     own_fault = _fault_of(arrow, columns.ambiguous(schema), list(used.values()), pass_through)
     reason = fault.reason if fault else own_fault or (None if sum(groups) else "no_rows")
     row_groups, start = [], 0
     for i, rows in enumerate(groups):
         row_group = RowGroup(file.uri, file.name, i, start, rows, None, None)
-        row_groups.append(NightRowGroup(row_group, used, pass_through, reason))
+        row_groups.append(NightRowGroup(row_group, used, pass_through, reason, nested_time))
         start += rows
     night_file = NightFile(file.name, start, reason)
     return _Inspection(night_file, tuple(row_groups) if start else (), extra, fault.text if fault else None)

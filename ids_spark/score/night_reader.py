@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Mask
-from ids_spark.base.logs import first_line, printable
+from ids_spark.base.text import one_line
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE
-from ids_spark.ingest import quality
+from ids_spark.ingest import files, quality
 from ids_spark.ingest.parse import Faults, any_fault, refused_rows, to_doubles
 from ids_spark.lake.filesystem import resolve
 from ids_spark.score import pass_through
@@ -97,11 +97,9 @@ def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[N
             reason = UNREADABLE
     except _TooLarge:
         reason = TOO_LARGE
-    except (pa.ArrowException, OSError) as error:
+    except files.UNREADABLE as error:
         reason = UNREADABLE
-        log.warning(
-            "unreadable file=%s row_group=%s error=%s", printable(row_group.uri), row_group.index, first_line(error)
-        )
+        log.warning("unreadable file=%s row_group=%s error=%s", row_group.uri, row_group.index, one_line(error))
     yield from _refused_rest(night_row_group, done, spec, reason)
 
 
@@ -229,6 +227,8 @@ def _passed_through(
 ) -> tuple[pa.Table, dict[str, Mask]]:
     """Return the pass-through columns in the types of their contract, and by type which values are no event time."""
     columns, unread_times = {}, {}
+    if night_row_group.nested_time is not None:
+        unread_times[night_row_group.nested_time] = np.ones(len(table), dtype=np.bool_)
     for name in spec.pass_through:
         if name not in night_row_group.pass_through or name in unread:
             columns[name] = pa.nulls(len(table), _kind(name, spec))

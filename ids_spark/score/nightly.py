@@ -19,6 +19,7 @@ from ids_spark.alerts.export import EXPORTS, common
 from ids_spark.base import packaging
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report
+from ids_spark.base.text import short, shown
 from ids_spark.dataset.tables import SCHEMA_VERSION, TABLES, kept_by
 from ids_spark.features import drift
 from ids_spark.lake.filesystem import write_bytes
@@ -26,8 +27,9 @@ from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
 from ids_spark.report import night_page
+from ids_spark.report.format import FAULT_DESCRIPTIONS
 from ids_spark.report.night_findings import Night
-from ids_spark.score import night_files, night_rows
+from ids_spark.score import degradation, night_files, night_rows
 from ids_spark.score.night_context import ScoringContext, validation_scores_of_model
 from ids_spark.score.night_files import NightSource
 from ids_spark.score.night_reader import ReadSpec
@@ -67,6 +69,7 @@ def score_night(
     source: NightSource,
     scoring: ScoringContext,
     scored_nights: dict[dt.date, list[Row]],
+    missing: Row | None = None,
 ) -> Report:
     """Score one night and stage all of its tables, which the report lists.
 
@@ -77,6 +80,7 @@ def score_night(
         source: The night.
         scoring: Models, policies and keys.
         scored_nights: Rows of `nights/` of the nights that this run has scored, by date; this night's are added.
+        missing: For a night without flow logs: the reason, from `degradation.missing`.
 
     Raises:
         NotReconciled: a row was neither scored nor quarantined, a fault of this program.
@@ -98,7 +102,9 @@ def score_night(
     outcomes = [_outcome(source, scoring, role, *chosen, getattr(counts, role)) for role, chosen in thresholds.items()]
     incidents = outcomes[0].incidents
     late = night_files.late_rows(lake, source)
-    shared = {"rows_late": late, "seconds": time.monotonic() - begin}
+    before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights}
+    degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score)
+    shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
     rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
     lake.write("alerts", incidents, staged, event_date=date)
     lake.write("drift", drift_rows, staged, event_date=date)
@@ -110,7 +116,7 @@ def score_night(
         date,
         incidents.to_pylist(),
         drift_rows,
-        {**night_page.earlier(lake, date), **scored_nights, date: rows},
+        {**before, date: rows},
         [entry.as_text(scoring.config.score.pseudonymise) for entry in scoring.allow_list.entries],
         counts.agreement if scoring.challenger is not None else None,
         {role: model.card for role, (model, _) in thresholds.items()},
@@ -129,7 +135,7 @@ def score_night(
         len(incidents),
         rows[0]["seconds"],
     )
-    return _night_report(source, scoring, counts, outcomes[0], late)
+    return _night_report(source, scoring, counts, outcomes[0], rows[0])
 
 
 def _task(
@@ -194,7 +200,7 @@ def _drift(source: NightSource, scoring: ScoringContext, counts: NightCounts) ->
 def _night_row(
     source: NightSource, scoring: ScoringContext, counts: NightCounts, outcome: ModelOutcome, drift_rows: Sequence[Row]
 ) -> Row:
-    """Return the row of `nights/` of one model, without `rows_late` and `seconds`."""
+    """Return the row of `nights/` of one model, without `rows_late`, `seconds` and `degraded`."""
     levels = Counter(row["drift_level"] for row in drift_rows if row["kind"] == "feature")
     model, threshold = outcome.model, outcome.threshold
     champion = outcome.role == "champion"
@@ -209,9 +215,11 @@ def _night_row(
         "rows_quarantined": counts.quarantined.total(),
         "rows_of_another_date": counts.of_another_date,
         "files": [{"name": f.name, "rows": f.rows, "reason": f.reason} for f in source.files],
-        "extra_columns": list(source.extra_columns),
+        "extra_columns": [short(name) for name in source.extra_columns],
         "quarantine": [{"reason": reason, "rows": n} for reason, n in sorted(counts.quarantined.items())],
         "warnings": [{"rule": rule, "rows": n} for rule, n in sorted(counts.warnings.items())],
+        "unread_times": [{"type": kind, "rows": n} for kind, n in sorted(counts.unread_times.items())],
+        "unread_columns": [{"name": name, "rows": n} for name, n in sorted(counts.unread_columns.items())],
         "class_mix": [
             {
                 "hour": None if hour == UNKNOWN_HOUR else hour,
@@ -241,7 +249,7 @@ def _night_row(
 
 
 def _night_report(
-    source: NightSource, scoring: ScoringContext, counts: NightCounts, champion: ModelOutcome, late: int
+    source: NightSource, scoring: ScoringContext, counts: NightCounts, champion: ModelOutcome, row: Row
 ) -> Report:
     """Return the facts of a night for the audit."""
     date = str(source.event_date)
@@ -249,20 +257,52 @@ def _night_report(
     report.rows_in, report.rows_out = counts.rows_read, counts.rows_scored
     report.rows_quarantined = counts.quarantined.total()
     report.tables = [TABLES[name].place(event_date=date) for name in kept_by("event_date")]
-    rows = {"scored": counts.rows_scored, "flagged": counts.champion.flagged, "late rows": late}
+    rows = {"scored": counts.rows_scored, "flagged": counts.champion.flagged, "late rows": row["rows_late"]}
     rows |= {"rows of another date": counts.of_another_date, "flows on the allow-list": counts.flows_allowed}
     over_budget = champion.incidents_found - len(champion.incidents)
     rows |= {"incidents": champion.incidents_found, "incidents over the budget": over_budget}
     rows |= {f"not scored: {reason}": n for reason, n in sorted(counts.quarantined.items())}
     rows |= {f"warned: {rule}": n for rule, n in sorted(counts.warnings.items())}
+    rows |= {f"no event time: {kind}": n for kind, n in sorted(counts.unread_times.items())}
+    rows |= {f"too large to read: {name}": n for name, n in sorted(counts.unread_columns.items())}
     report.counts = {(what, date, None): n for what, n in rows.items()}
-    report.notes = [
+    for reason in row["degraded"]:
+        report.degrade(f"{date}: {reason['text']}")
+    report.notes += [
         f"{date}: {champion.threshold.statement()}",
         *scoring.allow_list.notes(source.event_date, counts.allowed_by_entry.tolist()),
     ]
-    report.inputs = [f"event_date={date}/{file.name}: {file.rows} rows" for file in source.files]
-    report.notes += [f"{date}: {file.name} was not scored: {file.reason}" for file in source.files if file.reason]
-    if source.extra_columns:
-        columns = ", ".join(source.extra_columns)
-        report.notes.append(f"{date}: {len(source.extra_columns)} extra column(s) were ignored: {columns}")
+    report.inputs = [
+        f"event_date={date}/{file.name}: {file.rows} rows{f', not scored: {file.reason}' if file.reason else ''}"
+        for file in source.files
+    ]
+    report.notes += [f"{date}: {note}" for note in (*_file_notes(source), *_column_notes(source, scoring, counts))]
     return report
+
+
+def _file_notes(source: NightSource) -> list[str]:
+    """Return one note for each reason for which files were not scored: their names, what they are and what to do."""
+    names: dict[str, list[str]] = {}
+    for file in source.files:
+        if file.reason is not None:
+            names.setdefault(file.reason, []).append(file.name)
+    return [
+        f"not scored: {reason}: {shown(found)}: {FAULT_DESCRIPTIONS.get(reason, reason)}"
+        for reason, found in sorted(names.items())
+    ]
+
+
+def _column_notes(source: NightSource, scoring: ScoringContext, counts: NightCounts) -> list[str]:
+    """Return notes on columns that were ignored, or whose values could not be used."""
+    notes = []
+    if source.extra_columns:
+        notes.append(f"{len(source.extra_columns)} extra column(s) were ignored: {shown(source.extra_columns)}")
+    if counts.unread_times:
+        kinds = ", ".join(f"{n:,} of type {kind}" for kind, n in sorted(counts.unread_times.items()))
+        notes.append(
+            f"{scoring.config.score.event_time} of {counts.unread_times.total():,} flow(s) is no time of the years 1970"
+            f" to 2200 and counts as unknown: {kinds}"
+        )
+    for name, n in sorted(counts.unread_columns.items()):
+        notes.append(f"column {name} was too large to read and is null in {n:,} flow(s)")
+    return notes

@@ -5,7 +5,6 @@ and an event time that cannot be read is null and counted.
 """
 
 import datetime as dt
-import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,14 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Ints, Mask
-from ids_spark.base.logs import first_line
+from ids_spark.base.text import LONGEST, one_line, short
 
 log = logging.getLogger(__name__)
 
-LONGEST: Final = 512
-"""Characters of a text; a longer one is cut and ends with a hash of the whole, so that it stays distinct."""
 TIME: Final = pa.timestamp("us", tz="UTC")
-_HASH: Final = 16  # hex characters
 _END: Final = int(dt.datetime(2201, 1, 1, tzinfo=dt.UTC).timestamp())  # seconds since 1970, exclusive
 _PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MICRO: Final = 10**6
@@ -67,14 +63,6 @@ def event_times(column: pa.Array | pa.ChunkedArray) -> tuple[pa.ChunkedArray, Ma
     return _by_chunk(column, times, TIME), np.concatenate(unread)
 
 
-def shortened(text: str) -> str:
-    """Return a text of at most `LONGEST` characters; a longer one keeps its start and ends with a hash of the whole."""
-    if len(text) <= LONGEST:
-        return text
-    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:_HASH]
-    return f"{text[: LONGEST - _HASH - 1]}…{digest}"
-
-
 def _by_chunk(
     column: pa.Array | pa.ChunkedArray, convert: Callable[[pa.Array], pa.Array], kind: pa.DataType
 ) -> pa.ChunkedArray:
@@ -96,7 +84,7 @@ def _text_of_chunk(array: pa.Array) -> pa.Array:
         array.validate(full=True)
     except pa.ArrowException as error:
         if not _holds_bytes(kind):
-            log.warning("a pass-through column has no text form and is null type=%s error=%s", kind, first_line(error))
+            log.warning("a pass-through column has no text form and is null type=%s error=%s", kind, one_line(error))
             return pa.nulls(len(array), pa.string())
         return _mapped(array.cast(pa.binary()), _text_of_bytes)
     if (pc.max(pc.binary_length(array)).as_py() or 0) > LONGEST:
@@ -119,7 +107,7 @@ def _mapped(array: pa.Array, text_of: Callable[[Any], str]) -> pa.Array:
 
 
 def _text_of_bytes(value: bytes) -> str:
-    return shortened(value.decode(errors="backslashreplace"))
+    return short(value.decode(errors="backslashreplace"))
 
 
 def _without_zeros(text: str) -> str:

@@ -18,13 +18,14 @@ from pyspark import SparkContext
 from ids_spark.base.arrays import Counts, as_rows
 from ids_spark.base.report import Report, combined_origin
 from ids_spark.base.spark_tasks import run_each
+from ids_spark.base.text import one_line
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import QUARANTINE, SPLIT_PREDICTIONS, TABLES
 from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.evaluate.results import Results, unseen_classes
-from ids_spark.ingest import files, row_hash, sources
+from ids_spark.ingest import row_hash, sources
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import exists
@@ -310,5 +311,5 @@ def _tables_of(row_group: RowGroup, features: Sequence[str]) -> Iterator[pa.Tabl
                 yield table
     except (pa.ArrowException, OSError) as error:
         raise sources.SourceUnusable(
-            f"{row_group.uri}: its content cannot be read ({files.one_line(error)}); write the file again"
+            f"{row_group.uri}: its content cannot be read ({one_line(error)}); write the file again"
         ) from error

@@ -80,6 +80,18 @@ def test_every_renamed_column_of_a_table_of_version_01_is_read(lake, tmp_path, t
     assert lake.read(table).schema.equals(contract)
 
 
+def test_columns_that_older_versions_did_not_write_are_null_in_their_files(lake, tmp_path):
+    added = TABLES["nights"].added
+    row = dict.fromkeys(TABLES["nights"].contract.names) | {"role": "champion"}
+    path = tmp_path / "lake/nights/event_date=2026-03-01/part-00000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row], TABLES["nights"].contract).drop_columns(list(added)), path)
+    found = lake.read("nights")
+    assert found.schema == TABLES["nights"].contract
+    assert found.select(added).to_pylist() == [dict.fromkeys(added)]
+    assert lake.read("nights", ["degraded", "role"]).to_pylist() == [{"degraded": None, "role": "champion"}]
+
+
 def test_a_file_that_lacks_a_column_or_has_another_type_is_refused_with_its_name(lake, tmp_path):
     folder = tmp_path / "lake/nights/event_date=2026-03-01"
     wrong = NIGHTS.remove(NIGHTS.get_field_index("role"))

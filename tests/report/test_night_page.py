@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.logs import printable
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import DRIFT, INCIDENTS, NIGHTS
+from ids_spark.ingest import files
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
@@ -131,12 +133,12 @@ def test_a_quiet_night_needs_no_action() -> None:
 
 
 def test_a_night_of_refused_files_is_no_quiet_night(tmp_path: Path) -> None:
-    files = [
+    refused = [
         {"name": "a.parquet", "rows": 0, "reason": "empty_file"},
         {"name": "b.parquet", "rows": 700, "reason": "duplicated_column"},
     ]
     nothing: dict[str, Any] = {
-        "rows_in": 0, "rows_scored": 0, "rows_quarantined": 0, "files": files, "quarantine": [], "class_mix": [],
+        "rows_in": 0, "rows_scored": 0, "rows_quarantined": 0, "files": refused, "quarantine": [], "class_mix": [],
         "expected_false_alarms": 0.0, "false_alarms_at_most": 0.0,
     }  # fmt: skip
     night = with_row(dataclasses.replace(QUIET, drift=[]), **nothing)
@@ -146,8 +148,8 @@ def test_a_night_of_refused_files_is_no_quiet_night(tmp_path: Path) -> None:
     assert numbers(page.text("headline")) == ["2", "2"]
     assert page.all("data-issue")[0][0] == "nothing_scored"
     assert [answer for answer, _ in page.all("data-answer")] == ["yes", "no"]
-    assert ["a.parquet", "empty_file the file has no bytes", "?"] in page.rows
-    assert ["b.parquet", "duplicated_column the file has a column twice", "700"] in page.rows
+    assert ["a.parquet", f"empty_file {files.REASONS['empty_file']}", "?"] in page.rows
+    assert ["b.parquet", "duplicated_column it has a column twice", "700"] in page.rows
     night_page.write_page(str(tmp_path), night)
     assert {path.name for path in tmp_path.iterdir()} == {"night.html", "trend.png"}
     refused = Page(page_of(with_row(night, rows_in=700, rows_quarantined=700)))
@@ -156,6 +158,18 @@ def test_a_night_of_refused_files_is_no_quiet_night(tmp_path: Path) -> None:
     empty = with_row(night, files=[], rows_in=0)
     assert numbers(Page(page_of(empty)).text("headline")) == []
     page_of(with_row(empty, quarantine=None, warnings=None, extra_columns=None, class_mix=None))
+
+
+def test_files_without_flows_are_listed_and_no_reason_for_doubt() -> None:
+    found = [{"name": "a.parquet", "rows": 9, "reason": None}, {"name": "_SUCCESS", "rows": 0, "reason": "hidden"}]
+    page = Page(page_of(with_row(QUIET, files=found)))
+    assert page.all("data-issue") == []
+    assert numbers(page.text("reconciliation"))[-1] == "1"
+    assert ["_SUCCESS", f"hidden {files.REASONS['hidden']}", "?"] in page.rows
+    many = [{"name": f"{i}.parquet", "rows": 0, "reason": "gzip"} for i in range(30)]
+    page = Page(page_of(with_row(QUIET, files=many)))
+    assert sum(row[1].startswith("gzip") for row in page.rows if len(row) == 3) == 30
+    assert numbers(page.text("more-refused-files"))[0] == "10"
 
 
 def test_every_kind_of_issue_has_a_sentence() -> None:
@@ -202,7 +216,7 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown() -> None:
     ]  # fmt: skip
     assert Counter(level for level, _ in page.all("data-level")) == levels
     for row in (
-        ["ward-7/flows-07.parquet", "unreadable_file the file is not a complete parquet file", "?"],
+        ["ward-7/flows-07.parquet", f"unreadable_file {files.REASONS['unreadable_file']}", "?"],
         ["not_a_number a value is not a number", "1,200", "0.1%"],
         ["negative_time_between_packets violated rule: each of the features is 0 or more", "870", "0.072%"],
         ["Benign", "1,180,230", "98.37%", "91%"],
@@ -311,6 +325,61 @@ def test_external_names_are_escaped() -> None:
     assert numbers(page.text("headline")) == ["50", "25"]
 
 
+def test_characters_that_change_the_direction_or_the_line_are_shown_as_escapes_and_long_lists_are_cut() -> None:
+    names = [f"column\u202e\x07{i}" for i in range(20_000)]
+    content = page_of(with_row(hostile(), extra_columns=names))
+    assert not {c for c in content if not c.isprintable()} - {"\n"}
+    text = Page(content).text("extra-columns")
+    assert numbers(text)[0] == "20,000"
+    assert "column\\u202e\\x079 and 19,990 more" in text
+    assert len(content) < 400_000
+
+
+def test_a_degraded_night_says_so_first_and_is_not_to_be_trusted() -> None:
+    reasons = [
+        {"reason": "few_flows", "text": "9 flow(s), far fewer than usual: the median of the nights before is 850"},
+        {"reason": "files_unreadable", "text": "1 of 2 file(s) could not be read, so their flows are unknown: a"},
+    ]
+    before = {DATE - dt.timedelta(days=i): [scored(rows_in=850)] for i in (1, 2, 3)}
+    night = with_row(QUIET, rows_in=9, rows_scored=9, rows_quarantined=0, degraded=reasons)
+    page = Page(page_of(dataclasses.replace(night, nights={**night.nights, **before})))
+    check_structure(page)
+    headline = page.element("headline")
+    assert headline.get("data-degraded") == "few_flows files_unreadable"
+    assert page.text("headline").startswith("Degraded night: 9 flow(s), far fewer than usual: the median of the")
+    assert page.text("headline").endswith("No flow flagged")
+    assert [answer for answer, _ in page.all("data-answer")] == ["yes", "no"]
+    assert [kind for kind, _ in page.all("data-issue")][:2] == ["degraded", "degraded"]
+    assert "unusual_volume" not in dict(page.all("data-issue"))
+
+
+def test_a_missing_night_has_a_page_and_is_a_gap_in_the_trend(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {
+        "rows_in": 0, "rows_scored": 0, "rows_quarantined": 0, "files": [], "quarantine": [], "class_mix": [],
+        "degraded": [{"reason": "missing", "text": "logs/event_date=2026-07-14 holds no flow logs"}],
+    }  # fmt: skip
+    night = with_row(dataclasses.replace(QUIET, drift=[]), **nothing)
+    page = Page(page_of(night))
+    check_structure(page)
+    assert page.element("headline").get("data-state") == "missing"
+    assert page.text("headline") == "Degraded night: logs/event_date=2026-07-14 holds no flow logs"
+    assert [kind for kind, _ in page.all("data-issue")] == ["degraded"]
+    assert ["2026-07-14", "not scored"] in page.rows
+    night_page.write_page(str(tmp_path), night)
+    old = with_row(QUIET, degraded=None, unread_times=None, unread_columns=None)
+    assert [answer for answer, _ in Page(page_of(old)).all("data-answer")] == ["no", "yes"]
+
+
+def test_unknown_event_times_and_columns_that_were_not_read_are_counted() -> None:
+    times = [{"type": "timestamp[us]", "rows": 12}, {"type": "double", "rows": 30}]
+    night = with_row(QUIET, unread_times=times, unread_columns=[{"name": "device_id", "rows": 5}])
+    texts = Page(page_of(night)).texts("data-issue")
+    assert numbers(texts["unread_times"])[0] == "42"
+    assert "timestamp[us], double" in texts["unread_times"]
+    assert "device_id" in texts["unread_columns"]
+    assert numbers(texts["unread_columns"]) == ["5"]
+
+
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("kind", ["busy", "hostile"])
 def test_a_browser_shows_every_picture_and_never_scrolls_sideways(
@@ -323,9 +392,9 @@ def test_a_browser_shows_every_picture_and_never_scrolls_sideways(
     assert len(shown.pictures) == 4
     assert all(natural > 300 and visible > 250 for natural, visible in shown.pictures)
     assert shown.places == 0
-    assert night.shown[0]["entity"] in shown.closed
+    assert printable(night.shown[0]["entity"]) in shown.closed
     assert {"action", "severity", "trust", "week"} <= set(shown.visible)
-    assert night.shown[-1]["entity"] in shown.opened
+    assert printable(night.shown[-1]["entity"]) in shown.opened
 
 
 def test_the_pictures_have_the_right_figures() -> None:

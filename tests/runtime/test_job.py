@@ -97,6 +97,18 @@ def test_rows_that_do_not_reconcile_in_a_task_are_a_failure(ended: Ended, tmp_pa
     assert "5 rows in, 4 accounted for" in error
 
 
+def test_an_incomplete_result_is_committed_with_an_exit_code_of_its_own(spark: SparkSession, tmp_path: Path) -> None:
+    def run(context: job.Context) -> Report:
+        report = Report(tables=[context.lake.write("metrics", [], context.staged, run_id=context.run_id)])
+        report.degrade("2026-03-01: no flow logs")
+        return report
+
+    assert job.main(run, "A job.", ["--set", f"lake={tmp_path}/lake"]) == job.DEGRADED == 3
+    [row] = Lake(f"{tmp_path}/lake").read("audit", ["status", "error", "notes"]).to_pylist()
+    assert row == {"status": "degraded", "error": None, "notes": ["degraded: 2026-03-01: no flow logs"]}
+    assert len(list((tmp_path / "lake/metrics").iterdir())) == 1
+
+
 def test_a_job_without_a_fault_is_done(ended: Ended, tmp_path: Path) -> None:
     assert ended(lambda _: None) == (0, "")
     assert audit(tmp_path) == [("done", None)]

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ids_spark.base.text import short
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.tables import QUARANTINE
-from ids_spark.score import night_files, night_reader, pass_through
+from ids_spark.score import night_files, night_reader
 from ids_spark.score.night_reader import NightRows, ReadSpec
 from tests.support.flows import synthetic_frame
 
@@ -268,7 +269,7 @@ def test_a_long_text_that_a_dictionary_repeats_is_not_copied_for_each_row(tmp_pa
     table = pa.Table.from_pandas(pd.concat([flows(1)] * rows).drop(columns="device_id"), preserve_index=False)
     repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([long]))
     [found] = read(tmp_path, table.append_column("device_id", repeated), store_schema=False)
-    assert found.pass_through["device_id"].unique().to_pylist() == [pass_through.shortened(long)]
+    assert found.pass_through["device_id"].unique().to_pylist() == [short(long)]
 
 
 def test_a_text_column_that_is_too_large_is_null_and_counted_or_as_feature_refused(

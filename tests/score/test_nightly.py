@@ -367,7 +367,7 @@ def test_a_model_without_validation_scores_refuses_the_night(nights: Path, tmp_p
         (("score.pass_through=[event_time,model,flow_id]",), "score.pass_through contains model,"),
         (("score.pass_through=[event_time,class_name]",), "score.pass_through contains class_name,"),
         (("score.models=[dnn-2-paper]",), "no model 'dnn-2-paper'"),
-        (("score.column_aliases={}", f"score.date={NEXT}"), f"event_date={NEXT} holds no parquet file"),
+        (("score.column_aliases={}", f"score.date={NEXT}"), f"event_date={NEXT} holds no flow logs"),
     ],
 )
 def test_invalid_settings_refuse_the_night(
@@ -377,11 +377,22 @@ def test_invalid_settings_refuse_the_night(
     assert_refused(copy(nights, tmp_path / "night"), message, *settings)
 
 
-def test_a_missing_feature_column_refuses_the_night_with_its_name(nights: Path, tmp_path: Path) -> None:
+def test_a_feature_column_that_some_files_lack_costs_these_files_and_one_that_all_lack_refuses_the_night(
+    nights: Path, tmp_path: Path
+) -> None:
     folder = copy(nights, tmp_path / "night")
-    path = folder / "logs" / f"event_date={DATE}" / "flows-00002.parquet"
-    pq.write_table(pq.ParquetFile(path).read().drop_columns(["Rate", "IAT"]), path)
-    assert_refused(folder, "flows-00002.parquet lacks 2 feature column(s) of original45: Rate, IAT. Nothing was scored")
+    paths = sorted((folder / "logs" / f"event_date={DATE}").iterdir())
+    for path in paths[2:]:
+        pq.write_table(pq.ParquetFile(path).read().drop_columns(["Rate", "IAT"]), path)
+    code, output = score(folder)
+    assert code == 3, output
+    files = {file["name"]: (file["rows"], file["reason"]) for file in night_row(folder)["files"]}
+    lost = {path.name: (pq.read_metadata(path).num_rows, "missing_columns") for path in paths[2:]}
+    assert files.items() >= lost.items()
+    assert night_row(folder)["rows_quarantined"] == sum(rows for rows, _ in lost.values())
+    for path in paths[:2]:
+        pq.write_table(pq.ParquetFile(path).read().drop_columns(["Rate"]), path)
+    assert_refused(folder, "flows-00000.parquet lacks 1 feature column(s) of original45: Rate; flows-00001.parquet")
 
 
 def assert_refused(folder: Path, message: str, *settings: str) -> None:

@@ -164,7 +164,14 @@ def json_lines(
     rows = incidents.to_pylist() if isinstance(incidents, pa.Table) else incidents
     ordered = sorted(rows, key=lambda row: (row["rank"], row["incident_id"]))
     texts = (json.dumps(record_of(row, context), ensure_ascii=False, allow_nan=False) for row in ordered)
-    return "".join(f"{text}\n" for text in texts).encode()
+    return "".join(f"{_escaped(text)}\n" for text in texts).encode()
+
+
+def _escaped(text: str) -> str:
+    """Return JSON with characters that are not printable, such as U+2028 and U+202E, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _is_filled(value: object) -> bool:

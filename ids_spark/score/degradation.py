@@ -1,0 +1,143 @@
+"""Reasons why a night is degraded: its figures do not describe the whole traffic of that date.
+
+A degraded night is committed like any other. Its reasons stand in `nights/`, first on its page and in the audit, and
+the job ends with the exit code for it.
+"""
+
+import datetime as dt
+import re
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import unquote
+
+import pyarrow.fs as pafs
+
+from ids_spark.base.logs import printable
+from ids_spark.base.text import shown
+from ids_spark.config.score import ScoreConfig
+from ids_spark.ingest.sources import SYNTHETIC_MARK
+from ids_spark.lake.filesystem import absolute, exists, resolve
+from ids_spark.lake.store import Lake
+from ids_spark.score.night_files import NightFile, NightMissing, NightSource
+from ids_spark.score.night_tasks import NightCounts
+
+MISSING: Final = "missing"
+"""Reason of a night without flow logs."""
+FEWEST_NIGHTS: Final = 3
+"""Earlier nights with flows; from fewer, no usual number of flows is computed."""
+_NAMED: Final = 3
+Row = dict[str, Any]
+
+
+def was_scored(lake: Lake, date: dt.date) -> bool:
+    """Return whether the lake holds the result of flow logs of a date."""
+    return any(row["files"] for row in lake.read("nights", ["files"], event_date=date).to_pylist())
+
+
+def empty_night(config: ScoreConfig, event_date: dt.date) -> NightSource:
+    """Return a night without files.
+
+    Raises:
+        NightMissing: the folder of all nights does not exist.
+    """
+    root = absolute(config.flow_logs or "").rstrip("/")
+    if not exists(root):
+        raise NightMissing(f"score.flow_logs is {root}, which does not exist; expected folders event_date=YYYY-MM-DD")
+    origin = "synthetic" if exists(f"{root}/{SYNTHETIC_MARK}") else "measured"
+    return NightSource(event_date, (), (), (), origin)
+
+
+def similar_folders(config: ScoreConfig, event_date: dt.date) -> list[str]:
+    """Return the folders of flow logs that hold the date of a night in another spelling, such as `dt=20261124`."""
+    fs, path = resolve(absolute(config.flow_logs or ""))
+    found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    names = [info.base_name for info in found if info.type == pafs.FileType.Directory]
+    similar = [name for name in names if f"{event_date:%Y%m%d}" in re.sub(r"\D", "", unquote(name))]
+    for year, month, day in (("%Y", "%m", "%d"), ("%Y", "%-m", "%-d")):
+        nested = f"{event_date:year={year}/month={month}/day={day}}"
+        if nested not in similar and fs.get_file_info(f"{path}/{nested}").type == pafs.FileType.Directory:
+            similar.append(nested)
+    return sorted(name for name in similar if name != f"event_date={event_date}")
+
+
+def missing(date: dt.date, flow_logs: str, similar: Collection[str]) -> Row:
+    """Return the reason of a night without flow logs.
+
+    Args:
+        date: The night.
+        flow_logs: Folder of all nights.
+        similar: Names of folders in it that look like this date.
+    """
+    return _reason(MISSING, not_found(date, flow_logs, similar))
+
+
+def not_found(date: dt.date, flow_logs: str, similar: Collection[str]) -> str:
+    """Return a sentence on a night without flow logs; arguments as in `missing`."""
+    text = f"{flow_logs}/event_date={date} holds no flow logs; expected parquet files of that night"
+    if similar:
+        text += f"; found {shown(sorted(similar), _NAMED)}, expected event_date={date}; rename it"
+    return text
+
+
+def reasons(
+    source: NightSource, counts: NightCounts, before: Mapping[dt.date, Sequence[Mapping[str, Any]]], config: ScoreConfig
+) -> list[Row]:
+    """Return why a night with flow logs is degraded, most important first; empty for a usual night.
+
+    Args:
+        source: The night.
+        counts: Of all its tasks.
+        before: Rows of `nights/` of earlier nights by date.
+        config: `volume_factor` and `max_rejected_share`.
+
+    Returns:
+        `reason`, a name, and `text`, a sentence for people, as in the column `degraded` of `nights/`.
+    """
+    rows, refused = counts.rows_read, counts.quarantined.total()
+    found = []
+    if not counts.rows_scored:
+        found.append(_reason("nothing_scored", f"none of {rows:,} flow(s) was scored{_by_reason(counts)}"))
+    elif refused > config.max_rejected_share * rows:
+        share = f"{refused:,} of {rows:,} flows ({refused / rows:.1%}) were refused"
+        limit = f"more than score.max_rejected_share ({config.max_rejected_share:.1%})"
+        found.append(_reason("rows_refused", f"{share}, {limit}{_by_reason(counts)}"))
+    unknown = [f"{file.name} ({file.reason})" for file in source.flow_files if _rows_unknown(file)]
+    if unknown:
+        files = f"{len(unknown):,} of {len(source.flow_files):,} file(s) could not be read, so their flows are unknown"
+        found.append(_reason("files_unreadable", f"{files}: {shown(unknown, _NAMED)}"))
+    lost = [file.name for file in source.flow_files if file.rows and not counts.scored_by_file[file.name]]
+    if lost and counts.rows_scored:
+        files = f"no flow of {len(lost):,} file(s) of {len(source.flow_files):,} was scored"
+        found.append(_reason("files_not_scored", f"{files}: {shown(lost, _NAMED)}"))
+    usual = usual_flows(source.event_date, before)
+    if usual is not None and not usual / config.volume_factor <= rows <= usual * config.volume_factor:
+        few = rows < usual
+        text = f"{rows:,} flow(s), far {'fewer' if few else 'more'} than usual: the median of the nights before is"
+        found.append(_reason("few_flows" if few else "many_flows", f"{text} {usual:,.0f}"))
+    return found
+
+
+def usual_flows(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> float | None:
+    """Return the median number of flows of the nights before `date` that have any; None if they are too few."""
+    found = [
+        row["rows_in"]
+        for other, rows in nights.items()
+        for row in rows
+        if other < date and row["role"] == "champion" and row["rows_in"]
+    ]
+    return statistics.median(found) if len(found) >= FEWEST_NIGHTS else None
+
+
+def _rows_unknown(file: NightFile) -> bool:
+    """Return whether a file may hold flows that could not be counted."""
+    return file.reason is not None and not file.rows and file.reason != "no_rows"
+
+
+def _reason(name: str, text: str) -> Row:
+    return {"reason": name, "text": printable(text)}
+
+
+def _by_reason(counts: NightCounts) -> str:
+    found = ", ".join(f"{reason} {n:,}" for reason, n in counts.quarantined.most_common(_NAMED))
+    return f": {found}" if found else ""

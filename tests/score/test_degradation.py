@@ -1,0 +1,68 @@
+"""Reasons of a degraded night against figures by hand."""
+
+import datetime as dt
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ids_spark.config.score import ScoreConfig
+from ids_spark.features.drift import BinCounts
+from ids_spark.score import degradation
+from ids_spark.score.night_files import NightFile, NightSource
+from ids_spark.score.night_tasks import NightCounts
+
+DATE = dt.date(2026, 3, 4)
+NONE = np.zeros(0, dtype=np.int64)
+SOUND = NightFile("a.parquet", 90)
+
+
+def reasons(
+    scored: int, *files: NightFile, refused: int = 0, before: tuple[int, ...] = (), **settings: Any
+) -> list[str]:
+    counts = NightCounts(BinCounts(0, [], NONE, NONE, NONE), NONE, rows_read=scored + refused, rows_scored=scored)
+    counts.quarantined = Counter({"missing": refused} if refused else {})
+    counts.scored_by_file = Counter({"a.parquet": scored})
+    nights = {
+        DATE - dt.timedelta(days=i): [{"role": "champion", "rows_in": rows}, {"role": "challenger", "rows_in": 7}]
+        for i, rows in enumerate(before, start=1)
+    }
+    source = NightSource(DATE, (), files or (SOUND,), (), "measured")
+    found = degradation.reasons(source, counts, nights, ScoreConfig(flow_logs="logs", date=DATE, **settings))
+    assert all(each["text"] for each in found)
+    return [each["reason"] for each in found]
+
+
+@pytest.mark.parametrize(
+    ("rows", "before", "expected"),
+    [
+        (34, (100, 100, 100), []),
+        (33, (100, 100, 100), ["few_flows"]),
+        (300, (100, 100, 100), []),
+        (301, (100, 100, 100), ["many_flows"]),
+        (1, (100, 100), []),  # two nights are too few
+        (1, (100, 100, 0, 0), []),  # nights without flows are none of them
+        (60, (20, 100, 10_000), []),  # the median
+    ],
+)
+def test_the_number_of_flows_is_compared_with_the_median_of_three_nights_or_more(
+    rows: int, before: tuple[int, ...], expected: list[str]
+) -> None:
+    assert reasons(rows, before=before) == expected
+
+
+def test_a_share_of_refused_rows_above_the_setting_degrades() -> None:
+    assert reasons(95, refused=5) == []
+    assert reasons(94, refused=6) == ["rows_refused"]
+    assert reasons(94, refused=6, max_rejected_share=0.06) == []
+    assert reasons(0, refused=100) == ["nothing_scored"]
+
+
+def test_files_whose_flows_are_unknown_or_not_scored_degrade() -> None:
+    assert reasons(90, SOUND, NightFile("empty.parquet", 0, "no_rows")) == []
+    assert reasons(90, SOUND, NightFile("half.parquet", 0, "unreadable_file")) == ["files_unreadable"]
+    assert reasons(90, SOUND, NightFile("twice.parquet", 3, "duplicated_column")) == ["files_not_scored"]
+    assert reasons(90, SOUND, NightFile("_SUCCESS", 0, "hidden"), NightFile("readme.txt", 0, "document")) == []
+    assert reasons(90, SOUND, NightFile("b.gz", 0, "gzip")) == ["files_unreadable"]
+    assert reasons(0, NightFile("empty.parquet", 0, "no_rows")) == ["nothing_scored"]
