@@ -83,6 +83,7 @@ executor() {
 }
 
 [ -n "$role" ] || refuse "nothing to do; expected master, worker, or a command such as spark-submit"
+id -un >/dev/null 2>&1 || refuse "user id $(id -u) has no entry in /etc/passwd, without which Java's login fails; run the container as uid 10001, or mount an /etc/passwd with a line for this id"
 take_secrets
 case $role in
   executor) executor ;;

@@ -121,5 +121,30 @@ export PATH="$venv/bin:\$PATH"
 export PYSPARK_PYTHON="$venv/bin/python" PYSPARK_DRIVER_PYTHON="$venv/bin/python"
 export SPARK_LOCAL_IP="\${SPARK_LOCAL_IP:-127.0.0.1}" TF_CPP_MIN_LOG_LEVEL="\${TF_CPP_MIN_LOG_LEVEL:-2}"
 unset SPARK_HOME PYTHONPATH  # ignore another Spark or checkout of this shell
+
+# Java reads and writes names of files in the encoding of the locale.
+case \$(locale charmap 2>/dev/null) in UTF-8) ;; *) export LC_ALL=C.UTF-8 ;; esac
+# Java unpacks native libraries (snappy, zstd) into java.io.tmpdir, and runs them there.
+_may_run() {
+  local file status=0
+  file=\$(mktemp "\$1/ids_spark-XXXXXX" 2>/dev/null) || return 1
+  { printf '#!/bin/sh\n' >"\$file" && chmod 700 "\$file" && "\$file"; } 2>/dev/null || status=1
+  rm -f "\$file"
+  return \$status
+}
+if ! _may_run /tmp; then
+  for _folder in "\${TMPDIR:-/tmp}" "$venv" "\${HOME:-/tmp}" /var/tmp none; do
+    if _may_run "\$_folder"; then break; fi
+  done
+  if [ "\$_folder" = none ]; then
+    echo "ids_spark: no program may run in /tmp or \${TMPDIR:-TMPDIR} (mounted noexec?), and Java needs a folder for native libraries (java.io.tmpdir); set TMPDIR to a folder where programs may run" >&2
+    return 2
+  fi
+  export SPARK_SUBMIT_OPTS="-Djava.io.tmpdir=\$_folder \${SPARK_SUBMIT_OPTS:-}"
+fi
+if ! id -un >/dev/null 2>&1; then
+  echo "ids_spark: user id \$(id -u) has no entry in /etc/passwd, without which Java's login fails; add the line 'ids:x:\$(id -u):\$(id -g)::\${HOME:-/}:/bin/sh' to /etc/passwd, or run as a user that has an entry" >&2
+  return 2
+fi
 ENV
 touch "$venv/.ready"

@@ -76,6 +76,71 @@ def test_another_java_is_not_taken_for_17(tmp_path: Path, lines: tuple[str, ...]
     assert str(home) not in made
 
 
+@pytest.fixture
+def made(tmp_path: Path) -> str:
+    """The content of env.sh."""
+    code, output, text = install(tmp_path / "venv")
+    assert code == 0, output
+    return text
+
+
+def sourced(text: str, shown: str, *before: str, **environment: str) -> tuple[int, str, str]:
+    """Source env.sh as make does; returns exit code, the value of a variable, and messages.
+
+    Args:
+        text: Content of env.sh.
+        shown: Name of the variable.
+        before: A command that starts the shell, such as setpriv.
+        environment: Variables.
+    """
+    ended = subprocess.run(
+        [*before, "bash", "-euo", "pipefail", "-c", f'. <(printf %s "$ENV_SH"); printf %s "${{{shown}:-}}"'],
+        env=os.environ | {"ENV_SH": text} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize(("given", "expected"), [("C", "C.UTF-8"), ("POSIX", "C.UTF-8"), ("C.UTF-8", "C.UTF-8")])
+def test_java_gets_an_encoding_for_names_of_files(made: str, given: str, expected: str) -> None:
+    assert sourced(made, "LC_ALL", LC_ALL=given) == (0, expected, "")
+
+
+def test_a_user_without_an_entry_is_refused_in_one_sentence(made: str) -> None:
+    as_nobody = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups")
+    if shutil.which("setpriv") is None or subprocess.run([*as_nobody, "true"], check=False).returncode:
+        pytest.skip("needs the right to change the user (root)")
+    code, _, message = sourced(made, "PATH", *as_nobody)
+    assert code == 2
+    assert message.count("\n") == 1
+    assert "user id 54321 has no entry in /etc/passwd" in message
+    assert sourced(made, "JAVA_HOME")[0] == 0  # another user may
+
+
+def may_mount() -> bool:
+    """Whether this process may mount file systems that only it sees."""
+    unshare = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(unshare, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs the right to mount file systems (root)")
+def test_java_unpacks_its_libraries_where_programs_may_run(made: str) -> None:
+    noexec = "mount -t tmpfs -o noexec none /tmp && mount -t tmpfs -o noexec none /var/tmp && mount -t tmpfs none /mnt"
+    hardened = ("unshare", "-m", "sh", "-c", f'{noexec} && exec "$@"', "sh")
+    options, home = "SPARK_SUBMIT_OPTS", {"HOME": "/nowhere"}
+    assert sourced(made, options, *hardened, TMPDIR="/mnt", **home) == (0, "-Djava.io.tmpdir=/mnt ", "")
+    assert sourced(made, options, *hardened, TMPDIR="/tmp", HOME="/mnt") == (0, "-Djava.io.tmpdir=/mnt ", "")
+    given = {options: "-Dx=1", "TMPDIR": "/mnt"}
+    assert sourced(made, options, *hardened, **home, **given)[1] == "-Djava.io.tmpdir=/mnt -Dx=1"
+    code, _, message = sourced(made, options, *hardened, TMPDIR="/tmp", **home)
+    assert code == 2
+    assert message.count("\n") == 1
+    assert "java.io.tmpdir" in message
+    assert sourced(made, options) == (0, os.environ.get(options, ""), "")
+
+
 def test_a_path_with_blanks_is_refused_in_one_sentence(tmp_path: Path) -> None:
     code, output, _ = install(tmp_path / "my folder" / "venv")
     assert code == 2
