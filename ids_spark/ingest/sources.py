@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
 HEADER_BYTES: Final = files.LONGEST_LINE + 1
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
-_GZIP_RATIO: Final = 6  # of the official files
+_GZIP_BLOCK_BYTES: Final = 1 << 20
 _MAX_FAULTS_SHOWN: Final = 10
 _NAMES_SHOWN: Final = 10
 _SCORED_ROWS_PER_TASK: Final = 500_000
@@ -102,6 +102,7 @@ class _Header:
     columns: tuple[str, ...]
     types: dict[str, pa.DataType]  # empty for CSV
     row_groups: tuple[int, ...]  # rows of each; empty for CSV
+    text_bytes: int = 0  # of CSV, decompressed
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,11 @@ def _read_header(file: File) -> _Header:
         if file.format == "parquet":
             return _read_footer(file)
         with csv_stream(file.uri, file.format or "csv") as stream:
-            head = stream.read(HEADER_BYTES)
+            head, text_bytes = stream.read(HEADER_BYTES), file.size
+            if file.format == "csv.gz":  # a thousandth of its content, or half: only reading shows how many rows it has
+                text_bytes = len(head)
+                while block := stream.read(_GZIP_BLOCK_BYTES):
+                    text_bytes += len(block)
     except files.UNREADABLE as error:
         kind = (file.format or "").replace("csv.gz", "gzip")
         reason = files.reason_of(file, error)
@@ -315,7 +320,7 @@ def _read_header(file: File) -> _Header:
         raise SourceUnusable(f"{file.name} is not read: its header cannot be read ({error}); fetch it again") from error
     if not columns:
         raise SourceUnusable(f"{file.uri} is empty; expected a header line; remove the file or fetch it again")
-    return _Header(tuple(columns), {}, ())
+    return _Header(tuple(columns), {}, (), text_bytes)
 
 
 def _detail(reason: str, error: BaseException) -> str:
@@ -393,7 +398,7 @@ def _row_groups_of(file: File, header: _Header, columns: dict[str, str], config:
     if form == "parquet":
         whole = RowGroup(file.uri, file.name, 0, 0, 0, class19, split, form, names, column)
         return _parquet_row_groups(whole, header)
-    rows = file.size * (_GZIP_RATIO if form == "csv.gz" else 1) // _CSV_BYTES_PER_ROW
+    rows = header.text_bytes // _CSV_BYTES_PER_ROW
     return [RowGroup(file.uri, file.name, None, 0, rows, class19, split, form, names, column)]
 
 

@@ -386,3 +386,15 @@ def test_every_row_group_is_in_one_partition_and_partitions_are_even(sizes, task
     assert (
         bin_pack(random.sample(row_groups, len(row_groups)), tasks) == hands
     )  # for any order in which they were found
+
+
+def test_rows_of_a_gzip_file_are_estimated_from_its_text_not_from_its_size(tree):
+    path = tree / "train" / "Benign_train.pcap.csv"
+    header, row = path.read_text().splitlines()[:2]
+    text = "\n".join([header, *[row] * 40_000]).encode()
+    path.unlink()
+    packed = tree / "train" / "Benign_train.pcap.csv.gz"
+    packed.write_bytes(gzip.compress(text))
+    assert packed.stat().st_size < len(text) / 100
+    [group] = [g for g in discover(IngestConfig(source=str(tree))).row_groups if g.name.endswith(".gz")]
+    assert group.rows == len(text) // 250
