@@ -139,7 +139,8 @@ def _tables(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[tuple[pa
     fs, path = resolve(row_group.uri)
     with fs.open_input_file(path) as stream:
         footer = pq.ParquetFile(stream)
-        kinds = {name: footer.schema_arrow.field(name).type for name in (*features, *night_row_group.pass_through)}
+        schema = footer.schema_arrow  # read anew on each access
+        kinds = {name: schema.field(name).type for name in (*features, *night_row_group.pass_through)}
         at_once = _TEXT_PIECE_ROWS if any(_is_text(kinds[name]) for name in features) else PIECE_ROWS
         sizes, dictionaries = _sizes(footer, row_group.index or 0, kinds, at_once)
         if any(sizes.get(name, 0) > LARGEST_COLUMN for name in features):
