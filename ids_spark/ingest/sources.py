@@ -250,6 +250,7 @@ def parquet_row_groups(source: str) -> list[tuple[RowGroup, dict[str, pa.DataTyp
 
     Raises:
         SourceUnusable: nothing there, or a file that cannot be read.
+        SchemaMismatch: a file has a column twice.
     """
     source = absolute(source)
     listing = [files.single(source)] if is_file(source) else files.inventory(source)
@@ -262,6 +263,7 @@ def parquet_row_groups(source: str) -> list[tuple[RowGroup, dict[str, pa.DataTyp
     groups = []
     for file in found:
         header = _read_header(file)
+        _refuse_twice(header, file.name)
         whole = RowGroup(file.uri, file.name, 0, 0, 0, None, None)
         groups += [(row_group, header.types) for row_group in _parquet_row_groups(whole, header)]
     return groups
@@ -340,10 +342,7 @@ def _read_footer(file: File) -> _Header:
 
 
 def _schema_of(header: _Header, name: str, config: IngestConfig) -> tuple[FeatureSchema, dict[str, str]]:
-    times = Counter(column for column in header.columns if column.strip())
-    duplicates = sorted(column for column, n in times.items() if n > 1)
-    if duplicates:
-        raise SchemaMismatch(f"{name}: column(s) {listed(duplicates)} occur more than once; keep one of each")
+    _refuse_twice(header, name)
     ignored = {*config.ignored_columns, config.label_column}
     schema, columns = recognise(header.columns, name, ignored, config.column_aliases)
     wrong = [
@@ -354,6 +353,12 @@ def _schema_of(header: _Header, name: str, config: IngestConfig) -> tuple[Featur
     if wrong:
         raise SchemaMismatch(f"{name}: expected numbers, found column(s) of another type: {', '.join(wrong)}")
     return schema, columns
+
+
+def _refuse_twice(header: _Header, name: str) -> None:
+    times = Counter(column for column in header.columns if column.strip())
+    if duplicates := sorted(column for column, n in times.items() if n > 1):
+        raise SchemaMismatch(f"{name}: column(s) {listed(duplicates)} occur more than once; keep one of each")
 
 
 _UNKNOWN: Final = " (perhaps a type that this version of pyarrow does not know, such as half-precision floats)"

@@ -108,6 +108,13 @@ def test_flows_of_the_other_release_are_refused_although_they_have_the_features_
         score(spark, lake, flows)
 
 
+def test_a_column_that_occurs_twice_is_refused(spark: SparkSession, lake: Lake, flows: Path) -> None:
+    table = pq.read_table(flows / "flows.parquet")
+    pq.write_table(table.append_column("Rate", table["Rate"]), flows / "flows.parquet")
+    with pytest.raises(SchemaMismatch, match="Rate occur more than once"):
+        score(spark, lake, flows)
+
+
 def test_other_spellings_and_columns_that_hold_something_else_are_read(
     spark: SparkSession, lake: Lake, flows: Path
 ) -> None:
