@@ -1,6 +1,7 @@
 """Reads all YAML (configuration, `--set` values, policies): refuses duplicate keys, lists every fault."""
 
 import difflib
+import re
 import typing
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -42,11 +43,15 @@ def parse(content: bytes, where: str, error: type[InputError]) -> Any:
 def parse_value(text: str, where: str, error: type[InputError]) -> Any:
     """Return the value of a setting from a command line: YAML, or the text itself if it is not valid YAML.
 
+    A text without quotes has no comment: `/data/run #3` is a whole path.
+
     Raises:
         InputError: (of class `error`) it has a duplicate key, or aliases that repeat content too often.
     """
     try:
-        return _loaded(text)
+        value = _loaded(text)
+        cut = isinstance(value, str) and re.match(rf"{re.escape(value)}\s+#", text)
+        return text if cut else value
     except (DuplicateKey, TooManyNodes) as fault:
         raise error(f"{where}: {fault.problem}") from fault
     except (yaml.YAMLError, *_UNREADABLE):

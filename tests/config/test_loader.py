@@ -66,6 +66,11 @@ def test_settings_override_files_and_later_settings_override_earlier_ones(yaml_f
         ("lake=a=b", lambda c: c.lake, "a=b"),
         ("lake=@home", lambda c: c.lake, "@home"),  # no YAML; taken as text
         ("ingest.source=null", lambda c: c.ingest.source, None),
+        ("ingest.source=/data/my run #3", lambda c: c.ingest.source, "/data/my run #3"),
+        ("ingest.source='/data/run #3'", lambda c: c.ingest.source, "/data/run #3"),
+        ("train.models=[dnn] # one", lambda c: c.train.models, ("dnn",)),
+        ("ingest.source=/data ", lambda c: c.ingest.source, "/data"),
+        ("ingest.source=/a#b%20c?d", lambda c: c.ingest.source, "/a#b%20c?d"),
         ("purge.today=2024-05-01", lambda c: c.purge.today, dt.date(2024, 5, 1)),
         ("purge.today='2024-05-01'", lambda c: c.purge.today, dt.date(2024, 5, 1)),
     ],
