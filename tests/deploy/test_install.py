@@ -117,6 +117,13 @@ def test_a_user_without_an_entry_is_refused_in_one_sentence(made: str) -> None:
     assert message.count("\n") == 1
     assert "user id 54321 has no entry in /etc/passwd" in message
     assert sourced(made, "JAVA_HOME")[0] == 0  # another user may
+    entrypoint = (ROOT / "docker" / "entrypoint.sh").read_text()
+    ended = subprocess.run(
+        [*as_nobody, "bash", "-c", entrypoint, "entrypoint", "true"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "user id 54321 has no entry in /etc/passwd" in ended.stderr
 
 
 def may_mount() -> bool:
