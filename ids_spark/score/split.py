@@ -18,7 +18,7 @@ from pyspark import SparkContext
 from ids_spark.base.arrays import Counts, as_rows
 from ids_spark.base.report import Report, combined_origin
 from ids_spark.base.spark_tasks import run_each
-from ids_spark.base.text import one_line
+from ids_spark.base.text import one_line, shortened, valid_text
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed
 from ids_spark.dataset.features import SchemaMismatch
@@ -301,7 +301,8 @@ def _tables_of(row_group: RowGroup, features: Sequence[str]) -> Iterator[pa.Tabl
             present = [name for name, kind in types.items() if kind == _OPTIONAL[name]]
             for piece in file.pieces([*row_group.columns, *present], row_group.index or 0):
                 columns = dict(zip(features, (piece[name] for name in row_group.columns), strict=True))
-                table = pa.table(columns | {name: piece[name] for name in present}).combine_chunks()
+                optional = {name: _optional(piece[name]) for name in present}
+                table = pa.table(columns | optional).combine_chunks()
                 if "source_row" not in present:
                     table = table.append_column("source_row", pa.array(np.arange(first, first + len(table))))
                 if "source_file" not in present:
@@ -313,3 +314,7 @@ def _tables_of(row_group: RowGroup, features: Sequence[str]) -> Iterator[pa.Tabl
         raise sources.SourceUnusable(
             f"{row_group.uri}: its content cannot be read ({one_line(error)}); write the file again"
         ) from error
+
+
+def _optional(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return shortened(valid_text(column)) if pa.types.is_string(column.type) else column

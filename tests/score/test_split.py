@@ -131,6 +131,20 @@ def test_other_spellings_and_columns_that_hold_something_else_are_read(
         assert set(rows["source_file"]) == {"flows.parquet"}
 
 
+def test_labels_that_are_no_text_cost_only_the_label(spark: SparkSession, lake: Lake, flows: Path) -> None:
+    table = pq.ParquetFile(flows / "flows.parquet").read()
+    names = [name.encode() for name in table["class19"].to_pylist()]
+    names[3], names[4] = b"caf\xe9", b"x" * 5_000_000
+    binary = pa.array(names, pa.binary())
+    labels = pa.Array.from_buffers(pa.string(), len(binary), binary.buffers())  # as Spark writes it, unchecked
+    at = table.column_names.index("class19")
+    pq.write_table(table.set_column(at, "class19", labels), flows / "flows.parquet")
+    report, tables = score(spark, lake, flows)
+    assert (report.rows_in, report.rows_out) == (ROWS * len(ORIGINS), ROWS * len(ORIGINS))
+    predicted = predictions_of(tables)["b-measured"].sort_values("source_row", ignore_index=True)
+    assert predicted["class19"].isna().tolist() == [row in (3, 4) for row in range(ROWS)]
+
+
 def test_predictions_carry_labels_at_every_level_and_the_probabilities_of_keras(
     spark: SparkSession, lake: Lake, flows: Path
 ) -> None:

@@ -1,0 +1,87 @@
+"""Files that are small and would take a lot of memory if they were read as a whole."""
+
+import gzip
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CELL_BYTES: Final = 5_000_000
+CELLS: Final = 300  # of 5 MB: 1.5 GB in memory
+ROWS: Final = 50_000_000
+CLAIMED_ROWS: Final = 10**12
+
+
+def constant_columns(path: Path, names: list[str]) -> None:
+    """Write a parquet file of some kilobytes: 50 million rows of zeros in one row group."""
+    schema = pa.schema([pa.field(name, pa.int32(), nullable=False) for name in names])  # the quickest to write
+    table = pa.table([pa.array(np.zeros(ROWS, dtype=np.int32))] * len(names), schema=schema)
+    pq.write_table(table, path, row_group_size=ROWS, write_statistics=False, store_schema=False)
+
+
+def many_rows_claimed(path: Path, table: pa.Table) -> None:
+    """Write a parquet file whose footer claims 10^12 rows.
+
+    A number in the footer is a zigzag varint of Thrift's compact protocol, so a longer one can take its place.
+    """
+    pq.write_table(table.slice(0, 12_345), path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - size : -8].replace(_varint(12_345), _varint(CLAIMED_ROWS))
+    path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    if pq.ParquetFile(path).metadata.num_rows != CLAIMED_ROWS:
+        raise AssertionError("the footer was not changed as expected")
+
+
+def many_columns(table: pa.Table, more: int = 20_000) -> pa.Table:
+    """Return a table with 20,000 columns more."""
+    zeros = pa.array(np.zeros(len(table)))
+    names = [*table.column_names, *(f"extra_{i}" for i in range(more))]
+    return pa.Table.from_arrays([*table.columns, *[zeros] * more], names=names)
+
+
+def large_cells(path: Path, table: pa.Table, name: str, dictionary: bool) -> None:
+    """Write a table in which one column holds texts of 5 MB: one text in all rows, or another in each.
+
+    Both compress to little; they take 1.5 GB in memory.
+    """
+    rows = table.slice(0, CELLS)
+    text = "7" * CELL_BYTES
+    if dictionary:
+        column: Any = pa.DictionaryArray.from_arrays(pa.array(np.zeros(CELLS, dtype=np.int32)), pa.array([text]))
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+        pq.write_table(rows, path, compression="zstd", store_schema=False)
+        return
+    at = rows.column_names.index(name)
+    schema = rows.schema.set(at, pa.field(name, pa.string()))
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer:
+        texts = pa.array([f"{i:04}{text}" for i in range(CELLS)])
+        writer.write_table(rows.set_column(at, name, texts), row_group_size=CELLS)
+
+
+def large_csv_cells(path: Path, header: list[str], row: list[str], at: int) -> None:
+    """Write a CSV file in which one column holds texts of 5 MB."""
+    before, after = ",".join(row[:at]), ",".join(row[at + 1 :])
+    with path.open("w") as stream:
+        stream.write(",".join(header) + "\n")
+        for i in range(CELLS // 3):
+            stream.write(f"{before}{',' * bool(before)}{i}{'7' * CELL_BYTES}{',' * bool(after)}{after}\n")
+
+
+def bomb(path: Path, header: list[str], row: list[str] | None) -> None:
+    """Write a gzip file of a few megabytes that holds 2 GB of CSV: rows, or one line without an end."""
+    block = ((",".join(row) + "\n") * 20_000).encode() if row else b"7" * 10_000_000
+    with gzip.open(path, "wb", compresslevel=6) as stream:
+        stream.write((",".join(header) + "\n").encode())
+        for _ in range(2_000_000_000 // len(block)):
+            stream.write(block)
+
+
+def _varint(number: int) -> bytes:
+    zigzag, found = number << 1, bytearray()
+    while zigzag >= 128:
+        found.append(zigzag & 127 | 128)
+        zigzag >>= 7
+    return bytes([*found, zigzag])
