@@ -117,6 +117,7 @@ REASONS: Final[Mapping[str, str]] = {
     "unreadable_file": "it cannot be read as parquet, it may be truncated; fetch it again",
     "unknown_type": "it has a column of a type that this version of pyarrow cannot read; write it as double or text",
     "implausible_rows": "its footer claims more rows than its size can hold; fetch it again",
+    "implausible_text": "unpacked it holds more than 200 times its size; unpack it yourself if that is right",
 }
 """Why a file is not read: what it is and what to do, by reason."""
 HARMLESS: Final = frozenset(

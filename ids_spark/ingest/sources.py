@@ -33,6 +33,8 @@ SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
 HEADER_BYTES: Final = files.LONGEST_LINE + 1
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
 _GZIP_BLOCK_BYTES: Final = 1 << 20
+_MOST_GZIP_RATIO: Final = 200  # of the official files: 6; of one line repeated without end: 1,000
+_SMALL_TEXT_BYTES: Final = 100_000_000
 _MAX_FAULTS_SHOWN: Final = 10
 _NAMES_SHOWN: Final = 10
 _SCORED_ROWS_PER_TASK: Final = 500_000
@@ -304,6 +306,8 @@ def _read_header(file: File) -> _Header:
                 text_bytes = len(head)
                 while block := stream.read(_GZIP_BLOCK_BYTES):
                     text_bytes += len(block)
+                    if text_bytes > max(_SMALL_TEXT_BYTES, file.size * _MOST_GZIP_RATIO):
+                        raise SourceUnusable(f"{file.name} is not read: {files.REASONS['implausible_text']}")
     except files.UNREADABLE as error:
         kind = (file.format or "").replace("csv.gz", "gzip")
         reason = files.reason_of(file, error)

@@ -398,3 +398,14 @@ def test_rows_of_a_gzip_file_are_estimated_from_its_text_not_from_its_size(tree)
     assert packed.stat().st_size < len(text) / 100
     [group] = [g for g in discover(IngestConfig(source=str(tree))).row_groups if g.name.endswith(".gz")]
     assert group.rows == len(text) // 250
+
+
+def test_a_gzip_file_of_one_line_repeated_without_end_is_refused(tree):
+    path = tree / "train" / "Benign_train.pcap.csv"
+    header, row = path.read_text().splitlines()[:2]
+    with gzip.open(f"{path}.gz", "wt") as stream:
+        stream.write(f"{header}\n")
+        for _ in range(60):
+            stream.write(f"{row}\n" * (2_000_000 // len(row)))
+    path.unlink()
+    assert "train/Benign_train.pcap.csv.gz is not read: unpacked it holds more than 200 times its size" in refusal(tree)
