@@ -28,6 +28,8 @@ hypothesis.settings.load_profile("project")
 
 # With two workers the last file determines the duration of a run, so the longest files start first.
 LONGEST_FIRST = (
+    "faults/test_hostile_files.py",
+    "fuzz/test_fuzz.py",
     "faults/test_killed_ingest.py",
     "bench/test_bench.py",
     "jobs/test_pipeline.py",

@@ -4,7 +4,7 @@
     python -m tests.fuzz --seed 1 --only 37        # one input again; its folder is kept
 
 Equal seeds give equal inputs. An input on which a check fails stays in `OUT/inputs/INDEX`, with `what.json` (what was
-mutated, what failed) and `said.txt` (standard error). The inputs run in a child process that is started again if it
+mutated, what failed) and `stderr.txt` (standard error). The inputs run in a child process that is started again if it
 dies. The exit code is 0 if every check held.
 """
 

@@ -38,22 +38,24 @@ def snapshot(folder: Path) -> Snapshot:
     return found
 
 
-def faults_of(case: Case, code: int | None, records: list[logging.LogRecord], said: str, before: Snapshot) -> list[str]:
+def faults_of(
+    case: Case, code: int | None, records: list[logging.LogRecord], output: str, before: Snapshot
+) -> list[str]:
     """Return what is wrong with a run; nothing if all is right.
 
     Args:
         case: The input.
         code: Exit code; None if an error escaped.
         records: Log records of the run.
-        said: What the run and Spark wrote to standard error.
+        output: What the run and Spark wrote to standard error.
         before: The folder before the run, without `input`.
     """
     faults = []
     if code not in (DONE, REFUSED, DEGRADED):
-        faults.append(f"exit code {code}: {_last_error(records, said)}")
-    elif _TRACE.search(said):
-        faults.append(f"a stack trace at exit code {code}: {_last_error(records, said)}")
-    if found := _CONTROL.search(said):
+        faults.append(f"exit code {code}: {_last_error(records, output)}")
+    elif _TRACE.search(output):
+        faults.append(f"a stack trace at exit code {code}: {_last_error(records, output)}")
+    if found := _CONTROL.search(output):
         faults.append(f"a control character in the log: {found[0]!r}")
     if code == REFUSED:
         errors = [record for record in records if record.levelno >= logging.ERROR]
@@ -75,7 +77,7 @@ def faults_of(case: Case, code: int | None, records: list[logging.LogRecord], sa
     if left and code is not None:
         faults.append(f"left behind: {', '.join(map(repr, left))}")
     if code in (DONE, DEGRADED) and case.table:
-        faults += _table_faults(case, records, said)
+        faults += _table_faults(case, records, output)
     return faults
 
 
@@ -83,22 +85,22 @@ def _is_planted(case: Case, path: str) -> bool:
     return path.removeprefix("lake/").startswith(case.planted or "\0")
 
 
-def _last_error(records: list[logging.LogRecord], said: str) -> str:
+def _last_error(records: list[logging.LogRecord], output: str) -> str:
     """Return the last error and the last place in this package that a stack trace names."""
     for record in reversed(records):
         if record.exc_info and record.exc_info[1] is not None:
-            said = f"{said}\n{logging.Formatter().formatException(record.exc_info)}"
+            output = f"{output}\n{logging.Formatter().formatException(record.exc_info)}"
             break
-    places = re.findall(r'ids_spark/([\w/]+\.py)", line (\d+), in (\w+)', said)
-    kinds = _ERROR.findall(said)
+    places = re.findall(r'ids_spark/([\w/]+\.py)", line (\d+), in (\w+)', output)
+    kinds = _ERROR.findall(output)
     kinds = [kind for kind in kinds if not kind[0].startswith("Py4J") and "SparkException" not in kind[0]]
     messages = [record.getMessage() for record in records if record.levelno >= logging.ERROR]
     where = "{}:{} {}".format(*places[-1]) if places else ""
-    what = ": ".join(kinds[-1]) if kinds else (messages[-1][:120] if messages else said.strip()[-120:])
+    what = ": ".join(kinds[-1]) if kinds else (messages[-1][:120] if messages else output.strip()[-120:])
     return f"{where} {what}".strip()
 
 
-def _table_faults(case: Case, records: list[logging.LogRecord], said: str) -> list[str]:
+def _table_faults(case: Case, records: list[logging.LogRecord], output: str) -> list[str]:
     job = "ingest" if case.table == "flows" else "score"
     audit = pd.read_parquet(max((case.lake / "audit").glob(f"*-{job}.parquet"))).iloc[0]
     faults = []
@@ -123,19 +125,21 @@ def _table_faults(case: Case, records: list[logging.LogRecord], said: str) -> li
         )
     if job == "ingest" and audit.rows_in and not rows_out and not rows_quarantined:
         faults.append("rows in, none written")
-    told = " ".join([*audit.notes, *audit.inputs, *listed, *(record.getMessage() for record in records)])
+    mentions = " ".join([*audit.notes, *audit.inputs, *listed, *(record.getMessage() for record in records)])
     for name, rows in case.rows.items():
         found = written[name] + refused[name]
         if found and found != rows:
             faults.append(f"a file has other rows than the tables: {name!r}, {rows} and {found}")
-        elif not found and rows and not any(_is_named(part, told) for part in name.split("/") if part not in _ALWAYS):
+        elif (
+            not found and rows and not any(_is_named(part, mentions) for part in name.split("/") if part not in _ALWAYS)
+        ):
             faults.append(f"a file that was not read is not named: {os.path.basename(name)!r}")
     return faults
 
 
-def _is_named(name: str, told: str) -> bool:
+def _is_named(name: str, mentions: str) -> bool:
     plain = re.sub(r"[^\w.%#?-]+", "", name)
-    return plain[:20] in re.sub(r"[^\w.%#?-]+", "", told)
+    return plain[:20] in re.sub(r"[^\w.%#?-]+", "", mentions)
 
 
 def _counts(folder: Path) -> Counter[str]:

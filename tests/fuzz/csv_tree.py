@@ -78,33 +78,33 @@ def ingest_settings(draw: Draw, case: Case) -> list[str]:
 
 def write(draw: Draw, case: Case, files: dict[str, bytes]) -> None:
     """Write files, some of them mutated as bytes or under another name, and note the rows of those that are CSV."""
-    for sound_name, sound in files.items():
-        name, content = sound_name, sound
+    for valid_name, valid in files.items():
+        name, content = valid_name, valid
         if draw.chance(0.1):
-            content = raw.mutate(draw, sound)
+            content = raw.mutate(draw, valid)
         elif draw.chance(0.04):
-            content = raw.another_kind(draw, sound)
+            content = raw.another_kind(draw, valid)
         if draw.chance(0.1):
-            split, plain = sound_name.split("/", 1)
+            split, plain = valid_name.split("/", 1)
             shape = draw.pick(STRANGE_NAMES)
-            draw.did(f"name: {shape!r}")
+            draw.note(f"name: {shape!r}")
             name = f"{split}/" + shape.format(n=plain.split("_train")[0].split("_test")[0], s=split)
             if name.endswith(".gz"):
                 content = gzip.compress(content, mtime=0)
         path = os.path.join(case.input, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if draw.chance(0.02):
-            draw.did("a dangling link")
+            draw.note("a dangling link")
             os.symlink(draw.pick(("gone", "/nonexistent/gone", ".", os.path.basename(path))), path)
         elif draw.chance(0.01):
-            draw.did("a folder in place of a file")
+            draw.note("a folder in place of a file")
             os.makedirs(path)
         else:
             with open(path, "wb") as stream:
                 stream.write(content)
             case.rows[name] = rows_of(content)
     if draw.chance(0.03):
-        draw.did("incomplete synthetic mark")
+        draw.note("incomplete synthetic mark")
         (case.input / "_SYNTHETIC.json").write_bytes(draw.pick((b"{", b"[]", b'{"complete": false}', b"", b"\xff")))
 
 
@@ -121,7 +121,7 @@ def rows_of(content: bytes) -> int:
 
 def _mutate(draw: Draw, file: CsvFile) -> None:
     kind = draw.weighted(_MUTATIONS)
-    draw.did(f"csv: {kind}")
+    draw.note(f"csv: {kind}")
     at = draw.rng.randrange(len(file.rows) + 1)
     column = draw.rng.randrange(len(file.header)) if file.header else 0
     row = draw.pick(file.rows) if file.rows else []
@@ -203,7 +203,7 @@ _MUTATIONS: Final = {
 }  # fmt: skip
 
 
-def sound_files(draw: Draw) -> dict[str, bytes]:
+def valid_files(draw: Draw) -> dict[str, bytes]:
     """Return a small source without any fault, by name."""
     files = {}
     for split in ("train", "test"):

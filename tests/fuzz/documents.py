@@ -82,20 +82,20 @@ def make_config(draw: Draw, base: Base, folder: Path) -> Case:
             )
         )
         value = draw.pick((*map(str, cells.ANY[:28]), *YAML_TEXTS)).replace("\x00", "")
-        draw.did(f"--set {key}={value[:40]!r}")
+        draw.note(f"--set {key}={value[:40]!r}")
         case.settings.append(draw.pick((f"{key}={value}", f"{key}={value}", key)))
     return case
 
 
 def make_severity(draw: Draw, base: Base, folder: Path) -> Case:
-    """Return the scoring of a sound night with a mutated severity policy."""
+    """Return the scoring of a valid night with a mutated severity policy."""
     case = start(folder, base.night)
     content = yaml.safe_load((ROOT / "conf/severity.yaml").read_text())
     return _scored_with(draw, base, case, "alerts.severity_policy", content)
 
 
 def make_allow_list(draw: Draw, base: Base, folder: Path) -> Case:
-    """Return the scoring of a sound night with a mutated allow-list."""
+    """Return the scoring of a valid night with a mutated allow-list."""
     return _scored_with(draw, base, start(folder, base.night), "alerts.allow_list", ALLOW_LIST)
 
 
@@ -103,7 +103,7 @@ def _scored_with(draw: Draw, base: Base, case: Case, setting: str, content: Any)
     case.settings = nights.write_valid(draw, base, case)
     file = case.input / "policy.yaml"
     if draw.chance(0.03):
-        draw.did("a folder in place of the policy")
+        draw.note("a folder in place of the policy")
         file.mkdir()
     elif draw.chance(0.97):
         file.write_bytes(mutated(draw, content, "yaml"))
@@ -117,12 +117,12 @@ def mutated(draw: Draw, content: Any, kind: str) -> bytes:
 
     Args:
         draw: Chooses.
-        content: The sound content.
+        content: The valid content.
         kind: `yaml` or `json`.
     """
     if draw.chance(0.1) and kind == "yaml":
         text = draw.pick(YAML_TEXTS)
-        draw.did(f"yaml: {text[:40]!r}")
+        draw.note(f"yaml: {text[:40]!r}")
         return text.encode("utf-8", "surrogateescape")
     content = copy.deepcopy(content)
     for _ in range(draw.times(3)):
@@ -130,11 +130,11 @@ def mutated(draw: Draw, content: Any, kind: str) -> bytes:
     if kind == "json":
         found = json.dumps(content, indent=2).encode()
         if draw.chance(0.05):
-            draw.did("json: deep")
+            draw.note("json: deep")
             found = b"[" * 100_000
         if draw.chance(0.05) and isinstance(content, dict) and content:
             key = draw.pick(list(content))
-            draw.did(f"json: key twice {key[:20]!r}")
+            draw.note(f"json: key twice {key[:20]!r}")
             found = found.rstrip()[:-1] + f', "{key}": null}}'.encode("utf-8", "surrogateescape")
     else:
         try:
@@ -144,7 +144,7 @@ def mutated(draw: Draw, content: Any, kind: str) -> bytes:
         except yaml.YAMLError:
             found = json.dumps(content).encode()
         if draw.chance(0.06):
-            draw.did("yaml: more text")
+            draw.note("yaml: more text")
             found += draw.pick(YAML_TEXTS).encode()
     if draw.chance(0.15):
         found = raw.mutate(draw, found)
@@ -158,8 +158,8 @@ def mutated_tree(draw: Draw, content: Any) -> Any:
     places = list(_places(content, ()))
     place = draw.pick(places)
     kind = draw.pick(("replace", "replace", "replace", "remove", "rename", "add", "nest", "number"))
-    draw.did(f"document: {kind} at {'.'.join(map(str, place))[:60] or 'the root'}")
-    value = draw.pick(cells.ANY)
+    draw.note(f"document: {kind} at {'.'.join(map(str, place))[:60] or 'the root'}")
+    value = copy.deepcopy(draw.pick(cells.ANY))
     if not place:
         return value if kind == "replace" and draw.chance(0.4) else content
     parent: Any = content

@@ -21,7 +21,7 @@ class Draw:
         self.rng = random.Random(f"{seed}/{index}")
         self.applied: list[str] = []
 
-    def did(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Record a mutation."""
         self.applied.append(text)
 

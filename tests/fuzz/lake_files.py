@@ -1,5 +1,6 @@
 """Files that the lake keeps for itself: journals of commits, leases of runs, facts of tables."""
 
+import copy
 import json
 import os
 import time
@@ -40,10 +41,10 @@ def make_journal(draw: Draw, base: Base, folder: Path) -> Case:
         entry["files"] = draw.pick(
             ({name: ["part-00000-new.parquet"] for name in names}, {"flows": ["../../../outside/kept"]}, [], None)
         )
-        draw.did("files in the journal")
+        draw.note("files in the journal")
     for _ in range(draw.rng.choice((0, 1, 1, 2))):
         key, bad = draw.pick(("job", "run_id", "tables", "tables")), draw.pick(BAD_NAMES)
-        draw.did(f"journal: {key} {bad[:30]!r}")
+        draw.note(f"journal: {key} {bad[:30]!r}")
         if key == "tables":
             entry["tables"] = draw.pick(([bad], [*names, bad], [bad, *names], bad, names * 2))
         else:
@@ -54,9 +55,9 @@ def make_journal(draw: Draw, base: Base, folder: Path) -> Case:
     name = draw.pick(JOURNALS) if draw.chance(0.25) else JOURNALS[0]
     name = name.format(run)
     if name != f".commit-{run}.json":
-        draw.did(f"journal named {name[:40]!r}")
+        draw.note(f"journal named {name[:40]!r}")
     if draw.chance(0.03):
-        draw.did("a folder as journal")
+        draw.note("a folder as journal")
         (case.lake / name).mkdir()
     else:
         (case.lake / name).write_bytes(content)
@@ -112,8 +113,8 @@ def _lease(draw: Draw, case: Case, run: str, old: bool) -> None:
     content = json.dumps(identity).encode()
     if draw.chance(0.7):
         key = draw.pick(tuple(identity))
-        identity[key] = draw.pick((*cells.ANY[:24], -(2**40), 4_194_304))
-        draw.did(f"lease: {key} {str(identity[key])[:30]!r}")
+        identity[key] = copy.deepcopy(draw.pick((*cells.ANY[:24], -(2**40), 4_194_304)))
+        draw.note(f"lease: {key} {str(identity[key])[:30]!r}")
         content = json.dumps(identity).encode() if draw.chance(0.7) else documents.mutated(draw, identity, "json")
     path = case.lake / f".running-{run}.json"
     path.write_bytes(content)

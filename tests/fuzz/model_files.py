@@ -92,10 +92,10 @@ def _change(draw: Draw, folder: Path) -> None:
     if not file.exists():
         return
     if draw.chance(0.04):
-        draw.did(f"{name} removed")
+        draw.note(f"{name} removed")
         file.unlink()
         return
-    draw.did(f"{name}{'' if sealed else ', hash as before'}")
+    draw.note(f"{name}{'' if sealed else ', hash as before'}")
     content = file.read_bytes()
     if name == "weights.npz" and draw.chance(0.7):
         with np.load(file) as packed:
@@ -132,7 +132,7 @@ def _packed(draw: Draw, arrays: dict[str, Any]) -> bytes:
         kind = draw.pick(
             ("type", "shape", "remove", "nan", "rename", "scalar", "more", "object", "huge", "text", "wide", "empty")
         )
-        draw.did(f"array {key}: {kind}")
+        draw.note(f"array {key}: {kind}")
         value = arrays[key]
         changed: dict[str, Any] = {
             "type": value.astype(draw.pick(("float64", "int8", "complex64", "bool", "float16", ">f4"))),

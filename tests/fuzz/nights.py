@@ -47,28 +47,28 @@ def make(draw: Draw, base: Base, folder: Path) -> Case:
     if draw.chance(0.15):
         dates = ["2026-02-28", "2026-03-01"]
         settings += ["score.first_date=2026-02-28", "score.last_date=2026-03-02"]
-        draw.did("a range of dates")
+        draw.note("a range of dates")
     else:
         settings.append(f"score.date={DATE}")
     for date in dates:
         place = f"event_date={date}"
         if draw.chance(0.08):
             place = draw.pick(FOLDERS)
-            draw.did(f"folder: {place!r}")
+            draw.note(f"folder: {place!r}")
         for i in range(draw.rng.randint(1, 3)):
             _write(draw, case, base, f"logs/{place}", f"flows-{i}.parquet")
         if draw.chance(0.05) and (case.input / "logs" / place).is_dir():
             parquet_sources.write_delta_log(draw, case.input / "logs" / place)
     if draw.chance(0.2):
         chosen = draw.pick(SETTINGS)
-        draw.did(chosen)
+        draw.note(chosen)
         settings.append(chosen)
     case.job, case.table, case.settings = "score", "nights", settings
     return case
 
 
 def write_valid(draw: Draw, base: Base, case: Case) -> list[str]:
-    """Write a sound night of twelve flows; return the settings that score it."""
+    """Write a valid night of twelve flows; return the settings that score it."""
     folder = case.input / f"logs/event_date={DATE}"
     folder.mkdir(parents=True)
     at = draw.rng.randrange(len(base.logs) - 12)
@@ -85,12 +85,12 @@ def _write(draw: Draw, case: Case, base: Base, place: str, name: str) -> None:
     content, counted = tables.content_of(draw, table)
     if draw.chance(0.12):
         shape = draw.pick(STRANGE_NAMES)
-        draw.did(f"name: {shape!r}")
+        draw.note(f"name: {shape!r}")
         name = shape.format(name.removesuffix(".parquet"))
     path = os.path.join(case.input, place, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if draw.chance(0.04):
-        draw.did("a dangling link")
+        draw.note("a dangling link")
         os.symlink(draw.pick(("gone", os.path.basename(path))), path)
         return
     with open(path, "wb") as stream:

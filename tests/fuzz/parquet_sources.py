@@ -93,7 +93,7 @@ def write_delta_log(draw: Draw, folder: Path) -> None:
     ]
     if len(names) > 1:
         lines.append({"remove": {"path": names[-1], "dataChange": True}})
-    draw.did("a Delta table")
+    draw.note("a Delta table")
     log = folder / "_delta_log"
     log.mkdir(exist_ok=True)
     texts = [json.dumps(line).encode() for line in lines]
@@ -110,7 +110,7 @@ def write_delta_log(draw: Draw, folder: Path) -> None:
 
 def _labels(draw: Draw, table: pa.Table) -> pa.Table:
     kind = draw.pick(("strange", "any type", "name", "left over", "missing", "one split", "invalid"))
-    draw.did(f"labels: {kind}")
+    draw.note(f"labels: {kind}")
     at = table.column_names.index("label")
     names = table["label"].to_pylist()
     if kind == "strange":
@@ -136,13 +136,13 @@ def _labels(draw: Draw, table: pa.Table) -> pa.Table:
 def _write(draw: Draw, case: Case, name: str, table: pa.Table) -> None:
     if draw.chance(0.12):
         shape = draw.pick(STRANGE_NAMES)
-        draw.did(f"name: {shape!r}")
+        draw.note(f"name: {shape!r}")
         name = shape.format(name.removesuffix(".parquet"))
     content, counted = tables.content_of(draw, table)
     path = os.path.join(case.input, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if draw.chance(0.03):
-        draw.did("a dangling link")
+        draw.note("a dangling link")
         os.symlink("gone", path)
         return
     with open(path, "wb") as stream:

@@ -25,7 +25,7 @@ def mutate(draw: Draw, content: bytes, most: int = 4) -> bytes:
     """Return the content with 1 to `most` mutations."""
     for _ in range(draw.rng.randint(1, most)):
         mutation = draw.pick(_MUTATIONS)
-        draw.did(f"bytes: {mutation.__name__.strip('_')}")
+        draw.note(f"bytes: {mutation.__name__.strip('_')}")
         content = mutation(draw, content)
     return content
 
@@ -33,7 +33,7 @@ def mutate(draw: Draw, content: bytes, most: int = 4) -> bytes:
 def another_kind(draw: Draw, content: bytes) -> bytes:
     """Return a file that is something else than its name promises."""
     kind = draw.pick(("empty", "lfs", "html", "zip", "gzip", "utf-16", "zeros", "text", "spaces"))
-    draw.did(f"file: {kind}")
+    draw.note(f"file: {kind}")
     if kind == "zip":
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:

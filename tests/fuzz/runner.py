@@ -72,7 +72,7 @@ def make_base(folder: Path, trained: Path | None) -> None:
     draw = Draw(0, 0)
     for name in ("flows", "night"):
         (folder / name / "lake").mkdir(parents=True)
-    frames = csv_tree.sound_files(draw)
+    frames = csv_tree.valid_files(draw)
     for name, content in frames.items():
         path = folder / "source" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,9 +194,9 @@ def run_one(watched: Watched, base: Base, out: Path, seed: int, index: int, only
     shutil.rmtree(folder, ignore_errors=True)
     target, draw, case = made(seed, index, base, folder, only)
     before = checks.snapshot(case.folder)
-    code, records, said = watched.run(case)
+    code, records, output = watched.run(case)
     try:
-        faults = checks.faults_of(case, code, records, said, case.before or before)
+        faults = checks.faults_of(case, code, records, output, case.before or before)
     except Exception as error:
         faults = [f"a check failed: {error!r}"[:300]]
     result = {
@@ -208,7 +208,7 @@ def run_one(watched: Watched, base: Base, out: Path, seed: int, index: int, only
         "applied": draw.applied,
     }
     if faults:
-        (folder / "said.txt").write_text(said, errors="replace")
+        (folder / "stderr.txt").write_text(output, errors="replace")
         (folder / "what.json").write_text(
             json.dumps(result | {"job": case.job, "settings": case.settings, "rows": case.rows}, indent=1, default=str)
         )

@@ -50,7 +50,7 @@ def mutate(draw: Draw, table: pa.Table, numbers: list[str], texts: list[str], ti
             else:
                 table = _mutate(draw, table, kind, present)
         except (pa.ArrowException, OverflowError, ValueError, KeyError, TypeError, decimal.InvalidOperation):
-            draw.did(f"table: {kind} not possible")
+            draw.note(f"table: {kind} not possible")
     return table
 
 
@@ -75,43 +75,43 @@ def _mutate(draw: Draw, table: pa.Table, kind: str, numbers: list[str]) -> pa.Ta
         table = _renamed(draw, table, at, cells.name_variant(draw, names[at]))
     elif kind == "drop" and names:
         at = draw.rng.randrange(len(names))
-        draw.did(f"column dropped: {names[at]}")
+        draw.note(f"column dropped: {names[at]}")
         table = table.remove_column(at)
     elif kind == "duplicate" and names:
         at = draw.rng.randrange(len(names))
-        draw.did(f"column twice: {names[at]}")
+        draw.note(f"column twice: {names[at]}")
         table = table.append_column(draw.pick((names[at], names[at].upper(), names[at] + " ")), table.column(at))
     elif kind == "extra":
         name = draw.pick(
             ("extra", "", "label", "Label", "attack_type", "class", "id", "Rate.1", "Rate.x", "a.b", "\x00", "\u202e")
         )
-        draw.did(f"column added: {name!r}")
+        draw.note(f"column added: {name!r}")
         table = table.append_column(name, text_column(draw, len(table)))
     elif kind == "many extra":
         more = draw.pick((30, 2000))
-        draw.did(f"{more} columns added")
+        draw.note(f"{more} columns added")
         table = pa.Table.from_arrays(
             [*table.columns, *[pa.array(np.zeros(len(table)))] * more], names=[*names, *(f"x{i}" for i in range(more))]
         )
     elif kind == "pad":
-        draw.did("padded names")
+        draw.note("padded names")
         table = table.rename_columns([f" {name}" for name in names])
     elif kind == "underscores":
-        draw.did("names with underscores")
+        draw.note("names with underscores")
         table = table.rename_columns([name.replace(" ", "_") for name in names])
     elif kind == "order":
-        draw.did("other order")
+        draw.note("other order")
         table = table.select(draw.rng.sample(range(len(names)), len(names)))
     elif kind == "rows":
         rows = draw.pick((0, 0, 1, 2))
-        draw.did(f"{rows} rows")
+        draw.note(f"{rows} rows")
         table = table.slice(0, rows)
     elif kind == "other release":
-        draw.did("names of the other release")
+        draw.note("names of the other release")
         other = {"Duration": "Time_To_Live", "Time_To_Live": "Duration"}
         table = table.rename_columns([other.get(name, name) for name in names])
     elif kind == "metadata":
-        draw.did("metadata")
+        draw.note("metadata")
         table = table.replace_schema_metadata(
             draw.pick(
                 (
@@ -132,12 +132,12 @@ _MUTATIONS: Final = {
 
 
 def _replace(draw: Draw, table: pa.Table, name: str, column: Any) -> pa.Table:
-    draw.did(f"{name}: {column.type}")
+    draw.note(f"{name}: {column.type}")
     return table.set_column(table.column_names.index(name), name, column)
 
 
 def _renamed(draw: Draw, table: pa.Table, at: int, name: str) -> pa.Table:
-    draw.did(f"{table.column_names[at]} is now {name!r}")
+    draw.note(f"{table.column_names[at]} is now {name!r}")
     return table.rename_columns([name if i == at else old for i, old in enumerate(table.column_names)])
 
 
@@ -309,12 +309,12 @@ def content_of(draw: Draw, table: pa.Table) -> tuple[bytes, bool]:
                 {"compression": "lz4"},
             )
         )
-        draw.did(f"written with {next(iter(options.items() - {('row_group_size', options['row_group_size'])}), None)}")
+        draw.note(f"written with {next(iter(options.items() - {('row_group_size', options['row_group_size'])}), None)}")
     content = _written(draw, table, options)
     if draw.chance(0.2):
         return raw.mutate(draw, content, 3), False
     if draw.chance(0.04):
-        draw.did("footer of another file")
+        draw.note("footer of another file")
         other = _written(draw, pa.table({"a": list(range(50))}), {})
         size = int.from_bytes(other[-8:-4], "little")
         return content[: len(content) // 2] + other[-8 - size :], False
@@ -328,7 +328,7 @@ def _written(draw: Draw, table: pa.Table, options: dict[str, Any]) -> bytes:
     try:
         pq.write_table(table, sink, **options)
     except (pa.ArrowException, OverflowError, ValueError) as error:  # a type that parquet has no place for
-        draw.did(f"not written: {str(error)[:60]}")
+        draw.note(f"not written: {str(error)[:60]}")
         return b"PAR1" + json.dumps(str(table.schema)).encode() + b"PAR1"
     return sink.getvalue()
 
