@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.report import Report
 from ids_spark.base.text import one_line
-from ids_spark.lake.filesystem import absolute, write_bytes
+from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models import registry
 from ids_spark.runtime import job
 from ids_spark.score import degradation, night_context, night_files, nightly, split
@@ -74,16 +74,17 @@ def _night(
     config, missing = scoring.config.score, None
     source = night_files.find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)
     if source is None:
-        root, similar = absolute(config.flow_logs or ""), degradation.similar_folders(config, date)
+        text = degradation.not_found(config, date)
         if config.date is not None:
-            raise night_files.NightMissing(degradation.not_found(date, root, similar))
+            raise night_files.NightMissing(text)
         if degradation.was_scored(context.lake, date):
-            return Report(
-                notes=[f"{degradation.not_found(date, root, similar)}; the earlier result of {date} was not changed"]
-            )
-        source, missing = degradation.empty_night(config, date), degradation.missing(date, root, similar)
+            return Report(notes=[f"{text}; the earlier result of {date} was not changed"])
+        source, missing = degradation.empty_night(config, date), degradation.missing(text)
     spark = context.spark.sparkContext
-    return nightly.score_night(spark, context.lake, context.staged, source, scoring, scored, missing)
+    report = nightly.score_night(spark, context.lake, context.staged, source, scoring, scored, missing)
+    if missing is None:
+        report.notes += [f"{date}: not read: {note}" for note in degradation.similar_notes(config, date)]
+    return report
 
 
 def _report_failures(failures: Sequence[tuple[dt.date, Exception]], report: Report, lake: str) -> None:

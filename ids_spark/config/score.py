@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ids_spark.base.names import NAME
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+NightDate = Annotated[dt.date, Field(ge=dt.date(1970, 1, 1), le=dt.date(2200, 12, 31))]
 ColumnName = Annotated[str, Field(min_length=1)]
 PathPart = Annotated[str, Field(pattern=f"^{NAME}$")]
 """A name that becomes one part of a path in the lake."""
@@ -53,10 +55,10 @@ class ScoreConfig(Section):
     version: PathPart = "latest"
     batch_rows: Count = 16_384
     flow_logs: str | None = None
-    date: dt.date | None = None
-    first_date: dt.date | None = None
-    last_date: dt.date | None = None
-    last_days: Count | None = None
+    date: NightDate | None = None
+    first_date: NightDate | None = None
+    last_date: NightDate | None = None
+    last_days: Days | None = None
     challenger: bool = True
     pass_through: tuple[ColumnName, ...] = ("flow_id", "event_time", "device_id", "src_ip")
     event_time: str = "event_time"
@@ -139,5 +141,5 @@ class PurgeConfig(Section):
         today: Date to count back from; default: today in UTC.
     """
 
-    older_than_days: Count = 90
-    today: dt.date | None = None
+    older_than_days: Days = 90
+    today: NightDate | None = None

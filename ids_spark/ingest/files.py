@@ -131,7 +131,7 @@ USUAL: Final = frozenset(("hidden", "mac_archive", "delta_log", "document"))
 """Reasons of files that are usual beside flows, so that they need no warning."""
 _ARCHIVES: Final = ("zip_archive", "gzip", "other_compression")
 
-UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, RecursionError)
 """Errors of pyarrow on a damaged file; names that are no UTF-8 raise ValueError, absurd sizes MemoryError."""
 
 

@@ -4,10 +4,11 @@ A degraded night is committed like any other. Its reasons stand in `nights/`, fi
 the job ends with the exit code for it.
 """
 
+import contextlib
 import datetime as dt
 import re
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ import pyarrow.fs as pafs
 from ids_spark.base.logs import printable
 from ids_spark.base.text import shown
 from ids_spark.config.score import ScoreConfig
+from ids_spark.ingest import files
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.filesystem import absolute, exists, resolve
 from ids_spark.lake.store import Lake
@@ -53,7 +55,7 @@ def similar_folders(config: ScoreConfig, event_date: dt.date) -> list[str]:
     fs, path = resolve(absolute(config.flow_logs or ""))
     found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     names = [info.base_name for info in found if info.type == pafs.FileType.Directory]
-    similar = [name for name in names if f"{event_date:%Y%m%d}" in re.sub(r"\D", "", unquote(name))]
+    similar = [name for name in names if event_date in _dates_in(unquote(name))]
     for year, month, day in (("%Y", "%m", "%d"), ("%Y", "%-m", "%-d")):
         nested = f"{event_date:year={year}/month={month}/day={day}}"
         if nested not in similar and fs.get_file_info(f"{path}/{nested}").type == pafs.FileType.Directory:
@@ -61,23 +63,40 @@ def similar_folders(config: ScoreConfig, event_date: dt.date) -> list[str]:
     return sorted(name for name in similar if name != f"event_date={event_date}")
 
 
-def missing(date: dt.date, flow_logs: str, similar: Collection[str]) -> Row:
-    """Return the reason of a night without flow logs.
+def _dates_in(name: str) -> list[dt.date]:
+    """Return the dates in the name of a folder: year, month and day, or day, month and year, with any separators."""
+    found = re.findall(r"(\d{4})[^\d]?(\d{1,2})[^\d]?(\d{1,2})", name)
+    found += [parts[::-1] for parts in re.findall(r"(\d{1,2})[^\d](\d{1,2})[^\d](\d{4})", name)]
+    dates = []
+    for year, month, day in found:
+        with contextlib.suppress(ValueError):
+            dates.append(dt.date(int(year), int(month), int(day)))
+    return dates
 
-    Args:
-        date: The night.
-        flow_logs: Folder of all nights.
-        similar: Names of folders in it that look like this date.
-    """
-    return _reason(MISSING, not_found(date, flow_logs, similar))
+
+def other_files(config: ScoreConfig, event_date: dt.date) -> list[str]:
+    """Return notes on the files in the folder of a night without flow logs, such as hidden ones: names and reasons."""
+    root = absolute(config.flow_logs or "").rstrip("/")
+    return files.unread_notes(files.inventory(f"{root}/event_date={event_date}", table=root), _NAMED)
 
 
-def not_found(date: dt.date, flow_logs: str, similar: Collection[str]) -> str:
-    """Return a sentence on a night without flow logs; arguments as in `missing`."""
-    text = f"{flow_logs}/event_date={date} holds no flow logs; expected parquet files of that night"
-    if similar:
-        text += f"; found {shown(sorted(similar), _NAMED)}, expected event_date={date}; rename it"
-    return text
+def missing(text: str) -> Row:
+    """Return the reason of a night without flow logs; `text` is from `not_found`."""
+    return _reason(MISSING, text)
+
+
+def not_found(config: ScoreConfig, date: dt.date) -> str:
+    """Return a sentence on a night without flow logs: what was found instead, and what to do."""
+    text = (
+        f"{absolute(config.flow_logs or '')}/event_date={date} holds no flow logs; expected parquet files of that night"
+    )
+    return "; ".join([text, *similar_notes(config, date), *other_files(config, date)])
+
+
+def similar_notes(config: ScoreConfig, date: dt.date) -> list[str]:
+    """Return a note on folders that hold the date in another spelling, if there are any; they are not read."""
+    similar = similar_folders(config, date)
+    return [f"found {shown(similar, _NAMED)}, expected event_date={date}; rename it"] if similar else []
 
 
 def reasons(
@@ -104,12 +123,12 @@ def reasons(
         found.append(_reason("rows_refused", f"{share}, {limit}{_by_reason(counts)}"))
     unknown = [f"{file.name} ({file.reason})" for file in source.flow_files if _rows_unknown(file)]
     if unknown:
-        files = f"{len(unknown):,} of {len(source.flow_files):,} file(s) could not be read, so their flows are unknown"
-        found.append(_reason("files_unreadable", f"{files}: {shown(unknown, _NAMED)}"))
+        text = f"{len(unknown):,} of {len(source.flow_files):,} file(s) could not be read, so their flows are unknown"
+        found.append(_reason("files_unreadable", f"{text}: {shown(unknown, _NAMED)}"))
     lost = [file.name for file in source.flow_files if file.rows and not counts.scored_by_file[file.name]]
     if lost and counts.rows_scored:
-        files = f"no flow of {len(lost):,} file(s) of {len(source.flow_files):,} was scored"
-        found.append(_reason("files_not_scored", f"{files}: {shown(lost, _NAMED)}"))
+        text = f"no flow of {len(lost):,} file(s) of {len(source.flow_files):,} was scored"
+        found.append(_reason("files_not_scored", f"{text}: {shown(lost, _NAMED)}"))
     usual = usual_flows(source.event_date, before)
     if usual is not None and not usual / config.volume_factor <= rows <= usual * config.volume_factor:
         few = rows < usual

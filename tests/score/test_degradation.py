@@ -2,10 +2,12 @@
 
 import datetime as dt
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from ids_spark.config.score import ScoreConfig
 from ids_spark.features.drift import BinCounts
@@ -50,6 +52,29 @@ def test_the_number_of_flows_is_compared_with_the_median_of_three_nights_or_more
     rows: int, before: tuple[int, ...], expected: list[str]
 ) -> None:
     assert reasons(rows, before=before) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [("dt=2026-03-04", True), ("20260304", True), ("event_date=2026-3-4", True), ("date=04.03.2026", True),
+     ("event_date=2026-03-04 00%3A00%3A00", True), ("event_date=2026-03-04T00:00:00Z", True),
+     ("year=2026/month=03/day=04", True), ("year=2026/month=3/day=4", True), ("event_date=2026-03-05", False),
+     ("event_date=2026-03-04", False), ("year=2026/month=03/day=05", False), ("20261399", False), ("notes", False)],
+)  # fmt: skip
+def test_folders_that_hold_the_date_in_another_spelling_are_found(tmp_path: Path, name: str, similar: bool) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
+    assert degradation.similar_folders(config, DATE) == ([name] if similar else [])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"date": "0001-01-02"}, {"date": "9999-12-31"}, {"last_days": 10**9}, {"first_date": "1969-12-31"},
+     {"date": "2026-03-04", "batch_rows": 10**20}],
+)  # fmt: skip
+def test_dates_and_numbers_that_no_night_can_have_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ScoreConfig(flow_logs="logs", **settings)
 
 
 def test_a_share_of_refused_rows_above_the_setting_degrades() -> None:

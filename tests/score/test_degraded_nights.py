@@ -77,8 +77,10 @@ def test_a_missing_night_of_a_range_has_a_page_a_row_and_a_message_that_names_si
 ) -> None:
     path = put(folder, THIRD, flows(nights))
     path.parent.rename(folder / "logs" / f"event_date={THIRD} 00%3A00%3A00")
-    for name in (f"dt={NEXT}", f"{NEXT:%Y%m%d}", f"dt={NEXT + dt.timedelta(days=20)}"):
+    for name in (f"dt={NEXT}", f"{NEXT:%Y%m%d}", f"dt={NEXT + dt.timedelta(days=20)}", f"Event_date={DATE}"):
         (folder / "logs" / name).mkdir()
+    (folder / "logs" / f"event_date={NEXT}").mkdir()
+    (folder / "logs" / f"event_date={NEXT}" / "_SUCCESS").write_bytes(b"")
     code, output = score(folder, *RANGE, date=None)
     assert code == 3, output
     assert list(reasons(folder, DATE)) == []
@@ -91,7 +93,10 @@ def test_a_missing_night_of_a_range_has_a_page_a_row_and_a_message_that_names_si
             assert all(name in text for name in similar)
             assert f"expected event_date={date}; rename it" in text
         assert f"dt={NEXT + dt.timedelta(days=20)}" not in reasons(folder, date)["missing"]
-    assert [note for note in audit(folder)["notes"] if "became champion" in note]
+    notes = list(audit(folder)["notes"])
+    assert [note for note in notes if "became champion" in note]
+    assert "_SUCCESS" in reasons(folder, NEXT)["missing"]
+    assert f"{DATE}: not read: found Event_date={DATE}, expected event_date={DATE}; rename it" in notes
 
 
 def test_the_result_of_a_night_stays_when_its_logs_are_gone_and_comes_when_they_arrive(
