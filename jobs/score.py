@@ -57,7 +57,7 @@ def run(context: job.Context) -> Report:
                 raise
             failures.append((date, error))
     _report_failures(failures, report, context.lake.root)
-    if not any(row["files"] for rows in scored.values() for row in rows):
+    if not any(row["rows_scored"] for rows in scored.values() for row in rows):
         return report
     adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:
