@@ -307,6 +307,8 @@ def _delta_state(log_uri: str) -> frozenset[str]:
             for action in pq.ParquetFile(stream).read(columns=["add", "remove", "protocol"]).to_pylist():
                 _apply(action, state, log_uri)
     commits = [name for name in names if re.fullmatch(r"\d{20}\.json", name) and name[:20] > checkpoint]
+    if not checkpoint and not commits:
+        raise ValueError("no commit is there")
     first = int(checkpoint) + 1 if checkpoint else 0
     if [int(name[:20]) for name in commits] != list(range(first, first + len(commits))):
         raise ValueError(f"commits {first} to {len(commits)} are not all there")

@@ -138,7 +138,8 @@ def _table_faults(case: Case, records: list[logging.LogRecord], output: str) -> 
 
 
 def _is_named(name: str, mentions: str) -> bool:
-    plain = re.sub(r"[^\w.%#?-]+", "", name)
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    plain = re.sub(r"[^\w.%#?-]+", "", shown)
     return plain[:20] in re.sub(r"[^\w.%#?-]+", "", mentions)
 
 

@@ -344,6 +344,7 @@ def test_the_state_of_a_delta_table_begins_with_its_newest_checkpoint(tmp_path):
         ),
         (f"_delta_log/{0:020}.json", '{"add"', "a Delta table whose log cannot be read"),
         (f"_delta_log/{4:020}.json", "{}", "a Delta table whose log cannot be read"),
+        ("_delta_log/flows.parquet", "", "a Delta table whose log cannot be read .no commit is there"),
         ("metadata/00001-ab.metadata.json", "{}", "an Iceberg table"),
         (".hoodie/hoodie.properties", "", "an Hudi table"),
     ],
