@@ -122,38 +122,50 @@ def rows_of(content: bytes) -> int:
 def _mutate(draw: Draw, file: CsvFile) -> None:
     kind = draw.weighted(_MUTATIONS)
     draw.note(f"csv: {kind}")
-    at = draw.rng.randrange(len(file.rows) + 1)
+    _mutate_columns(draw, file, kind)
+    _mutate_lines(draw, file, kind)
+    _mutate_form(draw, file, kind)
+
+
+def _mutate_columns(draw: Draw, file: CsvFile, kind: str) -> None:
+    lines = (file.header, *file.rows)
     column = draw.rng.randrange(len(file.header)) if file.header else 0
+    if kind == "column of cells":
+        value = draw.pick(cells.NUMBERS_AS_TEXT)
+        for line in file.rows:
+            line[column : column + 1] = [value]
+    elif kind == "drop column":
+        for line in lines:
+            del line[column : column + 1]
+    elif kind == "duplicate column":
+        for line in lines:
+            line[column:column] = line[column : column + 1]
+    elif kind == "rename column" and file.header:
+        file.header[column] = cells.name_variant(draw, file.header[column])
+    elif kind == "extra column":
+        names = ("label", "Label", "timestamp", "extra", "", "Unnamed: 0", "src_ip", "Rate.1", "id")
+        file.header.append(draw.pick(names))
+        for line in file.rows:
+            line.append(draw.pick(("0", "", "x", "Benign_train.pcap")))
+    elif kind == "order":
+        order = draw.rng.sample(range(len(file.header)), len(file.header))
+        for line in lines:
+            line[:] = [line[i] for i in order if i < len(line)]
+    elif kind == "pad header":
+        file.header[:] = [f" {name} " for name in file.header]
+    elif kind == "trailing comma":
+        for line in lines:
+            line.append("")
+
+
+def _mutate_lines(draw: Draw, file: CsvFile, kind: str) -> None:
+    at = draw.rng.randrange(len(file.rows) + 1)
     row = draw.pick(file.rows) if file.rows else []
     if kind == "cells":
         for _ in range(draw.rng.randint(1, 6)):
             target = draw.pick(file.rows) if file.rows else []
             if target:
                 target[draw.rng.randrange(len(target))] = draw.pick(cells.NUMBERS_AS_TEXT)
-    elif kind == "column of cells":
-        value = draw.pick(cells.NUMBERS_AS_TEXT)
-        for line in file.rows:
-            line[column : column + 1] = [value]
-    elif kind == "drop column":
-        for line in (file.header, *file.rows):
-            del line[column : column + 1]
-    elif kind == "duplicate column":
-        for line in (file.header, *file.rows):
-            line[column:column] = line[column : column + 1]
-    elif kind == "rename column" and file.header:
-        file.header[column] = cells.name_variant(draw, file.header[column])
-    elif kind == "extra column":
-        file.header.append(
-            draw.pick(("label", "Label", "timestamp", "extra", "", "Unnamed: 0", "src_ip", "Rate.1", "id"))
-        )
-        for line in file.rows:
-            line.append(draw.pick(("0", "", "x", "Benign_train.pcap")))
-    elif kind == "order":
-        order = draw.rng.sample(range(len(file.header)), len(file.header))
-        for line in (file.header, *file.rows):
-            line[:] = [line[i] for i in order if i < len(line)]
-    elif kind == "pad header":
-        file.header[:] = [f" {name} " for name in file.header]
     elif kind == "repeat header":
         file.rows.insert(at, list(file.header))
     elif kind == "blank line":
@@ -164,15 +176,19 @@ def _mutate(draw: Draw, file: CsvFile) -> None:
         del row[draw.rng.randrange(len(row) + 1) :]
     elif kind == "long row":
         row.extend(["0"] * draw.pick((1, 3, 500)))
-    elif kind == "trailing comma":
-        for line in (file.header, *file.rows):
-            line.append("")
     elif kind == "line break in a cell" and row:
         row[0] = '"1\n2"'
+    elif kind == "no rows":
+        file.rows.clear()
+    elif kind == "quotes":
+        file.rows = [[f'"{cell}"' for cell in line] for line in file.rows]
+
+
+def _mutate_form(draw: Draw, file: CsvFile, kind: str) -> None:
+    if kind == "no header" and draw.chance(0.5):
+        file.header = [str(i) for i in range(len(file.header))]
     elif kind == "no header":
-        file.header = (
-            [str(i) for i in range(len(file.header))] if draw.chance(0.5) else file.rows[0] if file.rows else []
-        )
+        file.header = list(file.rows[0]) if file.rows else []
     elif kind == "delimiter":
         file.delimiter = draw.pick((";", "\t", "|", ", ", " ", "\x01"))
     elif kind == "decimal comma":
@@ -186,10 +202,6 @@ def _mutate(draw: Draw, file: CsvFile) -> None:
         file.before = draw.pick(("sep=,\n", "# comment\n", "\n", "\n\n\n", "\ufeff", '"sep=;"\n', "\x00", " \n"))
     elif kind == "no last line end":
         file.last_line_end = False
-    elif kind == "no rows":
-        file.rows.clear()
-    elif kind == "quotes":
-        file.rows = [[f'"{cell}"' for cell in line] for line in file.rows]
 
 
 _MUTATIONS: Final = {

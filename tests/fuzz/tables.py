@@ -55,7 +55,6 @@ def mutate(draw: Draw, table: pa.Table, numbers: list[str], texts: list[str], ti
 
 
 def _mutate(draw: Draw, table: pa.Table, kind: str, numbers: list[str]) -> pa.Table:
-    names = table.column_names
     if kind == "values":
         for name in draw.some(numbers, 3):
             column = np.array(table[name].to_numpy(zero_copy_only=False), dtype=object)
@@ -70,7 +69,14 @@ def _mutate(draw: Draw, table: pa.Table, kind: str, numbers: list[str]) -> pa.Ta
     elif kind == "type":
         name = draw.pick(numbers)
         table = _replace(draw, table, name, _number_column(draw, table[name]))
-    elif kind == "rename" and names:
+    else:
+        table = _mutate_columns(draw, table, kind)
+    return table
+
+
+def _mutate_columns(draw: Draw, table: pa.Table, kind: str) -> pa.Table:
+    names = table.column_names
+    if kind == "rename" and names:
         at = draw.rng.randrange(len(names))
         table = _renamed(draw, table, at, cells.name_variant(draw, names[at]))
     elif kind == "drop" and names:
