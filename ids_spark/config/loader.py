@@ -63,13 +63,14 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
         for part in reversed(key.strip().split(".")):
             parsed = {part: parsed}
         _merge(merged, _renamed(parsed))
-    config = None
+    config, found = None, len(faults)
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
+        found = len(faults) + error.error_count()
         faults += described(error, Config)
     if faults or config is None:
-        raise ConfigError("configuration has {} fault(s):\n  {}".format(len(faults), "\n  ".join(faults)))
+        raise ConfigError("configuration has {} fault(s):\n  {}".format(found, "\n  ".join(faults)))
     return config
 
 

@@ -14,6 +14,8 @@ from ids_spark.base.errors import InputError
 _Read = TypeVar("_Read", bound=BaseModel)
 _MOST_NODES: Final = 100_000  # the longest policy has some thousand
 _LONGEST_REASON: Final = 300
+_MOST_FAULTS: Final = 20
+_LONGEST_FAULT: Final = 800
 _UNREADABLE: Final = (ValueError, TypeError, OverflowError, RecursionError)
 """Errors of PyYAML for a value that its tag does not allow, such as `!!float x`, and for content nested too deeply."""
 
@@ -86,17 +88,20 @@ def check(
     try:
         return model.model_validate(content, context=dict(context or {}))
     except ValidationError as found:
-        faults = described(found, model)
-    raise error("{} has {} fault(s):\n  {}\n  See {}".format(where, len(faults), "\n  ".join(faults), example))
+        count, faults = found.error_count(), described(found, model)
+    raise error("{} has {} fault(s):\n  {}\n  See {}".format(where, count, "\n  ".join(faults), example))
 
 
 def described(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return one line for each fault: its path, the expected value and the found value.
 
     The path `raised.#2.to` is the key `to` of the second entry of `raised`. For an unknown key the line lists the known
-    keys and the most similar one.
+    keys and the most similar one. Of many faults the first are listed; a long line is cut.
     """
-    return [_described(fault, model) for fault in error.errors()]
+    faults = error.errors()
+    lines = [_described(fault, model) for fault in faults[:_MOST_FAULTS]]
+    lines = [line if len(line) <= _LONGEST_FAULT else f"{line[:_LONGEST_FAULT]}…" for line in lines]
+    return [*lines, *([f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else [])]
 
 
 def _described(fault: Any, model: type[BaseModel]) -> str:

@@ -293,3 +293,13 @@ def test_yaml_that_cannot_be_read_is_refused_in_one_short_line(yaml_file, text, 
 @pytest.mark.parametrize("text", ["[" * 3_000, "!!float x", "9" * 5_000, "&a [*a]", "&a {b: *a}"])
 def test_a_setting_that_is_no_yaml_is_text_or_refused(text):
     assert "seed" in refused(settings=[f"seed={text}"])
+
+
+def test_of_many_faults_the_first_are_listed(yaml_file):
+    message = refused(
+        [yaml_file("train: {dnn: {dense: [" + ", ".join(["x"] * 2_000) + f"]}}}}\n? {'y' * 5_000}\n: 1\n")]
+    )
+    assert "train.dnn.dense.#1: Input should be a valid integer" in message
+    assert "configuration has 2001 fault(s)" in message
+    assert "and 1981 more" in message
+    assert len(message) < 20_000
