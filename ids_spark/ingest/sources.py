@@ -259,6 +259,8 @@ def parquet_row_groups(source: str) -> list[tuple[RowGroup, dict[str, pa.DataTyp
     listing = [file.unread("csv") if file.format in ("csv", "csv.gz") else file for file in listing]
     if lost := [file for file in listing if file.lost]:
         raise SourceUnusable(f"{source}: {'; '.join(files.unread_notes(lost))}")
+    for note in files.unread_notes(listing):
+        log.warning("%s", note)
     found = [file for file in listing if file.format is not None]
     if not found:
         raise SourceUnusable(f"{source}: found no {SUFFIX} file; expected a folder of flows")

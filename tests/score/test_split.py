@@ -131,6 +131,15 @@ def test_other_spellings_and_columns_that_hold_something_else_are_read(
         assert set(rows["source_file"]) == {"flows.parquet"}
 
 
+def test_files_that_are_not_read_are_named(
+    spark: SparkSession, lake: Lake, flows: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(flows / "flows.parquet", flows / ".flows-0.parquet")
+    report, _ = score(spark, lake, flows)
+    assert report.rows_in == ROWS * len(ORIGINS)
+    assert "not read: .flows-0.parquet: " in caplog.text
+
+
 def test_labels_that_are_no_text_cost_only_the_label(spark: SparkSession, lake: Lake, flows: Path) -> None:
     table = pq.ParquetFile(flows / "flows.parquet").read()
     names = [name.encode() for name in table["class19"].to_pylist()]
