@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
-NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*"
-"""Pattern of one part of a path: no separator, not hidden, never `..`."""
-PLACE: Final = rf"{NAME}(/{NAME})*"
+NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,199}"
+"""Pattern of one part of a path: no separator, not hidden, never `..`, no longer than file systems allow."""
+PLACE: Final = rf"{NAME}(/{NAME}){{0,9}}"
 """Pattern of a relative path."""
 
 

@@ -152,7 +152,10 @@ def test_what_ended_runs_staged_is_not_removed_through_a_link(lake: Lake, tmp_pa
     assert "outside/victim" in refused(lake, tmp_path)
 
 
-@pytest.mark.parametrize("table", ["../x", "models/../../x", "/x", "", "models/.hidden", "models/a b", "models/x\n"])
+@pytest.mark.parametrize(
+    "table",
+    ["../x", "models/../../x", "/x", "", "models/.hidden", "models/a b", "models/x\n", "a" * 300, "a/" * 2_000 + "a"],
+)
 def test_a_job_stages_nothing_outside_the_lake(lake: Lake, table: str) -> None:
     with pytest.raises(InputError, match="cannot be a path"):
         lake.staged("ingest", "run1", table)
