@@ -1,5 +1,6 @@
 """Predictions of stored models: each is built once in a Python worker and cached by the hash of its bytes."""
 
+import contextlib
 from typing import Any, Final
 
 import numpy as np
@@ -48,7 +49,7 @@ def _build(model: Model) -> tuple[Any, Any]:
     from ids_spark.models import architectures
 
     tf.get_logger().setLevel("ERROR")  # TensorFlow warns of every further graph when a worker scores several models
-    if not _networks:  # can be set only before TensorFlow runs its first operation
+    with contextlib.suppress(RuntimeError):  # this process has run an operation, after which nothing can be set
         # A task has one core, and workers that share a GPU would each take all of its memory.
         tf.config.set_visible_devices([], "GPU")
         tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -181,7 +181,9 @@ def test_a_model_and_a_checkpoint_are_read_as_written(place: str) -> None:
 def test_a_source_is_found_alike_everywhere(place: str, tmp_path: Path) -> None:
     write_synthetic_source(tmp_path / "local", rows=5)
     frame = pd.read_csv(next((tmp_path / "local").rglob("Benign_train*")))
-    frame.to_parquet(tmp_path / "local" / "train" / "Benign2_train.pcap.parquet", row_group_size=2)
+    table = tmp_path / "local" / "flows" / "Benign2_train.pcap.parquet"
+    table.parent.mkdir()
+    frame.to_parquet(table, row_group_size=2)
     for uri in files_in(str(tmp_path / "local"), ""):
         write_bytes(f"{place}/source/{uri.removeprefix(f'{tmp_path}/local/')}", read_bytes(uri))
     local, found = (sources.discover(IngestConfig(source=uri)) for uri in (str(tmp_path / "local"), f"{place}/source"))
@@ -190,7 +192,7 @@ def test_a_source_is_found_alike_everywhere(place: str, tmp_path: Path) -> None:
         (p.name, p.rows, p.index) for p in local.row_groups
     ]
     assert all(row_group.uri == f"{place}/source/{row_group.name}" for row_group in found.row_groups)
-    assert [row_group.rows for row_group, _ in sources.parquet_row_groups(f"{place}/source")] == [2, 2, 1]
+    assert [row_group.rows for row_group, _ in sources.parquet_row_groups(f"{place}/source/flows")] == [2, 2, 1]
     with pytest.raises(sources.SourceUnusable, match="no such file or folder"):
         sources.discover(IngestConfig(source=f"{place}/none"))
 

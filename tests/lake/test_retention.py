@@ -218,6 +218,6 @@ def test_the_job_counts_what_it_removed_by_table(run_job, lake):
 
 def test_the_job_refuses_a_today_to_come_and_removes_nothing(run_job, lake, caplog):
     before = files(lake)
-    assert run_job("purge", purge__today="2999-01-01") == 2
-    assert "purge.today is 2999-01-01, in the future" in caplog.text
+    assert run_job("purge", purge__today="2199-01-01") == 2
+    assert "purge.today is 2199-01-01, in the future" in caplog.text
     assert files(lake) == before
