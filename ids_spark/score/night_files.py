@@ -148,9 +148,11 @@ def find_night(
     if faults and not any(each.file.reason is None for each in inspections):
         shown = "; ".join(faults[:_MOST_SHOWN])
         more = f"; and {len(faults) - _MOST_SHOWN} more files" if len(faults) > _MOST_SHOWN else ""
+        unread = [file.unread("csv") if file.format in ("csv", "csv.gz") else file for file in listing]
+        notes = "".join(f"; {note}" for note in files.unread_notes(unread))
         raise SchemaMismatch(
-            f"{folder}: {shown}{more}. Expected the features of {schema.name}, the release of the model. Nothing was"
-            " scored; add the columns, name other spellings in score.column_aliases, or choose a model of the other"
+            f"{folder}: {shown}{more}{notes}. Expected the features of {schema.name}, the release of the model. Nothing"
+            " was scored; add the columns, name other spellings in score.column_aliases, or choose a model of the other"
             " release"
         )
     return NightSource(

@@ -152,10 +152,11 @@ def test_a_file_without_a_feature_costs_only_itself_unless_all_files_lack_one(tm
         ("c.parquet", 4, "missing_columns"),
     ]
     assert found.rows == 9
-    (tmp_path / f"event_date={DATE}" / "b.parquet").unlink()
+    (tmp_path / f"event_date={DATE}" / "b.parquet").rename(tmp_path / f"event_date={DATE}" / "b.csv")
     with pytest.raises(SchemaMismatch) as refused:
         find(tmp_path)
     message = str(refused.value)
+    assert "not read: b.csv: CSV" in message
     assert "a.parquet lacks 1 feature column(s) of release39: Rate; c.parquet lacks 1" in message
     assert "name other spellings in score.column_aliases" in message
 
