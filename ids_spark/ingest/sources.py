@@ -277,7 +277,7 @@ def csv_header(head: bytes) -> list[str]:
     """Return the column names in the first bytes of a CSV file; none if its first line is blank.
 
     Raises:
-        csv.Error: the line holds a NUL byte.
+        csv.Error: the line cannot be parsed.
     """
     line = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n", 1)[0].decode(errors="replace")
     return [name.strip() for name in next(csv.reader([line]))] if line.strip() else []

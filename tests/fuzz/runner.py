@@ -24,7 +24,7 @@ from ids_spark.runtime import job
 from tests.fuzz import checks, csv_tree, documents, lake_files, model_files, nights, parquet_sources
 from tests.fuzz.case import Base, Case, Make
 from tests.fuzz.draw import Draw
-from tests.support.in_process import run
+from tests.support.in_process import records_to, run
 from tests.support.nights import DATE, MODEL, make_nights
 
 TARGETS: Final[dict[str, tuple[Make, float]]] = {
@@ -178,14 +178,8 @@ def _records() -> Iterator[list[logging.LogRecord]]:
         def emit(self, record: logging.LogRecord) -> None:
             found.append(record)
 
-    root, handler, level = logging.getLogger(), Keep(), logging.getLogger().level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
+    with records_to(Keep()):
         yield found
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
 
 
 def run_one(watched: Watched, base: Base, out: Path, seed: int, index: int, only: str | None = None) -> dict[str, Any]:

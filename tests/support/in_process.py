@@ -17,19 +17,20 @@ def run(folder: Path, name: str, *settings: str) -> tuple[int, str]:
     """
     module = importlib.import_module(f"jobs.{name}")
     arguments = [part for setting in (f"lake={folder}/lake", *settings) for part in ("--set", setting)]
-    with _logged() as log:
+    log = io.StringIO()
+    with records_to(logging.StreamHandler(log)):
         code = job.main(module.run, module.__doc__ or "", arguments)
     return code, log.getvalue()
 
 
 @contextmanager
-def _logged() -> Iterator[io.StringIO]:
-    log, root = io.StringIO(), logging.getLogger()
-    handler, level = logging.StreamHandler(log), root.level
+def records_to(handler: logging.Handler) -> Iterator[None]:
+    """Send the log records of every module, from INFO up, to a handler as well."""
+    root, level = logging.getLogger(), logging.getLogger().level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
-        yield log
+        yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
