@@ -13,6 +13,9 @@ from tests.support.flows import ROOT
 INSTALL = ROOT / "docker" / "install.sh"
 LOCKS = {"venv": "build.in", "build": "build.txt", "run": "run.txt", "horovod": "horovod.txt", "java": "java.txt"}
 
+SHELL = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+"""The environment of a shell, also where make started the tests: inside of make, make prints every folder it enters."""
+
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="install.sh needs a compiler")
 
 
@@ -159,7 +162,7 @@ def test_make_in_a_checkout_with_blanks_in_its_path_is_refused_in_one_sentence(t
     folder = tmp_path / "My Projects"
     folder.mkdir()
     shutil.copyfile(ROOT / "Makefile", folder / "Makefile")
-    ended = subprocess.run(["make", "run"], cwd=folder, capture_output=True, text=True, check=False)
+    ended = subprocess.run(["make", "run"], cwd=folder, env=SHELL, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
@@ -191,6 +194,7 @@ def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
         ended = subprocess.run(
             ["make", "--silent", target, f"DATA={data}", f"LAKE={lake}", *([f"LOGS={logs}"] if logs else [])],
             cwd=checkout,
+            env=SHELL,
             capture_output=True,
             text=True,
             check=False,
