@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 from ids_spark.alerts.incidents import AGGREGATES
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy, category_of
 from ids_spark.config.score import AlertsConfig
-from ids_spark.dataset.tables import INCIDENTS, SCHEMA_VERSION
+from ids_spark.dataset.tables import OLD_INCIDENTS, SCHEMA_VERSION
 
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
 
 
 @dataclass(frozen=True)
 class NightFacts:
-    """Values common to all incidents of one model and night; names as in `tables.INCIDENTS`.
+    """Values common to all incidents of one model and night; names as in `tables.OLD_INCIDENTS`.
 
     Attributes:
         event_date: The night.
@@ -40,7 +40,7 @@ class NightFacts:
 
 
 def rank(merged: pa.Table, policy: SeverityPolicy, alerts: AlertsConfig, night: NightFacts) -> tuple[pa.Table, int]:
-    """Return the incidents of highest priority, as `tables.INCIDENTS`, and the number of all incidents.
+    """Return the incidents of highest priority, as `tables.OLD_INCIDENTS`, and the number of all incidents.
 
     Order: severity, worst first; then flows times their highest attack probability, an upper bound of the expected
     attack flows; then the highest logit, which still differs where probabilities round to 1; then the earliest first
@@ -49,7 +49,7 @@ def rank(merged: pa.Table, policy: SeverityPolicy, alerts: AlertsConfig, night: 
     Args:
         merged: From `merge`, all of the night.
         policy: Severity by class, flows and probability.
-        alerts: Its `per_night` is the maximum number of incidents to return.
+        alerts: Its `most_lines` is the maximum number of incidents to return.
         night: Values common to all of them.
     """
     flows, probabilities = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
@@ -57,7 +57,7 @@ def rank(merged: pa.Table, policy: SeverityPolicy, alerts: AlertsConfig, night: 
     severity_ids = pc.index_in(severities, value_set=pa.array(SEVERITIES)).to_numpy()
     seen = merged["first_seen"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * probabilities, severity_ids))
-    order = order[: alerts.per_night]
+    order = order[: alerts.most_lines]
     shown, severities = merged.take(pa.array(order)), severities.take(pa.array(order))
     starts = shown["window_start"].cast(pa.int64()).to_pylist()
     names = [shown[key].to_pylist() for key in ("entity_kind", "entity", "class_name")]
@@ -71,16 +71,16 @@ def rank(merged: pa.Table, policy: SeverityPolicy, alerts: AlertsConfig, night: 
         "data_origin": night.data_origin,
     }
     columns = {
-        **{name: shown[name] for name in INCIDENTS.names if name in AGGREGATES.names},
+        **{name: shown[name] for name in OLD_INCIDENTS.names if name in AGGREGATES.names},
         "incident_id": pa.array([incident_id(night.event_date, *key) for key in zip(*names, starts, strict=True)]),
         "rank": pa.array(np.arange(1, len(shown) + 1)),
         "severity": severities,
         "category": pa.array([category_of(name) for name in names[2]]),
         "top_attributions": shown["attributions"],
-        **{name: pa.array([value] * len(shown), INCIDENTS.field(name).type) for name, value in constant.items()},
+        **{name: pa.array([value] * len(shown), OLD_INCIDENTS.field(name).type) for name, value in constant.items()},
     }
-    arrays = [columns[f.name].cast(f.type) for f in INCIDENTS]
-    return pa.table(arrays, schema=INCIDENTS), len(merged)
+    arrays = [columns[f.name].cast(f.type) for f in OLD_INCIDENTS]
+    return pa.table(arrays, schema=OLD_INCIDENTS), len(merged)
 
 
 def incident_id(event_date: dt.date, kind: str, entity: str, class_name: str, window_start: int | None) -> str:

@@ -25,6 +25,7 @@ RENAMED: Final[Mapping[str, str]] = {
     "train.gru_dnn.members": "train.gru_dnn.ensemble_size",
     "train.lstm.members": "train.lstm.ensemble_size",
     "alerts.reasons": "alerts.attributions",
+    "alerts.per_night": "alerts.most_lines",
 }
 """Settings of 0.1 that were renamed: old name to new name. Old names give a warning; 0.3 will remove them."""
 REMOVED: Final[Mapping[str, str]] = {

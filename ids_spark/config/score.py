@@ -97,12 +97,14 @@ class ScoreConfig(Section):
 
 
 class AlertsConfig(Section):
-    """Alerts of a night: budget, incidents, severities.
+    """Incidents of a night: budget of false ones, most lines, entities, severities.
 
     Attributes:
-        per_night: Budget: maximum incidents of a night, and the expected false alarms at the threshold.
-        entities: Columns of `pass_through` that identify the entity of an incident; the first that has a value is used.
-        window_minutes: Length of a window; the flagged flows of one entity and class in one window form an incident.
+        false_incidents: Budget: expected number of incidents of a night of benign flows only.
+        most_lines: Most incidents on the page and in exports; all are in `incidents/`.
+        entities: Columns of `pass_through` that identify devices and sources; of each, the first with a value is used.
+        sources: Those of `entities` with the address that a flow came from.
+        window_minutes: Length of a window; flagged flows are counted for each entity and category in a window.
         attributions: Features listed for each explained flow.
         explained_rows: Maximum flagged flows that get an explanation, per row group and class: first the highest score
             of each incident, then the highest scores of the rest.
@@ -110,8 +112,10 @@ class AlertsConfig(Section):
         allow_list: YAML file with accepted behaviour, each entry with an expiry date.
     """
 
-    per_night: Count = 50
+    false_incidents: Annotated[float, Field(gt=0.0, le=1_000.0)] = 1.0
+    most_lines: Count = 50
     entities: tuple[ColumnName, ...] = ("device_id", "src_ip")
+    sources: tuple[ColumnName, ...] = ("src_ip",)
     window_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     attributions: Annotated[int, Field(ge=1, le=10)] = 3
     explained_rows: Count = 16

@@ -149,7 +149,7 @@ AUDIT: Final = _contract(
     ("error", pa.string()),
 )
 
-INCIDENTS: Final = _contract(
+OLD_INCIDENTS: Final = _contract(
     ("incident_id", pa.string()),
     ("rank", pa.int32()),
     ("severity", pa.string()),
@@ -178,6 +178,191 @@ An incident is all flagged flows of one entity, one predicted class and one wind
 first of `alerts.entities` that the flows contain, `entity_kind` that column's name (`source_file` if there is none).
 `window_start`, `first_seen` and `last_seen` are null if flows have no event time. `top_attributions` are those of
 the flow with the highest score. `rank` counts from 1.
+"""
+
+_ENTITY: Final = pa.struct([("kind", pa.string()), ("name", pa.string()), ("flows", pa.int64())])
+_LEARNED: Final = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("entity", pa.string()),
+        ("category", pa.string()),
+        ("flagged", pa.list_(pa.int64())),
+        ("flows", pa.int64()),
+    ]
+)
+
+INCIDENTS: Final = _contract(
+    ("incident_id", pa.string()),
+    ("rank", pa.int32()),
+    ("state", pa.string()),
+    ("shown", pa.bool_()),
+    ("severity", pa.string()),
+    ("category", pa.string()),
+    ("classes", pa.list_(pa.struct([("class_name", pa.string()), ("flows", pa.int64()), ("share", pa.float32())]))),
+    ("sources", pa.list_(_ENTITY)),
+    ("sources_found", pa.int64()),
+    ("devices", pa.list_(_ENTITY)),
+    ("devices_found", pa.int64()),
+    ("first_seen", _TIME),
+    ("last_seen", _TIME),
+    ("flows", pa.int64()),
+    ("flows_allowed", pa.int64()),
+    ("alerts", pa.int64()),
+    ("lead_kind", pa.string()),
+    ("lead_entity", pa.string()),
+    ("lead_window", _TIME),
+    ("lead_flagged", pa.int64()),
+    ("lead_flows", pa.int64()),
+    ("lead_expected", pa.float64()),
+    ("own_rate", pa.float64()),
+    ("own_nights", pa.int32()),
+    ("peer_rate", pa.float64()),
+    ("log10_p", pa.float64()),
+    ("posterior", pa.float64()),
+    ("score", pa.float64()),
+    ("life", pa.string()),
+    ("since", pa.date32()),
+    ("nights_seen", pa.int32()),
+    ("previous_id", pa.string()),
+    ("verdict", pa.string()),
+    ("verdict_until", pa.date32()),
+    ("verdict_owner", pa.string()),
+    ("verdict_reason", pa.string()),
+    ("max_attack_probability", pa.float32()),
+    ("max_attack_logit", pa.float32()),
+    (
+        "top_flows",
+        pa.list_(
+            pa.struct(
+                [
+                    ("source_file", pa.string()),
+                    ("source_row", pa.int64()),
+                    ("class_name", pa.string()),
+                    ("device", pa.string()),
+                    ("source", pa.string()),
+                    ("window_start", _TIME),
+                    ("attack_logit", pa.float32()),
+                    ("attributions", pa.list_(ATTRIBUTION)),
+                ]
+            )
+        ),
+    ),
+    ("model", pa.string()),
+    ("model_version", pa.string()),
+    ("threshold_logit", pa.float32()),
+    ("schema_version", pa.int32()),
+    ("run_id", pa.string()),
+    ("created_at", _TIME),
+    ("data_origin", pa.string()),
+)
+"""`incidents/`: one row for each incident of the night, shown or not.
+
+An incident is a set of alerts (see `ALERTS`) that belong to one attack: the same entity in adjacent windows, or alerts
+that share most of their flows. `category` is that of its alerts, or `Unknown`. `classes` are the predicted attack
+classes by flagged flows, `share` each class's part of the attack probability, largest first. `sources` and `devices`
+are the entities with the most flagged flows, at most 20, `…_found` their number; both may be empty. `flows` are flagged
+flows that no allow-list entry covers, each counted in one incident only.
+
+`lead_…` describe its most significant alert: entity, window (null without event times), flagged flows at the level
+that gave its p-value, all flows of the entity in that window, and the flagged flows that false alarms explain.
+`own_rate` is the entity's share of flows flagged at that level in earlier nights (null without any), over `own_nights`
+nights; `peer_rate` that of all entities tonight. `log10_p` is that alert's p-value; `posterior` the probability of an
+attack at most, by a Bayes factor bound; `score`, the severity's weight times the posterior, gives the order.
+
+`state` is `open`, `muted`, `closed` or `learned`; `shown` whether it is within the most lines of the page and exports.
+`rank` counts from 1 over open incidents and is null for others. `life` is `new`, `continuing` or `returned`, `since`
+the first night of the same entities and category, `nights_seen` the nights of the last seven, tonight included,
+`previous_id` the incident of the night before tonight that it continues. `verdict_…` are the newest verdict on it.
+"""
+
+ALERTS: Final = _contract(
+    ("incident_id", pa.string()),
+    ("entity_kind", pa.string()),
+    ("entity", pa.string()),
+    ("is_source", pa.bool_()),
+    ("window_start", _TIME),
+    ("category", pa.string()),
+    ("flagged", pa.list_(pa.int64())),
+    ("flows", pa.int64()),
+    ("expected", pa.list_(pa.float64())),
+    ("level", pa.int32()),
+    ("log10_p", pa.float64()),
+    ("log10_p_learned", pa.float64()),
+    ("first_seen", _TIME),
+    ("last_seen", _TIME),
+    ("schema_version", pa.int32()),
+    ("run_id", pa.string()),
+)
+"""`alerts/`: one row for each significant cell: an entity, a window of time and a category with more flagged flows than
+false alarms explain.
+
+`flagged` counts its flagged flows at each level of `threshold.RATES`, without those on the allow-list; `flows` are all
+flows of the entity in that window; `expected` the flagged flows that false alarms explain at each level. `level` is the
+index of the level with the smallest p-value. `log10_p_learned` also takes `benign` verdicts into account.
+"""
+
+EVIDENCE: Final = _contract(
+    ("device_kind", pa.string()),
+    ("device", pa.string()),
+    ("source_kind", pa.string()),
+    ("source", pa.string()),
+    ("window_start", _TIME),
+    ("class_name", pa.string()),
+    *((f"flagged_{level}", pa.int32()) for level in (1, 2, 3)),
+    *((f"allowed_{level}", pa.int32()) for level in (1, 2, 3)),
+    ("probability_sum", pa.float32()),
+    ("first_seen", _TIME),
+    ("last_seen", _TIME),
+    ("max_attack_probability", pa.float32()),
+    ("max_attack_logit", pa.float32()),
+    ("top_file", pa.string()),
+    ("top_row", pa.int64()),
+    ("top_attributions", pa.list_(ATTRIBUTION)),
+)
+"""`evidence/`: flagged flows of one device, one source, one window of time and one predicted attack class.
+
+`flagged_1` to `flagged_3` count flows at or above the levels of `threshold.RATES`, `allowed_…` those of them that the
+allow-list covers. A null device or source: the flows have none. `top_…` is the flow with the highest score.
+"""
+
+TRAFFIC: Final = _contract(
+    ("entity_kind", pa.string()),
+    ("entity", pa.string()),
+    ("is_source", pa.bool_()),
+    ("window_start", _TIME),
+    ("flows", pa.int32()),
+)
+"""`traffic/`: all scored flows of each entity and window of time, flagged or not."""
+
+HISTORY: Final = _contract(
+    ("entity_kind", pa.string()),
+    ("entity", pa.string()),
+    ("is_source", pa.bool_()),
+    ("category", pa.string()),
+    ("flagged", pa.list_(pa.int64())),
+    ("flows", pa.int64()),
+)
+"""`entity_history/`: flagged flows at each level of `threshold.RATES`, and all flows, of each entity and category in
+the windows of the night without an alert. Entities with few flows are left out."""
+
+VERDICTS: Final = _contract(
+    ("event_date", pa.date32()),
+    ("incident_id", pa.string()),
+    ("verdict", pa.string()),
+    ("until", pa.date32()),
+    ("owner", pa.string()),
+    ("reason", pa.string()),
+    ("category", pa.string()),
+    ("entities", pa.list_(_ENTITY)),
+    ("learned", pa.list_(_LEARNED)),
+    ("incident", pa.string()),
+    ("run_id", pa.string()),
+    ("created_at", _TIME),
+)
+"""`verdicts/{run_id}.parquet`: what people decided about incidents, never purged.
+
+`verdict` is `true`, `benign`, `mute`, `close` or `unlearn`; `until` the last night of a `mute`. `entities` are those of
+the incident's alerts. `learned`, for `benign`: of each entity and category the window with the most flagged flows.
 """
 
 DRIFT: Final = _contract(
@@ -232,6 +417,35 @@ NIGHTS: Final = _contract(
     ("flows_explained", pa.int64()),
     ("incidents", pa.int64()),
     ("incidents_shown", pa.int64()),
+    ("incidents_muted", pa.int64()),
+    ("incidents_learned", pa.int64()),
+    ("incidents_closed", pa.int64()),
+    ("incidents_ended", pa.list_(pa.struct([("incident_id", pa.string()), ("text", pa.string())]))),
+    (
+        "incidents_not_shown",
+        pa.list_(pa.struct([("category", pa.string()), ("entity", pa.string()), ("incidents", pa.int64())])),
+    ),
+    ("flows_unknown", pa.int64()),
+    ("false_incidents", pa.float64()),
+    ("false_incidents_expected", pa.float64()),
+    ("alpha", pa.float64()),
+    ("cells", pa.int64()),
+    (
+        "false_alarm_rates",
+        pa.list_(
+            pa.struct(
+                [
+                    ("category", pa.string()),
+                    ("rate", pa.float64()),
+                    ("threshold_logit", pa.float64()),
+                    ("stored", pa.float64()),
+                    ("tonight", pa.float64()),
+                    ("used", pa.float64()),
+                ]
+            )
+        ),
+    ),
+    ("recall", pa.list_(pa.struct([("class_name", pa.string()), ("rows", pa.int64()), ("recall", pa.float64())]))),
     ("budget", pa.int64()),
     ("threshold_logit", pa.float64()),
     ("expected_false_alarms", pa.float64()),
@@ -256,6 +470,12 @@ the reason `missing`. `unread_times` counts flows with a value that is no event 
 `unread_columns` those without the value of a pass-through column that was too large to read. All three are null in
 files of older versions.
 `false_alarms_at_most` is the upper end of a 95 % interval.
+
+`false_incidents` is the budget N, `false_incidents_expected` the expectation that the attained levels give, `alpha` the
+p-value from which a cell is an alert, `cells` the cells tested. `false_alarm_rates` has for each category and level of
+`threshold.RATES` the rate of false alarms among validation rows, tonight's outside of alerts, and the one used.
+`recall` is that of each attack class of the validation rows at the operating point. `incidents_not_shown` counts open
+incidents beyond the most lines, `incidents_ended` lists those of the night before that did not continue.
 """
 
 
@@ -378,13 +598,34 @@ TABLES: Final[Mapping[str, Table]] = {
         "/model={model}",
         attributions="reasons",
     ),
-    "alerts": _of_nights("alerts", INCIDENTS, ("incident_id",), top_attributions="top_reasons"),
+    "alerts": _of_nights("alerts", OLD_INCIDENTS, ("incident_id",), top_attributions="top_reasons"),
+    "incidents": _of_nights("incidents", INCIDENTS, ("incident_id",)),
+    "evidence": _of_nights("evidence", EVIDENCE, ("device", "source", "window_start", "class_name")),
+    "traffic": _of_nights("traffic", TRAFFIC, ("entity_kind", "entity", "window_start")),
+    "entity_history": _of_nights("entity_history", HISTORY, ("entity_kind", "entity", "category")),
+    "verdicts": Table("verdicts/{run_id}.parquet", VERDICTS, ("run_id", "incident_id")),
     "drift": _of_nights("drift", DRIFT, ("kind", "name"), drift_level="band", drift_index="psi"),
     "nights": _of_nights(
         "nights",
         NIGHTS,
         ("role",),
-        added=("degraded", "unread_times", "unread_columns"),
+        added=(
+            "degraded",
+            "unread_times",
+            "unread_columns",
+            "incidents_muted",
+            "incidents_learned",
+            "incidents_closed",
+            "incidents_ended",
+            "incidents_not_shown",
+            "flows_unknown",
+            "false_incidents",
+            "false_incidents_expected",
+            "alpha",
+            "cells",
+            "false_alarm_rates",
+            "recall",
+        ),
         benign_validation_rows="calibration_rows",
     ),
     "quarantine/job=score": _of_nights("quarantine/job=score", QUARANTINE, _ROW),

@@ -56,7 +56,7 @@ class ScoringContext:
 
     def threshold(self, model: Model, flows: int) -> Threshold:
         """Return the threshold of a model for a night with that number of flows."""
-        return validation_scores_of_model(model).threshold(flows, self.config.alerts.per_night)
+        return validation_scores_of_model(model).threshold(flows, self.config.alerts.most_lines)
 
     def origin(self, source: NightSource, model: Model | None = None) -> str:
         """Return `synthetic` if the flows or the train rows of a model (default: the champion) are, else `measured`."""

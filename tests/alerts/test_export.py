@@ -17,7 +17,7 @@ from ids_spark import __version__
 from ids_spark.alerts.export import common, ecs, ocsf
 from ids_spark.alerts.export.common import Context
 from ids_spark.base import packaging
-from ids_spark.dataset.tables import INCIDENTS
+from ids_spark.dataset.tables import OLD_INCIDENTS
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19
 from tests.support.published_schemas import ecs_faults, ocsf_faults
 
@@ -61,7 +61,7 @@ PSEUDONYMISED = Context(NIGHT, frozenset({"src_ip", "source_ip", "dst_ip", "devi
 
 def incident(**changes: Any) -> dict[str, Any]:
     """One row as read from the table: 32-bit columns are 32-bit numbers."""
-    row: dict[str, Any] = pa.Table.from_pylist([copy.deepcopy(ROW) | changes], schema=INCIDENTS).to_pylist()[0]
+    row: dict[str, Any] = pa.Table.from_pylist([copy.deepcopy(ROW) | changes], schema=OLD_INCIDENTS).to_pylist()[0]
     return row
 
 
@@ -89,7 +89,7 @@ def varied() -> pa.Table:
         for kind, entity in ENTITIES
     ]
     rows = [ROW | {"incident_id": f"{i:04}", "rank": i + 1} | each for i, each in enumerate(changes)]
-    return pa.Table.from_pylist(rows, schema=INCIDENTS)
+    return pa.Table.from_pylist(rows, schema=OLD_INCIDENTS)
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -290,7 +290,7 @@ def test_lines_are_the_same_bytes_for_the_same_incidents(module: Any) -> None:
     assert len(records) == len(table)
     ids = [record.get("finding_info", {}).get("uid") or record["event"]["id"] for record in records]
     assert ids == [f"{i:04}" for i in range(len(table))]  # by rank
-    assert module.lines(INCIDENTS.empty_table(), PLAIN) == b""
+    assert module.lines(OLD_INCIDENTS.empty_table(), PLAIN) == b""
 
 
 def broken(record: Any, path: str, value: Any) -> Any:

@@ -13,7 +13,7 @@ from ids_spark.alerts.incidents import AGGREGATES, aggregate, incident_keys, mer
 from ids_spark.alerts.ranking import NightFacts, incident_id, rank
 from ids_spark.alerts.severity import DEFAULT
 from ids_spark.config.score import AlertsConfig
-from ids_spark.dataset.tables import ATTRIBUTION, INCIDENTS, SCHEMA_VERSION
+from ids_spark.dataset.tables import ATTRIBUTION, OLD_INCIDENTS, SCHEMA_VERSION
 from ids_spark.dataset.taxonomy import CLASS19
 
 ENTITIES = ("device_id", "src_ip")
@@ -198,7 +198,7 @@ def test_no_flow_is_no_incident():
     assert (len(nothing), nothing.schema) == (0, AGGREGATES)
     assert (len(merge([])), len(merge([nothing, nothing]))) == (0, 0)
     table, total = rank(merge([]), DEFAULT, AlertsConfig(), FACTS)
-    assert (len(table), total, table.schema) == (0, 0, INCIDENTS)
+    assert (len(table), total, table.schema) == (0, 0, OLD_INCIDENTS)
 
 
 def test_incidents_equal_the_groups_of_pandas():
@@ -251,7 +251,7 @@ def test_any_partitioning_gives_the_same_incidents(million, partitions):
     parts = [aggregate(million.filter(pa.array(partition_of == i)), ENTITIES, 60) for i in range(partitions)]
     joined = merge([merge(parts[:2]), *reversed(parts[2:])])
     assert joined.equals(whole)
-    first, second = (rank(incidents, DEFAULT, AlertsConfig(per_night=200), FACTS)[0] for incidents in (joined, whole))
+    first, second = (rank(incidents, DEFAULT, AlertsConfig(most_lines=200), FACTS)[0] for incidents in (joined, whole))
     assert first.equals(second)
 
 
@@ -275,7 +275,7 @@ def test_the_order_is_severity_then_flows_times_score_then_logit_then_time():
     assert found["severity"].to_pylist() == ["critical", *["high"] * 6, "low"]
     assert found["category"].to_pylist() == ["MQTT", *["DoS"] * 6, "Recon"]
     assert total == 8
-    capped, all_of_them = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, AlertsConfig(per_night=3), FACTS)
+    capped, all_of_them = rank(merge([aggregate(table, ENTITIES, 60)]), DEFAULT, AlertsConfig(most_lines=3), FACTS)
     assert (capped.equals(found.slice(0, 3)), all_of_them) == (True, 8)
 
 
@@ -298,7 +298,7 @@ def test_an_incident_states_model_threshold_and_run():
 
 
 def test_an_incident_id_is_the_same_in_every_run_and_unique(million):
-    found, _ = rank(aggregate(million, ENTITIES, 60), DEFAULT, AlertsConfig(per_night=100_000), FACTS)
+    found, _ = rank(aggregate(million, ENTITIES, 60), DEFAULT, AlertsConfig(most_lines=100_000), FACTS)
     ids = found["incident_id"].to_pylist()
     assert len(set(ids)) == len(ids) == 100_000
     start = 1_772_359_200_000_000  # 2026-03-01 10:00 UTC
@@ -317,6 +317,6 @@ def test_an_incident_id_is_the_same_in_every_run_and_unique(million):
     table = flows(("DoS-TCP", 6), device_id=["pump-1"], event_time=[at("10:59")])
     for run_id in ("r1", "r2"):
         facts = NightFacts(NIGHT, "m", run_id, 0.0, run_id, FACTS.created_at, "synthetic")
-        assert rank(aggregate(table, ENTITIES, 60), DEFAULT, AlertsConfig(per_night=1), facts)[0][
+        assert rank(aggregate(table, ENTITIES, 60), DEFAULT, AlertsConfig(most_lines=1), facts)[0][
             "incident_id"
         ].to_pylist() == [name]

@@ -59,7 +59,7 @@ def make_config(draw: Draw, base: Base, folder: Path) -> Case:
     content |= {
         "purge": {"older_than_days": 90, "today": "2026-03-01"},
         "score": {"pass_through": ["flow_id", "event_time"], "columns": ["levels"], "batch_rows": 100},
-        "alerts": {"per_night": 50, "window_minutes": 60},
+        "alerts": {"most_lines": 50, "window_minutes": 60},
         "ingest": {"max_rejected_share": 0.1, "ignored_columns": ["a"]},
     }
     file = case.input / "config.yaml"

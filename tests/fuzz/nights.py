@@ -27,7 +27,7 @@ STRANGE_NAMES: Final = (
     "data/{0}.parquet",
 )  # fmt: skip
 SETTINGS: Final = (
-    "alerts.per_night=1", f"alerts.per_night={10**20}", "alerts.window_minutes=1", "score.batch_rows=1",
+    "alerts.most_lines=1", f"alerts.most_lines={10**20}", "alerts.window_minutes=1", "score.batch_rows=1",
     f"score.batch_rows={10**20}",
     "score.columns=[]", "score.columns=[lineage,levels,top3,attributions]", "alerts.attributions=10",
     "alerts.entities=[nothing]",

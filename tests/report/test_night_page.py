@@ -12,7 +12,7 @@ import pytest
 from ids_spark.base.errors import InputError
 from ids_spark.base.logs import printable
 from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.dataset.tables import DRIFT, INCIDENTS, NIGHTS
+from ids_spark.dataset.tables import DRIFT, NIGHTS, OLD_INCIDENTS
 from ids_spark.ingest import files
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
@@ -267,7 +267,7 @@ def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     artifact.write_model(lake.uri(f"models/{MODEL}/{VERSION}"), CARD, WEIGHTS, PREPROCESSOR)
     sha256 = artifact.read_model(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
     night = with_row(dataclasses.replace(night, nights=night.nights), model_sha256=sha256)
-    write_rows(lake.uri(f"alerts/event_date={DATE}/a.parquet"), night.incidents[::-1], INCIDENTS)
+    write_rows(lake.uri(f"alerts/event_date={DATE}/a.parquet"), night.incidents[::-1], OLD_INCIDENTS)
     write_rows(lake.uri(f"drift/event_date={DATE}/a.parquet"), night.drift, DRIFT)
     for date, rows in night.nights.items():
         write_rows(lake.uri(f"nights/event_date={date}/a.parquet"), rows, NIGHTS)

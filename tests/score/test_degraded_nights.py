@@ -176,7 +176,7 @@ def test_impossible_event_times_and_bytes_that_are_no_text_cost_no_flow(nights: 
         table = table.set_column(table.column_names.index(name), name, column)
     table = table.append_column("many\x1b", pa.array([1] * 100))
     put(folder, DATE, table)
-    code, output = score(folder, "alerts.per_night=100")  # every flow is flagged
+    code, output = score(folder, "alerts.most_lines=100")  # every flow is flagged
     assert code == 0, output
     row = night_row(folder)
     assert row["rows_scored"] == 100
@@ -203,7 +203,7 @@ def test_numbers_since_1970_are_event_times_and_doubles_are_the_same_entity_as_i
         of_type = of_type.set_column(table.column_names.index("device_id"), "device_id", pa.array(device))
         put(folder, DATE, of_type, f"{i}.parquet")
     (folder / "logs" / f"event_date={DATE}" / "flows.parquet").unlink()
-    code, output = score(folder, "alerts.per_night=200")
+    code, output = score(folder, "alerts.most_lines=200")
     assert code == 0, output
     mix = pd.DataFrame(list(night_row(folder)["class_mix"]))
     assert mix.groupby("hour")["flows"].sum().to_dict() == {hour: 2 * n for hour, n in hours.items()}

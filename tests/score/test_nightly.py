@@ -276,7 +276,7 @@ def restricted(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "allowed.yaml").write_text(ALLOWED.format(expires=expires, device="mqtt-broker-01"))
     (folder / "key").write_text(KEY + "\n")
     (folder / "key").chmod(0o600)
-    settings = ["alerts.per_night=5", "alerts.explained_rows=2", f"alerts.allow_list={folder}/allowed.yaml"]
+    settings = ["alerts.most_lines=5", "alerts.explained_rows=2", f"alerts.allow_list={folder}/allowed.yaml"]
     settings += ["score.pseudonymise=[flow_id,device_id,src_ip]", f"score.pseudonym_key_file={folder}/key"]
     code, output = score(folder, *settings)
     assert code == 0, output

@@ -25,7 +25,7 @@ import pyarrow as pa
 import ids_spark
 
 Incident = Mapping[str, Any]
-"""A row of `tables.INCIDENTS`."""
+"""A row of `tables.OLD_INCIDENTS`."""
 Record = dict[str, Any]
 
 PRODUCT: Final = "ids_spark"

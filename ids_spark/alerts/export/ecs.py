@@ -15,7 +15,7 @@ def document(incident: Incident, context: Context) -> Record:
     `@timestamp` is when the incident was created, `event.start` and `event.end` when its flows were seen.
 
     Args:
-        incident: A row of `tables.INCIDENTS`; a time without a zone is in UTC.
+        incident: A row of `tables.OLD_INCIDENTS`; a time without a zone is in UTC.
         context: See `Context`.
     """
     title, description = common.title_and_description(incident, context)

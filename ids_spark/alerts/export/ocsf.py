@@ -31,7 +31,7 @@ def event(incident: Incident, context: Context) -> Record:
     cent. An infinite feature value becomes text in `value_text`.
 
     Args:
-        incident: A row of `tables.INCIDENTS`; a time without a zone is in UTC.
+        incident: A row of `tables.OLD_INCIDENTS`; a time without a zone is in UTC.
         context: See `Context`.
     """
     title, description = common.title_and_description(incident, context)
