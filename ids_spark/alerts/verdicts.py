@@ -1,0 +1,287 @@
+"""Verdicts of people on incidents, and what follows from them: learned cells, muted and closed incidents.
+
+`true` and `benign` say what an incident was, `mute` and `close` how it is handled; of each pair the newest counts.
+`true` also ends a mute or close of the incident. `unlearn` removes all verdicts on its incident, and what any verdict
+before it learned or muted for that incident's entities and category. A verdict applies to the night of its incident and
+to later ones, so that earlier nights stay as they were decided.
+"""
+
+import datetime as dt
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import pyarrow as pa
+
+from ids_spark.dataset.tables import INCIDENTS
+from ids_spark.lake.store import Lake
+
+Verdict = Literal["true", "benign", "mute", "close", "unlearn"]
+NAMES: Final[tuple[Verdict, ...]] = get_args(Verdict)
+Row = Mapping[str, Any]
+
+LEARNED: Final = pa.schema(
+    [
+        ("entity_kind", pa.string()),
+        ("entity", pa.string()),
+        ("category", pa.string()),
+        ("flagged", pa.list_(pa.int64())),
+        ("flows", pa.int64()),
+    ]
+)
+"""Learned cells: flagged flows at each level and all flows of the largest window that a `benign` verdict named."""
+_TOLERANCE: Final = 1e-9  # in log10: p-values that are equal but for rounding
+
+
+class Cell(NamedTuple):
+    """An entity and a category, to which a verdict applies in any window of time."""
+
+    entity_kind: str
+    entity: str
+    category: str
+
+
+class Burst(NamedTuple):
+    """The window that was learned for a cell: flagged flows at each level of `threshold.RATES`, and all flows."""
+
+    flagged: tuple[int, ...]
+    flows: int
+
+    @property
+    def size(self) -> tuple[Any, ...]:
+        """The order of bursts: by flagged flows, first those of the most common level; of equal ones, fewer flows."""
+        return (*self.flagged, -self.flows)
+
+
+@dataclass
+class OfIncident:
+    """The verdicts on one incident.
+
+    Attributes:
+        newest: The newest of them, also an `unlearn`.
+        kind: The newest `true` or `benign`, None if there is none or it was removed.
+        handling: The newest `mute` or `close`, None if there is none or it was removed.
+        learned: Of a `benign` in `kind`: the largest burst of each cell.
+        muted: Of a `mute` in `handling`: its cells.
+    """
+
+    newest: Row
+    kind: Row | None = None
+    handling: Row | None = None
+    learned: dict[Cell, Burst] = field(default_factory=dict)
+    muted: set[Cell] = field(default_factory=set)
+
+    def add(self, row: Row) -> None:
+        """Add a newer verdict, except `unlearn`, which concerns other incidents too."""
+        self.newest = row
+        if row["verdict"] in ("true", "benign"):
+            self.kind = row
+            self.learned = _bursts(row["learned"] or ()) if row["verdict"] == "benign" else {}
+        if row["verdict"] in ("true", "mute", "close"):
+            self.handling = None if row["verdict"] == "true" else row
+            self.muted = cells_of(row) if row["verdict"] == "mute" else set()
+
+    def forget(self, cells: set[Cell]) -> None:
+        """Remove what was learned or muted for cells."""
+        self.learned = {cell: burst for cell, burst in self.learned.items() if cell not in cells}
+        self.muted -= cells
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What the verdicts say on one night.
+
+    Attributes:
+        night: The night.
+        incidents: Verdicts on incidents of that night, by incident id.
+        learned: The largest burst of each learned cell, and the newest verdict that learned the cell.
+        muted: The last night for which each cell is muted, not before `night`, and the newest verdict that muted it.
+    """
+
+    night: dt.date
+    incidents: Mapping[str, OfIncident] = field(default_factory=dict)
+    learned: Mapping[Cell, tuple[Burst, Row]] = field(default_factory=dict)
+    muted: Mapping[Cell, tuple[dt.date, Row]] = field(default_factory=dict)
+
+    def learned_cells(self) -> pa.Table:
+        """Return the learned cells as `LEARNED`, in order of their names."""
+        rows = [
+            {**cell._asdict(), "flagged": list(burst.flagged), "flows": burst.flows}
+            for cell, (burst, _) in sorted(self.learned.items(), key=lambda item: item[0])
+        ]
+        return pa.Table.from_pylist(rows, schema=LEARNED)
+
+
+def read(lake: Lake) -> list[Row]:
+    """Return all verdicts of a lake, rows of `tables.VERDICTS` in order of time; empty where there is none."""
+    return in_order(lake.read("verdicts").to_pylist())
+
+
+def in_order(given: Iterable[Row]) -> list[Row]:
+    """Return verdicts in order of time; of one run `unlearn` first, so that the order of its lines does not matter."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return row["created_at"], row["run_id"], row["verdict"] != "unlearn", row["event_date"], row["incident_id"]
+
+    return sorted(given, key=key)
+
+
+def in_force(given: Iterable[Row], night: dt.date) -> InForce:
+    """Return what verdicts say on a night.
+
+    Args:
+        given: Rows of `tables.VERDICTS`, in any order; those on incidents of later nights do not apply.
+        night: The night.
+    """
+    reduced = by_incident(row for row in given if row["event_date"] <= night)
+    learned: dict[Cell, tuple[Burst, Row]] = {}
+    muted: dict[Cell, tuple[dt.date, Row]] = {}
+    for found in reduced.values():
+        for cell, burst in found.learned.items():
+            row = found.kind or found.newest
+            other, by = learned.get(cell, (burst, row))
+            learned[cell] = max(burst, other, key=lambda b: b.size), max(row, by, key=_given_at)
+        for cell in found.muted:
+            row = found.handling or found.newest
+            until, by = muted.get(cell, (row["until"], row))
+            muted[cell] = max(row["until"], until), max(row, by, key=_given_at)
+    muted = {cell: (until, row) for cell, (until, row) in muted.items() if until >= night}
+    own = {incident: found for (date, incident), found in reduced.items() if date == night}
+    return InForce(night, own, learned, muted)
+
+
+def by_incident(given: Iterable[Row]) -> dict[tuple[dt.date, str], OfIncident]:
+    """Return the verdicts on every incident, by night and incident id.
+
+    Args:
+        given: Rows of `tables.VERDICTS`, in any order.
+    """
+    found: dict[tuple[dt.date, str], OfIncident] = {}
+    for row in in_order(given):
+        key = row["event_date"], row["incident_id"]
+        if row["verdict"] == "unlearn":
+            found[key] = OfIncident(row)
+            for other in found.values():
+                other.forget(cells_of(row))
+        else:
+            found.setdefault(key, OfIncident(row)).add(row)
+    return found
+
+
+def cells_of(row: Row) -> set[Cell]:
+    """Return the entities of a verdict with its category."""
+    return {Cell(entity["kind"], entity["name"], row["category"]) for entity in row["entities"] or ()}
+
+
+def _bursts(learned: Iterable[Row]) -> dict[Cell, Burst]:
+    return {
+        Cell(row["kind"], row["entity"], row["category"]): Burst(tuple(row["flagged"]), row["flows"]) for row in learned
+    }
+
+
+def entities_of(alerts: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return the entities of an incident's alerts for column `entities`, with their flagged flows at the first level.
+
+    Args:
+        alerts: Rows of `tables.ALERTS` of one incident.
+    """
+    flows: dict[tuple[str, str], int] = defaultdict(int)
+    for alert in alerts:
+        flows[alert["entity_kind"], alert["entity"]] += alert["flagged"][0]
+    return [{"kind": kind, "name": name, "flows": n} for (kind, name), n in sorted(flows.items())]
+
+
+def learned_of(alerts: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return what a `benign` verdict learns, for column `learned`: the largest burst of each entity and category.
+
+    Args:
+        alerts: Rows of `tables.ALERTS` of one incident.
+    """
+    found: dict[Cell, Burst] = {}
+    for alert in alerts:
+        cell = Cell(alert["entity_kind"], alert["entity"], alert["category"])
+        burst = Burst(tuple(alert["flagged"]), alert["flows"])
+        found[cell] = max(burst, found.get(cell, burst), key=lambda b: b.size)
+    return [
+        {"kind": cell.entity_kind, "entity": cell.entity, "category": cell.category, **burst._asdict()}
+        for cell, burst in sorted(found.items(), key=lambda item: item[0])
+    ]
+
+
+def apply(incidents: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float) -> pa.Table:
+    """Return the incidents of a night with `state` and the columns `verdict…`; no incident is removed.
+
+    The first state that applies:
+
+    - `closed`: the incident was closed;
+    - `open`: it was called `true`;
+    - `muted`: all entities of its alerts are muted in its category;
+    - `learned`: no alert of it is significant beside what was learned;
+    - `open`.
+
+    Args:
+        incidents: With `incident_id`; columns that it has already are replaced.
+        alerts: Of the same night, with `incident_id`, `entity_kind`, `entity`, `category`, `log10_p` and
+            `log10_p_learned`. A null in the last one: nothing was learned about that alert.
+        in_force: Verdicts on that night.
+        alpha: p-value from which a cell is an alert.
+    """
+    ids = incidents["incident_id"].to_pylist()
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    known = _alerts_of(alerts, alpha) if in_force.incidents or in_force.learned or in_force.muted else {}
+    for incident in ids:
+        state, row, until = _state(in_force, incident, *known.get(incident, (frozenset(), False)))
+        values = (state, *((row[name] if row else None) for name in ("verdict", "owner", "reason")), until)
+        for name, value in zip(_COLUMNS, values, strict=True):
+            columns[name].append(value)
+    return with_columns(incidents, columns)
+
+
+_COLUMNS: Final = ("state", "verdict", "verdict_owner", "verdict_reason", "verdict_until")
+
+
+def with_columns(incidents: pa.Table, columns: Mapping[str, Iterable[Any]]) -> pa.Table:
+    """Return incidents with columns of `tables.INCIDENTS` added, or replaced where they stand."""
+    for name, values in columns.items():
+        column, kind = pa.array(values, INCIDENTS.field(name).type), INCIDENTS.field(name)
+        at = incidents.schema.get_field_index(name)
+        incidents = incidents.append_column(kind, column) if at < 0 else incidents.set_column(at, kind, column)
+    return incidents
+
+
+def _alerts_of(alerts: pa.Table, alpha: float) -> dict[str, tuple[frozenset[Cell], bool]]:
+    """Return by incident the cells of its alerts, and whether none is significant beside what was learned."""
+    cells: dict[str, set[Cell]] = defaultdict(set)
+    significant: set[str] = set()
+    limit = math.log10(alpha) + _TOLERANCE
+    names = ("incident_id", "entity_kind", "entity", "category", "log10_p", "log10_p_learned")
+    for incident, kind, entity, category, p, learned in zip(*(alerts[name].to_pylist() for name in names), strict=True):
+        cells[incident].add(Cell(kind, entity, category))
+        if learned is None or not learned > max(limit, p + _TOLERANCE):
+            significant.add(incident)
+    return {incident: (frozenset(found), incident not in significant) for incident, found in cells.items()}
+
+
+def _state(
+    in_force: InForce, incident: str, cells: frozenset[Cell], learned: bool
+) -> tuple[str, Row | None, dt.date | None]:
+    """Return the state of an incident, the verdict that explains it, and the last night of a mute."""
+    own = in_force.incidents.get(incident)
+    if own is not None:
+        if own.handling is not None and own.handling["verdict"] == "close":
+            return "closed", own.handling, None
+        if own.kind is not None and own.kind["verdict"] == "true" and own.handling is None:
+            return "open", own.kind, None
+    if cells and cells <= in_force.muted.keys():
+        found = [in_force.muted[cell] for cell in cells]
+        return "muted", max((row for _, row in found), key=_given_at), min(until for until, _ in found)
+    if learned:
+        rows = [in_force.learned[cell][1] for cell in cells & in_force.learned.keys()]
+        return "learned", max(rows, key=_given_at, default=None), None
+    return "open", own.newest if own is not None else None, None
+
+
+def _given_at(row: Row) -> tuple[Any, ...]:
+    return row["created_at"], row["run_id"], row["incident_id"]
