@@ -1,226 +1,390 @@
-"""Flagged flows to incidents: all flows of one entity, one predicted attack class and one window of time.
+"""Alerts to incidents: what a person would call one attack, with attackers, victims, span, classes and evidence.
 
-Tasks aggregate the flows of each row group (`aggregate`), and the driver merges the aggregates (`merge`). Sums, minima,
-maxima and a choice that is independent of order give the same incidents for any partitioning of the flows. Pure
-functions on Arrow and numpy columns; no loop over flows.
+Alerts of one category are joined if they are of the same entity in adjacent windows, or if they share at least half of
+the flagged flows of the smaller one; so a scan of one source on six devices is one incident. Incidents of one category
+whose flows each have a source of their own, which sent nothing else, are joined as well: an attacker who invents
+sources gets one line, however many devices he chooses.
+
+The probability of an attack is bounded by the Bayes factor of a p-value, 1 / (-e p ln p) (Sellke, Bayarri, Berger 2001,
+doi 10.1198/000313001300339950), with `PRIOR` incidents expected among the cells of a night. The order is the weight of
+the severity times that probability.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+import datetime as dt
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from ids_spark.base.arrays import Ints
-from ids_spark.dataset.tables import ATTRIBUTION
+from ids_spark.alerts.false_alarms import NightCells, Tested
+from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy
+from ids_spark.base.arrays import Floats, Ints, Mask
+from ids_spark.dataset.tables import ALERTS, INCIDENTS, SCHEMA_VERSION
 
+PRIOR: Final = 3.0
+"""Incidents expected in a night before its flows are seen."""
+WEIGHTS: Final[Mapping[str, float]] = dict(zip(SEVERITIES, (16.0, 8.0, 4.0, 2.0, 1.0), strict=True))
+LISTED: Final = 20
+"""Most entities and flows that are listed of an incident."""
+_ID_LENGTH: Final = 32  # hex characters, 128 bits
+_SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts
+_OF_CLASS: Final = 0.2  # share of the attack probability, from which a class counts for the severity
+_SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
+_FEWEST_SOURCES: Final = 5  # of an incident with invented sources
 _TIME: Final = pa.timestamp("us", tz="UTC")
-_DAY: Final = 86_400_000_000  # microseconds
-_MINUTE: Final = 60_000_000
-_SPARSE: Final = 16  # a lookup table of at most this many entries per row is faster than sorting the rows
-_KEYS: Final = ("entity_kind", "entity", "class_name", "window_start")
-AGGREGATES: Final = pa.schema(
-    [
-        ("entity_kind", pa.string()),
-        ("entity", pa.string()),
-        ("class_name", pa.string()),
-        ("window_start", _TIME),
-        ("flows", pa.int64()),
-        ("first_seen", _TIME),
-        ("last_seen", _TIME),
-        ("max_attack_probability", pa.float64()),
-        ("max_attack_logit", pa.float64()),
-        ("explained_logit", pa.float64()),
-        ("explained_file", pa.string()),
-        ("explained_row", pa.int64()),
-        ("attributions", pa.list_(ATTRIBUTION)),
-    ]
-)
-"""Incidents of some of a night's flows, sorted by key, not yet ranked. `explained_…` identify the flow whose
-`attributions` are kept; null where no flow has any."""
+Row = dict[str, Any]
 
 
-class IncidentKeys(NamedTuple):
-    """Which incident each flow belongs to.
+@dataclass(frozen=True)
+class NightFacts:
+    """Values common to all incidents of one model and night; names as in `tables.INCIDENTS`.
 
     Attributes:
-        columns: The key of each flow, as columns by name.
-        groups: Number of incidents.
-        firsts: One flow of each incident, shape (groups,).
-        inverse: Incident of each flow, below `groups`, shape (flows,).
+        event_date: The night.
+        model, model_version: The model that scored the flows.
+        threshold_logit: The operating point: flows with at least this attack logit were flagged.
+        run_id, created_at: Scoring run and its time in UTC.
+        data_origin: `measured` or `synthetic`.
     """
 
-    columns: dict[str, Any]
-    groups: int
-    firsts: Ints
-    inverse: Ints
-
-    def highest_flows(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """Return which flows have the highest logit of their incident, shape (flows,); the first of equal ones."""
-        highest = np.full(self.groups, -np.inf)
-        np.maximum.at(highest, self.inverse, logits)
-        candidates = np.flatnonzero(logits == highest[self.inverse])
-        found = np.zeros(len(self.inverse), dtype=np.bool_)
-        found[candidates[np.unique(self.inverse[candidates], return_index=True)[1]]] = True
-        return found
+    event_date: dt.date
+    model: str
+    model_version: str
+    threshold_logit: float
+    run_id: str
+    created_at: dt.datetime
+    data_origin: str
 
 
-def incident_keys(flows: pa.Table, entities: Sequence[str], window_minutes: int) -> IncidentKeys:
-    """Return which incident each flagged flow belongs to; arguments as in `aggregate`."""
-    entity, kind = _entity_of(flows, entities)
-    window = _window_of(_times(flows), window_minutes)
-    columns = dict(zip(_KEYS, (kind, entity, flows["class_name"].cast(pa.string()), window), strict=True))
-    return IncidentKeys(columns, *_groups_of(pa.table(columns)))
+def incidents_of(
+    cells: NightCells,
+    tested: Tested,
+    evidence: pa.Table,
+    categories: Sequence[str],
+    window_minutes: int,
+    policy: SeverityPolicy,
+    night: NightFacts,
+) -> tuple[pa.Table, pa.Table]:
+    """Return incidents, as `tables.INCIDENTS`, not yet ranked, and their alerts, as `tables.ALERTS`.
 
-
-def aggregate(
-    flows: pa.Table, entities: Sequence[str], window_minutes: int, keys: IncidentKeys | None = None
-) -> pa.Table:
-    """Aggregate flagged flows to one row for each incident, as `AGGREGATES`.
+    Incidents are open and new; the most probable and severe are first.
 
     Args:
-        flows: Flagged flows that no allow-list entry covers, pseudonymised if configured. Columns: `source_file` and
-            `source_row`, which together identify a flow; `class_name`; `attack_probability` and `attack_logit`,
-            finite; any of `entities`; `event_time` and `attributions`, both of which may be null or absent.
-        entities: Columns that identify the affected device or address, in order of preference. The first that is
-            present and neither null nor empty is a flow's entity; without any it is the source file.
-        window_minutes: Length of a window; the first of a day starts at midnight in UTC.
-        keys: From `incident_keys` of the same flows, if already computed.
+        cells: Of the night.
+        tested: Of its cells.
+        evidence: As `tables.EVIDENCE`; the table that `cells` was made from.
+        categories: Names, in the order of the indices.
+        window_minutes: Length of a window.
+        policy: Severities.
+        night: Values common to all incidents.
     """
-    keys = keys or incident_keys(flows, entities, window_minutes)
-    times = _times(flows)
-    attributions = (
-        flows["attributions"] if "attributions" in flows.column_names else _nulls(flows, pa.list_(ATTRIBUTION))
-    )
-    explained = pc.greater(pc.list_value_length(attributions), 0).fill_null(False)
-    logits = flows["attack_logit"].cast(pa.float64())
-    single = {
-        **keys.columns,
-        "flows": pa.array(np.ones(len(flows), dtype=np.int64)),
-        "first_seen": times,
-        "last_seen": times,
-        "max_attack_probability": flows["attack_probability"].cast(pa.float64()),
-        "max_attack_logit": logits,
-        "explained_logit": pc.if_else(explained, logits, None),
-        "explained_file": flows["source_file"].cast(pa.string()),
-        "explained_row": flows["source_row"].cast(pa.int64()),
-        "attributions": attributions,
+    chosen = np.flatnonzero(tested.alerts(cells.category))
+    if not len(chosen):
+        return INCIDENTS.empty_table(), ALERTS.empty_table()
+    number = np.full(len(cells.place), -1, dtype=np.int64)
+    number[chosen] = np.arange(len(chosen))
+    sides = (_or_none(number, cells.device_cell), _or_none(number, cells.source_cell))
+    flagged = evidence["flagged_1"].to_numpy().astype(np.int64) - evidence["allowed_1"].to_numpy()
+    pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), _sharing(sides, flagged, cells, chosen)])
+    incident = _components(len(chosen), pairs)
+    incident = _with_invented_sources(incident, cells, chosen, evidence, sides, flagged)
+    of_evidence = _incident_of_evidence(incident, sides, tested.p[chosen])
+    count = int(incident.max()) + 1
+    members, own_rows = _split(incident, count), _split(of_evidence, count)
+    rows = [
+        _incident(chosen[members[i]], own_rows[i], cells, tested, evidence, categories, policy, night)
+        for i in range(count)
+    ]
+    order = sorted(range(len(rows)), key=lambda i: _rank_key(rows[i]))
+    table = pa.Table.from_pylist([rows[i] for i in order], schema=INCIDENTS)
+    alerts = _alerts(chosen, [rows[i]["incident_id"] for i in incident], cells, tested, evidence, categories, night)
+    return table, alerts
+
+
+def posterior(p: float, cells: int) -> float:
+    """Return the probability of an attack, at most, given the p-value of the most significant of so many cells."""
+    bayes_factor = 1.0 if p >= 1 / np.e else 1 / (-np.e * p * np.log(p))
+    odds = PRIOR / max(cells, 1) * bayes_factor
+    return float(odds / (1 + odds))
+
+
+def incident_id(event_date: dt.date, kind: str, entity: str, category: str, window_start: int) -> str:
+    """Return the id of an incident: 32 hex characters of a SHA-256, the same in every run.
+
+    Args:
+        event_date: The night.
+        kind, entity: Of its most significant alert.
+        category: Of its alerts.
+        window_start: Of that alert, microseconds since 1970 in UTC; -1 without an event time.
+    """
+    key = json.dumps([str(event_date), kind, entity, category, window_start])
+    return hashlib.sha256(key.encode()).hexdigest()[:_ID_LENGTH]
+
+
+def _or_none(number: Ints, cell: Ints) -> Ints:
+    found: Ints = np.where(cell >= 0, number[cell], -1)
+    return found
+
+
+def _adjacent(cells: NightCells, chosen: Ints, window_minutes: int) -> Ints:
+    """Return pairs of alerts of the same entity and category in adjacent windows; shape (pairs, 2)."""
+    entity, window = cells.entity[cells.place[chosen]], cells.window[cells.place[chosen]]
+    category = cells.category[chosen]
+    order = np.lexsort((window, category, entity))
+    first, second = order[:-1], order[1:]
+    same = (entity[first] == entity[second]) & (category[first] == category[second])
+    near = (window[second] - window[first] <= window_minutes * 60_000_000) & (window[first] >= 0)
+    return np.column_stack([first, second])[same & near]
+
+
+def _sharing(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen: Ints) -> Ints:
+    """Return pairs of alerts of a device and a source that share enough flagged flows; shape (pairs, 2)."""
+    device, source = sides
+    both = (device >= 0) & (source >= 0)
+    pairs, at = np.unique(np.column_stack([device[both], source[both]]), axis=0, return_inverse=True)
+    shared = np.bincount(at.ravel(), flagged[both], minlength=len(pairs))
+    totals = cells.flagged[chosen, 0]
+    enough: Ints = pairs[shared >= _SHARED * totals[pairs].min(axis=1)] if len(pairs) else pairs.reshape(-1, 2)
+    return enough
+
+
+def _components(alerts: int, pairs: Ints) -> Ints:
+    """Return a number for each alert, equal where pairs connect them."""
+    ones = np.ones(len(pairs), dtype=np.int8)
+    found: Ints = connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), (alerts, alerts)), False)[
+        1
+    ].astype(np.int64)
+    return found
+
+
+def _with_invented_sources(
+    incident: Ints, cells: NightCells, chosen: Ints, evidence: pa.Table, sides: tuple[Ints, Ints], flagged: Ints
+) -> Ints:
+    """Join the incidents of a category whose flagged flows come from sources that sent hardly anything else."""
+    source_place = np.where(cells.source_cell >= 0, cells.place[cells.source_cell], -1)
+    sent = np.bincount(cells.entity, cells.flows, minlength=len(cells.names))
+    all_sent = np.where(source_place >= 0, sent[cells.entity[source_place]], np.inf)
+    own = _incident_of_evidence(incident, sides, np.zeros(len(chosen)))
+    inside = own >= 0
+    n = int(incident.max()) + 1
+    total = np.bincount(own[inside], flagged[inside], minlength=n)
+    single = inside & (all_sent <= 2)
+    invented_flows = np.bincount(own[single], flagged[single], minlength=n)
+    invented_sources = np.bincount(own[single], minlength=n)
+    category = np.zeros(n, dtype=np.int64)
+    category[incident] = cells.category[chosen]
+    found = (invented_flows >= _SINGLE_USE * total) & (invented_sources >= _FEWEST_SOURCES)
+    target = np.arange(n)
+    for g in np.unique(category[found]):
+        members = np.flatnonzero(found & (category == g))
+        target[members] = members[0]
+    joined: Ints = np.unique(target[incident], return_inverse=True)[1].astype(np.int64)
+    return joined
+
+
+def _incident_of_evidence(incident: Ints, sides: tuple[Ints, Ints], p: Floats) -> Ints:
+    """Return the incident that each row of the evidence belongs to, -1 for none: that of its more significant alert."""
+    device, source = sides
+    of_device = np.where(device >= 0, p[device], np.inf)
+    of_source = np.where(source >= 0, p[source], np.inf)
+    alert = np.where(of_source <= of_device, source, device)
+    found: Ints = np.where(alert >= 0, incident[alert], -1)
+    return found
+
+
+def _split(numbers: Ints, count: int) -> list[Ints]:
+    """Return the indices of each number below `count`."""
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.searchsorted(numbers[order], np.arange(count + 1))
+    return [order[low:high] for low, high in itertools.pairwise(bounds)]
+
+
+def _rank_key(row: Row) -> tuple[float, float, int, str]:
+    return -row["score"], row["log10_p"], -row["flows"], row["incident_id"]
+
+
+def _incident(
+    members: Ints,
+    rows: Ints,
+    cells: NightCells,
+    tested: Tested,
+    evidence: pa.Table,
+    categories: Sequence[str],
+    policy: SeverityPolicy,
+    night: NightFacts,
+) -> Row:
+    """Return one incident.
+
+    Args:
+        members: Its cells.
+        rows: Its rows of the evidence.
+    """
+    lead = members[np.lexsort((members, tested.p[members], tested.p_learned[members]))[0]]
+    place, group, level = cells.place[lead], int(cells.category[lead]), int(tested.level[lead])
+    entity, category = int(cells.entity[place]), categories[group]
+    own = evidence.take(pa.array(rows))
+    flows = own["flagged_1"].to_numpy().astype(np.int64) - own["allowed_1"].to_numpy()
+    classes = _classes(own, flows)
+    kind, name, start = cells.kinds[entity].as_py(), cells.names[entity].as_py(), int(cells.window[place])
+    p = float(tested.p_learned[lead])
+    attack = posterior(p, tested.tested)
+    severity = _severity(classes, int(flows.sum()), own, policy)
+    earlier = tested.own.flows[entity]
+    devices, sources = (_entities(own, side, flows) for side in ("device", "source"))
+    logits = own["max_attack_logit"].to_numpy()
+    return {
+        "incident_id": incident_id(night.event_date, kind, name, category, start),
+        "state": "open",
+        "shown": True,
+        "severity": severity,
+        "category": category,
+        "classes": classes,
+        "sources": sources[:LISTED],
+        "sources_found": len(sources),
+        "devices": devices[:LISTED],
+        "devices_found": len(devices),
+        "first_seen": pc.min(own["first_seen"]).as_py(),
+        "last_seen": pc.max(own["last_seen"]).as_py(),
+        "flows": int(flows.sum()),
+        "flows_allowed": int(pc.sum(own["allowed_1"]).as_py() or 0),
+        "alerts": len(members),
+        "lead_kind": kind,
+        "lead_entity": name,
+        "lead_window": None if start < 0 else dt.datetime.fromtimestamp(start / 1e6, dt.UTC),
+        "lead_flagged": int(cells.flagged[lead, level]),
+        "lead_flows": int(cells.flows[place]),
+        "lead_expected": float(tested.expected[lead, level]),
+        "own_rate": float(tested.own.flagged[entity, group, level] / earlier) if earlier else None,
+        "own_nights": int(tested.own.nights[entity]),
+        "peer_rate": float(tested.used[group, level]),
+        "log10_p": float(np.log10(p)),
+        "posterior": attack,
+        "score": WEIGHTS[severity] * attack,
+        "life": "new",
+        "since": night.event_date,
+        "nights_seen": 1,
+        "max_attack_probability": float(own["max_attack_probability"].to_numpy().max()),
+        "max_attack_logit": float(logits.max()),
+        "top_flows": _top_flows(own),
+        "model": night.model,
+        "model_version": night.model_version,
+        "threshold_logit": night.threshold_logit,
+        "schema_version": SCHEMA_VERSION,
+        "run_id": night.run_id,
+        "created_at": night.created_at,
+        "data_origin": night.data_origin,
     }
-    rows = pa.table([single[name] for name in AGGREGATES.names], names=AGGREGATES.names).cast(AGGREGATES)
-    return _grouped(rows, keys.groups, keys.firsts, keys.inverse)
 
 
-def merge(tables: Iterable[pa.Table]) -> pa.Table:
-    """Merge aggregates of parts of a night; the result is the same for any partitioning and any order."""
-    rows = pa.concat_tables([AGGREGATES.empty_table(), *tables])
-    return _grouped(rows, *_groups_of(rows))
+def _classes(own: pa.Table, flows: Ints) -> list[Row]:
+    """Return flagged flows and share of the attack probability of each class, largest share first."""
+    names = own["class_name"].combine_chunks().dictionary_encode()
+    codes, n = names.indices.to_numpy(), len(names.dictionary)
+    counts = np.bincount(codes, flows, minlength=n)
+    mass = np.bincount(codes, own["probability_sum"].to_numpy().astype(np.float64), minlength=n)
+    share = mass / mass.sum() if mass.sum() > 0 else counts / max(counts.sum(), 1)
+    listed = zip(names.dictionary.to_pylist(), counts.tolist(), share.tolist(), strict=True)
+    found = [{"class_name": name, "flows": int(count), "share": part} for name, count, part in listed]
+    return sorted(found, key=lambda row: (-row["share"], row["class_name"]))
 
 
-def _nulls(flows: pa.Table, kind: pa.DataType) -> pa.Array:
-    return pa.nulls(len(flows), kind)
+def _severity(classes: Sequence[Row], flows: int, own: pa.Table, policy: SeverityPolicy) -> str:
+    """Return the worst severity of the classes that hold enough of the attack probability."""
+    names = [row["class_name"] for row in classes if row["share"] >= _OF_CLASS] or [classes[0]["class_name"]]
+    probability = float(own["max_attack_probability"].to_numpy().max())
+    found = policy.severities(pa.array(names), np.full(len(names), flows), np.full(len(names), probability)).to_pylist()
+    worst: str = min(found, key=SEVERITIES.index)
+    return worst
 
 
-def _times(flows: pa.Table) -> Any:
-    return flows["event_time"].cast(_TIME, safe=False) if "event_time" in flows.column_names else _nulls(flows, _TIME)
+def _entities(own: pa.Table, side: str, flows: Ints) -> list[Row]:
+    """Return the devices or sources with their flagged flows, most flows first."""
+    known = np.asarray(own[side].is_valid())
+    table = pa.table({"kind": own[f"{side}_kind"], "name": own[side], "flows": pa.array(flows)})
+    found = table.filter(pa.array(known)).group_by(["kind", "name"]).aggregate([("flows", "sum")])
+    found = found.rename_columns(["flows", "kind", "name"] if found.column_names[0] == "flows_sum" else
+                                 ["kind", "name", "flows"])  # fmt: skip
+    found = found.filter(pc.greater(found["flows"], 0))
+    rows: list[Row] = found.sort_by([("flows", "descending"), ("name", "ascending")]).to_pylist()
+    return rows
 
 
-def _entity_of(flows: pa.Table, entities: Sequence[str]) -> tuple[Any, Any]:
-    entity = flows["source_file"].cast(pa.string())
-    kind = pa.repeat("source_file", len(flows))
-    for name in reversed([name for name in entities if name in flows.column_names]):
-        values = flows[name].cast(pa.string())
-        known = pc.greater(pc.utf8_length(values), 0).fill_null(False)
-        entity, kind = pc.if_else(known, values, entity), pc.if_else(known, name, kind)
-    return entity, kind
+def _top_flows(own: pa.Table) -> list[Row]:
+    """Return the flows with the highest scores, one of each device, source, window and class."""
+    order = np.lexsort((own["top_row"].to_numpy(), -own["top_score"].to_numpy()))[:LISTED]
+    return [
+        {
+            "source_file": row["top_file"],
+            "source_row": row["top_row"],
+            "class_name": row["class_name"],
+            "device": row["device"],
+            "source": row["source"],
+            "window_start": row["window_start"],
+            "attack_logit": row["max_attack_logit"],
+            "attributions": row["top_attributions"],
+        }
+        for row in own.take(pa.array(order)).to_pylist()
+    ]
 
 
-def _window_of(times: Any, minutes: int) -> pa.Array:
-    moments = times.cast(pa.int64()).fill_null(0).to_numpy()
-    of_day = moments % _DAY  # not negative, also before 1970
-    starts = moments - of_day % (minutes * _MINUTE)
-    return pa.array(starts, mask=np.asarray(times.is_null())).cast(_TIME)
-
-
-def _grouped(rows: pa.Table, groups: int, firsts: Ints, inverse: Ints) -> pa.Table:
-    """Return one row for each key, sorted by key."""
-    if not len(rows):
-        return AGGREGATES.empty_table()
-    rows = rows.combine_chunks()
-    order = np.argsort(
-        inverse.astype(np.uint16) if groups < 1 << 16 else inverse, kind="stable"
-    )  # numpy sorts 16-bit integers by radix
-    starts = np.searchsorted(inverse[order], np.arange(groups))
-
-    def reduced(name: str, reduction: np.ufunc) -> Any:
-        return reduction.reduceat(rows[name].to_numpy()[order], starts)
-
-    def extreme(name: str, reduction: np.ufunc) -> pa.Array:
-        unknown = np.asarray(
-            rows[name].is_null()
-        )  # a group has times in all rows or in none, as its window is part of the key
-        moments = rows[name].cast(pa.int64()).fill_null(0).to_numpy()[order]
-        return pa.array(reduction.reduceat(moments, starts), mask=unknown[firsts]).cast(_TIME)
-
-    best = _explained_rows(rows, inverse, order, starts)
-    explained = rows.select(
-        [name for name in AGGREGATES.names if name.startswith(("explained_", "attributions"))]
-    ).take(pa.array(best, mask=best < 0))
+def _alerts(
+    chosen: Ints,
+    incident_ids: Sequence[str],
+    cells: NightCells,
+    tested: Tested,
+    evidence: pa.Table,
+    categories: Sequence[str],
+    night: NightFacts,
+) -> pa.Table:
+    entity, place = cells.entity[cells.place[chosen]], cells.place[chosen]
+    starts = cells.window[place]
+    levels = cells.flagged.shape[1]
+    offsets = pa.array(np.arange(len(chosen) + 1, dtype=np.int32) * levels)
+    seen = [_extreme(cells, evidence, name, reduction, chosen) for name, reduction in _SEEN.items()]
     columns = {
-        **{name: rows[name].take(pa.array(firsts)) for name in _KEYS},
-        "flows": pa.array(reduced("flows", np.add)),
-        "first_seen": extreme("first_seen", np.minimum),
-        "last_seen": extreme("last_seen", np.maximum),
-        "max_attack_probability": pa.array(reduced("max_attack_probability", np.maximum)),
-        "max_attack_logit": pa.array(reduced("max_attack_logit", np.maximum)),
-        **{name: explained[name] for name in explained.column_names},
+        "incident_id": pa.array(incident_ids),
+        "entity_kind": cells.kinds.take(pa.array(entity)),
+        "entity": cells.names.take(pa.array(entity)),
+        "is_source": pa.array(cells.is_source[entity]),
+        "window_start": pa.array(starts, mask=starts < 0).cast(_TIME),
+        "category": pa.array([categories[g] for g in cells.category[chosen]]),
+        "flagged": pa.ListArray.from_arrays(offsets, pa.array(cells.flagged[chosen].ravel())),
+        "flows": pa.array(cells.flows[place]),
+        "expected": pa.ListArray.from_arrays(offsets, pa.array(tested.expected[chosen].ravel())),
+        "level": pa.array(tested.level[chosen]),
+        "log10_p": pa.array(np.log10(tested.p[chosen])),
+        "log10_p_learned": pa.array(np.log10(tested.p_learned[chosen])),
+        "first_seen": seen[0],
+        "last_seen": seen[1],
+        "schema_version": pa.array(np.full(len(chosen), SCHEMA_VERSION)),
+        "run_id": pa.array([night.run_id] * len(chosen)),
     }
-    found = pa.table([columns[name] for name in AGGREGATES.names], schema=AGGREGATES)
-    return found.sort_by([(name, "ascending") for name in _KEYS])
+    found = pa.table([columns[field.name].cast(field.type) for field in ALERTS], schema=ALERTS)
+    return found.sort_by([("incident_id", "ascending"), ("log10_p", "ascending"), ("entity", "ascending")])
 
 
-def _groups_of(rows: pa.Table) -> tuple[int, Ints, Ints]:
-    """Return the number of keys, one row of each, and the key of every row as a number."""
-    combined, keys = np.zeros(len(rows), dtype=np.int64), 1
-    for name in _KEYS:
-        encoded = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
-        values = max(1, len(encoded.dictionary))
-        if keys * values > _SPARSE * len(rows) + _SPARSE:
-            keys, combined = _numbered(combined, keys)  # at most one key for each row, so nothing overflows
-        combined, keys = combined * values + encoded.indices.to_numpy(), keys * values
-    groups, combined = _numbered(combined, keys)
-    firsts = np.empty(groups, dtype=np.int64)
-    firsts[combined[::-1]] = np.arange(
-        len(rows) - 1, -1, -1
-    )  # reversed, so that the first row of each key is written last
-    return groups, firsts, combined
+_SEEN: Final[Mapping[str, np.ufunc]] = {"first_seen": np.minimum, "last_seen": np.maximum}
 
 
-def _numbered(numbers: Ints, bound: int) -> tuple[int, Ints]:
-    """Return the count of distinct numbers, and each number as its rank among them."""
-    if bound > _SPARSE * len(numbers) + _SPARSE:
-        known, ranks = np.unique(numbers, return_inverse=True)
-        return len(known), ranks
-    present = np.zeros(bound, dtype=np.bool_)
-    present[numbers] = True
-    ranks = np.cumsum(present, dtype=np.int64) - 1
-    return int(ranks[-1]) + 1 if bound else 0, ranks[numbers]
+def _extreme(cells: NightCells, evidence: pa.Table, name: str, reduction: np.ufunc, chosen: Ints) -> pa.Array:
+    """Return the first or last time of the flagged flows of each chosen cell; null where unknown."""
+    times = evidence[name]
+    known, moments = np.asarray(times.is_valid()), times.cast(pa.int64()).fill_null(0).to_numpy()
+    start = np.iinfo(np.int64).max if reduction is np.minimum else np.iinfo(np.int64).min
+    found = np.full(len(cells.place), start)
+    for side in (cells.device_cell, cells.source_cell):
+        used = known & (side >= 0)
+        reduction.at(found, side[used], moments[used])
+    return pa.array(found[chosen], mask=_mask(found[chosen] == start)).cast(_TIME)
 
 
-def _explained_rows(rows: pa.Table, inverse: Ints, order: Ints, starts: Ints) -> Ints:
-    """Return for each key the explained row with the highest logit, -1 where none is explained; shape (keys,).
-
-    If several have the same logit, it is the first by source file and row.
-    """
-    logits = rows["explained_logit"].fill_null(-np.inf).to_numpy()
-    highest = np.maximum.reduceat(logits[order], starts)
-    candidates = np.flatnonzero(np.isfinite(logits) & (logits == highest[inverse]))
-    files = rows["explained_file"].take(pa.array(candidates)).combine_chunks().dictionary_encode()
-    by_name = np.argsort(np.argsort(files.dictionary.to_numpy(zero_copy_only=False)))[files.indices.to_numpy()]
-    numbers = rows["explained_row"].take(pa.array(candidates)).to_numpy()
-    chosen = candidates[np.lexsort((numbers, by_name, inverse[candidates]))]
-    keys, firsts = np.unique(inverse[chosen], return_index=True)
-    best = np.full(len(starts), -1, dtype=np.int64)
-    best[keys] = chosen[firsts]
-    return best
+def _mask(values: Mask) -> Mask:
+    return np.asarray(values)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ids_spark.alerts.incidents import AGGREGATES
+from ids_spark.alerts.old_incidents import AGGREGATES
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy, category_of
 from ids_spark.config.score import AlertsConfig
 from ids_spark.dataset.tables import OLD_INCIDENTS, SCHEMA_VERSION

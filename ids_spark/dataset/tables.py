@@ -317,12 +317,14 @@ EVIDENCE: Final = _contract(
     ("max_attack_logit", pa.float32()),
     ("top_file", pa.string()),
     ("top_row", pa.int64()),
+    ("top_score", pa.float32()),
     ("top_attributions", pa.list_(ATTRIBUTION)),
 )
 """`evidence/`: flagged flows of one device, one source, one window of time and one predicted attack class.
 
 `flagged_1` to `flagged_3` count flows at or above the levels of `threshold.RATES`, `allowed_…` those of them that the
-allow-list covers. A null device or source: the flows have none. `top_…` is the flow with the highest score.
+allow-list covers. A null device or source: the flows have none. `top_…` is the flow with the highest score: its
+attack logit, or its distance if the second detector flagged it (class `Unknown`).
 """
 
 TRAFFIC: Final = _contract(
@@ -340,10 +342,12 @@ HISTORY: Final = _contract(
     ("is_source", pa.bool_()),
     ("category", pa.string()),
     ("flagged", pa.list_(pa.int64())),
+    ("expected", pa.list_(pa.float64())),
     ("flows", pa.int64()),
 )
-"""`entity_history/`: flagged flows at each level of `threshold.RATES`, and all flows, of each entity and category in
-the windows of the night without an alert. Entities with few flows are left out."""
+"""`entity_history/`: flagged flows at each level of `threshold.RATES` of each entity and category, in the windows of
+the night whose count false alarms explain. `expected` are the flagged flows that the night's rates of false alarms
+explain, `flows` all flows of these windows. Entities with few flows are left out."""
 
 VERDICTS: Final = _contract(
     ("event_date", pa.date32()),

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
-from ids_spark.alerts import incidents
+from ids_spark.alerts import old_incidents as incidents
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.arrays import Floats, Floats32, Ids, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each

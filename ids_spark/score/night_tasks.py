@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ids_spark.alerts.allow_list import AllowList
-from ids_spark.alerts.incidents import AGGREGATES, merge
+from ids_spark.alerts.old_incidents import AGGREGATES, merge
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.config.score import AlertsConfig, ScoreConfig

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ids_spark.alerts.incidents import AGGREGATES, aggregate, incident_keys, merge
+from ids_spark.alerts.old_incidents import AGGREGATES, aggregate, incident_keys, merge
 from ids_spark.alerts.ranking import NightFacts, incident_id, rank
 from ids_spark.alerts.severity import DEFAULT
 from ids_spark.config.score import AlertsConfig

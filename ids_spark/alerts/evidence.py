@@ -1,0 +1,372 @@
+"""Evidence of a night: flagged flows by device, source, window of time and attack class, and all flows by entity.
+
+Tasks count the flows of each row group (`traffic`, `evidence`), and the driver merges the counts (`merge_traffic`,
+`merge_evidence`). Sums, minima, maxima and a choice that is independent of order give the same tables for any
+partitioning of the flows. Pure functions on Arrow and numpy columns; no loop over flows.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask
+from ids_spark.dataset.tables import EVIDENCE, TRAFFIC
+
+LEVELS: Final = (1, 2, 3)
+"""Levels of evidence, by number; `threshold.RATES` has their benign rates."""
+FILE_KIND: Final = "source_file"
+"""Kind of the device of flows that have neither a device nor a source."""
+_TIME: Final = pa.timestamp("us", tz="UTC")
+_DAY: Final = 86_400_000_000  # microseconds
+_MINUTE: Final = 60_000_000
+_SPARSE: Final = 16  # a lookup table of at most this many entries per row is faster than sorting the rows
+_EVIDENCE_KEYS: Final = ("device_kind", "device", "source_kind", "source", "window_start", "class_name")
+_TRAFFIC_KEYS: Final = ("entity_kind", "entity", "is_source", "window_start")
+_FLAGGED: Final = tuple(f"flagged_{level}" for level in LEVELS)
+_ALLOWED: Final = tuple(f"allowed_{level}" for level in LEVELS)
+_TOP: Final = ("top_file", "top_row", "top_score", "top_attributions")
+
+
+@dataclass(frozen=True)
+class Entities:
+    """Devices or sources of some flows.
+
+    Attributes:
+        kinds: Column that named each entity, shape (entities,).
+        names: Names of the entities, shape (entities,).
+        codes: Entity of each flow, -1 if it has none; shape (flows,).
+    """
+
+    kinds: pa.Array
+    names: pa.Array
+    codes: Ints
+
+
+@dataclass(frozen=True)
+class FlowKeys:
+    """Device, source and window of time of every flow of a row group.
+
+    Attributes:
+        devices: What flows were directed at or came from, as the hospital names it.
+        sources: Addresses that flows came from.
+        starts: Distinct starts of windows, microseconds since 1970 in UTC; the last stands for unknown times.
+        windows: Index in `starts` of each flow; shape (flows,).
+        times: Time of each flow; null where unknown.
+    """
+
+    devices: Entities
+    sources: Entities
+    starts: Ints
+    windows: Ints
+    times: Any
+
+    @property
+    def window_starts(self) -> pa.Array:
+        """Start of each window, null for the last."""
+        known = np.arange(len(self.starts)) < len(self.starts) - 1
+        return pa.array(self.starts, mask=~known).cast(_TIME)
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """Flagged flows of a row group.
+
+    Attributes:
+        at: Index of each in the row group; shape (flagged,).
+        class_ids: Index in `class_names` of its most probable attack class.
+        class_names: Names of attack classes.
+        levels: Highest level that it reaches, 1 to 3.
+        allowed: Whether an allow-list entry covers it.
+        logits: Its attack logit, finite.
+        probabilities: Its attack probability.
+        scores: What the levels compare: the logit, or the distance of the second detector.
+        file: Name of the file.
+        rows: Row number of each flow in the file.
+        attributions: Of each flow, null where it has none.
+    """
+
+    at: Ints
+    class_ids: Ids
+    class_names: Sequence[str]
+    levels: Ids
+    allowed: Mask
+    logits: Floats
+    probabilities: Floats32
+    scores: Floats
+    file: str
+    rows: Ints
+    attributions: Any
+
+
+def keys_of(
+    flows: pa.Table,
+    entities: Sequence[str],
+    sources: Sequence[str],
+    window_minutes: int,
+    file: str,
+    pseudonymised: Callable[[str, pa.Array], pa.Array] | None = None,
+) -> FlowKeys:
+    """Return device, source and window of every flow.
+
+    Args:
+        flows: Any of the columns `entities`; `event_time`, which may be null or absent.
+        entities: Columns that identify devices and sources, in order of preference; null and empty values are unknown.
+        sources: Those of `entities` that identify sources.
+        window_minutes: Length of a window; the first of a day starts at midnight in UTC.
+        file: Name of the file; it is the device of flows without a device and a source.
+        pseudonymised: Returns the names to store, given the column and plain names.
+    """
+    from_columns = [name for name in entities if name in sources]
+    of_source = _entities(flows, from_columns, None, pseudonymised)
+    nameless = of_source.codes < 0
+    of_device = _entities(flows, [name for name in entities if name not in sources], (file, nameless), pseudonymised)
+    times = flows["event_time"] if "event_time" in flows.column_names else pa.nulls(len(flows), _TIME)
+    times = times.cast(_TIME, safe=False)
+    moments, known = times.cast(pa.int64()).fill_null(0).to_numpy(), np.asarray(times.is_valid())
+    of_day = moments % _DAY  # not negative, also before 1970
+    length = window_minutes * _MINUTE
+    numbers = ((moments - of_day) // _DAY) * (_DAY // _MINUTE) + of_day // length * window_minutes  # minutes
+    distinct, windows = _distinct(numbers[known])
+    places = np.full(len(flows), len(distinct), dtype=np.int64)
+    places[known] = windows
+    return FlowKeys(of_device, of_source, np.append(distinct * _MINUTE, 0), places, times)
+
+
+def traffic(keys: FlowKeys) -> pa.Table:
+    """Return the number of flows of every entity and window, as `tables.TRAFFIC`."""
+    parts = []
+    for found, is_source in ((keys.devices, False), (keys.sources, True)):
+        has = found.codes >= 0
+        combined = found.codes[has] * len(keys.starts) + keys.windows[has]
+        cells, counts = np.unique(combined, return_counts=True)
+        of, window = pa.array(cells // len(keys.starts)), pa.array(cells % len(keys.starts))
+        columns = {
+            "entity_kind": found.kinds.take(of),
+            "entity": found.names.take(of),
+            "is_source": pa.array(np.full(len(cells), is_source)),
+            "window_start": keys.window_starts.take(window),
+            "flows": pa.array(counts.astype(np.int32)),
+        }
+        parts.append(pa.table(columns, schema=TRAFFIC))
+    return pa.concat_tables(parts)
+
+
+def merge_traffic(tables: Iterable[pa.Table]) -> pa.Table:
+    """Merge traffic of parts of a night, sorted by key."""
+    rows = pa.concat_tables([TRAFFIC.empty_table(), *tables])
+    groups, firsts, inverse = groups_of(rows, _TRAFFIC_KEYS)
+    counts = np.bincount(inverse, weights=rows["flows"].to_numpy(), minlength=groups).astype(np.int32)
+    merged = rows.take(pa.array(firsts)).set_column(len(TRAFFIC) - 1, TRAFFIC.field("flows"), pa.array(counts))
+    return merged.sort_by([(name, "ascending") for name in _TRAFFIC_KEYS])
+
+
+def evidence(keys: FlowKeys, flagged: Flagged) -> pa.Table:
+    """Return flagged flows by device, source, window and class, as `tables.EVIDENCE`.
+
+    Args:
+        keys: From `keys_of` for all flows of the row group.
+        flagged: Flagged flows of the same row group.
+    """
+    device, source = keys.devices.codes[flagged.at], keys.sources.codes[flagged.at]
+    window = keys.windows[flagged.at]
+    groups, firsts, inverse = _numbered_together(
+        [
+            (device + 1, len(keys.devices.names) + 1),
+            (source + 1, len(keys.sources.names) + 1),
+            (window, len(keys.starts)),
+            (flagged.class_ids.astype(np.int64), len(flagged.class_names)),
+        ]
+    )
+    device, source, window = device[firsts], source[firsts], window[firsts]
+    devices, sources = pa.array(device, mask=device < 0), pa.array(source, mask=source < 0)
+    times = keys.times.take(pa.array(flagged.at))
+    rows = pa.table(
+        {
+            "first_seen": times,
+            "last_seen": times,
+            **{name: pa.array((flagged.levels >= i).astype(np.int32)) for i, name in enumerate(_FLAGGED, 1)},
+            **{
+                name: pa.array(((flagged.levels >= i) & flagged.allowed).astype(np.int32))
+                for i, name in enumerate(_ALLOWED, 1)
+            },
+            "probability_sum": pa.array(flagged.probabilities),
+            "max_attack_probability": pa.array(flagged.probabilities),
+            "max_attack_logit": pa.array(flagged.logits.astype(np.float32)),
+            "top_file": pa.repeat(flagged.file, len(flagged.at)),
+            "top_row": pa.array(flagged.rows),
+            "top_score": pa.array(flagged.scores.astype(np.float32)),
+            "top_attributions": flagged.attributions,
+        }
+    )
+    names = {
+        "device_kind": keys.devices.kinds.take(devices),
+        "device": keys.devices.names.take(devices),
+        "source_kind": keys.sources.kinds.take(sources),
+        "source": keys.sources.names.take(sources),
+        "window_start": keys.window_starts.take(pa.array(window)),
+        "class_name": pa.array(flagged.class_names, pa.string()).take(pa.array(flagged.class_ids[firsts])),
+    }
+    return _reduced(rows, names, groups, firsts, inverse)
+
+
+def merge_evidence(tables: Iterable[pa.Table]) -> pa.Table:
+    """Merge evidence of parts of a night, sorted by key; the same for any partitioning and any order."""
+    rows = pa.concat_tables([EVIDENCE.empty_table(), *tables]).combine_chunks()
+    groups, firsts, inverse = groups_of(rows, _EVIDENCE_KEYS)
+    names = {name: rows[name].take(pa.array(firsts)) for name in _EVIDENCE_KEYS}
+    merged = _reduced(rows, names, groups, firsts, inverse)
+    return merged.sort_by([(name, "ascending") for name in _EVIDENCE_KEYS])
+
+
+def highest_flows(keys: FlowKeys, flagged: Flagged) -> Mask:
+    """Return which flagged flows have the highest score of their row of `evidence`; the first of equal ones."""
+    groups, _, inverse = _numbered_together(
+        [
+            (keys.devices.codes[flagged.at] + 1, len(keys.devices.names) + 1),
+            (keys.sources.codes[flagged.at] + 1, len(keys.sources.names) + 1),
+            (keys.windows[flagged.at], len(keys.starts)),
+            (flagged.class_ids.astype(np.int64), len(flagged.class_names)),
+        ]
+    )
+    highest = np.full(groups, -np.inf)
+    np.maximum.at(highest, inverse, flagged.scores)
+    candidates = np.flatnonzero(flagged.scores == highest[inverse])
+    found = np.zeros(len(inverse), dtype=np.bool_)
+    found[candidates[np.unique(inverse[candidates], return_index=True)[1]]] = True
+    return found
+
+
+def _entities(
+    flows: pa.Table,
+    columns: Sequence[str],
+    nameless: tuple[str, Mask] | None,
+    pseudonymised: Callable[[str, pa.Array], pa.Array] | None,
+) -> Entities:
+    """Return the entities that the first of some columns with a value names.
+
+    Args:
+        flows: Flows.
+        columns: In order of preference; some may be absent.
+        nameless: Name of the file, and the flows that it identifies if no column has a value.
+        pseudonymised: As in `keys_of`.
+    """
+    codes = np.full(len(flows), -1, dtype=np.int64)
+    kinds: list[str] = []
+    names = [pa.array([], pa.string())]
+    for column in columns:
+        if column not in flows.column_names:
+            continue
+        encoded = flows[column].cast(pa.string()).combine_chunks().dictionary_encode()
+        found = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        empty = pc.index(encoded.dictionary, "").as_py()
+        free = (codes < 0) & (found >= 0) & (found != empty)
+        codes[free] = found[free] + len(kinds)
+        plain = encoded.dictionary
+        names.append(pseudonymised(column, plain) if pseudonymised else plain)
+        kinds += [column] * len(plain)
+    if nameless is not None:
+        file, rows = nameless
+        codes[rows & (codes < 0)] = len(kinds)
+        names.append(pa.array([file], pa.string()))
+        kinds.append(FILE_KIND)
+    return Entities(pa.array(kinds, pa.string()), pa.concat_arrays(names), codes)
+
+
+def _reduced(rows: pa.Table, names: dict[str, Any], groups: int, firsts: Ints, inverse: Ints) -> pa.Table:
+    """Return one row of `EVIDENCE` for each group; groups are numbered by `inverse`, their keys are `names`."""
+    if not len(rows):
+        return EVIDENCE.empty_table()
+    order = np.argsort(
+        inverse.astype(np.uint16) if groups < 1 << 16 else inverse, kind="stable"
+    )  # numpy sorts 16-bit integers by radix
+    starts = np.searchsorted(inverse[order], np.arange(groups))
+
+    def reduced(name: str, reduction: np.ufunc) -> pa.Array:
+        return pa.array(reduction.reduceat(rows[name].to_numpy()[order], starts))
+
+    def extreme(name: str, reduction: np.ufunc) -> pa.Array:
+        unknown = np.asarray(
+            rows[name].is_null()
+        )  # a group has times in all rows or in none, as its window is part of the key
+        moments = rows[name].cast(pa.int64()).fill_null(0).to_numpy()[order]
+        return pa.array(reduction.reduceat(moments, starts), mask=unknown[firsts]).cast(_TIME)
+
+    top = rows.select(_TOP).take(pa.array(_top_rows(rows, inverse, order, starts)))
+    columns = {
+        **names,
+        **{name: reduced(name, np.add) for name in (*_FLAGGED, *_ALLOWED, "probability_sum")},
+        "first_seen": extreme("first_seen", np.minimum),
+        "last_seen": extreme("last_seen", np.maximum),
+        **{name: reduced(name, np.maximum) for name in ("max_attack_probability", "max_attack_logit")},
+        **{name: top[name] for name in _TOP},
+    }
+    return pa.table([columns[field.name].cast(field.type) for field in EVIDENCE], schema=EVIDENCE)
+
+
+def _top_rows(rows: pa.Table, inverse: Ints, order: Ints, starts: Ints) -> Ints:
+    """Return the row with the highest score of each group; of equal ones the first by file and row; shape (groups,)."""
+    scores = rows["top_score"].to_numpy()
+    highest = np.maximum.reduceat(scores[order], starts)
+    candidates = np.flatnonzero(scores == highest[inverse])
+    files = rows["top_file"].take(pa.array(candidates)).combine_chunks().dictionary_encode()
+    by_name = np.argsort(np.argsort(files.dictionary.to_numpy(zero_copy_only=False)))[files.indices.to_numpy()]
+    numbers = rows["top_row"].take(pa.array(candidates)).to_numpy()
+    chosen = candidates[np.lexsort((numbers, by_name, inverse[candidates]))]
+    best: Ints = chosen[np.unique(inverse[chosen], return_index=True)[1]]
+    return best
+
+
+def groups_of(rows: pa.Table, keys: Sequence[str]) -> tuple[int, Ints, Ints]:
+    """Return the number of distinct keys, one row of each, and the key of every row as a number."""
+    columns = []
+    for name in keys:
+        encoded = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        columns.append((encoded.indices.to_numpy().astype(np.int64), max(1, len(encoded.dictionary))))
+    return _numbered_together(columns)
+
+
+def _numbered_together(columns: Sequence[tuple[Ints, int]]) -> tuple[int, Ints, Ints]:
+    """Return the number of distinct rows of columns of codes, one row of each, and the number of every row.
+
+    Args:
+        columns: Codes of each row, not negative, and a bound that they are below.
+    """
+    rows = len(columns[0][0])
+    combined, keys = np.zeros(rows, dtype=np.int64), 1
+    for codes, bound in columns:
+        if keys * bound > _SPARSE * rows + _SPARSE:
+            keys, combined = _numbered(combined, keys)  # at most one key for each row, so nothing overflows
+        combined, keys = combined * bound + codes, keys * bound
+    groups, combined = _numbered(combined, keys)
+    firsts = np.empty(groups, dtype=np.int64)
+    firsts[combined[::-1]] = np.arange(rows - 1, -1, -1)  # reversed, so that the first row of each is written last
+    return groups, firsts, combined
+
+
+def _numbered(numbers: Ints, bound: int) -> tuple[int, Ints]:
+    """Return the count of distinct numbers, and each number as its rank among them."""
+    if bound > _SPARSE * len(numbers) + _SPARSE:
+        known, ranks = np.unique(numbers, return_inverse=True)
+        return len(known), ranks
+    present = np.zeros(bound, dtype=np.bool_)
+    present[numbers] = True
+    ranks = np.cumsum(present, dtype=np.int64) - 1
+    return int(ranks[-1]) + 1 if bound else 0, ranks[numbers]
+
+
+def _distinct(numbers: Ints) -> tuple[Ints, Ints]:
+    """Return the distinct numbers, ascending, and each number as its rank among them."""
+    if not len(numbers):
+        return numbers, numbers
+    lowest = numbers.min()
+    offsets = numbers - lowest
+    if int(offsets.max()) <= _SPARSE * len(numbers) + _SPARSE:
+        present = np.flatnonzero(np.bincount(offsets))
+        ranks = np.searchsorted(present, offsets)
+        return present + lowest, ranks
+    known, ranks = np.unique(numbers, return_inverse=True)
+    return known, ranks

@@ -1,0 +1,535 @@
+"""Which cells of a night hold more flagged flows than false alarms explain, at a budget of false incidents.
+
+A cell is an entity, a window of time and a category. For each level of evidence, the number K of its flagged flows is
+compared with what false alarms give. Benign flows of category g reach level l at the rate λ, estimated from the
+benign validation rows and from tonight's cells without an alert. An entity's own rate is λ times a factor with a gamma
+prior (mean 1, shape κ, fitted by maximum likelihood to all entities) that its earlier nights and its other windows of
+tonight inform. So K is negative binomial (gamma-Poisson), and P(K ≥ k) is a regularised incomplete beta function. The
+p-value of a cell is the smallest of its levels times their number (Bonferroni).
+
+The budget N is the expected number of alerts in a night without attacks. The largest α is used with
+Σ P(K ≥ k*(α)) ≤ N over all cells and levels, where k*(α) is the smallest count that is significant at α: most cells
+cannot attain α, because counts are whole numbers (Tarone 1990, doi 10.2307/2531456). The sum bounds the expectation
+under any dependence between cells; joining alerts to incidents only lowers it. α is never above `HIGHEST_ALPHA`, so
+that a small night does not use up its budget.
+
+Pure functions on numpy arrays. G categories, L levels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import special
+
+from ids_spark.alerts import evidence as counted
+from ids_spark.base.arrays import Floats, Ints, Mask
+from ids_spark.dataset.tables import HISTORY
+
+UNKNOWN: Final = "Unknown"
+"""Category of the flows that only the second detector flags."""
+HIGHEST_ALPHA: Final = 1e-3
+_LEFT_OUT: Final = 1e-4  # cells with a smaller p-value do not count for tonight's rates
+_ROUNDS: Final = 3  # of estimating tonight's rates
+_AGREE: Final = 0.01  # stored and tonight's counts are pooled unless one of the tails is below this
+_KNOWN_FLOWS: Final = 100  # of an entity in a night, from which its own rate is used
+_LOWEST_FACTOR: Final = 0.5  # of an entity's own rate, so that few flagged flows of a quiet entity are no evidence
+_SHAPES: Final = np.geomspace(1_000.0, 0.1, 41)  # candidates for κ, the largest first: it is taken at equal likelihood
+_ALPHAS: Final = np.geomspace(1e-12, HIGHEST_ALPHA, 181)  # candidates for α, 5 % apart
+_GRID: Final = 0.05  # cells whose expectations differ by less are counted together, with the larger one
+_FEW: Final = 32  # flows of a cell, from which their number does not limit K
+_OFFSET: Final = 1_000  # of rounded logarithms, so that they are positive
+_SMALLEST_MEAN: Final = 1e-12
+_SMALLEST: Final = 1e-300  # p-values below are not distinguished
+
+
+@dataclass(frozen=True)
+class StoredCounts:
+    """Benign validation rows that reached each level.
+
+    Attributes:
+        categories: Names, G.
+        counts: Rows of each category at or above each level; shape (G, L).
+        rows: Benign validation rows on which each category was counted; shape (G,). 0: nothing is known.
+    """
+
+    categories: tuple[str, ...]
+    counts: Ints
+    rows: Ints
+
+
+@dataclass(frozen=True)
+class NightCells:
+    """Counts of a night. Places are entities in windows of time; most have no flagged flow.
+
+    Attributes:
+        kinds, names, is_source: Of each entity; shape (entities,).
+        entity, window, flows: Of each place: its entity, start of its window (microseconds since 1970 in UTC, -1 if
+            unknown), and all of its flows; shape (places,).
+        place, category: Of each cell with a flagged flow; shape (cells,).
+        flagged: Its flagged flows at each level, without those on the allow-list; shape (cells, L).
+        device_cell, source_cell: Cell of each row of the evidence, -1 if it has no device or no source.
+    """
+
+    kinds: pa.Array
+    names: pa.Array
+    is_source: Mask
+    entity: Ints
+    window: Ints
+    flows: Ints
+    place: Ints
+    category: Ints
+    flagged: Ints
+    device_cell: Ints
+    source_cell: Ints
+
+
+@dataclass(frozen=True)
+class OwnCounts:
+    """Flagged flows of entities, and what false alarms explain, in earlier nights.
+
+    Attributes:
+        flagged, expected: Shape (entities, G, L).
+        nights: Earlier nights with each entity; shape (entities,).
+        flows: Flows of each entity in these nights.
+    """
+
+    flagged: Floats
+    expected: Floats
+    nights: Ints
+    flows: Floats
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Result for all cells with a flagged flow.
+
+    Attributes:
+        p: p-value of each cell; shape (cells,).
+        p_learned: The same, taking `benign` verdicts into account; at least p.
+        level: Index of the level that gave the p-value.
+        expected: Flagged flows that false alarms explain, at each level; shape (cells, L).
+        alpha: Highest p-value of an alert, for each category; shape (G,).
+        expected_false: Expected number of false alerts at these α.
+        tested: Number of cells tested, also those without a flagged flow.
+        stored, tonight, used: Rates of false alarms; shape (G, L). NaN where unknown.
+        own: Earlier nights of each entity.
+        history: What tonight adds to the history, as `tables.HISTORY`.
+    """
+
+    p: Floats
+    p_learned: Floats
+    level: Ints
+    expected: Floats
+    alpha: Floats
+    expected_false: float
+    tested: int
+    stored: Floats
+    tonight: Floats
+    used: Floats
+    own: OwnCounts
+    history: pa.Table
+
+    def alerts(self, category: Ints) -> Mask:
+        """Return which cells are alerts, given their categories."""
+        found: Mask = self.p <= self.alpha[category]
+        return found
+
+
+def cells_of(traffic: pa.Table, evidence: pa.Table, category_of: Mapping[str, int]) -> NightCells:
+    """Return the cells of a night.
+
+    Args:
+        traffic: As `tables.TRAFFIC`, merged.
+        evidence: As `tables.EVIDENCE`, merged.
+        category_of: Index of the category of each class name.
+    """
+    sides = []
+    for side, is_source in (("device", False), ("source", True)):
+        columns = {
+            "kind": evidence[f"{side}_kind"],
+            "name": evidence[side],
+            "is_source": pa.array(np.full(len(evidence), is_source)),
+            "window": evidence["window_start"],
+        }
+        sides.append(pa.table(columns))
+    places = pa.table(
+        {
+            "kind": traffic["entity_kind"],
+            "name": traffic["entity"],
+            "is_source": traffic["is_source"],
+            "window": traffic["window_start"],
+        }
+    )
+    rows = pa.concat_tables([places, *sides])
+    n = len(places)
+    _, firsts, entities = counted.groups_of(rows, ("kind", "name", "is_source"))
+    starts = rows["window"].cast(pa.int64()).fill_null(-1).to_numpy()
+    _, first_places, numbers = counted.groups_of(rows, ("kind", "name", "is_source", "window"))
+    place_of = np.full(len(first_places), -1, dtype=np.int64)
+    place_of[numbers[:n]] = np.arange(n)
+    classes = evidence["class_name"].combine_chunks().dictionary_encode()
+    of_class = np.array([category_of[name] for name in classes.dictionary.to_pylist()], dtype=np.int64)
+    category = of_class[classes.indices.to_numpy()] if len(evidence) else np.empty(0, dtype=np.int64)
+    flagged = np.column_stack(
+        [
+            evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
+            for level in counted.LEVELS
+        ]
+    )
+    groups = max(category_of.values(), default=0) + 1
+    has = np.asarray(pc.and_kleene(pc.is_valid(rows["name"]), pc.is_valid(rows["kind"])))[n:]
+    keys = np.where(has, place_of[numbers[n:]] * groups + np.tile(category, 2), -1)
+    known, cell = np.unique(keys[has], return_inverse=True)
+    of_side = np.full(2 * len(evidence), -1, dtype=np.int64)
+    of_side[has] = cell
+    sums = np.zeros((len(known), flagged.shape[1]), dtype=np.int64)
+    np.add.at(sums, cell, np.tile(flagged, (2, 1))[has])
+    return NightCells(
+        kinds=rows["kind"].take(pa.array(firsts)).combine_chunks(),
+        names=rows["name"].take(pa.array(firsts)).combine_chunks(),
+        is_source=np.asarray(rows["is_source"].take(pa.array(firsts))),
+        entity=entities[:n],
+        window=starts[:n],
+        flows=traffic["flows"].to_numpy().astype(np.int64),
+        place=known // groups,
+        category=known % groups,
+        flagged=sums,
+        device_cell=of_side[: len(evidence)],
+        source_cell=of_side[len(evidence) :],
+    )
+
+
+def own_counts(cells: NightCells, history: pa.Table, categories: Sequence[str]) -> OwnCounts:
+    """Return what is known of each entity from earlier nights.
+
+    Args:
+        cells: Of tonight.
+        history: Rows of `entity_history/` of earlier nights, with a column `event_date`.
+        categories: Names, in the order of the indices.
+    """
+    shape = (len(cells.names), len(categories), len(counted.LEVELS))
+    flagged, expected = np.zeros(shape), np.zeros(shape)
+    nights: Ints = np.zeros(shape[0], dtype=np.int64)
+    flows: Floats = np.zeros(shape[0])
+    if len(history):
+        both = pa.concat_tables(
+            [
+                pa.table({"kind": cells.kinds, "name": cells.names, "is_source": pa.array(cells.is_source)}),
+                pa.table(
+                    {
+                        "kind": history["entity_kind"],
+                        "name": history["entity"],
+                        "is_source": history["is_source"],
+                    }
+                ),
+            ]
+        )
+        groups, _, numbers = counted.groups_of(both, ("kind", "name", "is_source"))
+        entity_of = np.full(groups, -1, dtype=np.int64)
+        entity_of[numbers[: shape[0]]] = np.arange(shape[0])
+        of_row = entity_of[numbers[shape[0] :]]
+        category = pc.index_in(history["category"], value_set=pa.array(categories)).fill_null(-1).to_numpy()
+        used = (of_row >= 0) & (category >= 0)
+        for target, name in ((flagged, "flagged"), (expected, "expected")):
+            values = history[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            values = values.reshape(len(history), shape[2]).astype(np.float64)
+            np.add.at(target, (of_row[used], category[used]), values[used])
+        dates = history["event_date"].cast(pa.date32()).cast(pa.int32()).to_numpy()
+        pairs, at = np.unique(np.column_stack([of_row, dates])[used], axis=0, return_index=True)
+        nights = np.bincount(pairs[:, 0], minlength=shape[0]).astype(np.int64)
+        flows = np.bincount(pairs[:, 0], weights=history["flows"].to_numpy()[used][at], minlength=shape[0]).astype(
+            np.float64
+        )
+    return OwnCounts(flagged, expected, nights, flows)
+
+
+def compare(
+    cells: NightCells,
+    stored: StoredCounts,
+    budget: float,
+    own: OwnCounts,
+    learned: pa.Table | None = None,
+) -> Tested:
+    """Compare the counts of all cells with false alarms, and choose α.
+
+    Args:
+        cells: Of the night.
+        stored: Benign validation rows.
+        budget: N, expected number of false alerts; the second detector, if there is one, has half of it.
+        own: Earlier nights of each entity.
+        learned: Cells of `benign` verdicts: `kind`, `entity`, `category`, `flagged` (a list, by level), `flows`.
+    """
+    left_out = np.zeros(len(cells.place), dtype=np.bool_)
+    for _ in range(_ROUNDS + 1):
+        null = _null(cells, stored, own, left_out)
+        p, level, expected = _p_values(cells, null)
+        found = p <= _LEFT_OUT
+        if (found == left_out).all():
+            break
+        left_out = found
+    alpha, expected_false = _budgeted(cells, stored.categories, null, budget)
+    history = _history(cells, stored.categories, null, p <= np.maximum(alpha[cells.category], _LEFT_OUT))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = stored.counts / stored.rows[:, None]
+        tonight = null.tonight[0] / null.tonight[1][:, None]
+    return Tested(
+        p,
+        np.maximum(p, _p_learned(cells, stored.categories, learned)),
+        level,
+        expected,
+        alpha,
+        expected_false,
+        len(cells.flows) * len(stored.categories),
+        rates,
+        tonight,
+        null.rates,
+        own,
+        history,
+    )
+
+
+@dataclass(frozen=True)
+class _Null:
+    """What false alarms give.
+
+    Attributes:
+        counts: Counts that each rate is estimated from, plus 1/2: the shape of its gamma distribution; shape (G, L).
+        rates: λ; shape (G, L).
+        tonight: Flagged flows outside of alerts, shape (G, L), and flows there, shape (G,).
+        shapes: κ; shape (G, L).
+        known: Index in the arrays below of each entity, -1 if it has few flows; shape (entities,).
+        flagged, expected: Of known entities, earlier nights and tonight without left out cells; shape (known, G, L).
+        cell_flagged: Flagged flows that each cell adds to `flagged`: 0 if left out; shape (cells, L).
+        cell_left_out: Shape (cells,).
+    """
+
+    counts: Floats
+    rates: Floats
+    tonight: tuple[Floats, Floats]
+    shapes: Floats
+    known: Ints
+    flagged: Floats
+    expected: Floats
+    cell_flagged: Ints
+    cell_left_out: Mask
+
+    def parameters(
+        self, entity: Ints, flows: Ints, category: Ints, own_flagged: Floats, own_flows: Ints
+    ) -> tuple[Floats, Floats]:
+        """Return shape and mean of K for places, at each level; shape (rows, L) each.
+
+        Args:
+            entity, flows, category: Of each row.
+            own_flagged: Flagged flows of the row that `flagged` of its entity contains; shape (rows, L).
+            own_flows: Flows of the row that `expected` of its entity contains.
+        """
+        rates, shapes = self.rates[category], self.shapes[category]
+        known = self.known[entity]
+        has = known >= 0
+        k, e = np.zeros_like(rates), np.zeros_like(rates)
+        k[has] = np.maximum(self.flagged[known[has], category[has]] - own_flagged[has], 0)
+        e[has] = np.maximum(self.expected[known[has], category[has]] - (own_flows[:, None] * rates)[has], 0)
+        own_shape = shapes + k
+        factor = np.maximum(own_shape / (shapes + e), _LOWEST_FACTOR)
+        return 1 / (1 / own_shape + 1 / self.counts[category]), flows[:, None] * rates * factor
+
+
+def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mask) -> _Null:
+    groups, levels = stored.counts.shape
+    of_entity = _flows_of(cells)
+    by_source = of_entity[cells.is_source].sum() > 2 * of_entity[~cells.is_source].sum()
+    counts_here = cells.is_source[cells.entity] == by_source  # so that each flow counts once
+    tonight, flows = np.zeros((groups, levels)), np.full(groups, float(cells.flows[counts_here].sum()))
+    kept = counts_here[cells.place] & ~left_out
+    np.add.at(tonight, cells.category[kept], cells.flagged[kept])
+    gone = counts_here[cells.place] & left_out
+    np.subtract.at(flows, cells.category[gone], cells.flows[cells.place[gone]])
+    rows = stored.rows.astype(np.float64)[:, np.newaxis]
+    a, n = stored.counts + 0.5, np.repeat(flows[:, None], levels, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = n / (n + rows)
+        above = np.where(tonight > 0, special.betainc(np.maximum(tonight, 1), a, share), 1.0)
+        below = 1 - special.betainc(tonight + 1, a, share)
+    pooled = (rows > 0) & (np.minimum(above, below) >= _AGREE)
+    apart = ~pooled & (n > 0)
+    counts = np.where(apart, tonight, stored.counts + np.where(pooled, tonight, 0)) + 0.5
+    base = np.where(apart, n, rows + np.where(pooled, n, 0))
+    rates = np.minimum(counts / np.maximum(base, 1.0), 1.0)
+    known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out, of_entity)
+    null = _Null(
+        counts, rates, (tonight, flows), np.full((groups, levels), _SHAPES[0]), known, flagged, expected,
+        cell_flagged, left_out,
+    )  # fmt: skip
+    return replace(null, shapes=_shapes(flagged, expected))
+
+
+def _flows_of(cells: NightCells) -> Floats:
+    """Return the flows of each entity, shape (entities,)."""
+    return np.bincount(cells.entity, cells.flows, minlength=len(cells.names)).astype(np.float64)
+
+
+def _own(
+    cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask, of_entity: Floats
+) -> tuple[Ints, Floats, Floats, Ints]:
+    entities = np.flatnonzero((of_entity >= _KNOWN_FLOWS) | (own.expected.sum(axis=(1, 2)) > 0))
+    known = np.full(len(cells.names), -1, dtype=np.int64)
+    known[entities] = np.arange(len(entities))
+    flagged = own.flagged[entities].copy()
+    expected = own.expected[entities] + of_entity[entities][:, None, None] * rates
+    of_cell, flows = known[cells.entity[cells.place]], cells.flows[cells.place]
+    cell_flagged = np.where(left_out[:, None], 0, cells.flagged)
+    has = of_cell >= 0
+    np.add.at(flagged, (of_cell[has], cells.category[has]), cell_flagged[has])
+    gone = has & left_out
+    np.subtract.at(expected, (of_cell[gone], cells.category[gone]), flows[gone][:, None] * rates[cells.category[gone]])
+    return known, flagged, np.maximum(expected, 0), cell_flagged
+
+
+def _shapes(flagged: Floats, expected: Floats) -> Floats:
+    """Return κ by maximum likelihood for each category and level; shape (G, L)."""
+    best = np.full(flagged.shape[1:], _SHAPES[0])
+    highest = np.full(flagged.shape[1:], -np.inf)
+    for shape in _SHAPES:
+        terms = (
+            special.gammaln(shape + flagged)
+            - special.gammaln(shape)
+            + shape * np.log(shape / (shape + expected))
+            + special.xlogy(flagged, expected / (shape + expected))
+        )
+        likelihood = terms.sum(axis=0)
+        better = likelihood > highest + 1e-9
+        best[better], highest = shape, np.maximum(highest, likelihood)
+    return best
+
+
+def reached(k: Floats, shape: Floats, mean: Floats) -> Floats:
+    """Return P(K ≥ k) of a negative binomial distribution with this mean and gamma shape; 1 for k = 0."""
+    inside = special.betainc(np.maximum(k, 1), shape, mean / (shape + mean))
+    found: Floats = np.where(k > 0, np.maximum(inside, _SMALLEST), 1.0)
+    return found
+
+
+def _p_values(cells: NightCells, null: _Null) -> tuple[Floats, Ints, Floats]:
+    if not len(cells.place):
+        return np.empty(0), np.empty(0, dtype=np.int64), np.empty((0, null.rates.shape[1]))
+    flows = cells.flows[cells.place]
+    own_flows = np.where(null.cell_left_out, 0, flows)
+    shape, mean = null.parameters(
+        cells.entity[cells.place], flows, cells.category, null.cell_flagged.astype(np.float64), own_flows
+    )
+    of_level = reached(cells.flagged.astype(np.float64), shape, mean)
+    level = of_level.argmin(axis=1)
+    p = np.minimum(of_level.min(axis=1) * of_level.shape[1], 1.0)
+    return p, level, mean
+
+
+def _budgeted(cells: NightCells, categories: Sequence[str], null: _Null, budget: float) -> tuple[Floats, float]:
+    """Return α for each category, and the expected number of false alerts."""
+    unknown = np.array([name == UNKNOWN for name in categories])
+    alpha, total = np.empty(len(categories)), 0.0
+    for chosen in (~unknown, unknown):
+        if chosen.any():
+            share = budget / 2 if unknown.any() else budget
+            weights, flows, shape, mean = _distinct_cells(cells, null, np.flatnonzero(chosen))
+            low, high = 0, len(_ALPHAS) - 1  # the highest α whose expectation is within the budget, else the lowest
+            while low < high:
+                middle = (low + high + 1) // 2
+                within = _expectation(_ALPHAS[middle], weights, flows, shape, mean) <= share
+                low, high = (middle, high) if within else (low, middle - 1)
+            alpha[chosen] = _ALPHAS[low]
+            total += _expectation(_ALPHAS[low], weights, flows, shape, mean)
+    return alpha, float(total)
+
+
+def _distinct_cells(cells: NightCells, null: _Null, categories: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return number, flows, shape and mean of groups of nearly equal cells at all levels; shape (groups,) each."""
+    parts = []
+    few = np.minimum(cells.flows, _FEW)[:, None]  # K cannot exceed the flows
+    for category in categories:
+        inside = np.zeros((len(cells.flows), null.rates.shape[1]))
+        own, own_flows = cells.category == category, cells.flows.copy()
+        kept, gone = own & ~null.cell_left_out, own & null.cell_left_out
+        inside[cells.place[kept]] = cells.flagged[kept]
+        own_flows[cells.place[gone]] = 0
+        which = np.full(len(cells.flows), category)
+        shape, mean = null.parameters(cells.entity, cells.flows, which, inside, own_flows)
+        rounded_mean = np.ceil(np.log(np.maximum(mean, _SMALLEST_MEAN)) / _GRID).astype(np.int64) + _OFFSET
+        rounded_shape = np.floor(np.log(shape) / (2 * _GRID)).astype(np.int64) + _OFFSET
+        codes = (rounded_mean * 2 * _OFFSET + rounded_shape) * (_FEW + 1) + few
+        known, weights = np.unique(codes, return_counts=True)
+        parts.append(np.stack([known, weights]))
+    known, weights = np.concatenate(parts, axis=1)
+    flows, rounded_shape = known % (_FEW + 1), known // (_FEW + 1) % (2 * _OFFSET)
+    rounded_mean = known // (_FEW + 1) // (2 * _OFFSET)
+    return (
+        weights.astype(np.float64),
+        np.where(flows < _FEW, flows, np.inf),
+        np.exp((rounded_shape - _OFFSET) * 2 * _GRID),
+        np.exp((rounded_mean - _OFFSET) * _GRID),
+    )
+
+
+def _expectation(alpha: float, weights: Floats, flows: Floats, shape: Floats, mean: Floats) -> float:
+    """Return Σ P(K ≥ k*) over cells and levels; k* is the smallest count with P(K ≥ k*) ≤ α / L."""
+    limit = alpha / len(counted.LEVELS)
+    low, high = np.zeros(len(mean)), np.ones(len(mean))
+    while (growing := reached(high, shape, mean) > limit).any():
+        low[growing], high[growing] = high[growing], 2 * high[growing]
+    while (open_ := high - low > 1).any():
+        middle = np.where(open_, np.floor((low + high) / 2), high)
+        above = open_ & (reached(middle, shape, mean) > limit)
+        low = np.where(above, middle, low)
+        high = np.where(open_ & ~above, middle, high)
+    attained = np.where(high > flows, 0.0, reached(high, shape, mean))
+    return float(weights @ attained)
+
+
+def _p_learned(cells: NightCells, categories: Sequence[str], learned: pa.Table | None) -> Floats:
+    """Return p-values against the windows of `benign` verdicts; 0 where there is none."""
+    p = np.zeros(len(cells.place))
+    if learned is None or not len(learned) or not len(cells.place):
+        return p
+    burst = {
+        (row["kind"], row["entity"], row["category"]): (np.array(row["flagged"], dtype=np.float64), row["flows"])
+        for row in learned.to_pylist()
+    }
+    entity = cells.entity[cells.place]
+    kinds, names = (column.take(pa.array(entity)).to_pylist() for column in (cells.kinds, cells.names))
+    for i, key in enumerate(zip(kinds, names, (categories[g] for g in cells.category), strict=True)):
+        if key in burst:
+            flagged, flows = burst[key]
+            shape = flagged + 0.5
+            mean = cells.flows[cells.place[i]] * shape / max(flows, 1)
+            p[i] = min(1.0, float(reached(cells.flagged[i].astype(np.float64), shape, mean).min()) * len(flagged))
+    return p
+
+
+def _history(cells: NightCells, categories: Sequence[str], null: _Null, left_out: Mask) -> pa.Table:
+    """Return tonight's row of the history for each entity with enough flows and category."""
+    of_entity = _flows_of(cells)
+    entities = np.flatnonzero(of_entity >= _KNOWN_FLOWS)
+    place = np.full(len(cells.names), -1, dtype=np.int64)
+    place[entities] = np.arange(len(entities))
+    groups, levels = null.rates.shape
+    flagged, flows = np.zeros((len(entities), groups, levels)), np.repeat(of_entity[entities][:, None], groups, axis=1)
+    of_cell = place[cells.entity[cells.place]]
+    kept, gone = (of_cell >= 0) & ~left_out, (of_cell >= 0) & left_out
+    np.add.at(flagged, (of_cell[kept], cells.category[kept]), cells.flagged[kept])
+    np.subtract.at(flows, (of_cell[gone], cells.category[gone]), cells.flows[cells.place[gone]])
+    rows = np.repeat(entities, groups)
+    expected = flows[:, :, None] * null.rates
+    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * levels)
+    columns = {
+        "entity_kind": cells.kinds.take(pa.array(rows)),
+        "entity": cells.names.take(pa.array(rows)),
+        "is_source": pa.array(cells.is_source[rows]),
+        "category": pa.array(list(categories) * len(entities), pa.string()),
+        "flagged": pa.ListArray.from_arrays(offsets, pa.array(flagged.ravel().astype(np.int64))),
+        "expected": pa.ListArray.from_arrays(offsets, pa.array(expected.ravel())),
+        "flows": pa.array(flows.ravel().astype(np.int64)),
+    }
+    return pa.table([columns[field.name].cast(field.type) for field in HISTORY], schema=HISTORY)
