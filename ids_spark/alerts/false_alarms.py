@@ -29,8 +29,6 @@ from ids_spark.alerts import evidence as counted
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.tables import HISTORY
 
-UNKNOWN: Final = "Unknown"
-"""Category of the flows that only the second detector flags."""
 HIGHEST_ALPHA: Final = 1e-3
 _LEFT_OUT: Final = 1e-4  # cells with a smaller p-value do not count for tonight's rates
 _ROUNDS: Final = 3  # of estimating tonight's rates
@@ -112,8 +110,8 @@ class Tested:
         p_learned: The same, taking `benign` verdicts into account; at least p.
         level: Index of the level that gave the p-value.
         expected: Flagged flows that false alarms explain, at each level; shape (cells, L).
-        alpha: Highest p-value of an alert, for each category; shape (G,).
-        expected_false: Expected number of false alerts at these α.
+        alpha: Highest p-value of an alert.
+        expected_false: Expected number of false alerts at this α.
         tested: Number of cells tested, also those without a flagged flow.
         stored, tonight, used: Rates of false alarms; shape (G, L). NaN where unknown.
         own: Earlier nights of each entity.
@@ -124,7 +122,7 @@ class Tested:
     p_learned: Floats
     level: Ints
     expected: Floats
-    alpha: Floats
+    alpha: float
     expected_false: float
     tested: int
     stored: Floats
@@ -133,9 +131,10 @@ class Tested:
     own: OwnCounts
     history: pa.Table
 
-    def alerts(self, category: Ints) -> Mask:
-        """Return which cells are alerts, given their categories."""
-        found: Mask = self.p <= self.alpha[category]
+    @property
+    def alerts(self) -> Mask:
+        """Which cells are alerts, shape (cells,)."""
+        found: Mask = self.p <= self.alpha
         return found
 
 
@@ -259,9 +258,9 @@ def compare(
     Args:
         cells: Of the night.
         stored: Benign validation rows.
-        budget: N, expected number of false alerts; the second detector, if there is one, has half of it.
+        budget: N, expected number of false alerts.
         own: Earlier nights of each entity.
-        learned: Cells of `benign` verdicts: `kind`, `entity`, `category`, `flagged` (a list, by level), `flows`.
+        learned: As `verdicts.LEARNED`.
     """
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
     for _ in range(_ROUNDS + 1):
@@ -271,8 +270,8 @@ def compare(
         if (found == left_out).all():
             break
         left_out = found
-    alpha, expected_false = _budgeted(cells, stored.categories, null, budget)
-    history = _history(cells, stored.categories, null, p <= np.maximum(alpha[cells.category], _LEFT_OUT))
+    alpha, expected_false = _budgeted(cells, null, budget)
+    history = _history(cells, stored.categories, null, p <= max(alpha, _LEFT_OUT))
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = stored.counts / stored.rows[:, None]
         tonight = null.tonight[0] / null.tonight[1][:, None]
@@ -427,29 +426,22 @@ def _p_values(cells: NightCells, null: _Null) -> tuple[Floats, Ints, Floats]:
     return p, level, mean
 
 
-def _budgeted(cells: NightCells, categories: Sequence[str], null: _Null, budget: float) -> tuple[Floats, float]:
-    """Return α for each category, and the expected number of false alerts."""
-    unknown = np.array([name == UNKNOWN for name in categories])
-    alpha, total = np.empty(len(categories)), 0.0
-    for chosen in (~unknown, unknown):
-        if chosen.any():
-            share = budget / 2 if unknown.any() else budget
-            weights, flows, shape, mean = _distinct_cells(cells, null, np.flatnonzero(chosen))
-            low, high = 0, len(_ALPHAS) - 1  # the highest α whose expectation is within the budget, else the lowest
-            while low < high:
-                middle = (low + high + 1) // 2
-                within = _expectation(_ALPHAS[middle], weights, flows, shape, mean) <= share
-                low, high = (middle, high) if within else (low, middle - 1)
-            alpha[chosen] = _ALPHAS[low]
-            total += _expectation(_ALPHAS[low], weights, flows, shape, mean)
-    return alpha, float(total)
+def _budgeted(cells: NightCells, null: _Null, budget: float) -> tuple[float, float]:
+    """Return α, and the expected number of false alerts."""
+    grouped = _distinct_cells(cells, null)
+    low, high = 0, len(_ALPHAS) - 1  # the highest α whose expectation is within the budget, else the lowest
+    while low < high:
+        middle = (low + high + 1) // 2
+        within = _expectation(_ALPHAS[middle], *grouped) <= budget
+        low, high = (middle, high) if within else (low, middle - 1)
+    return float(_ALPHAS[low]), _expectation(_ALPHAS[low], *grouped)
 
 
-def _distinct_cells(cells: NightCells, null: _Null, categories: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Floats, Floats]:
     """Return number, flows, shape and mean of groups of nearly equal cells at all levels; shape (groups,) each."""
     parts = []
     few = np.minimum(cells.flows, _FEW)[:, None]  # K cannot exceed the flows
-    for category in categories:
+    for category in range(len(null.rates)):
         inside = np.zeros((len(cells.flows), null.rates.shape[1]))
         own, own_flows = cells.category == category, cells.flows.copy()
         kept, gone = own & ~null.cell_left_out, own & null.cell_left_out
@@ -494,7 +486,7 @@ def _p_learned(cells: NightCells, categories: Sequence[str], learned: pa.Table |
     if learned is None or not len(learned) or not len(cells.place):
         return p
     burst = {
-        (row["kind"], row["entity"], row["category"]): (np.array(row["flagged"], dtype=np.float64), row["flows"])
+        (row["entity_kind"], row["entity"], row["category"]): (np.array(row["flagged"], dtype=np.float64), row["flows"])
         for row in learned.to_pylist()
     }
     entity = cells.entity[cells.place]

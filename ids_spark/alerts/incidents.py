@@ -86,7 +86,7 @@ def incidents_of(
         policy: Severities.
         night: Values common to all incidents.
     """
-    chosen = np.flatnonzero(tested.alerts(cells.category))
+    chosen = np.flatnonzero(tested.alerts)
     if not len(chosen):
         return INCIDENTS.empty_table(), ALERTS.empty_table()
     number = np.full(len(cells.place), -1, dtype=np.int64)
