@@ -107,7 +107,6 @@ class Tested:
 
     Attributes:
         p: p-value of each cell; shape (cells,).
-        p_learned: The same, taking `benign` verdicts into account; at least p.
         level: Index of the level that gave the p-value.
         expected: Flagged flows that false alarms explain, at each level; shape (cells, L).
         alpha: Highest p-value of an alert.
@@ -119,7 +118,6 @@ class Tested:
     """
 
     p: Floats
-    p_learned: Floats
     level: Ints
     expected: Floats
     alpha: float
@@ -251,7 +249,6 @@ def compare(
     stored: StoredCounts,
     budget: float,
     own: OwnCounts,
-    learned: pa.Table | None = None,
 ) -> Tested:
     """Compare the counts of all cells with false alarms, and choose α.
 
@@ -260,7 +257,6 @@ def compare(
         stored: Benign validation rows.
         budget: N, expected number of false alerts.
         own: Earlier nights of each entity.
-        learned: As `verdicts.LEARNED`.
     """
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
     for _ in range(_ROUNDS + 1):
@@ -277,7 +273,6 @@ def compare(
         tonight = null.tonight[0] / null.tonight[1][:, None]
     return Tested(
         p,
-        np.maximum(p, _p_learned(cells, stored.categories, learned)),
         level,
         expected,
         alpha,
@@ -478,26 +473,6 @@ def _expectation(alpha: float, weights: Floats, flows: Floats, shape: Floats, me
         high = np.where(open_ & ~above, middle, high)
     attained = np.where(high > flows, 0.0, reached(high, shape, mean))
     return float(weights @ attained)
-
-
-def _p_learned(cells: NightCells, categories: Sequence[str], learned: pa.Table | None) -> Floats:
-    """Return p-values against the windows of `benign` verdicts; 0 where there is none."""
-    p = np.zeros(len(cells.place))
-    if learned is None or not len(learned) or not len(cells.place):
-        return p
-    burst = {
-        (row["entity_kind"], row["entity"], row["category"]): (np.array(row["flagged"], dtype=np.float64), row["flows"])
-        for row in learned.to_pylist()
-    }
-    entity = cells.entity[cells.place]
-    kinds, names = (column.take(pa.array(entity)).to_pylist() for column in (cells.kinds, cells.names))
-    for i, key in enumerate(zip(kinds, names, (categories[g] for g in cells.category), strict=True)):
-        if key in burst:
-            flagged, flows = burst[key]
-            shape = flagged + 0.5
-            mean = cells.flows[cells.place[i]] * shape / max(flows, 1)
-            p[i] = min(1.0, float(reached(cells.flagged[i].astype(np.float64), shape, mean).min()) * len(flagged))
-    return p
 
 
 def _history(cells: NightCells, categories: Sequence[str], null: _Null, left_out: Mask) -> pa.Table:

@@ -103,10 +103,43 @@ def incidents_of(
         _incident(chosen[members[i]], own_rows[i], cells, tested, evidence, categories, policy, night)
         for i in range(count)
     ]
-    order = sorted(range(len(rows)), key=lambda i: _rank_key(rows[i]))
-    table = pa.Table.from_pylist([rows[i] for i in order], schema=INCIDENTS)
     alerts = _alerts(chosen, [rows[i]["incident_id"] for i in incident], cells, tested, evidence, categories, night)
-    return table, alerts
+    return rated(pa.Table.from_pylist(rows, schema=INCIDENTS), alerts, tested.tested), alerts
+
+
+def rated(incidents: pa.Table, alerts: pa.Table, cells: int) -> pa.Table:
+    """Return incidents with the evidence of their most significant alert, and their score; the highest score first.
+
+    Args:
+        incidents: As `tables.INCIDENTS`, with `severity`.
+        alerts: As `tables.ALERTS`, at least one of each incident. The most significant is that with the smallest
+            `log10_p_learned`, so that what was learned is not the evidence of an incident that also has other alerts.
+        cells: Number of cells tested.
+    """
+    leads: dict[str, Row] = {}
+    for alert in alerts.to_pylist():
+        if alert["incident_id"] not in leads or _lead_key(alert) < _lead_key(leads[alert["incident_id"]]):
+            leads[alert["incident_id"]] = alert
+    rows = []
+    for row in incidents.to_pylist():
+        lead = leads[row["incident_id"]]
+        attack = posterior(10.0 ** lead["log10_p_learned"], cells)
+        row |= {
+            "lead_kind": lead["entity_kind"],
+            "lead_entity": lead["entity"],
+            "lead_window": lead["window_start"],
+            "lead_flagged": lead["flagged"][lead["level"]],
+            "lead_flows": lead["flows"],
+            "lead_expected": lead["expected"][lead["level"]],
+            "own_rate": lead["own_rate"],
+            "own_nights": lead["own_nights"],
+            "peer_rate": lead["peer_rate"],
+            "log10_p": lead["log10_p_learned"],
+            "posterior": attack,
+            "score": WEIGHTS[row["severity"]] * attack,
+        }
+        rows.append(row)
+    return pa.Table.from_pylist(sorted(rows, key=_rank_key), schema=INCIDENTS)
 
 
 def posterior(p: float, cells: int) -> float:
@@ -142,7 +175,8 @@ def _adjacent(cells: NightCells, chosen: Ints, window_minutes: int) -> Ints:
     first, second = order[:-1], order[1:]
     same = (entity[first] == entity[second]) & (category[first] == category[second])
     near = (window[second] - window[first] <= window_minutes * 60_000_000) & (window[first] >= 0)
-    return np.column_stack([first, second])[same & near]
+    found: Ints = np.column_stack([first, second])[same & near]
+    return found
 
 
 def _sharing(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen: Ints) -> Ints:
@@ -207,6 +241,18 @@ def _split(numbers: Ints, count: int) -> list[Ints]:
     return [order[low:high] for low, high in itertools.pairwise(bounds)]
 
 
+def _lead_key(alert: Row) -> tuple[Any, ...]:
+    start = alert["window_start"]
+    return (
+        alert["log10_p_learned"],
+        alert["log10_p"],
+        alert["is_source"],
+        alert["entity"],
+        alert["entity_kind"],
+        start.timestamp() if start else -1.0,
+    )
+
+
 def _rank_key(row: Row) -> tuple[float, float, int, str]:
     return -row["score"], row["log10_p"], -row["flows"], row["incident_id"]
 
@@ -227,24 +273,20 @@ def _incident(
         members: Its cells.
         rows: Its rows of the evidence.
     """
-    lead = members[np.lexsort((members, tested.p[members], tested.p_learned[members]))[0]]
-    place, group, level = cells.place[lead], int(cells.category[lead]), int(tested.level[lead])
-    entity, category = int(cells.entity[place]), categories[group]
+    lead = members[np.lexsort((members, tested.p[members]))[0]]  # of p alone: verdicts do not change the id
+    place, category = cells.place[lead], categories[int(cells.category[lead])]
+    entity = int(cells.entity[place])
     own = evidence.take(pa.array(rows))
     flows = own["flagged_1"].to_numpy().astype(np.int64) - own["allowed_1"].to_numpy()
     classes = _classes(own, flows)
     kind, name, start = cells.kinds[entity].as_py(), cells.names[entity].as_py(), int(cells.window[place])
-    p = float(tested.p_learned[lead])
-    attack = posterior(p, tested.tested)
-    severity = _severity(classes, int(flows.sum()), own, policy)
-    earlier = tested.own.flows[entity]
     devices, sources = (_entities(own, side, flows) for side in ("device", "source"))
     logits = own["max_attack_logit"].to_numpy()
     return {
         "incident_id": incident_id(night.event_date, kind, name, category, start),
         "state": "open",
         "shown": True,
-        "severity": severity,
+        "severity": _severity(classes, int(flows.sum()), own, policy),
         "category": category,
         "classes": classes,
         "sources": sources[:LISTED],
@@ -256,18 +298,6 @@ def _incident(
         "flows": int(flows.sum()),
         "flows_allowed": int(pc.sum(own["allowed_1"]).as_py() or 0),
         "alerts": len(members),
-        "lead_kind": kind,
-        "lead_entity": name,
-        "lead_window": None if start < 0 else dt.datetime.fromtimestamp(start / 1e6, dt.UTC),
-        "lead_flagged": int(cells.flagged[lead, level]),
-        "lead_flows": int(cells.flows[place]),
-        "lead_expected": float(tested.expected[lead, level]),
-        "own_rate": float(tested.own.flagged[entity, group, level] / earlier) if earlier else None,
-        "own_nights": int(tested.own.nights[entity]),
-        "peer_rate": float(tested.used[group, level]),
-        "log10_p": float(np.log10(p)),
-        "posterior": attack,
-        "score": WEIGHTS[severity] * attack,
         "life": "new",
         "since": night.event_date,
         "nights_seen": 1,
@@ -348,6 +378,9 @@ def _alerts(
     starts = cells.window[place]
     levels = cells.flagged.shape[1]
     offsets = pa.array(np.arange(len(chosen) + 1, dtype=np.int32) * levels)
+    group, level = cells.category[chosen], tested.level[chosen]
+    earlier = tested.own.flows[entity]
+    own_rate = tested.own.flagged[entity, group, level] / np.maximum(earlier, 1)
     seen = [_extreme(cells, evidence, name, reduction, chosen) for name, reduction in _SEEN.items()]
     columns = {
         "incident_id": pa.array(incident_ids),
@@ -355,13 +388,16 @@ def _alerts(
         "entity": cells.names.take(pa.array(entity)),
         "is_source": pa.array(cells.is_source[entity]),
         "window_start": pa.array(starts, mask=starts < 0).cast(_TIME),
-        "category": pa.array([categories[g] for g in cells.category[chosen]]),
+        "category": pa.array([categories[g] for g in group]),
         "flagged": pa.ListArray.from_arrays(offsets, pa.array(cells.flagged[chosen].ravel())),
         "flows": pa.array(cells.flows[place]),
         "expected": pa.ListArray.from_arrays(offsets, pa.array(tested.expected[chosen].ravel())),
         "level": pa.array(tested.level[chosen]),
         "log10_p": pa.array(np.log10(tested.p[chosen])),
-        "log10_p_learned": pa.array(np.log10(tested.p_learned[chosen])),
+        "log10_p_learned": pa.array(np.log10(tested.p[chosen])),
+        "own_rate": pa.array(own_rate, mask=_mask(earlier <= 0)),
+        "own_nights": pa.array(tested.own.nights[entity]),
+        "peer_rate": pa.array(tested.used[group, level]),
         "first_seen": seen[0],
         "last_seen": seen[1],
         "schema_version": pa.array(np.full(len(chosen), SCHEMA_VERSION)),

@@ -11,27 +11,19 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
+import numpy as np
 import pyarrow as pa
 
+from ids_spark.alerts import false_alarms
+from ids_spark.config.score import Verdict
 from ids_spark.dataset.tables import INCIDENTS
 from ids_spark.lake.store import Lake
 
-Verdict = Literal["true", "benign", "mute", "close", "unlearn"]
 NAMES: Final[tuple[Verdict, ...]] = get_args(Verdict)
 Row = Mapping[str, Any]
 
-LEARNED: Final = pa.schema(
-    [
-        ("entity_kind", pa.string()),
-        ("entity", pa.string()),
-        ("category", pa.string()),
-        ("flagged", pa.list_(pa.int64())),
-        ("flows", pa.int64()),
-    ]
-)
-"""Learned cells: flagged flows at each level and all flows of the largest window that a `benign` verdict named."""
 _TOLERANCE: Final = 1e-9  # in log10: p-values that are equal but for rounding
 
 
@@ -104,14 +96,6 @@ class InForce:
     incidents: Mapping[str, OfIncident] = field(default_factory=dict)
     learned: Mapping[Cell, tuple[Burst, Row]] = field(default_factory=dict)
     muted: Mapping[Cell, tuple[dt.date, Row]] = field(default_factory=dict)
-
-    def learned_cells(self) -> pa.Table:
-        """Return the learned cells as `LEARNED`, in order of their names."""
-        rows = [
-            {**cell._asdict(), "flagged": list(burst.flagged), "flows": burst.flows}
-            for cell, (burst, _) in sorted(self.learned.items(), key=lambda item: item[0])
-        ]
-        return pa.Table.from_pylist(rows, schema=LEARNED)
 
 
 def read(lake: Lake) -> list[Row]:
@@ -208,6 +192,30 @@ def learned_of(alerts: Iterable[Row]) -> list[dict[str, Any]]:
         {"kind": cell.entity_kind, "entity": cell.entity, "category": cell.category, **burst._asdict()}
         for cell, burst in sorted(found.items(), key=lambda item: item[0])
     ]
+
+
+def beside_learned(alerts: pa.Table, in_force: InForce) -> pa.Table:
+    """Return alerts with `log10_p_learned`: the p-value beside the window that a `benign` verdict taught, if larger.
+
+    The rate of that window is gamma-distributed with shape k + 1/2 and rate n, for its k flagged of n flows at each
+    level; the p-value of an alert is the smallest of its levels times their number, as in `false_alarms`.
+
+    Args:
+        alerts: As `tables.ALERTS`.
+        in_force: Verdicts on that night.
+    """
+    names = ("entity_kind", "entity", "category", "flagged", "flows", "log10_p")
+    values = []
+    for kind, entity, category, flagged, flows, before in zip(*(alerts[n].to_pylist() for n in names), strict=True):
+        cell, log10_p = Cell(kind, entity, category), before
+        if cell in in_force.learned:
+            burst = in_force.learned[cell][0]
+            shape = np.array(burst.flagged) + 0.5
+            p = false_alarms.reached(np.array(flagged, dtype=float), shape, flows * shape / max(burst.flows, 1))
+            log10_p = max(before, math.log10(min(1.0, float(p.min()) * len(shape))))
+        values.append(log10_p)
+    at = alerts.schema.get_field_index("log10_p_learned")
+    return alerts.set_column(at, alerts.schema.field(at), pa.array(values, pa.float64()))
 
 
 def apply(incidents: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float) -> pa.Table:

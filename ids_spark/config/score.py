@@ -1,9 +1,9 @@
-"""Settings of `jobs/score.py`, of alerts, and of `jobs/promote.py` and `jobs/purge.py`."""
+"""Settings of `jobs/score.py`, of alerts, and of the jobs on scored nights: verdict, report, promote, purge."""
 
 import datetime as dt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ids_spark.base.names import NAME
 
@@ -14,6 +14,20 @@ ColumnName = Annotated[str, Field(min_length=1)]
 PathPart = Annotated[str, Field(pattern=f"^{NAME}$")]
 """A name that becomes one part of a path in the lake."""
 ColumnGroup = Literal["levels", "top3", "attributions", "lineage"]
+Verdict = Literal["true", "benign", "mute", "close", "unlearn"]
+
+
+def _yes_is_true(value: Any) -> Any:
+    """Return the verdict `true`, which YAML reads as a truth value."""
+    return "true" if value is True else value
+
+
+def _ids(value: Any) -> Any:
+    """Return ids of one text as a list; refuse those that YAML reads as numbers: 012345 would become 5349."""
+    listed = value.replace(",", " ").split() if isinstance(value, str) else value
+    if any(isinstance(item, int | float) for item in (listed if isinstance(listed, list | tuple) else [listed])):
+        raise ValueError(f"an id of digits only must be in quotes; found {value!r}")
+    return listed
 
 
 class Section(BaseModel):
@@ -121,6 +135,47 @@ class AlertsConfig(Section):
     explained_rows: Count = 16
     severity_policy: str | None = None
     allow_list: str | None = None
+
+
+class VerdictConfig(Section):
+    """`jobs/verdict.py`: what people decided about incidents, given by these settings or by a file.
+
+    Attributes:
+        date: Night of the incidents.
+        incidents: Their ids, or the first characters of each, at least 6.
+        verdict: `true` or `benign`: what they were; `mute` or `close`: how they are handled; `unlearn` removes these.
+        until: Last night of a `mute`, at most 366 days after today.
+        owner: Who decided.
+        reason: Why.
+        file: CSV file instead, with the columns `date`, `incident_id`, `verdict`, `until`, `owner`, `reason`.
+    """
+
+    date: NightDate | None = None
+    incidents: Annotated[tuple[str, ...], BeforeValidator(_ids)] = ()
+    verdict: Annotated[Verdict | None, BeforeValidator(_yes_is_true)] = None
+    until: NightDate | None = None
+    owner: str | None = None
+    reason: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_give_verdicts(self) -> "VerdictConfig":
+        beside = [
+            f"verdict.{name}" for name in self.model_fields_set - {"file"} if getattr(self, name) not in (None, ())
+        ]
+        if self.file is not None and beside:
+            raise ValueError(f"verdict.file holds all verdicts; remove {', '.join(sorted(beside))}")
+        return self
+
+
+class ReportConfig(Section):
+    """`jobs/report.py`.
+
+    Attributes:
+        nights: Newest scored nights whose verdicts are counted.
+    """
+
+    nights: Days = 28
 
 
 class PromoteConfig(Section):

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ids_spark.config.score import AlertsConfig, Count, PromoteConfig, PurgeConfig, ScoreConfig, Section
+from ids_spark.config.score import (
+    AlertsConfig,
+    Count,
+    PromoteConfig,
+    PurgeConfig,
+    ReportConfig,
+    ScoreConfig,
+    Section,
+    VerdictConfig,
+)
 from ids_spark.config.synthetic import SynthesizeNightConfig
 from ids_spark.config.train import TrainConfig
 
@@ -144,6 +153,8 @@ class Config(Section):
     forest: ForestConfig = ForestConfig()
     score: ScoreConfig = ScoreConfig()
     alerts: AlertsConfig = AlertsConfig()
+    verdict: VerdictConfig = VerdictConfig()
+    report: ReportConfig = ReportConfig()
     promote: PromoteConfig = PromoteConfig()
     purge: PurgeConfig = PurgeConfig()
     leakage: LeakageConfig = LeakageConfig()

@@ -288,6 +288,9 @@ ALERTS: Final = _contract(
     ("level", pa.int32()),
     ("log10_p", pa.float64()),
     ("log10_p_learned", pa.float64()),
+    ("own_rate", pa.float64()),
+    ("own_nights", pa.int32()),
+    ("peer_rate", pa.float64()),
     ("first_seen", _TIME),
     ("last_seen", _TIME),
     ("schema_version", pa.int32()),
@@ -298,7 +301,8 @@ false alarms explain.
 
 `flagged` counts its flagged flows at each level of `threshold.RATES`, without those on the allow-list; `flows` are all
 flows of the entity in that window; `expected` the flagged flows that false alarms explain at each level. `level` is the
-index of the level with the smallest p-value. `log10_p_learned` also takes `benign` verdicts into account.
+index of the level with the smallest p-value. `log10_p_learned`, at least `log10_p`, takes `benign` verdicts into
+account. `own_rate`, `own_nights` and `peer_rate` are those of `INCIDENTS`, for this alert.
 """
 
 EVIDENCE: Final = _contract(

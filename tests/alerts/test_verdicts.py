@@ -1,9 +1,12 @@
 import datetime as dt
 import itertools
+import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from ids_spark.alerts import verdicts
 from ids_spark.alerts.verdicts import Burst, Cell
@@ -42,10 +45,10 @@ class TestBenign:
             alert("i", "10.0.0.9", source=True, hour=4, flagged=(7, 7, 7), flows=8),
         ]
         force = verdicts.in_force([verdict("benign", rows)], NIGHT)
-        assert force.learned_cells().to_pylist() == [
-            {"entity_kind": "device_id", "entity": "pump-1", "category": "Recon", "flagged": [31, 0, 0], "flows": 400},
-            {"entity_kind": "src_ip", "entity": "10.0.0.9", "category": "Recon", "flagged": [7, 7, 7], "flows": 8},
-        ]
+        assert {cell: burst for cell, (burst, _) in force.learned.items()} == {
+            Cell("device_id", "pump-1", "Recon"): Burst((31, 0, 0), 400),
+            Cell("src_ip", "10.0.0.9", "Recon"): Burst((7, 7, 7), 8),
+        }
 
     def test_of_two_verdicts_the_larger_burst_counts(self):
         bursts = [(5, 1, 0), (9, 1, 0), (9, 0, 4)]
@@ -55,6 +58,27 @@ class TestBenign:
             ]
             learned = verdicts.in_force(rows, NIGHT).learned
             assert learned[Cell("device_id", "pump-1", "Recon")][0] == Burst((9, 1, 0), 100)
+
+    @pytest.mark.parametrize(
+        ("flagged", "flows", "significant"),
+        [
+            ((20, 10, 5), 100, False),  # the same again
+            ((28, 14, 9), 100, False),
+            ((200, 100, 50), 1_000, False),  # the same share of more flows
+            ((90, 10, 5), 100, True),
+            ((20, 10, 30), 100, True),
+            ((20, 10, 5), 10, True),
+        ],
+    )
+    def test_alerts_are_compared_with_what_was_learned(self, flagged, flows, significant):
+        force = verdicts.in_force([verdict("benign", SCAN)], NIGHT)
+        _, alerts = tables([alert("i", "pump-1", flagged=flagged, flows=flows), alert("i", "pump-2")])
+        known, other = verdicts.beside_learned(alerts, force)["log10_p_learned"].to_pylist()
+        k, a = np.array(flagged), np.array([20.5, 10.5, 5.5])
+        expected = min(1.0, 3 * stats.nbinom.sf(k - 1, a, 100 / (100 + flows)).min())
+        assert known == pytest.approx(max(-8.0, math.log10(expected)))
+        assert (known <= math.log10(ALPHA)) == significant
+        assert other == -8.0
 
     def test_a_learned_incident_is_one_without_a_significant_alert(self):
         given_verdicts = [verdict("benign", SCAN)]
