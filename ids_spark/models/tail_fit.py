@@ -25,6 +25,8 @@ from ids_spark.base.arrays import Floats
 
 LEVELS: Final = np.linspace(0.0, 1.0, 501)
 """Levels of the stored quantiles of the validation scores."""
+CLASS_SCORES: Final = 201
+"""Most scores that are stored for a class."""
 _FITTED: Final = (1_999, 500, 100, 30)  # rows of a fit, each at most a fifth of all
 _ORDER_FROM: Final = 10  # rows
 # Approximately in standard deviations of a count. 1 to 15 % of fits to rows drawn from a generalised Pareto
@@ -128,15 +130,58 @@ def quantiles(scores: Floats) -> tuple[float, ...]:
     return tuple(np.quantile(scores, LEVELS, method="inverted_cdf").tolist()) if len(scores) else ()
 
 
-def score_at_share(share: float, ascending: Sequence[float]) -> float:
-    """Return the score that a share of the rows reaches, from their quantiles at `LEVELS`."""
-    return float(np.interp(1 - share, LEVELS, ascending))
+def score_at_share(share: float, ascending: Sequence[float], highest: Floats, rows: int) -> float:
+    """Return the score that a share of the rows reaches, below their highest scores.
+
+    Scores are interpolated in the logarithm of the share: the tails of scores are nearly exponential.
+
+    Args:
+        share: At least that of `highest`.
+        ascending: Quantiles of all rows at `LEVELS`.
+        highest: The highest scores, descending.
+        rows: Number of all rows.
+    """
+    shares, scores = _shares_of_scores(ascending, highest, rows)
+    return float(np.interp(math.log(share), np.log(shares), scores))
 
 
-def share_reaching(ascending: Sequence[float], score: float) -> float:
-    """Return the share of rows that reach a score, from their quantiles at `LEVELS`; exact to the step of `LEVELS`."""
-    at = int(np.searchsorted(ascending, score, side="left"))
-    if at in (0, len(ascending)):
+def share_reaching(score: float, ascending: Sequence[float], highest: Floats, rows: int) -> float:
+    """Return the share of rows that reach a score of at most the highest scores; as `score_at_share`."""
+    shares, scores = _shares_of_scores(ascending, highest, rows)
+    at = int(np.searchsorted(-scores, -score, side="right"))  # scores before it reach the score
+    if at in (0, len(scores)):
+        return float(shares[max(at - 1, 0)])
+    within = (scores[at - 1] - score) / (scores[at - 1] - scores[at])
+    return float(math.exp((1 - within) * math.log(shares[at - 1]) + within * math.log(shares[at])))
+
+
+def _shares_of_scores(ascending: Sequence[float], highest: Floats, rows: int) -> tuple[Floats, Floats]:
+    """Return increasing shares of rows, and the score that each reaches, from the lowest of the highest scores on."""
+    first = len(highest) / rows
+    levels = 1 - LEVELS[::-1]
+    below = levels > first
+    scores = np.minimum(np.array(ascending)[::-1][below], highest[-1])
+    return np.concatenate(([first], levels[below])), np.concatenate((highest[-1:], scores))
+
+
+def above(score: float) -> float:
+    """Return a threshold just above a score."""
+    return score + _LOGIT_STEP
+
+
+def scores_of_class(scores: Floats) -> tuple[float, ...]:
+    """Return the scores of a class, ascending; of more than `CLASS_SCORES`, as many quantiles at equal steps."""
+    if len(scores) <= CLASS_SCORES:
+        return tuple(np.sort(scores).tolist())
+    return tuple(np.quantile(scores, np.linspace(0, 1, CLASS_SCORES), method="inverted_cdf").tolist())
+
+
+def share_of_class(ascending: Sequence[float], rows: int, score: float) -> float:
+    """Return the share of the rows of a class that reach a score, from their `scores_of_class`."""
+    at, last = int(np.searchsorted(ascending, score, side="left")), len(ascending) - 1
+    if rows <= CLASS_SCORES:
+        return 1 - at / rows
+    if at in (0, last + 1):
         return 1.0 if at == 0 else 0.0
     within = (score - ascending[at - 1]) / (ascending[at] - ascending[at - 1])
-    return float(1 - LEVELS[at - 1] - within * (LEVELS[at] - LEVELS[at - 1]))
+    return float(1 - (at - 1 + within) / last)

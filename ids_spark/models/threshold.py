@@ -1,28 +1,39 @@
-"""Threshold selection: the scores of a model's validation rows, and the threshold for a budget of false alarms.
+"""Scores of a model's validation rows, and the thresholds that follow from them.
 
-The score of a flow is its attack logit. A budget of false alarms among the flows of a night is a false-alarm rate, and
-a false-alarm rate corresponds to a quantile of the benign validation scores. The smallest target rate is one benign
-validation row. `tail_fit` finds quantiles between and beyond the rows; its docstring gives the measured errors.
+The score of a flow is its attack logit. A rate of false alarms corresponds to a quantile of the benign validation
+scores. `RATES` are the levels of evidence; the first is the operating point, from which flows are flagged. `tail_fit`
+finds quantiles between and beyond the rows; its docstring gives the measured errors.
 """
 
 import json
+import logging
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ids_spark.base.arrays import Floats, Floats32, Mask
+from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.taxonomy import BENIGN_ID
+from ids_spark.dataset.taxonomy import BENIGN_ID, CLASSES
 from ids_spark.models import tail_fit
 
+log = logging.getLogger(__name__)
+
+RATES: Final = (1e-2, 2e-3, 8e-4)
+"""Rates of false alarms among benign flows: the levels of evidence, the operating point first."""
 LIMIT: Final = 80.0
 """Attack logits are clipped to plus and minus this: near it a float32 softmax reaches an exact 0."""
-_FORMAT: Final = 1
+FEWEST_ROWS: Final = 10
+"""Validation rows of a class from which a recall is stated."""
+_FORMAT: Final = 2
+_OLDER: Final = 1
+"""Format of version 0.2: 2,000 benign scores without classes, attack scores without classes. Read until version 0.4."""
 _LONGEST_REASON: Final = 300
-_TAIL: Final = 2_000  # highest benign scores that are stored
+_OLDER_TAIL: Final = 2_000
+_TAIL_SHARE: Final = 1.1 * RATES[0]  # more than the first level needs, for ties at it
 
 
 class ValidationScoresUnusable(InputError):
@@ -30,61 +41,106 @@ class ValidationScoresUnusable(InputError):
 
 
 @dataclass(frozen=True)
+class ClassRecall:
+    """Share of the validation rows of an attack class that reach a threshold; None below `FEWEST_ROWS` rows."""
+
+    class_name: str
+    rows: int
+    recall: float | None
+
+
+@dataclass(frozen=True)
 class Threshold:
-    """The attack logit from which flows are flagged, and the false alarms to expect.
+    """The attack logit from which flows are flagged, the false alarms to expect, and the recall.
 
     Attributes:
         logit: Flows at or above it are flagged.
         probability: The attack probability of that logit.
-        flows: Flows of the night. All are counted as benign, so that the expectation is not too low.
-        budget: Target number of false alarms.
+        rate: Target rate of false alarms.
         benign_rows: Benign validation rows from which the threshold was computed.
-        expected_false_alarms: Point estimate for `flows` flows; None without a benign validation row.
-        false_alarms_at_most: Upper end of the exact 95 % interval of that expectation (Clopper, Pearson 1934, doi
+        expected_rate: Point estimate of the rate; None without a benign validation row.
+        rate_at_most: Upper end of the exact 95 % interval of the rate (Clopper, Pearson 1934, doi
             10.1093/biomet/26.4.404). The count of one night varies around its expectation as well.
         smallest_rate: 3 / benign_rows: the rate that is excluded with 95 % confidence when no row gave an alarm (rule
             of three: Hanley, Lippman-Hand 1983, doi 10.1001/jama.1983.03330370053031).
-        supported: Whether budget / flows is at least `smallest_rate`.
-        recall: Share of the attack validation rows that are flagged; None when there was none.
+        supported: Whether `rate` is at least `smallest_rate`.
+        recalls: Of each attack class; empty if the scores of classes are not stored.
+        flows: Flows of the night for which the threshold was chosen; 0 if it does not depend on a night.
+        budget: Target number of false alarms among these.
     """
 
     logit: float
     probability: float
-    flows: int
-    budget: int
+    rate: float
     benign_rows: int
-    expected_false_alarms: float | None
-    false_alarms_at_most: float
+    expected_rate: float | None
+    rate_at_most: float
     smallest_rate: float
     supported: bool
-    recall: float | None
+    recalls: tuple[ClassRecall, ...]
+    flows: int = 0
+    budget: int = 0
+
+    @property
+    def expected_false_alarms(self) -> float | None:
+        """Point estimate for `flows` benign flows."""
+        return None if self.expected_rate is None else self.flows * self.expected_rate
+
+    @property
+    def false_alarms_at_most(self) -> float:
+        """Upper end of the interval for `flows` benign flows."""
+        return self.flows * self.rate_at_most
+
+    @property
+    def macro_recall(self) -> float | None:
+        """Mean recall of the attack classes whose recall is known; None if there is none."""
+        known = [each.recall for each in self.recalls if each.recall is not None]
+        return float(np.mean(known)) if known else None
 
     def statement(self) -> str:
-        """Return a text on what is flagged and how many false alarms to expect, for the audit record and the page."""
-        if not self.flows:
-            return "There is no flow to flag."
+        """Return a text on what is flagged, the false alarms to expect, and the recall, for the audit and the page."""
         p = "above 0.9999" if self.probability > 0.9999 else f"of {self.probability:.4g}"
         sentences = [f"Flagged are flows with log-odds of attack of at least {self.logit:.2f}, a probability {p}."]
-        if self.expected_false_alarms is None:
+        if self.expected_rate is None:
+            sentences.append("There is no benign validation row: any share of the benign flows may be flagged.")
+        elif self.supported:
             sentences.append(
-                "There is no benign validation row, so the threshold does not follow from the budget of"
-                f" {self.budget:,}: any number of the {self.flows:,} flows may be false alarms."
+                f"Of benign flows, about {self.expected_rate:.2%} are flagged, at most {self.rate_at_most:.2%} (95 %"
+                " interval)."
             )
         else:
-            about, at_most = _count(self.expected_false_alarms), _count(self.false_alarms_at_most)
-            expected = f"about {about} would be flagged, at most {at_most}"
-            if not self.supported:
-                expected = f"fewer than {at_most} would be flagged"
-                sentences.append(
-                    f"{self.benign_rows:,} benign validation rows support no rate below {self.smallest_rate:.2g} (rule"
-                    f" of three); the budget needs a rate of {self.budget / self.flows:.2g}. Point estimate: {about}."
-                )
-            sentences.insert(1, f"If all {self.flows:,} flows were benign, {expected} (95 % interval).")
-            if self.expected_false_alarms > 1.05 * self.budget:
-                sentences.append(f"That is over the budget of {self.budget:,}: no threshold is known to come closer.")
-        if self.recall is not None:
-            sentences.append(f"Of the attack validation rows, {self.recall:.1%} are flagged.")
-        return " ".join(sentences)
+            sentences.append(
+                f"Of benign flows, fewer than {self.rate_at_most:.2%} are flagged (95 % interval):"
+                f" {self.benign_rows:,} benign validation rows support no rate below {self.smallest_rate:.2g} (rule of"
+                " three)."
+            )
+        return " ".join((*sentences, *self._on_recall()))
+
+    def _on_recall(self) -> list[str]:
+        known = sorted((each.recall, each.class_name) for each in self.recalls if each.recall is not None)
+        if not known:
+            return ["Recall: cannot tell, the model has too few attack validation rows or was stored without."]
+        text = f"Recall, mean over {len(known)} of {len(self.recalls)} attack classes: {self.macro_recall:.1%}"
+        if len(known) > 1:
+            text += "; lowest: " + ", ".join(f"{name} {recall:.0%}" for recall, name in known[:3])
+        unknown = [each.class_name for each in self.recalls if each.recall is None]
+        few = f" Cannot tell, fewer than {FEWEST_ROWS} validation rows: {', '.join(unknown)}." if unknown else ""
+        return [f"{text}.{few}"]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of the validation rows of one attack class.
+
+    Attributes:
+        class_id: At the model's level.
+        rows: At least 1.
+        scores: Attack logits, ascending: all of them, or quantiles at equal steps if there are more than 201.
+    """
+
+    class_id: int
+    rows: int
+    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -94,10 +150,12 @@ class ValidationScores:
     Attributes:
         benign_rows: Benign validation rows.
         attack_rows: Attack validation rows.
-        benign_tail: The highest attack logits of benign rows, descending: 2,000, or all if there are fewer.
+        benign_tail: The highest attack logits of benign rows, descending: 2,000 or 1.1 % of them, whichever is more, or
+            all if there are fewer. Of format 1: 2,000.
+        benign_tail_classes: Most probable attack class of each of these rows, by id; empty for format 1.
         benign_quantiles: Quantiles of all attack logits of benign rows at the levels 0, 0.002, … 1; empty without a
             row.
-        attack_quantiles: The same of attack rows.
+        attack_classes: Scores of attack rows, by class; empty for format 1.
         class_mix: Benign validation rows (without any: all) predicted as each class of the model's level, by id.
         baseline: Median benign flow, the reference of attributions: scaled features in input order.
     """
@@ -105,48 +163,118 @@ class ValidationScores:
     benign_rows: int
     attack_rows: int
     benign_tail: tuple[float, ...]
+    benign_tail_classes: tuple[int, ...]
     benign_quantiles: tuple[float, ...]
-    attack_quantiles: tuple[float, ...]
+    attack_classes: tuple[ClassScores, ...]
     class_mix: tuple[int, ...]
     baseline: tuple[float, ...]
 
-    def threshold(self, flows: int, budget: int) -> Threshold:
-        """Return the threshold for about `budget` false alarms among `flows` flows.
+    @property
+    def classes_known(self) -> bool:
+        """Whether the attack classes of benign rows are stored: not in format 1."""
+        return len(self.benign_tail_classes) == len(self.benign_tail)
 
-        A budget of at least all flows flags all of them. If the budget is a rate below one benign validation row, no
-        flow that the model predicts as benign is flagged; without any such row the threshold is a probability of 0.5.
+    def levels(self) -> tuple[float, float, float]:
+        """Return the attack logit of each of `RATES`, not decreasing; without a benign row 0, a probability of 0.5.
+
+        A level of less than one benign validation row is at least 0.
+        """
+        first, second, third = np.maximum.accumulate([self._logit_of(rate)[0] for rate in RATES]).tolist()
+        return first, second, third
+
+    def benign_counts(self, thresholds: Sequence[float]) -> Ints:
+        """Return how many benign validation rows reach each threshold, by their most probable attack class.
+
+        Counts are exact for thresholds of at least `levels`. Below the stored tail they are estimated from the
+        quantiles, with the classes of the tail.
+
+        Returns:
+            Shape (classes of the model's level, thresholds); row 0, benign, is 0. If the classes are not known
+            (`classes_known`): shape (1, thresholds), the rows of all classes together.
+        """
+        tail, limits = np.array(self.benign_tail), np.asarray(thresholds, dtype=np.float64)
+        classes = len(self.class_mix) if self.classes_known else 1
+        ids = np.array(self.benign_tail_classes if self.classes_known else (0,) * len(tail), dtype=np.int64)
+        counts = np.zeros((classes, len(limits)), dtype=np.int64)
+        for i, limit in enumerate(limits):
+            reaching = self._reaching(limit)
+            counts[:, i] = np.bincount(ids[: math.floor(reaching)], minlength=classes)
+            if reaching > len(tail):
+                counts[:, i] = np.rint(counts[:, i] * (reaching / len(tail)))
+        return counts
+
+    def recalls(self, logit: float) -> tuple[ClassRecall, ...]:
+        """Return the recall of every attack class of the model's level at a threshold; empty for format 1.
+
+        It is exact for up to 201 validation rows of a class, else to half a percent.
+        """
+        if self.attack_rows and not self.attack_classes:
+            return ()
+        found = {each.class_id: each for each in self.attack_classes}
+        recalls = []
+        for class_id, name in enumerate(CLASSES[len(self.class_mix)]):  # type: ignore[index]
+            scores = found.get(class_id, ClassScores(class_id, 0, ()))
+            known = scores.rows >= FEWEST_ROWS
+            recall = tail_fit.share_of_class(scores.scores, scores.rows, logit) if known else None
+            recalls.append(ClassRecall(name, scores.rows, recall))
+        return tuple(recalls[BENIGN_ID + 1 :])
+
+    def operating_point(self) -> Threshold:
+        """Return the threshold from which flows are flagged, whatever the night: the level of the first of `RATES`."""
+        return self.at_rate(RATES[0])
+
+    def threshold(self, flows: int, budget: int) -> Threshold:
+        """Return the threshold for about `budget` false alarms among `flows` flows, at least the operating point.
 
         Raises:
             ValueError: when a number is negative.
         """
         if flows < 0 or budget < 0:
             raise ValueError(f"found {flows} flows and a budget of {budget}; expected no negative number")
-        n, rate = self.benign_rows, min(1.0, budget / flows) if flows else 1.0
+        found = self.at_rate(min(RATES[0], budget / flows) if flows else RATES[0])
+        return replace(found, flows=flows, budget=budget)
+
+    def at_rate(self, rate: float) -> Threshold:
+        """Return the threshold for a rate of false alarms, from 0 to the first of `RATES`.
+
+        If the rate is below one benign validation row, no flow that the model predicts as benign is flagged; without
+        any such row the threshold is a probability of 0.5.
+
+        Raises:
+            ValueError: when it is another number.
+        """
+        if not 0 <= rate <= RATES[0]:
+            raise ValueError(f"found a rate of {rate}; expected at least 0 and at most {RATES[0]}")
+        n, (logit, rows) = self.benign_rows, self._logit_of(rate)
+        expected, at_most = (rows / n, tail_fit.upper_rate(math.ceil(rows), n)) if n else (None, 1.0)
         smallest = min(1.0, 3 / n) if n else 1.0
-        logit, expected, upper = 0.0, None, 1.0
-        if n:
-            logit, rows = self._logit_of(rate)
-            expected, upper = flows * rows / n, tail_fit.upper_rate(math.ceil(rows), n)
-        supported = n > 0 and rate >= smallest
-        recall = tail_fit.share_reaching(self.attack_quantiles, logit) if self.attack_rows else None
         p = 1 / (1 + math.exp(-logit))
-        return Threshold(logit, p, flows, budget, n, expected, flows * upper, smallest, supported, recall)
+        supported = n > 0 and rate >= smallest
+        return Threshold(logit, p, rate, n, expected, at_most, smallest, supported, self.recalls(logit))
 
     def _logit_of(self, rate: float) -> tuple[float, float]:
         """Return the threshold for a rate of false alarms, and how many benign rows are expected to reach it."""
         n, highest, wanted = self.benign_rows, np.array(self.benign_tail), max(rate * self.benign_rows, 1.0)
-        if rate == 1.0:
-            return -LIMIT, n
+        if not n:
+            return 0.0, 0.0
         if wanted >= len(highest) and n > len(highest):
-            logit, rows = tail_fit.score_at_share(wanted / n, self.benign_quantiles), wanted
+            logit, rows = tail_fit.score_at_share(wanted / n, self.benign_quantiles, highest, n), wanted
         else:
             logit, rows = tail_fit.score_reached_by(highest, n, wanted)
+            if n > len(highest) and logit <= highest[-1]:  # ties beyond the stored scores
+                logit, rows = tail_fit.above(float(highest[-1])), 0
         lowest = 0.0 if rate * n < 1 else -LIMIT  # so that few rows do not flag flows predicted as benign
         logit = min(max(logit, lowest), LIMIT)  # saturated scores can only be flagged together
+        return logit, max(rows, self._reaching(logit))
+
+    def _reaching(self, logit: float) -> float:
+        """Return how many benign rows reach a threshold; estimated below the stored tail."""
+        n, highest = self.benign_rows, np.array(self.benign_tail)
         reaching = float(np.searchsorted(-highest, -logit, side="right"))
         if reaching == len(highest) < n:
-            reaching = max(reaching, n * tail_fit.share_reaching(self.benign_quantiles, logit))
-        return logit, max(rows, reaching)
+            share = tail_fit.share_reaching(logit, self.benign_quantiles, highest, n)
+            reaching = max(reaching, n * share)
+        return reaching
 
     def to_json(self) -> str:
         """Return the validation scores as JSON."""
@@ -162,13 +290,25 @@ def from_json(text: str, where: str) -> ValidationScores:
     try:
         content: Any = json.loads(text)
         found_format = content.pop("format")
-        if found_format != _FORMAT:
+        if found_format not in (_FORMAT, _OLDER) or type(found_format) is not int:
             raise ValidationScoresUnusable(
-                f"{where}: format {str(found_format)[:80]}; expected {_FORMAT}; retrain with this version"
+                f"{where}: format {str(found_format)[:80]}; expected {_FORMAT}, or {_OLDER} of version 0.2; retrain"
+                " with this version"
             )
+        if found_format == _OLDER:
+            log.warning(
+                "%s was written by version 0.2: false alarms and recall of each class are not known until the model is"
+                " retrained; version 0.4 will no longer read it",
+                where,
+            )
+            del content["attack_quantiles"]
+            content |= {"benign_tail_classes": [], "attack_classes": []}
+        attack_classes = tuple(
+            ClassScores(**{**each, "scores": tuple(each["scores"])}) for each in content.pop("attack_classes")
+        )
         lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-        found = ValidationScores(**content | lists)
-        fault = _fault(found)
+        found = ValidationScores(**content | lists, attack_classes=attack_classes)
+        fault = _fault(found, found_format == _OLDER)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = " ".join(repr(error).split())[:_LONGEST_REASON]
         raise ValidationScoresUnusable(
@@ -180,13 +320,14 @@ def from_json(text: str, where: str) -> ValidationScores:
 
 
 def validation_scores_of(
-    logits: Floats, benign: Mask, predicted_counts: NDArray[np.int64], baseline: Floats
+    logits: Floats, labels: Ids, attack_ids: Ids, predicted_counts: NDArray[np.int64], baseline: Floats
 ) -> ValidationScores:
     """Summarise the scores of validation rows.
 
     Args:
         logits: Shape (rows,), from `attack_logits`.
-        benign: Shape (rows,): whether a row's label is benign.
+        labels: Shape (rows,): class of each row at the model's level.
+        attack_ids: Shape (rows,), from `most_probable_attacks`.
         predicted_counts: Shape (classes,): rows predicted as each class; becomes `class_mix`.
         baseline: Shape (n_features,), from `benign_baseline`.
 
@@ -199,16 +340,30 @@ def validation_scores_of(
             f" {int((~np.isfinite(baseline)).sum())} of {len(baseline)} features no finite baseline; expected none:"
             " training diverged; set train.learning_rate lower"
         )
-    scores = np.sort(logits[benign])[::-1]
+    benign = labels == BENIGN_ID
+    scores, ids = logits[benign], attack_ids[benign]
+    highest = np.argsort(-scores, kind="stable")[: _tail_rows(len(scores))]
+    classes = [(int(class_id), logits[labels == class_id]) for class_id in np.unique(labels[~benign])]
     return ValidationScores(
         benign_rows=len(scores),
         attack_rows=len(logits) - len(scores),
-        benign_tail=tuple(scores[:_TAIL].tolist()),
+        benign_tail=tuple(scores[highest].tolist()),
+        benign_tail_classes=tuple(ids[highest].tolist()),
         benign_quantiles=tail_fit.quantiles(scores),
-        attack_quantiles=tail_fit.quantiles(logits[~benign]),
+        attack_classes=tuple(ClassScores(i, len(own), tail_fit.scores_of_class(own)) for i, own in classes),
         class_mix=tuple(predicted_counts.tolist()),
         baseline=tuple(baseline.tolist()),
     )
+
+
+def most_probable_attacks(probabilities: Floats32) -> Ids:
+    """Return the most probable attack class of each row, shape (rows,); benign may be more probable than it.
+
+    Args:
+        probabilities: Shape (rows, classes), benign first.
+    """
+    ids: Ids = probabilities[:, BENIGN_ID + 1 :].argmax(axis=1).astype(np.int32) + np.int32(BENIGN_ID + 1)
+    return ids
 
 
 def attack_logits(probabilities: Floats32) -> Floats:
@@ -238,22 +393,36 @@ def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
     return middle
 
 
-def _fault(found: ValidationScores) -> str:
+def _tail_rows(benign_rows: int) -> int:
+    """Return how many of the highest benign scores are stored."""
+    return min(benign_rows, max(_OLDER_TAIL, math.ceil(_TAIL_SHARE * benign_rows)))
+
+
+def _fault(found: ValidationScores, older: bool) -> str:
     """Return the fault of validation scores that were read; empty if there is none."""
-    scores = (found.benign_tail[::-1], found.benign_quantiles, found.attack_quantiles)
-    rows = (found.benign_rows, found.attack_rows)
+    rows, per_class = (found.benign_rows, found.attack_rows), found.attack_classes
+    scores = (found.benign_tail[::-1], found.benign_quantiles, *(each.scores for each in per_class))
     numbers = [x for part in (*scores, found.baseline) for x in part]
     if any(type(x) not in (int, float) or not math.isfinite(x) for x in numbers):
         return "one of its scores is not a finite number"
-    if any(type(count) is not int or count < 0 for count in (*rows, *found.class_mix)):
+    ids = (*found.benign_tail_classes, *(each.class_id for each in per_class))
+    counts = (*rows, *found.class_mix, *(each.rows for each in per_class))
+    if any(type(count) is not int or count < 0 for count in (*counts, *ids)):
         return "one of its counts is not a whole number of at least 0"
+    if len(found.class_mix) not in CLASSES:
+        return f"it counts {len(found.class_mix)} classes; expected one of {', '.join(map(str, CLASSES))}"
     lengths = [len(part) for part in scores]
-    if lengths != [min(rows[0], _TAIL), *(len(tail_fit.LEVELS) * (n > 0) for n in rows)]:
+    tail = min(rows[0], _OLDER_TAIL) if older else _tail_rows(rows[0])
+    expected = [tail, len(tail_fit.LEVELS) * (rows[0] > 0)]
+    if lengths != [*expected, *(min(each.rows, tail_fit.CLASS_SCORES) for each in per_class)]:
         return f"{lengths} scores do not fit {rows[0]} benign and {rows[1]} attack rows"
+    if not older and sum(each.rows for each in per_class) != rows[1]:
+        return f"the rows of its attack classes do not add up to {rows[1]}"
+    if len(found.benign_tail_classes) != (0 if older else tail):
+        return f"{len(found.benign_tail_classes)} classes do not fit {tail} scores"
+    distinct = {each.class_id for each in per_class}
+    if not all(BENIGN_ID < i < len(found.class_mix) for i in ids) or len(distinct) != len(per_class):
+        return "one of its attack classes is none of the model's, or is listed twice"
     if any((np.diff(part) < 0).any() or max(map(abs, part), default=0.0) > LIMIT for part in scores):
         return f"its scores are out of order or beyond ±{LIMIT:g}"
     return ""
-
-
-def _count(number: float) -> str:
-    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"

@@ -196,26 +196,27 @@ def score_validation_rows(task: TrainingTask, steps: TrainSteps, state: Training
     """Return the validation scores of the best weights over the rows of all ranks; the same on every rank."""
     steps.restore(state.best, steps.optimizer_state())
     logits: list[NDArray[np.float64]] = []
-    benign: list[NDArray[np.bool_]] = []
+    labels: list[NDArray[np.int32]] = []
+    attacks: list[NDArray[np.int32]] = []
     predicted: list[NDArray[np.int32]] = []
     rows: list[NDArray[np.float32]] = []
     with data_loader.read_ahead(data_loader.one_pass(_shard(task, "validation"), _EVALUATED_ROWS)) as blocks:
-        for features, labels in blocks:
+        for features, own in blocks:
             probabilities = steps.probabilities(features)
             logits.append(threshold.attack_logits(probabilities))
-            benign.append(labels == BENIGN_ID)
+            labels.append(own)
+            attacks.append(threshold.most_probable_attacks(probabilities))
             predicted.append(probabilities.argmax(axis=1).astype(np.int32))
             if sum(len(part) for part in rows) < _BASELINE_ROWS:
-                rows.append(features[benign[-1]][:_BASELINE_ROWS])
-    flags = np.concatenate(benign).astype(np.uint8)
-    parts = (np.concatenate(logits), flags, np.concatenate(predicted), np.concatenate(rows))
-    scores, is_benign, ids, matrix = (
+                rows.append(features[own == BENIGN_ID][:_BASELINE_ROWS])
+    parts = [np.concatenate(each) for each in (logits, labels, attacks, predicted, rows)]
+    scores, classes, attack_ids, ids, matrix = (
         hvd.allgather(part, name=f"validation_scores.{i}").numpy() for i, part in enumerate(parts)
     )
     baseline = threshold.benign_baseline(matrix, np.ones(len(matrix), dtype=bool))
-    of_benign = is_benign == 1
-    counts = np.bincount(ids[of_benign] if of_benign.any() else ids, minlength=len(task.card.class_names))
-    return threshold.validation_scores_of(scores, of_benign, counts, baseline)
+    benign = classes == BENIGN_ID
+    counts = np.bincount(ids[benign] if benign.any() else ids, minlength=len(task.card.class_names))
+    return threshold.validation_scores_of(scores, classes, attack_ids, counts, baseline)
 
 
 def _log_to_tensorboard(folder: str, entry: dict[str, float]) -> None:

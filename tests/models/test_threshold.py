@@ -9,6 +9,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.models import tail_fit
 from ids_spark.models.threshold import (
     LIMIT,
+    RATES,
     ValidationScores,
     ValidationScoresUnusable,
     attack_logits,
@@ -18,10 +19,15 @@ from ids_spark.models.threshold import (
 )
 
 
-def scores_of(benign, attack=()):
+def scores_of(benign, attack=(), attack_ids=None, labels=None):
+    """Return the validation scores of a model of two classes; of six if `labels` of the attacks are given."""
     scores = np.concatenate((np.asarray(benign, np.float64), np.asarray(attack, np.float64)))
-    is_benign = np.arange(len(scores)) < len(benign)
-    return validation_scores_of(scores, is_benign, np.array([len(benign), len(attack)]), np.array([0.5, -0.25]))
+    classes, mix = np.ones(len(scores), np.int32), np.array([len(benign), len(attack)])
+    classes[: len(benign)] = 0
+    if labels is not None:
+        classes[len(benign) :], mix = labels, np.array([len(benign), len(attack), 0, 0, 0, 0])
+    ids = np.ones(len(scores), np.int32) if attack_ids is None else np.resize(attack_ids, len(scores))
+    return validation_scores_of(scores, classes, ids.astype(np.int32), mix, np.array([0.5, -0.25]))
 
 
 def normal(rows, seed, mean=-8.0, spread=2.0):
@@ -57,9 +63,9 @@ def test_the_baseline_is_the_median_of_benign_rows_and_zero_without_one():
 
 
 def test_scores_that_are_not_numbers_are_refused():
-    scores, benign = np.array([0.0, np.nan, 1.0, np.nan]), np.array([True, True, False, False])
+    scores, labels = np.array([0.0, np.nan, 1.0, np.nan]), np.array([0, 0, 1, 1], np.int32)
     with pytest.raises(ValidationScoresUnusable) as error:
-        validation_scores_of(scores, benign, np.array([2, 2]), np.array([0.0, np.inf, 1.0]))
+        validation_scores_of(scores, labels, np.ones(4, np.int32), np.array([2, 2]), np.array([0.0, np.inf, 1.0]))
     assert str(error.value) == (
         "2 of 4 validation rows have no finite attack score, 1 of 3 features no finite baseline; expected none:"
         " training diverged; set train.learning_rate lower"
@@ -70,39 +76,122 @@ def test_scores_that_are_not_numbers_are_refused():
 # --- the threshold -----------------------------------------------------------------------------------------------
 
 
-def test_a_budget_of_many_rows_is_a_quantile_of_their_scores():
-    benign = np.random.default_rng(1).permutation(np.arange(1_000) / 50 - 19)  # -19, -18.98, … 0.98
-    found = scores_of(benign, attack=[-1.0, 2.0, 3.0, 4.0]).threshold(flows=20_000, budget=1_000)  # 5 %: 50 rows
+def test_the_operating_point_is_reached_by_one_percent_of_the_benign_rows():
+    benign = np.random.default_rng(1).permutation(np.arange(5_000) / 50 - 99)  # -99, -98.98, … 0.98
+    benign = np.maximum(benign, -LIMIT)
+    found = scores_of(benign).operating_point()
     assert found.logit == pytest.approx(0.0, abs=1e-3)  # 50 scores reach it: 0, 0.02, … 0.98
     assert (benign >= found.logit).sum() == 50
     assert found.probability == pytest.approx(0.5, abs=1e-3)
-    assert found.expected_false_alarms == pytest.approx(1_000)
-    assert found.false_alarms_at_most == pytest.approx(20_000 * beta.ppf(0.975, 51, 950))
-    assert found.smallest_rate == pytest.approx(0.003)
+    assert found.expected_rate == pytest.approx(0.01)
+    assert found.rate_at_most == pytest.approx(beta.ppf(0.975, 51, 4_950))
+    assert found.smallest_rate == pytest.approx(0.0006)
     assert found.supported
-    assert found.recall == pytest.approx(0.75, abs=0.002)
 
 
-def test_a_budget_between_two_rows_lies_between_their_scores():
-    found = scores_of(np.arange(100) / 10.0).threshold(flows=1_000, budget=205)  # 20.5 rows of 100
-    assert found.logit == pytest.approx(7.95)
-    assert found.expected_false_alarms == pytest.approx(205)
+@pytest.mark.parametrize("rows", [0, 1, 9, 425, 5_000, 10**7])
+def test_no_night_is_so_small_that_its_threshold_is_below_the_operating_point(rows):
+    found = scores_of(normal(20_000, 3))
+    limit = found.operating_point().logit
+    assert found.threshold(rows, 50).logit >= limit
+    assert found.threshold(rows, 50).logit == limit or 50 / rows < 0.01
+    with pytest.raises(ValueError, match=r"found a rate of 0\.02; expected at least 0 and at most 0\.01"):
+        found.at_rate(0.02)
 
 
-def test_a_budget_beyond_the_stored_tail_is_taken_from_the_quantiles():
-    benign = normal(50_000, 2)
-    found = scores_of(benign).threshold(flows=1_000, budget=300)
-    assert (benign >= found.logit).mean() == pytest.approx(0.3, abs=0.001)
-    assert found.expected_false_alarms == pytest.approx(300, rel=0.005)
-    assert found.false_alarms_at_most == pytest.approx(1_000 * beta.ppf(0.975, 15_001, 35_000), rel=0.005)
+def test_a_rate_between_two_rows_lies_between_their_scores():
+    found = scores_of(np.arange(3_000) / 1_000).at_rate(20.5 / 3_000)
+    assert found.logit == pytest.approx(2.9795, abs=6e-4)
+    assert found.expected_rate == pytest.approx(20.5 / 3_000)
 
 
-def test_recall_is_the_share_of_attack_rows_at_or_above_the_threshold():
-    attack = np.concatenate((normal(30_000, 3, mean=2.0, spread=4.0), np.full(10_000, LIMIT)))
-    for budget in (20, 500, 5_000):
-        found = scores_of(normal(20_000, 4), attack).threshold(flows=100_000, budget=budget)
-        assert found.recall == pytest.approx((attack >= found.logit).mean(), abs=0.002)
-    assert scores_of(normal(100, 4)).threshold(1_000, 50).recall is None
+@pytest.mark.parametrize(("rows", "loc"), [(0, 0.0), (60, -4.0), (3_000, -4.0), (40_000, -12.0), (250_000, 3.0)])
+def test_levels_are_the_operating_point_and_two_higher_ones(rows, loc):
+    benign = normal(rows, rows, mean=loc)
+    found = scores_of(benign)
+    levels = found.levels()
+    assert list(levels) == sorted(levels)
+    assert levels[0] == found.operating_point().logit
+    for rate, logit in zip(RATES, levels, strict=True):
+        if rows * rate >= 10:
+            assert (benign >= logit).mean() == pytest.approx(rate, abs=1 / rows)
+        else:
+            assert logit >= 0.0 or rows * rate >= 1
+
+
+# --- counts of benign rows by class ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 7, 1_500, 30_000, 400_000])
+@pytest.mark.parametrize("decimals", [9, 1])
+def test_benign_rows_are_counted_by_their_most_probable_attack(rows, decimals):
+    rng = np.random.default_rng(rows)
+    benign, ids = np.round(rng.normal(-6, 3, rows), decimals), rng.integers(1, 6, rows)
+    scores = scores_of(benign, [1.0], np.append(ids, 3), labels=[4])
+    thresholds = (*scores.levels(), 5.0)
+    expected = [[((ids == c) & (benign >= limit)).sum() for limit in thresholds] for c in range(6)]
+    np.testing.assert_array_equal(scores.benign_counts(thresholds), expected)
+    assert scores.classes_known
+    assert scores.benign_counts(thresholds).sum(axis=0)[0] <= 0.011 * rows + 2
+
+
+def test_more_equal_scores_than_one_percent_are_not_flagged():
+    benign = np.concatenate((np.linspace(1, 2, 1_000), np.full(20_000, -3.0), normal(379_000, 4, -9.0, 1.0)))
+    scores = scores_of(benign)  # 5 % have the score of the operating point
+    point = scores.operating_point()
+    assert -3.0 < point.logit < 1.0
+    assert point.expected_rate == pytest.approx(1_000 / 400_000)
+    assert scores.benign_counts([point.logit])[1, 0] == 1_000
+
+
+def test_below_the_stored_tail_counts_are_estimated():
+    benign = normal(300_000, 5)
+    scores = scores_of(benign, attack_ids=[1])
+    assert scores.benign_counts([-8.0])[1, 0] == pytest.approx(150_000, rel=0.02)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_threshold_from_six_million_rows_keeps_its_promise(older):
+    # With 2,000 stored rows, the rate of the night lies between the lowest of them and the last quantile.
+    benign = np.random.default_rng(6).exponential(1.2, 6_000_000) - 8.0
+    scores = scores_of(benign)
+    if older:
+        scores = from_json(as_format_1(scores, np.sort(benign)[::-1][:2_000]), "validation_scores.json")
+    for rate in (5e-4, 8e-4, 2e-3, 1e-2):
+        found = scores.at_rate(rate)
+        assert (benign >= found.logit).mean() == pytest.approx(rate, rel=0.05)
+        assert found.expected_rate == pytest.approx(rate, rel=0.05)
+        assert scores.benign_counts([found.logit]).sum() == pytest.approx(6_000_000 * rate, rel=0.05)
+    assert scores.levels()[2] == pytest.approx(1.2 * np.log(1 / 8e-4) - 8, abs=0.05)
+
+
+# --- recall ------------------------------------------------------------------------------------------------------
+
+
+def test_recall_is_that_of_each_class_at_the_threshold_and_its_mean_counts_classes_not_rows():
+    flood, scan, few = normal(30_000, 3, 8.0, 4.0), normal(150, 4, 0.0, 3.0), np.array([5.0] * 9)
+    labels = [1] * 30_000 + [4] * 150 + [5] * 9
+    scores = scores_of(normal(20_000, 4), np.concatenate((flood, scan, few)), labels=labels)
+    for logit in (-3.0, 0.0, float(scan[7]), 9.0, -LIMIT):
+        recalls = {each.class_name: (each.rows, each.recall) for each in scores.recalls(logit)}
+        assert list(recalls) == ["DDoS", "DoS", "MQTT", "Recon", "Spoofing"]
+        assert recalls["DDoS"] == (30_000, pytest.approx((flood >= logit).mean(), abs=0.005))
+        assert recalls["Recon"] == (150, pytest.approx((scan >= logit).mean()))
+        assert recalls["DoS"] == recalls["MQTT"] == (0, None)
+        assert recalls["Spoofing"] == (9, None)
+    point = scores.operating_point()
+    expected = ((flood >= point.logit).mean() + (scan >= point.logit).mean()) / 2
+    assert point.macro_recall == pytest.approx(expected, abs=0.005)
+
+
+def test_a_class_with_one_score_is_flagged_as_a_whole():
+    scores = scores_of(normal(1_000, 4), np.full(500, LIMIT), labels=[2] * 500)
+    assert [each.recall for each in scores.recalls(LIMIT)] == [None, 1.0, None, None, None]
+    scores = scores_of(normal(1_000, 4), np.full(500, 3.0), labels=[2] * 500)
+    assert scores.recalls(3.001)[1].recall == 0.0
+
+
+# --- few rows, ties ----------------------------------------------------------------------------------------------
 
 
 SHAPES = {
@@ -122,10 +211,10 @@ def test_alarms_of_a_night_are_within_a_factor_of_two_of_the_expectation(shape):
     night = SHAPES[shape](rng, 1_000_000)  # all benign
     ratios, bounded = [], []
     for _ in range(20):
-        found = scores_of(SHAPES[shape](rng, 40_000)).threshold(len(night), budget=300)  # 12 rows of 40,000
+        found = scores_of(SHAPES[shape](rng, 40_000)).at_rate(3e-4)  # 12 rows of 40,000
         alarms = int((night >= found.logit).sum())
-        ratios.append(alarms / found.expected_false_alarms)
-        bounded.append(alarms <= found.false_alarms_at_most)
+        ratios.append(alarms / (found.expected_rate * len(night)))
+        bounded.append(alarms <= found.rate_at_most * len(night))
     assert np.mean([0.5 <= ratio <= 2.0 for ratio in ratios]) >= 0.9
     assert np.mean(bounded) >= 0.9
 
@@ -136,11 +225,11 @@ def test_even_two_rows_of_forty_thousand_seldom_expect_too_few_alarms(shape):
     night = SHAPES[shape](rng, 1_000_000)
     ratios, bounded = [], []
     for _ in range(40):
-        found = scores_of(SHAPES[shape](rng, 40_000)).threshold(len(night), budget=50)  # 2 rows of 40,000
+        found = scores_of(SHAPES[shape](rng, 40_000)).at_rate(5e-5)  # 2 rows of 40,000
         assert not found.supported
         alarms = int((night >= found.logit).sum())
-        ratios.append(alarms / found.expected_false_alarms)
-        bounded.append(alarms <= found.false_alarms_at_most)
+        ratios.append(alarms / (found.expected_rate * len(night)))
+        bounded.append(alarms <= found.rate_at_most * len(night))
     assert np.mean([0.5 <= ratio <= 2.0 for ratio in ratios]) >= 0.5
     assert np.mean([ratio > 2.0 for ratio in ratios]) <= 0.2
     assert np.mean(bounded) >= 0.95
@@ -151,7 +240,7 @@ def test_a_fitted_tail_is_nearer_the_truth_than_two_rows():
     fitted, ordered = [], []
     for seed in range(40):
         scores = np.sort(genpareto.rvs(0.0, loc=-8, scale=1.5, size=40_000, random_state=seed))[::-1]
-        fitted.append(scores_of(scores).threshold(1_000_000, 50).logit - truth)
+        fitted.append(scores_of(scores).at_rate(5e-5).logit - truth)
         ordered.append(scores[1] - truth)
     assert np.std(fitted) < 0.8 * np.std(ordered)
     assert abs(np.mean(fitted)) < 0.3
@@ -177,45 +266,31 @@ def test_the_upper_end_of_a_rate_is_that_of_clopper_and_pearson(found, rows):
 
 def test_saturated_benign_rows_are_flagged_with_all_others_and_counted():
     benign = np.concatenate((np.full(400, LIMIT), normal(39_600, 5)))  # 1 % have the highest attack score
-    found = scores_of(benign, attack=np.full(100, LIMIT)).threshold(flows=1_000_000, budget=50)
+    scores = scores_of(benign, attack=np.full(100, LIMIT))
+    found = scores.at_rate(5e-5)
     assert LIMIT - 0.01 <= found.logit <= LIMIT
-    assert found.expected_false_alarms == pytest.approx(10_000)
-    assert found.recall == 1.0
-    assert "That is over the budget of 50: no threshold is known to come closer." in found.statement()
+    assert found.expected_rate == pytest.approx(0.01)
+    assert found.macro_recall == 1.0
+    assert scores.benign_counts(scores.levels())[1].tolist() == [400, 400, 400]
 
 
 def test_at_a_tie_the_nearer_count_is_chosen():
-    rest = -1 - np.arange(975) / 100
+    rest = -1 - np.arange(9_975) / 1_000
     benign = np.concatenate(([3.0] * 8, [1.0] * 17, rest))  # 8 rows reach 3, 25 reach 1
-    for budget, rows in ((12, 8), (13, 8), (15, 25), (24, 25), (25, 25)):
-        found = scores_of(benign).threshold(flows=1_000, budget=budget)
-        assert (benign >= found.logit).sum() == rows, budget
-        assert (benign + 1e-5 >= found.logit).sum() == rows, budget  # as rounded in another batch
-        assert (benign - 1e-5 >= found.logit).sum() == rows, budget
-        assert found.expected_false_alarms == pytest.approx(rows)
+    for wanted, rows in ((12, 8), (13, 8), (15, 25), (24, 25), (25, 25)):
+        found = scores_of(benign).at_rate(wanted / 10_000)
+        assert (benign >= found.logit).sum() == rows, wanted
+        assert (benign + 1e-5 >= found.logit).sum() == rows, wanted  # as rounded in another batch
+        assert (benign - 1e-5 >= found.logit).sum() == rows, wanted
+        assert found.expected_rate == pytest.approx(rows / 10_000)
 
 
 def test_no_threshold_is_chosen_for_fewer_than_one_row():
-    found = scores_of(normal(1_000, 6)).threshold(flows=1_000_000, budget=50)
-    assert found.expected_false_alarms >= 1_000_000 / 1_000
+    found = scores_of(normal(1_000, 6)).at_rate(5e-5)
+    assert found.expected_rate >= 1 / 1_000
     assert not found.supported
-    assert found.false_alarms_at_most >= 1_000_000 * beta.ppf(0.975, 2, 999) * 0.999
-    assert found.logit == scores_of(normal(1_000, 6)).threshold(flows=1_000_000, budget=0).logit
-
-
-def test_a_budget_of_all_flows_flags_all_of_them():
-    for budget in (1_000, 5_000):
-        found = scores_of(normal(300, 7), [1.0, -LIMIT]).threshold(flows=1_000, budget=budget)
-        assert found.logit == -LIMIT
-        assert found.expected_false_alarms == found.false_alarms_at_most == 1_000
-        assert found.supported
-        assert found.recall == 1.0
-
-
-def test_an_empty_night_has_nothing_to_flag():
-    found = scores_of(normal(300, 7)).threshold(flows=0, budget=50)
-    assert found.expected_false_alarms == found.false_alarms_at_most == 0
-    assert found.statement() == "There is no flow to flag."
+    assert found.rate_at_most >= beta.ppf(0.975, 2, 999) * 0.999
+    assert found.logit == scores_of(normal(1_000, 6)).at_rate(0.0).logit
 
 
 def test_negative_numbers_are_an_error():
@@ -224,44 +299,41 @@ def test_negative_numbers_are_an_error():
 
 
 def test_without_a_benign_row_the_threshold_is_one_half_and_states_the_reason():
-    found = scores_of([], attack=[-1.0, 1.0, 2.0, 3.0]).threshold(flows=2_000, budget=50)
-    assert (found.logit, found.probability, found.expected_false_alarms) == (0.0, 0.5, None)
-    assert (found.false_alarms_at_most, found.smallest_rate, found.supported) == (2_000, 1.0, False)
+    found = scores_of([], attack=[-1.0, 1.0, 2.0, 3.0] * 5).operating_point()
+    assert (found.logit, found.probability, found.expected_rate, found.rate_at_most) == (0.0, 0.5, None, 1.0)
+    assert (found.smallest_rate, found.supported) == (1.0, False)
     assert found.statement() == (
         "Flagged are flows with log-odds of attack of at least 0.00, a probability of 0.5. There is no benign"
-        " validation row, so the threshold does not follow from the budget of 50: any number of the 2,000 flows may be"
-        " false alarms. Of the attack validation rows, 74.9% are flagged."
+        " validation row: any share of the benign flows may be flagged. Recall, mean over 1 of 1 attack classes: 75.0%."
     )
-    assert scores_of([]).threshold(0, 50).statement() == "There is no flow to flag."
+    assert scores_of([]).levels() == (0.0, 0.0, 0.0)
+    assert scores_of([]).benign_counts((0.0, 0.0, 0.0)).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 29, 31, 151])
+@pytest.mark.parametrize("rows", [1, 2, 3, 29, 31, 99])
 def test_few_benign_rows_give_a_threshold_without_a_supported_rate(rows):
-    benign = normal(rows, rows)
-    found = scores_of(benign).threshold(flows=100_000, budget=50)
+    found = scores_of(normal(rows, rows)).operating_point()
     assert found.logit == 0.0  # all scores are below: no flow that is predicted as benign is flagged
-    assert found.expected_false_alarms >= 100_000 / rows
-    assert found.false_alarms_at_most >= 100_000 * beta.ppf(0.975, 2, rows - 1) * 0.999 if rows > 1 else 100_000
+    assert found.expected_rate >= 1 / rows
+    assert found.rate_at_most >= beta.ppf(0.975, 2, rows - 1) * 0.999 if rows > 1 else 1.0
     assert not found.supported
     assert f"{rows:,} benign validation rows support no rate below" in found.statement()
 
 
-def test_statements_of_a_supported_and_of_an_unsupported_budget():
-    benign = np.arange(1_000) / 50 - 18
-    supported = scores_of(benign).threshold(flows=20_000, budget=1_000)
+def test_statements_of_a_supported_and_of_an_unsupported_rate():
+    benign = np.arange(10_000) / 500 - 18
+    supported = scores_of(benign, np.arange(250) / 50, labels=[1] * 100 + [4] * 145 + [5] * 5).operating_point()
     assert supported.statement() == (
-        "Flagged are flows with log-odds of attack of at least 1.00, a probability of 0.7309. If all 20,000 flows were"
-        " benign, about 1,000 would be flagged, at most 1,308 (95 % interval)."
+        "Flagged are flows with log-odds of attack of at least 1.80, a probability of 0.858. Of benign flows, about"
+        " 1.00% are flagged, at most 1.21% (95 % interval). Recall, mean over 2 of 5 attack classes: 55.0%; lowest:"
+        " DDoS 10%, Recon 100%. Cannot tell, fewer than 10 validation rows: DoS, MQTT, Spoofing."
     )
-    assert 20_000 * beta.ppf(0.975, 51, 950) == pytest.approx(1_308, abs=0.5)
-    unsupported = scores_of(np.append(benign, [20.0] * 1_000)).threshold(flows=1_000_000, budget=50)
-    assert unsupported.statement() == (
-        "Flagged are flows with log-odds of attack of at least 20.00, a probability above 0.9999. If all 1,000,000"
-        " flows were benign, fewer than 2,783 would be flagged (95 % interval). 2,000 benign validation rows support no"
-        " rate below 0.0015 (rule of three); the budget needs a rate of 5e-05. Point estimate: 500. That is over the"
-        " budget of 50: no threshold is known to come closer."
-    )
-    assert 1_000_000 * beta.ppf(0.975, 2, 1_999) == pytest.approx(2_783, abs=0.5)
+    assert beta.ppf(0.975, 101, 9_900) == pytest.approx(0.0121, abs=5e-5)
+    unsupported = scores_of(normal(200, 4)).operating_point()
+    reaching = (normal(200, 4) >= unsupported.logit).sum()
+    most = beta.ppf(0.975, reaching + 1, 200 - reaching)
+    assert f"Of benign flows, fewer than {most:.2%} are flagged (95 % interval): 200 benign" in unsupported.statement()
+    assert "Recall: cannot tell" in unsupported.statement()
 
 
 # --- as stored ---------------------------------------------------------------------------------------------------
@@ -278,11 +350,34 @@ def test_validation_scores_are_read_as_written(benign, attack):
     assert read.baseline == (0.5, -0.25)
     assert len(read.benign_tail) == min(benign, 2_000)
     assert list(read.benign_tail) == sorted(normal(benign, 1), reverse=True)[:2_000]
-    assert read.threshold(10_000, 50) == written.threshold(10_000, 50)
+    assert read.operating_point() == written.operating_point()
     assert not re.search("NaN|Infinity", text)
 
 
 STORED = scores_of(normal(50, 1), normal(20, 2, mean=6.0))
+STORED_CLASSES = json.loads(STORED.to_json())["attack_classes"]
+
+
+def as_format_1(scores, highest):
+    """Return validation scores as version 0.2 stored them."""
+    content = json.loads(scores.to_json()) | {"format": 1, "benign_tail": list(highest)}
+    del content["benign_tail_classes"], content["attack_classes"]
+    return json.dumps(content | {"attack_quantiles": [1.0] * 501 if scores.attack_rows else []})
+
+
+def test_format_1_is_read_with_unknown_classes(caplog):
+    scores = scores_of(normal(300_000, 1), normal(500, 2, mean=6.0), labels=[3] * 500)
+    found = from_json(as_format_1(scores, scores.benign_tail[:2_000]), "calibration.json")
+    assert "calibration.json was written by version 0.2" in caplog.text
+    assert not found.classes_known
+    assert scores.classes_known
+    assert found.levels() == pytest.approx(scores.levels(), abs=0.02)
+    counts = found.benign_counts(found.levels())
+    assert counts.shape == (1, 3)
+    assert counts[0] == pytest.approx(scores.benign_counts(scores.levels()).sum(axis=0), rel=0.03)
+    assert found.recalls(0.0) == ()
+    assert found.operating_point().macro_recall is None
+    assert "Recall: cannot tell" in found.operating_point().statement()
 
 
 def changed(**changes):
@@ -295,7 +390,8 @@ def changed(**changes):
         ("", " does not hold validation scores (JSONDecodeError("),
         ("[1, 2]", " does not hold validation scores (TypeError("),
         ("{}", " does not hold validation scores (KeyError('format')"),
-        (changed(format=2), ": format 2; expected 1; retrain with this version"),
+        (changed(format=3), ": format 3; expected 2, or 1 of version 0.2; retrain with this version"),
+        (changed(format=True), ": format True; expected 2, or 1 of version 0.2; retrain with this version"),
         (changed(more=1), " does not hold validation scores (TypeError("),
         (changed(benign_tail=3), " does not hold validation scores (TypeError("),
         (changed(baseline=[0.0, "1"]), ": one of its scores is not a finite number"),
@@ -304,10 +400,18 @@ def changed(**changes):
         (changed(baseline=[10**400]), " does not hold validation scores (OverflowError("),
         (changed(benign_rows=50.0), ": one of its counts is not a whole number of at least 0"),
         (changed(class_mix=[71, -1]), ": one of its counts is not a whole number of at least 0"),
-        (changed(benign_rows=51), ": [50, 501, 501] scores do not fit 51 benign and 20 attack rows"),
-        (changed(attack_rows=0), ": [50, 501, 501] scores do not fit 50 benign and 0 attack rows"),
+        (changed(benign_rows=51), ": [50, 501, 20] scores do not fit 51 benign and 20 attack rows"),
+        (changed(attack_rows=19), ": the rows of its attack classes do not add up to 19"),
+        (changed(benign_tail_classes=[1] * 49), ": 49 classes do not fit 50 scores"),
+        (changed(benign_tail_classes=[0] * 50), ": one of its attack classes is none of the model's"),
+        (changed(benign_tail_classes=["1"] * 50), ": one of its counts is not a whole number of at least 0"),
+        (changed(attack_classes=STORED_CLASSES * 2, attack_rows=40), ": one of its attack classes is none of"),
+        (changed(attack_classes=[STORED_CLASSES[0] | {"rows": 21}]), ": [50, 501, 20] scores do not fit"),
+        (changed(attack_classes=[STORED_CLASSES[0] | {"class_id": 2}]), ": one of its attack classes is none of"),
+        (changed(attack_classes=[3]), " does not hold validation scores (TypeError("),
+        (changed(class_mix=[50, 20, 0]), ": it counts 3 classes; expected one of 2, 6, 19"),
         (changed(benign_tail=sorted(STORED.benign_tail)), ": its scores are out of order or beyond ±80"),
-        (changed(attack_quantiles=[81.0] * 501), ": its scores are out of order or beyond ±80"),
+        (changed(attack_classes=[STORED_CLASSES[0] | {"scores": [81.0] * 20}]), ": its scores are out of order or"),
     ],
 )
 def test_invalid_validation_scores_are_refused_with_the_reason(text, message):
@@ -319,7 +423,7 @@ def test_invalid_validation_scores_are_refused_with_the_reason(text, message):
 
 def test_validation_scores_are_immutable_and_small():
     found = scores_of(normal(200_000, 1), normal(200_000, 2, mean=9.0))
-    assert len(found.to_json()) < 100_000
+    assert len(found.to_json()) < 150_000
     with pytest.raises(AttributeError):
         found.benign_rows = 1
     assert isinstance(found, ValidationScores)

@@ -19,7 +19,13 @@ WEIGHTS += [
     np.full(1, i, np.float32) for i in range(12)
 ]  # more than ten, so that the order of unpadded numbers as text is wrong
 SCORES = np.linspace(-9.0, 9.0, 50)
-VALIDATION_SCORES = validation_scores_of(SCORES, SCORES < 3, np.array([30, 20, 0, 0, 0, 0]), np.array([0.5, -0.5]))
+VALIDATION_SCORES = validation_scores_of(
+    SCORES,
+    np.where(SCORES < 3, 0, 4).astype(np.int32),
+    np.full(50, 4, np.int32),
+    np.array([30, 0, 0, 0, 20, 0]),
+    np.array([0.5, -0.5]),
+)
 CARD = ModelCard(
     name="dnn-6-paper",
     version="20240501T000000Z-ab",

@@ -153,7 +153,8 @@ def _kept(folder: Path, model: Model) -> Model:
     benign = labels == 0
     scores = threshold.validation_scores_of(
         threshold.attack_logits(p),
-        benign,
+        parents(19, model.card.classes)[labels],
+        threshold.most_probable_attacks(p),
         np.bincount(p.argmax(axis=1), minlength=model.card.classes),
         threshold.benign_baseline(matrix, benign),
     )

@@ -106,8 +106,17 @@ def agrees_with_its_rows(folder: Path) -> Model:
     assert (found.benign_rows, found.attack_rows) == (benign.sum(), (~benign).sum())
     assert found.class_mix == tuple((p[benign].argmax(axis=1) == i).sum() for i in range(6))
     np.testing.assert_allclose(found.benign_tail, np.sort(logits[benign])[::-1], rtol=1e-4, atol=1e-4)
-    for stored, expected in ((found.benign_quantiles, logits[benign]), (found.attack_quantiles, logits[~benign])):
-        np.testing.assert_allclose(stored[:: len(stored) - 1], [expected.min(), expected.max()], rtol=1e-4, atol=1e-4)
+    order = np.argsort(-logits[benign])
+    attack_ids = p[benign][order, 1:].argmax(axis=1) + 1
+    assert (np.array(found.benign_tail_classes) == attack_ids).mean() > 0.999  # but for equal scores
+    ranges = {each.class_id: (each.rows, each.scores) for each in found.attack_classes}
+    labels = held_out["label6"].to_numpy()
+    assert set(ranges) == set(labels) - {0}
+    for class_id in set(labels):
+        own = logits[labels == class_id]
+        rows, scores = ranges.get(class_id, (len(own), found.benign_quantiles))
+        assert rows == len(own)
+        np.testing.assert_allclose((scores[0], scores[-1]), (own.min(), own.max()), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.baseline, np.median(x[benign], axis=0), atol=1e-6)
     return model
 
@@ -129,8 +138,11 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
     one = worker.score_validation_rows(task, steps, TrainingState(steps.weights(), [], model.weights))
     two = model.validation_scores
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
-    for name in ("benign_tail", "benign_quantiles", "attack_quantiles"):
+    for name in ("benign_tail", "benign_quantiles"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4)
+    for a, b in zip(one.attack_classes, two.attack_classes, strict=True):
+        assert (a.class_id, a.rows) == (b.class_id, b.rows)
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-4)
     assert one.baseline == two.baseline
     for a, b in zip(fresh.get_weights(), model.weights, strict=True):
         np.testing.assert_array_equal(a, b)  # the best weights, not the last ones
