@@ -7,7 +7,8 @@ of a class depends on patients and devices and cannot be measured, so it is conf
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -19,15 +20,28 @@ from ids_spark.alerts.policy_file import read_checked
 from ids_spark.base.arrays import Ids
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import Count, Section
-from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, Level, UnknownClass, class2_of, class6_of
+from ids_spark.dataset.taxonomy import (
+    BENIGN_ID,
+    CLASS2,
+    CLASS6,
+    CLASS19,
+    CLASSES,
+    UNKNOWN,
+    Level,
+    UnknownClass,
+    class2_of,
+    class6_of,
+)
+
+log = logging.getLogger(__name__)
 
 Severity = Literal["critical", "high", "medium", "low", "informational"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "medium", "low", "informational")
 """Worst first; the index of a severity is its id."""
-CATEGORIES: Final = tuple(dict.fromkeys((*CLASS6, *CLASS2)))
-"""The six categories, and `Attack`, the attack class of a model of two classes."""
+CATEGORIES: Final = tuple(dict.fromkeys((*CLASS6, *CLASS2, UNKNOWN)))
+"""The six categories, `Attack`, the attack class of a model of two classes, and `Unknown`."""
 NAMES: Final = frozenset((*CLASS19, *CATEGORIES))
-"""All classes that a model of any level may predict."""
+"""All classes that a model of any level may predict, and `Unknown`."""
 
 
 class SeverityPolicyUnusable(InputError):
@@ -54,7 +68,7 @@ def _known_class(name: str) -> str:
 
 
 def category_of(class_name: str) -> str:
-    """Return the category of a class of any level; `Attack` for the attack class of a model of two classes.
+    """Return the category of a class of any level; `Attack` and `Unknown` are categories of their own.
 
     Raises:
         UnknownClass: no level has such a class.
@@ -75,21 +89,32 @@ def lineage_of(class_name: str) -> frozenset[str]:
 
 
 class Categories(Section):
-    """Severity of every category.
+    """Severity of every category of attacks.
 
     Attributes:
-        Benign: Not used for flagged flows, whose class is the most probable attack.
         Attack: Attacks found by a model of two classes, which does not distinguish them.
         DDoS, DoS, MQTT, Recon, Spoofing: The categories of CICIoMT2024.
+        Unknown: Flows that resemble neither benign flows nor a known attack; default: medium.
     """
 
-    Benign: Severity
     Attack: Severity
     DDoS: Severity
     DoS: Severity
     MQTT: Severity
     Recon: Severity
     Spoofing: Severity
+    Unknown: Severity = "medium"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_benign(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and CLASS2[BENIGN_ID] in content:
+            log.warning(
+                "severity policy: categories.Benign has no effect, because the class of a flagged flow is an attack;"
+                " remove it; it is accepted in this version only"
+            )
+            return {name: severity for name, severity in content.items() if name != CLASS2[BENIGN_ID]}
+        return content
 
 
 class Escalation(Section):
@@ -118,7 +143,7 @@ class SeverityPolicy(Section):
     """The severity of each class, else of its category, raised by every escalation whose conditions hold.
 
     Attributes:
-        categories: Severity of every category, so that every class has one.
+        categories: Severity of every category, so that every attack has one.
         classes: Classes whose severity differs from that of their category.
         raised: Escalations; their order does not matter.
     """
@@ -144,7 +169,8 @@ class SeverityPolicy(Section):
         """Return severities as indices of `SEVERITIES`, shape (rows,).
 
         Args:
-            class_ids: Predicted classes at `level`, shape (rows,).
+            class_ids: Predicted attack classes at `level`, shape (rows,). Benign, which is never flagged, is
+                informational.
             level: 2, 6 or 19.
             flows: Flows of each row; default: 1.
             probability: Attack probability of each row; unknown (the default) and NaN meet no condition.
@@ -176,7 +202,7 @@ class SeverityPolicy(Section):
         flows: NDArray[np.int64] | None,
         probability: NDArray[np.floating[Any]] | None,
     ) -> Ids:
-        base = [self.classes.get(name, getattr(self.categories, category_of(name))) for name in names]
+        base = [self._severity_of(name) for name in names]
         ids: Ids = np.array([SEVERITIES.index(severity) for severity in base], dtype=np.int32)[codes]
         for escalation in self.raised:
             met = np.array([not escalation.of or not lineage_of(name).isdisjoint(escalation.of) for name in names])[
@@ -190,10 +216,14 @@ class SeverityPolicy(Section):
             ids[met] = np.minimum(ids[met], SEVERITIES.index(escalation.to))
         return ids
 
+    def _severity_of(self, name: str) -> Severity:
+        severity: Severity = getattr(self.categories, category_of(name), SEVERITIES[-1])
+        return self.classes.get(name, severity)
+
 
 DEFAULT: Final = SeverityPolicy(
     categories=Categories(
-        Benign="low", Attack="medium", DDoS="high", DoS="high", MQTT="high", Recon="low", Spoofing="high"
+        Attack="medium", DDoS="high", DoS="high", MQTT="high", Recon="low", Spoofing="high", Unknown="medium"
     ),
     classes={
         "MQTT-DDoS-Connect_Flood": "critical",

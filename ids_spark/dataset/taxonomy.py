@@ -41,6 +41,8 @@ CLASS19: Final = (
 )
 CLASSES: Final[dict[Level, tuple[str, ...]]] = {2: CLASS2, 6: CLASS6, 19: CLASS19}
 BENIGN_ID: Final = 0  # at every level
+UNKNOWN: Final = "Unknown"
+"""Class and category of flows that resemble neither benign flows nor a known attack; no model predicts it."""
 
 _SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.pcap)?(\.(?i:csv|csv\.gz|parquet|parq|pq))?$")
 

@@ -19,7 +19,7 @@ from ids_spark.alerts.severity import (
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, UnknownClass, class6_of
 
 EXAMPLE = Path(__file__).parents[2] / "conf" / "severity.yaml"
-ALL = "categories: {Benign: low, Attack: low, DDoS: high, DoS: medium, MQTT: high, Recon: low, Spoofing: medium}\n"
+ALL = "categories: {Attack: low, DDoS: high, DoS: medium, MQTT: high, Recon: low, Spoofing: medium}\n"
 
 
 @pytest.fixture
@@ -44,14 +44,15 @@ def test_the_example_in_conf_equals_the_default():
 def test_every_class_of_every_level_has_a_severity_by_default():
     for names in CLASSES.values():
         assert set(DEFAULT.severities(pa.array(names)).to_pylist()) <= set(SEVERITIES)
-    assert set(Categories.model_fields) == set(CATEGORIES) == {*CLASS6, *CLASS2}
+    assert set(Categories.model_fields) == set(CATEGORIES) - {"Benign"} == {*CLASS6[1:], CLASS2[1], "Unknown"}
 
 
 @pytest.mark.parametrize(
     ("class_name", "severity"),
     [
-        ("Benign", "low"),
+        ("Benign", "informational"),
         ("Attack", "medium"),
+        ("Unknown", "medium"),
         ("Recon-Ping_Sweep", "low"),
         ("Recon-VulScan", "medium"),
         ("ARP_Spoofing", "high"),
@@ -99,7 +100,7 @@ def test_an_escalation_by_score_takes_the_worst_of_all_that_hold(policy_file):
         names, probability=probabilities.astype(np.float32)
     ).to_pylist()  # as flows, not incidents
     assert single == ["informational", "informational", "informational", "medium", "medium", "medium", "medium", None]
-    assert policy.severities(names).to_pylist() == ["informational"] * 5 + ["low", "medium", None]
+    assert policy.severities(names).to_pylist() == ["informational"] * 6 + ["medium", None]
 
 
 def test_class_ids_and_class_names_give_the_same_severities():
@@ -126,14 +127,25 @@ def test_a_class_is_selected_by_its_name_its_category_and_attack():
     assert severity.lineage_of("MQTT-DoS-Connect_Flood") == {"MQTT-DoS-Connect_Flood", "MQTT", "Attack"}
     assert severity.lineage_of("Attack") == {"Attack"}
     assert severity.lineage_of("Benign") == {"Benign"}
+    assert severity.lineage_of("Unknown") == {"Unknown", "Attack"}
+    assert severity.category_of("Unknown") == "Unknown"
     with pytest.raises(UnknownClass, match="'Worm' is not a known class; expected one of ARP_Spoofing, Attack"):
         DEFAULT.severities(pa.array(["DDoS", "Worm"]))
+
+
+def test_a_policy_may_set_unknown_and_an_old_one_benign(policy_file, caplog):
+    assert read_severity_policy(policy_file(ALL)).categories.Unknown == "medium"
+    assert not caplog.records
+    text = ALL.replace("{Attack", "{Benign: low, Unknown: critical, Attack")
+    found = read_severity_policy(policy_file(text + "raised: [{to: critical, of: [Unknown], at_least_flows: 5}]\n"))
+    assert found.severities(pa.array(["Unknown", "Benign"])).to_pylist() == ["critical", "informational"]
+    assert "categories.Benign has no effect" in caplog.text
 
 
 def test_every_fault_is_listed_at_once(policy_file):
     text = refusal(
         policy_file(
-            "categories: {Benign: low, Attack: low, DDoS: hih, Rcon: low, DoS: high, MQTT: high, Spoofing: high}\n"
+            "categories: {Attack: low, DDoS: hih, Rcon: low, DoS: high, MQTT: high, Spoofing: high}\n"
             "classes: {DDoS-ICPM: high, MQTT: low, Recon-VulScan: urgent}\n"
             "raised: [{to: high}, {of: [Worm], at_least_flows: 0, at_least_probability: 2}]\n"
             "default: low\n"
