@@ -9,7 +9,7 @@ to later ones, so that earlier nights stay as they were decided.
 import datetime as dt
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, get_args
 
@@ -36,15 +36,23 @@ class Cell(NamedTuple):
 
 
 class Burst(NamedTuple):
-    """The window that was learned for a cell: flagged flows at each level of `threshold.RATES`, and all flows."""
+    """A window that was learned for a cell: flagged flows at each level of `threshold.RATES`, and all flows."""
 
     flagged: tuple[int, ...]
     flows: int
 
-    @property
-    def size(self) -> tuple[Any, ...]:
-        """The order of bursts: by flagged flows, first those of the most common level; of equal ones, fewer flows."""
-        return (*self.flagged, -self.flows)
+    def exceeds(self, other: "Burst") -> bool:
+        """Return whether this window has at least as many flagged flows at each level among no more flows."""
+        return self.flows <= other.flows and all(a >= b for a, b in zip(self.flagged, other.flagged, strict=True))
+
+
+Bursts = tuple[Burst, ...]
+
+
+def _largest(bursts: Iterable[Burst]) -> Bursts:
+    """Return the distinct bursts that no other one exceeds, in order of their numbers."""
+    found = sorted(set(bursts))
+    return tuple(burst for burst in found if not any(other != burst and other.exceeds(burst) for other in found))
 
 
 @dataclass
@@ -55,14 +63,14 @@ class OfIncident:
         newest: The newest of them, also an `unlearn`.
         kind: The newest `true` or `benign`, None if there is none or it was removed.
         handling: The newest `mute` or `close`, None if there is none or it was removed.
-        learned: Of a `benign` in `kind`: the largest burst of each cell.
+        learned: Of a `benign` in `kind`: the bursts of each cell.
         muted: Of a `mute` in `handling`: its cells.
     """
 
     newest: Row
     kind: Row | None = None
     handling: Row | None = None
-    learned: dict[Cell, Burst] = field(default_factory=dict)
+    learned: dict[Cell, Bursts] = field(default_factory=dict)
     muted: set[Cell] = field(default_factory=set)
 
     def add(self, row: Row) -> None:
@@ -77,7 +85,7 @@ class OfIncident:
 
     def forget(self, cells: set[Cell]) -> None:
         """Remove what was learned or muted for cells."""
-        self.learned = {cell: burst for cell, burst in self.learned.items() if cell not in cells}
+        self.learned = {cell: bursts for cell, bursts in self.learned.items() if cell not in cells}
         self.muted -= cells
 
 
@@ -88,13 +96,13 @@ class InForce:
     Attributes:
         night: The night.
         incidents: Verdicts on incidents of that night, by incident id.
-        learned: The largest burst of each learned cell, and the newest verdict that learned the cell.
+        learned: The largest bursts of each learned cell, and the newest verdict that taught one.
         muted: The last night for which each cell is muted, not before `night`, and the newest verdict that muted it.
     """
 
     night: dt.date
     incidents: Mapping[str, OfIncident] = field(default_factory=dict)
-    learned: Mapping[Cell, tuple[Burst, Row]] = field(default_factory=dict)
+    learned: Mapping[Cell, tuple[Bursts, Row]] = field(default_factory=dict)
     muted: Mapping[Cell, tuple[dt.date, Row]] = field(default_factory=dict)
 
 
@@ -120,13 +128,13 @@ def in_force(given: Iterable[Row], night: dt.date) -> InForce:
         night: The night.
     """
     reduced = by_incident(row for row in given if row["event_date"] <= night)
-    learned: dict[Cell, tuple[Burst, Row]] = {}
+    learned: dict[Cell, tuple[Bursts, Row]] = {}
     muted: dict[Cell, tuple[dt.date, Row]] = {}
     for found in reduced.values():
-        for cell, burst in found.learned.items():
+        for cell, bursts in found.learned.items():
             row = found.kind or found.newest
-            other, by = learned.get(cell, (burst, row))
-            learned[cell] = max(burst, other, key=lambda b: b.size), max(row, by, key=_given_at)
+            others, by = learned.get(cell, ((), row))
+            learned[cell] = _largest((*bursts, *others)), max(row, by, key=_given_at)
         for cell in found.muted:
             row = found.handling or found.newest
             until, by = muted.get(cell, (row["until"], row))
@@ -159,10 +167,11 @@ def cells_of(row: Row) -> set[Cell]:
     return {Cell(entity["kind"], entity["name"], row["category"]) for entity in row["entities"] or ()}
 
 
-def _bursts(learned: Iterable[Row]) -> dict[Cell, Burst]:
-    return {
-        Cell(row["kind"], row["entity"], row["category"]): Burst(tuple(row["flagged"]), row["flows"]) for row in learned
-    }
+def _bursts(learned: Iterable[Row]) -> dict[Cell, Bursts]:
+    found: dict[Cell, list[Burst]] = defaultdict(list)
+    for row in learned:
+        found[Cell(row["kind"], row["entity"], row["category"])].append(Burst(tuple(row["flagged"]), row["flows"]))
+    return {cell: _largest(bursts) for cell, bursts in found.items()}
 
 
 def entities_of(alerts: Iterable[Row]) -> list[dict[str, Any]]:
@@ -178,27 +187,25 @@ def entities_of(alerts: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def learned_of(alerts: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return what a `benign` verdict learns, for column `learned`: the largest burst of each entity and category.
+    """Return what a `benign` verdict learns, for column `learned`: the largest bursts of each entity and category.
 
     Args:
         alerts: Rows of `tables.ALERTS` of one incident.
     """
-    found: dict[Cell, Burst] = {}
-    for alert in alerts:
-        cell = Cell(alert["entity_kind"], alert["entity"], alert["category"])
-        burst = Burst(tuple(alert["flagged"]), alert["flows"])
-        found[cell] = max(burst, found.get(cell, burst), key=lambda b: b.size)
+    windows = [{**alert, "kind": alert["entity_kind"]} for alert in alerts]
     return [
         {"kind": cell.entity_kind, "entity": cell.entity, "category": cell.category, **burst._asdict()}
-        for cell, burst in sorted(found.items(), key=lambda item: item[0])
+        for cell, bursts in sorted(_bursts(windows).items())
+        for burst in bursts
     ]
 
 
 def beside_learned(alerts: pa.Table, in_force: InForce) -> pa.Table:
-    """Return alerts with `log10_p_learned`: the p-value beside the window that a `benign` verdict taught, if larger.
+    """Return alerts with `log10_p_learned`: the p-value beside the windows that `benign` verdicts taught, if larger.
 
-    The rate of that window is gamma-distributed with shape k + 1/2 and rate n, for its k flagged of n flows at each
-    level; the p-value of an alert is the smallest of its levels times their number, as in `false_alarms`.
+    The rate of such a window is gamma-distributed with shape k + 1/2 and rate n, for its k flagged of n flows at each
+    level; the p-value of an alert is the smallest of its levels times their number, as in `false_alarms`. Of several
+    windows that with the largest p-value counts.
 
     Args:
         alerts: As `tables.ALERTS`.
@@ -206,16 +213,17 @@ def beside_learned(alerts: pa.Table, in_force: InForce) -> pa.Table:
     """
     names = ("entity_kind", "entity", "category", "flagged", "flows", "log10_p")
     values = []
-    for kind, entity, category, flagged, flows, before in zip(*(alerts[n].to_pylist() for n in names), strict=True):
-        cell, log10_p = Cell(kind, entity, category), before
-        if cell in in_force.learned:
-            burst = in_force.learned[cell][0]
-            shape = np.array(burst.flagged) + 0.5
-            p = false_alarms.reached(np.array(flagged, dtype=float), shape, flows * shape / max(burst.flows, 1))
-            log10_p = max(before, math.log10(min(1.0, float(p.min()) * len(shape))))
-        values.append(log10_p)
+    for kind, entity, category, flagged, flows, log10_p in zip(*(alerts[n].to_pylist() for n in names), strict=True):
+        bursts, _ = in_force.learned.get(Cell(kind, entity, category), ((), None))
+        values.append(max((log10_p, *(_log10_p(flagged, flows, burst) for burst in bursts))))
     at = alerts.schema.get_field_index("log10_p_learned")
     return alerts.set_column(at, alerts.schema.field(at), pa.array(values, pa.float64()))
+
+
+def _log10_p(flagged: Sequence[int], flows: int, burst: Burst) -> float:
+    shape = np.array(burst.flagged) + 0.5
+    of_level = false_alarms.reached(np.array(flagged, dtype=np.float64), shape, flows * shape / max(burst.flows, 1))
+    return math.log10(min(1.0, float(of_level.min()) * len(shape)))
 
 
 def apply(incidents: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float) -> pa.Table:
@@ -226,7 +234,7 @@ def apply(incidents: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float
     - `closed`: the incident was closed;
     - `open`: it was called `true`;
     - `muted`: all entities of its alerts are muted in its category;
-    - `learned`: no alert of it is significant beside what was learned;
+    - `learned`: it was called `benign`, or no alert of it is significant beside what was learned;
     - `open`.
 
     Args:
@@ -277,14 +285,17 @@ def _state(
 ) -> tuple[str, Row | None, dt.date | None]:
     """Return the state of an incident, the verdict that explains it, and the last night of a mute."""
     own = in_force.incidents.get(incident)
-    if own is not None:
-        if own.handling is not None and own.handling["verdict"] == "close":
-            return "closed", own.handling, None
-        if own.kind is not None and own.kind["verdict"] == "true" and own.handling is None:
-            return "open", own.kind, None
-    if cells and cells <= in_force.muted.keys():
+    kind, handling = (own.kind, own.handling) if own is not None else (None, None)
+    if handling is not None and handling["verdict"] == "close":
+        return "closed", handling, None
+    confirmed = kind is not None and kind["verdict"] == "true"
+    if cells and cells <= in_force.muted.keys() and not (confirmed and handling is None):
         found = [in_force.muted[cell] for cell in cells]
         return "muted", max((row for _, row in found), key=_given_at), min(until for until, _ in found)
+    if confirmed:
+        return "open", kind, None
+    if own is not None and own.learned and cells <= own.learned.keys():
+        return "learned", kind, None
     if learned:
         rows = [in_force.learned[cell][1] for cell in cells & in_force.learned.keys()]
         return "learned", max(rows, key=_given_at, default=None), None

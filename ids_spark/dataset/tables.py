@@ -370,7 +370,7 @@ VERDICTS: Final = _contract(
 """`verdicts/{run_id}.parquet`: what people decided about incidents, never purged.
 
 `verdict` is `true`, `benign`, `mute`, `close` or `unlearn`; `until` the last night of a `mute`. `entities` are those of
-the incident's alerts. `learned`, for `benign`: of each entity and category the window with the most flagged flows.
+the incident's alerts. `learned`, for `benign`: of each entity and category the windows with most flagged flows.
 """
 
 DRIFT: Final = _contract(

@@ -38,26 +38,41 @@ def beside_learned(alerts, learned=-1.0):
 
 
 class TestBenign:
-    def test_the_largest_window_of_each_entity_is_learned(self):
+    def test_the_largest_windows_of_each_entity_are_learned(self):
         rows = [
             alert("i", "pump-1", flagged=(20, 3, 1), flows=900),
             alert("i", "pump-1", hour=4, flagged=(31, 0, 0), flows=400),
+            alert("i", "pump-1", hour=5, flagged=(30, 0, 0), flows=500),
             alert("i", "10.0.0.9", source=True, hour=4, flagged=(7, 7, 7), flows=8),
         ]
         force = verdicts.in_force([verdict("benign", rows)], NIGHT)
-        assert {cell: burst for cell, (burst, _) in force.learned.items()} == {
-            Cell("device_id", "pump-1", "Recon"): Burst((31, 0, 0), 400),
-            Cell("src_ip", "10.0.0.9", "Recon"): Burst((7, 7, 7), 8),
+        assert {cell: bursts for cell, (bursts, _) in force.learned.items()} == {
+            Cell("device_id", "pump-1", "Recon"): (Burst((20, 3, 1), 900), Burst((31, 0, 0), 400)),
+            Cell("src_ip", "10.0.0.9", "Recon"): (Burst((7, 7, 7), 8),),
         }
 
-    def test_of_two_verdicts_the_larger_burst_counts(self):
-        bursts = [(5, 1, 0), (9, 1, 0), (9, 0, 4)]
+    def test_of_several_verdicts_the_larger_bursts_count(self):
+        bursts = [(5, 1, 0), (9, 1, 0), (8, 0, 4)]
         for order in itertools.permutations(range(3)):
             rows = [
                 verdict("benign", [alert(str(i), "pump-1", flagged=bursts[i])], minute=m) for m, i in enumerate(order)
             ]
-            learned = verdicts.in_force(rows, NIGHT).learned
-            assert learned[Cell("device_id", "pump-1", "Recon")][0] == Burst((9, 1, 0), 100)
+            found, newest = verdicts.in_force(rows, NIGHT).learned[Cell("device_id", "pump-1", "Recon")]
+            assert found == (Burst((8, 0, 4), 100), Burst((9, 1, 0), 100))
+            assert newest["incident_id"] == str(order[-1])
+
+    def test_no_learned_window_comes_back(self):
+        """A few flagged flows among few, and many among many: each is learned, on its own night and later."""
+        rows = [alert("i", "pump-1", flagged=(90, 9, 9), flows=9_000), alert("i", "pump-1", hour=4, flows=25)]
+        for given_verdicts, night in (
+            ([verdict("benign", rows)], NIGHT),
+            ([verdict("benign", rows)], NIGHT + DAY),
+            ([verdict("benign", rows[:1]), verdict("benign", on(rows[1:], 2), minute=1)], NIGHT + DAY),
+        ):
+            force = verdicts.in_force(given_verdicts, night)
+            incidents, alerts = tables(rows)
+            alerts = verdicts.beside_learned(alerts, force)
+            assert verdicts.apply(incidents, alerts, force, ALPHA)["state"].to_pylist() == ["learned"]
 
     @pytest.mark.parametrize(
         ("flagged", "flows", "significant"),
@@ -248,8 +263,10 @@ def test_every_incident_keeps_exactly_one_state(alerts, lines):
     found = states(alerts, of_lines(alerts, lines))
     assert set(found) == {row["incident_id"] for row in alerts}
     assert set(found.values()) <= {"open", "muted", "closed", "learned"}
+    rows = of_lines(alerts, lines)
     significant = {row["incident_id"] for row in alerts if row["log10_p_learned"] < -4}
-    assert not any(found[incident] == "learned" for incident in significant)
+    benign = {row["incident_id"] for row in rows if row["verdict"] == "benign" and row["event_date"] == NIGHT}
+    assert not any(found[incident] == "learned" for incident in significant - benign)
 
 
 @given(st.lists(ALERT, min_size=1, max_size=8), st.lists(VERDICT, max_size=6), st.randoms())
