@@ -1,9 +1,9 @@
 """Model directories: written as a whole, and read only if every file has the hash of its manifest.
 
-A directory holds `model.json` (the model card), `weights.npz` (plain arrays), the
-`preprocessor.json` of its training data, `validation_scores.json` (its scores on validation rows, which scoring of
-nights needs), and `manifest.json` with the SHA-256 of these. It holds no code and no pickle: the architecture is built
-again from its name and hyperparameters.
+A directory holds `model.json` (the model card), `weights.npz` (plain arrays), the `preprocessor.json` of its training
+data, `validation_scores.json` (its scores on validation rows, which scoring of nights needs), `novelty.npz` (the
+detector of unknown attacks, if there is one), and `manifest.json` with the SHA-256 of these. It holds no code and no
+pickle: the architecture is built again from its name and hyperparameters.
 """
 
 import hashlib
@@ -27,7 +27,8 @@ from ids_spark.dataset.taxonomy import CLASSES, Level
 from ids_spark.features import preprocess
 from ids_spark.features.preprocess import Preprocessor
 from ids_spark.lake.filesystem import exists, files_in, read_bytes, write_bytes
-from ids_spark.models import threshold
+from ids_spark.models import novelty, threshold
+from ids_spark.models.novelty import Novelty
 from ids_spark.models.threshold import ValidationScores
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _OLDER: Final = 2
 _OLDER_SCORES: Final = "calibration.json"
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
 _VALIDATION_SCORES: Final = "validation_scores.json"
+_NOVELTY: Final = "novelty.npz"
 _LONGEST_REASON: Final = 300
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """Errors that damaged or foreign content of a file raises."""
@@ -96,13 +98,14 @@ _CARD_TYPES: Final = TypeAdapter(ModelCard)
 
 @dataclass(frozen=True)
 class Model:
-    """A model as read: its card, weights in Keras order, preprocessor and validation scores."""
+    """A model as read: its card, weights in Keras order, preprocessor, validation scores and second detector."""
 
     card: ModelCard
     weights: Weights
     preprocessor: Preprocessor
     sha256: str  # of the manifest: identifies the content of all files
     validation_scores: ValidationScores | None = None  # None if none were stored
+    novelty: Novelty | None = None  # None if none was stored: then no flow is of an unknown attack
 
 
 def title_of(architecture: str, variant: str) -> str:
@@ -121,6 +124,7 @@ def write_model(
     weights: Weights,
     preprocessor: Preprocessor,
     validation_scores: ValidationScores | None = None,
+    novelty: Novelty | None = None,
 ) -> None:
     """Write a model directory, the manifest last: a directory without a manifest is incomplete."""
     packed = io.BytesIO()
@@ -133,6 +137,8 @@ def write_model(
     }
     if validation_scores is not None:
         files[_VALIDATION_SCORES] = validation_scores.to_json().encode()
+    if novelty is not None:
+        files[_NOVELTY] = novelty.to_bytes()
     for name, data in files.items():
         write_bytes(f"{uri}/{name}", data)
     manifest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -160,6 +166,7 @@ def read_model(uri: str) -> Model:
         for name in (_VALIDATION_SCORES, _OLDER_SCORES):
             if name in data:
                 validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
+        detector = novelty.from_bytes(data[_NOVELTY]) if _NOVELTY in data else None
     except _UNREADABLE as error:
         raise ModelUnusable(f"{uri}: cannot be parsed ({_shown(error)}); restore the directory or retrain") from error
     if not (is_name(card.name) and is_name(card.version)):  # they become parts of paths
@@ -184,7 +191,12 @@ def read_model(uri: str) -> Model:
                 f"{uri}: its validation scores are of {found[0]} classes and {found[1]} features; expected"
                 f" {card.classes} and {len(card.features)}; restore the directory or retrain"
             )
-    return Model(card, weights, fitted, hashlib.sha256(manifest).hexdigest(), validation_scores)
+    if detector is not None and len(detector.centre) != len(card.features):
+        raise ModelUnusable(
+            f"{uri}: its detector of unknown attacks is of {len(detector.centre)} features; expected"
+            f" {len(card.features)}; restore the directory or retrain"
+        )
+    return Model(card, weights, fitted, hashlib.sha256(manifest).hexdigest(), validation_scores, detector)
 
 
 def _card_of(content: dict[str, Any]) -> ModelCard:
@@ -240,7 +252,7 @@ def _checked(uri: str, content: bytes) -> dict[str, bytes]:
     try:
         manifest: dict[str, str] = TypeAdapter(dict[str, str]).validate_python(json.loads(content))
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
-        expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES) if name in manifest}
+        expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES, _NOVELTY) if name in manifest}
     except _UNREADABLE as error:
         raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({_shown(error)}); restore it or retrain") from error
     for name, sha256 in expected.items():

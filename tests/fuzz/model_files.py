@@ -85,6 +85,7 @@ def _change(draw: Draw, folder: Path) -> None:
             "preprocessor.json",
             "validation_scores.json",
             "weights.npz",
+            "novelty.npz",
             "manifest.json",
         )
     )
@@ -97,7 +98,7 @@ def _change(draw: Draw, folder: Path) -> None:
         return
     draw.note(f"{name}{'' if sealed else ', hash as before'}")
     content = file.read_bytes()
-    if name == "weights.npz" and draw.chance(0.7):
+    if name.endswith(".npz") and draw.chance(0.7):
         with np.load(file) as packed:
             content = _packed(draw, {key: packed[key] for key in packed.files})
     elif name.endswith(".json") and draw.chance(0.9):

@@ -9,7 +9,7 @@ import pytest
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.train import ModelConfig
-from ids_spark.models import inference
+from ids_spark.models import inference, novelty
 from ids_spark.models.artifact import (
     ModelUnusable,
     choose_models,
@@ -20,14 +20,14 @@ from ids_spark.models.artifact import (
     title_of,
     write_model,
 )
-from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
+from tests.support.models import CARD, NOVELTY, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
 
-FILES = ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json"]
+FILES = ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json", "novelty.npz"]
 
 
 @pytest.fixture
 def stored(tmp_path):
-    write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
+    write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES, NOVELTY)
     return tmp_path / "m"
 
 
@@ -51,6 +51,8 @@ def test_a_model_is_read_as_written(stored):
     assert model.card.class_names == ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
     assert model.preprocessor == PREPROCESSOR
     assert model.validation_scores == VALIDATION_SCORES
+    assert model.novelty is not None
+    assert model.novelty.to_bytes() == NOVELTY.to_bytes()
     assert model.sha256 == hashlib.sha256((stored / "manifest.json").read_bytes()).hexdigest()
     assert len(model.weights) == len(WEIGHTS)
     for found, written in zip(model.weights, WEIGHTS, strict=True):
@@ -93,6 +95,11 @@ def test_a_preprocessor_of_another_model_is_refused_even_where_the_manifest_name
 def test_a_model_without_validation_scores_is_read_without(tmp_path):
     write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR)
     assert read_model(str(tmp_path / "m")).validation_scores is None
+
+
+def test_a_model_without_a_detector_of_unknown_attacks_is_read_without(tmp_path):
+    write_model(str(tmp_path / "m"), CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
+    assert read_model(str(tmp_path / "m")).novelty is None
 
 
 def test_without_a_manifest_a_model_is_not_complete(stored):
@@ -187,6 +194,29 @@ def test_validation_scores_of_another_model_are_refused(stored, features, classe
     scores = dataclasses.replace(VALIDATION_SCORES, class_mix=(1,) * classes, baseline=(0.5,) * features)
     reseal(stored, "validation_scores.json", scores.to_json().encode())
     assert f"its validation scores are of {classes} classes and {features} features" in refusal(stored)
+
+
+def test_a_detector_of_another_model_is_refused(stored):
+    other = novelty.fit(np.random.default_rng(1).normal(size=(90, 3)).astype(np.float32))
+    reseal(stored, "novelty.npz", other.to_bytes())
+    assert "its detector of unknown attacks is of 3 features; expected 2" in refusal(stored)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x80\x04N.", b"{}"])
+def test_a_detector_that_is_no_arrays_is_refused(stored, content):
+    reseal(stored, "novelty.npz", content)
+    assert f"{stored}: cannot be parsed (" in refusal(stored)
+
+
+def test_a_pickled_detector_is_never_loaded(stored):
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("a pickle was executed",)
+
+    packed = io.BytesIO()
+    np.savez(packed, centre=np.array([Trap()], dtype=object))
+    reseal(stored, "novelty.npz", packed.getvalue())
+    assert "Object arrays cannot be loaded when allow_pickle=False" in refusal(stored)
 
 
 @pytest.mark.parametrize("name", ["model.json", "preprocessor.json"])

@@ -5,6 +5,7 @@ import numpy as np
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.features.moments import Moments
 from ids_spark.features.preprocess import Recipe, fit
+from ids_spark.models import novelty
 from ids_spark.models.artifact import ModelCard
 from ids_spark.models.threshold import validation_scores_of
 from ids_spark.train.checkpoint import TrainingState
@@ -26,6 +27,10 @@ VALIDATION_SCORES = validation_scores_of(
     np.array([30, 0, 0, 0, 20, 0]),
     np.array([0.5, -0.5]),
 )
+_BENIGN = np.random.default_rng(3).normal(size=(200, 2)).astype(np.float32)
+_FITTED = novelty.fit(_BENIGN[:150])
+assert _FITTED is not None
+NOVELTY = _FITTED.calibrated(_FITTED.distances(_BENIGN[150:]), np.arange(50) > 3)
 CARD = ModelCard(
     name="dnn-6-paper",
     version="20240501T000000Z-ab",
