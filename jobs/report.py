@@ -1,9 +1,12 @@
-"""The newest metrics of every model: one table on the terminal, and one page with learning curves and confusions.
+"""The newest metrics of every model, and the precision of incidents from verdicts.
 
     spark-submit --py-files dist/ids_spark.zip jobs/report.py --set lake=LAKE
 
-Reads: `metrics/`, `confusion/` and `models/`.
-Writes: `reports/run/`: `run.html` (one self-contained HTML file), its pictures.
+Prints both as tables on the terminal: of a lake without one of them, the other.
+
+Reads: `metrics/`, `confusion/` and `models/`; `incidents/` of the newest `report.nights` nights, `verdicts/`.
+Writes: `reports/run/`, if there are metrics: `run.html` (one self-contained HTML file) with learning curves and
+confusions, its pictures.
 """
 
 import logging
@@ -11,9 +14,11 @@ import sys
 
 from rich.console import Console
 
-from ids_spark.base.report import Report
-from ids_spark.evaluate import results
-from ids_spark.report import run_page
+from ids_spark.base.report import Report, combined_origin
+from ids_spark.evaluate import precision, results
+from ids_spark.evaluate.results import ScoredModel
+from ids_spark.lake.store import TableMissing
+from ids_spark.report import precision_table, run_page
 from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
@@ -21,18 +26,27 @@ REPORT = "reports/run"
 
 
 def run(context: job.Context) -> Report:
-    """Compare all models on one split."""
+    """Compare all models on one split; count what people decided about incidents."""
     split = context.config.score.split
-    models = results.newest(context.lake, split)
-    run_page.print_comparison(models, split, Console(width=None if sys.stdout.isatty() else 110))
-    run_page.write_page(context.staged(REPORT), models, split, context.run_id)
-    log.info("page %s models=%d", context.lake.uri(f"{REPORT}/run.html"), len(models))
-    synthetic = any(model.data_origin == "synthetic" for model in models)
-    return Report(
-        tables=[REPORT],
+    decided = precision.of_lake(context.lake, context.config.report.nights)
+    models: list[ScoredModel] = []
+    try:
+        models = results.newest(context.lake, split)
+    except TableMissing:
+        if not decided.nights:
+            raise
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    precision_table.print_precision(decided, console)
+    report = Report(
         models=[f"{model.name}/{model.version}" for model in models],
-        data_origin="synthetic" if synthetic else "measured",
+        data_origin=combined_origin(decided.data_origin, *(model.data_origin for model in models)),
     )
+    if models:
+        run_page.print_comparison(models, split, console)
+        run_page.write_page(context.staged(REPORT), models, split, context.run_id)
+        log.info("page %s models=%d", context.lake.uri(f"{REPORT}/run.html"), len(models))
+        report.tables.append(REPORT)
+    return report
 
 
 if __name__ == "__main__":

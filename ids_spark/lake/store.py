@@ -11,6 +11,7 @@ it before it reads.
 """
 
 import contextlib
+import datetime as dt
 import json
 import logging
 import time
@@ -128,6 +129,14 @@ class Lake:
         if found:
             return pa.concat_tables(found)
         return pa.schema([table.contract.field(column) for column in names]).empty_table()
+
+    def dates(self, name: str) -> list[dt.date]:
+        """Return the dates of a table of nights, ascending; other folders are left out."""
+        found = []
+        for folder in self._names(name, "event_date="):
+            with contextlib.suppress(ValueError):
+                found.append(dt.date.fromisoformat(folder.partition("=")[2]))
+        return sorted(found)
 
     def write(
         self,

@@ -26,6 +26,7 @@ from ids_spark.report import run_figures, run_page
 from ids_spark.report.run_page import Confusion
 from tests.support.browser import Page, check_structure, numbers, show, text_of
 from tests.support.flows import RunJob
+from tests.support.incident_rows import NIGHT, alert, tables
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
 
 HISTORY = [
@@ -371,3 +372,16 @@ def test_a_history_of_one_epoch_is_drawn(tmp_path: Path) -> None:
     (model,) = newest(score(tmp_path, "run1", (card_of("dnn", training=training), SMALL)))
     assert "curves" in run_page.draw(model)
     assert json.loads(json.dumps(model.training)) == training
+
+
+def test_a_lake_with_nights_and_without_metrics(run_job: RunJob, tmp_path: Path, capsys) -> None:
+    incidents, _ = tables([alert("scan", "pump-1")], shown={"scan": True})
+    Lake(str(tmp_path / "lake")).write("incidents", incidents, event_date=NIGHT)
+    assert run_job("report") == 0
+    assert "no verdict yet" in capsys.readouterr().out
+    assert not (tmp_path / "lake/reports").exists()
+    score(tmp_path / "lake", "run1", (card_of("dnn"), SMALL))
+    assert run_job("report", report__nights=1) == 0
+    printed = capsys.readouterr().out
+    assert "0.6591" in printed
+    assert "1 night" in printed
