@@ -21,7 +21,7 @@ _LEAST_SCALE: Final = (
     1e-3  # of a feature's standard deviation over train rows: of features that benign rows do not vary
 )
 _LEAST_VARIANCE: Final = 1e-3  # added in every direction, so that float32 rounding is no distance
-_ROWS_PER_FEATURE: Final = 5  # fewest rows to fit
+_ROWS_PER_FEATURE: Final = 2  # fewest rows to fit
 _LARGEST: Final = 1e6  # of a stored number, so that no square exceeds float32
 _TAIL: Final = 2_000, 0.01  # the larger of these is stored: rows, share of the benign validation rows
 _BLOCK: Final = 1_024  # rows whose features remain in the cache of a core

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from ids_spark.base.logs import log_to_stderr
 from ids_spark.dataset.taxonomy import BENIGN_ID
 from ids_spark.lake.filesystem import write_bytes
-from ids_spark.models import architectures, threshold
+from ids_spark.models import architectures, novelty, threshold
 from ids_spark.models.artifact import write_model
+from ids_spark.models.novelty import Novelty
 from ids_spark.models.threshold import ValidationScores
 from ids_spark.train import checkpoint, data_loader, gloo_priority, horovod_security, progress
 from ids_spark.train.checkpoint import TrainingState
@@ -33,6 +34,8 @@ from ids_spark.train.tasks import TrainingTask
 
 _EVALUATED_ROWS: Final = 8_192  # in one forward pass; affects speed only
 _BASELINE_ROWS: Final = 20_000  # benign rows of each rank for their median
+_NOVELTY_ROWS: Final = 50_000  # benign train rows of all ranks that the second detector is fitted on
+_NOVELTY_READ: Final = 2_000_000  # train rows that a rank reads at most to find them
 _PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
 """The Horovod cycle time is scaled to the cost of a step: multiplications of a rank's forward pass for each millisecond
 of it. That is about a tenth of a step of 4,096 rows of gru_dnn. An allreduce waits for the end of a cycle, and every
@@ -58,8 +61,9 @@ def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
     tf.keras.backend.experimental.enable_tf_random_generator()
     progress_file = progress.ProgressFile(progress.progress_uri(tasks[0].checkpoint))
     trained: list[dict[str, Any]] = []
+    detectors: dict[tuple[str, ...], Novelty | None] = {}
     for task in tasks:
-        trained.append(_train_one(task, progress_file))
+        trained.append(_train_one(task, progress_file, detectors))
         if "diverged" in trained[-1]:
             break
     hvd.shutdown()
@@ -76,8 +80,13 @@ def cycle_ms(tasks: Sequence[TrainingTask]) -> float:
     return config.batch_size // config.ranks * products / _PRODUCTS_PER_CYCLE_MS
 
 
-def _train_one(task: TrainingTask, progress_file: progress.ProgressFile) -> dict[str, Any]:
-    """Train one model until `train.monitor` stops improving; write it with the weights of the best epoch."""
+def _train_one(
+    task: TrainingTask, progress_file: progress.ProgressFile, detectors: dict[tuple[str, ...], Novelty | None]
+) -> dict[str, Any]:
+    """Train one model until `train.monitor` stops improving; write it with the weights of the best epoch.
+
+    The second detector is that of `detectors`, by columns; it is fitted and added if it is not there.
+    """
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(task.seed)
     card, config = task.card, task.config
@@ -114,11 +123,19 @@ def _train_one(task: TrainingTask, progress_file: progress.ProgressFile) -> dict
         "seconds": state.seconds,
         "history": state.history,
     }
-    validation_scores = score_validation_rows(task, steps, state)
+    if task.columns not in detectors:
+        detectors[task.columns] = fit_novelty(task)
+    validation_scores, detector = score_validation_rows(task, steps, state, detectors[task.columns])
     if hvd.rank() == 0:
+        preprocessor = task.table.preprocessor
         write_model(
-            task.target, replace(card, training=training), state.best, task.table.preprocessor, validation_scores
+            task.target, replace(card, training=training), state.best, preprocessor, validation_scores, detector
         )
+        if detector is None:
+            progress_file.add(
+                f"{card.name} has no detector of unknown attacks: it needs"
+                f" {novelty.least_rows(len(task.columns))} benign train rows"
+            )
         progress_file.add(f"trained {card.name} epochs={training['epochs']} best_epoch={state.best_epoch}")
     return training
 
@@ -192,14 +209,34 @@ def _blocks(task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_
     return data_loader.epochs(_shard(task, "train"), steps.block_sizes, seeds, task.config.cache_memory_mb * 1_000_000)
 
 
-def score_validation_rows(task: TrainingTask, steps: TrainSteps, state: TrainingState) -> ValidationScores:
-    """Return the validation scores of the best weights over the rows of all ranks; the same on every rank."""
+def fit_novelty(task: TrainingTask) -> Novelty | None:
+    """Return the second detector, fitted on the first benign train rows of all ranks; None if there are too few."""
+    wanted, seen = _NOVELTY_ROWS // hvd.size(), 0
+    rows = [np.empty((0, len(task.columns)), dtype=np.float32)]
+    with data_loader.read_ahead(data_loader.one_pass(_shard(task, "train"), _EVALUATED_ROWS)) as blocks:
+        for features, labels in blocks:
+            rows.append(features[labels == BENIGN_ID])
+            seen += len(labels)
+            if sum(len(part) for part in rows) >= wanted or seen >= _NOVELTY_READ:
+                break
+    benign = hvd.allgather(np.concatenate(rows)[:wanted], name="novelty.benign_rows").numpy()
+    return novelty.fit(benign)
+
+
+def score_validation_rows(
+    task: TrainingTask, steps: TrainSteps, state: TrainingState, detector: Novelty | None
+) -> tuple[ValidationScores, Novelty | None]:
+    """Return the validation scores of the best weights over the rows of all ranks, and the second detector with theirs.
+
+    Both are the same on every rank.
+    """
     steps.restore(state.best, steps.optimizer_state())
     logits: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.int32]] = []
     attacks: list[NDArray[np.int32]] = []
     predicted: list[NDArray[np.int32]] = []
     rows: list[NDArray[np.float32]] = []
+    distances: list[NDArray[np.float32]] = []
     with data_loader.read_ahead(data_loader.one_pass(_shard(task, "validation"), _EVALUATED_ROWS)) as blocks:
         for features, own in blocks:
             probabilities = steps.probabilities(features)
@@ -209,14 +246,19 @@ def score_validation_rows(task: TrainingTask, steps: TrainSteps, state: Training
             predicted.append(probabilities.argmax(axis=1).astype(np.int32))
             if sum(len(part) for part in rows) < _BASELINE_ROWS:
                 rows.append(features[own == BENIGN_ID][:_BASELINE_ROWS])
-    parts = [np.concatenate(each) for each in (logits, labels, attacks, predicted, rows)]
-    scores, classes, attack_ids, ids, matrix = (
+            none = np.empty(0, dtype=np.float32)
+            distances.append(detector.distances(features[own == BENIGN_ID]) if detector else none)
+    parts = [np.concatenate(each) for each in (logits, labels, attacks, predicted, rows, distances)]
+    scores, classes, attack_ids, ids, matrix, benign_distances = (
         hvd.allgather(part, name=f"validation_scores.{i}").numpy() for i, part in enumerate(parts)
     )
     baseline = threshold.benign_baseline(matrix, np.ones(len(matrix), dtype=bool))
     benign = classes == BENIGN_ID
     counts = np.bincount(ids[benign] if benign.any() else ids, minlength=len(task.card.class_names))
-    return threshold.validation_scores_of(scores, classes, attack_ids, counts, baseline)
+    found = threshold.validation_scores_of(scores, classes, attack_ids, counts, baseline)
+    if detector is None:
+        return found, None
+    return found, detector.calibrated(benign_distances, scores[benign] < found.operating_point().logit)
 
 
 def _log_to_tensorboard(folder: str, entry: dict[str, float]) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 from pyspark.sql import SparkSession
+from sklearn.covariance import LedoitWolf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -118,7 +119,28 @@ def agrees_with_its_rows(folder: Path) -> Model:
         assert rows == len(own)
         np.testing.assert_allclose((scores[0], scores[-1]), (own.min(), own.max()), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.baseline, np.median(x[benign], axis=0), atol=1e-6)
+    agrees_with_its_benign_rows(model, folder, x[benign], logits[benign])
     return model
+
+
+def agrees_with_its_benign_rows(model: Model, folder: Path, held_out: np.ndarray, logits: np.ndarray) -> None:
+    """Check the newest model's second detector: it is fitted on benign train rows, its tail is of validation rows."""
+    train = pd.read_parquet(folder / "lake/features/paper/split=train")
+    columns = [column_of(name) for name in model.card.features]
+    benign = train.loc[train["label6"] == 0, columns].to_numpy(np.float64)
+    found = model.novelty
+    assert found is not None
+    assert len(benign) < 50_000  # so that it is fitted on all of them
+    np.testing.assert_allclose(found.centre, benign.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.scale, benign.std(axis=0) + 1e-3, rtol=1e-4)
+    scaled = np.clip((np.concatenate([benign, held_out]) - benign.mean(axis=0)) / (benign.std(axis=0) + 1e-3), -30, 30)
+    lw = LedoitWolf().fit(scaled[: len(benign)])
+    inverse = np.linalg.inv(lw.covariance_ + 1e-3 * np.eye(len(columns)))
+    distances = np.sqrt(np.einsum("ij,jk,ik->i", scaled[len(benign) :], inverse, scaled[len(benign) :]))
+    below = logits < model.validation_scores.operating_point().logit
+    assert 0 < below.sum() < len(logits)
+    assert found.rows == len(held_out)
+    np.testing.assert_allclose(found.tail, np.sort(distances[below])[::-1], rtol=1e-3, atol=1e-3)
 
 
 def test_the_validation_scores_are_those_of_the_stored_weights_over_all_validation_rows(whole_run: Path) -> None:
@@ -135,7 +157,9 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
     task = TrainingTask(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
     fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyperparameters)
     steps = TrainSteps(fresh, config, 6, 1, task.steps_per_epoch, 7)
-    one = worker.score_validation_rows(task, steps, TrainingState(steps.weights(), [], model.weights))
+    state = TrainingState(steps.weights(), [], model.weights)
+    one, detector = worker.score_validation_rows(task, steps, state, worker.fit_novelty(task))
+    assert worker.score_validation_rows(task, steps, state, None) == (one, None)
     two = model.validation_scores
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
     for name in ("benign_tail", "benign_quantiles"):
@@ -144,6 +168,9 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
         assert (a.class_id, a.rows) == (b.class_id, b.rows)
         np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-4)
     assert one.baseline == two.baseline
+    assert detector.rows == model.novelty.rows
+    np.testing.assert_allclose(detector.centre, model.novelty.centre, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(detector.tail, model.novelty.tail, rtol=1e-3)
     for a, b in zip(fresh.get_weights(), model.weights, strict=True):
         np.testing.assert_array_equal(a, b)  # the best weights, not the last ones
 
