@@ -47,7 +47,6 @@ LONGEST_FIRST = (
     "features/test_preprocess_real_rows.py",
     "evaluate/test_forest.py",
     "train/test_two_ranks.py",
-    "alerts/test_incidents.py",
     "models/test_architectures.py",
 )
 

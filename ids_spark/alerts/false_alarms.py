@@ -259,11 +259,12 @@ def compare(
         own: Earlier nights of each entity.
     """
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
-    for _ in range(_ROUNDS + 1):
-        null = _null(cells, stored, own, left_out)
+    for i in range(_ROUNDS + 1):
+        # At first no entity's other windows are used: an attack of several hours would explain itself.
+        null = _null(cells, stored, own, left_out, windows=i > 0)
         p, level, expected = _p_values(cells, null)
         found = p <= _LEFT_OUT
-        if (found == left_out).all():
+        if i and (found == left_out).all():
             break
         left_out = found
     alpha, expected_false = _budgeted(cells, null, budget)
@@ -299,6 +300,7 @@ class _Null:
         flagged, expected: Of known entities, earlier nights and tonight without left out cells; shape (known, G, L).
         cell_flagged: Flagged flows that each cell adds to `flagged`: 0 if left out; shape (cells, L).
         cell_left_out: Shape (cells,).
+        windows: Whether `flagged` and `expected` contain tonight.
     """
 
     counts: Floats
@@ -310,6 +312,7 @@ class _Null:
     expected: Floats
     cell_flagged: Ints
     cell_left_out: Mask
+    windows: bool
 
     def parameters(
         self, entity: Ints, flows: Ints, category: Ints, own_flagged: Floats, own_flows: Ints
@@ -332,7 +335,7 @@ class _Null:
         return 1 / (1 / own_shape + 1 / self.counts[category]), flows[:, None] * rates * factor
 
 
-def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mask) -> _Null:
+def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mask, windows: bool) -> _Null:
     groups, levels = stored.counts.shape
     of_entity = _flows_of(cells)
     by_source = of_entity[cells.is_source].sum() > 2 * of_entity[~cells.is_source].sum()
@@ -353,10 +356,10 @@ def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mas
     counts = np.where(apart, tonight, stored.counts + np.where(pooled, tonight, 0)) + 0.5
     base = np.where(apart, n, rows + np.where(pooled, n, 0))
     rates = np.minimum(counts / np.maximum(base, 1.0), 1.0)
-    known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out, of_entity)
+    known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out if windows else None)
     null = _Null(
         counts, rates, (tonight, flows), np.full((groups, levels), _SHAPES[0]), known, flagged, expected,
-        cell_flagged, left_out,
+        cell_flagged, left_out, windows,
     )  # fmt: skip
     return replace(null, shapes=_shapes(flagged, expected))
 
@@ -366,14 +369,16 @@ def _flows_of(cells: NightCells) -> Floats:
     return np.bincount(cells.entity, cells.flows, minlength=len(cells.names)).astype(np.float64)
 
 
-def _own(
-    cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask, of_entity: Floats
-) -> tuple[Ints, Floats, Floats, Ints]:
+def _own(cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask | None) -> tuple[Ints, Floats, Floats, Ints]:
+    """Return the arrays of `_Null` on known entities; without tonight's windows if `left_out` is None."""
+    of_entity = _flows_of(cells)
     entities = np.flatnonzero((of_entity >= _KNOWN_FLOWS) | (own.expected.sum(axis=(1, 2)) > 0))
     known = np.full(len(cells.names), -1, dtype=np.int64)
     known[entities] = np.arange(len(entities))
-    flagged = own.flagged[entities].copy()
-    expected = own.expected[entities] + of_entity[entities][:, None, None] * rates
+    flagged, expected = own.flagged[entities].copy(), own.expected[entities].copy()
+    if left_out is None:
+        return known, flagged, expected, np.zeros_like(cells.flagged)
+    expected += of_entity[entities][:, None, None] * rates
     of_cell, flows = known[cells.entity[cells.place]], cells.flows[cells.place]
     cell_flagged = np.where(left_out[:, None], 0, cells.flagged)
     has = of_cell >= 0
@@ -411,7 +416,7 @@ def _p_values(cells: NightCells, null: _Null) -> tuple[Floats, Ints, Floats]:
     if not len(cells.place):
         return np.empty(0), np.empty(0, dtype=np.int64), np.empty((0, null.rates.shape[1]))
     flows = cells.flows[cells.place]
-    own_flows = np.where(null.cell_left_out, 0, flows)
+    own_flows = np.where(null.cell_left_out | ~np.bool_(null.windows), 0, flows)
     shape, mean = null.parameters(
         cells.entity[cells.place], flows, cells.category, null.cell_flagged.astype(np.float64), own_flows
     )
@@ -438,7 +443,7 @@ def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Flo
     few = np.minimum(cells.flows, _FEW)[:, None]  # K cannot exceed the flows
     for category in range(len(null.rates)):
         inside = np.zeros((len(cells.flows), null.rates.shape[1]))
-        own, own_flows = cells.category == category, cells.flows.copy()
+        own, own_flows = cells.category == category, cells.flows * null.windows
         kept, gone = own & ~null.cell_left_out, own & null.cell_left_out
         inside[cells.place[kept]] = cells.flagged[kept]
         own_flows[cells.place[gone]] = 0

@@ -1,7 +1,9 @@
 """Alerts to incidents: what a person would call one attack, with attackers, victims, span, classes and evidence.
 
 Alerts of one category are joined if they are of the same entity in adjacent windows, or if they share at least half of
-the flagged flows of the smaller one; so a scan of one source on six devices is one incident. Incidents of one category
+the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A small alert of another
+category is joined to a large one of the same source and window: the model takes some flows of an attack for another.
+Incidents of one category
 whose flows each have a source of their own, which sent nothing else, are joined as well: an attacker who invents
 sources gets one line, however many devices he chooses.
 
@@ -36,6 +38,7 @@ LISTED: Final = 20
 """Most entities and flows that are listed of an incident."""
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
 _SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts
+_SPILLED: Final = 0.25  # of the flagged flows of the larger of two alerts of one source and window
 _OF_CLASS: Final = 0.2  # share of the attack probability, from which a class counts for the severity
 _SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
 _FEWEST_SOURCES: Final = 5  # of an incident with invented sources
@@ -93,7 +96,8 @@ def incidents_of(
     number[chosen] = np.arange(len(chosen))
     sides = (_or_none(number, cells.device_cell), _or_none(number, cells.source_cell))
     flagged = evidence["flagged_1"].to_numpy().astype(np.int64) - evidence["allowed_1"].to_numpy()
-    pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), _sharing(sides, flagged, cells, chosen)])
+    adjacent, spilled = _adjacent(cells, chosen, window_minutes), _spilled(cells, chosen)
+    pairs = np.concatenate([adjacent, _sharing(sides, flagged, cells, chosen), spilled])
     incident = _components(len(chosen), pairs)
     incident = _with_invented_sources(incident, cells, chosen, evidence, sides, flagged)
     of_evidence = _incident_of_evidence(incident, sides, tested.p[chosen])
@@ -179,6 +183,21 @@ def _adjacent(cells: NightCells, chosen: Ints, window_minutes: int) -> Ints:
     return found
 
 
+def _spilled(cells: NightCells, chosen: Ints) -> Ints:
+    """Return pairs of alerts of one source and window, one of which is small: flows that the model called otherwise.
+
+    Where no flow has a source, the same of one device. Shape (pairs, 2).
+    """
+    place, counts = cells.place[chosen], cells.flagged[chosen, 0]
+    order = np.lexsort((-counts, place))  # of each place, the alert with the most flagged flows first
+    places = place[order]
+    largest = order[np.searchsorted(places, places, side="left")]
+    who = cells.is_source[cells.entity[places]] == bool(cells.is_source.any())
+    small = counts[order] <= _SPILLED * counts[largest]
+    pairs: Ints = np.column_stack([largest, order])[who & small]
+    return pairs
+
+
 def _sharing(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen: Ints) -> Ints:
     """Return pairs of alerts of a device and a source that share enough flagged flows; shape (pairs, 2)."""
     device, source = sides
@@ -246,6 +265,7 @@ def _lead_key(alert: Row) -> tuple[Any, ...]:
     return (
         alert["log10_p_learned"],
         alert["log10_p"],
+        -alert["flagged"][0],
         alert["is_source"],
         alert["entity"],
         alert["entity_kind"],
@@ -273,7 +293,8 @@ def _incident(
         members: Its cells.
         rows: Its rows of the evidence.
     """
-    lead = members[np.lexsort((members, tested.p[members]))[0]]  # of p alone: verdicts do not change the id
+    # By p and flagged flows alone: verdicts do not change the id.
+    lead = members[np.lexsort((members, -cells.flagged[members, 0], tested.p[members]))[0]]
     place, category = cells.place[lead], categories[int(cells.category[lead])]
     entity = int(cells.entity[place])
     own = evidence.take(pa.array(rows))
