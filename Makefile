@@ -172,6 +172,11 @@ bench: setup ## Compare with pandas, Spark and model.fit. PART= CASES= ROUNDS= S
 	$(ENV); python -m tests.bench --part $(PART) --out $(call quoted,$(OUT)) --rounds $(ROUNDS) --models $(MODELS) \
 	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED))
 
+HELD_OUT = $(or $(DATA),$(or $(CICIOMT_DATA),../shared/data)/release39)
+.PHONY: held-out
+held-out: setup ## Leave each attack class out of training: what is flagged of it. DATA= ARGS="--draws 3" OUT=
+	$(ENV); python -m tests.bench.held_out $(call quoted,$(HELD_OUT)) --out $(call quoted,$(OUT)) $(ARGS)
+
 .PHONY: package
 package: $(ZIP) ## Build dist/ids_spark.zip for spark-submit --py-files
 
