@@ -23,10 +23,12 @@ import numpy as np
 import pyarrow as pa
 
 import ids_spark
+from ids_spark.alerts import narrative
+from ids_spark.alerts.narrative import Incident
 
-Incident = Mapping[str, Any]
-"""A row of `tables.OLD_INCIDENTS`."""
 Record = dict[str, Any]
+Entity = Mapping[str, Any]
+"""An item of `sources` or `devices` of an incident: `kind`, `name`, and `flows`."""
 
 PRODUCT: Final = "ids_spark"
 SEVERITIES: Final = {"informational": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
@@ -38,7 +40,12 @@ ENDPOINT_COLUMNS: Final = {
     "destination_ip": "destination",
 }
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_COPIED: Final = ("rank", "class_name", "category", "entity_kind", "entity", "schema_version")
+_LEAST_SHARE: Final = 0.2  # of the attack probability, from which a class determines the severity too
+_COPIED: Final = (
+    *("rank", "category", "state", "life", "nights_seen", "previous_id", "sources_found", "devices_found", "alerts"),
+    *("flows_allowed", "lead_kind", "lead_entity", "lead_flagged", "lead_flows", "own_nights", "schema_version"),
+)
+_FIGURES: Final = ("lead_expected", "own_rate", "peer_rate", "log10_p", "posterior", "score")
 _SCORES: Final = ("max_attack_probability", "max_attack_logit", "threshold_logit")
 
 
@@ -75,30 +82,58 @@ def attack_of(class_name: str | None) -> tuple[dict[str, str], dict[str, str]]:
     return tactics, {each: facts["techniques"][each]["name"] for each in (uid.split(".")[0], uid)}
 
 
-def title_and_description(incident: Incident, context: Context) -> tuple[str, str]:
-    """Return title and description of an incident; the title marks data that are not measured."""
-    entity = "unknown entity" if incident["entity"] is None else f"{incident['entity_kind']} {incident['entity']}"
+def title(incident: Incident) -> str:
+    """Return what, who and whom; data that are not measured are marked."""
     origin = "" if incident["data_origin"] == "measured" else f"[{incident['data_origin']} data] "
-    probability = number(incident["max_attack_probability"])
-    score = "" if probability is None else f", attack probability up to {probability:.4g}"
-    sentence = f"{incident['flows']} flows of {context.event_date} predicted as {incident['class_name']}{score}"
-    return f"{origin}{incident['class_name']}, {entity}", sentence
+    return origin + narrative.title(incident)
+
+
+def description(incident: Incident) -> str:
+    """Return the three sentences of the incident; see `narrative`."""
+    return " ".join(narrative.sentences(incident))
+
+
+def class_names(incident: Incident) -> list[str]:
+    """Return the classes with at least a fifth of the attack probability, largest first; none if they are unknown."""
+    return [each["class_name"] for each in incident["classes"] or () if (each["share"] or 0.0) >= _LEAST_SHARE]
+
+
+def attacks_of(incident: Incident) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """Return tactics and technique, see `attack_of`, of each of the incident's classes, without repetitions."""
+    found = [attack_of(name) for name in class_names(incident)]
+    return [each for i, each in enumerate(found) if each[0] and each not in found[:i]]
 
 
 def details(incident: Incident, context: Context) -> Record:
     """Return values for which the schemas have no attribute, or have one only for some classes and entities."""
+    entities = (*(incident["sources"] or ()), *(incident["devices"] or ()))
+    hidden = any(each["kind"] in context.pseudonymised for each in entities)
     return {
         "data_origin": incident["data_origin"],
         "event_date": context.event_date.isoformat(),
-        "window_start": iso(incident["window_start"]),
+        "lead_window": iso(incident["lead_window"]),
+        "since": None if incident["since"] is None else incident["since"].isoformat(),
         **{name: incident[name] for name in _COPIED},
-        "pseudonymised": "true" if incident["entity_kind"] in context.pseudonymised else "false",
+        "pseudonymised": "true" if hidden else "false",
+        **{name: number(incident[name], np.float64) for name in _FIGURES},
         **{name: number(incident[name]) for name in _SCORES},
     }
 
 
-def attributions(incident: Incident) -> list[Record]:
-    """Return the top attributions: `feature`, `contribution`, `value`, or `value_text` where the value is infinite."""
+def flows_of(incident: Incident) -> list[Record]:
+    """Return the top flows: where the flow is, its class, device, source and score, and its attributions."""
+    return [
+        {
+            **{name: flow[name] for name in ("source_file", "source_row", "class_name", "device", "source")},
+            "attack_logit": number(flow["attack_logit"]),
+            "attributions": attributions(flow["attributions"]),
+        }
+        for flow in incident["top_flows"] or ()
+    ]
+
+
+def attributions(found: Sequence[Mapping[str, Any]] | None) -> list[Record]:
+    """Return attributions: `feature`, `contribution`, `value`, or `value_text` where the value is infinite."""
     return [
         {
             "feature": each["feature"],
@@ -106,7 +141,7 @@ def attributions(incident: Incident) -> list[Record]:
             "value_text": str(each["value"]) if each["value"] in (math.inf, -math.inf) else None,
             "contribution": number(each["contribution"]),
         }
-        for each in incident["top_attributions"] or ()
+        for each in found or ()
     ]
 
 
@@ -151,18 +186,25 @@ def is_address(text: object) -> bool:
         return False
 
 
-def address_of(incident: Incident, context: Context) -> str | None:
-    """Return the entity if it is an IP address and not a pseudonym."""
-    is_plain = incident["entity_kind"] not in context.pseudonymised
-    return incident["entity"] if is_plain and is_address(incident["entity"]) else None
+def address_of(entity: Entity, context: Context) -> str | None:
+    """Return the name of an entity if it is an IP address, its kind is known, and it is not a pseudonym."""
+    is_plain = entity["kind"] is not None and entity["kind"] not in context.pseudonymised
+    return entity["name"] if is_plain and is_address(entity["name"]) else None
 
 
 def json_lines(
     incidents: pa.Table | Sequence[Incident], context: Context, record_of: Callable[[Incident, Context], Record]
 ) -> bytes:
-    """Return incidents by rank as JSON lines in UTF-8; the same incidents give the same bytes."""
+    """Return the incidents of the page as JSON lines in UTF-8, by rank; the same incidents give the same bytes.
+
+    Args:
+        incidents: Rows of `tables.INCIDENTS`; those that are not open, or not shown, are left out.
+        context: See `Context`.
+        record_of: Returns the record of an incident.
+    """
     rows = incidents.to_pylist() if isinstance(incidents, pa.Table) else incidents
-    ordered = sorted(rows, key=lambda row: (row["rank"], row["incident_id"]))
+    shown = (row for row in rows if row["state"] == "open" and row["shown"])
+    ordered = sorted(shown, key=lambda row: (row["rank"], row["incident_id"]))
     texts = (json.dumps(record_of(row, context), ensure_ascii=False, allow_nan=False) for row in ordered)
     return "".join(f"{_escaped(text)}\n" for text in texts).encode()
 

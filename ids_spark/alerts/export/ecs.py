@@ -2,31 +2,37 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from ids_spark.alerts.export import common
-from ids_spark.alerts.export.common import Context, Incident, Record
+from ids_spark.alerts.export.common import Context, Entity, Record
+from ids_spark.alerts.narrative import Incident
 
 
 def document(incident: Incident, context: Context) -> Record:
     """Return one incident as an ECS document of kind `alert`; nulls and numbers that are not finite are dropped.
 
-    `event.severity` is 1 (informational) to 5 (critical), as in OCSF; `event.risk_score` the highest attack logit.
-    `@timestamp` is when the incident was created, `event.start` and `event.end` when its flows were seen.
+    `event.severity` is 1 (informational) to 5 (critical), as in OCSF; `event.risk_score` the score by which incidents
+    are ranked. `@timestamp` is when the incident was created, `event.start` and `event.end` when its flows were seen.
+    `source`, `destination` and `host` are written where there is one source, or one device; `related` has them all.
 
     Args:
-        incident: A row of `tables.OLD_INCIDENTS`; a time without a zone is in UTC.
+        incident: A row of `tables.INCIDENTS`; a time without a zone is in UTC.
         context: See `Context`.
     """
-    title, description = common.title_and_description(incident, context)
-    tactics, techniques = common.attack_of(incident["class_name"])
+    title, description = common.title(incident), common.description(incident)
+    names = common.class_names(incident)
     without_field = common.details(incident, context) | {
-        name: incident[name] for name in ("severity", "flows", "run_id")
+        name: incident[name] for name in ("severity", "flows", "run_id", "verdict", "verdict_owner", "verdict_reason")
+    }
+    without_field |= {
+        column: ", ".join(str(each["name"]) for each in incident[column] or ()) for column in ("sources", "devices")
     }
     record = {
         "@timestamp": common.iso(common.created_at(incident, context)),
         "ecs": {"version": common.names()["ecs"]["version"]},
-        "message": f"{title}: {description}",
+        "message": f"{title}. {description}",
         "tags": [f"data_origin:{incident['data_origin']}"],
         "labels": {name: str(value) for name, value in common.drop_empty(without_field).items()},
         "event": {
@@ -34,34 +40,24 @@ def document(incident: Incident, context: Context) -> Record:
             "category": ["intrusion_detection", "network"],
             "type": ["info"],
             "module": common.PRODUCT,
-            "dataset": f"{common.PRODUCT}.alerts",
+            "dataset": f"{common.PRODUCT}.incidents",
             "id": incident["incident_id"],
             "severity": common.SEVERITIES.get(incident["severity"]),
-            "risk_score": common.number(incident["max_attack_logit"]),
+            "risk_score": common.number(incident["score"], np.float64),
             "start": common.iso(incident["first_seen"]),
             "end": common.iso(incident["last_seen"]),
-            "reason": "; ".join(
-                f"{each['feature']} = {each['value_text'] or each['value']} ({each['contribution']} log-odds)"
-                for each in common.attributions(incident)
-            ),
+            "reason": _reason(incident),
         },
         "rule": {
-            "name": incident["class_name"],
+            "name": names[0] if names else incident["category"],
             "category": incident["category"],
+            "description": description,
             "ruleset": incident["model"],
             "version": incident["model_version"],
         },
-        "threat": {
-            "framework": "MITRE ATT&CK" if tactics else None,
-            "tactic": {"id": list(tactics), "name": list(tactics.values())},
-            "technique": {
-                "id": list(techniques)[:1],
-                "name": list(techniques.values())[:1],
-                "subtechnique": {"id": list(techniques)[1:], "name": list(techniques.values())[1:]},
-            },
-        },
+        "threat": _threat(incident),
         "observer": {"type": "ids", "vendor": common.PRODUCT, "product": common.PRODUCT, "version": context.version},
-        **_entity(incident, context),
+        **_entities(incident, context),
     }
     found: Record = common.drop_empty(record)
     return found
@@ -72,10 +68,54 @@ def lines(incidents: pa.Table | Sequence[Incident], context: Context) -> bytes:
     return common.json_lines(incidents, context, document)
 
 
-def _entity(incident: Incident, context: Context) -> Record:
-    kind, entity, address = incident["entity_kind"], incident["entity"], common.address_of(incident, context)
-    if kind == common.DEVICE_COLUMN:
-        return {"host": {"id": entity, "ip": [address]}, "related": {"ip": [address], "hosts": [entity]}}
-    if kind in common.ENDPOINT_COLUMNS:
-        return {common.ENDPOINT_COLUMNS[kind]: {"address": address, "ip": address}, "related": {"ip": [address]}}
-    return {"log": {"file": {"path": entity if kind == "source_file" else None}}}
+def _reason(incident: Incident) -> str:
+    """Return the attributions of the flow with the highest score."""
+    flows = common.flows_of(incident)
+    return "; ".join(
+        f"{each['feature']} = {each['value_text'] or each['value']} ({each['contribution']} log-odds)"
+        for each in (flows[0]["attributions"] if flows else ())
+    )
+
+
+def _threat(incident: Incident) -> Record:
+    tactics: dict[str, str] = {}
+    techniques: dict[str, str] = {}
+    for of_class in common.attacks_of(incident):
+        tactics |= of_class[0]
+        techniques |= of_class[1]
+    above = {uid: name for uid, name in techniques.items() if "." not in uid}
+    below = {uid: name for uid, name in techniques.items() if "." in uid}
+    return {
+        "framework": "MITRE ATT&CK" if tactics else None,
+        "tactic": {"id": list(tactics), "name": list(tactics.values())},
+        "technique": {
+            "id": list(above),
+            "name": list(above.values()),
+            "subtechnique": {"id": list(below), "name": list(below.values())},
+        },
+    }
+
+
+def _entities(incident: Incident, context: Context) -> Record:
+    sources = [each for each in incident["sources"] or () if each["name"]]
+    devices = [each for each in incident["devices"] or () if each["name"]]
+    addresses = [address for each in (*sources, *devices) if (address := common.address_of(each, context))]
+    hosts = [each["name"] for each in devices if each["kind"] == common.DEVICE_COLUMN]
+    found: Record = {"related": {"ip": list(dict.fromkeys(addresses)), "hosts": hosts}}
+    if len(sources) == 1:
+        found["source"] = _endpoint(sources[0], context)
+    if len(devices) == 1:
+        kind, name, address = devices[0]["kind"], devices[0]["name"], common.address_of(devices[0], context)
+        if kind == common.DEVICE_COLUMN:
+            found["host"] = {"id": name, "ip": [address]}
+        elif kind == "source_file":
+            found["log"] = {"file": {"path": name}}
+        if end := common.ENDPOINT_COLUMNS.get(kind, "destination" if address else ""):
+            found[end] = _endpoint(devices[0], context)
+    return found
+
+
+def _endpoint(entity: Entity, context: Context) -> Record:
+    """Return the address of an entity, an IP address or a name; nothing for a pseudonym."""
+    address = entity["name"] if entity["kind"] not in context.pseudonymised else None
+    return {"address": address, "ip": common.address_of(entity, context)}

@@ -6,10 +6,12 @@ Facts without an OCSF attribute are in `unmapped`.
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from ids_spark.alerts.export import common
-from ids_spark.alerts.export.common import Context, Incident, Record
+from ids_spark.alerts.export.common import Context, Entity, Record
+from ids_spark.alerts.narrative import Incident
 
 _CLASSIFICATION: Final = {
     "activity_id": 1,
@@ -27,17 +29,18 @@ _OTHER: Final = 99  # in every enum: none of the listed values; the sibling attr
 def event(incident: Incident, context: Context) -> Record:
     """Return one incident as an OCSF event; nulls and numbers that are not finite are dropped.
 
-    Times are milliseconds since 1970 in UTC, rounded down. `confidence_score` is the highest attack probability in per
-    cent. An infinite feature value becomes text in `value_text`.
+    Times are milliseconds since 1970 in UTC, rounded down. `confidence_score` is the probability of an attack, at most,
+    in per cent. Sources are `src_endpoint` of evidences, of the top flows first; devices are resources of the role
+    Target. The incident of an earlier night that this one continues is a related event.
 
     Args:
-        incident: A row of `tables.OLD_INCIDENTS`; a time without a zone is in UTC.
+        incident: A row of `tables.INCIDENTS`; a time without a zone is in UTC.
         context: See `Context`.
     """
-    title, description = common.title_and_description(incident, context)
+    title, description = common.title(incident), common.description(incident)
     created = common.milliseconds(common.created_at(incident, context))
     first, last = common.milliseconds(incident["first_seen"]), common.milliseconds(incident["last_seen"])
-    probability = common.number(incident["max_attack_probability"])
+    posterior = common.number(incident["posterior"], np.float64)
     record = {
         **_CLASSIFICATION,
         "time": created,
@@ -45,37 +48,23 @@ def event(incident: Incident, context: Context) -> Record:
         "end_time": last,
         "count": incident["flows"],
         **_severity(incident["severity"]),
-        "status_id": 1,
-        "status": "New",
+        **_status(incident),
         "is_alert": True,
-        "confidence_score": None if probability is None else round(100 * probability),
-        "message": f"{title}: {description}",
+        "confidence_score": None if posterior is None else round(100 * posterior),
+        "message": f"{title}. {description}",
         "metadata": {
             "version": common.names()["ocsf"]["version"],
+            "uid": incident["incident_id"],
             "product": {"name": common.PRODUCT, "vendor_name": common.PRODUCT, "version": context.version},
-            "log_name": "alerts",
+            "log_name": "incidents",
             "correlation_uid": incident["run_id"],
             "labels": [f"data_origin:{incident['data_origin']}"],
         },
-        "finding_info": {
-            "uid": incident["incident_id"],
-            "title": title,
-            "desc": description,
-            "types": [incident["category"], incident["class_name"]],
-            "created_time": created,
-            "first_seen_time": first,
-            "last_seen_time": last,
-            "analytic": {
-                "name": incident["model"],
-                "version": incident["model_version"],
-                "type_id": 4,
-                "type": "Learning (ML/DL)",
-            },
-            "attacks": _attacks(incident["class_name"]),
-            "data_sources": [f"flow logs of {context.event_date}"],
-            "related_events_count": incident["flows"],
-        },
-        **_entity(incident, context),
+        "finding_info": _finding(incident, context, title, description)
+        | {"created_time": created, "first_seen_time": first, "last_seen_time": last},
+        "evidences": _evidences(incident, context),
+        "resources": [_resource(each, context) for each in incident["devices"] or () if each["name"]],
+        "observables": _observables(incident, context),
         "unmapped": common.details(incident, context),
     }
     found: Record = common.drop_empty(record)
@@ -93,30 +82,99 @@ def _severity(severity: str | None) -> Record:
     return {"severity_id": uid, "severity": severity if uid == _OTHER else captions[str(uid)]}
 
 
-def _attacks(class_name: str | None) -> list[Record]:
-    tactics, techniques = common.attack_of(class_name)
+def _status(incident: Incident) -> Record:
+    if incident["verdict"] != "true":
+        return {"status_id": 1, "status": "New"}
+    return {"status_id": 2, "status": "In Progress", "status_detail": incident["verdict_reason"]}
+
+
+def _finding(incident: Incident, context: Context, title: str, description: str) -> Record:
+    previous = {"uid": incident["previous_id"], **{key: _CLASSIFICATION[key] for key in ("type_uid", "type_name")}}
+    return {
+        "uid": incident["incident_id"],
+        "title": title,
+        "desc": description,
+        "types": list(dict.fromkeys((incident["category"], *common.class_names(incident)))),
+        "analytic": {
+            "name": incident["model"],
+            "version": incident["model_version"],
+            "type_id": 4,
+            "type": "Learning (ML/DL)",
+        },
+        "attacks": _attacks(incident),
+        "data_sources": [f"flow logs of {context.event_date}"],
+        "related_events": [previous] if incident["previous_id"] else [],
+        "related_events_count": 1 if incident["previous_id"] else None,
+    }
+
+
+def _attacks(incident: Incident) -> list[Record]:
     version: str = common.names()["attack"]["version"]
     address = f"https://attack.mitre.org/versions/v{version.split('.')[0]}/techniques/"
-    below = {
-        level: {"uid": uid, "name": name, "src_url": f"{address}{uid.replace('.', '/')}/"}
-        for level, (uid, name) in zip(("technique", "sub_technique"), techniques.items(), strict=False)
-    }
-    return [{"tactic": {"uid": uid, "name": name}, **below, "version": version} for uid, name in tactics.items()]
+    found = []
+    for tactics, techniques in common.attacks_of(incident):
+        below = {
+            level: {"uid": uid, "name": name, "src_url": f"{address}{uid.replace('.', '/')}/"}
+            for level, (uid, name) in zip(("technique", "sub_technique"), techniques.items(), strict=False)
+        }
+        found += [{"tactic": {"uid": uid, "name": name}, **below, "version": version} for uid, name in tactics.items()]
+    return found
 
 
-def _entity(incident: Incident, context: Context) -> Record:
-    kind, entity, address = incident["entity_kind"], incident["entity"], common.address_of(incident, context)
-    evidence: Record = {"data": {"attributions": common.attributions(incident)}}
-    if entity is not None and kind == common.DEVICE_COLUMN:
-        evidence["device"] = {"uid": entity, "ip": address, "type_id": 0, "type": "Unknown"}
-        seen = {"name": "evidences.device.uid", "type_id": 47, "type": "Device Object: uid", "value": entity}
-        resource = {"uid": entity, "type": "device", "role_id": 4, "role": "Related"}
-        return {"evidences": [evidence], "observables": [seen], "resources": [resource]}
-    if entity is not None and kind in common.ENDPOINT_COLUMNS:
-        end = {"source": "src_endpoint", "destination": "dst_endpoint"}[common.ENDPOINT_COLUMNS[kind]]
-        evidence[end] = {"ip": address} if address else {"uid": entity}
-        seen = {"type_id": 2, "type": "IP Address"} if address else {"type_id": _OTHER, "type": kind}
-        name = f"evidences.{end}.{'ip' if address else 'uid'}"
-        return {"evidences": [evidence], "observables": [{"name": name, **seen, "value": entity}]}
-    evidence["data"]["entity"] = entity
-    return {"evidences": [evidence]}
+def _evidences(incident: Incident, context: Context) -> list[Record]:
+    """Return the top flows with their endpoints, then the sources and devices that none of them names."""
+    sources = {each["name"]: each for each in incident["sources"] or () if each["name"]}
+    devices = {each["name"]: each for each in incident["devices"] or () if each["name"]}
+    kinds = {each["kind"] for each in sources.values()}
+    kind = kinds.pop() if len(kinds) == 1 else None  # of sources beyond those that are listed
+    found, named = [], set()
+    for flow in common.flows_of(incident):
+        name = flow["source"]
+        source = sources.get(name, {"kind": kind, "name": name}) if name else None
+        found.append({**_ends(source, devices.get(flow["device"]), context), "data": {"flow": flow}})
+        named.add(name)
+    only = next(iter(devices.values())) if len(devices) == 1 else None
+    return [*found, *(_ends(each, only, context) for name, each in sources.items() if name not in named)]
+
+
+def _ends(source: Entity | None, device: Entity | None, context: Context) -> Record:
+    """Return source and device as attributes of an evidence."""
+    ends: Record = {}
+    if source is not None:
+        ends["src_endpoint"] = _endpoint(source, context)
+    if device is not None and device["kind"] == common.DEVICE_COLUMN:
+        address = common.address_of(device, context)
+        ends["device"] = {"uid": device["name"], "ip": address, "type_id": 0, "type": "Unknown"}
+    elif device is not None and device["kind"] in common.ENDPOINT_COLUMNS:
+        ends[{"source": "src_endpoint", "destination": "dst_endpoint"}[common.ENDPOINT_COLUMNS[device["kind"]]]] = (
+            _endpoint(device, context)
+        )
+    return ends
+
+
+def _endpoint(entity: Entity, context: Context) -> Record:
+    address = common.address_of(entity, context)
+    return {"ip": address} if address else {"uid": entity["name"]}
+
+
+def _resource(device: Entity, context: Context) -> Record:
+    kind = "device" if device["kind"] == common.DEVICE_COLUMN else device["kind"]
+    role = {"role_id": 1, "role": "Target"}
+    return {"uid": device["name"], "ip": common.address_of(device, context), "type": kind, **role}
+
+
+def _observables(incident: Incident, context: Context) -> list[Record]:
+    places = (("sources", "evidences.src_endpoint"), ("devices", "resources"))
+    found = []
+    for column, place in places:
+        for each in incident[column] or ():
+            address = common.address_of(each, context)
+            kind: Record = {"type_id": 2, "type": "IP Address"}
+            if not address and column == "devices":
+                kind = {"type_id": 10, "type": "Resource UID"}
+            elif not address:
+                kind = {"type_id": _OTHER, "type": each["kind"] or "source"}
+            name = f"{place}.{'ip' if address else 'uid'}"
+            if each["name"]:
+                found.append({"name": name, **kind, "value": each["name"]})
+    return found

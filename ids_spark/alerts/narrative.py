@@ -1,0 +1,196 @@
+"""An incident in three sentences: who against whom, what and when; how much; what would make it harmless.
+
+Every number in them is a figure of the incident's row, rounded; names are shortened.
+"""
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ids_spark.base.logs import printable
+
+Incident = Mapping[str, Any]
+"""A row of `tables.INCIDENTS`."""
+
+UNKNOWN: Final = "Unknown"
+"""Category of flows that resemble neither benign training flows nor a known attack."""
+_NAMED: Final = 3  # entities and classes that a sentence names
+_LONGEST_NAME: Final = 48
+_FEW: Final = 0.01  # flows; fewer are written as a word
+_RARE: Final = 1e-6
+_LOAD: Final = (
+    "{who} sent a load test, a backup or a software rollout",
+    "{who} are known clients that sent a load test, backups or a software rollout",
+    "a load test, a backup or a software rollout reached {whom}",
+)
+_CAUSES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "DDoS": _LOAD,
+    "DoS": _LOAD,
+    "MQTT": (
+        "{who} is a known client that tested the broker or reconnected after an interruption",
+        "{who} are known clients that tested the broker or reconnected after an interruption",
+        "known clients tested the broker or reconnected after an interruption",
+    ),
+    "Recon": (
+        "{who} is an authorised scanner or inventory",
+        "{who} are authorised scanners or inventories",
+        "an authorised scanner or inventory reached {whom}",
+    ),
+    "Spoofing": ("addresses of {whom} moved to another device, as after a replacement or a failover",) * 3,
+    UNKNOWN: ("{whom} got new software, settings or tasks",) * 3,
+}
+"""Harmless causes of each category, of one source, of several, and without a known source."""
+_ANY_CAUSE: Final = (
+    "{who} is meant to send this traffic",
+    "{who} are meant to send it",
+    "{whom} is meant to receive it",
+)
+
+
+def sentences(incident: Incident) -> tuple[str, str, str]:
+    """Return three sentences: who against whom, what, when; how much; what would make it harmless.
+
+    Args:
+        incident: A row of `tables.INCIDENTS`; times are in UTC, any figure and list may be null.
+    """
+    return _what(incident), _how_much(incident), _harmless(incident)
+
+
+def title(incident: Incident) -> str:
+    """Return what, who and whom in a few words, such as `Recon-Port_Scan: 198.51.100.23 against 6 devices`."""
+    classes = [str(each["class_name"]) for each in incident["classes"] or ()]
+    return f"{classes[0] if classes else incident['category']}: {attackers(incident)} against {victims(incident)}"
+
+
+def attackers(incident: Incident) -> str:
+    """Return the source, the number of sources, or `unknown source`."""
+    return _entities(incident["sources"], incident["sources_found"], "source")
+
+
+def victims(incident: Incident) -> str:
+    """Return the device, the number of devices, or `unknown device`; a source file for flows without a device."""
+    kinds = {each["kind"] for each in incident["devices"] or ()}
+    noun = "source file" if kinds == {"source_file"} else "device"
+    return _entities(incident["devices"], incident["devices_found"], noun)
+
+
+def explained(incident: Incident) -> str:
+    """Return how many of the flagged flows of the most significant alert false alarms explain, as text."""
+    expected = incident["lead_expected"]
+    if expected is None or math.isnan(expected):
+        return "an unknown number"
+    return number(expected) if expected >= _FEW else "almost none"
+
+
+def short_name(name: object) -> str:
+    """Return a name in one printable line of at most 48 characters."""
+    text = printable(" ".join(str(name).split()))
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+
+
+def number(value: float) -> str:
+    """Return a figure with two significant digits, and all digits before the point: 1,234, 12, 0.34."""
+    if not math.isfinite(value):
+        return "an unknown number"
+    return f"{value:,.0f}" if value == int(value) or value >= 10 else f"{value:.2g}"
+
+
+def rate(value: float) -> str:
+    """Return a share of flows: none, almost none, 0.012%, 34%."""
+    if not value > _RARE:
+        return "almost none" if value else "none"
+    return f"{100 * value:.2g}%" if value < 0.1 else f"{100 * value:.0f}%"
+
+
+def _what(incident: Incident) -> str:
+    sources, devices = incident["sources"] or (), incident["devices"] or ()
+    who, whom = attackers(incident), victims(incident)
+    if len(sources) > 1:
+        who += f" ({_names(sources, incident['sources_found'])})"
+    if len(devices) > 1:
+        whom += f" ({_names(devices, incident['devices_found'])})"
+    flows = _counted(incident["flows"], "flagged flow")
+    return f"{_capital(who)} against {whom}: {_classes(incident)}, {flows}, {_when(incident)}."
+
+
+def _how_much(incident: Incident) -> str:
+    window = incident["lead_window"]
+    name = "an unknown entity" if incident["lead_entity"] is None else short_name(incident["lead_entity"])
+    place = "in flows without a time" if window is None else f"in the window from {window:%H:%M} UTC"
+    flagged = "an unknown number" if incident["lead_flagged"] is None else f"{incident['lead_flagged']:,}"
+    were = f"{flagged} of {_counted(incident['lead_flows'], 'flow')} of {name} {place} were flagged"
+    of_which = f"of which false alarms explain {explained(incident)}"
+    return _capital(f"{were}, {of_which}; {_own(incident)}, {_peers(incident)}.")
+
+
+def _own(incident: Incident) -> str:
+    nights, own = incident["own_nights"], incident["own_rate"]
+    if not nights or own is None or math.isnan(own):
+        return "no earlier night shows what is usual for it"
+    return f"usual for it is {rate(own)} ({_counted(nights, 'earlier night')})"
+
+
+def _peers(incident: Incident) -> str:
+    peers = incident["peer_rate"]
+    if peers is None or math.isnan(peers):
+        return "and what all others show tonight is unknown"
+    return f"and all others show {rate(peers)} tonight"
+
+
+def _harmless(incident: Incident) -> str:
+    many = len(incident["devices"] or ()) > 1
+    sources = len(incident["sources"] or ())
+    one, several, none = _CAUSES.get(incident["category"], _ANY_CAUSE)
+    cause = (one if sources == 1 else several if sources else none).format(
+        who=f"the {attackers(incident)}" if sources > 1 else attackers(incident),
+        whom=f"the {victims(incident)}" if many else victims(incident),
+    )
+    return f"Harmless if {cause}: then allow it, or give the verdict benign."
+
+
+def _classes(incident: Incident) -> str:
+    classes = incident["classes"] or ()
+    if incident["category"] == UNKNOWN:
+        return "traffic unlike benign training data and unlike every known attack"
+    if len(classes) <= 1:  # it has all flows, which are stated anyway
+        return str(classes[0]["class_name"] if classes else incident["category"])
+    named = [f"{each['class_name']} ({number(each['flows'])})" for each in classes[:_NAMED]]
+    return " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+
+
+def _when(incident: Incident) -> str:
+    first, last = incident["first_seen"], incident["last_seen"]
+    if first is None or last is None:
+        return "at an unknown time"
+    begin, end = _minute(first), _minute(last)
+    if begin == end:
+        return f"on {begin:%Y-%m-%d} at {begin:%H:%M} UTC"
+    until = f"{end:%H:%M}" if begin.date() == end.date() else f"{end:%Y-%m-%d %H:%M}"
+    return f"on {begin:%Y-%m-%d} from {begin:%H:%M} to {until} UTC"
+
+
+def _minute(time: dt.datetime) -> dt.datetime:
+    return time.replace(second=0, microsecond=0)
+
+
+def _entities(entities: Sequence[Mapping[str, Any]] | None, found: int | None, noun: str) -> str:
+    """Return the name of the only entity, the number of several, or that there is none."""
+    if not entities:
+        return f"unknown {noun}"
+    count = found or len(entities)
+    return short_name(entities[0]["name"]) if count == 1 else f"{count:,} {noun}s"
+
+
+def _names(entities: Sequence[Mapping[str, Any]], found: int | None) -> str:
+    listed = ", ".join(f"{short_name(each['name'])}" for each in entities[:_NAMED])
+    return listed if (found or len(entities)) <= _NAMED else f"among them {listed}"
+
+
+def _counted(n: int | None, noun: str) -> str:
+    return f"an unknown number of {noun}s" if n is None else f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _capital(text: str) -> str:
+    """Return a text that begins with a word of ours with a capital letter; names are left as they are."""
+    return text[:1].upper() + text[1:] if text.startswith(("unknown ", "an ")) else text
