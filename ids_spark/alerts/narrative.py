@@ -127,15 +127,15 @@ def _how_much(incident: Incident) -> str:
 def _own(incident: Incident) -> str:
     nights, own = incident["own_nights"], incident["own_rate"]
     if not nights or own is None or math.isnan(own):
-        return "no earlier night shows what is usual for it"
-    return f"usual for it is {rate(own)} ({_counted(nights, 'earlier night')})"
+        return "no earlier night shows what share is usual for it"
+    return f"its usual share is {rate(own)} ({_counted(nights, 'earlier night')})"
 
 
 def _peers(incident: Incident) -> str:
     peers = incident["peer_rate"]
     if peers is None or math.isnan(peers):
-        return "and what all others show tonight is unknown"
-    return f"and all others show {rate(peers)} tonight"
+        return "and that of all entities tonight is unknown"
+    return f"and that of all entities tonight is {rate(peers)}"
 
 
 def _harmless(incident: Incident) -> str:

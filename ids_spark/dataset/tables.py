@@ -606,7 +606,7 @@ TABLES: Final[Mapping[str, Table]] = {
         "/model={model}",
         attributions="reasons",
     ),
-    "alerts": _of_nights("alerts", OLD_INCIDENTS, ("incident_id",), top_attributions="top_reasons"),
+    "alerts": _of_nights("alerts", ALERTS, ("entity_kind", "entity", "window_start", "category")),
     "incidents": _of_nights("incidents", INCIDENTS, ("incident_id",)),
     "evidence": _of_nights("evidence", EVIDENCE, ("device", "source", "window_start", "class_name")),
     "traffic": _of_nights("traffic", TRAFFIC, ("entity_kind", "entity", "window_start")),

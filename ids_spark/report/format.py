@@ -12,6 +12,7 @@ from ids_spark.ingest import files
 from ids_spark.ingest.quality import RULES
 
 _MOST_LOGIT: Final = 80.0
+_MOST_CERTAIN: Final = 0.9999
 FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
     **{
         rule.name: f"violated rule: {rule.statement.replace('within 0 … inf', '0 or more')}"
@@ -49,12 +50,22 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.01 else f"{100 * share:.2g}%"
 
 
+def share(value: float) -> str:
+    """Return a share in percent; `cannot tell` for NaN."""
+    return "cannot tell" if math.isnan(value) else percent(value)
+
+
 def probability(logit: float) -> str:
     """Return log-odds as a probability in percent, never 100%; `unknown` for NaN."""
     if math.isnan(logit):
         return "unknown"
     odds = math.exp(min(max(logit, -_MOST_LOGIT), _MOST_LOGIT))
     return percent(min(odds / (1 + odds), 1 - 1e-9))
+
+
+def at_most(posterior: float | None) -> str:
+    """Return an upper bound of a probability in percent, never above 99.99%; – for null and NaN."""
+    return "–" if posterior is None or math.isnan(posterior) else percent(min(posterior, _MOST_CERTAIN))
 
 
 def amount(value: float | None) -> str:
@@ -101,6 +112,25 @@ def observed(incident: Mapping[str, Any], event_date: dt.date, time: str = "%H:%
     moments = (incident["first_seen"], incident["last_seen"])
     first, last = (f"{at:{time}}" if at.date() == event_date else f"{at:%Y-%m-%d {time}}" for at in moments)
     return first if first == last else f"{first}–{last}"
+
+
+def life(incident: Mapping[str, Any], event_date: dt.date, nights: int) -> str:
+    """Return since when an incident is known: `new`, `continuing since 3 July, on 6 of the last 7 nights`.
+
+    Args:
+        incident: A row of `incidents/`.
+        event_date: The night.
+        nights: Number of nights that `nights_seen` counts.
+    """
+    since, seen = incident["since"], incident["nights_seen"]
+    if incident["life"] not in ("continuing", "returned"):
+        return str(incident["life"] or "new")
+    text = str(incident["life"])
+    if since is not None:
+        first = f"since {since:%-d %B}" if incident["life"] == "continuing" else f"first seen on {since:%-d %B}"
+        text += f"{' ' if incident['life'] == 'continuing' else ', '}{first}"
+        text += f" {since:%Y}" if since.year != event_date.year else ""
+    return text if seen is None else f"{text}, on {seen} of the last {nights} nights"
 
 
 def attribution(entry: Mapping[str, Any]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import jinja2
 
 import ids_spark
+from ids_spark.alerts.narrative import short_name
 from ids_spark.base.logs import printable
-from ids_spark.base.text import shown
+from ids_spark.base.text import short, shown
 from ids_spark.dataset.features import FEATURE_DESCRIPTIONS
 from ids_spark.report import format
 from ids_spark.report.style import SEVERITY_COLOURS, width_of
@@ -54,8 +55,12 @@ def _environment() -> jinja2.Environment:
         "four_digits": lambda value: f"{value:.4g}",
         "amount": format.amount,
         "percent": format.percent,
+        "share": format.share,
         "probability": format.probability,
+        "at_most": format.at_most,
         "drift_index": format.drift_index,
+        "short": short,
+        "short_name": short_name,
         "as_markdown": format.as_markdown,
     }
     environment.globals |= {
@@ -66,6 +71,7 @@ def _environment() -> jinja2.Environment:
         "fault_descriptions": format.FAULT_DESCRIPTIONS,
         "feature_descriptions": FEATURE_DESCRIPTIONS,
         "hour_ranges": format.hour_ranges,
+        "life": format.life,
         "one_in": format.one_in,
         "observed": format.observed,
         "shown": shown,

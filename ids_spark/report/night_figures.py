@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from ids_spark.alerts import narrative
 from ids_spark.features import drift
 from ids_spark.report.format import drift_index, number_or
-from ids_spark.report.night_findings import Row, severities
+from ids_spark.report.night_findings import Row
 from ids_spark.report.style import BLUE, GREY, ORANGE, SEVERITY_COLOURS
 
 HOURS: Final = 24
@@ -24,41 +25,35 @@ Hours = NDArray[np.int64]
 _PALE: Final = "#b9cfe6"
 _EMPTY: Final = "#ececf0"
 _NAMED_EDGES: Final = 3
+_TIMELINE_WIDTH: Final = 6.6
+_SHORTEST: Final = 0.12  # hours, so that a bar is visible
 _WIDTH: Final = 4.2  # inches; 403 CSS pixels, nearly unscaled on a phone
 
 
 def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
-    """Draw how many incidents began in each hour (UTC), by severity; those without a time in a separate column.
+    """Draw each incident as a bar from its first to its last flow (UTC), with who against whom above it.
 
     Args:
-        incidents: Rows of `alerts/`; those that began on another date are drawn without a time.
+        incidents: Rows of `incidents/`; what lies outside the night is cut off, those without a time are at the right.
         event_date: The night.
     """
-    figure = Figure(figsize=(_WIDTH, 2.1), layout="constrained")
+    figure = Figure(figsize=(_TIMELINE_WIDTH, 0.4 + 0.36 * max(1, len(incidents))), layout="constrained")
     axes = figure.subplots()
-    levels = list(severities(incidents))
-    counts = {level: np.zeros(HOURS + 1, dtype=np.int64) for level in levels}
-    for row in incidents:
-        began = row["first_seen"]
-        hour = began.hour if began is not None and began.date() == event_date else HOURS
-        counts[str(row["severity"])][hour] += 1
-    without_time = any(of_level[HOURS] for of_level in counts.values())
-    at = _places(without_time)
-    below = np.zeros(len(at), dtype=np.int64)
-    for level in levels:  # the most severe at the bottom, where heights are easy to compare
-        heights = counts[level][: len(at)]
-        label = f"{level} ({counts[level].sum()})"
-        colour = SEVERITY_COLOURS.get(level, GREY)
-        axes.bar(at, heights, 0.82, below, color=colour, label=label, edgecolor="w", linewidth=0.5)
-        below = below + heights
-    axes.set_ylim(0, max(1, int(below.max(initial=0))) * 1.1)
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    axes.grid(axis="y", alpha=0.25)
+    spans = [_span(row, event_date) for row in incidents]
+    without_time = any(first >= HOURS for first, _ in spans)
+    for i, (row, (first, last)) in enumerate(zip(incidents, spans, strict=True)):
+        colour = SEVERITY_COLOURS.get(str(row["severity"]), GREY)
+        axes.barh(i, max(last - first, _SHORTEST), 0.34, min(first, HOURS + 1.5), color=colour)
+        right = first > HOURS / 2
+        text = f"{row['rank']}  {_ascii(narrative.title(row))}"
+        place = (min(max(last, first + _SHORTEST), HOURS + 2.4) if right else first, i - 0.27)
+        axes.text(*place, text, fontsize=7.5, ha="right" if right else "left", va="bottom", parse_math=False)
+    axes.set_ylim(len(incidents) - 0.6, -0.85)
+    axes.set_yticks([])
+    axes.grid(axis="x", alpha=0.25)
     _plain(axes)
+    axes.spines["left"].set_visible(False)
     _hour_axis(axes, without_time)
-    if levels:
-        columns = min(4, len(levels))
-        figure.legend(fontsize=8, loc="outside upper left", ncols=columns, frameon=False, handlelength=1)
     return figure
 
 
@@ -116,7 +111,8 @@ def drifted(rows: Sequence[Row]) -> Figure:
 
 
 def nights(trend: Mapping[dt.date, Row | None], figures: Mapping[str, str]) -> Figure:
-    """Draw one panel for each figure: a bar for each date, a hatched gap where a date was not scored.
+    """Draw one panel for each figure: a bar for each date, a hatched gap where a date was not scored, a dash where
+    the figure is unknown.
 
     Args:
         trend: The champion's row by date, oldest first; the last bar is dark.
@@ -129,13 +125,16 @@ def nights(trend: Mapping[dt.date, Row | None], figures: Mapping[str, str]) -> F
     for axes in panels[len(figures) :]:
         axes.set_axis_off()
     for axes, (column, title) in zip(panels, figures.items(), strict=False):
-        values = [math.nan if row is None else number_or(row[column]) for row in trend.values()]
+        values = [math.nan if row is None else number_or(row.get(column), 0.0) for row in trend.values()]
+        unknown = [row is not None and math.isnan(number_or(row.get(column))) for row in trend.values()]
         most = max((value for value in values if not math.isnan(value)), default=0.0)
         top = 1.25 * most if most else 1.0
         colours = [_PALE] * (len(at) - 1) + [BLUE]
         axes.bar(at, np.nan_to_num(values), 0.82, color=colours)
-        for place, value in zip(at, values, strict=True):
-            if math.isnan(value):
+        for place, value, is_unknown in zip(at, values, unknown, strict=True):
+            if is_unknown:
+                axes.annotate("–", (place, 0), (0, 1), textcoords="offset points", ha="center", size=6.5)
+            elif math.isnan(value):
                 axes.bar(place, top, 0.82, color=_EMPTY, hatch="////", edgecolor="#c9c9d1", linewidth=0)
             else:
                 axes.annotate(compact(value), (place, value), (0, 1), textcoords="offset points", ha="center", size=6.5)
@@ -154,6 +153,20 @@ def compact(value: float) -> str:
         if value >= least:
             return f"{value / unit:.1f}{name}" if value < 10 * unit else f"{value / unit:.0f}{name}"
     return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.2g}"
+
+
+def _span(row: Row, event_date: dt.date) -> tuple[float, float]:
+    """Return the hours of the night between which an incident was seen; a place behind the night without a time."""
+    if row["first_seen"] is None or row["last_seen"] is None:
+        return HOURS + 1.5, HOURS + 1.5
+    midnight = dt.datetime.combine(event_date, dt.time(), tzinfo=dt.UTC)
+    first, last = ((row[name] - midnight).total_seconds() / 3600 for name in ("first_seen", "last_seen"))
+    return min(max(first, 0.0), HOURS), min(max(last, 0.0), HOURS)
+
+
+def _ascii(text: str) -> str:
+    """Return a text with characters that the font may lack as question marks."""
+    return text.encode("ascii", "replace").decode()
 
 
 def _places(without_time: bool) -> NDArray[np.float64]:

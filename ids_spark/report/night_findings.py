@@ -1,9 +1,10 @@
-"""Findings of a scored night: is there anything to do, how many alarms may be false, can the figures be trusted.
+"""Findings of a scored night: is there anything to do, how much of it may be false, can the figures be trusted.
 
 Findings are numbers, names and states; the template `night.html.j2` has their sentences.
 """
 
 import datetime as dt
+import functools
 import math
 import statistics
 from collections import Counter
@@ -18,14 +19,27 @@ from ids_spark.models.artifact import ModelCard
 from ids_spark.report.format import number_or
 
 Row = Mapping[str, Any]
-State = Literal["missing", "not_scored", "incidents", "incidents_missing", "all_allowed", "nothing_flagged"]
+State = Literal[
+    "missing",
+    "not_scored",
+    "incidents",
+    "incidents_missing",
+    "incidents_folded",
+    "no_incident",
+    "all_allowed",
+    "nothing_flagged",
+]
 Trust = Literal["yes", "care", "no"]
 
 TREND_NIGHTS: Final = 7
 _SERIOUS_SHARE, _NOTABLE_SHARE = 0.05, 0.01  # of rows; the first is the default of ingest.max_rejected_share
 _FEWEST_NIGHTS: Final = 3  # earlier ones; the median of fewer is not used
-_OVER_BUDGET: Final = 1.05
+_FAR_ABOVE: Final = 3.0  # times the stored rate of false alarms
+_BOUND: Final = 0.975  # share of benign nights with at most so many false alarms
+_DRIFT_BOUND: Final = 0.999  # the same for one category, of several
 _UNUSUAL: Final = 2.0  # times the median of rows, or its inverse
+FOLDED: Final = ("muted", "learned", "closed")
+"""States of incidents that verdicts take off the list; in the order of the page."""
 _STATED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "missing": ("nothing_scored",),
     "nothing_scored": ("nothing_scored", "quarantined"),
@@ -47,13 +61,14 @@ class Night:
 
     Attributes:
         event_date: The night.
-        incidents: Rows of `alerts/`.
+        incidents: Rows of `incidents/`.
         drift: Rows of `drift/`.
         nights: Rows of `nights/` by date, of this and earlier nights.
         allow_list: Entries as mappings of any columns; `expires`, a date, is the last night that an entry covers.
         agreement: Flagged flows by model: `both`, `champion_only`, `challenger_only`; None where not counted.
         cards: Model card by role, where the model's directory exists and is unchanged.
         facts: Further inputs by name, such as the severity policy.
+        alerts: Rows of `alerts/`.
     """
 
     event_date: dt.date
@@ -64,6 +79,7 @@ class Night:
     agreement: Mapping[str, int] | None = None
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    alerts: Sequence[Row] = ()
 
     @property
     def champion(self) -> Row:
@@ -91,8 +107,27 @@ class Night:
 
     @property
     def shown(self) -> list[Row]:
-        """The champion's incidents by rank."""
-        return sorted((row for row in self.incidents if self._of_champion(row)), key=lambda row: int(row["rank"]))
+        """The champion's open incidents within the most lines, by rank."""
+        rows = (row for row in self._in_state("open") if row["shown"])
+        return sorted(rows, key=lambda row: int(row["rank"]))
+
+    @property
+    def folded(self) -> dict[str, list[Row]]:
+        """The champion's incidents that a verdict takes off the list, by state, highest score first."""
+        found = {state: self._in_state(state) for state in FOLDED}
+        return {
+            state: sorted(rows, key=lambda row: (-number_or(row["score"], 0.0), row["incident_id"]))
+            for state, rows in found.items()
+            if rows
+        }
+
+    @functools.cached_property
+    def alerts_of(self) -> Mapping[str, Sequence[Row]]:
+        """Rows of `alerts/` by incident, most significant first."""
+        found: dict[str, list[Row]] = {}
+        for row in sorted(self.alerts, key=lambda row: number_or(row["log10_p"], 0.0)):
+            found.setdefault(row["incident_id"], []).append(row)
+        return found
 
     def drifts(self, kind: str) -> list[Row]:
         """Return the champion's rows of `drift/` of one kind, highest drift index first; those without one last."""
@@ -132,6 +167,9 @@ class Night:
         active = {cell["hour"] for cell in self.champion["class_mix"] or () if cell["flows"]} - {None}
         return [hour for hour in range(24) if hour not in active] if active else []
 
+    def _in_state(self, state: str) -> list[Row]:
+        return [row for row in self.incidents if row["state"] == state and self._of_champion(row)]
+
     def _of_champion(self, row: Row) -> bool:
         return all(row[key] == self.champion[key] for key in ("model", "model_version"))
 
@@ -153,22 +191,20 @@ class Issue:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """How many benign flows the threshold flags, and the evidence for that number; NaN where it is unknown.
+    """How many benign flows are flagged, and the evidence for that number; NaN where it is unknown.
 
     Attributes:
         flagged: Flows of the night that were flagged.
         scored: Flows of the night that were scored.
-        budget: False alarms for which the threshold was chosen, in flows a night.
         threshold_logit: Log-odds of an attack from which a flow is flagged.
         expected: Flows flagged on a night of `scored` benign flows.
-        at_most: Upper bound of `expected`, of a 95% interval.
+        at_most: Flows that at most 2.5 % of such nights exceed; see `predictive_bound`.
         validation_rows: Benign validation rows from which `expected` is computed.
         smallest_rate: Smallest false-positive rate that this number of rows supports.
     """
 
     flagged: int
     scored: int
-    budget: int
     threshold_logit: float
     expected: float
     at_most: float
@@ -186,19 +222,52 @@ class FalseAlarms:
         return not math.isnan(self.smallest_rate)
 
     @property
-    def over_budget(self) -> bool:
-        """Whether no threshold comes close to the budget."""
-        return self.expected > _OVER_BUDGET * self.budget
-
-    @property
-    def too_few_rows(self) -> bool:
-        """Whether the budget requires a smaller rate than the validation rows support."""
-        return self.smallest_rate * self.scored > self.budget
-
-    @property
     def explain_all(self) -> bool | None:
         """Whether false alarms alone may explain every flagged flow; None where nothing was flagged or known."""
         return self.flagged <= self.at_most if self.flagged and self.known else None
+
+
+@dataclass(frozen=True)
+class FalseIncidents:
+    """How many incidents of benign flows to expect in a night, and how many people found; NaN where it is unknown.
+
+    Attributes:
+        budget: Most that are expected, the setting `alerts.false_incidents`.
+        expected: Expectation of the p-value from which a cell is an alert, `alpha`.
+        alpha: That p-value.
+        cells: Cells that were tested.
+        judged: Incidents of the night with the verdict `true` or `benign`.
+        benign: Those of them with the verdict `benign`.
+    """
+
+    budget: float
+    expected: float
+    alpha: float
+    cells: int
+    judged: int
+    benign: int
+
+    @property
+    def known(self) -> bool:
+        """Whether budget and expectation are known; they are not in nights of older versions."""
+        return not math.isnan(self.budget + self.expected)
+
+
+@dataclass(frozen=True)
+class FalseAlarmRate:
+    """Rate of false alarms of one predicted category at the operating point; NaN where it is unknown.
+
+    Attributes:
+        category: The category.
+        stored: Share of the benign validation rows.
+        tonight: Share of the night's flows outside of alerts.
+        far_above: Whether `tonight` is over three times `stored`, by more than chance explains.
+    """
+
+    category: str
+    stored: float
+    tonight: float
+    far_above: bool
 
 
 def severities(incidents: Sequence[Row]) -> dict[str, int]:
@@ -213,8 +282,9 @@ def state(night: Night) -> State:
 
     Returns:
         `missing`: there are no flow logs. `not_scored`: no flow was scored. `incidents`: there are incidents to look
-        at. `incidents_missing`: `nights/` counts incidents, `alerts/` lists none. `all_allowed`: flows were flagged,
-        and the allow-list covers them. `nothing_flagged`: no flow was flagged.
+        at. `incidents_missing`: `nights/` counts shown incidents, `incidents/` has none. `incidents_folded`: verdicts
+        take all incidents off the list. `all_allowed`: the allow-list covers all flagged flows. `no_incident`: flows
+        were flagged, no more of them than false alarms explain. `nothing_flagged`: no flow was flagged.
     """
     row = night.champion
     if _is_missing(row):
@@ -223,29 +293,108 @@ def state(night: Night) -> State:
         return "not_scored"
     if night.shown:
         return "incidents"
-    if row["incidents"]:
+    if row["incidents_shown"]:
         return "incidents_missing"
-    return "all_allowed" if row["flows_flagged"] else "nothing_flagged"
+    if night.folded:
+        return "incidents_folded"
+    if not row["flows_flagged"]:
+        return "nothing_flagged"
+    return "all_allowed" if (row["flows_allowed"] or 0) >= row["flows_flagged"] else "no_incident"
 
 
-def incidents_over_budget(night: Night) -> int:
-    """Return how many incidents exceed the budget and are not listed."""
-    return max(0, int(night.champion["incidents"] - night.champion["incidents_shown"]))
+def not_shown(night: Night) -> list[Row]:
+    """Return `category`, `entity` and `incidents`, a count, of open incidents beyond the most lines; most first."""
+    found = night.champion.get("incidents_not_shown") or ()
+    return sorted(found, key=lambda row: (-row["incidents"], str(row["category"]), str(row["entity"])))
 
 
 def false_alarms(night: Night) -> FalseAlarms:
     """Return how many of the flagged flows may be false alarms."""
     row = night.champion
+    expected, rows = number_or(row["expected_false_alarms"]), row["benign_validation_rows"]
     return FalseAlarms(
         row["flows_flagged"],
         row["rows_scored"],
-        row["budget"],
         number_or(row["threshold_logit"]),
-        number_or(row["expected_false_alarms"]),
-        number_or(row["false_alarms_at_most"]),
-        row["benign_validation_rows"],
+        expected,
+        predictive_bound(expected, rows, row["rows_scored"]),
+        rows,
         number_or(row["smallest_rate"]),
     )
+
+
+def predictive_bound(expected: float, validation_rows: int, flows: int, share: float = _BOUND) -> float:
+    """Return how many flagged flows a share of benign nights has at most; NaN without an expectation.
+
+    The rate of false alarms has the distribution Gamma(k + 1/2, n) after k of n benign validation rows were flagged
+    (Jeffreys' prior), and the count of one night is Poisson around it: together negative binomial (Gelman et al.,
+    Bayesian Data Analysis, 3rd ed., 2.6). It also covers the scatter of the night itself, unlike an interval of the
+    expectation.
+
+    Args:
+        expected: Flagged flows to expect, flows · k / n.
+        validation_rows: n.
+        flows: Scored flows of the night.
+        share: Of benign nights.
+    """
+    if not validation_rows or math.isnan(expected):
+        return math.nan
+    if not flows:
+        return 0.0
+    from scipy import special  # imported here, as only pages need it
+
+    shape, weight = expected * validation_rows / flows + 0.5, validation_rows / (validation_rows + flows)
+    low, high = -1, 1
+    while special.betainc(shape, high + 1, weight) < share:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if special.betainc(shape, middle + 1, weight) >= share else (middle, high)
+    return float(high)
+
+
+def false_incidents(night: Night) -> FalseIncidents:
+    """Return how many incidents are expected to be false, and how many of those with a verdict are."""
+    row = night.champion
+    verdicts = Counter(each["verdict"] for rows in (night.shown, *night.folded.values()) for each in rows)
+    return FalseIncidents(
+        number_or(row.get("false_incidents")),
+        number_or(row.get("false_incidents_expected")),
+        number_or(row.get("alpha")),
+        row.get("cells") or 0,
+        verdicts["true"] + verdicts["benign"],
+        verdicts["benign"],
+    )
+
+
+def false_alarm_rates(night: Night) -> list[FalseAlarmRate]:
+    """Return the rates of false alarms at the operating point, by category; none in nights of older versions."""
+    row = night.champion
+    rates = row.get("false_alarm_rates") or ()
+    operating_point = max((each["rate"] for each in rates), default=0.0)
+    n, flows = row["benign_validation_rows"] or 0, row["rows_scored"]
+    found = []
+    for each in rates:
+        stored, tonight = number_or(each["stored"]), number_or(each["tonight"])
+        bound = predictive_bound(stored * flows, n, flows, _DRIFT_BOUND)
+        far_above = tonight > _FAR_ABOVE * stored and tonight * flows > bound
+        if each["rate"] == operating_point:
+            found.append(FalseAlarmRate(each["category"], stored, tonight, far_above))
+    return found
+
+
+def recall(night: Night) -> dict[str, tuple[int, float]]:
+    """Return attack validation rows and the share of them that is flagged, by class; NaN without rows."""
+    return {
+        each["class_name"]: (each["rows"] or 0, number_or(each["recall"]) if each["rows"] else math.nan)
+        for each in night.champion.get("recall") or ()
+    }
+
+
+def mean_recall(found: Mapping[str, tuple[int, float]]) -> float:
+    """Return the mean over classes of known recall, each class with the same weight; NaN where none is known."""
+    known = [share for _, share in found.values() if not math.isnan(share)]
+    return statistics.fmean(known) if known else math.nan
 
 
 def trust(found: Sequence[Issue]) -> Trust:
@@ -275,6 +424,8 @@ def _issues_of_rows(night: Night) -> Iterator[Issue]:
         yield Issue("not_reconciled", True, {"rows_in": rows, "scored": scored, "quarantined": quarantined})
     if len(night.shown) != row["incidents_shown"]:
         yield Issue("incidents_differ", True, {"listed": len(night.shown), "counted": row["incidents_shown"]})
+    if beyond := not_shown(night):
+        yield Issue("incidents_not_shown", False, {"incidents": sum(each["incidents"] for each in beyond)})
     if night.refused_files:
         yield Issue("files_refused", False, {"files": len(night.refused_files), "of": len(night.flow_files)})
     for kind, column in (("unread_times", "type"), ("unread_columns", "name")):
@@ -311,5 +462,7 @@ def _issues_of_model(night: Night) -> Iterator[Issue]:
     alarms = false_alarms(night)
     if math.isnan(alarms.smallest_rate + alarms.expected):
         yield Issue("false_alarms_unknown", False)
-    elif alarms.too_few_rows:
-        yield Issue("few_validation_rows", False, {"budget": alarms.budget})
+    if above := [each for each in false_alarm_rates(night) if each.far_above]:
+        worst = max(above, key=lambda each: each.tonight / each.stored if each.stored else math.inf)
+        facts = {"categories": [each.category for each in above], "stored": worst.stored, "tonight": worst.tonight}
+        yield Issue("false_alarms_drifted", False, facts)

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from ids_spark.alerts import narrative
 from ids_spark.alerts.severity import category_of
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASSES, LEVELS, class2_of
@@ -25,13 +26,21 @@ DRAWN_FEATURES: Final = 6
 """Number of features drawn and listed before `details` is opened; those that drifted most."""
 LISTED_INCIDENTS: Final = 20
 """Number of incidents listed before `details` is opened."""
+LISTED_FOLDED: Final = 100
+"""Number of incidents of each state that are listed below the open ones."""
+LISTED_ALERTS: Final = 20
+"""Number of alerts listed with an incident."""
+LISTED_ENTITIES: Final = 3
+"""Number of sources, and of devices, named on the line of an incident."""
+DRAWN_INCIDENTS: Final = 12
+"""Number of incidents drawn by time; the first ones."""
 LISTED_FILES: Final = 20
 """Number of files that could not be read, listed before `details` is opened."""
 TREND: Final[Mapping[str, str]] = {
     "rows_in": "flows",
     "flows_flagged": "flows flagged",
     "incidents": "incidents",
-    "expected_false_alarms": "false alarms expected",
+    "false_incidents_expected": "false incidents expected",
     "drift_significant": "features drifted",
     "rows_quarantined": "flows quarantined",
 }
@@ -50,10 +59,11 @@ def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
     nights = {**earlier(lake, event_date), event_date: _rows_of(lake, "nights", event_date)}
     night = Night(
         event_date,
-        _rows_of(lake, "alerts", event_date),
+        _rows_of(lake, "incidents", event_date),
         _rows_of(lake, "drift", event_date),
         nights,
         cards={row["role"]: card for row in nights[event_date] if (card := _card_of(lake, row)) is not None},
+        alerts=_rows_of(lake, "alerts", event_date),
     )
     log.info("night read date=%s incidents=%d", event_date, night.champion["incidents"])  # raises without a champion
     return night
@@ -82,7 +92,7 @@ def draw(night: Night) -> dict[str, bytes]:
     """Return those of the pictures `timeline`, `classes`, `drift` and `trend` that the data allow."""
     pictures = {"trend": night_figures.nights(night.trend, TREND)}
     if night.shown:
-        pictures["timeline"] = night_figures.timeline(night.shown, night.event_date)
+        pictures["timeline"] = night_figures.timeline(night.shown[:DRAWN_INCIDENTS], night.event_date)
     if mix := by_hour(night.champion):
         pictures["classes"] = night_figures.class_hours(mix)
     worst = [row for row in night.drifts("feature")[:DRAWN_FEATURES] if row["expected"]]
@@ -100,7 +110,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
     """
     champion, challenger = night.champion, night.challenger
     in_force = [entry for entry in night.allow_list if _in_force(entry, night.event_date)]
-    issues = night_findings.issues(night)
+    issues, recall = night_findings.issues(night), night_findings.recall(night)
     return html.render(
         "night.html.j2",
         pictures,
@@ -113,19 +123,32 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         card_of_model=night.cards.get("champion"),
         state=night_findings.state(night),
         severities=night_findings.severities(night.shown),
-        over_budget=night_findings.incidents_over_budget(night),
+        not_shown=night_findings.not_shown(night),
         alarms=night_findings.false_alarms(night),
+        false_incidents=night_findings.false_incidents(night),
+        rates=night_findings.false_alarm_rates(night),
+        recall=recall,
+        mean_recall=night_findings.mean_recall(recall),
+        explained=narrative.explained,
+        sentences=narrative.sentences,
+        title_of=narrative.title,
         issues=issues,
         trust=night_findings.trust(issues),
         classes=classes_of(night),
         differences=differences(champion, challenger) if challenger else [],
         trend_figures=TREND,
+        trend_nights=night_findings.TREND_NIGHTS,
+        older=[date for date, row in night.trend.items() if row and row.get("false_incidents") is None],
         other_champions=[date for date, row in night.trend.items() if row and _model(row) != _model(champion)],
         drift_levels=Counter(str(row["drift_level"]) for row in night.drifts("feature")),
         allow_lists={"in force": in_force, "expired": [entry for entry in night.allow_list if entry not in in_force]},
         allow_columns=list(dict.fromkeys(key for entry in night.allow_list for key in entry)),
         drawn_features=DRAWN_FEATURES,
+        drawn_incidents=DRAWN_INCIDENTS,
         listed_incidents=LISTED_INCIDENTS,
+        listed_folded=LISTED_FOLDED,
+        listed_alerts=LISTED_ALERTS,
+        listed_entities=LISTED_ENTITIES,
         listed_files=LISTED_FILES,
     )
 

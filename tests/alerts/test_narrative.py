@@ -80,7 +80,7 @@ def test_who_against_whom_and_when() -> None:
 def test_how_much_against_history_and_peers() -> None:
     assert narrative.sentences(incidents.port_scan())[1] == (
         "51 of 60 flows of infusion-pump-01 in the window from 02:00 UTC were flagged, of which false alarms explain"
-        " 0.62; usual for it is 0.21% (6 earlier nights), and all others show 1.1% tonight."
+        " 0.62; its usual share is 0.21% (6 earlier nights), and that of all entities tonight is 1.1%."
     )
     assert "no earlier night" in narrative.sentences(incidents.unknown())[1]
     alone = narrative.sentences(incidents.timeless())[1]

@@ -6,22 +6,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from ids_spark.alerts import narrative
 from ids_spark.base.errors import InputError
-from ids_spark.base.logs import printable
 from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.dataset.tables import DRIFT, NIGHTS, OLD_INCIDENTS
+from ids_spark.dataset.tables import ALERTS, DRIFT, INCIDENTS, NIGHTS
 from ids_spark.ingest import files
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
 from ids_spark.report import night_figures, night_findings, night_page
 from ids_spark.report.night_findings import Night
+from tests.support import incidents
 from tests.support.browser import Page, check_structure, numbers, show, text_of
+from tests.support.incidents import DATE, MODEL, VERSION, at, incident
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
-from tests.support.night_pages import DATE, MODEL, QUIET, VERSION, at, busy, drift, incident, mix, scored, with_row
+from tests.support.night_pages import OLD, QUIET, busy, drift, hostile, mix, rates, scored, with_row
 
 
 def page_of(night: Night) -> str:
@@ -40,7 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_the_cards_state_what_to_do_how_severe_it_is_and_whether_the_figures_can_be_trusted() -> None:
     night = busy()
-    assert night_findings.severities(night.shown) == {"critical": 1, "high": 2, "medium": 1, "low": 1}
+    assert night_findings.severities(night.shown) == {"critical": 1, "high": 1, "medium": 1, "low": 2}
     total = 24 * (49_000 + 12 + 3) + 18_000 + 900 + 310 + 4_230
     significant = night.champion["drift_significant"]
     content = page_of(night)
@@ -55,17 +56,17 @@ def test_the_cards_state_what_to_do_how_severe_it_is_and_whether_the_figures_can
     assert "Tuesday, 14 July 2026, UTC" in text_of(page.root)
     assert [answer for answer, _ in page.all("data-answer")] == ["yes", "care"]
     links = [each.get("href") for each in page.element("action").iter("a")]
-    assert links == ["#incident-1", "#incident-2", "#incident-3"]
-    assert numbers(page.text("flagged")) == ["3,412", f"{total:,}", "0.28%"]
-    assert {"48.3", "71"} <= set(numbers(page.text("severity")))
+    assert links == ["#incident-1", "#incident-2", "#incident-3", "#not-shown"]
+    assert numbers(page.text("flagged")) == ["34,120", f"{total:,}", "2.8%"]
+    assert {"11,998", "12,532", "0.83"} <= set(numbers(page.text("severity")))
     assert [how for how, _ in page.all("data-false-alarms")] == ["explain-part"]
     assert [(kind, numbers(text)) for kind, text in page.all("data-issue")] == [
+        ("incidents_not_shown", ["9"]),
         ("files_refused", ["1", "24"]),
         ("drift", [str(significant), "45"]),
-        ("few_validation_rows", ["5"]),
     ]
-    assert [over for over, _ in page.all("data-over-budget")] == ["12"]
-    assert numbers(page.text("allowed")) == ["640", "3,412"]
+    assert [beyond for beyond, _ in page.all("data-not-shown")] == ["9"]
+    assert numbers(page.text("allowed")) == ["640", "34,120"]
     order = ["action", "severity", "trust", "incidents", "hours", "false-alarms", "quality", "drift", "models", "week",
              "in-use"]  # fmt: skip
     assert [name for name, _ in page.all("id") if name in order] == order
@@ -77,43 +78,103 @@ def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from(
         texts = Page(page_of(night)).texts("data-finding")
         return {name: numbers(text) for name, text in texts.items()}
 
-    # exp(5) / (1 + exp(5)) = 0.99331; 1 / 1.25e-5 = 80,000; 1.25e-5 · 1,199,800 = 15.0
+    # exp(1.5) / (1 + exp(1.5)) = 0.8176; 1 / 1.25e-5 = 80,000
     assert found(QUIET) == {
-        "threshold": ["99.33%", "5", "50"],
-        "expected": ["1,199,800", "48.3", "71", "95%"],
-        "smallest-rate": ["240,000", "1", "80,000", "15"],
+        "threshold": ["81.8%", "1.5"],
+        "expected": ["1,199,800", "11,998", "2.5%", "12,532"],
+        "smallest-rate": ["240,000", "1", "80,000"],
+        "false-incidents": ["1", "4,200", "0.83", "2", "05"],  # 2.1e-05
     }
-    # 3 / 12,000 = 2.5e-4, 300 flows of this night; 1,199,800 / 50 = 23,996
-    few = with_row(QUIET, benign_validation_rows=12_000, smallest_rate=2.5e-4)
-    assert found(few) == found(QUIET) | {
-        "smallest-rate": ["12,000", "1", "4,000", "300"],
-        "too-few-rows": ["1", "23,996"],
-    }
-    over = found(with_row(few, expected_false_alarms=100.0, false_alarms_at_most=557.0))
-    assert list(over) == ["threshold", "expected", "over-budget", "smallest-rate", "too-few-rows"]
-    assert over["over-budget"] == ["50"]
+    assert found(busy())["observed"] == ["1", "2"]
+    one = with_row(dataclasses.replace(QUIET, incidents=[incidents.port_scan()]), incidents_shown=1)
+    assert "no-verdict" in found(one)
     unknown: dict[str, Any] = {"expected_false_alarms": None, "false_alarms_at_most": None}
     for changes, names in (
-        ({"rows_scored": 0, "class_mix": []}, ["threshold", "not-scored"]),
-        ({"benign_validation_rows": 0, "smallest_rate": 1.0, **unknown}, ["threshold", "no-validation"]),
-        ({"smallest_rate": float("nan"), **unknown}, ["threshold", "unknown"]),
+        ({"rows_scored": 0, "class_mix": []}, ["threshold", "not-scored", "false-incidents"]),
+        (
+            {"benign_validation_rows": 0, "smallest_rate": 1.0, **unknown},
+            ["threshold", "no-validation", "false-incidents"],
+        ),
+        ({"smallest_rate": float("nan"), **unknown}, ["threshold", "unknown", "false-incidents"]),
+        (OLD, ["threshold", "expected", "smallest-rate", "no-budget"]),
     ):
         assert list(found(with_row(QUIET, **changes))) == names
 
 
-def test_an_incident_is_shown_with_its_attributions_in_words() -> None:
-    rows = Page(page_of(busy())).rows
+def test_rates_of_false_alarms_and_recall_are_shown_by_class_or_said_to_be_unknown() -> None:
+    page = Page(page_of(with_row(QUIET, false_alarm_rates=rates(5.0))))
+    for row in (["Spoofing", "0.4%", "2.0%"], ["MQTT", "0%", "0%"], ["Recon-Ping_Sweep", "40", "50.0%"],
+                ["Recon-VulScan", "0", "cannot tell"], ["mean of classes", "", "75.0%"]):  # fmt: skip
+        assert row in page.rows
+    assert [name for name, _ in page.all("data-far-above")] == ["DDoS", "DoS", "Recon", "Spoofing"]
+    assert numbers(page.texts("data-issue")["false_alarms_drifted"]) == ["0.5%", "0.1%"]
+    nothing = [each | {"stored": None, "tonight": None} for each in rates()]
+    page = Page(page_of(with_row(QUIET, false_alarm_rates=nothing, recall=None)))
+    assert ["Spoofing", "cannot tell", "cannot tell"] in page.rows
+    assert not page.has("recall")
+
+
+def test_an_incident_is_a_line_with_who_whom_when_how_much_and_its_id() -> None:
+    page = Page(page_of(busy()))
+    lines = {
+        each.get("id"): [text_of(part) for part in each[0]]
+        for each in page.root.iter("li")
+        if each.get("data-incident")
+    }
+    assert lines["incident-3"] == [
+        "3", "low Recon-Port_Scan Recon-OS_Scan",
+        "198.51.100.23 src_ip → 6 devices : infusion-pump-01 (51), infusion-pump-02 (50), infusion-pump-03 (49), …",
+        "02:14–02:58 291 flows", "99.99% probability of an attack, at most",
+    ]  # fmt: skip
+    assert lines["incident-1"][2].startswith("5,000 sources : 203.0.0.0 (4),")
+    assert lines["incident-5"][2:] == ["unknown source → ward-3-gateway device_id", "no event time 9 flows",
+                                       "61.0% probability of an attack, at most"]  # fmt: skip
+    evidence = [text_of(each) for each in page.root.iter("p") if each.get("class") == "evidence"]
+    port_scan = incidents.port_scan()
+    assert evidence[2] == (
+        "51 of 60 flows of infusion-pump-01 from 02:00 flagged, false alarms explain 0.62; new ; id"
+        f" {port_scan['incident_id']}"
+    )
+    assert "continuing since 3 July, on 6 of the last 7 nights ; verdict true by j.doe : switch port" in evidence[1]
+    assert [life for life, _ in page.all("data-life")][:5] == ["new", "continuing", "new", "returned", "new"]
+    assert dict(page.all("data-incident"))[port_scan["incident_id"]]
+
+
+def test_an_incident_folds_out_to_its_sentences_alerts_and_flows() -> None:
+    page = Page(page_of(busy()))
+    folded = next(each for each in page.element("incident-3") if each.tag == "details")
+    assert tuple(text_of(each) for each in folded.iter("li")) == narrative.sentences(incidents.port_scan())
+    rows = [[text_of(cell) for cell in row] for row in folded.iter("tr")]
+    assert rows[0] == ["entity", "from, UTC", "category", "flagged", "of flows", "explained by false alarms"]
+    assert rows[1] == ["198.51.100.23 src_ip", "02:00", "Recon", "51", "60", "0.62"]
+    assert [row[0].split()[0] for row in rows[2:8]] == list(incidents.PUMPS)
     why = ("share of SYN packets 0.98 (syn_flag_number, +3.2) packet rate 51,230 (Rate, +1.5)"
            " time between packets 8.4e-07 (IAT, −0.3)")  # fmt: skip
-    assert rows[0] == ["rank", "severity", "class", "entity", "time, UTC", "flows", "score", "why"]
     # 1 / (1 + exp(-8.5)) = 0.999797
-    assert rows[1] == ["1", "critical", "DDoS-SYN", "infusion-pump-07 device_id", "02:14:00–02:58:08", "1,200 flows",
-                       "score 99.98% 8.5", why]  # fmt: skip
-    assert rows[5][3:5] == ["ward-3-gateway device_id", "no event time"]
-    late = incident(1, "high", "DoS-TCP", "x", at(23, 50), flows=1, top_attributions=None)
-    night = with_row(dataclasses.replace(QUIET, incidents=[late]), incidents=1, incidents_shown=1, flows_flagged=1)
-    row = Page(page_of(night)).rows[1]
-    assert row[4:] == ["23:50:00–2026-07-15 00:34:08", "1 flow", "score 99.98% 8.5", "–"]
+    assert rows[-1] == ["Recon-Port_Scan", "198.51.100.23", "infusion-pump-01", "99.98% 8.5", why,
+                        "4711 flows-02.parquet"]  # fmt: skip
+    other = [text_of(cell) for row in page.element("incident-5").iter("tr") for cell in row]
+    assert other[6:] == ["ward-3-gateway device_id", "no event time", "Recon", "9", "60", "0.0001"]  # of its level
+    many = [incidents.alert(incidents.port_scan(), f"pump-{i}") for i in range(30)]
+    cut = Page(page_of(dataclasses.replace(busy(), alerts=many))).element("incident-3")
+    assert sum(1 for _ in cut.iter("tr")) == 1 + night_page.LISTED_ALERTS + 2
+    assert "10 more" in text_of(cut)
+
+
+def test_what_verdicts_took_off_the_list_what_ended_and_what_did_not_fit_is_shown() -> None:
+    page = Page(page_of(busy()))
+    for state, verdict in (("muted", "mute"), ("learned", "benign"), ("closed", "close")):
+        folded = page.element(f"folded-{state}")
+        assert [each.get("data-verdict") for each in folded.iter("b") if each.get("data-verdict")] == [verdict]
+    assert "verdict mute until 2026-08-01 by a.b : migration of ward 3" in page.text("folded-muted")
+    assert page.text("ended").endswith("DoS-UDP: 10.9.0.9 against ct-scanner-1, of 2026-07-13; id " + "e0" * 16)
+    assert [row for row in page.rows if len(row) == 3][1:3] == [["MQTT", "broker", "7"], ["Recon", "fridge-1", "2"]]
+    assert not page.has("incident-6")  # beyond the most lines
+    quiet = dataclasses.replace(QUIET, incidents=incidents.folded())
+    page = Page(page_of(with_row(quiet, flows_flagged=900)))
+    assert page.element("headline").get("data-state") == "incidents_folded"
+    assert numbers(page.text("headline")) == ["1", "1", "1"]
+    assert [answer for answer, _ in page.all("data-answer")] == ["no", "yes"]
 
 
 def test_a_quiet_night_needs_no_action() -> None:
@@ -122,7 +183,7 @@ def test_a_quiet_night_needs_no_action() -> None:
     assert page.element("headline").get("data-state") == "nothing_flagged"
     assert [answer for answer, _ in page.all("data-answer")] == ["no", "yes"]
     assert numbers(page.text("trust")) == ["1,199,800", "1,200,000"]
-    assert page.all("data-issue") == page.all("data-over-budget") == page.all("data-false-alarms") == []
+    assert page.all("data-issue") == page.all("data-not-shown") == page.all("data-false-alarms") == []
     assert ["missing a value is missing", "150", "0.013%"] in page.rows
     assert not any(page.has(name) for name in ("incident-list", "challenger", "refused-files", "warnings"))
     assert page.has("no-allow-list")
@@ -176,7 +237,9 @@ def test_every_kind_of_issue_has_a_sentence() -> None:
     hours = [hour for hour in range(24) if hour not in (3, 4, 22)]
     before = {DATE - dt.timedelta(days=i): [scored(rows_in=500_000)] for i in (1, 2, 3)}
     night = with_row(QUIET, rows_in=1_200_100, rows_quarantined=90_000, rows_of_another_date=24_000, incidents_shown=1,
-                     incidents=1, class_mix=mix(hours, Benign=9), expected_false_alarms=None)  # fmt: skip
+                     incidents=1, class_mix=mix(hours, Benign=9), expected_false_alarms=None,
+                     false_alarm_rates=rates(5.0),
+                     incidents_not_shown=[{"category": "MQTT", "entity": "a", "incidents": 1}])  # fmt: skip
     card = dataclasses.replace(CARD, data_origin="measured")
     night = dataclasses.replace(night, nights={**night.nights, **before}, cards={"champion": card})
     page = Page(page_of(night))
@@ -189,6 +252,8 @@ def test_every_kind_of_issue_has_a_sentence() -> None:
         "silent_hours": ["03", "00", "05", "00", "22", "00", "23", "00"],
         "unusual_volume": ["1,200,100", "500,000"],
         "false_alarms_unknown": [],
+        "false_alarms_drifted": ["0.5%", "0.1%"],
+        "incidents_not_shown": ["1"],
     }
     serious = [each.get("data-issue") for each in page.root.iter("li") if each.get("class") == "mark"]
     assert serious == ["not_reconciled", "incidents_differ", "quarantined", "other_origin"]
@@ -221,7 +286,7 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown() -> None:
         ["negative_time_between_packets violated rule: each of the features is 0 or more", "870", "0.072%"],
         ["Benign", "1,180,230", "98.37%", "91%"],
         ["2026-07-11", "not scored"],
-        ["2026-07-14", "1,201,110", "3,412", "17", "48.3", str(levels["significant"]), "1,310", VERSION],
+        ["2026-07-14", "1,201,110", "34,120", "17", "0.83", str(levels["significant"]), "1,310", VERSION],
         ["classes absent in training", "Recon-VulScan"],
         ["severity policy", "the project's table"],
         ["weekly scan", "2026-07-14", "vuln-scanner-1", "Recon-Port_Scan", ""],
@@ -238,13 +303,15 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown() -> None:
     assert list(page.texts("data-allow-list")) == ["in force", "expired"]
     assert not page.has("no-allow-list")
     assert "2026-07-08, 2026-07-10" in page.text("other-champions")
+    assert page.text("older-nights").startswith("2026-07-08, 2026-07-10: scored by an older version")
+    assert next(row for row in rows if row[0] == "2026-07-10")[4] == "–"
 
 
 def test_the_challenger_is_compared_at_the_classes_that_both_predict() -> None:
     night = busy()
     page = Page(page_of(night))
-    assert ["flows flagged", "3,412", "2,950"] in page.rows
-    assert ["false alarms expected", "48.3", "44"] in page.rows
+    assert ["flows flagged", "34,120", "2,950"] in page.rows
+    assert ["false alarms expected", "11,998", "11,000"] in page.rows
     assert {key: numbers(text) for key, text in page.texts("data-agreement").items()} == {
         "both": ["2,700"], "champion_only": ["712"], "challenger_only": ["250"]
     }  # fmt: skip
@@ -258,7 +325,7 @@ def test_the_challenger_is_compared_at_the_classes_that_both_predict() -> None:
     assert ("Recon", 288, 0) in night_page.differences(night.champion, six)
     assert night_page.differences(six, two) == [("Attack", 4, 3), ("Benign", 5, 5)]
     assert "challenger" not in text_of(Page(page_of(QUIET)).root.find("body"))
-    theirs = incident(1, "low", "DoS-TCP", "x", None, model_version="20260712T020000-ef56")
+    theirs = incidents.port_scan() | {"model_version": "20260712T020000-ef56"}
     assert dataclasses.replace(QUIET, incidents=[theirs]).shown == []
 
 
@@ -267,13 +334,17 @@ def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     artifact.write_model(lake.uri(f"models/{MODEL}/{VERSION}"), CARD, WEIGHTS, PREPROCESSOR)
     sha256 = artifact.read_model(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
     night = with_row(dataclasses.replace(night, nights=night.nights), model_sha256=sha256)
-    write_rows(lake.uri(f"alerts/event_date={DATE}/a.parquet"), night.incidents[::-1], OLD_INCIDENTS)
+    write_rows(lake.uri(f"incidents/event_date={DATE}/a.parquet"), night.incidents[::-1], INCIDENTS)
+    write_rows(lake.uri(f"alerts/event_date={DATE}/a.parquet"), night.alerts, ALERTS)
     write_rows(lake.uri(f"drift/event_date={DATE}/a.parquet"), night.drift, DRIFT)
     for date, rows in night.nights.items():
         write_rows(lake.uri(f"nights/event_date={date}/a.parquet"), rows, NIGHTS)
     found = night_page.night_of_lake(lake, DATE)
-    assert [row["entity"] for row in found.shown] == [row["entity"] for row in night.incidents]
-    assert found.shown[0]["first_seen"] == at(2, 14)
+    ids = [row["incident_id"] for row in night.shown]
+    assert [row["incident_id"] for row in found.shown] == ids
+    assert found.shown[0]["first_seen"] == at(3, 2, 9)
+    assert found.folded.keys() == night.folded.keys()
+    assert found.alerts_of.keys() == night.alerts_of.keys()
     assert found.champion == night.champion
     assert [date.day for date, row in found.trend.items() if row is None] == [9, 11]
     assert found.cards == {"champion": CARD}
@@ -299,20 +370,6 @@ def test_a_night_that_was_not_scored_is_refused(tmp_path: Path) -> None:
     )
 
 
-def hostile() -> Night:
-    """Fifty incidents with external names that are wider than a phone."""
-    name = "<script>alert(1)</script>\u202e'\"&" + "x" * 300
-    incidents = [incident(i + 1, ("high", "<b>odd")[i % 2], "DoS-UDP", f"{name}{i}", at(i % 24)) for i in range(50)]
-    return with_row(
-        dataclasses.replace(
-            QUIET, incidents=incidents, allow_list=[{"entity": name, "expires": DATE}], facts={name: name}
-        ),
-        incidents=50, incidents_shown=50, flows_flagged=90, run_id=name, extra_columns=[name, "y" * 200],
-        files=[{"name": f"{name}.parquet", "rows": 0, "reason": "<i>reason"}],
-        quarantine=[{"reason": name, "rows": 200}], warnings=[{"rule": name, "rows": 1}],
-    )  # fmt: skip
-
-
 def test_external_names_are_escaped() -> None:
     content = page_of(hostile())
     for text in ("<script", "<b>odd", "<i>reason"):
@@ -320,7 +377,8 @@ def test_external_names_are_escaped() -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in content
     page = Page(content)
     check_structure(page)
-    assert [row[0] for row in page.rows if len(row) == 8 and row[0].isdigit()] == [str(i + 1) for i in range(50)]
+    listed = [each.get("id") for each in page.root.iter("li") if each.get("data-incident")]
+    assert listed[:50] == [f"incident-{i + 1}" for i in range(50)]
     assert numbers(text_of(page.element("more-incidents").find("summary"))) == ["30", "21"]
     assert numbers(page.text("headline")) == ["50", "25"]
 
@@ -392,17 +450,30 @@ def test_a_browser_shows_every_picture_and_never_scrolls_sideways(
     assert len(shown.pictures) == 4
     assert all(natural > 300 and visible > 250 for natural, visible in shown.pictures)
     assert shown.places == 0
-    assert printable(night.shown[0]["entity"]) in shown.closed
+    name = narrative.short_name(night.shown[0]["lead_entity"])
+    assert name in shown.closed
+    assert night.shown[0]["incident_id"] in shown.closed
+    assert night.shown[-1]["incident_id"] in shown.opened
     assert {"action", "severity", "trust", "week"} <= set(shown.visible)
-    assert printable(night.shown[-1]["entity"]) in shown.opened
+    assert {"incident-1", "incident-list", "not-shown", "folded-muted", "ended"} <= set(shown.visible)
+    assert "Harmless if" in shown.opened
+    assert "Harmless if" not in shown.closed
 
 
 def test_the_pictures_have_the_right_figures() -> None:
     night = busy()
-    timeline = night_figures.timeline(night.shown, DATE)
-    bars = {bars.get_label(): [bar.get_height() for bar in bars] for bars in timeline.axes[0].containers}
-    assert list(bars) == ["critical (1)", "high (2)", "medium (1)", "low (1)"]
-    assert [np.flatnonzero(heights).tolist() for heights in bars.values()] == [[2], [3, 14], [14], [24]]
+    (axes,) = night_figures.timeline(night.shown, DATE).axes
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    # the flood at 03:02:09, for 44 minutes and 8 seconds; without a time behind the end of the night
+    assert bars[0] == pytest.approx((3 + 129 / 3600, 2648 / 3600))
+    assert bars[4][0] > night_figures.HOURS
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[2] == "3  Recon-Port_Scan: 198.51.100.23 against 6 devices"
+    assert len(texts) == 5
+    late = incident(1, "high", {"DoS-TCP": 1}, {}, {"$\\x$ 病": 1}, at(23, 50))
+    (axes,) = night_figures.timeline([late], DATE).axes
+    assert axes.patches[0].get_x() + axes.patches[0].get_width() == pytest.approx(24)
+    assert axes.texts[0].get_text() == "1  DoS-TCP: unknown source against $\\x$ ?"
     mix_by_hour = night_page.by_hour(night.champion)
     assert {name: int(counts.sum()) for name, counts in mix_by_hour.items()} == {
         "Benign": 1_180_230, "DDoS": 18_900, "MQTT": 72, "Recon": 288, "Spoofing": 310
@@ -412,7 +483,8 @@ def test_the_pictures_have_the_right_figures() -> None:
     hours = night_figures.class_hours(mix_by_hour)
     assert [axes.get_title("left") for axes in hours.axes][:2] == ["Benign: 1,180,230", "DDoS: 18,900"]
     trend = night_figures.nights(night.trend, night_page.TREND)
-    assert [text.get_text() for text in trend.axes[1].texts][-1] == "3412"
+    assert [text.get_text() for text in trend.axes[1].texts][-1] == "34k"
+    assert [text.get_text() for text in trend.axes[3].texts] == ["–", "–", "0.83", "0.83", "0.83"]
     assert [label.get_text() for label in trend.axes[5].get_xticklabels()] == ["8", "9", "10", "11", "12", "13", "14"]
     half = drift("Rate", 0.5, "significant", [30, 10])
     (panel, unused) = night_figures.drifted([half]).axes

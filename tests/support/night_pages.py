@@ -8,32 +8,12 @@ from typing import Any
 import numpy as np
 
 from ids_spark.dataset.features import ORIGINAL_45
+from ids_spark.dataset.tables import SCHEMA_VERSION
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.report.night_findings import Night
+from tests.support import incidents
+from tests.support.incidents import DATE, MODEL, ORIGIN, VERSION, at
 from tests.support.models import CARD
-
-DATE = dt.date(2026, 7, 14)  # a Tuesday
-MODEL, VERSION = "gru_dnn-19-paper", "20260701T020000-ab12"
-ORIGIN = {"model": MODEL, "model_version": VERSION, "run_id": "20260715T010000-cd34", "data_origin": "synthetic"}
-
-
-def at(hour: int, minute: int = 0, second: int = 0, date: dt.date = DATE) -> dt.datetime:
-    return dt.datetime.combine(date, dt.time(hour, minute, second), tzinfo=dt.UTC)
-
-
-def incident(rank: int, severity: str, class_name: str, entity: str, first: dt.datetime | None, **more: Any) -> dict:
-    return {
-        "incident_id": f"i{rank}", "rank": rank, "severity": severity, "class_name": class_name, "category": "?",
-        "entity_kind": "device_id", "entity": entity, "window_start": first, "first_seen": first,
-        "last_seen": first and first + dt.timedelta(minutes=44, seconds=8), "flows": 1200 // rank,
-        "max_attack_probability": 0.9998, "max_attack_logit": 8.5, "threshold_logit": 5.0, "schema_version": 1,
-        "top_attributions": [
-            {"feature": "syn_flag_number", "value": 0.98, "contribution": 3.21},
-            {"feature": "Rate", "value": 51_230.4, "contribution": 1.5},
-            {"feature": "IAT", "value": 8.4e-7, "contribution": -0.26},
-        ],
-        "created_at": at(1), **ORIGIN, **more,
-    }  # fmt: skip
 
 
 def drift(name: str, psi: float | None, level: str, counts: Sequence[int], **more: Any) -> dict:
@@ -50,6 +30,30 @@ def mix(hours: Sequence[int | None], **flows: int) -> list[dict]:
     return [{"hour": h, "class_name": names.get(name, name), "flows": n} for h in hours for name, n in flows.items()]
 
 
+def rates(times: float = 1.0) -> list[dict]:
+    """Rates of false alarms of each category and level: 1 % of benign rows, and tonight `times` as many."""
+    shares = {"DDoS": 0.1, "DoS": 0.2, "MQTT": 0.0, "Recon": 0.3, "Spoofing": 0.4}
+    return [
+        {"category": name, "rate": rate, "threshold_logit": logit, "stored": rate * share,
+         "tonight": rate * share * times, "used": rate * share * times}
+        for rate, logit in ((1e-2, 1.5), (2e-3, 3.5), (8e-4, 5.0))
+        for name, share in shares.items()
+    ]  # fmt: skip
+
+
+def recall() -> list[dict]:
+    """Recall of validation rows: half of Ping_Sweep, all of DDoS-SYN, no row of VulScan."""
+    found = (("DDoS-SYN", 4_000, 1.0), ("Recon-Ping_Sweep", 40, 0.5), ("Recon-VulScan", 0, None))
+    return [{"class_name": name, "rows": n, "recall": share} for name, n, share in found]
+
+
+OLD = dict.fromkeys(
+    ("incidents_muted", "incidents_learned", "incidents_closed", "incidents_ended", "incidents_not_shown",
+     "flows_unknown", "false_incidents", "false_incidents_expected", "alpha", "cells", "false_alarm_rates", "recall")
+)  # fmt: skip
+"""What the lake returns for a night that an older version scored."""
+
+
 def scored(**more: Any) -> dict:
     """A night of 1,200,000 flows, 200 of them refused."""
     return {
@@ -59,11 +63,14 @@ def scored(**more: Any) -> dict:
         "extra_columns": [], "quarantine": [{"reason": "missing", "rows": 150}, {"reason": "negative", "rows": 50}],
         "warnings": [], "degraded": [], "unread_times": [], "unread_columns": [],
         "class_mix": mix(range(24), Benign=49_990), "flows_flagged": 0, "flows_allowed": 0,
-        "flows_explained": 0, "incidents": 0, "incidents_shown": 0, "budget": 50, "threshold_logit": 5.0,
-        "expected_false_alarms": 48.3, "false_alarms_at_most": 71.0, "benign_validation_rows": 240_000,
+        "flows_explained": 0, "incidents": 0, "incidents_shown": 0, "incidents_muted": 0, "incidents_learned": 0,
+        "incidents_closed": 0, "incidents_ended": [], "incidents_not_shown": [], "flows_unknown": 0,
+        "false_incidents": 1.0, "false_incidents_expected": 0.83, "alpha": 2.1e-5, "cells": 4_200,
+        "false_alarm_rates": rates(), "recall": recall(), "budget": None, "threshold_logit": 1.5,
+        "expected_false_alarms": 11_998.0, "false_alarms_at_most": 12_480.0, "benign_validation_rows": 240_000,
         "smallest_rate": 1.25e-5, "drift_moderate": 0, "drift_significant": 0, "seconds": 41.5,
-        "scored_at": at(1, 2, date=DATE + dt.timedelta(days=1)), "code_version": "0.1.0+abc", "schema_version": 1,
-        **ORIGIN, **more,
+        "scored_at": at(1, 2, date=DATE + dt.timedelta(days=1)), "code_version": "0.1.0+abc",
+        "schema_version": SCHEMA_VERSION, **ORIGIN, **more,
     }  # fmt: skip
 
 
@@ -78,12 +85,11 @@ def with_row(night: Night, **more: Any) -> Night:
 def busy() -> Night:
     """A synthetic night with content in every section."""
     rng = np.random.default_rng(7)
-    incidents = [
-        incident(1, "critical", "DDoS-SYN", "infusion-pump-07", at(2, 14)),
-        incident(2, "high", "ARP_Spoofing", "10.20.4.117", at(3, 2, 9), entity_kind="src_ip"),
-        incident(3, "high", "MQTT-Malformed_Data", "bedside-monitor-12", at(14, 40)),
-        incident(4, "medium", "Recon-Port_Scan", "ct-scanner-2", at(14, 55)),
-        incident(5, "low", "Recon-Ping_Sweep", "ward-3-gateway", None),
+    shown = [incidents.flood(), incidents.arp(), incidents.port_scan(), incidents.unknown(), incidents.timeless()]
+    alerts = [
+        *(incidents.alert(shown[2], name, log10_p=-38.5 + i) for i, name in enumerate(incidents.PUMPS)),
+        incidents.alert(shown[2], "198.51.100.23", entity_kind="src_ip", is_source=True, log10_p=-240.0),
+        incidents.alert(shown[4], "ward-3-gateway", flagged=[9, 9, 0], level=1, expected=[0.0003, 0.0001, 0.00005]),
     ]
     classes = mix(range(24), Benign=49_000, Recon_Ping_Sweep=12, MQTT_Malformed_Data=3)
     for hour, name, flows in ((2, "DDoS-SYN", 18_000), (3, "DDoS-SYN", 900), (3, "ARP_Spoofing", 310)):
@@ -108,20 +114,24 @@ def busy() -> Night:
     files[7] = {"name": "ward-7/flows-07.parquet", "rows": 0, "reason": "unreadable_file"}
     champion = scored(
         rows_in=total + 1_310, rows_scored=total, rows_quarantined=1_310, rows_late=52_004, rows_of_another_date=17,
-        files=files, extra_columns=["vlan", "sensor_firmware"], class_mix=classes, flows_flagged=3_412,
+        files=files, extra_columns=["vlan", "sensor_firmware"], class_mix=classes, flows_flagged=34_120,
         quarantine=[{"reason": "not_a_number", "rows": 1_200}, {"reason": "share_out_of_range", "rows": 110}],
         warnings=[{"rule": "negative_time_between_packets", "rows": 870}], flows_allowed=640, incidents=17,
-        incidents_shown=5, budget=5, drift_moderate=moderate, drift_significant=significant,
+        incidents_shown=5, incidents_muted=1, incidents_learned=1, incidents_closed=1,
+        incidents_ended=[{"incident_id": "e0" * 16, "text": "DoS-UDP: 10.9.0.9 against ct-scanner-1, of 2026-07-13"}],
+        incidents_not_shown=[{"category": "Recon", "entity": "fridge-1", "incidents": 2},
+                             {"category": "MQTT", "entity": "broker", "incidents": 7}],
+        drift_moderate=moderate, drift_significant=significant,
     )  # fmt: skip
     challenger = champion | {"role": "challenger", "model_version": "20260712T020000-ef56", "incidents": 9,
-                             "incidents_shown": 5, "flows_flagged": 2_950, "expected_false_alarms": 44.0,
+                             "incidents_shown": 5, "flows_flagged": 2_950, "expected_false_alarms": 11_000.0,
                              "class_mix": mix(range(24), Benign=49_700, DDoS_SYN=812)}  # fmt: skip
     nights = {DATE: [champion, challenger]}
     for days, version in ((1, VERSION), (2, VERSION), (4, "20260601T020000-0001"), (6, "20260601T020000-0001")):
         flagged = int(rng.integers(20, 900))
         nights[DATE - dt.timedelta(days=days)] = [
             scored(model_version=version, flows_flagged=flagged, incidents=flagged // 40, drift_significant=days,
-                   rows_in=1_150_000 + 9_000 * days, rows_quarantined=days * 37)
+                   rows_in=1_150_000 + 9_000 * days, rows_quarantined=days * 37, **(OLD if days > 2 else {}))
         ]  # fmt: skip
     allow_list = [
         {"reason": "weekly scan", "expires": DATE, "device_id": "vuln-scanner-1", "class_name": "Recon-Port_Scan"},
@@ -132,6 +142,33 @@ def busy() -> Night:
         classes_absent_in_train=("Recon-VulScan",),
     )  # fmt: skip
     return Night(
-        DATE, incidents, drifts, nights, allow_list, {"both": 2_700, "champion_only": 712, "challenger_only": 250},
-        {"champion": card}, {"severity policy": "the project's table"},
+        DATE, [*shown, *incidents.folded()], drifts, nights, allow_list,
+        {"both": 2_700, "champion_only": 712, "challenger_only": 250}, {"champion": card},
+        {"severity policy": "the project's table"}, alerts,
+    )  # fmt: skip
+
+
+def hostile() -> Night:
+    """Fifty open incidents and three folded ones, with external names of every kind in every place."""
+    names = incidents.hostile_names()
+    found = []
+    for i in range(50):
+        name = names[i % len(names)]
+        more = {"verdict_reason": name, "verdict_owner": name, "verdict": "true"} if i % 3 == 0 else {}
+        found.append(
+            incidents.incident(i + 1, ("high", "<b>odd")[i % 2], {"DoS-UDP": 9}, {f"{name}-source-{i}": 9},
+                               {f"{name}{i}": 5, name: 4}, at(i % 24), **more)
+        )  # fmt: skip
+    alerts = [incidents.alert(each, name) for each, name in zip(found, names, strict=False)]
+    name = names[0]
+    return with_row(
+        dataclasses.replace(
+            QUIET, incidents=[*found, *incidents.folded()], allow_list=[{"entity": name, "expires": DATE}],
+            facts={name: name}, alerts=alerts,
+        ),
+        incidents=54, incidents_shown=50, flows_flagged=90, run_id=name, extra_columns=[name, "y" * 200],
+        files=[{"name": f"{name}.parquet", "rows": 0, "reason": "<i>reason"}],
+        quarantine=[{"reason": name, "rows": 200}], warnings=[{"rule": name, "rows": 1}],
+        incidents_ended=[{"incident_id": "e0" * 16, "text": name}],
+        incidents_not_shown=[{"category": "Recon", "entity": each, "incidents": 1} for each in names],
     )  # fmt: skip
