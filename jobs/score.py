@@ -6,8 +6,8 @@
 with NIGHTS: --set score.date=DATE, or score.first_date and score.last_date, or score.last_days=K.
 
 A night reads `LOGS/event_date=DATE/`, is scored by the model's champion (and challenger), and replaces that date in
-`predictions/`, `alerts/`, `drift/`, `nights/`, `exports/`, `reports/night/` and `quarantine/job=score/`. Duplicates
-are kept: two equal flows are two events.
+`predictions/`, `incidents/`, `alerts/`, `evidence/`, `traffic/`, `entity_history/`, `drift/`, `nights/`, `exports/`,
+`reports/night/` and `quarantine/job=score/`. Duplicates are kept: two equal flows are two events.
 
 Of several nights, one that cannot be scored does not stop the others; one without flow logs gets a page and a row in
 `nights/`. Exit code 3: a night failed, is missing, or is degraded.
@@ -45,7 +45,7 @@ def run(context: job.Context) -> Report:
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
     dates = night_files.dates_of(config, now.date())
-    scored: dict[dt.date, list[nightly.Row]] = {}
+    scored = nightly.ScoredNights()
     failures: list[tuple[dt.date, Exception]] = []
     for date in dates:
         try:
@@ -57,7 +57,7 @@ def run(context: job.Context) -> Report:
                 raise
             failures.append((date, error))
     _report_failures(failures, report, context.lake.root)
-    if not any(row["rows_scored"] for rows in scored.values() for row in rows):
+    if not any(row["rows_scored"] for rows in scored.rows.values() for row in rows):
         return report
     adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:
@@ -67,9 +67,7 @@ def run(context: job.Context) -> Report:
     return report
 
 
-def _night(
-    context: job.Context, scoring: ScoringContext, date: dt.date, scored: dict[dt.date, list[nightly.Row]]
-) -> Report:
+def _night(context: job.Context, scoring: ScoringContext, date: dt.date, scored: nightly.ScoredNights) -> Report:
     """Score one night; one without flow logs is refused if `score.date` names it, else reported as degraded."""
     config, missing = scoring.config.score, None
     source = night_files.find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)

@@ -1,95 +1,56 @@
-"""Incidents in order of priority, cut at the alert budget of the night."""
+"""Order of the incidents of a night, and which of them the page and the exports show.
 
-import datetime as dt
-import hashlib
-import json
-from dataclasses import dataclass
-from typing import Any, Final
+The order is that of `score`: the severity's weight times the probability of an attack. If there are more open incidents
+than lines, the first of each severity and category is shown before others, so that many incidents of one kind, which an
+attacker can provoke, do not displace all of another kind.
+"""
+
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ids_spark.alerts.old_incidents import AGGREGATES
-from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy, category_of
-from ids_spark.config.score import AlertsConfig
-from ids_spark.dataset.tables import OLD_INCIDENTS, SCHEMA_VERSION
+from ids_spark.alerts.severity import SEVERITIES
+from ids_spark.alerts.verdicts import with_columns
 
-_ID_LENGTH: Final = 32  # hex characters, 128 bits
+OPEN = "open"
 
 
-@dataclass(frozen=True)
-class NightFacts:
-    """Values common to all incidents of one model and night; names as in `tables.OLD_INCIDENTS`.
+def rank(incidents: pa.Table, most_lines: int) -> pa.Table:
+    """Return incidents in order, with `rank` and `shown`: open ones first, then by score.
 
-    Attributes:
-        event_date: The night.
-        model, model_version: The model that scored the flows.
-        threshold_logit: Flows with at least this attack logit were flagged.
-        run_id, created_at: Scoring run and its time in UTC.
-        data_origin: `measured` or `synthetic`.
-    """
-
-    event_date: dt.date
-    model: str
-    model_version: str
-    threshold_logit: float
-    run_id: str
-    created_at: dt.datetime
-    data_origin: str
-
-
-def rank(merged: pa.Table, policy: SeverityPolicy, alerts: AlertsConfig, night: NightFacts) -> tuple[pa.Table, int]:
-    """Return the incidents of highest priority, as `tables.OLD_INCIDENTS`, and the number of all incidents.
-
-    Order: severity, worst first; then flows times their highest attack probability, an upper bound of the expected
-    attack flows; then the highest logit, which still differs where probabilities round to 1; then the earliest first
-    flow. Ties keep the order of entity kind, entity, class and window.
+    Ties are ordered by severity, p-value, flagged flows (most first) and incident id.
 
     Args:
-        merged: From `merge`, all of the night.
-        policy: Severity by class, flows and probability.
-        alerts: Its `most_lines` is the maximum number of incidents to return.
-        night: Values common to all of them.
+        incidents: As `tables.INCIDENTS`, with their states.
+        most_lines: Most incidents that are shown.
     """
-    flows, probabilities = merged["flows"].to_numpy(), merged["max_attack_probability"].to_numpy()
-    severities = policy.severities(merged["class_name"], flows, probabilities)
-    severity_ids = pc.index_in(severities, value_set=pa.array(SEVERITIES)).to_numpy()
-    seen = merged["first_seen"].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
-    order = np.lexsort((seen, -merged["max_attack_logit"].to_numpy(), -flows * probabilities, severity_ids))
-    order = order[: alerts.most_lines]
-    shown, severities = merged.take(pa.array(order)), severities.take(pa.array(order))
-    starts = shown["window_start"].cast(pa.int64()).to_pylist()
-    names = [shown[key].to_pylist() for key in ("entity_kind", "entity", "class_name")]
-    constant: dict[str, Any] = {
-        "model": night.model,
-        "model_version": night.model_version,
-        "threshold_logit": night.threshold_logit,
-        "schema_version": SCHEMA_VERSION,
-        "run_id": night.run_id,
-        "created_at": night.created_at,
-        "data_origin": night.data_origin,
+    open_ = np.asarray(incidents["state"].to_numpy(zero_copy_only=False) == OPEN, dtype=np.bool_)
+    severity = np.array([SEVERITIES.index(name) for name in incidents["severity"].to_pylist()], dtype=np.int64)
+    ids = incidents["incident_id"].to_numpy(zero_copy_only=False).astype(str)
+    numbers = {name: incidents[name].to_numpy() for name in ("score", "log10_p", "flows")}
+    order = np.lexsort((ids, -numbers["flows"], numbers["log10_p"], severity, -numbers["score"], ~open_))
+    ordered, count = incidents.take(pa.array(order)), int(open_.sum())
+    kinds = list(zip(ordered["severity"].to_pylist(), ordered["category"].to_pylist(), strict=True))[:count]
+    first = [i for i, kind in enumerate(kinds) if kinds.index(kind) == i]
+    rest = [i for i in range(count) if i not in set(first)]
+    shown = set([*first, *rest][:most_lines])
+    columns: dict[str, list[Any]] = {
+        "rank": [i + 1 if i < count else None for i in range(len(ordered))],
+        "shown": [i in shown for i in range(len(ordered))],
     }
-    columns = {
-        **{name: shown[name] for name in OLD_INCIDENTS.names if name in AGGREGATES.names},
-        "incident_id": pa.array([incident_id(night.event_date, *key) for key in zip(*names, starts, strict=True)]),
-        "rank": pa.array(np.arange(1, len(shown) + 1)),
-        "severity": severities,
-        "category": pa.array([category_of(name) for name in names[2]]),
-        "top_attributions": shown["attributions"],
-        **{name: pa.array([value] * len(shown), OLD_INCIDENTS.field(name).type) for name, value in constant.items()},
-    }
-    arrays = [columns[f.name].cast(f.type) for f in OLD_INCIDENTS]
-    return pa.table(arrays, schema=OLD_INCIDENTS), len(merged)
+    return with_columns(ordered, columns)
 
 
-def incident_id(event_date: dt.date, kind: str, entity: str, class_name: str, window_start: int | None) -> str:
-    """Return the id of an incident: 32 hex characters of a SHA-256, the same in every run and for every model.
-
-    Args:
-        event_date: The night.
-        kind, entity, class_name: Column of the entity, the entity, and the predicted class.
-        window_start: Microseconds since 1970 in UTC; None without an event time.
-    """
-    key = json.dumps([str(event_date), kind, entity, class_name, window_start])
-    return hashlib.sha256(key.encode()).hexdigest()[:_ID_LENGTH]
+def not_shown(incidents: pa.Table) -> list[dict[str, Any]]:
+    """Return the number of open incidents that are not shown, by category and entity; most first."""
+    found = Counter(
+        (row["category"], row["lead_entity"])
+        for row in incidents.select(["state", "shown", "category", "lead_entity"]).to_pylist()
+        if row["state"] == OPEN and not row["shown"]
+    )
+    return [
+        {"category": category, "entity": entity, "incidents": n}
+        for (category, entity), n in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    ]

@@ -25,9 +25,7 @@ from ids_spark.dataset.taxonomy import (
     CLASS2,
     CLASS6,
     CLASS19,
-    CLASSES,
     UNKNOWN,
-    Level,
     UnknownClass,
     class2_of,
     class6_of,
@@ -162,20 +160,19 @@ class SeverityPolicy(Section):
     def severity_ids(
         self,
         class_ids: NDArray[np.integer[Any]],
-        level: Level,
+        names: Sequence[str],
         flows: NDArray[np.int64] | None = None,
         probability: NDArray[np.floating[Any]] | None = None,
     ) -> Ids:
         """Return severities as indices of `SEVERITIES`, shape (rows,).
 
         Args:
-            class_ids: Predicted attack classes at `level`, shape (rows,). Benign, which is never flagged, is
-                informational.
-            level: 2, 6 or 19.
+            class_ids: Predicted attack classes, shape (rows,). Benign, which is never flagged, is informational.
+            names: Name of each class id.
             flows: Flows of each row; default: 1.
             probability: Attack probability of each row; unknown (the default) and NaN meet no condition.
         """
-        return self._ids(CLASSES[level], np.asarray(class_ids), flows, probability)
+        return self._ids(names, np.asarray(class_ids), flows, probability)
 
     def severities(
         self,

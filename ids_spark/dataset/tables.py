@@ -9,15 +9,17 @@ import pyarrow as pa
 
 from ids_spark.dataset.features import SchemaMismatch
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Incremented when a column of `predictions/`, `alerts/`, `drift/` or `nights/` changes its name, type or meaning.
 
-Version 0.1 wrote 1.
+Version 0.1 wrote 1, 0.2 wrote 2.
 """
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 ATTRIBUTION: Final = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float32())])
 """A feature, its raw value in the flow, and its contribution to the attack score, in log-odds."""
+STATES: Final = ("benign", "attack", "unknown")
+"""States of a flow in predictions: not flagged, flagged by the network, flagged by the second detector alone."""
 TOP: Final = pa.struct([("class_name", pa.string()), ("probability", pa.float32())])
 """A class and its probability."""
 
@@ -148,37 +150,6 @@ AUDIT: Final = _contract(
     ("code_version", pa.string()),
     ("error", pa.string()),
 )
-
-OLD_INCIDENTS: Final = _contract(
-    ("incident_id", pa.string()),
-    ("rank", pa.int32()),
-    ("severity", pa.string()),
-    ("class_name", pa.string()),
-    ("category", pa.string()),
-    ("entity_kind", pa.string()),
-    ("entity", pa.string()),
-    ("window_start", _TIME),
-    ("first_seen", _TIME),
-    ("last_seen", _TIME),
-    ("flows", pa.int64()),
-    ("max_attack_probability", pa.float32()),
-    ("max_attack_logit", pa.float32()),
-    ("top_attributions", pa.list_(ATTRIBUTION)),
-    ("model", pa.string()),
-    ("model_version", pa.string()),
-    ("threshold_logit", pa.float32()),
-    ("schema_version", pa.int32()),
-    ("run_id", pa.string()),
-    ("created_at", _TIME),
-    ("data_origin", pa.string()),
-)
-"""`alerts/`: one row for each incident within the night's budget.
-
-An incident is all flagged flows of one entity, one predicted class and one window of time. `entity` is the value of the
-first of `alerts.entities` that the flows contain, `entity_kind` that column's name (`source_file` if there is none).
-`window_start`, `first_seen` and `last_seen` are null if flows have no event time. `top_attributions` are those of
-the flow with the highest score. `rank` counts from 1.
-"""
 
 _ENTITY: Final = pa.struct([("kind", pa.string()), ("name", pa.string()), ("flows", pa.int64())])
 _LEARNED: Final = pa.struct(
@@ -446,6 +417,8 @@ NIGHTS: Final = _contract(
                     ("category", pa.string()),
                     ("rate", pa.float64()),
                     ("threshold_logit", pa.float64()),
+                    ("reached", pa.int64()),
+                    ("benign_rows", pa.int64()),
                     ("stored", pa.float64()),
                     ("tonight", pa.float64()),
                     ("used", pa.float64()),
@@ -492,11 +465,12 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
 
     Always: file and row of the flow (`source_file`, `source_row`), the pass-through columns (`event_time` as a time,
     all others as text), the predicted class at 2 classes, `attack_probability` (the score), `attack_logit` (the same in
-    log-odds; the threshold applies to it), `alert` (score at or above the night's threshold, and on no allow-list),
-    `severity` (null without an alert), and the model and run that scored the row. Group `levels` adds classes and ids
-    at every level up to the model's, `top3` the three most probable classes, `attributions` the features that
-    contributed most to the score of alerted rows, `lineage` the hash of the features. `model` is part of the path,
-    `model=…`, not of the files. A flow without a finite score has no row; it is in quarantine.
+    log-odds), `state` (`benign`; `attack`: at or above the operating point of the network; `unknown`: below it, and at
+    or above that of the second detector), `flagged` (not benign, and on no allow-list), `severity` (null if not
+    flagged), and the model and run that scored the row. Group `levels` adds classes and ids at every level up to the
+    model's, `top3` the three most probable classes, `attributions` the features that contributed most to the score of
+    some flagged rows, `lineage` the hash of the features. `model` is part of the path, `model=…`, not of the files. A
+    flow without a finite score has no row; it is in quarantine.
     """
     chosen = set(groups)
     levels = [
@@ -511,7 +485,8 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
         ("probability", pa.float32()),
         ("attack_probability", pa.float32()),
         ("attack_logit", pa.float32()),
-        ("alert", pa.bool_()),
+        ("state", pa.string()),
+        ("flagged", pa.bool_()),
         ("severity", pa.string()),
         *((("top3", pa.list_(TOP)),) if "top3" in chosen else ()),
         *((("attributions", pa.list_(ATTRIBUTION)),) if "attributions" in chosen else ()),
@@ -605,6 +580,8 @@ TABLES: Final[Mapping[str, Table]] = {
         _ROW,
         "/model={model}",
         attributions="reasons",
+        flagged="alert",
+        added=("state",),
     ),
     "alerts": _of_nights("alerts", ALERTS, ("entity_kind", "entity", "window_start", "category")),
     "incidents": _of_nights("incidents", INCIDENTS, ("incident_id",)),

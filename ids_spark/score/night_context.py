@@ -54,9 +54,9 @@ class ScoringContext:
         used = {feature for model in models for feature in model.card.features}
         return tuple(feature for feature in self.champion.preprocessor.schema.features if feature in used)
 
-    def threshold(self, model: Model, flows: int) -> Threshold:
-        """Return the threshold of a model for a night with that number of flows."""
-        return validation_scores_of_model(model).threshold(flows, self.config.alerts.most_lines)
+    def operating_point(self, model: Model) -> Threshold:
+        """Return the threshold from which a model flags flows."""
+        return validation_scores_of_model(model).operating_point()
 
     def origin(self, source: NightSource, model: Model | None = None) -> str:
         """Return `synthetic` if the flows or the train rows of a model (default: the champion) are, else `measured`."""

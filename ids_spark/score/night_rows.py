@@ -1,9 +1,9 @@
-"""Scores the flows of a night on the executors; only counts and incidents are returned to the driver.
+"""Scores the flows of a night on the executors; only counts and evidence are returned to the driver.
 
 A task holds one row group at a time, or a piece of a large one.
 
-The champion and, if there is one, the challenger score every flow; only the champion's scores become predictions,
-alerts and attributions.
+The champion and, if there is one, the challenger score every flow; only the champion's scores become predictions and
+attributions.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import datetime as dt
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
-from ids_spark.alerts import old_incidents as incidents
+from ids_spark.alerts import evidence
+from ids_spark.alerts.evidence import Flagged, FlowKeys
 from ids_spark.alerts.severity import SEVERITIES
-from ids_spark.base.arrays import Floats, Floats32, Ids, Mask, as_rows
+from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.tables import ATTRIBUTION, QUARANTINE, SCHEMA_VERSION
+from ids_spark.dataset.tables import ATTRIBUTION, QUARANTINE, SCHEMA_VERSION, STATES
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.sources import bin_pack, scoring_tasks
@@ -34,14 +35,13 @@ from ids_spark.models import attribution, inference, threshold
 from ids_spark.score import night_reader, prediction_columns
 from ids_spark.score.night_files import NightRowGroup
 from ids_spark.score.night_reader import NightRows
-from ids_spark.score.night_tasks import NightCounts, NightTask, ThresholdedModel, no_counts
+from ids_spark.score.night_tasks import LevelledModel, NightCounts, NightTask, no_counts
 
 UNKNOWN_HOUR: Final = -1
 _TIME: Final = "event_time"  # its name in incidents and in the allow-list
 _HOURS_A_DAY: Final = 24
 _PLAIN: Final = ("flow_id",)  # distinct in every row, so a dictionary saves nothing
-Aggregates = dict[str, list[pa.Table]]
-"""Aggregated incidents of row groups, by role of the model."""
+_STRONGEST: Final = len(evidence.LEVELS)
 
 
 def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
@@ -68,7 +68,6 @@ def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowG
 
 def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
     total, name, contract = no_counts(task), part_name(index), task.contract
-    aggregates: Aggregates = {"champion": [], "challenger": []}
     metadata = {"ids_spark.data_origin": task.data_origin, "ids_spark.model": task.champion.model.card.name}
     with contextlib.ExitStack() as open_files:
 
@@ -91,7 +90,7 @@ def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: Nigh
                     total.add_read(rows)
                     refuse(rows.refused)
                     if len(rows.source_rows):
-                        predicted, lost = _predict(row_group.row_group.name, rows, task, total, aggregates)
+                        predicted, lost = _predict(row_group.row_group.name, rows, task, total)
                         refuse(lost)
                         yield predicted
 
@@ -99,15 +98,12 @@ def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: Nigh
         write_part(task.target, name, predictions(), contract, metadata, [*texts, "top3.list.element.class_name"])
         if index == 0:  # without refused rows an empty table replaces an older one
             quarantine()
-    total.champion.incidents = incidents.merge(aggregates["champion"])
-    total.challenger.incidents = incidents.merge(aggregates["challenger"])
+    total.merged_traffic(), total.champion.merged_evidence(), total.challenger.merged_evidence()
     total.parts.append(name)
     return total
 
 
-def _predict(
-    file: str, rows: NightRows, task: NightTask, total: NightCounts, aggregates: Aggregates
-) -> tuple[pa.Table, pa.Table]:
+def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) -> tuple[pa.Table, pa.Table]:
     """Score one row group.
 
     Args:
@@ -115,14 +111,13 @@ def _predict(
         rows: Its rows that can be scored.
         task: Of the night.
         total: Counts are added to it.
-        aggregates: Incidents are added to it.
 
     Returns:
         Predictions, one row for each flow, and as `tables.QUARANTINE` the flows without a finite score, whose feature
         values are finite but too large for the model.
     """
-    thresholded, card, config = task.champion, task.champion.model.card, task.config
-    matrix, probabilities = _forward(thresholded, rows, config.batch_rows)
+    levelled, card, config = task.champion, task.champion.model.card, task.config
+    matrix, probabilities = _forward(levelled, rows, config.batch_rows)
     logits, lost = threshold.attack_logits(probabilities), QUARANTINE.empty_table()
     if (bad := np.isnan(logits)).any():
         columns = np.array([task.read_spec.features.index(name) for name in card.features])
@@ -131,26 +126,29 @@ def _predict(
         )
         matrix, probabilities, logits = matrix[~bad], probabilities[~bad], logits[~bad]
     n = len(rows.source_rows)
-    flagged = logits >= thresholded.threshold
     hours, other_date = _hours(rows.pass_through[config.event_time], task.event_date)
     ids = prediction_columns.predicted_ids(probabilities, card.classes)
+    flows = _flows(rows, task)
+    keys = evidence.keys_of(
+        flows, task.alerts.entities, task.alerts.sources, task.alerts.window_minutes, file, _names_of(task)
+    )
     total.rows_scored += n
     total.scored_by_file[file] += n
     total.of_another_date += other_date
-    total.bin_counts.add(drift.count_bins(thresholded.model.preprocessor.histograms(card.features), rows.values))
-    total.champion.flagged += int(flagged.sum())
+    total.bin_counts.add(drift.count_bins(levelled.model.preprocessor.histograms(card.features), rows.values))
     total.champion.class_mix += _class_mix(hours, ids[card.classes])
-    alerts, grouped = _alerts(file, rows, task, matrix, probabilities, logits, flagged, total)
-    aggregates["champion"].append(grouped)
+    total.traffic.append(evidence.traffic(keys))
+    flags = _flags(levelled, matrix, probabilities, logits)
+    columns_of_flags = _evidence(file, rows, flows, keys, task, matrix, flags, total)
     if task.challenger is not None:
-        _score_challenger(file, rows, task, task.challenger, flagged, hours, total, aggregates)
+        _score_challenger(file, rows, flows, keys, task, task.challenger, flags, hours, total)
     known: dict[str, Any] = {
         "source_file": prediction_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),
         **_pass_through(rows.pass_through, task),
         **prediction_columns.score_columns(probabilities, ids, task.contract),
         "attack_logit": pa.array(logits.astype(np.float32)),
-        **alerts,
+        **columns_of_flags,
         **_constants(task, n),
     }
     if "lineage" in config.columns:
@@ -158,60 +156,131 @@ def _predict(
     return prediction_columns.assemble(known, task.contract), lost
 
 
-def _forward(thresholded: ThresholdedModel, rows: NightRows, batch_rows: int) -> tuple[Floats32, Floats32]:
-    model = thresholded.model
+def _forward(levelled: LevelledModel, rows: NightRows, batch_rows: int) -> tuple[Floats32, Floats32]:
+    model = levelled.model
     matrix = as_rows(model.preprocessor.transform(rows.values, model.card.features))
     return matrix, inference.forward(model, matrix, batch_rows)
 
 
-def _most_probable_attacks(probabilities: Floats32) -> Ids:
-    """Return the most probable attack class; at a low threshold, benign can be more probable than it."""
-    ids: Ids = probabilities[:, 1:].argmax(axis=1).astype(np.int32) + np.int32(1)
-    return ids
+@dataclass(frozen=True)
+class _Flags:
+    """Flagged flows of a row group.
+
+    Attributes:
+        at: Index of each; shape (flagged,).
+        unknown: Whether only the second detector flags it.
+        class_ids: Its most probable attack class; the number of classes if it is unknown.
+        levels: Highest level that it reaches, from 1.
+        scores: What the levels compare: its logit, or its distance if it is unknown.
+        logits, probabilities: Its attack logit and probability.
+        names: Name of each class id.
+    """
+
+    at: Ints
+    unknown: Mask
+    class_ids: Ids
+    levels: Ids
+    scores: Floats
+    logits: Floats
+    probabilities: Floats32
+    names: tuple[str, ...]
 
 
-def _alerts(
+def _flags(levelled: LevelledModel, matrix: Floats32, probabilities: Floats32, logits: Floats) -> _Flags:
+    """Return the flows at or above the operating point of the network, and of the second detector below it."""
+    card, novelty = levelled.model.card, levelled.model.novelty
+    levels = np.searchsorted(levelled.logits, np.nan_to_num(logits, nan=-np.inf), side="right")
+    scores, unknown = logits.copy(), np.zeros(len(logits), dtype=np.bool_)
+    if novelty is not None and levelled.distances:
+        rest = np.flatnonzero((levels == 0) & np.isfinite(logits))
+        distances = novelty.distances(matrix if len(rest) == len(matrix) else matrix[rest])
+        reached = np.searchsorted(levelled.distances, distances, side="right")
+        found = rest[reached > 0]
+        levels[found], scores[found], unknown[found] = reached[reached > 0], distances[reached > 0], True
+    at = np.flatnonzero(levels)
+    # At a low level, benign can be more probable than the most probable attack.
+    class_ids = np.where(unknown[at], card.classes, threshold.most_probable_attacks(probabilities[at]))
+    attack = prediction_columns.attack_probabilities(probabilities[at])
+    return _Flags(
+        at,
+        unknown[at],
+        class_ids.astype(np.int32),
+        levels[at].astype(np.int32),
+        scores[at],
+        logits[at],
+        attack,
+        (*card.class_names, taxonomy.UNKNOWN),
+    )
+
+
+def _evidence(
     file: str,
     rows: NightRows,
+    flows: pa.Table,
+    keys: FlowKeys,
     task: NightTask,
     matrix: Floats32,
-    probabilities: Floats32,
-    logits: Floats,
-    flagged: Mask,
+    flags: _Flags,
     total: NightCounts,
-) -> tuple[dict[str, Any], pa.Table]:
-    """Return the columns `alert`, `severity` and `attributions`, and the incidents of these flows."""
-    n, card = len(flagged), task.champion.model.card
-    attack_ids = _most_probable_attacks(probabilities)
-    at = np.flatnonzero(flagged)
-    flows = _flows(file, rows, task, at, attack_ids, probabilities, logits, card.classes)
-    covered, counts = task.allow_list.covers(flows, task.event_date)
+) -> dict[str, Any]:
+    """Count the champion's flags; return the columns `state`, `flagged`, `severity` and `attributions`."""
+    n = len(rows.source_rows)
+    covered, counts = _covered(flows, task, flags)
     total.allowed_by_entry = total.allowed_by_entry + counts
     total.flows_allowed += int(covered.sum())
-    flows, at = _pseudonymise(flows.filter(pa.array(~covered)), task), at[~covered]
-    alert, highest = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
-    alert[at] = True
-    by = (task.alerts.entities, task.alerts.window_minutes)
-    keys = incidents.incident_keys(flows, *by)
-    highest[at] = keys.highest_flows(
-        logits[at]
-    )  # explained first: an incident shows the attributions of its highest flow
-
-    explained = attribution.rows_to_explain(logits, attack_ids, alert, highest, task.alerts.explained_rows)
-    total.flows_explained += len(explained)
-    attributions = (
-        _attributions(rows, task, matrix, explained) if len(explained) else pa.array([], pa.list_(ATTRIBUTION))
+    total.champion.flagged += len(flags.at)
+    total.champion.unknown += int(flags.unknown.sum())
+    found = _flagged(file, rows, flags, covered, pa.nulls(len(flags.at), pa.list_(ATTRIBUTION)))
+    # Explained first is the highest flow of each row of the evidence, which shows its attributions.
+    urgent = evidence.highest_flows(keys, found)
+    strong = ~covered & ~flags.unknown & (flags.levels == _STRONGEST)
+    chosen = attribution.rows_to_explain(
+        flags.logits, flags.class_ids, strong, urgent & strong, task.alerts.explained_rows
     )
-    severity_ids = task.policy.severity_ids(attack_ids[at], card.classes, probability=1 / (1 + np.exp(-logits[at])))
-    severities = np.zeros(n, dtype=np.int32)
-    severities[at] = severity_ids
-    columns = {
-        "alert": pa.array(alert),
-        "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~alert), pa.array(SEVERITIES)),
-        "attributions": prediction_columns.scatter(attributions, explained, n),
+    total.flows_explained += len(chosen)
+    if len(chosen):
+        explained = _attributions(rows, task, matrix, flags.at[chosen])
+        found = replace(found, attributions=prediction_columns.scatter(explained, chosen, len(flags.at)))
+    total.champion.evidence.append(evidence.evidence(keys, found))
+    open_ = ~covered
+    probability = 1 / (1 + np.exp(-flags.logits[open_]))
+    severities, flagged = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.bool_)
+    severities[flags.at[open_]] = task.policy.severity_ids(flags.class_ids[open_], flags.names, probability=probability)
+    flagged[flags.at[open_]] = True
+    states = np.zeros(n, dtype=np.int32)
+    states[flags.at] = np.where(flags.unknown, 2, 1)
+    return {
+        "state": prediction_columns.dictionary(states, STATES),
+        "flagged": pa.array(flagged),
+        "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~flagged), pa.array(SEVERITIES)),
+        "attributions": prediction_columns.scatter(found.attributions, flags.at, n),
     }
-    flows = flows.append_column("attributions", columns["attributions"].take(pa.array(at)))
-    return columns, incidents.aggregate(flows, *by, keys)
+
+
+def _covered(flows: pa.Table, task: NightTask, flags: _Flags) -> tuple[Mask, Ints]:
+    """Return which flagged flows the allow-list covers, and how many each entry covers."""
+    if not task.allow_list.entries:
+        return np.zeros(len(flags.at), dtype=np.bool_), np.zeros(0, dtype=np.int64)
+    of_flags = flows.take(pa.array(flags.at)).append_column(
+        "class_name", prediction_columns.dictionary(flags.class_ids, flags.names)
+    )
+    return task.allow_list.covers(of_flags, task.event_date)
+
+
+def _flagged(file: str, rows: NightRows, flags: _Flags, covered: Mask, attributions: pa.Array) -> Flagged:
+    return Flagged(
+        flags.at,
+        flags.class_ids,
+        flags.names,
+        flags.levels,
+        covered,
+        flags.logits,
+        flags.probabilities,
+        flags.scores,
+        file,
+        rows.source_rows[flags.at],
+        attributions,
+    )
 
 
 def _attributions(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
@@ -228,58 +297,45 @@ def _attributions(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArra
 def _score_challenger(
     file: str,
     rows: NightRows,
+    flows: pa.Table,
+    keys: FlowKeys,
     task: NightTask,
-    thresholded: ThresholdedModel,
-    flagged: Mask,
+    levelled: LevelledModel,
+    of_champion: _Flags,
     hours: Ids,
     total: NightCounts,
-    aggregates: Aggregates,
 ) -> None:
-    """Add counts and incidents of the challenger for the same flows."""
-    card = thresholded.model.card
-    _, probabilities = _forward(thresholded, rows, task.config.batch_rows)
+    """Add counts and evidence of the challenger for the same flows."""
+    matrix, probabilities = _forward(levelled, rows, task.config.batch_rows)
     logits = threshold.attack_logits(probabilities)
-    own = logits >= thresholded.threshold
-    total.challenger.flagged += int(own.sum())
+    flags = _flags(levelled, matrix, probabilities, logits)
     known = np.isfinite(logits)  # a flow without a finite score is neither flagged nor counted
     total.challenger.class_mix += _class_mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
-    total.flagged_by_both += int((own & flagged).sum())
-    flows = _flows(
-        file,
-        rows,
-        task,
-        np.flatnonzero(own),
-        _most_probable_attacks(probabilities),
-        probabilities,
-        logits,
-        card.classes,
-    )
-    covered, _ = task.allow_list.covers(flows, task.event_date)
-    flows = _pseudonymise(flows.filter(pa.array(~covered)), task)
-    aggregates["challenger"].append(incidents.aggregate(flows, task.alerts.entities, task.alerts.window_minutes))
+    total.challenger.flagged += len(flags.at)
+    total.challenger.unknown += int(flags.unknown.sum())
+    total.flagged_by_both += len(np.intersect1d(flags.at, of_champion.at, assume_unique=True))
+    covered, _ = _covered(flows, task, flags)
+    found = _flagged(file, rows, flags, covered, pa.nulls(len(flags.at), pa.list_(ATTRIBUTION)))
+    total.challenger.evidence.append(evidence.evidence(keys, found))
 
 
-def _flows(
-    file: str,
-    rows: NightRows,
-    task: NightTask,
-    at: NDArray[np.int64],
-    attack_ids: Ids,
-    probabilities: Floats32,
-    logits: Floats,
-    level: taxonomy.Level,
-) -> pa.Table:
-    """Return the flows `at`, with raw values of pass-through columns."""
-    columns = rows.pass_through.take(pa.array(at))
-    names = [_TIME if name == task.config.event_time else name for name in columns.column_names]
-    flows = dict(zip(names, columns.columns, strict=True)) | {
-        "source_file": prediction_columns.constant(file, pa.string(), len(at)),
-        "source_row": pa.array(rows.source_rows[at]),
-        "class_name": prediction_columns.dictionary(attack_ids[at], taxonomy.CLASSES[level]),
-        "attack_probability": pa.array(prediction_columns.attack_probabilities(probabilities[at])),
-        "attack_logit": pa.array(logits[at]),
-    }
-    return pa.table(flows)
+def _flows(rows: NightRows, task: NightTask) -> pa.Table:
+    """Return the pass-through columns with plain values, the time of a flow under the name `event_time`."""
+    names = [_TIME if name == task.config.event_time else name for name in rows.pass_through.column_names]
+    return rows.pass_through.rename_columns(names)
+
+
+def _names_of(task: NightTask) -> Callable[[str, pa.Array], pa.Array] | None:
+    """Return the function that replaces the entities of pseudonymised columns; None without any."""
+    pseudonyms = task.pseudonyms
+    if pseudonyms is None:
+        return None
+    chosen = task.config.pseudonymise
+
+    def names(column: str, plain: pa.Array) -> pa.Array:
+        return pseudonyms.pseudonymised(plain) if column in chosen else plain
+
+    return names
 
 
 def _pseudonymise(flows: pa.Table, task: NightTask) -> pa.Table:

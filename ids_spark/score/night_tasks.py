@@ -9,22 +9,29 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ids_spark.alerts.allow_list import AllowList
-from ids_spark.alerts.old_incidents import AGGREGATES, merge
+from ids_spark.alerts.evidence import merge_evidence, merge_traffic
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.config.score import AlertsConfig, ScoreConfig
-from ids_spark.dataset.tables import night_predictions
+from ids_spark.dataset.tables import EVIDENCE, TRAFFIC, night_predictions
 from ids_spark.features import drift
 from ids_spark.models.artifact import Model
 from ids_spark.score import night_reader
 
 
 @dataclass(frozen=True)
-class ThresholdedModel:
-    """A model, and the threshold: it flags flows with at least this attack logit."""
+class LevelledModel:
+    """A model, and its levels of evidence, ascending: it flags flows at or above the first.
+
+    Attributes:
+        model: The model.
+        logits: Attack logits of the levels.
+        distances: Distances of the second detector; empty without one.
+    """
 
     model: Model
-    threshold: float
+    logits: tuple[float, ...]
+    distances: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class NightTask:
 
     Attributes:
         event_date: The night.
-        champion: The model whose scores become predictions, alerts and attributions.
-        challenger: A second model whose alerts are only counted; None without one.
+        champion: The model whose scores become predictions, incidents and attributions.
+        challenger: A second model whose incidents are only counted; None without one.
         read_spec: Columns to read of each row group.
         config: Settings of scoring.
         alerts: Settings of alerts.
@@ -48,8 +55,8 @@ class NightTask:
     """
 
     event_date: dt.date
-    champion: ThresholdedModel
-    challenger: ThresholdedModel | None
+    champion: LevelledModel
+    challenger: LevelledModel | None
     read_spec: night_reader.ReadSpec
     config: ScoreConfig
     alerts: AlertsConfig
@@ -73,20 +80,28 @@ class ModelCounts:
     """Counts of one model over some flows.
 
     Attributes:
-        flagged: Flows at or above the threshold.
+        flagged: Flows at or above the operating point of the network or of the second detector.
+        unknown: Those of them that only the second detector flags.
         class_mix: Flows by (hour, predicted class id); hour -1 without an event time.
-        incidents: Aggregated incidents, not yet ranked, as `incidents.AGGREGATES`.
+        evidence: Parts of the flagged flows, as `tables.EVIDENCE`.
     """
 
     flagged: int = 0
+    unknown: int = 0
     class_mix: Counter[tuple[int, int]] = field(default_factory=Counter)
-    incidents: pa.Table = field(default_factory=AGGREGATES.empty_table)
+    evidence: list[pa.Table] = field(default_factory=list)
 
     def add(self, other: "ModelCounts") -> None:
         """Add the counts of other flows."""
         self.flagged += other.flagged
+        self.unknown += other.unknown
         self.class_mix += other.class_mix
-        self.incidents = merge([self.incidents, other.incidents])
+        self.evidence += other.evidence
+
+    def merged_evidence(self) -> pa.Table:
+        """Return the evidence as one table; the parts are replaced by it."""
+        self.evidence = [merge_evidence(self.evidence)] if self.evidence else [EVIDENCE.empty_table()]
+        return self.evidence[0]
 
 
 @dataclass
@@ -98,6 +113,7 @@ class NightCounts:
         allowed_by_entry: Flagged flows that each entry of the allow-list covers, shape (entries,).
         champion, challenger: Counts of each model.
         flagged_by_both: Flows that both models flagged.
+        traffic: Parts of all scored flows by entity and window, as `tables.TRAFFIC`.
         rows_read: Flows found.
         rows_scored: Flows with a prediction.
         quarantined: Flows without one, by reason.
@@ -116,6 +132,7 @@ class NightCounts:
     champion: ModelCounts = field(default_factory=ModelCounts)
     challenger: ModelCounts = field(default_factory=ModelCounts)
     flagged_by_both: int = 0
+    traffic: list[pa.Table] = field(default_factory=list)
     rows_read: int = 0
     rows_scored: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
@@ -138,6 +155,11 @@ class NightCounts:
             "challenger_only": self.challenger.flagged - both,
         }
 
+    def merged_traffic(self) -> pa.Table:
+        """Return the traffic as one table; the parts are replaced by it."""
+        self.traffic = [merge_traffic(self.traffic)] if self.traffic else [TRAFFIC.empty_table()]
+        return self.traffic[0]
+
     def add_read(self, rows: night_reader.NightRows) -> None:
         """Add rows that were read, before they are scored."""
         self.rows_read += len(rows.source_rows) + len(rows.refused)
@@ -158,6 +180,7 @@ class NightCounts:
             "unread_columns",
             "scored_by_file",
             "flagged_by_both",
+            "traffic",
             "rows_read",
             "rows_scored",
             "flows_allowed",

@@ -1,6 +1,6 @@
 """One night of flow logs to predictions, incidents, drift, page and exports, all staged together.
 
-The driver chooses thresholds, ranks incidents and sums counts; flows stay on the executors.
+The driver tests evidence, ranks incidents and sums counts; flows stay on the executors.
 """
 
 import datetime as dt
@@ -8,14 +8,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pyarrow as pa
 from pyspark import SparkContext
 
-from ids_spark.alerts import ranking
 from ids_spark.alerts.export import EXPORTS, common
+from ids_spark.alerts.incidents import NightFacts
 from ids_spark.base import packaging
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report
@@ -29,12 +28,13 @@ from ids_spark.models.threshold import Threshold
 from ids_spark.report import night_page
 from ids_spark.report.format import FAULT_DESCRIPTIONS
 from ids_spark.report.night_findings import Night
-from ids_spark.score import degradation, night_files, night_rows
+from ids_spark.score import degradation, night_files, night_incidents, night_rows
 from ids_spark.score.night_context import ScoringContext, validation_scores_of_model
 from ids_spark.score.night_files import NightSource
+from ids_spark.score.night_incidents import Earlier, FoundIncidents, Levels
 from ids_spark.score.night_reader import ReadSpec
 from ids_spark.score.night_rows import UNKNOWN_HOUR
-from ids_spark.score.night_tasks import ModelCounts, NightCounts, NightTask, ThresholdedModel
+from ids_spark.score.night_tasks import LevelledModel, ModelCounts, NightCounts, NightTask
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +48,29 @@ class ModelOutcome:
     Attributes:
         role: `champion` or `challenger`.
         model: The model.
-        threshold: Threshold of the night.
+        threshold: Its operating point.
         counts: Sum of the counts of all tasks.
-        incidents: Ranked incidents within the budget.
-        incidents_found: Number of all incidents.
+        found: Incidents of the night.
     """
 
     role: str
     model: Model
     threshold: Threshold
     counts: ModelCounts
-    incidents: pa.Table
-    incidents_found: int
+    found: FoundIncidents
+
+
+@dataclass
+class ScoredNights:
+    """Nights that a run has scored and not yet committed; later nights of the run see them.
+
+    Attributes:
+        rows: Rows of `nights/` by date.
+        found: Incidents of the champion by date.
+    """
+
+    rows: dict[dt.date, list[Row]] = field(default_factory=dict)
+    found: dict[dt.date, FoundIncidents] = field(default_factory=dict)
 
 
 def score_night(
@@ -68,7 +79,7 @@ def score_night(
     staged: Callable[[str], str],
     source: NightSource,
     scoring: ScoringContext,
-    scored_nights: dict[dt.date, list[Row]],
+    scored_nights: ScoredNights,
     missing: Row | None = None,
 ) -> Report:
     """Score one night and stage all of its tables, which the report lists.
@@ -79,7 +90,7 @@ def score_night(
         staged: Returns the URI of the staged version of a table.
         source: The night.
         scoring: Models, policies and keys.
-        scored_nights: Rows of `nights/` of the nights that this run has scored, by date; this night's are added.
+        scored_nights: Nights that this run has scored; this night is added.
         missing: For a night without flow logs: the reason, from `degradation.missing`.
 
     Raises:
@@ -87,43 +98,57 @@ def score_night(
     """
     begin, date = time.monotonic(), source.event_date
     place = f"event_date={date}"
-    thresholds = {
-        role: (model, scoring.threshold(model, source.rows))
+    models = {
+        role: model
         for role, model in (("champion", scoring.champion), ("challenger", scoring.challenger))
         if model is not None
     }
-    counts = night_rows.score_row_groups(spark_context, source.row_groups, _task(source, scoring, thresholds, staged))
+    levels = {role: night_incidents.levels_of(model) for role, model in models.items()}
+    task = _task(source, scoring, models, levels, staged)
+    counts = night_rows.score_row_groups(spark_context, source.row_groups, task)
     if counts.rows_read != source.rows or counts.rows_scored + counts.quarantined.total() != source.rows:
         raise NotReconciled(
             f"{source.rows} rows in the files of {date}, {counts.rows_read} read, {counts.rows_scored} scored and"
             f" {counts.quarantined.total()} quarantined; nothing was committed"
         )
     drift_rows = _drift(source, scoring, counts)
-    outcomes = [_outcome(source, scoring, role, *chosen, getattr(counts, role)) for role, chosen in thresholds.items()]
-    incidents = outcomes[0].incidents
+    earlier = night_incidents.earlier_of(lake, date)
+    for day, found in scored_nights.found.items():
+        earlier = earlier.with_night(day, found)
+    outcomes = [_outcome(source, scoring, role, model, levels[role], counts, earlier) for role, model in models.items()]
+    found = outcomes[0].found
     late = night_files.late_rows(lake, source)
-    before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights}
+    before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
     degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score)
     shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
     rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
-    lake.write("alerts", incidents, staged, event_date=date)
+    tables = {
+        "incidents": found.incidents,
+        "alerts": found.alerts,
+        "evidence": counts.champion.merged_evidence(),
+        "traffic": counts.merged_traffic(),
+        "entity_history": found.history,
+    }
+    for name, table in tables.items():
+        lake.write(name, table, staged, event_date=date)
     lake.write("drift", drift_rows, staged, event_date=date)
     lake.write("nights", rows, staged, event_date=date)
     export = common.Context(date, frozenset(scoring.config.score.pseudonymise))
     for name, content_of in EXPORTS.items():
-        write_bytes(staged(f"exports/{place}/{name}"), content_of(incidents, export))
+        write_bytes(staged(f"exports/{place}/{name}"), content_of(found.shown, export))
     page = Night(
         date,
-        incidents.to_pylist(),
+        found.incidents.to_pylist(),
         drift_rows,
         {**before, date: rows},
         [entry.as_text(scoring.config.score.pseudonymise) for entry in scoring.allow_list.entries],
         counts.agreement if scoring.challenger is not None else None,
-        {role: model.card for role, (model, _) in thresholds.items()},
+        {role: model.card for role, model in models.items()},
         scoring.facts(),
+        alerts=found.alerts.to_pylist(),
     )
     night_page.write_page(staged(f"reports/night/{place}"), page)
-    scored_nights[date] = rows
+    scored_nights.rows[date], scored_nights.found[date] = rows, found
     log.info(
         "scored night=%s in=%d scored=%d quarantined=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
         date,
@@ -132,7 +157,7 @@ def score_night(
         counts.quarantined.total(),
         counts.champion.flagged,
         rows[0]["incidents"],
-        len(incidents),
+        rows[0]["incidents_shown"],
         rows[0]["seconds"],
     )
     return _night_report(source, scoring, counts, outcomes[0], rows[0])
@@ -141,15 +166,18 @@ def score_night(
 def _task(
     source: NightSource,
     scoring: ScoringContext,
-    thresholds: Mapping[str, tuple[Model, Threshold]],
+    models: Mapping[str, Model],
+    levels: Mapping[str, Levels],
     staged: Callable[[str], str],
 ) -> NightTask:
     config, place = scoring.config, f"event_date={source.event_date}"
-    thresholded = {role: ThresholdedModel(model, threshold.logit) for role, (model, threshold) in thresholds.items()}
+    levelled = {
+        role: LevelledModel(model, levels[role].logits, levels[role].distances) for role, model in models.items()
+    }
     return NightTask(
         event_date=source.event_date,
-        champion=thresholded["champion"],
-        challenger=thresholded.get("challenger"),
+        champion=levelled["champion"],
+        challenger=levelled.get("challenger"),
         read_spec=ReadSpec(
             scoring.champion.preprocessor.schema,
             scoring.needed,
@@ -170,14 +198,24 @@ def _task(
 
 
 def _outcome(
-    source: NightSource, scoring: ScoringContext, role: str, model: Model, threshold: Threshold, counts: ModelCounts
+    source: NightSource,
+    scoring: ScoringContext,
+    role: str,
+    model: Model,
+    levels: Levels,
+    counts: NightCounts,
+    earlier: Earlier,
 ) -> ModelOutcome:
-    card = model.card
-    facts = ranking.NightFacts(
-        source.event_date, card.name, card.version, threshold.logit, scoring.run_id, scoring.now, scoring.origin(source)
+    """Return the incidents of a model; those of a challenger are compared with no earlier night."""
+    card, config, own = model.card, scoring.config.alerts, getattr(counts, role)
+    point = scoring.operating_point(model)
+    facts = NightFacts(
+        source.event_date, card.name, card.version, point.logit, scoring.run_id, scoring.now, scoring.origin(source)
     )
-    incidents, found = ranking.rank(counts.incidents, scoring.policy, scoring.config.alerts, facts)
-    return ModelOutcome(role, model, threshold, counts, incidents, found)
+    before = earlier if role == "champion" else Earlier()
+    evidence, traffic = own.merged_evidence(), counts.merged_traffic()
+    found = night_incidents.find(evidence, traffic, levels, config, scoring.policy, facts, before)
+    return ModelOutcome(role, model, point, own, found)
 
 
 def _drift(source: NightSource, scoring: ScoringContext, counts: NightCounts) -> list[Row]:
@@ -203,7 +241,7 @@ def _night_row(
     """Return the row of `nights/` of one model, without `rows_late`, `seconds` and `degraded`."""
     levels = Counter(row["drift_level"] for row in drift_rows if row["kind"] == "feature")
     model, threshold = outcome.model, outcome.threshold
-    champion = outcome.role == "champion"
+    champion, n = outcome.role == "champion", counts.rows_scored
     return {
         "run_id": scoring.run_id,
         "role": outcome.role,
@@ -231,12 +269,12 @@ def _night_row(
         "flows_flagged": outcome.counts.flagged,
         "flows_allowed": counts.flows_allowed if champion else None,
         "flows_explained": counts.flows_explained if champion else None,
-        "incidents": outcome.incidents_found,
-        "incidents_shown": len(outcome.incidents),
-        "budget": threshold.budget,
+        "flows_unknown": outcome.counts.unknown,
+        **outcome.found.facts,
         "threshold_logit": threshold.logit,
-        "expected_false_alarms": threshold.expected_false_alarms,
-        "false_alarms_at_most": threshold.false_alarms_at_most,
+        "expected_false_alarms": None if threshold.expected_rate is None else threshold.expected_rate * n,
+        "false_alarms_at_most": threshold.rate_at_most * n,
+        "recall": [asdict(each) for each in threshold.recalls],
         "benign_validation_rows": threshold.benign_rows,
         "smallest_rate": threshold.smallest_rate,
         "drift_moderate": levels["moderate"] if champion else None,
@@ -259,8 +297,8 @@ def _night_report(
     report.tables = [TABLES[name].place(event_date=date) for name in kept_by("event_date")]
     rows = {"scored": counts.rows_scored, "flagged": counts.champion.flagged, "late rows": row["rows_late"]}
     rows |= {"rows of another date": counts.of_another_date, "flows on the allow-list": counts.flows_allowed}
-    over_budget = champion.incidents_found - len(champion.incidents)
-    rows |= {"incidents": champion.incidents_found, "incidents over the budget": over_budget}
+    rows |= {"incidents": row["incidents"], "incidents not shown": row["incidents"] - row["incidents_shown"]}
+    rows |= {f"incidents {state}": row[f"incidents_{state}"] for state in ("muted", "learned", "closed")}
     rows |= {f"not scored: {reason}": n for reason, n in sorted(counts.quarantined.items())}
     rows |= {f"warned: {rule}": n for rule, n in sorted(counts.warnings.items())}
     rows |= {f"no event time: {kind}": n for kind, n in sorted(counts.unread_times.items())}

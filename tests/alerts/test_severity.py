@@ -108,7 +108,7 @@ def test_class_ids_and_class_names_give_the_same_severities():
     for level, names in CLASSES.items():
         ids = rng.integers(0, level, 1_000_000).astype(np.int32)
         probability = rng.random(len(ids), dtype=np.float32)
-        found = DEFAULT.severity_ids(ids, level, probability=probability)
+        found = DEFAULT.severity_ids(ids, CLASSES[level], probability=probability)
         assert found.dtype == np.int32
         coded = pa.DictionaryArray.from_arrays(pa.array(ids), pa.array(names))
         by_name = DEFAULT.severities(pa.chunked_array([coded[:7], coded[7:]]), probability=probability)
@@ -116,7 +116,7 @@ def test_class_ids_and_class_names_give_the_same_severities():
 
 
 def test_no_flow_has_no_severity():
-    assert DEFAULT.severity_ids(np.empty(0, np.int32), 19).shape == (0,)
+    assert DEFAULT.severity_ids(np.empty(0, np.int32), CLASSES[19]).shape == (0,)
     assert DEFAULT.severities(pa.array([], pa.string())).to_pylist() == []
     assert DEFAULT.severities(pa.array([None], pa.string())).to_pylist() == [None]
 

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.slow
 
 VARIABLE = "IDS_SPARK_PSEUDONYM_KEY"
 SETTINGS = ("score.pseudonymise=[device_id,src_ip]",)
-READ = ("predictions", "alerts", "drift", "nights", "quarantine/job=score")
+READ = (
+    "predictions", "incidents", "alerts", "evidence", "traffic", "entity_history", "drift", "nights",
+    "quarantine/job=score",
+)  # fmt: skip
 
 
 MOMENTS: dict[str, Callable[[Path], bool]] = {

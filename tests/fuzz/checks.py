@@ -177,6 +177,9 @@ def _night_counts(case: Case, nights: list[Path]) -> tuple[Counter[str], Counter
             for line in export.read_text(encoding="utf-8").split("\n"):
                 if line:
                     json.loads(line, parse_constant=lambda text: faults.append(f"{text} in an export"))
-        if len(pq.ParquetFile(next((case.lake / "alerts" / place).glob("*.parquet"))).read()) > row["budget"]:
-            faults.append(f"{place}: more alerts than the budget")
+        incidents = pq.ParquetFile(next((case.lake / "incidents" / place).glob("*.parquet"))).read().to_pylist()
+        if [each["state"] for each in incidents].count("open") != row["incidents"]:
+            faults.append(f"{place}: {len(incidents)} incidents, counted {row['incidents']}")
+        if sum(each["shown"] for each in incidents) != row["incidents_shown"]:
+            faults.append(f"{place}: other incidents shown than counted")
     return written, refused, listed, faults

@@ -153,18 +153,18 @@ def test_a_challenger_scores_the_same_night_and_is_compared(nights: Path, tmp_pa
     p = network_of(second).predict(np.column_stack(fitted), batch_size=4096, verbose=0)
     logits = np.log(p[:, 1:].sum(axis=1, dtype=np.float64)) - np.log(p[:, 0].astype(np.float64))
     limit = challenger["threshold_logit"]
-    assert limit == second.validation_scores.threshold(ROWS, 50).logit != champion["threshold_logit"]
+    assert limit == second.validation_scores.operating_point().logit != champion["threshold_logit"]
     flagged_by_challenger = logits >= limit
     near = int((np.abs(logits - limit) < 5e-3).sum())
     assert abs(challenger["flows_flagged"] - flagged_by_challenger.sum()) <= near
     mix = pd.DataFrame(list(challenger["class_mix"])).groupby("class_name")["flows"].sum()
     own = pd.Series([CLASSES[19][i] for i in p.argmax(axis=1)]).value_counts()
     assert mix.sub(own, fill_value=0).abs().sum() <= 4
-    both = int((flagged_by_challenger & predictions["alert"]).sum())
+    both = int((flagged_by_challenger & predictions["flagged"]).sum())
     page = Page((folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text())
     (shown,) = numbers(page.texts("data-agreement")["both"])
     assert both - near <= int(shown.replace(",", "")) <= both + near
-    assert set(read(folder, "alerts")["model_version"]) == {first.card.version}
+    assert set(read(folder, "incidents")["model_version"]) == {first.card.version}
     assert set(read(folder, "drift")["model_version"]) == {first.card.version}
 
 
@@ -207,9 +207,8 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
         assert refused[["reason", "source_row"]].to_numpy().tolist() == [["no_finite_score", 7]]
         assert set(refused["features"].iloc[0]) <= set(AMOUNTS)
         assert 7 not in predictions["source_row"].tolist()
-    alerts = read(folder, "alerts")
-    assert set(alerts["entity_kind"]) <= {"source_file"}
-    assert len(alerts) == row["incidents_shown"]
+    assert set(read(folder, "traffic")["entity_kind"]) == {"source_file"}
+    assert len(read(folder, "incidents")) == row["incidents"]
 
 
 def test_a_night_without_any_usable_file_is_reported(nights: Path, tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ FLOWS = 20_000
 KEY = "0123456789abcdef0123456789abcdef-key-of-a-test"
 TRAINING = ("train.models=[gru_dnn]", "train.classes=[19]", "train.epochs=3", "train.learning_rate=2e-3")
 SMALL = ("train.batch_size=128", "train.gru_dnn.units=16", "train.gru_dnn.dense=[16]", "features.files=2")
-TABLES = ("predictions", "alerts", "drift", "nights", "exports", "reports/night", "quarantine/job=score")
+TABLES = (
+    "predictions", "incidents", "alerts", "evidence", "traffic", "entity_history", "drift", "nights", "exports",
+    "reports/night", "quarantine/job=score",
+)  # fmt: skip
 OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds", "code_version"]
 """Columns that differ from run to run; also the code version, because a commit may be made while tests run."""
 
@@ -59,7 +62,7 @@ def read(folder: Path, table: str, date: dt.date = DATE) -> pd.DataFrame:
     """Return one partition of a table of the lake, sorted by the names of its rows."""
     found = pd.read_parquet(folder / "lake" / table / f"event_date={date}")
     keys = [key for key in ("rank", "role", "kind", "name", "source_file", "source_row") if key in found]
-    return found.sort_values(keys, ignore_index=True)
+    return found.sort_values(keys, ignore_index=True) if keys else found
 
 
 def night_row(folder: Path, role: str = "champion", date: dt.date = DATE) -> pd.Series:
@@ -76,7 +79,7 @@ def audit(folder: Path) -> pd.Series:
 def comparable(folder: Path, date: dt.date = DATE) -> dict[str, Any]:
     """Return all tables of a night without the columns that differ from run to run."""
     found: dict[str, Any] = {}
-    for table in ("predictions", "alerts", "drift", "nights", "quarantine/job=score"):
+    for table in (table for table in TABLES if table not in ("exports", "reports/night")):
         frame = read(folder, table, date).drop(columns=OF_A_RUN, errors="ignore")
         found[table] = frame.map(_plain).to_dict("list")
     return found

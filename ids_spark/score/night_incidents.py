@@ -1,0 +1,242 @@
+"""Incidents of a night from its evidence: tested, joined, compared with earlier nights, with verdicts, ranked.
+
+Scoring calls this for the evidence that it has just counted, `jobs/verdict.py` for that of a stored night. Nothing here
+reads flows or predictions.
+"""
+
+import datetime as dt
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from ids_spark.alerts import false_alarms, incidents, life, ranking, verdicts
+from ids_spark.alerts.false_alarms import StoredCounts
+from ids_spark.alerts.incidents import NightFacts
+from ids_spark.alerts.life import NightIncidents
+from ids_spark.alerts.severity import SeverityPolicy, category_of
+from ids_spark.alerts.verdicts import InForce
+from ids_spark.config.score import AlertsConfig
+from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.dataset.tables import HISTORY, TABLES
+from ids_spark.dataset.taxonomy import UNKNOWN
+from ids_spark.lake.store import Lake
+from ids_spark.models.artifact import Model
+from ids_spark.models.threshold import RATES
+
+log = logging.getLogger(__name__)
+
+HISTORY_NIGHTS: Final = 28
+"""Dates before a night whose `entity_history/` is used."""
+_DATED: Final = HISTORY.append(pa.field("event_date", pa.date32()))
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What a model says of false alarms.
+
+    Attributes:
+        stored: Benign validation rows that reach each level.
+        logits: Attack logits of the levels, ascending.
+        distances: Of the second detector; empty without one.
+    """
+
+    stored: StoredCounts
+    logits: tuple[float, ...]
+    distances: tuple[float, ...] = ()
+
+    def threshold(self, category: str, level: int) -> float:
+        """Return what the level of a category compares with: an attack logit, or a distance."""
+        return (self.distances if category == UNKNOWN else self.logits)[level]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What is known before a night is tested.
+
+    Attributes:
+        history: Rows of `entity_history/` of earlier nights, with their `event_date`.
+        nights: Incidents of earlier nights.
+        given: All verdicts.
+    """
+
+    history: pa.Table = field(default_factory=_DATED.empty_table)
+    nights: Mapping[dt.date, NightIncidents] = field(default_factory=dict)
+    given: Sequence[Mapping[str, Any]] = ()
+
+    def with_night(self, date: dt.date, found: "FoundIncidents") -> "Earlier":
+        """Return the same with a night that this run has scored, in place of what the lake holds of that date."""
+        kept = self.history.filter(pa.array([day != date for day in self.history["event_date"].to_pylist()]))
+        own = _dated(found.history, date)
+        night = NightIncidents(found.incidents.select(life.COLUMNS), found.alerts.select(life.ALERT_COLUMNS))
+        return Earlier(pa.concat_tables([kept, own]), {**self.nights, date: night}, self.given)
+
+
+@dataclass(frozen=True)
+class FoundIncidents:
+    """The incidents of a night.
+
+    Attributes:
+        incidents: As `tables.INCIDENTS`, in order.
+        alerts: As `tables.ALERTS`.
+        history: As `tables.HISTORY`: what this night adds.
+        facts: Columns of `tables.NIGHTS` on them, by name.
+    """
+
+    incidents: pa.Table
+    alerts: pa.Table
+    history: pa.Table
+    facts: Mapping[str, Any]
+
+    @property
+    def shown(self) -> pa.Table:
+        """The incidents of the page and the exports."""
+        return self.incidents.filter(self.incidents["shown"])
+
+
+def levels_of(model: Model) -> Levels:
+    """Return the levels of evidence of a model.
+
+    Raises:
+        ValueError: the model has no validation scores; the scoring context refuses such a model.
+    """
+    scores, names = model.validation_scores, model.card.class_names
+    if scores is None:
+        raise ValueError(f"{model.card.name} has no validation scores")
+    logits = scores.levels()
+    of_class = scores.benign_counts(logits)
+    categories = tuple(dict.fromkeys(category_of(name) for name in names[1:]))
+    counts = [of_class[[category_of(name) == category for name in names]].sum(axis=0) for category in categories]
+    rows = [scores.benign_rows] * len(categories)
+    distances: tuple[float, ...] = ()
+    if model.novelty is not None:
+        at = model.novelty.levels(RATES)
+        categories, rows, distances = (*categories, UNKNOWN), [*rows, model.novelty.rows], tuple(at.tolist())
+        counts.append(model.novelty.counts(at))
+    return Levels(StoredCounts(categories, np.array(counts), np.array(rows)), logits, distances)
+
+
+def stored_levels(night: Mapping[str, Any]) -> Levels:
+    """Return the levels with which a stored night was tested, from its row in `nights/`."""
+    rows = night["false_alarm_rates"] or []
+    categories = tuple(dict.fromkeys(row["category"] for row in rows))
+    of = {name: [row for row in rows if row["category"] == name] for name in categories}
+    logits = next((tuple(r["threshold_logit"] for r in of[name]) for name in categories if name != UNKNOWN), ())
+    distances = tuple(row["threshold_logit"] for row in of.get(UNKNOWN, ()))
+    counts = np.array([[row["reached"] for row in of[name]] for name in categories], dtype=np.int64)
+    benign = np.array([of[name][0]["benign_rows"] for name in categories], dtype=np.int64)
+    return Levels(StoredCounts(categories, counts, benign), logits, distances)
+
+
+def earlier_of(lake: Lake, date: dt.date) -> Earlier:
+    """Read what the lake holds of the nights before a date, and all verdicts."""
+    parts = [_DATED.empty_table()]
+    for day in (date - dt.timedelta(days=i) for i in range(1, HISTORY_NIGHTS + 1)):
+        try:
+            parts.append(_dated(lake.read("entity_history", event_date=day), day))
+        except SchemaMismatch as error:
+            log.warning("history skips an earlier night date=%s error=%s", day, error)
+    return Earlier(pa.concat_tables(parts), life.earlier_nights(lake, date), verdicts.read(lake))
+
+
+def find(
+    evidence: pa.Table,
+    traffic: pa.Table,
+    levels: Levels,
+    alerts: AlertsConfig,
+    policy: SeverityPolicy,
+    night: NightFacts,
+    earlier: Earlier,
+) -> FoundIncidents:
+    """Return the incidents of a night.
+
+    Args:
+        evidence: As `tables.EVIDENCE`, merged.
+        traffic: As `tables.TRAFFIC`, merged.
+        levels: Of the model.
+        alerts: Budget, most lines, length of windows.
+        policy: Severities.
+        night: Values common to all incidents.
+        earlier: Earlier nights, of which later dates are not used, and verdicts.
+    """
+    categories = levels.stored.categories
+    index = {name: i for i, name in enumerate(categories)}
+    classes = evidence["class_name"].unique().to_pylist()
+    cells = false_alarms.cells_of(traffic, evidence, {name: index[category_of(name)] for name in classes})
+    before = pa.array([day < night.event_date for day in earlier.history["event_date"].to_pylist()], pa.bool_())
+    own = false_alarms.own_counts(cells, earlier.history.filter(before), categories)
+    in_force = verdicts.in_force(earlier.given, night.event_date)
+    tested = false_alarms.compare(cells, levels.stored, alerts.false_incidents, own)
+    found, own_alerts = incidents.incidents_of(
+        cells, tested, evidence, categories, alerts.window_minutes, policy, night
+    )
+    found, ended = life.compare(night.event_date, found, own_alerts, earlier.nights)
+    found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, tested.tested, alerts.most_lines)
+    facts = {
+        **counts,
+        "incidents_ended": ended,
+        "false_incidents": alerts.false_incidents,
+        "false_incidents_expected": tested.expected_false,
+        "alpha": tested.alpha,
+        "cells": tested.tested,
+        "false_alarm_rates": _rates(levels, tested),
+    }
+    return FoundIncidents(found, own_alerts, tested.history, facts)
+
+
+def ranked(
+    found: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float, cells: int, most_lines: int
+) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
+    """Return incidents in order and alerts, both with what verdicts say, and columns of `tables.NIGHTS`.
+
+    Args:
+        found: As `tables.INCIDENTS`.
+        alerts: Their alerts, as `tables.ALERTS`.
+        in_force: Verdicts on that night.
+        alpha: p-value from which a cell is an alert.
+        cells: Number of cells tested.
+        most_lines: Most incidents that are shown.
+    """
+    alerts = verdicts.beside_learned(alerts, in_force)
+    found = verdicts.apply(incidents.rated(found, alerts, cells), alerts, in_force, alpha)
+    found = ranking.rank(found, most_lines)
+    states = found["state"].to_pylist()
+    counts = {
+        "incidents": states.count(ranking.OPEN),
+        "incidents_shown": sum(found["shown"].to_pylist()),
+        **{f"incidents_{state}": states.count(state) for state in ("muted", "learned", "closed")},
+        "incidents_not_shown": ranking.not_shown(found),
+    }
+    return found, alerts, counts
+
+
+def _rates(levels: Levels, tested: false_alarms.Tested) -> list[Row]:
+    """Return one row for each category and level; rates that are unknown are null."""
+    return [
+        {
+            "category": category,
+            "rate": RATES[level],
+            "threshold_logit": levels.threshold(category, level),
+            "reached": int(levels.stored.counts[g, level]),
+            "benign_rows": int(levels.stored.rows[g]),
+            **{
+                name: float(rate) if np.isfinite(rate) else None
+                for name, rate in (
+                    ("stored", tested.stored[g, level]),
+                    ("tonight", tested.tonight[g, level]),
+                    ("used", tested.used[g, level]),
+                )
+            },
+        }
+        for g, category in enumerate(levels.stored.categories)
+        for level in range(len(RATES))
+    ]
+
+
+def _dated(history: pa.Table, date: dt.date) -> pa.Table:
+    rows = history.select(TABLES["entity_history"].contract.names)
+    return rows.append_column(_DATED.field("event_date"), pa.array([date] * len(rows), pa.date32()))
