@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ids_spark.base.logs import printable
+from ids_spark.dataset.taxonomy import UNKNOWN
 
 Incident = Mapping[str, Any]
 """A row of `tables.INCIDENTS`."""
 
-UNKNOWN: Final = "Unknown"
-"""Category of flows that resemble neither benign training flows nor a known attack."""
 _NAMED: Final = 3  # entities and classes that a sentence names
 _LONGEST_NAME: Final = 48
 _FEW: Final = 0.01  # flows; fewer are written as a word

@@ -371,14 +371,16 @@ def false_alarm_rates(night: Night) -> list[FalseAlarmRate]:
     """Return the rates of false alarms at the operating point, by category; none in nights of older versions."""
     row = night.champion
     rates = row.get("false_alarm_rates") or ()
-    operating_point = max((each["rate"] for each in rates), default=0.0)
+    operating_point: dict[str, float] = {}
+    for each in rates:
+        operating_point[each["category"]] = max(each["rate"], operating_point.get(each["category"], 0.0))
     n, flows = row["benign_validation_rows"] or 0, row["rows_scored"]
     found = []
     for each in rates:
         stored, tonight = number_or(each["stored"]), number_or(each["tonight"])
         bound = predictive_bound(stored * flows, n, flows, _DRIFT_BOUND)
         far_above = tonight > _FAR_ABOVE * stored and tonight * flows > bound
-        if each["rate"] == operating_point:
+        if each["rate"] == operating_point[each["category"]]:
             found.append(FalseAlarmRate(each["category"], stored, tonight, far_above))
     return found
 
