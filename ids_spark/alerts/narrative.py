@@ -63,12 +63,12 @@ def title(incident: Incident) -> str:
 
 
 def attackers(incident: Incident) -> str:
-    """Return the source, the number of sources, or `unknown source`."""
+    """Return the source, the number of sources, or `an unknown source`."""
     return _entities(incident["sources"], incident["sources_found"], "source")
 
 
 def victims(incident: Incident) -> str:
-    """Return the device, the number of devices, or `unknown device`; a source file for flows without a device."""
+    """Return the device, the number of devices, or `an unknown device`; a source file for flows without a device."""
     kinds = {each["kind"] for each in incident["devices"] or ()}
     noun = "source file" if kinds == {"source_file"} else "device"
     return _entities(incident["devices"], incident["devices_found"], noun)
@@ -116,9 +116,9 @@ def _what(incident: Incident) -> str:
 def _how_much(incident: Incident) -> str:
     window = incident["lead_window"]
     name = "an unknown entity" if incident["lead_entity"] is None else short_name(incident["lead_entity"])
-    place = "in flows without a time" if window is None else f"in the window from {window:%H:%M} UTC"
+    when = "without a time" if window is None else f"in the window from {window:%H:%M} UTC"
     flagged = "an unknown number" if incident["lead_flagged"] is None else f"{incident['lead_flagged']:,}"
-    were = f"{flagged} of {_counted(incident['lead_flows'], 'flow')} of {name} {place} were flagged"
+    were = f"{flagged} of {_counted(incident['lead_flows'], 'flow')} of {name} {when} were flagged"
     of_which = f"of which false alarms explain {explained(incident)}"
     return _capital(f"{were}, {of_which}; {_own(incident)}, {_peers(incident)}.")
 
@@ -176,7 +176,7 @@ def _minute(time: dt.datetime) -> dt.datetime:
 def _entities(entities: Sequence[Mapping[str, Any]] | None, found: int | None, noun: str) -> str:
     """Return the name of the only entity, the number of several, or that there is none."""
     if not entities:
-        return f"unknown {noun}"
+        return f"an unknown {noun}"
     count = found or len(entities)
     return short_name(entities[0]["name"]) if count == 1 else f"{count:,} {noun}s"
 
@@ -192,4 +192,4 @@ def _counted(n: int | None, noun: str) -> str:
 
 def _capital(text: str) -> str:
     """Return a text that begins with a word of ours with a capital letter; names are left as they are."""
-    return text[:1].upper() + text[1:] if text.startswith(("unknown ", "an ")) else text
+    return text[:1].upper() + text[1:] if text.startswith("an ") else text

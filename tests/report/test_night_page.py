@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ids_spark.alerts import narrative
+from ids_spark.alerts.export import ecs, ocsf
+from ids_spark.alerts.export.common import Context
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import ALERTS, DRIFT, INCIDENTS, NIGHTS
@@ -20,9 +22,11 @@ from ids_spark.report import night_figures, night_findings, night_page
 from ids_spark.report.night_findings import Night
 from tests.support import incidents
 from tests.support.browser import Page, check_structure, numbers, show, text_of
+from tests.support.evidence import Group, background, found_in
 from tests.support.incidents import DATE, MODEL, VERSION, at, incident
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
 from tests.support.night_pages import OLD, QUIET, busy, drift, hostile, mix, rates, scored, with_row
+from tests.support.published_schemas import ecs_faults, ocsf_faults
 
 
 def page_of(night: Night) -> str:
@@ -159,6 +163,32 @@ def test_an_incident_folds_out_to_its_sentences_alerts_and_flows() -> None:
     cut = Page(page_of(dataclasses.replace(busy(), alerts=many))).element("incident-3")
     assert sum(1 for _ in cut.iter("tr")) == 1 + night_page.LISTED_ALERTS + 2
     assert "10 more" in text_of(cut)
+
+
+def test_incidents_that_were_found_in_a_night_are_shown_and_exported_as_they_are() -> None:
+    pumps = [f"pump-{i:02d}" for i in range(1, 7)]
+    groups = [
+        Group(300, 3, pumps, "198.51.100.23", "Recon-Port_Scan"),
+        Group(50, None, "bed-01", None, "ARP_Spoofing"),
+        Group(50, 3, None, "192.0.2.77", "ARP_Spoofing"),
+        Group(50, 3, None, None, "DoS-UDP"),
+    ]
+    found, alerts = found_in([*background(), *groups])
+    rows = [row | {"rank": i + 1} for i, row in enumerate(found.to_pylist())]
+    model = {name: rows[0][name] for name in ("model", "model_version", "run_id", "data_origin")}
+    date = dt.date(2026, 3, 1)
+    champion = scored(**model, incidents=4, incidents_shown=4, flows_flagged=500)
+    night = Night(date, rows, [], {date: [champion]}, alerts=alerts.to_pylist())
+    page = Page(page_of(night))
+    check_structure(page)
+    assert len(page.all("data-incident")) == 4
+    assert sum(len(night.alerts_of[row["incident_id"]]) for row in rows) == len(alerts)
+    text = text_of(page.root)
+    for part in ("198.51.100.23 src_ip → 6 devices", "flows.parquet source_file", "192.0.2.77 src_ip → unknown device"):
+        assert part in text
+    for row in rows:
+        assert ocsf_faults(ocsf.event(row, Context(date))) == []
+        assert ecs_faults(ecs.document(row, Context(date))) == []
 
 
 def test_what_verdicts_took_off_the_list_what_ended_and_what_did_not_fit_is_shown() -> None:
@@ -473,7 +503,7 @@ def test_the_pictures_have_the_right_figures() -> None:
     late = incident(1, "high", {"DoS-TCP": 1}, {}, {"$\\x$ 病": 1}, at(23, 50))
     (axes,) = night_figures.timeline([late], DATE).axes
     assert axes.patches[0].get_x() + axes.patches[0].get_width() == pytest.approx(24)
-    assert axes.texts[0].get_text() == "1  DoS-TCP: unknown source against $\\x$ ?"
+    assert axes.texts[0].get_text() == "1  DoS-TCP: an unknown source against $\\x$ ?"
     mix_by_hour = night_page.by_hour(night.champion)
     assert {name: int(counts.sum()) for name, counts in mix_by_hour.items()} == {
         "Benign": 1_180_230, "DDoS": 18_900, "MQTT": 72, "Recon": 288, "Spoofing": 310
