@@ -249,7 +249,7 @@ class FalseIncidents:
 
     @property
     def known(self) -> bool:
-        """Whether budget and expectation are known; they are not in nights of older versions."""
+        """Whether both are known; they are not without benign validation rows, and in nights of older versions."""
         return not math.isnan(self.budget + self.expected)
 
 
@@ -359,7 +359,7 @@ def false_incidents(night: Night) -> FalseIncidents:
     verdicts = Counter(each["verdict"] for rows in (night.shown, *night.folded.values()) for each in rows)
     return FalseIncidents(
         number_or(row.get("false_incidents")),
-        number_or(row.get("false_incidents_expected")),
+        number_or(row.get("false_incidents_expected")) if row["benign_validation_rows"] else math.nan,
         number_or(row.get("alpha")),
         row.get("cells") or 0,
         verdicts["true"] + verdicts["benign"],

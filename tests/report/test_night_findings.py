@@ -64,6 +64,7 @@ def test_expected_and_observed_false_incidents() -> None:
         2,
         1,
     )  # ARP is confirmed, one incident is learned; mute and close say nothing
+    assert not night_findings.false_incidents(with_row(QUIET, benign_validation_rows=0)).known
     old = night_findings.false_incidents(with_row(QUIET, **OLD))
     assert (old.known, old.judged) == (False, 0)
     assert night_findings.issues(with_row(QUIET, **OLD)) == []

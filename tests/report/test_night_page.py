@@ -97,7 +97,7 @@ def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from(
         ({"rows_scored": 0, "class_mix": []}, ["threshold", "not-scored", "false-incidents"]),
         (
             {"benign_validation_rows": 0, "smallest_rate": 1.0, **unknown},
-            ["threshold", "no-validation", "false-incidents"],
+            ["threshold", "no-validation", "no-budget"],
         ),
         ({"smallest_rate": float("nan"), **unknown}, ["threshold", "unknown", "false-incidents"]),
         (OLD, ["threshold", "expected", "smallest-rate", "no-budget"]),
