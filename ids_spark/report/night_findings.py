@@ -259,12 +259,14 @@ class FalseAlarmRate:
 
     Attributes:
         category: The category.
+        rate: Rate of false alarms of all categories at the operating point.
         stored: Share of the benign validation rows.
         tonight: Share of the night's flows outside of alerts.
         far_above: Whether `tonight` is over three times `stored`, by more than chance explains.
     """
 
     category: str
+    rate: float
     stored: float
     tonight: float
     far_above: bool
@@ -369,19 +371,18 @@ def false_incidents(night: Night) -> FalseIncidents:
 
 def false_alarm_rates(night: Night) -> list[FalseAlarmRate]:
     """Return the rates of false alarms at the operating point, by category; none in nights of older versions."""
-    row = night.champion
-    rates = row.get("false_alarm_rates") or ()
-    operating_point: dict[str, float] = {}
-    for each in rates:
-        operating_point[each["category"]] = max(each["rate"], operating_point.get(each["category"], 0.0))
-    n, flows = row["benign_validation_rows"] or 0, row["rows_scored"]
+    rates, flows = night.champion.get("false_alarm_rates") or (), night.champion["rows_scored"]
+    first: dict[str, Row] = {}
+    for each in sorted(rates, key=lambda each: -float(each["rate"])):
+        first.setdefault(each["category"], each)
     found = []
-    for each in rates:
-        stored, tonight = number_or(each["stored"]), number_or(each["tonight"])
-        bound = predictive_bound(stored * flows, n, flows, _DRIFT_BOUND)
-        far_above = tonight > _FAR_ABOVE * stored and tonight * flows > bound
-        if each["rate"] == operating_point[each["category"]]:
-            found.append(FalseAlarmRate(each["category"], stored, tonight, far_above))
+    for category, each in first.items():
+        stored, tonight, rows = number_or(each["stored"]), number_or(each["tonight"]), each["benign_rows"] or 0
+        expected = flows * (each["reached"] or 0) / rows if rows else math.nan
+        far_above = tonight > _FAR_ABOVE * stored and tonight * flows > predictive_bound(
+            expected, rows, flows, _DRIFT_BOUND
+        )
+        found.append(FalseAlarmRate(category, each["rate"], stored, tonight, far_above))
     return found
 
 

@@ -85,6 +85,7 @@ def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from(
     # exp(1.5) / (1 + exp(1.5)) = 0.8176; 1 / 1.25e-5 = 80,000
     assert found(QUIET) == {
         "threshold": ["81.8%", "1.5"],
+        "unlike": ["0", "1.0%"],
         "expected": ["1,199,800", "11,998", "2.5%", "12,532"],
         "smallest-rate": ["240,000", "1", "80,000"],
         "false-incidents": ["1", "4,200", "0.83", "2", "05"],  # 2.1e-05
@@ -94,12 +95,12 @@ def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from(
     assert "no-verdict" in found(one)
     unknown: dict[str, Any] = {"expected_false_alarms": None, "false_alarms_at_most": None}
     for changes, names in (
-        ({"rows_scored": 0, "class_mix": []}, ["threshold", "not-scored", "false-incidents"]),
+        ({"rows_scored": 0, "class_mix": []}, ["threshold", "unlike", "not-scored", "false-incidents"]),
         (
             {"benign_validation_rows": 0, "smallest_rate": 1.0, **unknown},
-            ["threshold", "no-validation", "no-budget"],
+            ["threshold", "unlike", "no-validation", "no-budget"],
         ),
-        ({"smallest_rate": float("nan"), **unknown}, ["threshold", "unknown", "false-incidents"]),
+        ({"smallest_rate": float("nan"), **unknown}, ["threshold", "unlike", "unknown", "false-incidents"]),
         (OLD, ["threshold", "expected", "smallest-rate", "no-budget"]),
     ):
         assert list(found(with_row(QUIET, **changes))) == names
@@ -110,7 +111,7 @@ def test_rates_of_false_alarms_and_recall_are_shown_by_class_or_said_to_be_unkno
     for row in (["Spoofing", "0.4%", "2.0%"], ["MQTT", "0%", "0%"], ["Recon-Ping_Sweep", "40", "50.0%"],
                 ["Recon-VulScan", "0", "cannot tell"], ["mean of classes", "", "75.0%"]):  # fmt: skip
         assert row in page.rows
-    assert [name for name, _ in page.all("data-far-above")] == ["DDoS", "DoS", "Recon", "Spoofing"]
+    assert [name for name, _ in page.all("data-far-above")] == ["DDoS", "DoS", "Recon", "Spoofing", "Unknown"]
     assert numbers(page.texts("data-issue")["false_alarms_drifted"]) == ["0.5%", "0.1%"]
     nothing = [each | {"stored": None, "tonight": None} for each in rates()]
     page = Page(page_of(with_row(QUIET, false_alarm_rates=nothing, recall=None)))

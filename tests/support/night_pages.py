@@ -32,9 +32,10 @@ def mix(hours: Sequence[int | None], **flows: int) -> list[dict]:
 
 def rates(times: float = 1.0) -> list[dict]:
     """Rates of false alarms of each category and level: 1 % of benign rows, and tonight `times` as many."""
-    shares = {"DDoS": 0.1, "DoS": 0.2, "MQTT": 0.0, "Recon": 0.3, "Spoofing": 0.4}
+    shares = {"DDoS": 0.1, "DoS": 0.2, "MQTT": 0.0, "Recon": 0.3, "Spoofing": 0.4, "Unknown": 1.0}
     return [
-        {"category": name, "rate": rate, "threshold_logit": logit, "stored": rate * share,
+        {"category": name, "rate": rate, "threshold_logit": logit, "reached": round(240_000 * rate * share),
+         "benign_rows": 240_000, "stored": rate * share,
          "tonight": rate * share * times, "used": rate * share * times}
         for rate, logit in ((1e-2, 1.5), (2e-3, 3.5), (8e-4, 5.0))
         for name, share in shares.items()
