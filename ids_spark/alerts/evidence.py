@@ -5,6 +5,7 @@ Tasks count the flows of each row group (`traffic`, `evidence`), and the driver 
 partitioning of the flows. Pure functions on Arrow and numpy columns; no loop over flows.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,12 +21,15 @@ LEVELS: Final = (1, 2, 3)
 """Levels of evidence, by number; `threshold.RATES` has their benign rates."""
 FILE_KIND: Final = "source_file"
 """Kind of the device of flows that have neither a device nor a source."""
+_NO_TIME: Final = np.iinfo(np.int64).min
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _DAY: Final = 86_400_000_000  # microseconds
 _MINUTE: Final = 60_000_000
+MANY_KIND: Final = "many"
+"""Kind of the source of rows that stand for very many sources of a single flagged flow each."""
+_FOLDED_FROM: Final = 256  # such sources of one device, window and class in a row group
 _SPARSE: Final = 16  # a lookup table of at most this many entries per row is faster than sorting the rows
 _EVIDENCE_KEYS: Final = ("device_kind", "device", "source_kind", "source", "window_start", "class_name")
-_TRAFFIC_KEYS: Final = ("entity_kind", "entity", "is_source", "window_start")
 _FLAGGED: Final = tuple(f"flagged_{level}" for level in LEVELS)
 _ALLOWED: Final = tuple(f"allowed_{level}" for level in LEVELS)
 _TOP: Final = ("top_file", "top_row", "top_score", "top_attributions")
@@ -38,11 +42,13 @@ class Entities:
     Attributes:
         kinds: Column that named each entity, shape (entities,).
         names: Names of the entities, shape (entities,).
+        keys: From `entity_keys`, shape (entities,).
         codes: Entity of each flow, -1 if it has none; shape (flows,).
     """
 
     kinds: pa.Array
     names: pa.Array
+    keys: Ints
     codes: Ints
 
 
@@ -136,19 +142,26 @@ def keys_of(
     return FlowKeys(of_device, of_source, np.append(distinct * _MINUTE, 0), places, times)
 
 
+def entity_keys(kinds: Sequence[str | None], names: Sequence[str | None]) -> Ints:
+    """Return a 64-bit hash (BLAKE2b) of kind and name of each entity, the same on every machine; 0 without a name."""
+    digests = (
+        b"\0" * 8 if name is None else hashlib.blake2b(f"{kind}\0{name}".encode(), digest_size=8).digest()
+        for kind, name in zip(kinds, names, strict=True)
+    )
+    return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
+
+
 def traffic(keys: FlowKeys) -> pa.Table:
     """Return the number of flows of every entity and window, as `tables.TRAFFIC`."""
     parts = []
     for found, is_source in ((keys.devices, False), (keys.sources, True)):
         has = found.codes >= 0
-        combined = found.codes[has] * len(keys.starts) + keys.windows[has]
-        cells, counts = np.unique(combined, return_counts=True)
-        of, window = pa.array(cells // len(keys.starts)), pa.array(cells % len(keys.starts))
+        cells, counts = np.unique(found.codes[has] * len(keys.starts) + keys.windows[has], return_counts=True)
+        of, window = cells // len(keys.starts), cells % len(keys.starts)
         columns = {
-            "entity_kind": found.kinds.take(of),
-            "entity": found.names.take(of),
+            "entity_key": pa.array(found.keys[of]),
             "is_source": pa.array(np.full(len(cells), is_source)),
-            "window_start": keys.window_starts.take(window),
+            "window_start": keys.window_starts.take(pa.array(window)),
             "flows": pa.array(counts.astype(np.int32)),
         }
         parts.append(pa.table(columns, schema=TRAFFIC))
@@ -156,12 +169,20 @@ def traffic(keys: FlowKeys) -> pa.Table:
 
 
 def merge_traffic(tables: Iterable[pa.Table]) -> pa.Table:
-    """Merge traffic of parts of a night, sorted by key."""
+    """Merge traffic of parts of a night, sorted by entity and window; an unknown window is the first."""
     rows = pa.concat_tables([TRAFFIC.empty_table(), *tables])
-    groups, firsts, inverse = groups_of(rows, _TRAFFIC_KEYS)
-    counts = np.bincount(inverse, weights=rows["flows"].to_numpy(), minlength=groups).astype(np.int32)
-    merged = rows.take(pa.array(firsts)).set_column(len(TRAFFIC) - 1, TRAFFIC.field("flows"), pa.array(counts))
-    return merged.sort_by([(name, "ascending") for name in _TRAFFIC_KEYS])
+    key, flows = rows["entity_key"].to_numpy(), rows["flows"].to_numpy()
+    window = rows["window_start"].cast(pa.int64()).fill_null(_NO_TIME).to_numpy()
+    order = np.lexsort((window, key))
+    key, window = key[order], window[order]
+    first = np.flatnonzero(np.append(True, (np.diff(key) != 0) | (np.diff(window) != 0))) if len(key) else order
+    merged = {
+        "entity_key": pa.array(key[first]),
+        "is_source": rows["is_source"].take(pa.array(order[first])),
+        "window_start": pa.array(window[first], mask=window[first] == _NO_TIME).cast(_TIME),
+        "flows": pa.array(np.add.reduceat(flows[order], first) if len(first) else flows, pa.int32()),
+    }
+    return pa.table(merged, schema=TRAFFIC)
 
 
 def evidence(keys: FlowKeys, flagged: Flagged) -> pa.Table:
@@ -171,18 +192,11 @@ def evidence(keys: FlowKeys, flagged: Flagged) -> pa.Table:
         keys: From `keys_of` for all flows of the row group.
         flagged: Flagged flows of the same row group.
     """
-    device, source = keys.devices.codes[flagged.at], keys.sources.codes[flagged.at]
-    window = keys.windows[flagged.at]
-    groups, firsts, inverse = _numbered_together(
-        [
-            (device + 1, len(keys.devices.names) + 1),
-            (source + 1, len(keys.sources.names) + 1),
-            (window, len(keys.starts)),
-            (flagged.class_ids.astype(np.int64), len(flagged.class_names)),
-        ]
-    )
-    device, source, window = device[firsts], source[firsts], window[firsts]
-    devices, sources = pa.array(device, mask=device < 0), pa.array(source, mask=source < 0)
+    groups, firsts, inverse, folded = _groups_of_flagged(keys, flagged)
+    at = flagged.at[firsts]
+    device, source, window = keys.devices.codes[at], keys.sources.codes[at], keys.windows[at]
+    many = folded[firsts]
+    devices, sources = pa.array(device, mask=device < 0), pa.array(source, mask=many | (source < 0))
     times = keys.times.take(pa.array(flagged.at))
     rows = pa.table(
         {
@@ -200,12 +214,13 @@ def evidence(keys: FlowKeys, flagged: Flagged) -> pa.Table:
             "top_row": pa.array(flagged.rows),
             "top_score": pa.array(flagged.scores.astype(np.float32)),
             "top_attributions": flagged.attributions,
+            "folded_sources": pa.array(folded.astype(np.int32)),
         }
     )
     names = {
         "device_kind": keys.devices.kinds.take(devices),
         "device": keys.devices.names.take(devices),
-        "source_kind": keys.sources.kinds.take(sources),
+        "source_kind": pc.if_else(pa.array(many), MANY_KIND, keys.sources.kinds.take(sources)),
         "source": keys.sources.names.take(sources),
         "window_start": keys.window_starts.take(pa.array(window)),
         "class_name": pa.array(flagged.class_names, pa.string()).take(pa.array(flagged.class_ids[firsts])),
@@ -224,20 +239,36 @@ def merge_evidence(tables: Iterable[pa.Table]) -> pa.Table:
 
 def highest_flows(keys: FlowKeys, flagged: Flagged) -> Mask:
     """Return which flagged flows have the highest score of their row of `evidence`; the first of equal ones."""
-    groups, _, inverse = _numbered_together(
-        [
-            (keys.devices.codes[flagged.at] + 1, len(keys.devices.names) + 1),
-            (keys.sources.codes[flagged.at] + 1, len(keys.sources.names) + 1),
-            (keys.windows[flagged.at], len(keys.starts)),
-            (flagged.class_ids.astype(np.int64), len(flagged.class_names)),
-        ]
-    )
+    groups, _, inverse, _ = _groups_of_flagged(keys, flagged)
     highest = np.full(groups, -np.inf)
     np.maximum.at(highest, inverse, flagged.scores)
     candidates = np.flatnonzero(flagged.scores == highest[inverse])
     found = np.zeros(len(inverse), dtype=np.bool_)
     found[candidates[np.unique(inverse[candidates], return_index=True)[1]]] = True
     return found
+
+
+def _groups_of_flagged(keys: FlowKeys, flagged: Flagged) -> tuple[int, Ints, Ints, Mask]:
+    """Return the number of rows of the evidence, a flow of each, the row of every flow, and which flows are folded.
+
+    Sources of a single flagged flow are folded to one row if a device, window and class have very many of them.
+    """
+    device, source = keys.devices.codes[flagged.at], keys.sources.codes[flagged.at]
+    others = [
+        (device + 1, len(keys.devices.names) + 1),
+        (keys.windows[flagged.at], len(keys.starts)),
+        (flagged.class_ids.astype(np.int64), len(flagged.class_names)),
+    ]
+    folded = np.zeros(len(source), dtype=np.bool_)
+    found = _numbered_together([*others, (source + 1, len(keys.sources.names) + 2)])
+    if len(keys.sources.names) > _FOLDED_FROM:
+        groups, _, target = _numbered_together(others)
+        single = (np.bincount(found[2], minlength=found[0])[found[2]] == 1) & (source >= 0)
+        folded = single & (np.bincount(target[single], minlength=groups)[target] > _FOLDED_FROM)
+        if folded.any():
+            source = np.where(folded, len(keys.sources.names), source)
+            found = _numbered_together([*others, (source + 1, len(keys.sources.names) + 2)])
+    return *found, folded
 
 
 def _entities(
@@ -273,7 +304,8 @@ def _entities(
         codes[rows & (codes < 0)] = len(kinds)
         names.append(pa.array([file], pa.string()))
         kinds.append(FILE_KIND)
-    return Entities(pa.array(kinds, pa.string()), pa.concat_arrays(names), codes)
+    joined = pa.concat_arrays(names)
+    return Entities(pa.array(kinds, pa.string()), joined, entity_keys(kinds, joined.to_pylist()), codes)
 
 
 def _reduced(rows: pa.Table, names: dict[str, Any], groups: int, firsts: Ints, inverse: Ints) -> pa.Table:
@@ -298,7 +330,7 @@ def _reduced(rows: pa.Table, names: dict[str, Any], groups: int, firsts: Ints, i
     top = rows.select(_TOP).take(pa.array(_top_rows(rows, inverse, order, starts)))
     columns = {
         **names,
-        **{name: reduced(name, np.add) for name in (*_FLAGGED, *_ALLOWED, "probability_sum")},
+        **{name: reduced(name, np.add) for name in (*_FLAGGED, *_ALLOWED, "probability_sum", "folded_sources")},
         "first_seen": extreme("first_seen", np.minimum),
         "last_seen": extreme("last_seen", np.maximum),
         **{name: reduced(name, np.maximum) for name in ("max_attack_probability", "max_attack_logit")},

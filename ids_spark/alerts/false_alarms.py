@@ -17,7 +17,7 @@ Pure functions on numpy arrays. G categories, L levels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -38,6 +38,7 @@ _LOWEST_FACTOR: Final = 0.5  # of an entity's own rate, so that few flagged flow
 _SHAPES: Final = np.geomspace(1_000.0, 0.1, 41)  # candidates for κ, the largest first: it is taken at equal likelihood
 _ALPHAS: Final = np.geomspace(1e-12, HIGHEST_ALPHA, 181)  # candidates for α, 5 % apart
 _GRID: Final = 0.05  # cells whose expectations differ by less are counted together, with the larger one
+_BLOCK: Final = 1 << 16  # places at once, so that memory does not grow with their number
 _FEW: Final = 32  # flows of a cell, from which their number does not limit K
 _OFFSET: Final = 1_000  # of rounded logarithms, so that they are positive
 _SMALLEST_MEAN: Final = 1e-12
@@ -64,37 +65,46 @@ class NightCells:
     """Counts of a night. Places are entities in windows of time; most have no flagged flow.
 
     Attributes:
-        kinds, names, is_source: Of each entity; shape (entities,).
+        keys, is_source: Of each entity; shape (entities,).
         entity, window, flows: Of each place: its entity, start of its window (microseconds since 1970 in UTC, -1 if
             unknown), and all of its flows; shape (places,).
         place, category: Of each cell with a flagged flow; shape (cells,).
+        kinds, names: Of its entity.
         flagged: Its flagged flows at each level, without those on the allow-list; shape (cells, L).
         device_cell, source_cell: Cell of each row of the evidence, -1 if it has no device or no source.
     """
 
-    kinds: pa.Array
-    names: pa.Array
+    keys: Ints
     is_source: Mask
     entity: Ints
     window: Ints
     flows: Ints
     place: Ints
     category: Ints
+    kinds: pa.Array
+    names: pa.Array
     flagged: Ints
     device_cell: Ints
     source_cell: Ints
 
+    @property
+    def sent(self) -> Floats:
+        """Flows of each entity, shape (entities,)."""
+        return np.bincount(self.entity, self.flows, minlength=len(self.keys)).astype(np.float64)
+
 
 @dataclass(frozen=True)
 class OwnCounts:
-    """Flagged flows of entities, and what false alarms explain, in earlier nights.
+    """Flagged flows of entities, and what false alarms explain, in earlier nights. H entities have a history.
 
     Attributes:
-        flagged, expected: Shape (entities, G, L).
-        nights: Earlier nights with each entity; shape (entities,).
-        flows: Flows of each entity in these nights.
+        index: Index of each entity of tonight in the arrays below, -1 without a history; shape (entities,).
+        flagged, expected: Shape (H, G, L).
+        nights: Earlier nights with each entity; shape (H,).
+        flows: Flows of each entity in these nights; shape (H,).
     """
 
+    index: Ints
     flagged: Floats
     expected: Floats
     nights: Ints
@@ -144,60 +154,62 @@ def cells_of(traffic: pa.Table, evidence: pa.Table, category_of: Mapping[str, in
         evidence: As `tables.EVIDENCE`, merged.
         category_of: Index of the category of each class name.
     """
-    sides = []
-    for side, is_source in (("device", False), ("source", True)):
-        columns = {
-            "kind": evidence[f"{side}_kind"],
-            "name": evidence[side],
-            "is_source": pa.array(np.full(len(evidence), is_source)),
-            "window": evidence["window_start"],
-        }
-        sides.append(pa.table(columns))
-    places = pa.table(
-        {
-            "kind": traffic["entity_kind"],
-            "name": traffic["entity"],
-            "is_source": traffic["is_source"],
-            "window": traffic["window_start"],
-        }
-    )
-    rows = pa.concat_tables([places, *sides])
-    n = len(places)
-    _, firsts, entities = counted.groups_of(rows, ("kind", "name", "is_source"))
-    starts = rows["window"].cast(pa.int64()).fill_null(-1).to_numpy()
-    _, first_places, numbers = counted.groups_of(rows, ("kind", "name", "is_source", "window"))
-    place_of = np.full(len(first_places), -1, dtype=np.int64)
-    place_of[numbers[:n]] = np.arange(n)
+    keys, first, entity = np.unique(traffic["entity_key"].to_numpy(), return_index=True, return_inverse=True)
+    window = traffic["window_start"].cast(pa.int64()).fill_null(-1).to_numpy()
+    windows, window_of = np.unique(window, return_inverse=True)
+    sides = [_keys_of(evidence, side) for side in ("device", "source")]
+    start = evidence["window_start"].cast(pa.int64()).fill_null(-1).to_numpy()
+    has = np.concatenate([np.asarray(evidence[side].is_valid()) for side in ("device", "source")])
+    # Traffic is sorted by entity and window, so that a place is found by bisection.
+    at = np.searchsorted(keys, np.concatenate(sides)[has]) * len(windows)
+    at = at + np.searchsorted(windows, np.tile(start, 2)[has])
+    place = np.searchsorted(entity * len(windows) + window_of, at)
     classes = evidence["class_name"].combine_chunks().dictionary_encode()
     of_class = np.array([category_of[name] for name in classes.dictionary.to_pylist()], dtype=np.int64)
     category = of_class[classes.indices.to_numpy()] if len(evidence) else np.empty(0, dtype=np.int64)
-    flagged = np.column_stack(
-        [
-            evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
-            for level in counted.LEVELS
-        ]
-    )
     groups = max(category_of.values(), default=0) + 1
-    has = np.asarray(pc.and_kleene(pc.is_valid(rows["name"]), pc.is_valid(rows["kind"])))[n:]
-    keys = np.where(has, place_of[numbers[n:]] * groups + np.tile(category, 2), -1)
-    known, cell = np.unique(keys[has], return_inverse=True)
+    known, where, cell = np.unique(place * groups + np.tile(category, 2)[has], return_index=True, return_inverse=True)
     of_side = np.full(2 * len(evidence), -1, dtype=np.int64)
     of_side[has] = cell
-    sums = np.zeros((len(known), flagged.shape[1]), dtype=np.int64)
-    np.add.at(sums, cell, np.tile(flagged, (2, 1))[has])
+    row = np.flatnonzero(has)[where]  # one row of the evidence of each cell; of both sides, devices first
+    kinds, names = (
+        pa.concat_arrays([evidence[f"{side}{column}"].combine_chunks() for side in ("device", "source")]).take(
+            pa.array(row)
+        )
+        for column in ("_kind", "")
+    )
     return NightCells(
-        kinds=rows["kind"].take(pa.array(firsts)).combine_chunks(),
-        names=rows["name"].take(pa.array(firsts)).combine_chunks(),
-        is_source=np.asarray(rows["is_source"].take(pa.array(firsts))),
-        entity=entities[:n],
-        window=starts[:n],
+        keys=keys,
+        is_source=np.asarray(traffic["is_source"].take(pa.array(first))),
+        entity=entity,
+        window=window,
         flows=traffic["flows"].to_numpy().astype(np.int64),
         place=known // groups,
         category=known % groups,
-        flagged=sums,
+        kinds=kinds,
+        names=names,
+        flagged=_flagged(evidence, of_side, len(known)),
         device_cell=of_side[: len(evidence)],
         source_cell=of_side[len(evidence) :],
     )
+
+
+def _keys_of(evidence: pa.Table, side: str) -> Ints:
+    """Return the entity key of each row of the evidence, 0 without an entity; each name is hashed once."""
+    kinds, names = evidence[f"{side}_kind"].combine_chunks(), evidence[side].combine_chunks()
+    groups, firsts, number = counted.groups_of(evidence, (f"{side}_kind", side))
+    of_group = counted.entity_keys(*(column.take(pa.array(firsts)).to_pylist() for column in (kinds, names)))
+    return of_group[number] if groups else np.empty(0, dtype=np.int64)
+
+
+def _flagged(evidence: pa.Table, cell: Ints, cells: int) -> Ints:
+    """Return the flagged flows of each cell at each level, without those on the allow-list; shape (cells, L)."""
+    rows, has = np.tile(np.arange(len(evidence)), 2), cell >= 0
+    columns = []
+    for level in counted.LEVELS:
+        counts = evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
+        columns.append(np.bincount(cell[has], counts[rows[has]], minlength=cells).astype(np.int64))
+    return np.column_stack(columns)
 
 
 def own_counts(cells: NightCells, history: pa.Table, categories: Sequence[str]) -> OwnCounts:
@@ -208,40 +220,23 @@ def own_counts(cells: NightCells, history: pa.Table, categories: Sequence[str]) 
         history: Rows of `entity_history/` of earlier nights, with a column `event_date`.
         categories: Names, in the order of the indices.
     """
-    shape = (len(cells.names), len(categories), len(counted.LEVELS))
-    flagged, expected = np.zeros(shape), np.zeros(shape)
-    nights: Ints = np.zeros(shape[0], dtype=np.int64)
-    flows: Floats = np.zeros(shape[0])
-    if len(history):
-        both = pa.concat_tables(
-            [
-                pa.table({"kind": cells.kinds, "name": cells.names, "is_source": pa.array(cells.is_source)}),
-                pa.table(
-                    {
-                        "kind": history["entity_kind"],
-                        "name": history["entity"],
-                        "is_source": history["is_source"],
-                    }
-                ),
-            ]
-        )
-        groups, _, numbers = counted.groups_of(both, ("kind", "name", "is_source"))
-        entity_of = np.full(groups, -1, dtype=np.int64)
-        entity_of[numbers[: shape[0]]] = np.arange(shape[0])
-        of_row = entity_of[numbers[shape[0] :]]
-        category = pc.index_in(history["category"], value_set=pa.array(categories)).fill_null(-1).to_numpy()
-        used = (of_row >= 0) & (category >= 0)
-        for target, name in ((flagged, "flagged"), (expected, "expected")):
-            values = history[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            values = values.reshape(len(history), shape[2]).astype(np.float64)
-            np.add.at(target, (of_row[used], category[used]), values[used])
-        dates = history["event_date"].cast(pa.date32()).cast(pa.int32()).to_numpy()
-        pairs, at = np.unique(np.column_stack([of_row, dates])[used], axis=0, return_index=True)
-        nights = np.bincount(pairs[:, 0], minlength=shape[0]).astype(np.int64)
-        flows = np.bincount(pairs[:, 0], weights=history["flows"].to_numpy()[used][at], minlength=shape[0]).astype(
-            np.float64
-        )
-    return OwnCounts(flagged, expected, nights, flows)
+    category = pc.index_in(history["category"], value_set=pa.array(categories)).fill_null(-1).to_numpy()
+    key = history["entity_key"].to_numpy()
+    used = np.isin(key, cells.keys) & (category >= 0)
+    known, row = np.unique(key[used], return_inverse=True)
+    index = np.full(len(cells.keys), -1, dtype=np.int64)
+    index[np.searchsorted(cells.keys, known)] = np.arange(len(known))
+    shape = (len(known), len(categories), len(counted.LEVELS))
+    sums = {name: np.zeros(shape) for name in ("flagged", "expected")}
+    for name, target in sums.items():
+        values = history[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        values = values.reshape(len(history), shape[2]).astype(np.float64)
+        np.add.at(target, (row, category[used]), values[used])
+    dates = history["event_date"].cast(pa.int32()).to_numpy()[used]
+    pairs, at = np.unique(np.column_stack([row, dates]), axis=0, return_index=True)
+    nights: Ints = np.bincount(pairs[:, 0], minlength=len(known)).astype(np.int64)
+    flows = np.bincount(pairs[:, 0], history["flows"].to_numpy()[used][at], minlength=len(known)).astype(np.float64)
+    return OwnCounts(index, sums["flagged"], sums["expected"], nights, flows)
 
 
 def compare(
@@ -260,8 +255,8 @@ def compare(
     """
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
     for i in range(_ROUNDS + 1):
-        # At first no entity's other windows are used: an attack of several hours would explain itself.
-        null = _null(cells, stored, own, left_out, windows=i > 0)
+        # At first without tonight: a night that is one attack would explain itself, as would one of several hours.
+        null = _null(cells, stored, own, left_out, tonight=i > 0)
         p, level, expected = _p_values(cells, null)
         found = p <= _LEFT_OUT
         if i and (found == left_out).all():
@@ -335,50 +330,51 @@ class _Null:
         return 1 / (1 / own_shape + 1 / self.counts[category]), flows[:, None] * rates * factor
 
 
-def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mask, windows: bool) -> _Null:
-    groups, levels = stored.counts.shape
-    of_entity = _flows_of(cells)
-    by_source = of_entity[cells.is_source].sum() > 2 * of_entity[~cells.is_source].sum()
-    counts_here = cells.is_source[cells.entity] == by_source  # so that each flow counts once
-    tonight, flows = np.zeros((groups, levels)), np.full(groups, float(cells.flows[counts_here].sum()))
-    kept = counts_here[cells.place] & ~left_out
-    np.add.at(tonight, cells.category[kept], cells.flagged[kept])
-    gone = counts_here[cells.place] & left_out
-    np.subtract.at(flows, cells.category[gone], cells.flows[cells.place[gone]])
+def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mask, tonight: bool) -> _Null:
+    """Return what false alarms give, without the cells `left_out`; without tonight's counts if they are not wanted."""
+    found, flows = _of_tonight(cells, stored, left_out)
     rows = stored.rows.astype(np.float64)[:, np.newaxis]
-    a, n = stored.counts + 0.5, np.repeat(flows[:, None], levels, axis=1)
+    a, n = stored.counts + 0.5, np.repeat(flows[:, None], stored.counts.shape[1], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = n / (n + rows)
-        above = np.where(tonight > 0, special.betainc(np.maximum(tonight, 1), a, share), 1.0)
-        below = 1 - special.betainc(tonight + 1, a, share)
-    pooled = (rows > 0) & (np.minimum(above, below) >= _AGREE)
-    apart = ~pooled & (n > 0)
-    counts = np.where(apart, tonight, stored.counts + np.where(pooled, tonight, 0)) + 0.5
+        above = np.where(found > 0, special.betainc(np.maximum(found, 1), a, share), 1.0)
+        below = 1 - special.betainc(found + 1, a, share)
+    pooled = (rows > 0) & (n > 0) & (np.minimum(above, below) >= _AGREE) & tonight
+    apart = ~pooled & (n > 0) & (tonight | (rows == 0))
+    counts = np.where(apart, found, stored.counts + np.where(pooled, found, 0)) + 0.5
     base = np.where(apart, n, rows + np.where(pooled, n, 0))
     rates = np.minimum(counts / np.maximum(base, 1.0), 1.0)
-    known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out if windows else None)
-    null = _Null(
-        counts, rates, (tonight, flows), np.full((groups, levels), _SHAPES[0]), known, flagged, expected,
-        cell_flagged, left_out, windows,
+    known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out if tonight else None)
+    return _Null(
+        counts, rates, (found, flows), _shapes(flagged, expected), known, flagged, expected, cell_flagged, left_out,
+        tonight,
     )  # fmt: skip
-    return replace(null, shapes=_shapes(flagged, expected))
 
 
-def _flows_of(cells: NightCells) -> Floats:
-    """Return the flows of each entity, shape (entities,)."""
-    return np.bincount(cells.entity, cells.flows, minlength=len(cells.names)).astype(np.float64)
+def _of_tonight(cells: NightCells, stored: StoredCounts, left_out: Mask) -> tuple[Floats, Floats]:
+    """Return flagged flows outside of the cells `left_out`, shape (G, L), and all flows there, shape (G,)."""
+    sent, found = cells.sent, np.zeros(stored.counts.shape)
+    by_source = sent[cells.is_source].sum() > 2 * sent[~cells.is_source].sum()
+    counts_here = cells.is_source[cells.entity] == by_source  # so that each flow counts once
+    flows = np.full(len(found), float(cells.flows[counts_here].sum()))
+    kept, gone = (counts_here[cells.place] & mask for mask in (~left_out, left_out))
+    np.add.at(found, cells.category[kept], cells.flagged[kept])
+    np.subtract.at(flows, cells.category[gone], cells.flows[cells.place[gone]])
+    return found, flows
 
 
 def _own(cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask | None) -> tuple[Ints, Floats, Floats, Ints]:
     """Return the arrays of `_Null` on known entities; without tonight's windows if `left_out` is None."""
-    of_entity = _flows_of(cells)
-    entities = np.flatnonzero((of_entity >= _KNOWN_FLOWS) | (own.expected.sum(axis=(1, 2)) > 0))
-    known = np.full(len(cells.names), -1, dtype=np.int64)
+    sent = cells.sent
+    entities = np.flatnonzero((sent >= _KNOWN_FLOWS) | (own.index >= 0))
+    known = np.full(len(cells.keys), -1, dtype=np.int64)
     known[entities] = np.arange(len(entities))
-    flagged, expected = own.flagged[entities].copy(), own.expected[entities].copy()
+    flagged, expected = (np.zeros((len(entities), *rates.shape)) for _ in range(2))
+    before = np.flatnonzero(own.index >= 0)
+    flagged[known[before]], expected[known[before]] = own.flagged[own.index[before]], own.expected[own.index[before]]
     if left_out is None:
         return known, flagged, expected, np.zeros_like(cells.flagged)
-    expected += of_entity[entities][:, None, None] * rates
+    expected += sent[entities][:, None, None] * rates
     of_cell, flows = known[cells.entity[cells.place]], cells.flows[cells.place]
     cell_flagged = np.where(left_out[:, None], 0, cells.flagged)
     has = of_cell >= 0
@@ -440,21 +436,23 @@ def _budgeted(cells: NightCells, null: _Null, budget: float) -> tuple[float, flo
 def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Floats, Floats]:
     """Return number, flows, shape and mean of groups of nearly equal cells at all levels; shape (groups,) each."""
     parts = []
-    few = np.minimum(cells.flows, _FEW)[:, None]  # K cannot exceed the flows
     for category in range(len(null.rates)):
-        inside = np.zeros((len(cells.flows), null.rates.shape[1]))
-        own, own_flows = cells.category == category, cells.flows * null.windows
-        kept, gone = own & ~null.cell_left_out, own & null.cell_left_out
-        inside[cells.place[kept]] = cells.flagged[kept]
-        own_flows[cells.place[gone]] = 0
-        which = np.full(len(cells.flows), category)
-        shape, mean = null.parameters(cells.entity, cells.flows, which, inside, own_flows)
-        rounded_mean = np.ceil(np.log(np.maximum(mean, _SMALLEST_MEAN)) / _GRID).astype(np.int64) + _OFFSET
-        rounded_shape = np.floor(np.log(shape) / (2 * _GRID)).astype(np.int64) + _OFFSET
-        codes = (rounded_mean * 2 * _OFFSET + rounded_shape) * (_FEW + 1) + few
-        known, weights = np.unique(codes, return_counts=True)
-        parts.append(np.stack([known, weights]))
-    known, weights = np.concatenate(parts, axis=1)
+        own = cells.category == category
+        for start in range(0, len(cells.flows), _BLOCK):
+            flows, entity = cells.flows[start : start + _BLOCK], cells.entity[start : start + _BLOCK]
+            here = own & (cells.place >= start) & (cells.place < start + _BLOCK)
+            inside, own_flows = np.zeros((len(flows), null.rates.shape[1])), flows * null.windows
+            kept, gone = here & ~null.cell_left_out, here & null.cell_left_out
+            inside[cells.place[kept] - start] = null.cell_flagged[kept]
+            own_flows[cells.place[gone] - start] = 0
+            shape, mean = null.parameters(entity, flows, np.full(len(flows), category), inside, own_flows)
+            rounded_mean = np.ceil(np.log(np.maximum(mean, _SMALLEST_MEAN)) / _GRID).astype(np.int64) + _OFFSET
+            rounded_shape = np.floor(np.log(shape) / (2 * _GRID)).astype(np.int64) + _OFFSET
+            few = np.minimum(flows, _FEW)[:, None]  # K cannot exceed the flows
+            codes = (rounded_mean * 2 * _OFFSET + rounded_shape) * (_FEW + 1) + few
+            parts.append(np.stack(np.unique(codes, return_counts=True)))
+    known, at = np.unique(np.concatenate([codes for codes, _ in parts]), return_inverse=True)
+    weights = np.bincount(at, np.concatenate([weights for _, weights in parts]))
     flows, rounded_shape = known % (_FEW + 1), known // (_FEW + 1) % (2 * _OFFSET)
     rounded_mean = known // (_FEW + 1) // (2 * _OFFSET)
     return (
@@ -482,23 +480,21 @@ def _expectation(alpha: float, weights: Floats, flows: Floats, shape: Floats, me
 
 def _history(cells: NightCells, categories: Sequence[str], null: _Null, left_out: Mask) -> pa.Table:
     """Return tonight's row of the history for each entity with enough flows and category."""
-    of_entity = _flows_of(cells)
-    entities = np.flatnonzero(of_entity >= _KNOWN_FLOWS)
-    place = np.full(len(cells.names), -1, dtype=np.int64)
-    place[entities] = np.arange(len(entities))
+    sent = cells.sent
+    entities = np.flatnonzero(sent >= _KNOWN_FLOWS)
+    index = np.full(len(cells.keys), -1, dtype=np.int64)
+    index[entities] = np.arange(len(entities))
     groups, levels = null.rates.shape
-    flagged, flows = np.zeros((len(entities), groups, levels)), np.repeat(of_entity[entities][:, None], groups, axis=1)
-    of_cell = place[cells.entity[cells.place]]
+    flagged, flows = np.zeros((len(entities), groups, levels)), np.repeat(sent[entities][:, None], groups, axis=1)
+    of_cell = index[cells.entity[cells.place]]
     kept, gone = (of_cell >= 0) & ~left_out, (of_cell >= 0) & left_out
     np.add.at(flagged, (of_cell[kept], cells.category[kept]), cells.flagged[kept])
     np.subtract.at(flows, (of_cell[gone], cells.category[gone]), cells.flows[cells.place[gone]])
-    rows = np.repeat(entities, groups)
     expected = flows[:, :, None] * null.rates
-    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * levels)
+    rows = len(entities) * groups
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * levels)
     columns = {
-        "entity_kind": cells.kinds.take(pa.array(rows)),
-        "entity": cells.names.take(pa.array(rows)),
-        "is_source": pa.array(cells.is_source[rows]),
+        "entity_key": pa.array(np.repeat(cells.keys[entities], groups)),
         "category": pa.array(list(categories) * len(entities), pa.string()),
         "flagged": pa.ListArray.from_arrays(offsets, pa.array(flagged.ravel().astype(np.int64))),
         "expected": pa.ListArray.from_arrays(offsets, pa.array(expected.ravel())),

@@ -223,15 +223,15 @@ def _with_invented_sources(
 ) -> Ints:
     """Join the incidents of a category whose flagged flows come from sources that sent hardly anything else."""
     source_place = np.where(cells.source_cell >= 0, cells.place[cells.source_cell], -1)
-    sent = np.bincount(cells.entity, cells.flows, minlength=len(cells.names))
-    all_sent = np.where(source_place >= 0, sent[cells.entity[source_place]], np.inf)
+    all_sent = np.where(source_place >= 0, cells.sent[cells.entity[source_place]], np.inf)
+    folded = evidence["folded_sources"].to_numpy()
     own = _incident_of_evidence(incident, sides, np.zeros(len(chosen)))
     inside = own >= 0
     n = int(incident.max()) + 1
     total = np.bincount(own[inside], flagged[inside], minlength=n)
-    single = inside & (all_sent <= 2)
+    single = inside & ((all_sent <= 2) | (folded > 0))
     invented_flows = np.bincount(own[single], flagged[single], minlength=n)
-    invented_sources = np.bincount(own[single], minlength=n)
+    invented_sources = np.bincount(own[single], np.maximum(folded[single], 1), minlength=n)
     category = np.zeros(n, dtype=np.int64)
     category[incident] = cells.category[chosen]
     found = (invented_flows >= _SINGLE_USE * total) & (invented_sources >= _FEWEST_SOURCES)
@@ -296,11 +296,10 @@ def _incident(
     # By p and flagged flows alone: verdicts do not change the id.
     lead = members[np.lexsort((members, -cells.flagged[members, 0], tested.p[members]))[0]]
     place, category = cells.place[lead], categories[int(cells.category[lead])]
-    entity = int(cells.entity[place])
     own = evidence.take(pa.array(rows))
     flows = own["flagged_1"].to_numpy().astype(np.int64) - own["allowed_1"].to_numpy()
     classes = _classes(own, flows)
-    kind, name, start = cells.kinds[entity].as_py(), cells.names[entity].as_py(), int(cells.window[place])
+    kind, name, start = cells.kinds[lead].as_py(), cells.names[lead].as_py(), int(cells.window[place])
     devices, sources = (_entities(own, side, flows) for side in ("device", "source"))
     logits = own["max_attack_logit"].to_numpy()
     return {
@@ -311,7 +310,7 @@ def _incident(
         "category": category,
         "classes": classes,
         "sources": sources[:LISTED],
-        "sources_found": len(sources),
+        "sources_found": len(sources) + int(pc.sum(own["folded_sources"]).as_py() or 0),
         "devices": devices[:LISTED],
         "devices_found": len(devices),
         "first_seen": pc.min(own["first_seen"]).as_py(),
@@ -400,13 +399,16 @@ def _alerts(
     levels = cells.flagged.shape[1]
     offsets = pa.array(np.arange(len(chosen) + 1, dtype=np.int32) * levels)
     group, level = cells.category[chosen], tested.level[chosen]
-    earlier = tested.own.flows[entity]
-    own_rate = tested.own.flagged[entity, group, level] / np.maximum(earlier, 1)
+    index = tested.own.index[entity]
+    own_nights, own_rate, earlier = np.zeros(len(chosen), dtype=np.int64), np.zeros(len(chosen)), index >= 0
+    own_nights[earlier] = tested.own.nights[index[earlier]]
+    own_flagged = tested.own.flagged[index[earlier], group[earlier], level[earlier]]
+    own_rate[earlier] = own_flagged / np.maximum(tested.own.flows[index[earlier]], 1)
     seen = [_extreme(cells, evidence, name, reduction, chosen) for name, reduction in _SEEN.items()]
     columns = {
         "incident_id": pa.array(incident_ids),
-        "entity_kind": cells.kinds.take(pa.array(entity)),
-        "entity": cells.names.take(pa.array(entity)),
+        "entity_kind": cells.kinds.take(pa.array(chosen)),
+        "entity": cells.names.take(pa.array(chosen)),
         "is_source": pa.array(cells.is_source[entity]),
         "window_start": pa.array(starts, mask=starts < 0).cast(_TIME),
         "category": pa.array([categories[g] for g in group]),
@@ -416,8 +418,8 @@ def _alerts(
         "level": pa.array(tested.level[chosen]),
         "log10_p": pa.array(np.log10(tested.p[chosen])),
         "log10_p_learned": pa.array(np.log10(tested.p[chosen])),
-        "own_rate": pa.array(own_rate, mask=_mask(earlier <= 0)),
-        "own_nights": pa.array(tested.own.nights[entity]),
+        "own_rate": pa.array(own_rate, mask=_mask(~earlier)),
+        "own_nights": pa.array(own_nights),
         "peer_rate": pa.array(tested.used[group, level]),
         "first_seen": seen[0],
         "last_seen": seen[1],

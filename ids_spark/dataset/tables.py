@@ -294,27 +294,27 @@ EVIDENCE: Final = _contract(
     ("top_row", pa.int64()),
     ("top_score", pa.float32()),
     ("top_attributions", pa.list_(ATTRIBUTION)),
+    ("folded_sources", pa.int32()),
 )
 """`evidence/`: flagged flows of one device, one source, one window of time and one predicted attack class.
 
 `flagged_1` to `flagged_3` count flows at or above the levels of `threshold.RATES`, `allowed_…` those of them that the
 allow-list covers. A null device or source: the flows have none. `top_…` is the flow with the highest score: its
-attack logit, or its distance if the second detector flagged it (class `Unknown`).
+attack logit, or its distance if the second detector flagged it (class `Unknown`). Where very many sources sent a single
+flagged flow each, these are one row of kind `many` without a source; `folded_sources` is their number, else 0.
 """
 
 TRAFFIC: Final = _contract(
-    ("entity_kind", pa.string()),
-    ("entity", pa.string()),
+    ("entity_key", pa.int64()),
     ("is_source", pa.bool_()),
     ("window_start", _TIME),
     ("flows", pa.int32()),
 )
-"""`traffic/`: all scored flows of each entity and window of time, flagged or not."""
+"""`traffic/`: all scored flows of each entity and window of time, flagged or not. `entity_key` is a hash of kind and
+name (`evidence.entity_keys`), because a night may have millions of addresses."""
 
 HISTORY: Final = _contract(
-    ("entity_kind", pa.string()),
-    ("entity", pa.string()),
-    ("is_source", pa.bool_()),
+    ("entity_key", pa.int64()),
     ("category", pa.string()),
     ("flagged", pa.list_(pa.int64())),
     ("expected", pa.list_(pa.float64())),
@@ -586,8 +586,8 @@ TABLES: Final[Mapping[str, Table]] = {
     "alerts": _of_nights("alerts", ALERTS, ("entity_kind", "entity", "window_start", "category")),
     "incidents": _of_nights("incidents", INCIDENTS, ("incident_id",)),
     "evidence": _of_nights("evidence", EVIDENCE, ("device", "source", "window_start", "class_name")),
-    "traffic": _of_nights("traffic", TRAFFIC, ("entity_kind", "entity", "window_start")),
-    "entity_history": _of_nights("entity_history", HISTORY, ("entity_kind", "entity", "category")),
+    "traffic": _of_nights("traffic", TRAFFIC, ("entity_key", "window_start")),
+    "entity_history": _of_nights("entity_history", HISTORY, ("entity_key", "category")),
     "verdicts": Table("verdicts/{run_id}.parquet", VERDICTS, ("run_id", "incident_id")),
     "drift": _of_nights("drift", DRIFT, ("kind", "name"), drift_level="band", drift_index="psi"),
     "nights": _of_nights(

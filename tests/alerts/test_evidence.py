@@ -130,19 +130,18 @@ def test_evidence_and_traffic_are_those_that_pandas_counts() -> None:
         f"f{i}" for i in found["top_row"].to_pylist()
     ]
 
-    sides = [
-        frame[frame[side] != ""].groupby([f"{side}_kind", side, "window_start"]).size().rename("flows").reset_index()
-        for side in ("device", "source")
-    ]
-    wanted = pd.concat(
-        part.set_axis(["entity_kind", "entity", "window_start", "flows"], axis=1).assign(is_source=i == 1)
-        for i, part in enumerate(sides)
+    wanted = {}
+    for side in ("device", "source"):
+        named = frame[frame[side] != ""]
+        [*groups] = named.groupby([f"{side}_kind", side, "window_start"]).size().items()
+        keys_of_side = evidence.entity_keys([key[0] for key, _ in groups], [key[1] for key, _ in groups])
+        for entity, ((_, _, window), flows) in zip(keys_of_side, groups, strict=True):
+            wanted[int(entity), side == "source", window] = flows
+    rows = as_frame(traffic)
+    got = dict(
+        zip(zip(rows["entity_key"], rows["is_source"], rows["window_start"], strict=True), rows["flows"], strict=True)
     )
-    order = ["entity_kind", "entity", "is_source", "window_start"]
-    got = as_frame(traffic).sort_values(order).reset_index(drop=True)
-    wanted = wanted.sort_values(order).reset_index(drop=True)
-    assert got["flows"].tolist() == wanted["flows"].tolist()
-    assert got[order].values.tolist() == wanted[order].values.tolist()
+    assert got == wanted
 
 
 def test_any_partitioning_gives_the_same_tables() -> None:
@@ -181,17 +180,34 @@ def test_empty_names_are_unknown_and_names_are_replaced_where_they_are_pseudonym
         return pa.array([f"{column}:{name}" for name in names.to_pylist()])
 
     found = evidence.merge_traffic([evidence.traffic(keys_of(frame, pseudonymised=upper))])
-    names = dict(zip(found["entity"].to_pylist(), found["is_source"].to_pylist(), strict=True))
-    assert names == {"a.parquet": False, "device_id:pump": False, "src_ip:192.0.2.1": True}
+    kinds, names = ("source_file", "device_id", "src_ip"), ("a.parquet", "device_id:pump", "src_ip:192.0.2.1")
+    wanted = dict(zip(evidence.entity_keys(kinds, names).tolist(), (False, False, True), strict=True))
+    assert dict(zip(found["entity_key"].to_pylist(), found["is_source"].to_pylist(), strict=True)) == wanted
 
 
 @pytest.mark.parametrize("columns", [(), ("event_time",)])
 def test_flows_without_any_entity_column_belong_to_their_file(columns: tuple[str, ...]) -> None:
     flows = pa.table({"other": [1, 2]}).append_column("event_time", pa.nulls(2, pa.timestamp("us", tz="UTC")))
     keys = evidence.keys_of(flows.select(["other", *columns]), ENTITIES, SOURCES, 60, "a.parquet")
+    [key] = evidence.entity_keys(["source_file"], ["a.parquet"]).tolist()
     assert evidence.traffic(keys).to_pylist() == [
-        {"entity_kind": "source_file", "entity": "a.parquet", "is_source": False, "window_start": None, "flows": 2}
+        {"entity_key": key, "is_source": False, "window_start": None, "flows": 2}
     ]
+
+
+@pytest.mark.parametrize(("sources", "rows"), [(200, 201), (3_000, 2)])
+def test_very_many_sources_of_one_flow_each_are_one_row_and_a_busy_one_keeps_its_own(sources: int, rows: int) -> None:
+    frame = many(sources + 50).assign(device_id="broker", class_id=1, level=3, file="a.parquet")
+    frame["event_time"] = pd.Timestamp("2026-03-01T02:10", tz="UTC")
+    frame["src_ip"] = [f"203.0.{i // 250}.{i % 250}" for i in range(sources)] + ["198.51.100.7"] * 50
+    own = evidence.evidence(keys_of(frame), flagged_of(frame))
+    assert (len(own), sum(own["flagged_1"].to_pylist())) == (rows, sources + 50)
+    busy = own.filter(pa.compute.equal(own["source"], "198.51.100.7"))
+    assert busy["flagged_1"].to_pylist() == [50]
+    assert sum(own["folded_sources"].to_pylist()) == (sources if rows == 2 else 0)
+    merged = evidence.merge_evidence([own, own])
+    assert len(merged) == rows
+    assert sum(merged["flagged_1"].to_pylist()) == 2 * (sources + 50)
 
 
 def test_the_highest_flow_of_each_row_is_found_also_without_flows() -> None:

@@ -50,6 +50,12 @@ def test_adjacent_hours_of_an_entity_are_one_incident_and_others_are_not() -> No
     assert len(rows(near[0], near[2])) == 2
 
 
+def test_a_night_that_is_one_attack_does_not_explain_itself() -> None:
+    flood = [Group(500, hour, "broker", "203.0.113.66", "MQTT-DDoS-Publish_Flood") for hour in range(24)]
+    [row] = found_in(flood)[0].to_pylist()
+    assert (row["flows"], row["alerts"]) == (12_000, 48)
+
+
 def test_attacks_of_two_sources_on_one_device_are_two_incidents() -> None:
     attack = [Group(80, 4, "bed-04", f"198.51.100.{i}", name) for i, name in ((7, "ARP_Spoofing"), (8, "DoS-UDP"))]
     found = rows(*attack)
