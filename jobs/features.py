@@ -2,9 +2,9 @@
 
     spark-submit --py-files dist/ids_spark.zip jobs/features.py --set lake=LAKE
 
-Reads: `flows/`. Drops exact duplicates within each split, compared as float64, holds out validation rows by hash, drops
-features whose population standard deviation over train is at most `features.min_std`, replaces infinities by finite
-extremes, standardises, casts to float32.
+Reads: `flows/`. Drops exact duplicates within each split, compared as float64, holds out validation rows by hash and
+runs of benign rows as blocks, drops features whose population standard deviation over train is at most
+`features.min_std`, replaces infinities by finite extremes, standardises, casts to float32.
 Writes: `features/<recipe>/split=train|validation|test` and `features/<recipe>/_preprocessor.json`.
 """
 
@@ -16,6 +16,7 @@ from ids_spark.base.report import Report
 from ids_spark.dataset.features import FEATURE_SCHEMAS
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.features import feature_table, preprocess
+from ids_spark.features.validation_rows import HeldOut
 from ids_spark.lake.filesystem import write_bytes, write_json
 from ids_spark.lake.store import TABLE_FACTS
 from ids_spark.runtime import job
@@ -32,15 +33,14 @@ def run(context: job.Context) -> Report:
 
     recipe = preprocess.Recipe(config.recipe, schema, config.transform, config.min_std, origin)
     share = config.sample_rows / max(1, facts["rows"]["train"])
-    measured = feature_table.measure_train(sc, buckets, recipe, config.validation_share, share)
+    held_out = HeldOut(config.validation_share, config.blocked_share, config.block_rows)
+    measured = feature_table.measure_train(sc, buckets, recipe, held_out, share)
     fitted = preprocess.fit(recipe, *measured)
     dropped = [f for f in fitted.features if not f.kept]
     log.info("fitted rows=%d kept=%d dropped=%s", fitted.rows, len(fitted.kept), [f.name for f in dropped])
 
     table = f"features/{config.recipe}"
-    target = feature_table.Target(
-        context.staged(table), config.validation_share, config.files, config.rows_per_row_group
-    )
+    target = feature_table.Target(context.staged(table), held_out, config.files, config.rows_per_row_group)
     kept = feature_table.write_features(sc, buckets, fitted, target)
 
     report = Report(feature_schema=schema.name, data_origin=origin, tables=[table])
@@ -56,6 +56,8 @@ def run(context: job.Context) -> Report:
     rows: Counter[str] = Counter()
     for (split, _), n in kept.rows.items():
         rows[split] += n
+    if kept.blocks:
+        report.notes.append(f"validation has {kept.blocks.total()} benign rows of {len(kept.blocks)} held-out blocks")
     absent = [name for name in CLASS19 if not kept.rows["train", name]]
     if absent:
         report.notes.append(f"train has no row of {len(absent)} classes: {', '.join(absent)}")
@@ -64,6 +66,7 @@ def run(context: job.Context) -> Report:
     write_bytes(f"{target.uri}/_preprocessor.json", fitted.to_json().encode())
     table_facts = {"run_id": context.run_id, "feature_schema": schema.name, "data_origin": origin, "rows": rows}
     table_facts |= {"row_groups": kept.row_groups, "classes_absent_in_train": absent, "preprocessor": fitted.sha256()}
+    table_facts["blocked_rows"] = kept.blocks.total()
     write_json(f"{target.uri}/{TABLE_FACTS}", table_facts)
     return report
 

@@ -72,6 +72,10 @@ class FeaturesConfig(Section):
         min_std: A feature is dropped when its population standard deviation over train is at most this.
         sample_rows: Approximate number of train rows from which the quantiles of each feature are computed.
         validation_share: Share of the train rows held out for validation, selected by row hash.
+        blocked_share: Share of the benign train rows held out as blocks: runs of rows of a source file, in the order of
+            their capture, selected by hash. They show how the rate of false alarms differs between times; the
+            threshold is the higher one of all validation rows and of these. 0: none.
+        block_rows: Rows of a block in the source file: more rows are a longer time, and fewer blocks.
         files: Minimum number of files of each split, each with at least one row group; at least `train.ranks`.
         rows_per_row_group: Rows of a row group; a rank reads one at a time.
     """
@@ -81,6 +85,8 @@ class FeaturesConfig(Section):
     min_std: Annotated[float, Field(ge=0)] = 1e-8
     sample_rows: Count = 100_000
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    blocked_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    block_rows: Count = 200
     files: Count = 8
     rows_per_row_group: Count = 50_000
 

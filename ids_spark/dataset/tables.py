@@ -50,13 +50,18 @@ def flows_contract(features: Iterable[str]) -> pa.Schema:
 
 
 def features_contract(columns: Iterable[str]) -> pa.Schema:
-    """`features/<recipe>/split=…`: scaled features and the label at every level."""
+    """`features/<recipe>/split=…`: scaled features and the label at every level.
+
+    `block` is, for benign validation rows that were held out as a run of rows of their source file, the id of that run;
+    null for all other rows.
+    """
     return _contract(
         ("row_key", pa.int64()),
         *((name, pa.float32()) for name in columns),
         ("label19", pa.int32()),
         ("label6", pa.int32()),
         ("label2", pa.int32()),
+        ("block", pa.int32()),
     )
 
 
@@ -572,7 +577,9 @@ def _of_nights(
 
 TABLES: Final[Mapping[str, Table]] = {
     "flows": Table("flows/split={split}", flows_contract(()), _ROW, "split", renamed={"label_conflict": "two_label"}),
-    "features": Table("features/{recipe}/split={split}", features_contract(()), ("row_key", "label19"), "split"),
+    "features": Table(
+        "features/{recipe}/split={split}", features_contract(()), ("row_key", "label19"), "split", added=("block",)
+    ),
     "quarantine/job=ingest": Table("quarantine/job=ingest", QUARANTINE, _ROW),
     "predictions": _of_nights(
         "predictions",

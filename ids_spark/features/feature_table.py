@@ -14,13 +14,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
-from ids_spark.base.arrays import Floats, Keys
+from ids_spark.base.arrays import Floats, Ids, Keys, Mask
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import TABLES, features_contract, flows_contract, require
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
+from ids_spark.features.validation_rows import NO_BLOCK, HeldOut
 from ids_spark.ingest import row_hash
 from ids_spark.lake.filesystem import files_in
 from ids_spark.lake.parquet import SUFFIX, keep_only, open_part, part_name, stored_names, write_part
@@ -46,6 +47,7 @@ class FeatureCounts:
         flows: Rows read, by (split, class19); split is train or test.
         duplicates: Rows dropped, by (split, class19).
         rows: Rows written, by (split, class19); split is train, validation or test.
+        blocks: Validation rows of each held-out block, by its id.
         label_conflict_vectors: Feature vectors with several labels, by split of the flows; their rows are kept.
         label_conflict_rows: Rows of these, without duplicates, by split of the flows.
         row_groups: Number of row groups of each written split.
@@ -55,6 +57,7 @@ class FeatureCounts:
     flows: Counter[tuple[str, str]] = field(default_factory=Counter)
     duplicates: Counter[tuple[str, str]] = field(default_factory=Counter)
     rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    blocks: Counter[int] = field(default_factory=Counter)
     label_conflict_vectors: Counter[str] = field(default_factory=Counter)
     label_conflict_rows: Counter[str] = field(default_factory=Counter)
     row_groups: Counter[str] = field(default_factory=Counter)
@@ -65,6 +68,7 @@ class FeatureCounts:
         self.flows += other.flows
         self.duplicates += other.duplicates
         self.rows += other.rows
+        self.blocks += other.blocks
         self.label_conflict_vectors += other.label_conflict_vectors
         self.label_conflict_rows += other.label_conflict_rows
         self.row_groups += other.row_groups
@@ -95,21 +99,31 @@ class _Flows:
     keep: NDArray[np.bool_]
     label_conflict: NDArray[np.bool_]
     columns: dict[str, Floats]
+    blocks: Ids
+    held_out: Mask
 
 
-def _read(bucket: Bucket, schema: FeatureSchema) -> _Flows:
+def _read(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut) -> _Flows:
     names = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
+    blocked = bucket.split == "train" and held_out.blocked_share > 0
+    names += ["source_file", "source_row"] if blocked else []
     with open_part(bucket.uri) as file:
         stored = stored_names(file.schema.names, _FLOWS)
         table = file.read([stored[name] for name in names])
     table = table.select([stored[name] for name in names]).rename_columns(names).combine_chunks()
     columns = {name: table[name].to_numpy() for name in schema.features}
     keep, label_conflict = ~table["duplicate"].to_numpy(), table["label_conflict"].to_numpy()
-    return _Flows(table["row_key"].to_numpy(), table["label19"].to_numpy(), keep, label_conflict, columns)
+    keys, labels = table["row_key"].to_numpy(), table["label19"].to_numpy()
+    blocks = np.full(len(keys), NO_BLOCK, dtype=np.int32)
+    if blocked:
+        eligible = keep & (labels == taxonomy.BENIGN_ID) & ~label_conflict
+        blocks = held_out.blocks(table["source_file"], table["source_row"].to_numpy(), eligible)
+    held = held_out.random(keys) | (blocks != NO_BLOCK)
+    return _Flows(keys, labels, keep, label_conflict, columns, blocks, held)
 
 
 def measure_train(
-    spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, validation_share: float, sample_share: float
+    spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, held_out: HeldOut, sample_share: float
 ) -> tuple[list[Moments], Floats, NDArray[np.bool_]]:
     """Pass 1: statistics to fit the preprocessor, over distinct train rows that are not held out for validation.
 
@@ -117,7 +131,7 @@ def measure_train(
         spark_context: Its executors read and compute.
         buckets: Of `flows/`.
         recipe: Its transform is applied first.
-        validation_share: Share of train held out.
+        held_out: Train rows that are held out.
         sample_share: Share of rows in the sample, chosen by hash: the same rows for any number of buckets.
 
     Returns:
@@ -126,8 +140,8 @@ def measure_train(
     """
 
     def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_]]:
-        flows = _read(bucket, recipe.schema)
-        fitted = flows.keep & ~row_hash.held_out(flows.keys, validation_share)
+        flows = _read(bucket, recipe.schema, held_out)
+        fitted = flows.keep & ~flows.held_out
         columns = [recipe.transformed(column[fitted]) for column in flows.columns.values()]
         sampled = row_hash.sampled(flows.keys[fitted], sample_share)
         benign = flows.labels[fitted][sampled] == taxonomy.BENIGN_ID
@@ -149,13 +163,13 @@ class Target:
 
     Attributes:
         uri: Staged `features/<recipe>`.
-        validation_share: Share of train held out.
+        held_out: Train rows that are held out.
         min_files: Minimum number of files of each split.
         rows_per_row_group: Maximum number of rows of a row group.
     """
 
     uri: str
-    validation_share: float
+    held_out: HeldOut
     min_files: int
     rows_per_row_group: int
 
@@ -178,7 +192,7 @@ def write_features(
 
 
 def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> FeatureCounts:
-    flows = _read(bucket, preprocessor.schema)
+    flows = _read(bucket, preprocessor.schema, target.held_out)
     keep, split = flows.keep, bucket.split
     counts = FeatureCounts()
     counts.flows = _count(split, flows.labels)
@@ -187,14 +201,15 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
     counts.label_conflict_rows[split] = len(conflicting)
     counts.label_conflict_vectors[split] = len(np.unique(conflicting))
     if split == "train":
-        held = row_hash.held_out(flows.keys, target.validation_share)
-        parts = {"train": keep & ~held, "validation": keep & held}
+        parts = {"train": keep & ~flows.held_out, "validation": keep & flows.held_out}
+        counts.blocks.update(flows.blocks[flows.blocks != NO_BLOCK].tolist())
     else:
         parts = {"test": keep}
     scaled = preprocessor.transform(flows.columns)
     contract = features_contract(preprocessor.columns)
     levels = [taxonomy.parents(19, level)[flows.labels] for level in (19, 6, 2)]
-    table = pa.Table.from_arrays([pa.array(c) for c in (flows.keys, *scaled, *levels)], schema=contract)
+    arrays = [*map(pa.array, (flows.keys, *scaled, *levels)), pa.array(flows.blocks, mask=flows.blocks == NO_BLOCK)]
+    table = pa.Table.from_arrays(arrays, schema=contract)
     metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe.name}
     for name, mask in parts.items():
         rows = np.flatnonzero(mask)

@@ -125,6 +125,26 @@ def upper_rate(found: int, rows: int) -> float:
     return 1.0 if found >= rows else float(special.betaincinv(found + 1, rows - found, _UPPER_LEVEL))
 
 
+def upper_rate_of_blocks(found: Sequence[int], rows: Sequence[int]) -> float:
+    """Return the upper end of the 95 % interval of a rate from its scatter between blocks of rows; 1 for fewer than 2.
+
+    The interval is that of a ratio estimator of clusters of unequal size with Student's t (Cochran 1977, Sampling
+    Techniques, 2.11).
+
+    Args:
+        found: Rows counted in each block.
+        rows: Rows of each block.
+    """
+    from scipy import special
+
+    blocks, k, n = len(rows), np.array(found, dtype=np.float64), np.array(rows, dtype=np.float64)
+    if blocks < 2:
+        return 1.0
+    rate = k.sum() / n.sum()
+    error = math.sqrt(blocks / (blocks - 1) * float(((k - rate * n) ** 2).sum())) / n.sum()
+    return float(min(1.0, rate + special.stdtrit(blocks - 1, _UPPER_LEVEL) * error))
+
+
 def quantiles(scores: Floats) -> tuple[float, ...]:
     """Return the quantiles at `LEVELS`, ascending, each one of the scores; empty without a score."""
     return tuple(np.quantile(scores, LEVELS, method="inverted_cdf").tolist()) if len(scores) else ()

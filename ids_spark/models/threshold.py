@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +26,8 @@ RATES: Final = (1e-2, 2e-3, 8e-4)
 """Rates of false alarms among benign flows: the levels of evidence, the operating point first."""
 LIMIT: Final = 80.0
 """Attack logits are clipped to plus and minus this: near it a float32 softmax reaches an exact 0."""
+NO_BLOCK: Final = -1
+"""Block of a validation row that was not held out as part of one."""
 FEWEST_ROWS: Final = 10
 """Validation rows of a class from which a recall is stated."""
 _FORMAT: Final = 2
@@ -33,6 +35,8 @@ _OLDER: Final = 1
 """Format of version 0.2: 2,000 benign scores without classes, attack scores without classes. Read until version 0.4."""
 _LONGEST_REASON: Final = 300
 _OLDER_TAIL: Final = 2_000
+_FEWEST_BLOCK_ROWS: Final = 3
+"""Rows of blocks expected at a rate from which the blocks are used for it, as for `smallest_rate`."""
 _TAIL_SHARE: Final = 1.1 * RATES[0]  # more than the first level needs, for ties at it
 
 
@@ -58,15 +62,16 @@ class Threshold:
         probability: The attack probability of that logit.
         rate: Target rate of false alarms.
         benign_rows: Benign validation rows from which the threshold was computed.
-        expected_rate: Point estimate of the rate; None without a benign validation row.
+        expected_rate: Point estimate of the rate, of all benign rows or of those in blocks, whichever is higher; None
+            without a benign validation row.
         rate_at_most: Upper end of the exact 95 % interval of the rate (Clopper, Pearson 1934, doi
-            10.1093/biomet/26.4.404). The count of one night varies around its expectation as well.
+            10.1093/biomet/26.4.404), or of the interval from its scatter between held-out blocks if that is higher. The
+            count of one night varies around its expectation as well.
         smallest_rate: 3 / benign_rows: the rate that is excluded with 95 % confidence when no row gave an alarm (rule
             of three: Hanley, Lippman-Hand 1983, doi 10.1001/jama.1983.03330370053031).
         supported: Whether `rate` is at least `smallest_rate`.
         recalls: Of each attack class; empty if the scores of classes are not stored.
-        flows: Flows of the night for which the threshold was chosen; 0 if it does not depend on a night.
-        budget: Target number of false alarms among these.
+        block_rates: Share of the rows at or above `logit` in each held-out block of benign rows; may be empty.
     """
 
     logit: float
@@ -78,18 +83,7 @@ class Threshold:
     smallest_rate: float
     supported: bool
     recalls: tuple[ClassRecall, ...]
-    flows: int = 0
-    budget: int = 0
-
-    @property
-    def expected_false_alarms(self) -> float | None:
-        """Point estimate for `flows` benign flows."""
-        return None if self.expected_rate is None else self.flows * self.expected_rate
-
-    @property
-    def false_alarms_at_most(self) -> float:
-        """Upper end of the interval for `flows` benign flows."""
-        return self.flows * self.rate_at_most
+    block_rates: tuple[float, ...]
 
     @property
     def macro_recall(self) -> float | None:
@@ -113,6 +107,11 @@ class Threshold:
                 f"Of benign flows, fewer than {self.rate_at_most:.2%} are flagged (95 % interval):"
                 f" {self.benign_rows:,} benign validation rows support no rate below {self.smallest_rate:.2g} (rule of"
                 " three)."
+            )
+        if self.block_rates:
+            sentences.append(
+                f"In {len(self.block_rates)} blocks of benign rows that were kept out of training as a whole,"
+                f" {min(self.block_rates):.2%} to {max(self.block_rates):.2%} are flagged."
             )
         return " ".join((*sentences, *self._on_recall()))
 
@@ -144,6 +143,19 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class BlockScores:
+    """Scores of a block: benign rows that follow each other in their source file, held out as a whole.
+
+    Attributes:
+        rows: At least 1.
+        highest: Its attack logits among the highest of all blocks, descending; may be empty.
+    """
+
+    rows: int
+    highest: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ValidationScores:
     """Scores of a model's validation rows, as stored with the model.
 
@@ -156,6 +168,8 @@ class ValidationScores:
         benign_quantiles: Quantiles of all attack logits of benign rows at the levels 0, 0.002, … 1; empty without a
             row.
         attack_classes: Scores of attack rows, by class; empty for format 1.
+        blocks: Those of the benign rows that were held out as blocks, 2,000 or 1.1 % of their scores as above; may be
+            empty.
         class_mix: Benign validation rows (without any: all) predicted as each class of the model's level, by id.
         baseline: Median benign flow, the reference of attributions: scaled features in input order.
     """
@@ -166,6 +180,7 @@ class ValidationScores:
     benign_tail_classes: tuple[int, ...]
     benign_quantiles: tuple[float, ...]
     attack_classes: tuple[ClassScores, ...]
+    blocks: tuple[BlockScores, ...]
     class_mix: tuple[int, ...]
     baseline: tuple[float, ...]
 
@@ -174,10 +189,15 @@ class ValidationScores:
         """Whether the attack classes of benign rows are stored: not in format 1."""
         return len(self.benign_tail_classes) == len(self.benign_tail)
 
+    @property
+    def _blocked_rows(self) -> int:
+        return sum(block.rows for block in self.blocks)
+
     def levels(self) -> tuple[float, float, float]:
         """Return the attack logit of each of `RATES`, not decreasing; without a benign row 0, a probability of 0.5.
 
-        A level of less than one benign validation row is at least 0.
+        It is the higher one of all benign rows and of those in blocks, if these have at least 3 rows at that rate. A
+        level of less than one benign validation row is at least 0.
         """
         first, second, third = np.maximum.accumulate([self._logit_of(rate)[0] for rate in RATES]).tolist()
         return first, second, third
@@ -223,17 +243,6 @@ class ValidationScores:
         """Return the threshold from which flows are flagged, whatever the night: the level of the first of `RATES`."""
         return self.at_rate(RATES[0])
 
-    def threshold(self, flows: int, budget: int) -> Threshold:
-        """Return the threshold for about `budget` false alarms among `flows` flows, at least the operating point.
-
-        Raises:
-            ValueError: when a number is negative.
-        """
-        if flows < 0 or budget < 0:
-            raise ValueError(f"found {flows} flows and a budget of {budget}; expected no negative number")
-        found = self.at_rate(min(RATES[0], budget / flows) if flows else RATES[0])
-        return replace(found, flows=flows, budget=budget)
-
     def at_rate(self, rate: float) -> Threshold:
         """Return the threshold for a rate of false alarms, from 0 to the first of `RATES`.
 
@@ -247,10 +256,17 @@ class ValidationScores:
             raise ValueError(f"found a rate of {rate}; expected at least 0 and at most {RATES[0]}")
         n, (logit, rows) = self.benign_rows, self._logit_of(rate)
         expected, at_most = (rows / n, tail_fit.upper_rate(math.ceil(rows), n)) if n else (None, 1.0)
+        found = [sum(score >= logit for score in block.highest) for block in self.blocks]
+        sizes = [block.rows for block in self.blocks]
+        if expected is not None and self._blocked_rows * rate >= _FEWEST_BLOCK_ROWS:
+            expected = max(expected, sum(found) / self._blocked_rows)
+        if len(sizes) > 1:
+            at_most = max(at_most, tail_fit.upper_rate_of_blocks(found, sizes))
+        block_rates = tuple(k / size for k, size in zip(found, sizes, strict=True))
         smallest = min(1.0, 3 / n) if n else 1.0
         p = 1 / (1 + math.exp(-logit))
         supported = n > 0 and rate >= smallest
-        return Threshold(logit, p, rate, n, expected, at_most, smallest, supported, self.recalls(logit))
+        return Threshold(logit, p, rate, n, expected, at_most, smallest, supported, self.recalls(logit), block_rates)
 
     def _logit_of(self, rate: float) -> tuple[float, float]:
         """Return the threshold for a rate of false alarms, and how many benign rows are expected to reach it."""
@@ -260,9 +276,13 @@ class ValidationScores:
         if wanted >= len(highest) and n > len(highest):
             logit, rows = tail_fit.score_at_share(wanted / n, self.benign_quantiles, highest, n), wanted
         else:
-            logit, rows = tail_fit.score_reached_by(highest, n, wanted)
-            if n > len(highest) and logit <= highest[-1]:  # ties beyond the stored scores
-                logit, rows = tail_fit.above(float(highest[-1])), 0
+            logit, rows = _score_reached_by(highest, n, wanted)
+        blocked = self._blocked_rows
+        if blocked * rate >= _FEWEST_BLOCK_ROWS:
+            scores = np.sort(np.concatenate([block.highest for block in self.blocks]))[::-1]
+            of_blocks, _ = _score_reached_by(scores, blocked, blocked * rate)
+            if of_blocks > logit:
+                logit, rows = of_blocks, 0.0
         lowest = 0.0 if rate * n < 1 else -LIMIT  # so that few rows do not flag flows predicted as benign
         logit = min(max(logit, lowest), LIMIT)  # saturated scores can only be flagged together
         return logit, max(rows, self._reaching(logit))
@@ -303,11 +323,12 @@ def from_json(text: str, where: str) -> ValidationScores:
             )
             del content["attack_quantiles"]
             content |= {"benign_tail_classes": [], "attack_classes": []}
+        blocks = tuple(BlockScores(**{**each, "highest": tuple(each["highest"])}) for each in content.pop("blocks", []))
         attack_classes = tuple(
             ClassScores(**{**each, "scores": tuple(each["scores"])}) for each in content.pop("attack_classes")
         )
         lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-        found = ValidationScores(**content | lists, attack_classes=attack_classes)
+        found = ValidationScores(**content | lists, attack_classes=attack_classes, blocks=blocks)
         fault = _fault(found, found_format == _OLDER)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = " ".join(repr(error).split())[:_LONGEST_REASON]
@@ -320,7 +341,12 @@ def from_json(text: str, where: str) -> ValidationScores:
 
 
 def validation_scores_of(
-    logits: Floats, labels: Ids, attack_ids: Ids, predicted_counts: NDArray[np.int64], baseline: Floats
+    logits: Floats,
+    labels: Ids,
+    attack_ids: Ids,
+    predicted_counts: NDArray[np.int64],
+    baseline: Floats,
+    block_ids: Ids | None = None,
 ) -> ValidationScores:
     """Summarise the scores of validation rows.
 
@@ -330,6 +356,7 @@ def validation_scores_of(
         attack_ids: Shape (rows,), from `most_probable_attacks`.
         predicted_counts: Shape (classes,): rows predicted as each class; becomes `class_mix`.
         baseline: Shape (n_features,), from `benign_baseline`.
+        block_ids: Shape (rows,): the held-out block of each row, `NO_BLOCK` for none; default: no row is in one.
 
     Raises:
         ValidationScoresUnusable: when a score or the baseline is not a finite number.
@@ -351,6 +378,7 @@ def validation_scores_of(
         benign_tail_classes=tuple(ids[highest].tolist()),
         benign_quantiles=tail_fit.quantiles(scores),
         attack_classes=tuple(ClassScores(i, len(own), tail_fit.scores_of_class(own)) for i, own in classes),
+        blocks=_blocks_of(scores, block_ids[benign]) if block_ids is not None else (),
         class_mix=tuple(predicted_counts.tolist()),
         baseline=tuple(baseline.tolist()),
     )
@@ -393,6 +421,23 @@ def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
     return middle
 
 
+def _blocks_of(scores: Floats, block_ids: Ids) -> tuple[BlockScores, ...]:
+    inside = block_ids != NO_BLOCK
+    scores, block_ids = scores[inside], block_ids[inside]
+    highest = np.argsort(-scores, kind="stable")[: _tail_rows(len(scores))]
+    scores, of_scores = scores[highest], block_ids[highest]
+    ids, rows = np.unique(block_ids, return_counts=True)
+    return tuple(BlockScores(int(n), tuple(scores[of_scores == i].tolist())) for i, n in zip(ids, rows, strict=True))
+
+
+def _score_reached_by(highest: Floats, rows: int, wanted: float) -> tuple[float, float]:
+    """Return a score as `tail_fit.score_reached_by`, above ties that go on beyond the highest scores."""
+    logit, reaching = tail_fit.score_reached_by(highest, rows, wanted)
+    if rows > len(highest) and logit <= highest[-1]:
+        return tail_fit.above(float(highest[-1])), 0.0
+    return logit, reaching
+
+
 def _tail_rows(benign_rows: int) -> int:
     """Return how many of the highest benign scores are stored."""
     return min(benign_rows, max(_OLDER_TAIL, math.ceil(_TAIL_SHARE * benign_rows)))
@@ -400,24 +445,30 @@ def _tail_rows(benign_rows: int) -> int:
 
 def _fault(found: ValidationScores, older: bool) -> str:
     """Return the fault of validation scores that were read; empty if there is none."""
-    rows, per_class = (found.benign_rows, found.attack_rows), found.attack_classes
+    rows, per_class, blocks = (found.benign_rows, found.attack_rows), found.attack_classes, found.blocks
     scores = (found.benign_tail[::-1], found.benign_quantiles, *(each.scores for each in per_class))
+    scores += tuple(block.highest[::-1] for block in blocks)
     numbers = [x for part in (*scores, found.baseline) for x in part]
     if any(type(x) not in (int, float) or not math.isfinite(x) for x in numbers):
         return "one of its scores is not a finite number"
     ids = (*found.benign_tail_classes, *(each.class_id for each in per_class))
-    counts = (*rows, *found.class_mix, *(each.rows for each in per_class))
+    counts = (*rows, *found.class_mix, *(each.rows for each in per_class), *(block.rows for block in blocks))
     if any(type(count) is not int or count < 0 for count in (*counts, *ids)):
         return "one of its counts is not a whole number of at least 0"
     if len(found.class_mix) not in CLASSES:
         return f"it counts {len(found.class_mix)} classes; expected one of {', '.join(map(str, CLASSES))}"
-    lengths = [len(part) for part in scores]
+    lengths = [len(part) for part in scores[: 2 + len(per_class)]]
     tail = min(rows[0], _OLDER_TAIL) if older else _tail_rows(rows[0])
     expected = [tail, len(tail_fit.LEVELS) * (rows[0] > 0)]
     if lengths != [*expected, *(min(each.rows, tail_fit.CLASS_SCORES) for each in per_class)]:
         return f"{lengths} scores do not fit {rows[0]} benign and {rows[1]} attack rows"
     if not older and sum(each.rows for each in per_class) != rows[1]:
         return f"the rows of its attack classes do not add up to {rows[1]}"
+    blocked = found._blocked_rows
+    if blocked > rows[0] or sum(len(block.highest) for block in blocks) != _tail_rows(blocked):
+        return f"the scores of its {len(blocks)} blocks do not fit {blocked} rows of {rows[0]} benign ones"
+    if any(block.rows < max(1, len(block.highest)) for block in blocks):
+        return "one of its blocks has more scores than rows"
     if len(found.benign_tail_classes) != (0 if older else tail):
         return f"{len(found.benign_tail_classes)} classes do not fit {tail} scores"
     distinct = {each.class_id for each in per_class}

@@ -29,6 +29,7 @@ class FeatureTable:
         run_id: Run that wrote it.
         rows: Rows of each split.
         absent: Those of the 19 classes without a train row.
+        blocked_rows: Validation rows of held-out blocks; 0 for tables of older versions, which have no column `block`.
     """
 
     uri: str
@@ -36,6 +37,7 @@ class FeatureTable:
     run_id: str
     rows: dict[str, int]
     absent: frozenset[str]
+    blocked_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
     fitted = preprocess.from_json(read_bytes(f"{uri}/_preprocessor.json").decode(), uri)
     if fitted.sha256() != facts["preprocessor"]:
         raise InputError(f"{uri}/_preprocessor.json is not the one that made this table; rerun jobs/features.py")
-    return FeatureTable(uri, fitted, facts["run_id"], dict(facts["rows"]), frozenset(facts["classes_absent_in_train"]))
+    absent = frozenset(facts["classes_absent_in_train"])
+    return FeatureTable(uri, fitted, facts["run_id"], dict(facts["rows"]), absent, facts.get("blocked_rows", 0))
 
 
 def card_of(

@@ -153,10 +153,11 @@ def _start(task: TrainingTask, steps: TrainSteps) -> TrainingState:
     return state
 
 
-def _shard(task: TrainingTask, split: str) -> data_loader.Shard:
-    label = f"label{task.card.classes}"
+def _shard(task: TrainingTask, split: str, *more: str) -> data_loader.Shard:
+    """Return this rank's part of a split; `more` are columns after the features."""
+    label, columns = f"label{task.card.classes}", (*task.columns, *more)
     rows = task.table.rows[split]
-    return data_loader.Shard(f"{task.table.uri}/split={split}", task.columns, label, hvd.rank(), hvd.size(), rows)
+    return data_loader.Shard(f"{task.table.uri}/split={split}", columns, label, hvd.rank(), hvd.size(), rows)
 
 
 def _run_epochs(
@@ -237,8 +238,12 @@ def score_validation_rows(
     predicted: list[NDArray[np.int32]] = []
     rows: list[NDArray[np.float32]] = []
     distances: list[NDArray[np.float32]] = []
-    with data_loader.read_ahead(data_loader.one_pass(_shard(task, "validation"), _EVALUATED_ROWS)) as blocks:
-        for features, own in blocks:
+    held_out: list[NDArray[np.int32]] = []
+    shard = _shard(task, "validation", *(("block",) if task.table.blocked_rows else ()))
+    with data_loader.read_ahead(data_loader.one_pass(shard, _EVALUATED_ROWS)) as blocks:
+        for columns, own in blocks:
+            features = np.ascontiguousarray(columns[:, : len(task.columns)])
+            held_out.append(_block_ids(columns[:, len(task.columns) :]))
             probabilities = steps.probabilities(features)
             logits.append(threshold.attack_logits(probabilities))
             labels.append(own)
@@ -248,17 +253,24 @@ def score_validation_rows(
                 rows.append(features[own == BENIGN_ID][:_BASELINE_ROWS])
             none = np.empty(0, dtype=np.float32)
             distances.append(detector.distances(features[own == BENIGN_ID]) if detector else none)
-    parts = [np.concatenate(each) for each in (logits, labels, attacks, predicted, rows, distances)]
-    scores, classes, attack_ids, ids, matrix, benign_distances = (
+    parts = [np.concatenate(each) for each in (logits, labels, attacks, predicted, rows, distances, held_out)]
+    scores, classes, attack_ids, ids, matrix, benign_distances, block_ids = (
         hvd.allgather(part, name=f"validation_scores.{i}").numpy() for i, part in enumerate(parts)
     )
     baseline = threshold.benign_baseline(matrix, np.ones(len(matrix), dtype=bool))
     benign = classes == BENIGN_ID
     counts = np.bincount(ids[benign] if benign.any() else ids, minlength=len(task.card.class_names))
-    found = threshold.validation_scores_of(scores, classes, attack_ids, counts, baseline)
+    found = threshold.validation_scores_of(scores, classes, attack_ids, counts, baseline, block_ids)
     if detector is None:
         return found, None
     return found, detector.calibrated(benign_distances, scores[benign] < found.operating_point().logit)
+
+
+def _block_ids(columns: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return the held-out block of each row, -1 for none, from the column `block` if there is one; ids are exact."""
+    if not columns.shape[1]:
+        return np.full(len(columns), threshold.NO_BLOCK, dtype=np.int32)
+    return np.nan_to_num(columns[:, 0], nan=threshold.NO_BLOCK).astype(np.int32)
 
 
 def _log_to_tensorboard(folder: str, entry: dict[str, float]) -> None:

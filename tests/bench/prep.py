@@ -93,7 +93,7 @@ class Part:
         def run(target: Path) -> Taken:
             if name == "ids_spark":
                 ingest = self._programs.job("ingest", {"ingest.source": source}, target)
-                return Taken(ingest.then(self._programs.job("features", {}, target)))
+                return Taken(ingest.then(self._programs.job("features", {"features.blocked_share": 0}, target)))
             if name == "plain_spark":
                 plain = ("--properties-file", str(self._defaults), "tests/bench/baseline_spark.py")
                 return Taken(self._programs.submit(name, *plain, source, str(target)))

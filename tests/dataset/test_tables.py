@@ -8,7 +8,7 @@ from ids_spark.dataset.tables import QUARANTINE, TABLES, features_contract, flow
 def test_flows_hold_double_and_features_hold_single_precision():
     flows, features = flows_contract(RELEASE_39.features), features_contract(["Rate", "Tot_sum"])
     assert {flows.field(name).type for name in RELEASE_39.features} == {pa.float64()}
-    assert features.names == ["row_key", "Rate", "Tot_sum", "label19", "label6", "label2"]
+    assert features.names == ["row_key", "Rate", "Tot_sum", "label19", "label6", "label2", "block"]
     assert {features.field(name).type for name in ("Rate", "Tot_sum")} == {pa.float32()}
 
 

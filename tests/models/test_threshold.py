@@ -3,12 +3,13 @@ import re
 
 import numpy as np
 import pytest
-from scipy.stats import beta, genpareto
+from scipy.stats import beta, genpareto, t
 
 from ids_spark.base.errors import InputError
 from ids_spark.models import tail_fit
 from ids_spark.models.threshold import (
     LIMIT,
+    NO_BLOCK,
     RATES,
     ValidationScores,
     ValidationScoresUnusable,
@@ -19,7 +20,7 @@ from ids_spark.models.threshold import (
 )
 
 
-def scores_of(benign, attack=(), attack_ids=None, labels=None):
+def scores_of(benign, attack=(), attack_ids=None, labels=None, blocks=None):
     """Return the validation scores of a model of two classes; of six if `labels` of the attacks are given."""
     scores = np.concatenate((np.asarray(benign, np.float64), np.asarray(attack, np.float64)))
     classes, mix = np.ones(len(scores), np.int32), np.array([len(benign), len(attack)])
@@ -27,7 +28,9 @@ def scores_of(benign, attack=(), attack_ids=None, labels=None):
     if labels is not None:
         classes[len(benign) :], mix = labels, np.array([len(benign), len(attack), 0, 0, 0, 0])
     ids = np.ones(len(scores), np.int32) if attack_ids is None else np.resize(attack_ids, len(scores))
-    return validation_scores_of(scores, classes, ids.astype(np.int32), mix, np.array([0.5, -0.25]))
+    if blocks is not None:
+        blocks = np.append(blocks, [NO_BLOCK] * len(attack)).astype(np.int32)
+    return validation_scores_of(scores, classes, ids.astype(np.int32), mix, np.array([0.5, -0.25]), blocks)
 
 
 def normal(rows, seed, mean=-8.0, spread=2.0):
@@ -89,12 +92,8 @@ def test_the_operating_point_is_reached_by_one_percent_of_the_benign_rows():
     assert found.supported
 
 
-@pytest.mark.parametrize("rows", [0, 1, 9, 425, 5_000, 10**7])
-def test_no_night_is_so_small_that_its_threshold_is_below_the_operating_point(rows):
+def test_a_rate_above_the_operating_point_is_an_error():
     found = scores_of(normal(20_000, 3))
-    limit = found.operating_point().logit
-    assert found.threshold(rows, 50).logit >= limit
-    assert found.threshold(rows, 50).logit == limit or 50 / rows < 0.01
     with pytest.raises(ValueError, match=r"found a rate of 0\.02; expected at least 0 and at most 0\.01"):
         found.at_rate(0.02)
 
@@ -163,6 +162,81 @@ def test_a_threshold_from_six_million_rows_keeps_its_promise(older):
         assert found.expected_rate == pytest.approx(rate, rel=0.05)
         assert scores.benign_counts([found.logit]).sum() == pytest.approx(6_000_000 * rate, rel=0.05)
     assert scores.levels()[2] == pytest.approx(1.2 * np.log(1 / 8e-4) - 8, abs=0.05)
+
+
+# --- blocks of time ----------------------------------------------------------------------------------------------
+
+
+def of_blocks(rates, rows, rest, seed=3):
+    """Return benign scores and blocks: `rest` rows in none, then blocks with these shares of rows above 0."""
+    rng = np.random.default_rng(seed)
+    scores, blocks = [rng.normal(-8, 2, rest)], [np.full(rest, NO_BLOCK)]
+    for i, rate in enumerate(rates):
+        high = rng.permutation(rows) < rate * rows
+        scores.append(np.where(high, rng.normal(2, 1, rows), rng.normal(-8, 2, rows)))
+        blocks.append(np.full(rows, 40 + 3 * i))
+    return np.concatenate(scores), np.concatenate(blocks)
+
+
+def test_a_rate_that_is_higher_in_blocks_raises_the_threshold_until_it_holds_there():
+    benign, blocks = of_blocks([0.0, 0.03, 0.005, 0.12], 500, 40_000)
+    without, found = scores_of(benign), scores_of(benign, blocks=blocks)
+    inside = blocks != NO_BLOCK
+    for rate, before, logit in zip(RATES, without.levels(), found.levels(), strict=True):
+        if rate * inside.sum() >= 3:
+            assert (benign[inside] >= before).mean() > rate
+            assert (benign[inside] >= logit).mean() == pytest.approx(rate, abs=1 / inside.sum())
+        else:  # too few rows of blocks for this level, which may still not be below the one before
+            assert logit == max(before, *found.levels()[:2])
+    point = found.operating_point()
+    rates = [(benign[blocks == i] >= point.logit).mean() for i in (40, 43, 46, 49)]
+    assert point.block_rates == pytest.approx(rates)
+    assert point.expected_rate == pytest.approx(0.01)
+    assert f"In 4 blocks of benign rows that were kept out of training as a whole, 0.00% to {max(rates):.2%}" in (
+        point.statement()
+    )
+    counts = found.benign_counts(found.levels())[1]
+    assert counts.tolist() == [(benign >= logit).sum() for logit in found.levels()]
+
+
+def test_blocks_with_a_lower_rate_change_nothing_but_what_is_stated():
+    benign, blocks = of_blocks([0.0] * 5, 400, 20_000)
+    benign[blocks != NO_BLOCK] -= 1.0
+    without, found = scores_of(benign).operating_point(), scores_of(benign, blocks=blocks).operating_point()
+    assert found.logit == without.logit
+    assert found.expected_rate == without.expected_rate
+    assert len(found.block_rates) == 5
+    assert without.block_rates == ()
+    few, few_blocks = of_blocks([0.5], 100, 20_000)
+    assert scores_of(few, blocks=few_blocks).levels() == scores_of(few).levels()
+
+
+def test_the_interval_of_the_rate_is_that_of_blocks_where_they_differ():
+    rows, counts = np.array([500, 300, 700, 500]), np.array([0, 30, 7, 1])
+    rate = counts.sum() / rows.sum()
+    residuals = counts - rate * rows
+    error = np.sqrt(4 / 3 * (residuals**2).sum()) / rows.sum()
+    expected = rate + t.ppf(0.975, 3) * error
+    assert tail_fit.upper_rate_of_blocks(counts, rows) == pytest.approx(expected)
+    assert tail_fit.upper_rate_of_blocks([3], [100]) == 1.0
+    benign, blocks = of_blocks([0.0, 0.0, 0.04, 0.0], 500, 40_000)
+    exact = beta.ppf(0.975, 421, 42_000 - 420)
+    found = scores_of(benign, blocks=blocks).operating_point()
+    assert found.rate_at_most > 2 * exact
+    assert found.rate_at_most == pytest.approx(
+        tail_fit.upper_rate_of_blocks([(benign[blocks == i] >= found.logit).sum() for i in (40, 43, 46, 49)], [500] * 4)
+    )
+
+
+def test_blocks_are_read_as_written():
+    benign, blocks = of_blocks([0.01] * 30, 200, 3_000)
+    written = scores_of(benign, [1.0], blocks=blocks)
+    read = from_json(written.to_json(), "validation_scores.json")
+    assert read == written
+    assert [block.rows for block in read.blocks] == [200] * 30
+    assert sum(len(block.highest) for block in read.blocks) == 2_000
+    first = sorted(benign[blocks == 40], reverse=True)
+    assert list(read.blocks[0].highest) == first[: len(read.blocks[0].highest)]
 
 
 # --- recall ------------------------------------------------------------------------------------------------------
@@ -293,11 +367,6 @@ def test_no_threshold_is_chosen_for_fewer_than_one_row():
     assert found.logit == scores_of(normal(1_000, 6)).at_rate(0.0).logit
 
 
-def test_negative_numbers_are_an_error():
-    with pytest.raises(ValueError, match="found 10 flows and a budget of -1; expected no negative number"):
-        scores_of([0.0]).threshold(10, -1)
-
-
 def test_without_a_benign_row_the_threshold_is_one_half_and_states_the_reason():
     found = scores_of([], attack=[-1.0, 1.0, 2.0, 3.0] * 5).operating_point()
     assert (found.logit, found.probability, found.expected_rate, found.rate_at_most) == (0.0, 0.5, None, 1.0)
@@ -409,6 +478,16 @@ def changed(**changes):
         (changed(attack_classes=[STORED_CLASSES[0] | {"rows": 21}]), ": [50, 501, 20] scores do not fit"),
         (changed(attack_classes=[STORED_CLASSES[0] | {"class_id": 2}]), ": one of its attack classes is none of"),
         (changed(attack_classes=[3]), " does not hold validation scores (TypeError("),
+        (
+            changed(blocks=[{"rows": 51, "highest": [0.0] * 51}]),
+            ": the scores of its 1 blocks do not fit 51 rows of 50",
+        ),
+        (changed(blocks=[{"rows": 2, "highest": [0.0]}]), ": the scores of its 1 blocks do not fit 2 rows of 50"),
+        (changed(blocks=[{"rows": 2, "highest": [0.0, 1.0]}]), ": its scores are out of order or beyond"),
+        (changed(blocks=[{"rows": 2, "highest": [0.0, None]}]), ": one of its scores is not a finite number"),
+        (changed(blocks=[{"rows": True, "highest": [0.0]}]), ": one of its counts is not a whole number of at least 0"),
+        (changed(blocks=[{"rows": 1, "highest": [0.0, 0.0]}, {"rows": 1, "highest": []}]), ": one of its blocks has"),
+        (changed(blocks=[{"rows": 1}]), " does not hold validation scores (KeyError("),
         (changed(class_mix=[50, 20, 0]), ": it counts 3 classes; expected one of 2, 6, 19"),
         (changed(benign_tail=sorted(STORED.benign_tail)), ": its scores are out of order or beyond ±80"),
         (changed(attack_classes=[STORED_CLASSES[0] | {"scores": [81.0] * 20}]), ": its scores are out of order or"),

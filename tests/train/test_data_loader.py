@@ -30,6 +30,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> str:
         label = (number % 19).astype(np.int32)
         half = (number / 2).astype(np.float32)
         arrays = [pa.array(c) for c in (number, number.astype(np.float32), half, label, label, label)]
+        arrays.append(pa.nulls(rows, pa.int32()))
         write_part(str(folder), part_name(i), [pa.Table.from_arrays(arrays, schema=contract)], contract, {})
         start += rows
     return f"file://{folder}"

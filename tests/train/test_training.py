@@ -1,5 +1,6 @@
 """Training on real Horovod ranks: interrupted and resumed, killed, diverged, and with any number of ranks."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import horovod.tensorflow as hvd
 import numpy as np
 import pandas as pd
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from sklearn.covariance import LedoitWolf
@@ -28,7 +30,7 @@ from ids_spark.train import checkpoint, worker
 from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState
 from ids_spark.train.launch import resumed
 from ids_spark.train.steps import TrainSteps
-from ids_spark.train.tasks import TrainingTask, card_of, open_features
+from ids_spark.train.tasks import FeatureTable, TrainingTask, card_of, open_features
 from tests.support.flows import write_synthetic_source
 from tests.support.in_process import run
 from tests.support.submitting import prepare, start, submit
@@ -42,6 +44,8 @@ SETTINGS = (
     "train.steps_per_execution=4",
     "train.gru_dnn.bins=4",
     "features.transform=signed_log",
+    "features.blocked_share=0.2",
+    "features.block_rows=10",
 )
 
 
@@ -113,6 +117,12 @@ def agrees_with_its_rows(folder: Path) -> Model:
     ranges = {each.class_id: (each.rows, each.scores) for each in found.attack_classes}
     labels = held_out["label6"].to_numpy()
     assert set(ranges) == set(labels) - {0}
+    blocks = held_out["block"].to_numpy()
+    ids, sizes = np.unique(blocks[~np.isnan(blocks)], return_counts=True)
+    assert len(ids) >= 2
+    assert [block.rows for block in found.blocks] == sizes.tolist()
+    for block, i in zip(found.blocks, ids, strict=True):
+        np.testing.assert_allclose(block.highest, np.sort(logits[blocks == i])[::-1], rtol=1e-4, atol=1e-4)
     for class_id in set(labels):
         own = logits[labels == class_id]
         rows, scores = ranges.get(class_id, (len(own), found.benign_quantiles))
@@ -147,6 +157,18 @@ def test_the_validation_scores_are_those_of_the_stored_weights_over_all_validati
     agrees_with_its_rows(whole_run)
 
 
+def table_without_blocks(folder: Path, target: Path) -> FeatureTable:
+    """Copy a feature table as version 0.2 wrote it."""
+    shutil.copytree(folder / "lake/features", target / "lake/features")
+    for path in (target / "lake/features").rglob("*.parquet"):
+        pq.write_table(pq.ParquetFile(path).read().drop_columns(["block"]), path)
+    facts = target / "lake/features/paper/_table.json"
+    content = json.loads(facts.read_text())
+    del content["blocked_rows"]
+    facts.write_text(json.dumps(content))
+    return open_features(Lake(str(target / "lake")), "paper", 1)
+
+
 def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, tmp_path: Path) -> None:
     model = artifact.read_model(str(newest(whole_run)))
     assert model.card.training["ranks"] == 2
@@ -173,6 +195,9 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
     np.testing.assert_allclose(detector.tail, model.novelty.tail, rtol=1e-3)
     for a, b in zip(fresh.get_weights(), model.weights, strict=True):
         np.testing.assert_array_equal(a, b)  # the best weights, not the last ones
+
+    older = dataclasses.replace(task, table=table_without_blocks(whole_run, tmp_path))
+    assert worker.score_validation_rows(older, steps, state, None)[0] == dataclasses.replace(one, blocks=())
 
 
 def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
