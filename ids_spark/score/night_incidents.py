@@ -110,7 +110,10 @@ def levels_of(model: Model) -> Levels:
     logits = scores.levels()
     of_class = scores.benign_counts(logits)
     categories = tuple(dict.fromkeys(category_of(name) for name in names[1:]))
-    counts = [of_class[[category_of(name) == category for name in names]].sum(axis=0) for category in categories]
+    if scores.classes_known:
+        counts = [of_class[[category_of(name) == category for name in names]].sum(axis=0) for category in categories]
+    else:  # a model of version 0.2: each category may have all of them
+        counts = [of_class.sum(axis=0)] * len(categories)
     rows = [scores.benign_rows] * len(categories)
     distances: tuple[float, ...] = ()
     if model.novelty is not None:
