@@ -5,7 +5,7 @@ Every number in them is a figure of the incident's row, rounded; names are short
 
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ids_spark.base.logs import printable
@@ -16,6 +16,7 @@ Incident = Mapping[str, Any]
 
 _NAMED: Final = 3  # entities and classes that a sentence names
 _LONGEST_NAME: Final = 48
+_MAIN_SHARE: Final = 0.9  # of the flows; the rest are mostly false alarms of the same devices
 _FEW: Final = 0.01  # flows; fewer are written as a word
 _RARE: Final = 1e-6
 _LOAD: Final = (
@@ -63,15 +64,15 @@ def title(incident: Incident) -> str:
 
 
 def attackers(incident: Incident) -> str:
-    """Return the source, the number of sources, or `an unknown source`."""
-    return _entities(incident["sources"], incident["sources_found"], "source")
+    """Return the source, see `main_of`, the number of sources, or `an unknown source`."""
+    return _entities(incident, "sources", "source")
 
 
 def victims(incident: Incident) -> str:
     """Return the device, the number of devices, or `an unknown device`; a source file for flows without a device."""
     kinds = {each["kind"] for each in incident["devices"] or ()}
     noun = "source file" if kinds == {"source_file"} else "device"
-    return _entities(incident["devices"], incident["devices_found"], noun)
+    return _entities(incident, "devices", noun)
 
 
 def explained(incident: Incident) -> str:
@@ -80,6 +81,17 @@ def explained(incident: Incident) -> str:
     if expected is None or math.isnan(expected):
         return "an unknown number"
     return number(expected) if expected >= _FEW else "almost none"
+
+
+def main_of(incident: Incident, column: str) -> Mapping[str, Any] | None:
+    """Return the only entity of `sources` or `devices`, or that of at least nine tenths of the flows; else None."""
+    entities = incident[column] or ()
+    if not entities or (
+        _count(incident, column) > 1 and (entities[0]["flows"] or 0) < _MAIN_SHARE * (incident["flows"] or math.inf)
+    ):
+        return None
+    found: Mapping[str, Any] = entities[0]
+    return found
 
 
 def short_name(name: object) -> str:
@@ -103,14 +115,21 @@ def rate(value: float) -> str:
 
 
 def _what(incident: Incident) -> str:
-    sources, devices = incident["sources"] or (), incident["devices"] or ()
-    who, whom = attackers(incident), victims(incident)
-    if len(sources) > 1:
-        who += f" ({_names(sources, incident['sources_found'])})"
-    if len(devices) > 1:
-        whom += f" ({_names(devices, incident['devices_found'])})"
+    who = attackers(incident) + _more(incident, "sources")
+    whom = victims(incident) + _more(incident, "devices")
     flows = _counted(incident["flows"], "flagged flow")
     return f"{_capital(who)} against {whom}: {_classes(incident)}, {flows}, {_when(incident)}."
+
+
+def _more(incident: Incident, column: str) -> str:
+    """Return, of several sources or devices, some in parentheses."""
+    main, count = main_of(incident, column), _count(incident, column)
+    if count <= 1:
+        return ""
+    if main is not None:
+        return f" ({main['flows']:,} flows; {count:,} {column} in all)"
+    listed = ", ".join(short_name(each["name"]) for each in (incident[column] or ())[:_NAMED])
+    return f" ({listed})" if count <= _NAMED else f" (among them {listed})"
 
 
 def _how_much(incident: Incident) -> str:
@@ -138,14 +157,17 @@ def _peers(incident: Incident) -> str:
 
 
 def _harmless(incident: Incident) -> str:
-    many = len(incident["devices"] or ()) > 1
-    sources = len(incident["sources"] or ())
+    who, whom = _the(incident, "sources", attackers(incident)), _the(incident, "devices", victims(incident))
     one, several, none = _CAUSES.get(incident["category"], _ANY_CAUSE)
-    cause = (one if sources == 1 else several if sources else none).format(
-        who=f"the {attackers(incident)}" if sources > 1 else attackers(incident),
-        whom=f"the {victims(incident)}" if many else victims(incident),
-    )
-    return f"Harmless if {cause}: then allow it, or give the verdict benign."
+    cause = none
+    if incident["sources"]:
+        cause = several if main_of(incident, "sources") is None else one
+    return f"Harmless if {cause.format(who=who, whom=whom)}: then allow it, or give the verdict benign."
+
+
+def _the(incident: Incident, column: str, text: str) -> str:
+    """Return a number of entities with an article."""
+    return f"the {text}" if incident[column] and main_of(incident, column) is None else text
 
 
 def _classes(incident: Incident) -> str:
@@ -173,17 +195,17 @@ def _minute(time: dt.datetime) -> dt.datetime:
     return time.replace(second=0, microsecond=0)
 
 
-def _entities(entities: Sequence[Mapping[str, Any]] | None, found: int | None, noun: str) -> str:
-    """Return the name of the only entity, the number of several, or that there is none."""
-    if not entities:
-        return f"an unknown {noun}"
-    count = found or len(entities)
-    return short_name(entities[0]["name"]) if count == 1 else f"{count:,} {noun}s"
+def _entities(incident: Incident, column: str, noun: str) -> str:
+    """Return the name of the main entity, the number of several, or that there is none."""
+    main = main_of(incident, column)
+    if main is not None:
+        return short_name(main["name"])
+    count = _count(incident, column)
+    return f"{count:,} {noun}s" if count else f"an unknown {noun}"
 
 
-def _names(entities: Sequence[Mapping[str, Any]], found: int | None) -> str:
-    listed = ", ".join(f"{short_name(each['name'])}" for each in entities[:_NAMED])
-    return listed if (found or len(entities)) <= _NAMED else f"among them {listed}"
+def _count(incident: Incident, column: str) -> int:
+    return int(incident[f"{column}_found"] or len(incident[column] or ()))
 
 
 def _counted(n: int | None, noun: str) -> str:

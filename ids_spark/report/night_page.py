@@ -130,6 +130,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         recall=recall,
         mean_recall=night_findings.mean_recall(recall),
         explained=narrative.explained,
+        main_of=narrative.main_of,
         sentences=narrative.sentences,
         title_of=narrative.title,
         issues=issues,

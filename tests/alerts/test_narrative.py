@@ -77,6 +77,18 @@ def test_who_against_whom_and_when() -> None:
     assert "from 23:59 to 2026-07-15 00:43 UTC" in narrative.sentences(file)[0]
 
 
+def test_a_source_of_nine_tenths_of_the_flows_is_named_alone() -> None:
+    row = incidents.incident(1, "low", {"Recon-Port_Scan": 100}, {"198.51.100.23": 90, "10.0.0.9": 10}, {"pump": 100})
+    assert narrative.title(row) == "Recon-Port_Scan: 198.51.100.23 against pump"
+    what, _, harmless = narrative.sentences(row)
+    assert what.startswith("198.51.100.23 (90 flows; 2 sources in all) against pump: ")
+    assert "198.51.100.23 is an authorised scanner" in harmless
+    row["sources"][0]["flows"] = 89
+    assert narrative.main_of(row, "sources") is None
+    assert narrative.title(row) == "Recon-Port_Scan: 2 sources against pump"
+    assert narrative.main_of(row | {"devices": None}, "devices") is None
+
+
 def test_how_much_against_history_and_peers() -> None:
     assert narrative.sentences(incidents.port_scan())[1] == (
         "51 of 60 flows of infusion-pump-01 in the window from 02:00 UTC were flagged, of which false alarms explain"

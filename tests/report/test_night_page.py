@@ -85,7 +85,7 @@ def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from(
     # exp(1.5) / (1 + exp(1.5)) = 0.8176; 1 / 1.25e-5 = 80,000
     assert found(QUIET) == {
         "threshold": ["81.8%", "1.5"],
-        "unlike": ["0", "1.0%"],
+        "unlike": ["0", "0%", "1.0%"],
         "expected": ["1,199,800", "11,998", "2.5%", "12,532"],
         "smallest-rate": ["240,000", "1", "80,000"],
         "false-incidents": ["1", "4,200", "0.83", "2", "05"],  # 2.1e-05

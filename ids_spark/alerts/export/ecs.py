@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from ids_spark.alerts import narrative
 from ids_spark.alerts.export import common
 from ids_spark.alerts.export.common import Context, Entity, Record
 from ids_spark.alerts.narrative import Incident
@@ -15,7 +16,7 @@ def document(incident: Incident, context: Context) -> Record:
 
     `event.severity` is 1 (informational) to 5 (critical), as in OCSF; `event.risk_score` the score by which incidents
     are ranked. `@timestamp` is when the incident was created, `event.start` and `event.end` when its flows were seen.
-    `source`, `destination` and `host` are written where there is one source, or one device; `related` has them all.
+    `source`, `destination` and `host` are the main source and device, see `narrative.main_of`; `related` has all.
 
     Args:
         incident: A row of `tables.INCIDENTS`; a time without a zone is in UTC.
@@ -102,16 +103,17 @@ def _entities(incident: Incident, context: Context) -> Record:
     addresses = [address for each in (*sources, *devices) if (address := common.address_of(each, context))]
     hosts = [each["name"] for each in devices if each["kind"] == common.DEVICE_COLUMN]
     found: Record = {"related": {"ip": list(dict.fromkeys(addresses)), "hosts": hosts}}
-    if len(sources) == 1:
-        found["source"] = _endpoint(sources[0], context)
-    if len(devices) == 1:
-        kind, name, address = devices[0]["kind"], devices[0]["name"], common.address_of(devices[0], context)
+    source, device = (narrative.main_of(incident, column) for column in ("sources", "devices"))
+    if source is not None and source["name"]:
+        found["source"] = _endpoint(source, context)
+    if device is not None and device["name"]:
+        kind, name, address = device["kind"], device["name"], common.address_of(device, context)
         if kind == common.DEVICE_COLUMN:
             found["host"] = {"id": name, "ip": [address]}
         elif kind == "source_file":
             found["log"] = {"file": {"path": name}}
         if end := common.ENDPOINT_COLUMNS.get(kind, "destination" if address else ""):
-            found[end] = _endpoint(devices[0], context)
+            found[end] = _endpoint(device, context)
     return found
 
 
