@@ -1,11 +1,10 @@
 """Alerts to incidents: what a person would call one attack, with attackers, victims, span, classes and evidence.
 
 Alerts of one category are joined if they are of the same entity in adjacent windows, or if they share at least half of
-the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A small alert of another
-category is joined to a large one of the same source and window: the model takes some flows of an attack for another.
-Incidents of one category
-whose flows each have a source of their own, which sent nothing else, are joined as well: an attacker who invents
-sources gets one line, however many devices he chooses.
+the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A small incident of
+another category is joined to a large one in the windows of the same source: the model takes some flows of an attack for
+another. Incidents of one category whose flows each have a source of their own, which sent nothing else, are joined as
+well: an attacker who invents sources gets one line, however many devices he chooses.
 
 The probability of an attack is bounded by the Bayes factor of a p-value, 1 / (-e p ln p) (Sellke, Bayarri, Berger 2001,
 doi 10.1198/000313001300339950), with `PRIOR` incidents expected among the cells of a night. The order is the weight of
@@ -38,7 +37,7 @@ LISTED: Final = 20
 """Most entities and flows that are listed of an incident."""
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
 _SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts
-_SPILLED: Final = 0.25  # of the flagged flows of the larger of two alerts of one source and window
+_SPILLED: Final = 0.5  # of the flagged flows of the larger of two incidents in common windows of one source
 _OF_CLASS: Final = 0.2  # share of the attack probability, from which a class counts for the severity
 _SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
 _FEWEST_SOURCES: Final = 5  # of an incident with invented sources
@@ -96,9 +95,8 @@ def incidents_of(
     number[chosen] = np.arange(len(chosen))
     sides = (_or_none(number, cells.device_cell), _or_none(number, cells.source_cell))
     flagged = evidence["flagged_1"].to_numpy().astype(np.int64) - evidence["allowed_1"].to_numpy()
-    adjacent, spilled = _adjacent(cells, chosen, window_minutes), _spilled(cells, chosen)
-    pairs = np.concatenate([adjacent, _sharing(sides, flagged, cells, chosen), spilled])
-    incident = _components(len(chosen), pairs)
+    pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), _sharing(sides, flagged, cells, chosen)])
+    incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
     incident = _with_invented_sources(incident, cells, chosen, evidence, sides, flagged)
     of_evidence = _incident_of_evidence(incident, sides, tested.p[chosen])
     count = int(incident.max()) + 1
@@ -183,19 +181,20 @@ def _adjacent(cells: NightCells, chosen: Ints, window_minutes: int) -> Ints:
     return found
 
 
-def _spilled(cells: NightCells, chosen: Ints) -> Ints:
-    """Return pairs of alerts of one source and window, one of which is small: flows that the model called otherwise.
+def _with_spilled(incident: Ints, cells: NightCells, chosen: Ints) -> Ints:
+    """Join small incidents to large ones of the same source and windows: flows that the model called otherwise.
 
-    Where no flow has a source, the same of one device. Shape (pairs, 2).
+    Where no flow has a source, those of the same device.
     """
-    place, counts = cells.place[chosen], cells.flagged[chosen, 0]
+    which = np.flatnonzero(cells.is_source[cells.entity[cells.place[chosen]]] == bool(cells.is_source.any()))
+    place, own, counts = cells.place[chosen[which]], incident[which], cells.flagged[chosen[which], 0]
     order = np.lexsort((-counts, place))  # of each place, the alert with the most flagged flows first
-    places = place[order]
-    largest = order[np.searchsorted(places, places, side="left")]
-    who = cells.is_source[cells.entity[places]] == bool(cells.is_source.any())
-    small = counts[order] <= _SPILLED * counts[largest]
-    pairs: Ints = np.column_stack([largest, order])[who & small]
-    return pairs
+    largest = order[np.searchsorted(place[order], place[order], side="left")]
+    pairs = np.column_stack([own[largest], own[order]])
+    distinct, at = np.unique(pairs, axis=0, return_inverse=True)
+    sums = [np.bincount(at.ravel(), counts[side], minlength=len(distinct)) for side in (largest, order)]
+    spilled = distinct[sums[1] <= _SPILLED * sums[0]]
+    return np.asarray(_components(int(incident.max()) + 1, spilled)[incident])
 
 
 def _sharing(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen: Ints) -> Ints:
