@@ -22,7 +22,7 @@ CLASSES ?= 2 6 19
 CONF    ?= conf/small.yaml
 SET     ?=
 SCALE   ?= 0.002
-PART    ?= prep train score
+PART    ?= prep train score nights
 LOGS    ?=
 DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
 NIGHT   ?= gru_dnn-19-paper
@@ -33,6 +33,7 @@ SCALES  ?=
 CASES   ?=
 N       ?= 200
 SEED    ?= 1
+SEEDS   ?= 20
 MASTER  ?= local[$(shell n=$$(nproc); echo $$((n > 2 ? n : 2)))]
 ARGS    ?=
 
@@ -80,10 +81,13 @@ ingest features train score: package ## Run one job
 # The demo has its own lake and model, trained for a few epochs on a tenth of the data set's size: the model of
 # `make run` has too few benign validation rows for the threshold of a night.
 nightly: LAKE := $(if $(LOGS)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
-define demo
+define demo_model
 	test -d $(call quoted,$(LAKE)/models/$(NIGHT)) || { $(MAKE) --no-print-directory synthesize prep train \
 	  LAKE=$(call quoted,$(LAKE)) SCALE=0.1 CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 \
 	  SET=$(call quoted,train.epochs=8 $(SET)); }
+endef
+define demo
+	$(demo_model)
 	test -d $(call quoted,$(LAKE)/logs/event_date=$(DATE)) || { $(call submit,synthesize_night) \
 	  $(call path,synthesize_night.target,$(LAKE)/logs) --set synthesize_night.date=$(DATE); }
 endef
@@ -168,7 +172,7 @@ format: setup ## Format the sources; write the tables of settings in jobs/README
 	$(ENV); ruff format .; ruff check --fix .; python -m tests.support.settings_docs
 
 .PHONY: bench
-bench: setup ## Compare with pandas, Spark and model.fit. PART= CASES= ROUNDS= SCALES= MODELS= OUT=
+bench: setup ## Compare with pandas, Spark and model.fit; measure nights. PART= CASES= ROUNDS= SCALES= MODELS= OUT=
 	$(ENV); python -m tests.bench --part $(PART) --out $(call quoted,$(OUT)) --rounds $(ROUNDS) --models $(MODELS) \
 	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED))
 
@@ -176,6 +180,12 @@ HELD_OUT = $(or $(DATA),$(or $(CICIOMT_DATA),../shared/data)/release39)
 .PHONY: held-out
 held-out: setup ## Leave each attack class out of training: what is flagged of it. DATA= ARGS="--draws 3" OUT=
 	$(ENV); python -m tests.bench.held_out $(call quoted,$(HELD_OUT)) --out $(call quoted,$(OUT)) $(ARGS)
+
+nights: LAKE := $(if $(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
+.PHONY: nights
+nights: package ## Precision and false lines of incidents on synthetic nights with truth. SEEDS= LAKE= OUT=
+	$(demo_model)
+	$(ENV); python -m tests.bench.nights --lake $(call quoted,$(LAKE)) --seeds $(SEEDS) --out $(call quoted,$(OUT))
 
 .PHONY: package
 package: $(ZIP) ## Build dist/ids_spark.zip for spark-submit --py-files

@@ -11,9 +11,14 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import machine, prep, report, rounds, score, train
+from tests.bench import machine, night_part, prep, report, rounds, score, train
 
-PARTS: Final[Mapping[str, ModuleType]] = {prep.NAME: prep, train.NAME: train, score.NAME: score}
+PARTS: Final[Mapping[str, ModuleType]] = {
+    prep.NAME: prep,
+    train.NAME: train,
+    score.NAME: score,
+    night_part.NAME: night_part,
+}
 
 
 def main() -> int:
@@ -87,7 +92,7 @@ def _arguments() -> argparse.ArgumentParser:
         type=float,
         default=[],
         help="of the data. prep: all cases run at the first, this project alone also at the others."
-        " train: of most cases, of batch 64 and time to loss, of full",
+        " train: of most cases, of batch 64 and time to loss, of full. nights: number of seeds",
     )
     parser.add_argument("--cases", nargs="+", default=[], help="such as pandas, memory-1024, or memory for memory-…")
     parser.add_argument(

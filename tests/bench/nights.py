@@ -1,0 +1,169 @@
+"""Benchmark of nights: what lists of incidents are worth on many synthetic nights with truth; `make nights` calls it.
+
+    python -m tests.bench.nights --lake runs/nightly --seeds 20
+
+Each seed gives one hospital of each kind (`night_worlds`) and one measured night, of benign kinds five. A list is made
+without earlier nights, and after five benign nights of the same hospital; for comparison as version 0.2 made it. It
+prints tables and writes `nights.json` and `nights.png` to the folder `--out`.
+"""
+
+import argparse
+import itertools
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from ids_spark.base.arrays import Ints
+from ids_spark.models import artifact
+from tests.bench import baseline_ranking, night_method, night_report, night_verdicts
+from tests.bench.night_flows import Flows, Pool, pool_of
+from tests.bench.night_measures import Listed, Pooled, compare, lost
+from tests.bench.night_method import Counted, Nulls
+from tests.bench.night_report import FIRST, LATER, OLD, Results
+from tests.bench.night_worlds import KINDS, Hospital, Kind, no_attacks
+
+MODEL: Final = "gru_dnn-19-paper"
+BUDGETS: Final = (1.0, 5.0)
+MOST_LINES: Final = 50
+POOL: Final = 4_000_000
+_ENOUGH_FOR_HISTORY: Final = 100_000  # flows of a night
+_EARLIER: Final = 5  # nights
+_BENIGN_NIGHTS: Final = 5  # measured, of each seed
+_FIRST_BENIGN: Final = 100  # number of the first of them
+
+
+class Seed:
+    """The hospitals of one seed."""
+
+    def __init__(self, pool: Pool, nulls: Nulls, seed: int) -> None:
+        self.pool, self.nulls, self.seed = pool, nulls, seed
+        self._histories: dict[tuple[Any, ...], pa.Table] = {}
+
+    def hospital(self, kind: Kind) -> Hospital:
+        """Return the hospital of a kind."""
+        return Hospital(self.pool, kind, self.seed, self.nulls.levels[0])
+
+    def history(self, hospital: Hospital) -> pa.Table:
+        """Return the history after some benign nights."""
+        if hospital.kind.world not in self._histories:
+            nights: list[pa.Table] = []
+            for number in range(1, _EARLIER + 1):
+                counted = self.count(hospital.night(number, no_attacks))
+                ranked = night_method.rank(counted, self.nulls, BUDGETS[0], night_method.earlier(nights))
+                nights.append(ranked.tested.history)
+            self._histories[hospital.kind.world] = night_method.earlier(nights)
+        return self._histories[hospital.kind.world]
+
+    def count(self, flows: Flows) -> Counted:
+        """Return a night as counted."""
+        return night_method.count(flows, self.pool.model, self.nulls)
+
+    def measure(self, kind: Kind) -> Iterator[tuple[str, Listed]]:
+        """Yield the figures of each night of a kind for each way to make the list."""
+        hospital = self.hospital(kind)
+        numbers = [_FIRST_BENIGN + i for i in range(_BENIGN_NIGHTS)] if kind.attacks is no_attacks else [0]
+        histories: dict[str, pa.Table | None] = {FIRST: None}
+        if kind.flows >= _ENOUGH_FOR_HISTORY:
+            histories[LATER] = self.history(hospital)
+        for number in numbers:
+            flows = hospital.night(number)
+            plain = flows.take(np.arange(len(flows) - kind.spoofed)) if kind.spoofed else None
+            listed = _against(flows, kind.spoofed > 0)
+            model = self.pool.model
+            old_plain = baseline_ranking.lines(plain, model) if plain else []
+            yield OLD, listed(baseline_ranking.lines(flows, model), old_plain, math.nan, 0.0)
+            counted, counted_plain = self.count(flows), self.count(plain) if plain else None
+            for budget, (name, history) in itertools.product(BUDGETS, histories.items()):
+                ranked = night_method.rank(counted, self.nulls, budget, history)
+                without = night_method.rank(counted_plain, self.nulls, budget, history) if counted_plain else None
+                plain_lines = without.lines[:MOST_LINES] if without else []
+                found = listed(ranked.lines[:MOST_LINES], plain_lines, ranked.tested.expected_false, ranked.seconds)
+                yield f"{name}, N = {budget:g}", found
+
+    def after_verdicts(self) -> Iterator[tuple[str, Listed]]:
+        """Yield the figures of the nights after verdicts, without and with them."""
+        hospital = self.hospital(night_verdicts.KIND)
+        for budget in BUDGETS:
+            for night in night_verdicts.nights_after(hospital, self.nulls, budget):
+                for name, found in night.items():
+                    yield f"{name}, N = {budget:g}", found
+
+
+def _against(flows: Flows, spoofed: bool) -> Callable[[list[Ints], list[Ints], float, float], Listed]:
+    """Return a comparison of lines with the truth of a night; its last attack is the spoofed one, if there is any."""
+    ignored = {int(flows.episodes.max())} if spoofed else set()
+
+    def listed(lines: list[Ints], plain_lines: list[Ints], promised: float, seconds: float) -> Listed:
+        return replace(compare(flows, lines, promised, seconds, ignored), lost=lost(lines, plain_lines))
+
+    return listed
+
+
+_work: dict[str, Any] = {}
+
+
+def _start(lake: str, out: str) -> None:
+    """Read model and benign flows, once in each process."""
+    _work["pool"] = pool = _pool(lake, Path(out))
+    _work["nulls"] = night_method.nulls_of(pool.model)
+
+
+def _pool(lake: str, out: Path) -> Pool:
+    [uri] = artifact.choose_models(f"{lake}/models", [MODEL], "latest")
+    return pool_of(artifact.read_model(uri), POOL, out)
+
+
+def _measured(seed: int) -> list[tuple[str, str, Listed]]:
+    """Return kind, way to make the list and figures of each night of a seed."""
+    one = Seed(_work["pool"], _work["nulls"], seed)
+    found = [(kind.name, name, listed) for kind in KINDS.values() for name, listed in one.measure(kind)]
+    return found + [(night_verdicts.KIND.name, name, listed) for name, listed in one.after_verdicts()]
+
+
+def measure(lake: str, seeds: int, out: Path, processes: int, say: Callable[[str], None]) -> Results:
+    """Return the figures of all nights, by kind and way to make the list."""
+    _pool(lake, out)  # drawn once
+    results: Results = {}
+    started = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _start, (lake, str(out))) as pool:
+        for done, found in enumerate(pool.imap_unordered(_measured, range(seeds)), start=1):
+            for kind, name, listed in found:
+                results.setdefault(kind, {}).setdefault(name, Pooled()).nights.append(listed)
+            left = (time.monotonic() - started) / done * (seeds - done)
+            say(f"nights: {done} of {seeds} seeds, about {left / 60:.0f} min left")
+    return results
+
+
+def main() -> int:
+    """Run the benchmark; 0 whatever its figures are."""
+    parser = argparse.ArgumentParser(prog="tests.bench.nights", description=__doc__)
+    parser.add_argument("--lake", required=True, help=f"lake with the model {MODEL}")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--out", default="runs/bench", help="folder for nights.json and nights.png")
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    given = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    out = Path(given.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    results = measure(given.lake, given.seeds, out, given.processes, console.print)
+    night_report.show(console, results)
+    facts = {"seeds": given.seeds, "model": MODEL, "seconds": round(time.monotonic() - started)}
+    night_report.write(out, results, facts)
+    console.print(f"figures: {out / 'nights.json'}, {out / 'nights.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
