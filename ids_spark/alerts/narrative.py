@@ -129,6 +129,8 @@ def _more(incident: Incident, column: str) -> str:
     if main is not None:
         return f" ({main['flows']:,} flows; {count:,} {column} in all)"
     listed = ", ".join(short_name(each["name"]) for each in (incident[column] or ())[:_NAMED])
+    if not listed:  # so many that their names are not stored
+        return ""
     return f" ({listed})" if count <= _NAMED else f" (among them {listed})"
 
 
@@ -160,14 +162,14 @@ def _harmless(incident: Incident) -> str:
     who, whom = _the(incident, "sources", attackers(incident)), _the(incident, "devices", victims(incident))
     one, several, none = _CAUSES.get(incident["category"], _ANY_CAUSE)
     cause = none
-    if incident["sources"]:
+    if _count(incident, "sources"):
         cause = several if main_of(incident, "sources") is None else one
     return f"Harmless if {cause.format(who=who, whom=whom)}: then allow it, or give the verdict benign."
 
 
 def _the(incident: Incident, column: str, text: str) -> str:
     """Return a number of entities with an article."""
-    return f"the {text}" if incident[column] and main_of(incident, column) is None else text
+    return f"the {text}" if _count(incident, column) and main_of(incident, column) is None else text
 
 
 def _classes(incident: Incident) -> str:

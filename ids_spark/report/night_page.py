@@ -30,6 +30,8 @@ LISTED_FOLDED: Final = 100
 """Number of incidents of each state that are listed below the open ones."""
 LISTED_ALERTS: Final = 20
 """Number of alerts listed with an incident."""
+LISTED_FLOWS: Final = 5
+"""Number of flows listed with an incident, those with the highest scores."""
 LISTED_ENTITIES: Final = 3
 """Number of sources, and of devices, named on the line of an incident."""
 DRAWN_INCIDENTS: Final = 12
@@ -150,6 +152,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         listed_folded=LISTED_FOLDED,
         listed_alerts=LISTED_ALERTS,
         listed_entities=LISTED_ENTITIES,
+        listed_flows=LISTED_FLOWS,
         listed_files=LISTED_FILES,
     )
 

@@ -89,6 +89,14 @@ def test_a_source_of_nine_tenths_of_the_flows_is_named_alone() -> None:
     assert narrative.main_of(row | {"devices": None}, "devices") is None
 
 
+def test_sources_that_are_too_many_to_be_named_are_counted() -> None:
+    row = incidents.flood() | {"sources": [], "sources_found": 40_000}
+    assert narrative.title(row) == "DDoS-SYN: 40,000 sources against ct-scanner-2"
+    what, _, harmless = narrative.sentences(row)
+    assert what.startswith("40,000 sources against ct-scanner-2: ")
+    assert "the 40,000 sources are known clients" in harmless
+
+
 def test_how_much_against_history_and_peers() -> None:
     assert narrative.sentences(incidents.port_scan())[1] == (
         "51 of 60 flows of infusion-pump-01 in the window from 02:00 UTC were flagged, of which false alarms explain"

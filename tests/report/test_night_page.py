@@ -143,6 +143,9 @@ def test_an_incident_is_a_line_with_who_whom_when_how_much_and_its_id() -> None:
     assert "continuing since 3 July, on 6 of the last 7 nights ; verdict true by j.doe : switch port" in evidence[1]
     assert [life for life, _ in page.all("data-life")][:5] == ["new", "continuing", "new", "returned", "new"]
     assert dict(page.all("data-incident"))[port_scan["incident_id"]]
+    many = incidents.flood() | {"sources": [], "sources_found": 40_000}
+    page = Page(page_of(dataclasses.replace(busy(), incidents=[many])))
+    assert "40,000 sources → ct-scanner-2" in page.text("incident-1")
 
 
 def test_an_incident_folds_out_to_its_sentences_alerts_and_flows() -> None:
