@@ -110,8 +110,8 @@ class Threshold:
             )
         if self.block_rates:
             sentences.append(
-                f"In {len(self.block_rates)} blocks of benign rows that were kept out of training as a whole,"
-                f" {min(self.block_rates):.2%} to {max(self.block_rates):.2%} are flagged."
+                f"In blocks of benign rows that were kept out of training as a whole ({len(self.block_rates)}):"
+                f" {min(self.block_rates):.2%} to {max(self.block_rates):.2%}."
             )
         return " ".join((*sentences, *self._on_recall()))
 

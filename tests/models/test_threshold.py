@@ -192,7 +192,7 @@ def test_a_rate_that_is_higher_in_blocks_raises_the_threshold_until_it_holds_the
     rates = [(benign[blocks == i] >= point.logit).mean() for i in (40, 43, 46, 49)]
     assert point.block_rates == pytest.approx(rates)
     assert point.expected_rate == pytest.approx(0.01)
-    assert f"In 4 blocks of benign rows that were kept out of training as a whole, 0.00% to {max(rates):.2%}" in (
+    assert f"blocks of benign rows that were kept out of training as a whole (4): 0.00% to {max(rates):.2%}." in (
         point.statement()
     )
     counts = found.benign_counts(found.levels())[1]
