@@ -120,8 +120,8 @@ class AlertsConfig(Section):
         sources: Those of `entities` with the address that a flow came from.
         window_minutes: Length of a window; flagged flows are counted for each entity and category in a window.
         attributions: Features listed for each explained flow.
-        explained_rows: Maximum flagged flows that get an explanation, per row group and class: first the highest score
-            of each incident, then the highest scores of the rest.
+        explained_rows: Maximum flagged flows that get an explanation, per row group and class, where an entity has
+            several: first the highest of each device, source and window, then the highest scores of the rest.
         severity_policy: YAML file with severities; default: the table in `conf/severity.yaml`.
         allow_list: YAML file with accepted behaviour, each entry with an expiry date.
     """

@@ -42,6 +42,9 @@ _TIME: Final = "event_time"  # its name in incidents and in the allow-list
 _HOURS_A_DAY: Final = 24
 _PLAIN: Final = ("flow_id",)  # distinct in every row, so a dictionary saves nothing
 _STRONGEST: Final = len(evidence.LEVELS)
+_SEVERAL: Final = (
+    3  # flows of the strongest level, of one class and entity in a row group, from which they are explained
+)
 
 
 def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
@@ -189,14 +192,18 @@ class _Flags:
 def _flags(levelled: LevelledModel, matrix: Floats32, probabilities: Floats32, logits: Floats) -> _Flags:
     """Return the flows at or above the operating point of the network, and of the second detector below it."""
     card, novelty = levelled.model.card, levelled.model.novelty
-    levels = np.searchsorted(levelled.logits, np.nan_to_num(logits, nan=-np.inf), side="right")
+    levels = np.zeros(len(logits), dtype=np.int64)
+    for level in levelled.logits:
+        levels += logits >= level  # false for NaN
     scores, unknown = logits.copy(), np.zeros(len(logits), dtype=np.bool_)
     if novelty is not None and levelled.distances:
         rest = np.flatnonzero((levels == 0) & np.isfinite(logits))
-        distances = novelty.distances(matrix if len(rest) == len(matrix) else matrix[rest])
-        reached = np.searchsorted(levelled.distances, distances, side="right")
-        found = rest[reached > 0]
-        levels[found], scores[found], unknown[found] = reached[reached > 0], distances[reached > 0], True
+        most = 2 * len(rest) > len(matrix)  # a copy of most rows would cost more than the distances of all
+        distances = novelty.distances(matrix)[rest] if most else novelty.distances(matrix[rest])
+        far = distances >= levelled.distances[0]
+        found, distances = rest[far], distances[far]
+        levels[found] = np.searchsorted(levelled.distances, distances, side="right")
+        scores[found], unknown[found] = distances, True
     at = np.flatnonzero(levels)
     # At a low level, benign can be more probable than the most probable attack.
     class_ids = np.where(unknown[at], card.classes, threshold.most_probable_attacks(probabilities[at]))
@@ -234,6 +241,7 @@ def _evidence(
     # Explained first is the highest flow of each row of the evidence, which shows its attributions.
     urgent = evidence.highest_flows(keys, found)
     strong = ~covered & ~flags.unknown & (flags.levels == _STRONGEST)
+    strong &= _several(keys, flags, strong)
     chosen = attribution.rows_to_explain(
         flags.logits, flags.class_ids, strong, urgent & strong, task.alerts.explained_rows
     )
@@ -255,6 +263,20 @@ def _evidence(
         "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~flagged), pa.array(SEVERITIES)),
         "attributions": prediction_columns.scatter(found.attributions, flags.at, n),
     }
+
+
+def _several(keys: FlowKeys, flags: _Flags, strong: Mask) -> Mask:
+    """Return which strong flows have others of their class and device, or class and source, beside them.
+
+    Single ones are usually false alarms, and explaining them would take a tenth of the time of scoring.
+    """
+    found = np.zeros(len(strong), dtype=np.bool_)
+    for entities in (keys.devices, keys.sources):
+        own = strong & (entities.codes[flags.at] >= 0)
+        of = entities.codes[flags.at[own]] * len(flags.names) + flags.class_ids[own]
+        _, inverse, counts = np.unique(of, return_inverse=True, return_counts=True)
+        found[own] |= counts[inverse] >= _SEVERAL
+    return found
 
 
 def _covered(flows: pa.Table, task: NightTask, flags: _Flags) -> tuple[Mask, Ints]:
