@@ -6,8 +6,8 @@ threshold: Pickands 1975, Ann. Statist. 3:119; Siffer et al. 2017, doi 10.1145/3
 passes the test of fit is used. If none does, for example with a small cluster of rows far above all others, the ordered
 scores are used here too.
 
-Measured through `ValidationScores.threshold` on 15 synthetic shapes (light and heavy tails, clusters far above,
-saturated, tied; 100 draws of each) against a night of a million flows with a budget of 50 false alarms; in brackets the
+Measured through `ValidationScores.at_rate` on 15 synthetic shapes (light and heavy tails, clusters far above,
+saturated, tied; 100 draws of each) against a million flows at a rate of 50 false alarms among them; in brackets the
 figures of the ordered scores alone. The alarms were within a factor of 2 of the expectation in 49 % [47 %] of draws of
 4,000 rows, 75 % [67 %] of 40,000 and 95 % [96 %] of 200,000. They were more than twice the expectation in 11, 6 and 1 %
 [11, 9 and 1 %], and above the upper end of its interval in 0.3, 0.5 and 2 %. Without the test of fit, none of 40 draws
