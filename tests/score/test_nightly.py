@@ -158,7 +158,7 @@ def test_the_strongest_flows_have_attributions_and_these_are_integrated_gradient
     predictions, flows = read(scored, "predictions"), logs_of(scored)
     levels = {rate["rate"]: rate["threshold_logit"] for rate in night_row(scored)["false_alarm_rates"][:3]}
     strongest = predictions["attack_logit"] >= np.float32(levels[min(levels)])
-    strongest[strongest] = several(predictions[strongest])
+    strongest &= several(predictions[strongest]).reindex(predictions.index, fill_value=False)
     assert predictions.loc[~strongest, "attributions"].isna().all()
     assert (
         predictions.loc[strongest, "attributions"].notna().all()
