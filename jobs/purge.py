@@ -2,9 +2,8 @@
 
     spark-submit --py-files dist/ids_spark.zip jobs/purge.py --set lake=LAKE --set purge.older_than_days=90
 
-Removes: folders `event_date=…` of `predictions/`, `alerts/`, `drift/`, `nights/`, `reports/night/`, `exports/` and
-`quarantine/job=score/`, and files of `metrics/` and `confusion/`, with dates more than `purge.older_than_days` before
-`purge.today`.
+Removes: folders `event_date=…` of every table of nights, and files of `metrics/` and `confusion/`, with dates more than
+`purge.older_than_days` before `purge.today`.
 """
 
 import datetime as dt
