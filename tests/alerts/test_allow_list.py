@@ -64,7 +64,9 @@ def test_all_conditions_of_an_entry_must_hold(listed):
     [
         ("class_name: DoS-TCP", ["DoS-TCP"]),
         ("class_name: [DoS-TCP, Benign]", ["Benign", "DoS-TCP"]),
-        ("class_name: Attack", ["DDoS-TCP", "DoS-TCP", "DoS", "Attack"]),
+        ("class_name: Attack", ["DDoS-TCP", "DoS-TCP", "DoS", "Attack", "Unknown"]),
+        ("category: Unknown", ["Unknown"]),
+        ("class_name: Unknown, category: Attack", ["Unknown"]),
         ("category: DoS", ["DoS-TCP", "DoS"]),
         ("category: [DDoS, Benign]", ["Benign", "DDoS-TCP"]),
         ("category: DoS, class_name: DoS-TCP", ["DoS-TCP"]),
@@ -78,8 +80,8 @@ def test_a_class_is_matched_by_its_name_its_category_or_attack(listed, condition
         with pytest.raises(AllowListUnusable, match=r"entries.#1.owner2: unknown key"):
             listed(entry)
         return
-    names = ["Benign", "DDoS-TCP", "DoS-TCP", "DoS", "Attack", None]
-    mask, _ = listed(entry).covers(flows(src_ip=["a"] * 6, class_name=names), NIGHT)
+    names = ["Benign", "DDoS-TCP", "DoS-TCP", "DoS", "Attack", "Unknown", None]
+    mask, _ = listed(entry).covers(flows(src_ip=["a"] * 7, class_name=names), NIGHT)
     assert [name for name, found in zip(names, mask, strict=True) if found] == covered
 
 
