@@ -27,6 +27,12 @@ LOGS    ?=
 DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
 NIGHT   ?= gru_dnn-19-paper
 DAYS    ?= 90
+VERDICTS ?=
+IDS      ?=
+VERDICT  ?=
+OWNER    ?=
+REASON   ?=
+UNTIL    ?=
 OUT     ?= runs/bench
 ROUNDS  ?= 3
 SCALES  ?=
@@ -97,6 +103,13 @@ nightly: package ## Score night DATE of LOGS by model NIGHT of LAKE; without LOG
 	$(if $(LOGS),,$(demo))
 	$(call submit,score) $(call path,score.flow_logs,$(or $(LOGS),$(LAKE)/logs)) --set score.date=$(DATE) \
 	  --set "score.models=[$(NIGHT)]"
+
+.PHONY: verdict
+verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VERDICT= OWNER= REASON= (UNTIL= for mute)
+	$(call submit,verdict) $(if $(VERDICTS),$(call path,verdict.file,$(VERDICTS)),--set verdict.date=$(DATE) \
+	  $(call path,verdict.incidents,$(IDS)) $(call path,verdict.verdict,$(VERDICT)) \
+	  $(call path,verdict.owner,$(OWNER)) $(call path,verdict.reason,$(REASON)) \
+	  $(if $(UNTIL),--set verdict.until=$(UNTIL)))
 
 .PHONY: promote
 promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger)

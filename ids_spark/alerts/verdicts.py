@@ -200,6 +200,13 @@ def learned_of(alerts: Iterable[Row]) -> list[dict[str, Any]]:
     ]
 
 
+def described(incident: Row) -> str:
+    """Return an incident in one line without names of entities, for column `incident` and for notes."""
+    counts = {"flow": incident["flows"], "source": incident["sources_found"], "device": incident["devices_found"]}
+    parts = [f"{n:,} {what}{'s' * (n != 1)}" for what, n in counts.items() if n]
+    return ", ".join([f"{incident['category']} ({incident['severity']})", *parts])
+
+
 def beside_learned(alerts: pa.Table, in_force: InForce) -> pa.Table:
     """Return alerts with `log10_p_learned`: the p-value beside the windows that `benign` verdicts taught, if larger.
 

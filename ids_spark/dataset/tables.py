@@ -440,6 +440,7 @@ NIGHTS: Final = _contract(
     ("smallest_rate", pa.float64()),
     ("drift_moderate", pa.int64()),
     ("drift_significant", pa.int64()),
+    ("page_inputs", pa.string()),
     ("seconds", pa.float64()),
     ("scored_at", _TIME),
     ("code_version", pa.string()),
@@ -461,7 +462,8 @@ files of older versions.
 p-value from which a cell is an alert, `cells` the cells tested. `false_alarm_rates` has for each category and level of
 `threshold.RATES` the rate of false alarms among validation rows, tonight's outside of alerts, and the one used.
 `recall` is that of each attack class of the validation rows at the operating point. `incidents_not_shown` counts open
-incidents beyond the most lines, `incidents_ended` lists those of the night before that did not continue.
+incidents beyond the most lines, `incidents_ended` lists those of the night before that did not continue. `page_inputs`,
+only of the champion, is what page and exports need beside the tables, as JSON (`score.night_outputs.PageInputs`).
 """
 
 
@@ -617,6 +619,7 @@ TABLES: Final[Mapping[str, Table]] = {
             "cells",
             "false_alarm_rates",
             "recall",
+            "page_inputs",
         ),
         benign_validation_rows="calibration_rows",
     ),

@@ -13,7 +13,6 @@ from typing import Any
 
 from pyspark import SparkContext
 
-from ids_spark.alerts.export import EXPORTS, common
 from ids_spark.alerts.incidents import NightFacts
 from ids_spark.base import packaging
 from ids_spark.base.errors import NotReconciled
@@ -21,14 +20,13 @@ from ids_spark.base.report import Report
 from ids_spark.base.text import short, shown
 from ids_spark.dataset.tables import SCHEMA_VERSION, TABLES, kept_by
 from ids_spark.features import drift
-from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
 from ids_spark.report import night_page
 from ids_spark.report.format import FAULT_DESCRIPTIONS
 from ids_spark.report.night_findings import Night
-from ids_spark.score import degradation, night_files, night_incidents, night_rows
+from ids_spark.score import degradation, night_files, night_incidents, night_outputs, night_rows
 from ids_spark.score.night_context import ScoringContext, validation_scores_of_model
 from ids_spark.score.night_files import NightSource
 from ids_spark.score.night_incidents import Earlier, FoundIncidents, Levels
@@ -97,7 +95,6 @@ def score_night(
         NotReconciled: a row was neither scored nor quarantined, a fault of this program.
     """
     begin, date = time.monotonic(), source.event_date
-    place = f"event_date={date}"
     models = {
         role: model
         for role, model in (("champion", scoring.champion), ("challenger", scoring.challenger))
@@ -122,9 +119,11 @@ def score_night(
     degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score)
     shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
     rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
+    inputs = _page_inputs(scoring, counts)
+    rows[0]["page_inputs"] = inputs.model_dump_json()
+    cards = {role: model.card for role, model in models.items()}
+    page = Night(date, (), drift_rows, {**before, date: rows}, cards=cards)
     tables = {
-        "incidents": found.incidents,
-        "alerts": found.alerts,
         "evidence": counts.champion.merged_evidence(),
         "traffic": counts.merged_traffic(),
         "entity_history": found.history,
@@ -132,22 +131,7 @@ def score_night(
     for name, table in tables.items():
         lake.write(name, table, staged, event_date=date)
     lake.write("drift", drift_rows, staged, event_date=date)
-    lake.write("nights", rows, staged, event_date=date)
-    export = common.Context(date, frozenset(scoring.config.score.pseudonymise))
-    for name, content_of in EXPORTS.items():
-        write_bytes(staged(f"exports/{place}/{name}"), content_of(found.shown, export))
-    page = Night(
-        date,
-        found.incidents.to_pylist(),
-        drift_rows,
-        {**before, date: rows},
-        [entry.as_text(scoring.config.score.pseudonymise) for entry in scoring.allow_list.entries],
-        counts.agreement if scoring.challenger is not None else None,
-        {role: model.card for role, model in models.items()},
-        scoring.facts(),
-        alerts=found.alerts.to_pylist(),
-    )
-    night_page.write_page(staged(f"reports/night/{place}"), page)
+    night_outputs.stage(lake, staged, page, found.incidents, found.alerts, inputs)
     scored_nights.rows[date], scored_nights.found[date] = rows, found
     log.info(
         "scored night=%s in=%d scored=%d quarantined=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
@@ -216,6 +200,19 @@ def _outcome(
     evidence, traffic = own.merged_evidence(), counts.merged_traffic()
     found = night_incidents.find(evidence, traffic, levels, config, scoring.policy, facts, before)
     return ModelOutcome(role, model, point, own, found)
+
+
+def _page_inputs(scoring: ScoringContext, counts: NightCounts) -> night_outputs.PageInputs:
+    return night_outputs.PageInputs(
+        allow_list=tuple(
+            {name: str(value) for name, value in entry.as_text(scoring.config.score.pseudonymise).items()}
+            for entry in scoring.allow_list.entries
+        ),
+        agreement=counts.agreement if scoring.challenger is not None else None,
+        facts=scoring.facts(),
+        most_lines=scoring.config.alerts.most_lines,
+        pseudonymised=scoring.config.score.pseudonymise,
+    )
 
 
 def _drift(source: NightSource, scoring: ScoringContext, counts: NightCounts) -> list[Row]:

@@ -81,7 +81,7 @@ def comparable(folder: Path, date: dt.date = DATE) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for table in (table for table in TABLES if table not in ("exports", "reports/night")):
         frame = read(folder, table, date).drop(columns=OF_A_RUN, errors="ignore")
-        found[table] = frame.map(_plain).to_dict("list")
+        found[table] = {name: [_plain(value) for value in frame[name]] for name in frame}
     return found
 
 
