@@ -92,11 +92,6 @@ class FoundIncidents:
     history: pa.Table
     facts: Mapping[str, Any]
 
-    @property
-    def shown(self) -> pa.Table:
-        """The incidents of the page and the exports."""
-        return self.incidents.filter(self.incidents["shown"])
-
 
 def levels_of(model: Model) -> Levels:
     """Return the levels of evidence of a model.

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ValidationError
 
 from ids_spark.alerts.export import EXPORTS, common
+from ids_spark.alerts.ranking import OPEN
 from ids_spark.base.text import one_line
 from ids_spark.config.score import Count
 from ids_spark.config.settings import Config
@@ -91,5 +93,7 @@ def stage(
     for name, content_of in EXPORTS.items():
         content = content_of(shown, common.Context(date, frozenset(inputs.pseudonymised)))
         write_bytes(staged(f"exports/event_date={date}/{name}"), content)
-    whole = replace(inputs.on(page), incidents=incidents.to_pylist(), alerts=alerts.to_pylist())
+    listed = incidents.filter(pc.or_(incidents["shown"], pc.not_equal(incidents["state"], OPEN)))
+    of_listed = alerts.filter(pc.is_in(alerts["incident_id"], listed["incident_id"].combine_chunks()))
+    whole = replace(inputs.on(page), incidents=listed.to_pylist(), alerts=of_listed.to_pylist())
     night_page.write_page(staged(f"reports/night/event_date={date}"), whole)

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from ids_spark.alerts import severity
+from ids_spark.alerts.evidence import entity_keys
 from ids_spark.dataset.tables import SCHEMA_VERSION
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, UNKNOWN, class6_of
 from ids_spark.models import artifact
@@ -225,12 +226,14 @@ def test_evidence_and_traffic_count_the_predictions_and_incidents_are_made_of_th
     np.testing.assert_allclose(own["max_attack_logit"], expected["max_attack_logit"], rtol=1e-6)
     assert found.loc[found["class_name"] == UNKNOWN, "flagged_1"].sum() == row["flows_unknown"]
 
-    traffic = read(scored, "traffic")
+    traffic = read(scored, "traffic").set_index(["entity_key", "window_start"])["flows"]
     hours = predictions["event_time"].dt.floor("60min")
-    for column, is_source in (("device_id", False), ("src_ip", True)):
-        own = traffic[traffic["is_source"] == is_source].set_index(["entity", "window_start"])["flows"]
-        expected_flows = predictions.groupby([predictions[column], hours]).size()
-        assert own.sort_index().tolist() == expected_flows.sort_index().tolist()
+    for column in ("device_id", "src_ip"):
+        of_entity = predictions.groupby([column, hours]).size()
+        names = of_entity.index.get_level_values(0)
+        keys = entity_keys([column] * len(names), names.tolist())
+        assert traffic[list(zip(keys, of_entity.index.get_level_values(1), strict=True))].tolist() == of_entity.tolist()
+    assert traffic.sum() == 2 * len(predictions)
 
     incidents, alerts = read(scored, "incidents"), read(scored, "alerts")
     assert row["incidents"] == row["incidents_shown"] == len(incidents) == incidents["shown"].sum()
