@@ -16,6 +16,7 @@ from ids_spark.config.score import AlertsConfig
 from ids_spark.dataset.tables import ATTRIBUTION, HISTORY
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS6, CLASSES
 from ids_spark.models.artifact import Model
+from ids_spark.score.night_incidents import levels_of
 from tests.bench.night_flows import DATE, DEVICES, SOURCES, Flows, table
 
 CATEGORIES: Final = CLASS6[BENIGN_ID + 1 :]
@@ -28,7 +29,7 @@ _WINDOW_S: Final = 60.0 * _ALERTS.window_minutes
 
 @dataclass(frozen=True)
 class Nulls:
-    """What a model's validation rows say about false alarms.
+    """What a model's validation rows say about false alarms of its network, without its second detector.
 
     Attributes:
         levels: Attack logit of each level of evidence.
@@ -41,15 +42,9 @@ class Nulls:
 
 def nulls_of(model: Model) -> Nulls:
     """Return thresholds and stored counts of a model."""
-    scores = model.validation_scores
-    if scores is None or not scores.classes_known:
-        raise ValueError(f"{model.card.name} has no validation scores by class; retrain it with this version")
-    levels = scores.levels()
-    by_class = scores.benign_counts(levels)
-    counts = np.zeros((len(CATEGORIES), len(levels)), dtype=np.int64)
-    of_class = [CATEGORIES.index(category_of(name)) for name in CLASSES[model.card.classes][BENIGN_ID + 1 :]]
-    np.add.at(counts, of_class, by_class[BENIGN_ID + 1 :])
-    return Nulls(levels, StoredCounts(CATEGORIES, counts, np.full(len(CATEGORIES), scores.benign_rows)))
+    found = levels_of(model)
+    at = [found.stored.categories.index(category) for category in CATEGORIES]
+    return Nulls(found.logits, StoredCounts(CATEGORIES, found.stored.counts[at], found.stored.rows[at]))
 
 
 @dataclass(frozen=True)

@@ -130,19 +130,16 @@ def _measured(seed: int) -> list[tuple[str, str, Listed]]:
     return found + [(night_verdicts.KIND.name, name, listed) for name, listed in one.after_verdicts()]
 
 
-def measure(lake: str, seeds: int, out: Path, processes: int, say: Callable[[str], None]) -> Results:
-    """Return the figures of all nights, by kind and way to make the list."""
+def measure(lake: str, seeds: int, out: Path, processes: int) -> Iterator[Results]:
+    """Yield the figures so far, by kind and way to make the list, after each seed."""
     _pool(lake, out)  # drawn once
     results: Results = {}
-    started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, _start, (lake, str(out))) as pool:
-        for done, found in enumerate(pool.imap_unordered(_measured, range(seeds)), start=1):
+        for found in pool.imap_unordered(_measured, range(seeds)):
             for kind, name, listed in found:
                 results.setdefault(kind, {}).setdefault(name, Pooled()).nights.append(listed)
-            left = (time.monotonic() - started) / done * (seeds - done)
-            say(f"nights: {done} of {seeds} seeds, about {left / 60:.0f} min left")
-    return results
+            yield results
 
 
 def main() -> int:
@@ -157,10 +154,13 @@ def main() -> int:
     out = Path(given.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    results = measure(given.lake, given.seeds, out, given.processes, console.print)
+    results: Results = {}
+    for done, found in enumerate(measure(given.lake, given.seeds, out, given.processes), start=1):
+        results, seconds = found, time.monotonic() - started
+        night_report.write(out, results, {"seeds": done, "model": MODEL, "seconds": round(seconds)})
+        left = seconds / done * (given.seeds - done)
+        console.print(f"nights: {done} of {given.seeds} seeds, about {left / 60:.0f} min left")
     night_report.show(console, results)
-    facts = {"seeds": given.seeds, "model": MODEL, "seconds": round(time.monotonic() - started)}
-    night_report.write(out, results, facts)
     console.print(f"figures: {out / 'nights.json'}, {out / 'nights.png'}")
     return 0
 

@@ -1,0 +1,109 @@
+"""Cells against false alarms: drawn nights whose rates are known, and properties for any night. All are synthetic."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from ids_spark.alerts import false_alarms
+from ids_spark.alerts.false_alarms import NightCells, OwnCounts, StoredCounts
+
+CATEGORIES = ("DDoS", "DoS", "MQTT", "Recon", "Spoofing")
+RATES = np.array([[2e-5, 5e-6, 1e-6], [4e-4, 3e-4, 2e-4], [1e-3, 2e-4, 5e-5], [3e-3, 1e-3, 6e-4], [5e-3, 1e-3, 6e-4]])
+"""Benign flows of each category that reach each level."""
+ENTITIES, WINDOWS, ROWS = 40, 24, 20_000
+
+
+def stored(rng: np.random.Generator, rates: np.ndarray = RATES) -> StoredCounts:
+    """Return counts of validation rows drawn from the rates."""
+    return StoredCounts(CATEGORIES, nested(np.full((5, 1), ROWS), rates, rng)[:, 0], np.full(5, ROWS))
+
+
+def nested(flows: np.ndarray, rates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return flagged flows at each level; shape (categories, cells, levels); rates of shape (categories, levels)."""
+    levels = [rng.binomial(flows, rates[:, :1])]
+    for level in (1, 2):
+        levels.append(rng.binomial(levels[-1], rates[:, level : level + 1] / rates[:, level - 1 : level]))
+    return np.stack(levels, axis=-1)
+
+
+def night(rng: np.random.Generator, rates: np.ndarray = RATES, noisy: float = 1.0) -> NightCells:
+    """Return benign cells of devices with 1 to 100 flows an hour and more; the first has `noisy` times the rates."""
+    flows = rng.poisson(np.repeat(np.geomspace(1, 600, ENTITIES), WINDOWS)) + 1
+    flagged = nested(np.tile(flows, (5, 1)), rates, rng)
+    flagged[:, -WINDOWS:] = nested(np.tile(flows[-WINDOWS:], (5, 1)), rates * noisy, rng)
+    return cells(flows, flagged)
+
+
+def cells(flows: np.ndarray, flagged: np.ndarray) -> NightCells:
+    """Return the cells of entities with `WINDOWS` windows each; flagged of shape (categories, places, levels)."""
+    category, place = np.nonzero(flagged[:, :, 0])
+    entities = len(flows) // WINDOWS
+    return NightCells(
+        keys=np.arange(entities),
+        is_source=np.zeros(entities, dtype=np.bool_),
+        entity=np.repeat(np.arange(entities), WINDOWS),
+        window=np.tile(np.arange(WINDOWS), entities) * 3_600_000_000,
+        flows=flows,
+        place=place,
+        category=category,
+        kinds=pa.array(["device_id"] * len(place)),
+        names=pa.array([f"device-{i:02d}" for i in place // WINDOWS], pa.string()),
+        flagged=flagged[category, place],
+        device_cell=np.empty(0, dtype=np.int64),
+        source_cell=np.empty(0, dtype=np.int64),
+    )
+
+
+def unknown(found: NightCells) -> OwnCounts:
+    """Return counts of entities without an earlier night."""
+    none, zeros = np.full(len(found.keys), -1), np.zeros((0, len(CATEGORIES), 3))
+    return OwnCounts(none, zeros, zeros, np.zeros(0, dtype=np.int64), np.zeros(0))
+
+
+def compare(found: NightCells, known: StoredCounts, budget: float) -> false_alarms.Tested:
+    return false_alarms.compare(found, known, budget, unknown(found))
+
+
+@pytest.mark.parametrize(("shift", "noisy"), [(1.0, 1.0), (3.0, 1.0), (1.0, 5.0)], ids=["plain", "shifted", "noisy"])
+def test_benign_nights_have_no_more_alerts_than_promised(shift: float, noisy: float) -> None:
+    rng = np.random.default_rng(7)
+    alerts, promised = np.zeros(2), np.zeros(2)
+    for _ in range(20):
+        found, known = night(rng, RATES * shift, noisy), stored(rng)
+        for i, budget in enumerate((1.0, 5.0)):
+            tested = compare(found, known, budget)
+            alerts[i] += tested.alerts.sum()
+            promised[i] += tested.expected_false
+            assert tested.expected_false <= budget
+    assert alerts[1] <= 1.2 * promised[1]
+    assert (stats.poisson.sf(alerts - 1, promised) >= 0.05).all()
+    assert (stats.poisson.cdf(alerts, promised) >= 1e-4).all()  # nor is the promise far too high
+
+
+flows_of = st.lists(st.integers(1, 400), min_size=2 * WINDOWS, max_size=2 * WINDOWS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(flows_of, st.integers(0, 2**32 - 1), st.floats(0.01, 50), st.floats(0.01, 1))
+def test_a_lower_budget_never_adds_an_alert(flows: list[int], seed: int, budget: float, part: float) -> None:
+    rng = np.random.default_rng(seed)
+    of_place = np.array(flows)
+    flagged = nested(np.tile(of_place, (5, 1)), np.minimum(RATES * rng.uniform(1, 60), 0.9), rng)
+    found, known = cells(of_place, flagged), stored(rng)
+    many, few = compare(found, known, budget), compare(found, known, budget * part)
+    assert few.alpha <= many.alpha
+    assert not (few.alerts & ~many.alerts).any()
+    assert few.expected_false <= many.expected_false + 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 3_000), st.integers(0, 3_000), st.floats(0.5, 1e4), st.floats(1e-4, 1e3))
+def test_fewer_flagged_flows_are_never_more_evidence(k: int, removed: int, shape: float, mean: float) -> None:
+    counts = np.array([float(k), float(max(k - removed, 0))])
+    more, fewer = false_alarms.reached(counts, np.full(2, shape), np.full(2, mean))
+    assert more <= fewer <= 1.0
+    expected = stats.nbinom.sf(k - 1, shape, shape / (shape + mean))
+    assert more == pytest.approx(max(expected, 1e-300), rel=1e-6, abs=1e-280)
