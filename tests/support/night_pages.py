@@ -69,7 +69,7 @@ def scored(**more: Any) -> dict:
         "false_incidents": 1.0, "false_incidents_expected": 0.83, "alpha": 2.1e-5, "cells": 4_200,
         "false_alarm_rates": rates(), "recall": recall(), "budget": None, "threshold_logit": 1.5,
         "expected_false_alarms": 11_998.0, "false_alarms_at_most": 12_480.0, "benign_validation_rows": 240_000,
-        "smallest_rate": 1.25e-5, "drift_moderate": 0, "drift_significant": 0, "seconds": 41.5,
+        "smallest_rate": 1.25e-5, "drift_moderate": 0, "drift_significant": 0, "seconds": 41.5, "page_inputs": None,
         "scored_at": at(1, 2, date=DATE + dt.timedelta(days=1)), "code_version": "0.1.0+abc",
         "schema_version": SCHEMA_VERSION, **ORIGIN, **more,
     }  # fmt: skip
