@@ -441,7 +441,7 @@ def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Flo
     parts = []
     for category in range(len(null.rates)):
         own = cells.category == category
-        for start in range(0, len(cells.flows), _BLOCK):
+        for start in range(0, max(len(cells.flows), 1), _BLOCK):
             flows, entity = cells.flows[start : start + _BLOCK], cells.entity[start : start + _BLOCK]
             here = own & (cells.place >= start) & (cells.place < start + _BLOCK)
             inside, own_flows = np.zeros((len(flows), null.rates.shape[1])), flows * null.windows

@@ -70,10 +70,14 @@ class Earlier:
 
     def with_night(self, date: dt.date, found: "FoundIncidents") -> "Earlier":
         """Return the same with a night that this run has scored, in place of what the lake holds of that date."""
-        kept = self.history.filter(pa.array([day != date for day in self.history["event_date"].to_pylist()]))
+        kept = self.history.filter(
+            pa.array([day != date for day in self.history["event_date"].to_pylist()], pa.bool_())
+        )
         own = _dated(found.history, date)
-        night = NightIncidents(found.incidents.select(life.COLUMNS), found.alerts.select(life.ALERT_COLUMNS))
-        return Earlier(pa.concat_tables([kept, own]), {**self.nights, date: night}, self.given)
+        nights = {day: night for day, night in self.nights.items() if day != date}
+        if found.facts["cells"]:  # without flows the night ends nothing
+            nights[date] = NightIncidents(found.incidents.select(life.COLUMNS), found.alerts.select(life.ALERT_COLUMNS))
+        return Earlier(pa.concat_tables([kept, own]), nights, self.given)
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ def find(
     found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, tested.tested, alerts.most_lines)
     facts = {
         **counts,
-        "incidents_ended": ended,
+        "incidents_ended": ended if tested.tested else [],
         "false_incidents": alerts.false_incidents,
         "false_incidents_expected": tested.expected_false,
         "alpha": tested.alpha,
