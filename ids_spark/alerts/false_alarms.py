@@ -438,7 +438,7 @@ def _budgeted(cells: NightCells, null: _Null, budget: float) -> tuple[float, flo
 
 def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Floats, Floats]:
     """Return number, flows, shape and mean of groups of nearly equal cells at all levels; shape (groups,) each."""
-    parts = []
+    parts = [np.zeros((2, 0), dtype=np.int64)]
     for category in range(len(null.rates)):
         own = cells.category == category
         for start in range(0, max(len(cells.flows), 1), _BLOCK):

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ids_spark.alerts import false_alarms, incidents, life, ranking, verdicts
 from ids_spark.alerts.false_alarms import StoredCounts
@@ -70,9 +71,7 @@ class Earlier:
 
     def with_night(self, date: dt.date, found: "FoundIncidents") -> "Earlier":
         """Return the same with a night that this run has scored, in place of what the lake holds of that date."""
-        kept = self.history.filter(
-            pa.array([day != date for day in self.history["event_date"].to_pylist()], pa.bool_())
-        )
+        kept = self.history.filter(pc.not_equal(self.history["event_date"], pa.scalar(date)))
         own = _dated(found.history, date)
         nights = {day: night for day, night in self.nights.items() if day != date}
         if found.facts["cells"]:  # without flows the night ends nothing
@@ -169,7 +168,7 @@ def find(
     index = {name: i for i, name in enumerate(categories)}
     classes = evidence["class_name"].unique().to_pylist()
     cells = false_alarms.cells_of(traffic, evidence, {name: index[category_of(name)] for name in classes})
-    before = pa.array([day < night.event_date for day in earlier.history["event_date"].to_pylist()], pa.bool_())
+    before = pc.less(earlier.history["event_date"], pa.scalar(night.event_date))
     own = false_alarms.own_counts(cells, earlier.history.filter(before), categories)
     in_force = verdicts.in_force(earlier.given, night.event_date)
     tested = false_alarms.compare(cells, levels.stored, alerts.false_incidents, own)

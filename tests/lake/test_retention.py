@@ -20,7 +20,11 @@ NOW = dt.datetime(2026, 3, 1, 4, tzinfo=dt.UTC)
 TODAY = NOW.date()
 LAYOUT = {
     "predictions": "model=a/part-0.parquet",
+    "incidents": "part-0.parquet",
     "alerts": "part-0.parquet",
+    "evidence": "part-0.parquet",
+    "traffic": "part-0.parquet",
+    "entity_history": "part-0.parquet",
     "drift": "part-0.parquet",
     "nights": "part-0.parquet",
     "reports/night": "night.html",
@@ -38,6 +42,7 @@ KEPT = [
     "reports/run/run.html",
     "reports/leakage/leakage.html",
     "checkpoints/m.npz",
+    "verdicts/20200101T000000Z-aa.parquet",
 ]
 
 
