@@ -25,6 +25,11 @@ def test_a_night_of_benign_flows_has_no_incident() -> None:
     assert (found.schema, alerts.schema) == (INCIDENTS, ALERTS)
 
 
+def test_a_night_without_flows_has_no_incident() -> None:
+    found, alerts = found_in([])
+    assert (len(found), len(alerts)) == (0, 0)
+
+
 def test_a_scan_of_one_source_on_six_devices_is_one_incident() -> None:
     [row] = rows(SCAN)
     assert (row["category"], row["severity"], row["flows"], row["sources_found"]) == ("Recon", "low", 300, 1)
