@@ -194,11 +194,12 @@ HELD_OUT = $(or $(DATA),$(or $(CICIOMT_DATA),../shared/data)/release39)
 held-out: setup ## Leave each attack class out of training: what is flagged of it. DATA= ARGS="--draws 3" OUT=
 	$(ENV); python -m tests.bench.held_out $(call quoted,$(HELD_OUT)) --out $(call quoted,$(OUT)) $(ARGS)
 
-nights: LAKE := $(if $(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
+nights: LAKE := $(if $(DATA)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 .PHONY: nights
-nights: package ## Precision and false lines of incidents on synthetic nights with truth. SEEDS= LAKE= OUT=
+nights: package ## Precision and false lines of incidents on nights with truth. SEEDS= LAKE= OUT= DATA= (test rows)
 	$(demo_model)
-	$(ENV); python -m tests.bench.nights --lake $(call quoted,$(LAKE)) --seeds $(SEEDS) --out $(call quoted,$(OUT))
+	$(ENV); python -m tests.bench.nights --lake $(call quoted,$(LAKE)) --seeds $(SEEDS) --out $(call quoted,$(OUT)) \
+	  $(if $(DATA),--data $(call quoted,$(DATA)))
 
 .PHONY: package
 package: $(ZIP) ## Build dist/ids_spark.zip for spark-submit --py-files

@@ -7,16 +7,17 @@ flows and the time, device and source of another. Attack flows are drawn and sco
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, as_rows
 from ids_spark.config.synthetic import ADDRESSES, FLEET, Episode, SynthesizeNightConfig
-from ids_spark.dataset.taxonomy import CLASSES
+from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19, CLASSES, class19_of
 from ids_spark.models import inference, threshold
 from ids_spark.models.artifact import Model
 from ids_spark.synthetic import night
@@ -55,16 +56,16 @@ class Flows:
 
     def with_columns(self, **columns: Floats | Ints | Ids) -> "Flows":
         """Return the flows with other values of some columns."""
-        return Flows(**{field.name: columns.get(field.name, getattr(self, field.name)) for field in fields(self)})
+        return Flows(**{column.name: columns.get(column.name, getattr(self, column.name)) for column in fields(self)})
 
     def take(self, at: Ints) -> "Flows":
         """Return some of the flows."""
-        return Flows(*(getattr(self, field.name)[at] for field in fields(self)))
+        return Flows(*(getattr(self, column.name)[at] for column in fields(self)))
 
 
 def joined(parts: Sequence[Flows]) -> Flows:
     """Return the flows of several parts of a night."""
-    return Flows(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Flows)))
+    return Flows(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Flows)))
 
 
 def table(flows: Flows, model: Model, date: dt.date = DATE) -> pa.Table:
@@ -92,10 +93,17 @@ def table(flows: Flows, model: Model, date: dt.date = DATE) -> pa.Table:
 
 @dataclass(frozen=True)
 class Pool:
-    """A model, and benign flows that it scored."""
+    """A model, and flows that it scored.
+
+    Attributes:
+        model: The model.
+        benign: Benign flows.
+        rows: Attack class and attack logit of measured rows of each class; if given, attacks take their scores.
+    """
 
     model: Model
     benign: Flows
+    rows: Mapping[str, tuple[Ids, Floats]] = field(default_factory=dict)
 
     def benign_night(self, flows: int, rng: np.random.Generator) -> Flows:
         """Return benign flows: scores of some flows of the pool, times, devices and sources of others."""
@@ -108,7 +116,17 @@ class Pool:
         """Return the flows of attacks, drawn by the generator and scored; numbered in their order."""
         if not episodes:
             return self.benign.take(np.array([], dtype=np.int64))
-        return _without_benign(drawn(self.model, 1, episodes, seed))
+        flows = drawn(self.model, 1, episodes, seed)
+        flows = flows.take(np.flatnonzero(flows.episodes))
+        if not self.rows:
+            return flows
+        rng, class_ids, logits = np.random.default_rng(seed), flows.class_ids.copy(), flows.logits.copy()
+        for number, episode in enumerate(episodes, start=1):
+            own = np.flatnonzero(flows.episodes == number)
+            of_class = self.rows[episode.class19]
+            at = rng.integers(0, len(of_class[0]), len(own))
+            class_ids[own], logits[own] = of_class[0][at], of_class[1][at]
+        return flows.with_columns(class_ids=class_ids, logits=logits)
 
 
 def pool_of(model: Model, flows: int, folder: Path) -> Pool:
@@ -116,13 +134,32 @@ def pool_of(model: Model, flows: int, folder: Path) -> Pool:
     path = folder / f"pool-{model.sha256[:16]}-{flows}.npz"
     if path.exists():
         with np.load(path) as stored:
-            return Pool(model, Flows(*(stored[field.name] for field in fields(Flows))))
+            return Pool(model, Flows(*(stored[column.name] for column in fields(Flows))))
     benign = drawn(model, flows, (), seed=1_000_003)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished.npz")
-    np.savez(unfinished, **{field.name: getattr(benign, field.name) for field in fields(Flows)})
+    np.savez(unfinished, **{column.name: getattr(benign, column.name) for column in fields(Flows)})
     unfinished.rename(path)
     return Pool(model, benign)
+
+
+def with_measured_rows(pool: Pool, folder: Path) -> Pool:
+    """Return a pool whose flows have the scores of the test rows below a folder; times and addresses stay invented.
+
+    Args:
+        pool: Of a model that was trained on the train rows.
+        folder: In the layout of the data set, with `test/*.csv`.
+    """
+    schema = pool.model.preprocessor.schema
+    rows: dict[str, tuple[Ids, Floats]] = {}
+    for path in sorted((folder / "test").glob("*.csv")):
+        frame = pd.read_csv(path).rename(columns=str.strip)
+        found = scored(pool.model, {name: frame[name].to_numpy(np.float64) for name in schema.features})
+        before = rows.get(class19_of(path.name), (found[0][:0], found[1][:0]))
+        rows[class19_of(path.name)] = np.concatenate([before[0], found[0]]), np.concatenate([before[1], found[1]])
+    class_ids, logits = rows.pop(CLASS19[BENIGN_ID])
+    at = np.random.default_rng(0).integers(0, len(logits), len(pool.benign))
+    return Pool(pool.model, pool.benign.with_columns(class_ids=class_ids[at], logits=logits[at]), rows)
 
 
 def drawn(model: Model, flows: int, episodes: Sequence[Episode], seed: int) -> Flows:
@@ -157,7 +194,3 @@ def _codes(column: pa.ChunkedArray, names: Sequence[str]) -> Ints:
     places = np.array([names.index(name) for name in encoded.dictionary.to_pylist()])
     codes: Ints = places[encoded.indices.to_numpy()]
     return codes
-
-
-def _without_benign(flows: Flows) -> Flows:
-    return flows.take(np.flatnonzero(flows.episodes))

@@ -26,7 +26,7 @@ from rich.console import Console
 from ids_spark.base.arrays import Ints
 from ids_spark.models import artifact
 from tests.bench import baseline_ranking, night_method, night_report, night_verdicts
-from tests.bench.night_flows import Flows, Pool, pool_of
+from tests.bench.night_flows import Flows, Pool, pool_of, with_measured_rows
 from tests.bench.night_measures import Listed, Pooled, compare, lost
 from tests.bench.night_method import Counted, Nulls
 from tests.bench.night_report import FIRST, LATER, OLD, Results
@@ -112,9 +112,11 @@ def _against(flows: Flows, spoofed: bool) -> Callable[[list[Ints], list[Ints], f
 _work: dict[str, Any] = {}
 
 
-def _start(lake: str, out: str) -> None:
+def _start(lake: str, out: str, data: str) -> None:
     """Read model and benign flows, once in each process."""
     _work["pool"] = pool = _pool(lake, Path(out))
+    if data:
+        _work["pool"] = with_measured_rows(pool, Path(data))
     _work["nulls"] = night_method.nulls_of(pool.model)
 
 
@@ -130,12 +132,12 @@ def _measured(seed: int) -> list[tuple[str, str, Listed]]:
     return found + [(night_verdicts.KIND.name, name, listed) for name, listed in one.after_verdicts()]
 
 
-def measure(lake: str, seeds: int, out: Path, processes: int) -> Iterator[Results]:
+def measure(lake: str, seeds: int, out: Path, processes: int, data: str) -> Iterator[Results]:
     """Yield the figures so far, by kind and way to make the list, after each seed."""
     _pool(lake, out)  # drawn once
     results: Results = {}
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _start, (lake, str(out))) as pool:
+    with context.Pool(processes, _start, (lake, str(out), data)) as pool:
         for found in pool.imap_unordered(_measured, range(seeds)):
             for kind, name, listed in found:
                 results.setdefault(kind, {}).setdefault(name, Pooled()).nights.append(listed)
@@ -146,6 +148,9 @@ def main() -> int:
     """Run the benchmark; 0 whatever its figures are."""
     parser = argparse.ArgumentParser(prog="tests.bench.nights", description=__doc__)
     parser.add_argument("--lake", required=True, help=f"lake with the model {MODEL}")
+    parser.add_argument(
+        "--data", default="", help="folder with test/*.csv: measured rows, of a model of their train rows"
+    )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", default="runs/bench", help="folder for nights.json and nights.png")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
@@ -155,7 +160,7 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     results: Results = {}
-    for done, found in enumerate(measure(given.lake, given.seeds, out, given.processes), start=1):
+    for done, found in enumerate(measure(given.lake, given.seeds, out, given.processes, given.data), start=1):
         results, seconds = found, time.monotonic() - started
         night_report.write(out, results, {"seeds": done, "model": MODEL, "seconds": round(seconds)})
         left = seconds / done * (given.seeds - done)
