@@ -33,6 +33,8 @@ from ids_spark.dataset.tables import HISTORY
 HIGHEST_ALPHA: Final = 1e-3
 _ALPHA_OF_ONE: Final = 1e-4  # highest α for each expected false incident
 _LEFT_OUT: Final = 1e-4  # cells with a smaller p-value do not count for tonight's rates
+_LASTING: Final = 0.5  # of the windows of a night, in which an entity is found
+_FEWEST_WINDOWS: Final = 6  # with fewer, nothing is said to last
 _ROUNDS: Final = 3  # of estimating tonight's rates
 _AGREE: Final = 0.01  # stored and tonight's counts are pooled unless one of the tails is below this
 _KNOWN_FLOWS: Final = 100  # of an entity in a night, from which its own rate is used
@@ -260,7 +262,7 @@ def compare(
         # At first without tonight: a night that is one attack would explain itself, as would one of several hours.
         null = _null(cells, stored, own, left_out, tonight=i > 0)
         p, level, expected = _p_values(cells, null)
-        found = p <= _LEFT_OUT
+        found = (p <= _LEFT_OUT) & ~_lasting(cells, p <= _LEFT_OUT)
         if i and (found == left_out).all():
             break
         left_out = found
@@ -282,6 +284,22 @@ def compare(
         own,
         history,
     )
+
+
+def _lasting(cells: NightCells, found: Mask) -> Mask:
+    """Return which cells are of an entity and category found in at least half of the night's windows.
+
+    That is how the entity is, if fewer than half of its flows in these windows are flagged: else it is an attack.
+    """
+    groups = int(cells.category.max(initial=0)) + 1
+    of = cells.entity[cells.place] * groups + cells.category
+    n = len(cells.keys) * groups
+    windows = np.bincount(of[found], minlength=n)
+    flagged = np.bincount(of[found], cells.flagged[found, 0], minlength=n)
+    flows = np.bincount(of[found], cells.flows[cells.place[found]], minlength=n)
+    enough = max(_LASTING * len(np.unique(cells.window)), _FEWEST_WINDOWS)
+    lasting: Mask = ((windows >= enough) & (2 * flagged < flows))[of]
+    return lasting
 
 
 @dataclass(frozen=True)

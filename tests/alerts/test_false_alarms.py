@@ -83,6 +83,19 @@ def test_benign_nights_have_no_more_alerts_than_promised(shift: float, noisy: fl
     assert (stats.poisson.cdf(alerts, promised) >= 1e-4).all()  # nor is the promise far too high
 
 
+@pytest.mark.parametrize(("windows", "share", "alerts"), [(24, 0.3, 0), (6, 0.3, 6), (24, 0.9, 24)])
+def test_a_device_that_is_noisy_all_night_explains_itself(windows: int, share: float, alerts: int) -> None:
+    rng = np.random.default_rng(7)
+    found = night(rng)
+    flagged = np.zeros((5, len(found.flows), 3), dtype=np.int64)
+    flagged[found.category, found.place] = found.flagged
+    own = np.arange(20 * WINDOWS, 20 * WINDOWS + windows)
+    flagged[3, own, :2] = rng.binomial(found.flows[own], share)[:, None]
+    tested = compare(cells(found.flows, flagged), stored(rng), 1.0)
+    of_device = np.isin(cells(found.flows, flagged).place, own)
+    assert int((tested.alerts & of_device).sum()) == alerts
+
+
 flows_of = st.lists(st.integers(1, 400), min_size=2 * WINDOWS, max_size=2 * WINDOWS)
 
 
