@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ class Flows:
         sources: Indices of `SOURCES`.
         class_ids: Most probable attack class, at the level of the model.
         logits: Attack logits.
+        distances: Of the second detector; 0 without one.
         episodes: Number of the attack, from 1; 0: benign.
     """
 
@@ -49,6 +50,7 @@ class Flows:
     sources: Ints
     class_ids: Ids
     logits: Floats
+    distances: Floats
     episodes: Ints
 
     def __len__(self) -> int:
@@ -61,6 +63,14 @@ class Flows:
     def take(self, at: Ints) -> "Flows":
         """Return some of the flows."""
         return Flows(*(getattr(self, column.name)[at] for column in fields(self)))
+
+
+class Scores(NamedTuple):
+    """What a model says of flows; columns of `Flows`, shape (flows,) each."""
+
+    class_ids: Ids
+    logits: Floats
+    distances: Floats
 
 
 def joined(parts: Sequence[Flows]) -> Flows:
@@ -98,18 +108,20 @@ class Pool:
     Attributes:
         model: The model.
         benign: Benign flows.
-        rows: Attack class and attack logit of measured rows of each class; if given, attacks take their scores.
+        rows: Scores of measured rows of each class; if given, attacks take them.
     """
 
     model: Model
     benign: Flows
-    rows: Mapping[str, tuple[Ids, Floats]] = field(default_factory=dict)
+    rows: Mapping[str, "Scores"] = field(default_factory=dict)
 
     def benign_night(self, flows: int, rng: np.random.Generator) -> Flows:
         """Return benign flows: scores of some flows of the pool, times, devices and sources of others."""
         scores, contexts = (rng.choice(len(self.benign), flows, replace=False, shuffle=True) for _ in range(2))
         return self.benign.take(contexts).with_columns(
-            class_ids=self.benign.class_ids[scores], logits=self.benign.logits[scores]
+            class_ids=self.benign.class_ids[scores],
+            logits=self.benign.logits[scores],
+            distances=self.benign.distances[scores],
         )
 
     def attacks(self, episodes: Sequence[Episode], seed: int) -> Flows:
@@ -120,18 +132,19 @@ class Pool:
         flows = flows.take(np.flatnonzero(flows.episodes))
         if not self.rows:
             return flows
-        rng, class_ids, logits = np.random.default_rng(seed), flows.class_ids.copy(), flows.logits.copy()
+        rng, columns = np.random.default_rng(seed), {name: getattr(flows, name).copy() for name in Scores._fields}
         for number, episode in enumerate(episodes, start=1):
             own = np.flatnonzero(flows.episodes == number)
             of_class = self.rows[episode.class19]
-            at = rng.integers(0, len(of_class[0]), len(own))
-            class_ids[own], logits[own] = of_class[0][at], of_class[1][at]
-        return flows.with_columns(class_ids=class_ids, logits=logits)
+            at = rng.integers(0, len(of_class.logits), len(own))
+            for name, values in of_class._asdict().items():
+                columns[name][own] = values[at]
+        return flows.with_columns(**columns)
 
 
 def pool_of(model: Model, flows: int, folder: Path) -> Pool:
     """Return a model with a number of benign flows, stored below a folder for the next run."""
-    path = folder / f"pool-{model.sha256[:16]}-{flows}.npz"
+    path = folder / f"scored-{model.sha256[:16]}-{flows}.npz"
     if path.exists():
         with np.load(path) as stored:
             return Pool(model, Flows(*(stored[column.name] for column in fields(Flows))))
@@ -151,15 +164,16 @@ def with_measured_rows(pool: Pool, folder: Path) -> Pool:
         folder: In the layout of the data set, with `test/*.csv`.
     """
     schema = pool.model.preprocessor.schema
-    rows: dict[str, tuple[Ids, Floats]] = {}
+    rows: dict[str, Scores] = {}
     for path in sorted((folder / "test").glob("*.csv")):
         frame = pd.read_csv(path).rename(columns=str.strip)
         found = scored(pool.model, {name: frame[name].to_numpy(np.float64) for name in schema.features})
-        before = rows.get(class19_of(path.name), (found[0][:0], found[1][:0]))
-        rows[class19_of(path.name)] = np.concatenate([before[0], found[0]]), np.concatenate([before[1], found[1]])
-    class_ids, logits = rows.pop(CLASS19[BENIGN_ID])
-    at = np.random.default_rng(0).integers(0, len(logits), len(pool.benign))
-    return Pool(pool.model, pool.benign.with_columns(class_ids=class_ids[at], logits=logits[at]), rows)
+        before = rows.get(class19_of(path.name), Scores(*(values[:0] for values in found)))
+        rows[class19_of(path.name)] = Scores(*(np.concatenate(pair) for pair in zip(before, found, strict=True)))
+    benign = rows.pop(CLASS19[BENIGN_ID])
+    at = np.random.default_rng(0).integers(0, len(benign.logits), len(pool.benign))
+    columns = {name: values[at] for name, values in benign._asdict().items()}
+    return Pool(pool.model, pool.benign.with_columns(**columns), rows)
 
 
 def drawn(model: Model, flows: int, episodes: Sequence[Episode], seed: int) -> Flows:
@@ -171,22 +185,22 @@ def drawn(model: Model, flows: int, episodes: Sequence[Episode], seed: int) -> F
     for chunk in range(len(task.counts)):
         rows, truth = night.draw(task, chunk)
         values = {name: rows[name].to_numpy() for name in model.preprocessor.schema.features}
-        class_ids, logits = scored(model, values)
+        scores = scored(model, values)
         seconds = (rows["event_time"].cast(pa.int64()).to_numpy() % (86_400 * _SECOND)) / _SECOND
         devices, sources = _codes(rows["device_id"], DEVICES), _codes(rows["src_ip"], SOURCES)
         parts.append(
-            Flows(
-                seconds, devices, sources, class_ids, logits, truth["episode"].fill_null(0).to_numpy().astype(np.int64)
-            )
+            Flows(seconds, devices, sources, *scores, truth["episode"].fill_null(0).to_numpy().astype(np.int64))
         )
     return joined(parts)
 
 
-def scored(model: Model, values: Mapping[str, Floats]) -> tuple[Ids, Floats]:
-    """Return most probable attack class and attack logit of raw feature values, as scoring computes them."""
+def scored(model: Model, values: Mapping[str, Floats]) -> Scores:
+    """Return the scores of raw feature values, as scoring computes them."""
     matrix = as_rows(model.preprocessor.transform(values, model.card.features))
     probabilities: Floats32 = inference.forward(model, matrix, _BATCH)
-    return probabilities[:, 1:].argmax(axis=1).astype(np.int32) + np.int32(1), threshold.attack_logits(probabilities)
+    novelty = model.novelty
+    distances = novelty.distances(matrix).astype(np.float64) if novelty is not None else np.zeros(len(matrix))
+    return Scores(threshold.most_probable_attacks(probabilities), threshold.attack_logits(probabilities), distances)
 
 
 def _codes(column: pa.ChunkedArray, names: Sequence[str]) -> Ints:

@@ -2,60 +2,41 @@
 
 import datetime as dt
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from ids_spark.alerts import evidence, false_alarms, incidents
-from ids_spark.alerts.false_alarms import NightCells, StoredCounts, Tested
+from ids_spark.alerts import evidence
+from ids_spark.alerts.incidents import NightFacts
 from ids_spark.alerts.severity import DEFAULT, category_of
 from ids_spark.base.arrays import Ints
 from ids_spark.config.score import AlertsConfig
-from ids_spark.dataset.tables import ATTRIBUTION, HISTORY
-from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS6, CLASSES
+from ids_spark.dataset.tables import ATTRIBUTION
+from ids_spark.dataset.taxonomy import BENIGN_ID, CLASSES, UNKNOWN
 from ids_spark.models.artifact import Model
-from ids_spark.score.night_incidents import levels_of
+from ids_spark.score import night_incidents
+from ids_spark.score.night_incidents import Earlier, FoundIncidents, Levels
 from tests.bench.night_flows import DATE, DEVICES, SOURCES, Flows, table
 
-CATEGORIES: Final = CLASS6[BENIGN_ID + 1 :]
-_ALERTS: Final = AlertsConfig()
+ALERTS: Final = AlertsConfig()
 _FILE: Final = "flows-00000.parquet"
 _MICROSECONDS: Final = 1_000_000
 _CODES: Final = {side: {name: i for i, name in enumerate(names)} for side, names in ((False, DEVICES), (True, SOURCES))}
-_WINDOW_S: Final = 60.0 * _ALERTS.window_minutes
-
-
-@dataclass(frozen=True)
-class Nulls:
-    """What a model's validation rows say about false alarms of its network, without its second detector.
-
-    Attributes:
-        levels: Attack logit of each level of evidence.
-        stored: Benign validation rows that reach each, by category.
-    """
-
-    levels: tuple[float, ...]
-    stored: StoredCounts
-
-
-def nulls_of(model: Model) -> Nulls:
-    """Return thresholds and stored counts of a model."""
-    found = levels_of(model)
-    at = [found.stored.categories.index(category) for category in CATEGORIES]
-    return Nulls(found.logits, StoredCounts(CATEGORIES, found.stored.counts[at], found.stored.rows[at]))
+_WINDOW_S: Final = 60.0 * ALERTS.window_minutes
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A night as scoring counts it: its flows, evidence and cells."""
+    """A night as scoring counts it: its flows, flagged ones with their categories, and tables of counts."""
 
     flows: Flows
     flagged: Ints
     categories: Ints
     evidence: pa.Table
-    cells: NightCells
+    traffic: pa.Table
     date: dt.date
 
 
@@ -64,82 +45,88 @@ class Ranked:
     """Incidents of a night.
 
     Attributes:
-        incidents: As `tables.INCIDENTS`, best first.
-        alerts: As `tables.ALERTS`.
-        lines: Flows of each incident, in the same order.
-        tested: Of the cells.
+        found: Incidents, best first, and their alerts.
+        lines: Flows of each incident that is shown, in the same order.
         seconds: Time to test, join and rank.
     """
 
-    incidents: pa.Table
-    alerts: pa.Table
+    found: FoundIncidents
     lines: list[Ints]
-    tested: Tested
     seconds: float
 
+    @property
+    def promised(self) -> float:
+        """Expected false lines that the list states."""
+        return float(self.found.facts["false_incidents_expected"])
 
-def count(flows: Flows, model: Model, nulls: Nulls, date: dt.date = DATE) -> Counted:
+
+def levels_reached(flows: Flows, levels: Levels) -> Ints:
+    """Return the highest level of evidence that each flow reaches, from 1, by logit or else by distance; 0: none."""
+    found: Ints = np.searchsorted(levels.logits, flows.logits, side="right")
+    if levels.distances:
+        below = found == 0
+        found[below] = np.searchsorted(levels.distances, flows.distances[below], side="right")
+    return found
+
+
+def count(flows: Flows, model: Model, levels: Levels, date: dt.date = DATE) -> Counted:
     """Count a night as the executors do."""
-    names = CLASSES[model.card.classes]
+    names = (*CLASSES[model.card.classes], UNKNOWN)
     columns = table(flows, model, date)
-    keys = evidence.keys_of(columns, _ALERTS.entities, _ALERTS.sources, _ALERTS.window_minutes, _FILE)
-    at = np.flatnonzero(flows.logits >= nulls.levels[0])
+    keys = evidence.keys_of(columns, ALERTS.entities, ALERTS.sources, ALERTS.window_minutes, _FILE)
+    reached = levels_reached(flows, levels)
+    at = np.flatnonzero(reached)
     logits = flows.logits[at]
+    unknown = logits < levels.logits[0]
+    class_ids = np.where(unknown, len(names) - 1, flows.class_ids[at]).astype(np.int32)
     flagged = evidence.Flagged(
         at=at,
-        class_ids=flows.class_ids[at],
+        class_ids=class_ids,
         class_names=names,
-        levels=np.searchsorted(nulls.levels, logits, side="right").astype(np.int32),
+        levels=reached[at].astype(np.int32),
         allowed=np.zeros(len(at), dtype=np.bool_),
         logits=logits,
         probabilities=(1 / (1 + np.exp(-logits))).astype(np.float32),
-        scores=logits,
+        scores=np.where(unknown, flows.distances[at], logits),
         file=_FILE,
         rows=at,
         attributions=pa.nulls(len(at), pa.list_(ATTRIBUTION)),
     )
-    found = evidence.merge_evidence([evidence.evidence(keys, flagged)])
-    traffic = evidence.merge_traffic([evidence.traffic(keys)])
-    category_ids = {name: CATEGORIES.index(category_of(name)) for name in names[BENIGN_ID + 1 :]}
-    cells = false_alarms.cells_of(traffic, found, category_ids)
-    of_class = np.array([-1, *(category_ids[name] for name in names[BENIGN_ID + 1 :])])
-    return Counted(flows, at, of_class[flows.class_ids[at]], found, cells, date)
+    categories = levels.stored.categories
+    of_class = [-1, *(_index(categories, category_of(name)) for name in names[BENIGN_ID + 1 :])]
+    return Counted(
+        flows,
+        at,
+        np.array(of_class)[class_ids],
+        evidence.merge_evidence([evidence.evidence(keys, flagged)]),
+        evidence.merge_traffic([evidence.traffic(keys)]),
+        date,
+    )
 
 
-def rank(counted: Counted, nulls: Nulls, budget: float, history: pa.Table | None = None) -> Ranked:
-    """Test, join and rank the cells of a night; `history` as from `earlier`."""
+def rank(counted: Counted, levels: Levels, budget: float, before: Earlier | None = None) -> Ranked:
+    """Test, join and rank the cells of a night."""
     started = time.perf_counter()
-    own = false_alarms.own_counts(counted.cells, history if history is not None else earlier([]), CATEGORIES)
-    tested = false_alarms.compare(counted.cells, nulls.stored, budget, own)
-    facts = incidents.NightFacts(
-        counted.date,
-        "",
-        "",
-        nulls.levels[0],
-        "bench",
-        dt.datetime.combine(counted.date, dt.time(), dt.UTC),
-        "synthetic",
-    )
-    found, alerts = incidents.incidents_of(
-        counted.cells, tested, counted.evidence, CATEGORIES, _ALERTS.window_minutes, DEFAULT, facts
-    )
+    noon = dt.datetime.combine(counted.date, dt.time(12), dt.UTC)
+    facts = NightFacts(counted.date, "", "", levels.logits[0], "bench", noon, "synthetic")
+    alerts = ALERTS.model_copy(update={"false_incidents": budget})
+    found = night_incidents.find(counted.evidence, counted.traffic, levels, alerts, DEFAULT, facts, before or Earlier())
     seconds = time.perf_counter() - started
-    return Ranked(found, alerts, _lines(counted, found, alerts), tested, seconds)
+    return Ranked(found, lines_of(counted, levels, found.incidents, found.alerts), seconds)
 
 
-def earlier(nights: list[pa.Table], date: dt.date = DATE) -> pa.Table:
-    """Return the history of consecutive nights before a date, the newest last."""
+def earlier(nights: Sequence[pa.Table], date: dt.date = DATE, given: Sequence[Mapping[str, Any]] = ()) -> Earlier:
+    """Return what is known from the histories of consecutive nights before a date, the newest last, and verdicts."""
     dates = [date - dt.timedelta(days=len(nights) - i) for i in range(len(nights))]
     dated = [
         night.append_column("event_date", pa.array([day] * len(night), pa.date32()))
         for night, day in zip(nights, dates, strict=True)
     ]
-    empty = HISTORY.empty_table().append_column("event_date", pa.array([], pa.date32()))
-    return pa.concat_tables([empty, *dated])
+    return Earlier(history=pa.concat_tables([Earlier().history, *dated]), given=given)
 
 
-def _lines(counted: Counted, found: pa.Table, alerts: pa.Table) -> list[Ints]:
-    """Return the flagged flows of each incident: a flow belongs to the more significant of its two alerts."""
+def lines_of(counted: Counted, levels: Levels, found: pa.Table, alerts: pa.Table) -> list[Ints]:
+    """Return the flagged flows of each incident that is shown: a flow belongs to the more significant of its alerts."""
     ids = {name: i for i, name in enumerate(found["incident_id"].to_pylist())}
     flows, midnight = counted.flows, int(np.datetime64(str(counted.date), "us").astype(np.int64))
     at = counted.flagged
@@ -150,11 +137,17 @@ def _lines(counted: Counted, found: pa.Table, alerts: pa.Table) -> list[Ints]:
         start = int(np.datetime64(alert["window_start"].replace(tzinfo=None), "us").astype(np.int64))
         inside = codes[alert["is_source"]] == _CODES[alert["is_source"]][alert["entity"]]
         inside &= windows == (start - midnight) // int(_WINDOW_S * _MICROSECONDS)
-        inside &= counted.categories == CATEGORIES.index(alert["category"])
+        inside &= counted.categories == levels.stored.categories.index(alert["category"])
         p = alert["log10_p"] - 1e-12 * alert["is_source"]  # of equal ones the source, as the list
         better = inside & (p < best)
         best[better], incident[better] = p, ids[alert["incident_id"]]
-    return [at[incident == i] for i in range(len(found))]
+    shown = found["shown"].to_pylist()
+    return [at[incident == i] for i in range(len(found)) if shown[i]]
+
+
+def _index(categories: Sequence[str], category: str) -> int:
+    """Return the index of a category; -1 for the unknown one if the model has no second detector."""
+    return categories.index(category) if category in categories else -1
 
 
 _OF_ALERT: Final = ["incident_id", "entity", "is_source", "window_start", "category", "log10_p"]

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,32 +51,36 @@ class Bar:
 def bars(results: Results) -> list[Bar]:
     """Return the figures that have a limit, as far as their nights were measured."""
     found: list[Bar] = []
+
+    def add(kind: str, ways: str, name: str, of: Callable[[Pooled], float], **limit: float) -> None:
+        if kind in results:
+            found.append(Bar(f"{kind}, {ways}: {name}", of(results[kind][ways]), **limit))
+
     for when in (FIRST, LATER):
         one, five = f"{when}, N = 1", f"{when}, N = 5"
-        for kind in (kind for kind in _FIND if kind in results):
-            found.append(Bar(f"{kind}, {one}: precision", results[kind][one].precision, at_least=0.9))
-            found.append(Bar(f"{kind}, {one}: attacks found", results[kind][one].found, at_least=0.95))
-        found.append(Bar(f"slow scans, {one}: attacks found", results["slow scans"][one].found, at_least=0.8))
+        for kind in _FIND:
+            add(kind, one, "precision", lambda pooled: pooled.precision, at_least=0.9)
+            add(kind, one, "attacks found", lambda pooled: pooled.found, at_least=0.95)
+        add("slow scans", one, "attacks found", lambda pooled: pooled.found, at_least=0.8)
         for kind in _BENIGN:
             for name, budget in ((one, 1.0), (five, 5.0)):
-                pooled = results[kind][name]
-                found.append(Bar(f"{kind}, {name}: false lines a night", pooled.false_per_night, at_most=budget))
-                ratio, _, _ = pooled.observed_over_promised()
-                found.append(Bar(f"{kind}, {name}: observed ÷ promised", ratio, at_most=1.2))
+                add(kind, name, "false lines a night", lambda pooled: pooled.false_per_night, at_most=budget)
+                add(kind, name, "observed ÷ promised", lambda pooled: pooled.observed_over_promised()[0], at_most=1.2)
         for kind in _BURIED:
-            found.append(Bar(f"{kind}, {one}: other lines lost", results[kind][one].total("lost"), at_most=0))
+            add(kind, one, "other lines lost", lambda pooled: pooled.total("lost"), at_most=0)
     one = f"{FIRST}, N = 1"
-    found.append(Bar(f"default, {one}: most lines", max(n.lines for n in results["default"][one].nights), at_most=8))
-    found.append(Bar(f"default, {one}: all within five lines", results["default"][one].within_five, at_least=0.95))
+    add("default", one, "most lines", lambda pooled: max(night.lines for night in pooled.nights), at_most=8)
+    add("default", one, "all within five lines", lambda pooled: pooled.within_five, at_least=0.95)
     for kind in ("benign, 9 flows", "benign, 425 flows"):
-        found.append(Bar(f"{kind}, {one}: nights without a line", results[kind][one].without_a_line, at_least=0.95))
-    small = results["benign, 5,000 flows"][one].false_per_night
-    found.append(Bar(f"benign, 5,000 flows, {one}: false lines a night", small, at_most=1.0))
-    for budget in (1, 5):
-        without, given = (
-            results[night_verdicts.KIND.name][f"{name}, N = {budget}"]
-            for name in (night_verdicts.WITHOUT, night_verdicts.WITH)
-        )
+        add(kind, one, "nights without a line", lambda pooled: pooled.without_a_line, at_least=0.95)
+    add("benign, 5,000 flows", one, "false lines a night", lambda pooled: pooled.false_per_night, at_most=1.0)
+    return found + _of_verdicts(results.get(night_verdicts.KIND.name, {}))
+
+
+def _of_verdicts(by_list: Mapping[str, Pooled]) -> list[Bar]:
+    found: list[Bar] = []
+    for budget in (1, 5) if by_list else ():
+        without, given = (by_list[f"{name}, N = {budget}"] for name in (night_verdicts.WITHOUT, night_verdicts.WITH))
         fewer = 1 - given.total("false") / max(without.total("false"), 1)
         found.append(Bar(f"verdicts, N = {budget}: share of false lines removed", fewer, at_least=0.4))
         found.append(Bar(f"verdicts, N = {budget}: recall lost", without.found - given.found, at_most=0.01))

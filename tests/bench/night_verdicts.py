@@ -12,12 +12,14 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from ids_spark.alerts import incidents, verdicts
+from ids_spark.alerts import verdicts
 from ids_spark.base.arrays import Ints
+from ids_spark.score import night_incidents
+from ids_spark.score.night_incidents import Levels
 from tests.bench import night_method
 from tests.bench.night_flows import DATE
 from tests.bench.night_measures import Listed, compare, is_false
-from tests.bench.night_method import Counted, Nulls, Ranked
+from tests.bench.night_method import Counted, Ranked
 from tests.bench.night_worlds import Hospital, Kind, built_in
 
 KIND: Final = Kind("verdicts", built_in(4), noisy="bursts")
@@ -26,7 +28,7 @@ WITHOUT: Final = "without verdicts"
 WITH: Final = "with verdicts"
 
 
-def nights_after(hospital: Hospital, nulls: Nulls, budget: float) -> Iterator[dict[str, Listed]]:
+def nights_after(hospital: Hospital, levels: Levels, budget: float) -> Iterator[dict[str, Listed]]:
     """Yield the nights after the verdicts on the false lines of the first, without and with verdicts.
 
     `lost` of a night counts lines shown although no alert of them holds more than a window that was learned.
@@ -37,13 +39,13 @@ def nights_after(hospital: Hospital, nulls: Nulls, budget: float) -> Iterator[di
     for number in range(NIGHTS + 1):
         date = DATE + dt.timedelta(days=number)
         flows = hospital.night(number + 1)
-        counted = night_method.count(flows, model, nulls, date)
-        ranked = night_method.rank(counted, nulls, budget, night_method.earlier(history, date))
-        history.append(ranked.tested.history)
+        counted = night_method.count(flows, model, levels, date)
+        ranked = night_method.rank(counted, levels, budget, night_method.earlier(history, date))
+        history.append(ranked.found.history)
         if number == 0:
             rows = _verdicts(counted, ranked)
             continue
-        with_verdicts, returned = _open_lines(ranked, verdicts.in_force(rows, date))
+        with_verdicts, returned = _open_lines(counted, levels, ranked, verdicts.in_force(rows, date))
         yield {
             WITHOUT: compare(flows, ranked.lines),
             WITH: replace(compare(flows, with_verdicts), lost=returned),
@@ -52,9 +54,10 @@ def nights_after(hospital: Hospital, nulls: Nulls, budget: float) -> Iterator[di
 
 def _verdicts(counted: Counted, ranked: Ranked) -> list[dict[str, Any]]:
     """Return a `benign` verdict on each false line, as rows of `tables.VERDICTS`."""
-    alerts = ranked.alerts.to_pylist()
+    alerts = ranked.found.alerts.to_pylist()
     rows = []
-    for incident, line in zip(ranked.incidents.to_pylist(), ranked.lines, strict=True):
+    shown = ranked.found.incidents.filter(ranked.found.incidents["shown"])
+    for incident, line in zip(shown.to_pylist(), ranked.lines, strict=True):
         if is_false(counted.flows, line):
             own = [alert for alert in alerts if alert["incident_id"] == incident["incident_id"]]
             rows.append(
@@ -76,17 +79,18 @@ def _verdicts(counted: Counted, ranked: Ranked) -> list[dict[str, Any]]:
     return rows
 
 
-def _open_lines(ranked: Ranked, in_force: verdicts.InForce) -> tuple[list[Ints], int]:
+def _open_lines(counted: Counted, levels: Levels, ranked: Ranked, in_force: verdicts.InForce) -> tuple[list[Ints], int]:
     """Return the open lines in order of rank, and how many of them hold only what was learned."""
-    lines = dict(zip(ranked.incidents["incident_id"].to_pylist(), ranked.lines, strict=True))
-    alerts = verdicts.beside_learned(ranked.alerts, in_force)
-    found = incidents.rated(ranked.incidents, alerts, ranked.tested.tested)
-    found = verdicts.apply(found, alerts, in_force, ranked.tested.alpha)
-    learned = dict.fromkeys(lines, True)
+    own, facts = ranked.found, ranked.found.facts
+    found, alerts, _ = night_incidents.ranked(
+        own.incidents, own.alerts, in_force, facts["alpha"], facts["cells"], night_method.ALERTS.most_lines
+    )
+    shown = found.filter(found["shown"])["incident_id"].to_pylist()
+    learned = dict.fromkeys(shown, True)
     for alert in alerts.to_pylist():
-        learned[alert["incident_id"]] &= _within_learned(alert, in_force)
-    shown = [row["incident_id"] for row in found.to_pylist() if row["state"] == "open"]
-    return [lines[incident] for incident in shown], sum(learned[incident] for incident in shown)
+        if alert["incident_id"] in learned:
+            learned[alert["incident_id"]] &= _within_learned(alert, in_force)
+    return night_method.lines_of(counted, levels, found, alerts), sum(learned.values())
 
 
 def _within_learned(alert: dict[str, Any], in_force: verdicts.InForce) -> bool:

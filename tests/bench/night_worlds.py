@@ -15,7 +15,9 @@ import numpy as np
 from ids_spark.base.arrays import Ints
 from ids_spark.config.synthetic import ADDRESSES, FIRST_DEVICE, Episode, SynthesizeNightConfig
 from ids_spark.dataset.taxonomy import CLASS19
-from tests.bench.night_flows import DEVICES, SOURCES, SPOOFED, Flows, Pool, joined
+from ids_spark.score.night_incidents import Levels
+from tests.bench import night_method
+from tests.bench.night_flows import DEVICES, SOURCES, SPOOFED, Flows, Pool, Scores, joined
 
 FLOWS: Final = 200_000
 _DAY_MINUTES: Final = 24 * 60
@@ -128,13 +130,13 @@ class Hospital:
         pool: Model and benign flows.
         kind: Of its nights.
         seed: Of the hospital.
-        operating_point: Benign flows at or above it are false alarms.
+        levels: Of the model: benign flows at or above one of its first levels are false alarms.
     """
 
     pool: Pool
     kind: Kind
     seed: int
-    operating_point: float
+    levels: Levels
 
     @cached_property
     def noisy_devices(self) -> Ints:
@@ -162,7 +164,7 @@ class Hospital:
     def _with_noisy_devices(self, benign: Flows, rng: np.random.Generator) -> Flows:
         """Exchange the scores of half of the false alarms with those of flows of the noisy devices."""
         own = np.isin(benign.devices, self.noisy_devices)
-        alarms = benign.logits >= self.operating_point
+        alarms = night_method.levels_reached(benign, self.levels) > 0
         moved = rng.permutation(np.flatnonzero(alarms & ~own))[: int(alarms.sum()) // 2]
         places = rng.permutation(np.flatnonzero(own & ~alarms))
         if self.kind.noisy == "bursts":
@@ -172,7 +174,7 @@ class Hospital:
         moved = moved[: len(places)]
         order = np.arange(len(benign))
         order[moved], order[places] = places, moved
-        return benign.with_columns(class_ids=benign.class_ids[order], logits=benign.logits[order])
+        return benign.with_columns(**{name: getattr(benign, name)[order] for name in Scores._fields})
 
     def _spoofed(self, episode: int, rng: np.random.Generator) -> Flows:
         count = self.kind.spoofed

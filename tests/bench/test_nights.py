@@ -6,24 +6,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ids_spark.alerts.false_alarms import StoredCounts
+from ids_spark.score.night_incidents import Levels
 from tests.bench import night_measures, night_report
 from tests.bench.night_flows import DEVICES, Flows, Pool
 from tests.bench.night_measures import Pooled, compare
 from tests.bench.night_worlds import KINDS, Hospital, Kind, no_attacks
 
-POINT = 2.0
+LEVELS = Levels(StoredCounts((), np.empty((0, 3)), np.empty(0)), (2.0, 2.5, 3.0), (8.0, 9.0, 10.0))
 
 
 def flows(episodes: list[int]) -> Flows:
     n = len(episodes)
-    return Flows(np.arange(n) * 1.0, *(np.zeros(n, np.int64) for _ in range(3)), np.zeros(n), np.array(episodes))
+    zeros = np.zeros(n)
+    return Flows(np.arange(n) * 1.0, *(np.zeros(n, np.int64) for _ in range(3)), zeros, zeros, np.array(episodes))
 
 
 def pool(rows: int = 40_000) -> Pool:
     rng = np.random.default_rng(5)
     devices = rng.integers(0, len(DEVICES), rows)
     no_model: Any = None  # of benign nights nothing is scored
-    scores = rng.integers(1, 19, rows), rng.normal(-1, 1.5, rows)
+    scores = rng.integers(1, 19, rows).astype(np.int32), rng.normal(-1, 1.5, rows), rng.gamma(16, 0.3, rows)
     return Pool(no_model, Flows(rng.uniform(0, 86_400, rows), devices, devices + 10, *scores, np.zeros(rows, np.int64)))
 
 
@@ -62,11 +65,11 @@ def test_a_line_is_lost_if_no_other_holds_half_of_it() -> None:
 
 
 def test_noisy_devices_have_half_of_the_false_alarms_every_night() -> None:
-    hospital = Hospital(pool(), Kind("noisy", no_attacks, flows=20_000, noisy="all day"), 3, POINT)
-    plain = Hospital(pool(), Kind("plain", no_attacks, flows=20_000), 3, POINT)
+    hospital = Hospital(pool(), Kind("noisy", no_attacks, flows=20_000, noisy="all day"), 3, LEVELS)
+    plain = Hospital(pool(), Kind("plain", no_attacks, flows=20_000), 3, LEVELS)
     for number in (1, 2):
         night, same = hospital.night(number), plain.night(number)
-        alarms = night.logits >= POINT
+        alarms = (night.logits >= 2.0) | (night.distances >= 8.0)
         own = np.isin(night.devices, hospital.noisy_devices)
         assert 0.5 <= own[alarms].mean() <= 0.6
         assert np.array_equal(np.sort(night.logits), np.sort(same.logits))  # exchanged, none added
@@ -74,7 +77,7 @@ def test_noisy_devices_have_half_of_the_false_alarms_every_night() -> None:
 
 
 def test_nights_of_a_seed_are_equal_and_differ_by_number() -> None:
-    hospital = Hospital(pool(), Kind("plain", no_attacks, flows=5_000, shift=1.5), 3, POINT)
+    hospital = Hospital(pool(), Kind("plain", no_attacks, flows=5_000, shift=1.5), 3, LEVELS)
     first, again, other = hospital.night(1), hospital.night(1), hospital.night(2)
     assert np.array_equal(first.logits, again.logits)
     assert not np.array_equal(first.logits, other.logits)
