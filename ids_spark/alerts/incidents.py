@@ -297,7 +297,7 @@ def _incident(
     place, category = cells.place[lead], categories[int(cells.category[lead])]
     own = evidence.take(pa.array(rows))
     flows = own["flagged_1"].to_numpy().astype(np.int64) - own["allowed_1"].to_numpy()
-    classes = _classes(own, flows)
+    severity, classes = _with_severity(_classes(own, flows), int(flows.sum()), own, policy)
     kind, name, start = cells.kinds[lead].as_py(), cells.names[lead].as_py(), int(cells.window[place])
     devices, sources = (_entities(own, side, flows) for side in ("device", "source"))
     logits = own["max_attack_logit"].to_numpy()
@@ -305,7 +305,7 @@ def _incident(
         "incident_id": incident_id(night.event_date, kind, name, category, start),
         "state": "open",
         "shown": True,
-        "severity": _severity(classes, int(flows.sum()), own, policy),
+        "severity": severity,
         "category": category,
         "classes": classes,
         "sources": sources[:LISTED],
@@ -345,13 +345,14 @@ def _classes(own: pa.Table, flows: Ints) -> list[Row]:
     return sorted(found, key=lambda row: (-row["share"], row["class_name"]))
 
 
-def _severity(classes: Sequence[Row], flows: int, own: pa.Table, policy: SeverityPolicy) -> str:
-    """Return the worst severity of the classes that hold enough of the attack probability."""
-    names = [row["class_name"] for row in classes if row["share"] >= _OF_CLASS] or [classes[0]["class_name"]]
+def _with_severity(classes: Sequence[Row], flows: int, own: pa.Table, policy: SeverityPolicy) -> tuple[str, list[Row]]:
+    """Return the worst severity of the classes that hold enough of the attack probability, and that class first."""
+    leading = [row for row in classes if row["share"] >= _OF_CLASS] or list(classes[:1])
     probability = float(own["max_attack_probability"].to_numpy().max())
-    found = policy.severities(pa.array(names), np.full(len(names), flows), np.full(len(names), probability)).to_pylist()
-    worst: str = min(found, key=SEVERITIES.index)
-    return worst
+    names, n = [row["class_name"] for row in leading], len(leading)
+    found = policy.severities(pa.array(names), np.full(n, flows), np.full(n, probability)).to_pylist()
+    worst = min(range(n), key=lambda i: SEVERITIES.index(found[i]))  # of equal ones, that with the largest share
+    return found[worst], [leading[worst], *(row for row in classes if row is not leading[worst])]
 
 
 def _entities(own: pa.Table, side: str, flows: Ints) -> list[Row]:

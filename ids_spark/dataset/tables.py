@@ -235,7 +235,8 @@ INCIDENTS: Final = _contract(
 
 An incident is a set of alerts (see `ALERTS`) that belong to one attack: the same entity in adjacent windows, or alerts
 that share most of their flows. `category` is that of its alerts, or `Unknown`. `classes` are the predicted attack
-classes by flagged flows, `share` each class's part of the attack probability, largest first. `sources` and `devices`
+classes by flagged flows, `share` each class's part of the attack probability: first the class that gives the severity,
+then by share. `sources` and `devices`
 are the entities with the most flagged flows, at most 20, `…_found` their number; both may be empty. `flows` are flagged
 flows that no allow-list entry covers, each counted in one incident only.
 

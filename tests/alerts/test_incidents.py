@@ -103,6 +103,16 @@ def test_a_class_counts_for_severity_from_a_fifth_of_the_attack_probability() ->
     assert [row["severity"] for row in rows(many, Group(20, 5, "bed-01", "192.0.2.77", one))] == ["critical"]
 
 
+def test_the_class_that_gives_the_severity_is_named_first() -> None:
+    scan = [
+        Group(30, 22, "pump-03", "198.51.100.23", "Recon-Port_Scan"),
+        Group(20, 22, "pump-03", "198.51.100.23", "Recon-VulScan"),
+    ]
+    [row] = rows(*scan)
+    assert row["severity"] == "medium"
+    assert [each["class_name"] for each in row["classes"]] == ["Recon-VulScan", "Recon-Port_Scan"]
+
+
 def test_flows_on_the_allow_list_are_counted_but_give_no_alert() -> None:
     allowed = Group(300, 3, "pump-01", "198.51.100.23", "Recon-Port_Scan", allowed=True)
     assert rows(allowed) == []
