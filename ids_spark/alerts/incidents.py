@@ -4,7 +4,8 @@ Alerts of one category are joined if they are of the same entity in adjacent win
 the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A small incident of
 another category is joined to a large one in the windows of the same source: the model takes some flows of an attack for
 another. Incidents of one category whose flows each have a source of their own, which sent nothing else, are joined as
-well: an attacker who invents sources gets one line, however many devices he chooses.
+well, and apart from other sources: an attacker who invents sources gets one line, however many devices he chooses, and
+changes no other one. A flow of two incidents, one of its source and one of its device, counts for that of its source.
 
 The probability of an attack is bounded by the Bayes factor of a p-value, 1 / (-e p ln p) (Sellke, Bayarri, Berger 2001,
 doi 10.1198/000313001300339950), with `PRIOR` incidents expected among the cells of a night. The order is the weight of
@@ -25,6 +26,7 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ids_spark.alerts.evidence import groups_of
 from ids_spark.alerts.false_alarms import NightCells, Tested
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy
 from ids_spark.base.arrays import Floats, Ints, Mask
@@ -40,7 +42,8 @@ _SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts
 _SPILLED: Final = 0.5  # of the flagged flows of the larger of two incidents in common windows of one source
 _OF_CLASS: Final = 0.2  # share of the attack probability, from which a class counts for the severity
 _SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
-_FEWEST_SOURCES: Final = 5  # of an incident with invented sources
+_FEWEST_SOURCES: Final = 5  # invented ones of a category, from which their incidents are joined
+_HARDLY_ANY: Final = 2  # flows of a source in the night, up to which it may be invented
 _TIME: Final = pa.timestamp("us", tz="UTC")
 Row = dict[str, Any]
 
@@ -95,10 +98,14 @@ def incidents_of(
     number[chosen] = np.arange(len(chosen))
     sides = (_or_none(number, cells.device_cell), _or_none(number, cells.source_cell))
     flagged = evidence["flagged_1"].to_numpy().astype(np.int64) - evidence["allowed_1"].to_numpy()
+    invented = _invented_sources(cells, evidence)
+    of_invented = _share_of_alerts(invented > 0, sides, flagged, len(chosen)) >= _SINGLE_USE
     pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), _sharing(sides, flagged, cells, chosen)])
+    pairs = pairs[of_invented[pairs[:, 0]] == of_invented[pairs[:, 1]]]
     incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
-    incident = _with_invented_sources(incident, cells, chosen, evidence, sides, flagged)
-    of_evidence = _incident_of_evidence(incident, sides, tested.p[chosen])
+    incident = _with_invented_sources(incident, cells, chosen, invented, sides, flagged)
+    incident = _with_evidence(incident, sides, flagged)
+    of_evidence = _incident_of_evidence(incident, sides)
     count = int(incident.max()) + 1
     members, own_rows = _split(incident, count), _split(of_evidence, count)
     rows = [
@@ -217,37 +224,69 @@ def _components(alerts: int, pairs: Ints) -> Ints:
     return found
 
 
-def _with_invented_sources(
-    incident: Ints, cells: NightCells, chosen: Ints, evidence: pa.Table, sides: tuple[Ints, Ints], flagged: Ints
-) -> Ints:
-    """Join the incidents of a category whose flagged flows come from sources that sent hardly anything else."""
+def _invented_sources(cells: NightCells, evidence: pa.Table) -> Ints:
+    """Return the number of sources in each row of the evidence that sent hardly anything else; shape (rows,)."""
     source_place = np.where(cells.source_cell >= 0, cells.place[cells.source_cell], -1)
     all_sent = np.where(source_place >= 0, cells.sent[cells.entity[source_place]], np.inf)
-    folded = evidence["folded_sources"].to_numpy()
-    own = _incident_of_evidence(incident, sides, np.zeros(len(chosen)))
+    folded: Ints = evidence["folded_sources"].to_numpy().astype(np.int64)
+    return np.where(folded > 0, folded, all_sent <= _HARDLY_ANY)
+
+
+def _share_of_alerts(rows: Mask, sides: tuple[Ints, Ints], flagged: Ints, alerts: int) -> Floats:
+    """Return the share of the flagged flows of each alert that some rows of the evidence hold; shape (alerts,)."""
+    inside, total = np.zeros(alerts), np.zeros(alerts)
+    for side in sides:
+        has = side >= 0
+        total += np.bincount(side[has], flagged[has], minlength=alerts)
+        inside += np.bincount(side[has], flagged[has] * rows[has], minlength=alerts)
+    share: Floats = inside / np.maximum(total, 1)
+    return share
+
+
+def _with_invented_sources(
+    incident: Ints, cells: NightCells, chosen: Ints, invented: Ints, sides: tuple[Ints, Ints], flagged: Ints
+) -> Ints:
+    """Join the incidents of a category whose flagged flows come from sources that sent hardly anything else."""
+    own = _incident_of_evidence(incident, sides)
     inside = own >= 0
     n = int(incident.max()) + 1
     total = np.bincount(own[inside], flagged[inside], minlength=n)
-    single = inside & ((all_sent <= 2) | (folded > 0))
+    single = inside & (invented > 0)
     invented_flows = np.bincount(own[single], flagged[single], minlength=n)
-    invented_sources = np.bincount(own[single], np.maximum(folded[single], 1), minlength=n)
+    invented_sources = np.bincount(own[single], invented[single], minlength=n)
     category = np.zeros(n, dtype=np.int64)
     category[incident] = cells.category[chosen]
-    found = (invented_flows >= _SINGLE_USE * total) & (invented_sources >= _FEWEST_SOURCES)
+    found = (invented_sources > 0) & (invented_flows >= _SINGLE_USE * total)
     target = np.arange(n)
     for g in np.unique(category[found]):
         members = np.flatnonzero(found & (category == g))
-        target[members] = members[0]
+        if invented_sources[members].sum() >= _FEWEST_SOURCES:
+            target[members] = members[0]
     joined: Ints = np.unique(target[incident], return_inverse=True)[1].astype(np.int64)
     return joined
 
 
-def _incident_of_evidence(incident: Ints, sides: tuple[Ints, Ints], p: Floats) -> Ints:
-    """Return the incident that each row of the evidence belongs to, -1 for none: that of its more significant alert."""
+def _with_evidence(incident: Ints, sides: tuple[Ints, Ints], flagged: Ints) -> Ints:
+    """Join each incident of devices of which incidents of sources hold all flagged flows to the one with most."""
+    device, _ = sides
+    own, n = _incident_of_evidence(incident, sides), int(incident.max()) + 1
+    has = (own >= 0) & (flagged > 0)
+    empty = np.bincount(own[has], minlength=n) == 0
+    rows = np.flatnonzero(has & (device >= 0))
+    rows = rows[empty[incident[device[rows]]]]
+    pairs, at = np.unique(np.column_stack([incident[device[rows]], own[rows]]), axis=0, return_inverse=True)
+    counts = np.bincount(at.ravel(), flagged[rows], minlength=len(pairs))
+    order = np.lexsort((counts, pairs[:, 0]))  # of each empty incident, that with most flows last
+    target = np.arange(n)
+    target[pairs[order, 0]] = pairs[order, 1]
+    joined: Ints = np.unique(target[incident], return_inverse=True)[1].astype(np.int64)
+    return joined
+
+
+def _incident_of_evidence(incident: Ints, sides: tuple[Ints, Ints]) -> Ints:
+    """Return the incident that each row of the evidence belongs to, -1 for none: that of its source, else device."""
     device, source = sides
-    of_device = np.where(device >= 0, p[device], np.inf)
-    of_source = np.where(source >= 0, p[source], np.inf)
-    alert = np.where(of_source <= of_device, source, device)
+    alert = np.where(source >= 0, source, device)
     found: Ints = np.where(alert >= 0, incident[alert], -1)
     return found
 
@@ -357,14 +396,13 @@ def _with_severity(classes: Sequence[Row], flows: int, own: pa.Table, policy: Se
 
 def _entities(own: pa.Table, side: str, flows: Ints) -> list[Row]:
     """Return the devices or sources with their flagged flows, most flows first."""
-    known = np.asarray(own[side].is_valid())
-    table = pa.table({"kind": own[f"{side}_kind"], "name": own[side], "flows": pa.array(flows)})
-    found = table.filter(pa.array(known)).group_by(["kind", "name"]).aggregate([("flows", "sum")])
-    found = found.rename_columns(["flows", "kind", "name"] if found.column_names[0] == "flows_sum" else
-                                 ["kind", "name", "flows"])  # fmt: skip
-    found = found.filter(pc.greater(found["flows"], 0))
-    rows: list[Row] = found.sort_by([("flows", "descending"), ("name", "ascending")]).to_pylist()
-    return rows
+    known = np.flatnonzero(own[side].is_valid())
+    names = own.select([f"{side}_kind", side]).take(pa.array(known))
+    groups, firsts, number = groups_of(names, names.column_names)
+    sums = np.bincount(number, flows[known], minlength=groups).astype(np.int64).tolist()
+    listed = zip(*(column.to_pylist() for column in names.take(pa.array(firsts)).columns), sums, strict=True)
+    rows = [{"kind": kind, "name": name, "flows": count} for kind, name, count in listed if count]
+    return sorted(rows, key=lambda row: (-row["flows"], row["name"], row["kind"]))
 
 
 def _top_flows(own: pa.Table) -> list[Row]:

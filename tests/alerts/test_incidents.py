@@ -85,6 +85,35 @@ def test_invented_sources_of_one_class_change_no_other_line(flows: int) -> None:
         assert after[key]["posterior"] == pytest.approx(row["posterior"], abs=1e-3)
 
 
+@pytest.mark.parametrize("flows", [60, 200, 5_000])
+def test_invented_sources_in_the_hour_of_an_attack_leave_it_its_own_line(flows: int) -> None:
+    """On the device, in the hour and of the category of an attack, and on all devices at all hours."""
+    attack = Group(60, 3, "monitor-01", "198.51.100.1", "DDoS-SYN")
+    sources = [f"203.0.{i // 250}.{i % 250}" for i in range(flows)]
+    monitors = [f"monitor-{i:02d}" for i in range(20)]
+    for spoofed in (
+        [Group(flows, 3, "monitor-01", sources, "DDoS-SYN")],
+        [Group(1, i % 24, monitors[i % 20], source, "DDoS-UDP") for i, source in enumerate(sources)],
+    ):
+        found = rows(SCAN, attack, *spoofed)
+        assert len(found) <= 3
+        [own] = [row for row in found if "198.51.100.1" in [each["name"] for each in row["sources"]]]
+        assert own["sources"][0] == {"kind": "src_ip", "name": "198.51.100.1", "flows": 60}
+        assert own["sources_found"] <= 12  # invented ones of the same device and hour, below the test's own level
+
+
+def test_an_alert_of_which_other_incidents_hold_all_flows_is_part_of_one_of_them() -> None:
+    """A source on four devices, each flooded by another source; four sources on the same four devices."""
+    monitors = [f"monitor-{i:02d}" for i in range(4)]
+    scan = Group(60, 3, monitors, "198.51.100.1", "DDoS-SYN")
+    floods = [Group(200, 3, name, f"198.51.100.{10 + i}", "DDoS-SYN") for i, name in enumerate(monitors)]
+    found = rows(scan, *floods)
+    assert sorted(row["flows"] for row in found) == [60, 200, 200, 200, 200]
+    mesh = rows(*(Group(80, 3, monitors, f"198.51.100.{i}", "DDoS-SYN") for i in range(4)))
+    assert sum(row["flows"] for row in mesh) == 320
+    assert sum(row["alerts"] for row in mesh) == 8
+
+
 def test_a_small_alert_of_the_same_source_and_hour_is_part_of_the_large_one() -> None:
     scan = Group(40, 22, ["pump-03", "vent-01"], "198.51.100.23", "Recon-VulScan")
     spilled = Group(8, 22, ["pump-03", "vent-01"], "198.51.100.23", "ARP_Spoofing")
