@@ -229,12 +229,37 @@ def evidence(keys: FlowKeys, flagged: Flagged) -> pa.Table:
 
 
 def merge_evidence(tables: Iterable[pa.Table]) -> pa.Table:
-    """Merge evidence of parts of a night, sorted by key; the same for any partitioning and any order."""
-    rows = pa.concat_tables([EVIDENCE.empty_table(), *tables]).combine_chunks()
+    """Merge evidence of parts of a night, sorted by key; the same for any order, and for any partitioning too.
+
+    Except: a source that was folded in a part keeps no row of its own there, though other parts have flows of it.
+    """
+    merged = _with_folded(_merged(pa.concat_tables([EVIDENCE.empty_table(), *tables]).combine_chunks()))
+    return merged.sort_by([(name, "ascending") for name in _EVIDENCE_KEYS])
+
+
+def _merged(rows: pa.Table) -> pa.Table:
     groups, firsts, inverse = groups_of(rows, _EVIDENCE_KEYS)
     names = {name: rows[name].take(pa.array(firsts)) for name in _EVIDENCE_KEYS}
-    merged = _reduced(rows, names, groups, firsts, inverse)
-    return merged.sort_by([(name, "ascending") for name in _EVIDENCE_KEYS])
+    return _reduced(rows, names, groups, firsts, inverse)
+
+
+def _with_folded(rows: pa.Table) -> pa.Table:
+    """Fold sources of a single flagged flow that are very many only in all parts together; as `_groups_of_flagged`."""
+    folded, single = rows["folded_sources"].to_numpy(), np.asarray(rows["source"].is_valid())
+    single &= rows["flagged_1"].to_numpy() == 1
+    if np.count_nonzero(single) + folded.sum() <= _FOLDED_FROM:
+        return rows
+    groups, _, target = groups_of(rows, [name for name in _EVIDENCE_KEYS if name not in ("source_kind", "source")])
+    single &= np.bincount(target, np.where(single, 1, folded), minlength=groups)[target] > _FOLDED_FROM
+    if not single.any():
+        return rows
+    gone, nothing = pa.array(single), pa.scalar(None, pa.string())
+    columns = {
+        "source_kind": pc.if_else(gone, MANY_KIND, rows["source_kind"]),
+        "source": pc.if_else(gone, nothing, rows["source"]),
+        "folded_sources": pa.array(np.where(single, 1, folded).astype(np.int32)),
+    }
+    return _merged(pa.table([columns.get(field.name, rows[field.name]) for field in EVIDENCE], schema=EVIDENCE))
 
 
 def highest_flows(keys: FlowKeys, flagged: Flagged) -> Mask:

@@ -105,7 +105,7 @@ class OwnCounts:
         index: Index of each entity of tonight in the arrays below, -1 without a history; shape (entities,).
         flagged, expected: Shape (H, G, L).
         nights: Earlier nights with each entity; shape (H,).
-        flows: Flows of each entity in these nights; shape (H,).
+        flows: Flows of each entity in these nights, without the alerts of each category; shape (H, G).
     """
 
     index: Ints
@@ -237,9 +237,10 @@ def own_counts(cells: NightCells, history: pa.Table, categories: Sequence[str]) 
         values = values.reshape(len(history), shape[2]).astype(np.float64)
         np.add.at(target, (row, category[used]), values[used])
     dates = history["event_date"].cast(pa.int32()).to_numpy()[used]
-    pairs, at = np.unique(np.column_stack([row, dates]), axis=0, return_index=True)
-    nights: Ints = np.bincount(pairs[:, 0], minlength=len(known)).astype(np.int64)
-    flows = np.bincount(pairs[:, 0], history["flows"].to_numpy()[used][at], minlength=len(known)).astype(np.float64)
+    nights_of = np.unique(np.column_stack([row, dates]), axis=0)[:, 0]
+    nights: Ints = np.bincount(nights_of, minlength=len(known)).astype(np.int64)
+    flows = np.zeros(shape[:2])
+    np.add.at(flows, (row, category[used]), history["flows"].to_numpy()[used])
     return OwnCounts(index, sums["flagged"], sums["expected"], nights, flows)
 
 

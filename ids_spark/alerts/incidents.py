@@ -441,7 +441,7 @@ def _alerts(
     own_nights, own_rate, earlier = np.zeros(len(chosen), dtype=np.int64), np.zeros(len(chosen)), index >= 0
     own_nights[earlier] = tested.own.nights[index[earlier]]
     own_flagged = tested.own.flagged[index[earlier], group[earlier], level[earlier]]
-    own_rate[earlier] = own_flagged / np.maximum(tested.own.flows[index[earlier]], 1)
+    own_rate[earlier] = own_flagged / np.maximum(tested.own.flows[index[earlier], group[earlier]], 1)
     seen = [_extreme(cells, evidence, name, reduction, chosen) for name, reduction in _SEEN.items()]
     columns = {
         "incident_id": pa.array(incident_ids),

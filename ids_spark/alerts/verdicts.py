@@ -24,6 +24,7 @@ from ids_spark.lake.store import Lake
 NAMES: Final[tuple[Verdict, ...]] = get_args(Verdict)
 Row = Mapping[str, Any]
 
+_MOST_TIMES: Final = 10.0  # the learned flows: a burst of few flows, all flagged, does not explain a flood
 _TOLERANCE: Final = 1e-9  # in log10: p-values that are equal but for rounding
 
 
@@ -212,7 +213,7 @@ def beside_learned(alerts: pa.Table, in_force: InForce) -> pa.Table:
 
     The rate of such a window is gamma-distributed with shape k + 1/2 and rate n, for its k flagged of n flows at each
     level; the p-value of an alert is the smallest of its levels times their number, as in `false_alarms`. Of several
-    windows that with the largest p-value counts.
+    windows that with the largest p-value counts. No window explains more than ten times its own flagged flows.
 
     Args:
         alerts: As `tables.ALERTS`.
@@ -229,7 +230,8 @@ def beside_learned(alerts: pa.Table, in_force: InForce) -> pa.Table:
 
 def _log10_p(flagged: Sequence[int], flows: int, burst: Burst) -> float:
     shape = np.array(burst.flagged) + 0.5
-    of_level = false_alarms.reached(np.array(flagged, dtype=np.float64), shape, flows * shape / max(burst.flows, 1))
+    times = min(flows / max(burst.flows, 1), _MOST_TIMES)
+    of_level = false_alarms.reached(np.array(flagged, dtype=np.float64), shape, times * shape)
     return math.log10(min(1.0, float(of_level.min()) * len(shape)))
 
 

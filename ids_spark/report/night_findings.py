@@ -255,11 +255,14 @@ class FalseIncidents:
 
 @dataclass(frozen=True)
 class FalseAlarmRate:
-    """Rate of false alarms of one predicted category at the operating point; NaN where it is unknown.
+    """Rate of false alarms of one predicted category; NaN where it is unknown.
+
+    It is that at the operating point, or at the first stricter level that is far above the stored rate where the
+    operating point is not: an attack that is spread thinly over devices and hours is seen there.
 
     Attributes:
         category: The category.
-        rate: Rate of false alarms of all categories at the operating point.
+        rate: Rate of false alarms of all categories at this level.
         stored: Share of the benign validation rows.
         tonight: Share of the night's flows outside of alerts.
         far_above: Whether `tonight` is over three times `stored`, by more than chance explains.
@@ -372,18 +375,17 @@ def false_incidents(night: Night) -> FalseIncidents:
 def false_alarm_rates(night: Night) -> list[FalseAlarmRate]:
     """Return the rates of false alarms at the operating point, by category; none in nights of older versions."""
     rates, flows = night.champion.get("false_alarm_rates") or (), night.champion["rows_scored"]
-    first: dict[str, Row] = {}
+    found: dict[str, FalseAlarmRate] = {}
     for each in sorted(rates, key=lambda each: -float(each["rate"])):
-        first.setdefault(each["category"], each)
-    found = []
-    for category, each in first.items():
-        stored, tonight, rows = number_or(each["stored"]), number_or(each["tonight"]), each["benign_rows"] or 0
+        category, stored, tonight = each["category"], number_or(each["stored"]), number_or(each["tonight"])
+        rows = each["benign_rows"] or 0
         expected = flows * (each["reached"] or 0) / rows if rows else math.nan
         far_above = tonight > _FAR_ABOVE * stored and tonight * flows > predictive_bound(
             expected, rows, flows, _DRIFT_BOUND
         )
-        found.append(FalseAlarmRate(category, each["rate"], stored, tonight, far_above))
-    return found
+        if category not in found or (far_above and not found[category].far_above):
+            found[category] = FalseAlarmRate(category, each["rate"], stored, tonight, far_above)
+    return list(found.values())
 
 
 def recall(night: Night) -> dict[str, tuple[int, float]]:

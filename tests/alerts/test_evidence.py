@@ -210,6 +210,18 @@ def test_very_many_sources_of_one_flow_each_are_one_row_and_a_busy_one_keeps_its
     assert sum(merged["flagged_1"].to_pylist()) == 2 * (sources + 50)
 
 
+@pytest.mark.parametrize("parts", [2, 4, 20])
+def test_very_many_sources_of_one_flow_each_are_one_row_however_they_are_spread_over_files(parts: int) -> None:
+    frame = many(650).assign(device_id="broker", class_id=1, level=3, file="a.parquet")
+    frame["event_time"] = pd.Timestamp("2026-03-01T02:10", tz="UTC")
+    frame["src_ip"] = [f"203.0.{i // 250}.{i % 250}" for i in range(600)] + ["198.51.100.7"] * 50
+    whole = counted([frame])[1]
+    assert sorted(whole["flagged_1"].to_pylist()) == [50, 600]
+    other = counted([own for _, own in frame.groupby(np.arange(650) % parts)])[1]
+    kept = [name for name in whole.column_names if name != "probability_sum"]
+    assert other.select(kept).equals(whole.select(kept))
+
+
 def test_the_highest_flow_of_each_row_is_found_also_without_flows() -> None:
     frame = many(3_000)
     part = frame[frame["file"] == "a.parquet"].reset_index(drop=True)

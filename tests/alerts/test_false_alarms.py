@@ -1,5 +1,7 @@
 """Cells against false alarms: drawn nights whose rates are known, and properties for any night. All are synthetic."""
 
+import datetime as dt
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from scipy import stats
 
 from ids_spark.alerts import false_alarms
 from ids_spark.alerts.false_alarms import NightCells, OwnCounts, StoredCounts
+from ids_spark.dataset.tables import HISTORY
 
 CATEGORIES = ("DDoS", "DoS", "MQTT", "Recon", "Spoofing")
 RATES = np.array([[2e-5, 5e-6, 1e-6], [4e-4, 3e-4, 2e-4], [1e-3, 2e-4, 5e-5], [3e-3, 1e-3, 6e-4], [5e-3, 1e-3, 6e-4]])
@@ -60,7 +63,7 @@ def cells(flows: np.ndarray, flagged: np.ndarray) -> NightCells:
 def unknown(found: NightCells) -> OwnCounts:
     """Return counts of entities without an earlier night."""
     none, zeros = np.full(len(found.keys), -1), np.zeros((0, len(CATEGORIES), 3))
-    return OwnCounts(none, zeros, zeros, np.zeros(0, dtype=np.int64), np.zeros(0))
+    return OwnCounts(none, zeros, zeros, np.zeros(0, dtype=np.int64), zeros[:, :, 0])
 
 
 def compare(found: NightCells, known: StoredCounts, budget: float) -> false_alarms.Tested:
@@ -94,6 +97,22 @@ def test_a_device_that_is_noisy_all_night_explains_itself(windows: int, share: f
     tested = compare(cells(found.flows, flagged), stored(rng), 1.0)
     of_device = np.isin(cells(found.flows, flagged).place, own)
     assert int((tested.alerts & of_device).sum()) == alerts
+
+
+def test_an_own_rate_is_of_flows_outside_of_alerts_of_the_same_category() -> None:
+    """All flows of the device were an attack of the first category last night, and 5 of them flagged as the fourth."""
+    flows = np.full(WINDOWS, 50)
+    found = cells(flows, nested(np.tile(flows, (5, 1)), RATES, np.random.default_rng(1)))
+    rows = [
+        {"entity_key": 0, "category": name, "flagged": [n] * 3, "expected": [1.0] * 3, "flows": of_category}
+        | {"event_date": dt.date(2026, 3, day)}
+        for name, n, of_category in (("DDoS", 0, 0), ("Recon", 5, 1_000))
+        for day in (1, 2)
+    ]
+    schema = HISTORY.append(pa.field("event_date", pa.date32()))
+    own = false_alarms.own_counts(found, pa.Table.from_pylist(rows, schema=schema), CATEGORIES)
+    assert (own.nights.tolist(), own.flows.tolist()) == ([2], [[0, 0, 0, 2_000, 0]])
+    assert own.flagged[0, :, 0].tolist() == [0, 0, 0, 10, 0]
 
 
 flows_of = st.lists(st.integers(1, 400), min_size=2 * WINDOWS, max_size=2 * WINDOWS)

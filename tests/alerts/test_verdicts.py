@@ -95,6 +95,14 @@ class TestBenign:
         assert (known <= math.log10(ALPHA)) == significant
         assert other == -8.0
 
+    @pytest.mark.parametrize(("flows", "significant"), [(20, False), (300, True), (100_000, True)])
+    def test_few_flows_that_were_all_flagged_do_not_explain_a_flood(self, flows, significant):
+        few = [alert("i", "198.51.100.9", source=True, flagged=(5, 5, 5), flows=5)]
+        force = verdicts.in_force([verdict("benign", few)], NIGHT)
+        _, alerts = tables([alert("i", "198.51.100.9", source=True, flagged=(flows,) * 3, flows=flows)])
+        [known] = verdicts.beside_learned(alerts, force)["log10_p_learned"].to_pylist()
+        assert (known <= math.log10(ALPHA)) == significant
+
     def test_a_learned_incident_is_one_without_a_significant_alert(self):
         given_verdicts = [verdict("benign", SCAN)]
         tonight = on(SCAN, NIGHT + DAY)

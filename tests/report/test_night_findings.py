@@ -70,6 +70,15 @@ def test_expected_and_observed_false_incidents() -> None:
     assert night_findings.issues(with_row(QUIET, **OLD)) == []
 
 
+def test_strong_flags_far_above_their_rate_are_seen_where_all_flags_are_not() -> None:
+    """As of an attack that is spread over all devices and hours: 1 % of benign flows is exceeded by half only."""
+    spread = [each | {"tonight": each["stored"] + 0.001} if each["category"] == "DoS" else each for each in rates()]
+    night = with_row(QUIET, false_alarm_rates=spread)
+    [found] = [each for each in night_findings.false_alarm_rates(night) if each.far_above]
+    assert (found.category, found.rate, found.stored, found.tonight) == ("DoS", 2e-3, 4e-4, pytest.approx(1.4e-3))
+    assert [each.kind for each in night_findings.issues(night)] == ["false_alarms_drifted"]
+
+
 def test_tonights_false_alarms_are_compared_with_the_stored_ones() -> None:
     rates_of = night_findings.false_alarm_rates
     found = {each.category: each for each in rates_of(with_row(QUIET, false_alarm_rates=rates(2.9)))}
