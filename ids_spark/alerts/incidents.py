@@ -38,7 +38,7 @@ WEIGHTS: Final[Mapping[str, float]] = dict(zip(SEVERITIES, (16.0, 8.0, 4.0, 2.0,
 LISTED: Final = 20
 """Most entities and flows that are listed of an incident."""
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
-_SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts
+_SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts, or of an incident without a source
 _SPILLED: Final = 0.5  # of the flagged flows of the larger of two incidents in common windows of one source
 _OF_CLASS: Final = 0.2  # share of the attack probability, from which a class counts for the severity
 _SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
@@ -104,7 +104,7 @@ def incidents_of(
     pairs = pairs[of_invented[pairs[:, 0]] == of_invented[pairs[:, 1]]]
     incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
     incident = _with_invented_sources(incident, cells, chosen, invented, sides, flagged)
-    incident = _with_evidence(incident, sides, flagged)
+    incident = _with_evidence(incident, invented, sides, flagged)
     of_evidence = _incident_of_evidence(incident, sides)
     count = int(incident.max()) + 1
     members, own_rows = _split(incident, count), _split(of_evidence, count)
@@ -266,17 +266,25 @@ def _with_invented_sources(
     return joined
 
 
-def _with_evidence(incident: Ints, sides: tuple[Ints, Ints], flagged: Ints) -> Ints:
-    """Join each incident of devices of which incidents of sources hold all flagged flows to the one with most."""
-    device, _ = sides
+def _with_evidence(incident: Ints, invented: Ints, sides: tuple[Ints, Ints], flagged: Ints) -> Ints:
+    """Join each incident of devices, most of whose flagged flows incidents of sources hold, to the one with most.
+
+    Invented sources take no flow of others: incidents of them count only where they hold all flows.
+    """
+    device, source = sides
     own, n = _incident_of_evidence(incident, sides), int(incident.max()) + 1
     has = (own >= 0) & (flagged > 0)
     empty = np.bincount(own[has], minlength=n) == 0
     rows = np.flatnonzero(has & (device >= 0))
-    rows = rows[empty[incident[device[rows]]]]
-    pairs, at = np.unique(np.column_stack([incident[device[rows]], own[rows]]), axis=0, return_inverse=True)
+    of_device = incident[device[rows]]
+    held = (own[rows] != of_device) & ((invented[rows] == 0) | empty[of_device])
+    total, of_others = (np.bincount(of_device, flagged[rows] * some, minlength=n) for some in (1, held))
+    without_source = np.bincount(incident[source[source >= 0]], minlength=n) == 0
+    joins = without_source & (of_others >= np.maximum(_SHARED * total, 1))
+    rows, of_device = rows[held & joins[of_device]], of_device[held & joins[of_device]]
+    pairs, at = np.unique(np.column_stack([of_device, own[rows]]), axis=0, return_inverse=True)
     counts = np.bincount(at.ravel(), flagged[rows], minlength=len(pairs))
-    order = np.lexsort((counts, pairs[:, 0]))  # of each empty incident, that with most flows last
+    order = np.lexsort((counts, pairs[:, 0]))  # of each incident, that with most flows last
     target = np.arange(n)
     target[pairs[order, 0]] = pairs[order, 1]
     joined: Ints = np.unique(target[incident], return_inverse=True)[1].astype(np.int64)

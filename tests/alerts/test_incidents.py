@@ -114,6 +114,17 @@ def test_an_alert_of_which_other_incidents_hold_all_flows_is_part_of_one_of_them
     assert sum(row["alerts"] for row in mesh) == 8
 
 
+def test_an_alert_of_a_device_most_of_whose_flows_belong_to_sources_is_no_line_of_its_own() -> None:
+    """Two sources hold four flows each of ten on a device, less than half of it and of what each of them sent."""
+    scans = [
+        Group(flows, 3, devices, f"198.51.100.{i}", "DDoS-SYN")
+        for i in (1, 2)
+        for flows, devices in ((4, "monitor-09"), (12, [f"monitor-{i}{j}" for j in range(4)]))
+    ]
+    found = rows(*scans, Group(2, 3, "monitor-09", None, "DDoS-SYN"))
+    assert sorted(row["flows"] for row in found) == [16, 18]
+
+
 def test_a_small_alert_of_the_same_source_and_hour_is_part_of_the_large_one() -> None:
     scan = Group(40, 22, ["pump-03", "vent-01"], "198.51.100.23", "Recon-VulScan")
     spilled = Group(8, 22, ["pump-03", "vent-01"], "198.51.100.23", "ARP_Spoofing")

@@ -126,21 +126,20 @@ def earlier(nights: Sequence[pa.Table], date: dt.date = DATE, given: Sequence[Ma
 
 
 def lines_of(counted: Counted, levels: Levels, found: pa.Table, alerts: pa.Table) -> list[Ints]:
-    """Return the flagged flows of each incident that is shown: a flow belongs to the more significant of its alerts."""
+    """Return the flagged flows of each incident shown: a flow belongs to the alert of its source, else its device."""
     ids = {name: i for i, name in enumerate(found["incident_id"].to_pylist())}
     flows, midnight = counted.flows, int(np.datetime64(str(counted.date), "us").astype(np.int64))
     at = counted.flagged
     windows = (flows.seconds[at] // _WINDOW_S).astype(np.int64)
-    best, incident = np.full(len(at), np.inf), np.full(len(at), -1)
+    incident = np.full(len(at), -1)
     codes = {False: flows.devices[at], True: flows.sources[at]}
     for alert in alerts.select(_OF_ALERT).to_pylist():
         start = int(np.datetime64(alert["window_start"].replace(tzinfo=None), "us").astype(np.int64))
         inside = codes[alert["is_source"]] == _CODES[alert["is_source"]][alert["entity"]]
         inside &= windows == (start - midnight) // int(_WINDOW_S * _MICROSECONDS)
         inside &= counted.categories == levels.stored.categories.index(alert["category"])
-        p = alert["log10_p"] - 1e-12 * alert["is_source"]  # of equal ones the source, as the list
-        better = inside & (p < best)
-        best[better], incident[better] = p, ids[alert["incident_id"]]
+        better = inside & (incident < 0) if not alert["is_source"] else inside
+        incident[better] = ids[alert["incident_id"]]
     shown = found["shown"].to_pylist()
     return [at[incident == i] for i in range(len(found)) if shown[i]]
 
@@ -150,4 +149,4 @@ def _index(categories: Sequence[str], category: str) -> int:
     return categories.index(category) if category in categories else -1
 
 
-_OF_ALERT: Final = ["incident_id", "entity", "is_source", "window_start", "category", "log10_p"]
+_OF_ALERT: Final = ["incident_id", "entity", "is_source", "window_start", "category"]
