@@ -316,7 +316,7 @@ def _entities(
     for column in columns:
         if column not in flows.column_names:
             continue
-        encoded = flows[column].cast(pa.string()).combine_chunks().dictionary_encode()
+        encoded = _encoded(flows[column])
         found = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         empty = pc.index(encoded.dictionary, "").as_py()
         free = (codes < 0) & (found >= 0) & (found != empty)
@@ -331,6 +331,14 @@ def _entities(
         kinds.append(FILE_KIND)
     joined = pa.concat_arrays(names)
     return Entities(pa.array(kinds, pa.string()), joined, entity_keys(kinds, joined.to_pylist()), codes)
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return a text column as a dictionary, which may hold texts that no row has, or one twice if it was encoded."""
+    whole = column.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):  # of no chunk
+        whole = pa.array([], column.type)
+    return whole if pa.types.is_dictionary(whole.type) else whole.cast(pa.string()).dictionary_encode()
 
 
 def _reduced(rows: pa.Table, names: dict[str, Any], groups: int, firsts: Ints, inverse: Ints) -> pa.Table:

@@ -43,7 +43,8 @@ class NightRows:
 
     Attributes:
         values: Feature columns as doubles by official name, without NaN, of the rows that can be scored.
-        pass_through: Pass-through columns of the same rows; the event time as a time, all others as text.
+        pass_through: Pass-through columns of the same rows; the event time as a time, all others as text, encoded as a
+            dictionary where the file has one.
         source_rows: Number of each such row in its file.
         refused: As `tables.QUARANTINE`.
         warnings: Rows that can be scored but violate a rule of severity `warn`, by rule.
@@ -238,7 +239,7 @@ def _passed_through(
             columns[name], mask = pass_through.event_times(table[name])
             unread_times[str(kind.value_type if pa.types.is_dictionary(kind) else kind)] = mask
         else:
-            columns[name] = pass_through.texts(table[name])
+            columns[name] = pass_through.encoded_texts(table[name])
     return pa.table(columns), unread_times
 
 

@@ -371,7 +371,7 @@ def _pseudonymise(flows: pa.Table, task: NightTask) -> pa.Table:
 
 def _pass_through(columns: pa.Table, task: NightTask) -> dict[str, Any]:
     columns = _pseudonymise(columns, task)
-    return {name: columns[name] for name in columns.column_names}
+    return {name: columns[name].combine_chunks() for name in columns.column_names}
 
 
 def _constants(task: NightTask, rows: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ids_spark.base.text import LONGEST, one_line, short
 log = logging.getLogger(__name__)
 
 TIME: Final = pa.timestamp("us", tz="UTC")
+ENCODED: Final = pa.dictionary(pa.int32(), pa.string())
 _END: Final = int(dt.datetime(2201, 1, 1, tzinfo=dt.UTC).timestamp())  # seconds since 1970, exclusive
 _PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MICRO: Final = 10**6
@@ -40,6 +41,13 @@ def texts(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
     becomes its first characters, `…` and a hash. A type without a text form gives nulls.
     """
     return _by_chunk(column, _text_of_chunk, pa.string())
+
+
+def encoded_texts(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column as `texts` does; one encoded as a dictionary stays encoded, and each text is converted once."""
+    if not pa.types.is_dictionary(column.type):
+        return texts(column)
+    return _by_chunk(column, _encoded_chunk, ENCODED)
 
 
 def event_times(column: pa.Array | pa.ChunkedArray) -> tuple[pa.ChunkedArray, Mask]:
@@ -68,6 +76,10 @@ def _by_chunk(
 ) -> pa.ChunkedArray:
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return pa.chunked_array([convert(chunk) for chunk in chunks], kind)
+
+
+def _encoded_chunk(array: pa.DictionaryArray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(array.indices.cast(pa.int32()), _text_of_chunk(array.dictionary))
 
 
 def _text_of_chunk(array: pa.Array) -> pa.Array:

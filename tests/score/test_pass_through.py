@@ -170,3 +170,13 @@ def test_no_value_is_lost_among_others() -> None:
     assert [moment and moment.year for moment in found] == [2026, None, 2026, None, 2026]
     assert unread == [False, False, False, True, False]
     assert pc.is_valid(pass_through.event_times(mixed)[0]).to_pylist() == [True, False, True, False, True]
+
+
+def test_encoded_columns_stay_encoded_and_have_the_same_texts() -> None:
+    plain = pa.chunked_array([pa.array(["a", None, "b", "a"]), pa.array(["c", "x" * 600])])
+    encoded = pass_through.encoded_texts(plain.dictionary_encode())
+    assert encoded.type == pass_through.ENCODED
+    assert encoded.cast(pa.string()).to_pylist() == pass_through.texts(plain).to_pylist()
+    assert pass_through.encoded_texts(plain).type == pa.string()
+    broken = pa.DictionaryArray.from_arrays(pa.array([1, 0, None, 1]), pa.array([b"\xe9", b"ok"]))
+    assert pass_through.encoded_texts(broken).to_pylist() == ["ok", "\\xe9", None, "ok"]
