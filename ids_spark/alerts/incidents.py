@@ -100,7 +100,8 @@ def incidents_of(
     flagged = evidence["flagged_1"].to_numpy().astype(np.int64) - evidence["allowed_1"].to_numpy()
     invented = _invented_sources(cells, evidence)
     of_invented = _share_of_alerts(invented > 0, sides, flagged, len(chosen)) >= _SINGLE_USE
-    pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), _sharing(sides, flagged, cells, chosen)])
+    shared = _sharing(sides, flagged, cells, chosen)
+    pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), shared, _beside_invented(shared, of_invented)])
     pairs = pairs[of_invented[pairs[:, 0]] == of_invented[pairs[:, 1]]]
     incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
     incident = _with_invented_sources(incident, cells, chosen, invented, sides, flagged)
@@ -213,6 +214,19 @@ def _sharing(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen:
     totals = cells.flagged[chosen, 0]
     enough: Ints = pairs[shared >= _SHARED * totals[pairs].min(axis=1)] if len(pairs) else pairs.reshape(-1, 2)
     return enough
+
+
+def _beside_invented(shared: Ints, of_invented: Mask) -> Ints:
+    """Return pairs of alerts of sources that a device would join if most of its flows had no invented source.
+
+    Args:
+        shared: From `_sharing`.
+        of_invented: Whether most flows of each alert have an invented source.
+    """
+    apart = shared[of_invented[shared[:, 0]] & ~of_invented[shared[:, 1]]]
+    apart = apart[np.argsort(apart[:, 0], kind="stable")]
+    found: Ints = np.column_stack([apart[:-1, 1], apart[1:, 1]])[apart[:-1, 0] == apart[1:, 0]]
+    return found
 
 
 def _components(alerts: int, pairs: Ints) -> Ints:

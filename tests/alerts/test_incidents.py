@@ -102,6 +102,14 @@ def test_invented_sources_in_the_hour_of_an_attack_leave_it_its_own_line(flows: 
         assert own["sources_found"] <= 12  # invented ones of the same device and hour, below the test's own level
 
 
+def test_sources_of_one_attack_stay_one_line_beside_invented_sources() -> None:
+    attackers = [f"198.51.100.{i}" for i in range(30)]
+    attack = Group(300, 3, "broker", attackers, "MQTT-DDoS-Publish_Flood")
+    spoofed = Group(5_000, 3, "broker", [f"203.0.{i // 250}.{i % 250}" for i in range(5_000)], attack.class_name)
+    found = rows(attack, spoofed)
+    assert sorted((row["flows"], row["sources_found"]) for row in found) == [(300, 30), (5_000, 5_000)]
+
+
 def test_an_alert_of_which_other_incidents_hold_all_flows_is_part_of_one_of_them() -> None:
     """A source on four devices, each flooded by another source; four sources on the same four devices."""
     monitors = [f"monitor-{i:02d}" for i in range(4)]

@@ -106,6 +106,13 @@ def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from(
         assert list(found(with_row(QUIET, **changes))) == names
 
 
+def test_a_second_detector_without_a_threshold_states_no_share_of_benign_rows() -> None:
+    few = [each | {"reached": 0, "benign_rows": 30} if each["category"] == "Unknown" else each for each in rates()]
+    found = Page(page_of(with_row(QUIET, flows_unknown=0, false_alarm_rates=few))).texts("data-finding")
+    assert "unlike" not in found
+    assert numbers(found["unlike-unused"]) == ["30"]
+
+
 def test_rates_of_false_alarms_and_recall_are_shown_by_class_or_said_to_be_unknown() -> None:
     page = Page(page_of(with_row(QUIET, false_alarm_rates=rates(5.0))))
     for row in (["Spoofing", "0.4%", "2.0%"], ["MQTT", "0%", "0%"], ["Recon-Ping_Sweep", "40", "50.0%"],
