@@ -8,7 +8,7 @@ import pytest
 
 from ids_spark.alerts.false_alarms import StoredCounts
 from ids_spark.score.night_incidents import Levels
-from tests.bench import night_measures, night_report
+from tests.bench import night_measures, night_method, night_report
 from tests.bench.night_flows import DEVICES, Flows, Pool
 from tests.bench.night_measures import Pooled, compare
 from tests.bench.night_worlds import KINDS, Hospital, Kind, no_attacks
@@ -74,6 +74,14 @@ def test_noisy_devices_have_half_of_the_false_alarms_every_night() -> None:
         assert 0.5 <= own[alarms].mean() <= 0.6
         assert np.array_equal(np.sort(night.logits), np.sort(same.logits))  # exchanged, none added
         assert np.array_equal(night.devices, same.devices)
+
+
+def test_distances_count_only_below_the_operating_point() -> None:
+    logits, distances = np.array([1.9, 1.9, 1.9, 2.0, 9.0]), np.array([7.9, 8.0, 99.0, 99.0, 0.0])
+    night = flows([0] * 5).with_columns(logits=logits, distances=distances)
+    assert night_method.levels_reached(night, LEVELS).tolist() == [0, 1, 3, 1, 3]
+    without = Levels(LEVELS.stored, LEVELS.logits)
+    assert night_method.levels_reached(night, without).tolist() == [0, 0, 0, 1, 3]
 
 
 def test_nights_of_a_seed_are_equal_and_differ_by_number() -> None:
