@@ -11,29 +11,28 @@ import datetime as dt
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.alerts import evidence
-from ids_spark.alerts.evidence import Flagged, FlowKeys
-from ids_spark.alerts.severity import SEVERITIES
-from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, as_rows
+from ids_spark.alerts.evidence import FlowKeys
+from ids_spark.base.arrays import Floats32, Ids, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.tables import ATTRIBUTION, QUARANTINE, SCHEMA_VERSION, STATES
+from ids_spark.dataset.tables import QUARANTINE, SCHEMA_VERSION
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.sources import bin_pack, scoring_tasks
 from ids_spark.lake.parquet import keep_only, part_name, part_writer, write_part
-from ids_spark.models import attribution, inference, threshold
+from ids_spark.models import inference, threshold
 from ids_spark.score import night_reader, prediction_columns
 from ids_spark.score.night_files import NightRowGroup
+from ids_spark.score.night_flags import Flags, as_evidence, count_champion, covered, flags_of
 from ids_spark.score.night_reader import NightRows
 from ids_spark.score.night_tasks import LevelledModel, NightCounts, NightTask, no_counts
 
@@ -41,10 +40,6 @@ UNKNOWN_HOUR: Final = -1
 _TIME: Final = "event_time"  # its name in incidents and in the allow-list
 _HOURS_A_DAY: Final = 24
 _PLAIN: Final = ("flow_id",)  # distinct in every row, so a dictionary saves nothing
-_STRONGEST: Final = len(evidence.LEVELS)
-_SEVERAL: Final = (
-    3  # flows of the strongest level, of one class and entity in a row group, from which they are explained
-)
 
 
 def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowGroup], task: NightTask) -> NightCounts:
@@ -141,8 +136,8 @@ def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) ->
     total.bin_counts.add(drift.count_bins(levelled.model.preprocessor.histograms(card.features), rows.values))
     total.champion.class_mix += _class_mix(hours, ids[card.classes])
     total.traffic.append(evidence.traffic(keys))
-    flags = _flags(levelled, matrix, probabilities, logits)
-    columns_of_flags = _evidence(file, rows, flows, keys, task, matrix, flags, total)
+    flags = flags_of(levelled, matrix, probabilities, logits)
+    columns_of_flags = count_champion(file, rows, flows, keys, task, matrix, flags, total)
     if task.challenger is not None:
         _score_challenger(file, rows, flows, keys, task, task.challenger, flags, hours, total)
     known: dict[str, Any] = {
@@ -165,157 +160,6 @@ def _forward(levelled: LevelledModel, rows: NightRows, batch_rows: int) -> tuple
     return matrix, inference.forward(model, matrix, batch_rows)
 
 
-@dataclass(frozen=True)
-class _Flags:
-    """Flagged flows of a row group.
-
-    Attributes:
-        at: Index of each; shape (flagged,).
-        unknown: Whether only the second detector flags it.
-        class_ids: Its most probable attack class; the number of classes if it is unknown.
-        levels: Highest level that it reaches, from 1.
-        scores: What the levels compare: its logit, or its distance if it is unknown.
-        logits, probabilities: Its attack logit and probability.
-        names: Name of each class id.
-    """
-
-    at: Ints
-    unknown: Mask
-    class_ids: Ids
-    levels: Ids
-    scores: Floats
-    logits: Floats
-    probabilities: Floats32
-    names: tuple[str, ...]
-
-
-def _flags(levelled: LevelledModel, matrix: Floats32, probabilities: Floats32, logits: Floats) -> _Flags:
-    """Return the flows at or above the operating point of the network, and of the second detector below it."""
-    card, novelty = levelled.model.card, levelled.model.novelty
-    levels = np.zeros(len(logits), dtype=np.int64)
-    for level in levelled.logits:
-        levels += logits >= level  # false for NaN
-    scores, unknown = logits.copy(), np.zeros(len(logits), dtype=np.bool_)
-    if novelty is not None and levelled.distances:
-        rest = np.flatnonzero((levels == 0) & np.isfinite(logits))
-        most = 2 * len(rest) > len(matrix)  # a copy of most rows would cost more than the distances of all
-        distances = novelty.distances(matrix)[rest] if most else novelty.distances(matrix[rest])
-        far = distances >= levelled.distances[0]
-        found, distances = rest[far], distances[far]
-        levels[found] = np.searchsorted(levelled.distances, distances, side="right")
-        scores[found], unknown[found] = distances, True
-    at = np.flatnonzero(levels)
-    # At a low level, benign can be more probable than the most probable attack.
-    class_ids = np.where(unknown[at], card.classes, threshold.most_probable_attacks(probabilities[at]))
-    attack = prediction_columns.attack_probabilities(probabilities[at])
-    return _Flags(
-        at,
-        unknown[at],
-        class_ids.astype(np.int32),
-        levels[at].astype(np.int32),
-        scores[at],
-        logits[at],
-        attack,
-        (*card.class_names, taxonomy.UNKNOWN),
-    )
-
-
-def _evidence(
-    file: str,
-    rows: NightRows,
-    flows: pa.Table,
-    keys: FlowKeys,
-    task: NightTask,
-    matrix: Floats32,
-    flags: _Flags,
-    total: NightCounts,
-) -> dict[str, Any]:
-    """Count the champion's flags; return the columns `state`, `flagged`, `severity` and `attributions`."""
-    n = len(rows.source_rows)
-    covered, counts = _covered(flows, task, flags)
-    total.allowed_by_entry = total.allowed_by_entry + counts
-    total.flows_allowed += int(covered.sum())
-    total.champion.flagged += len(flags.at)
-    total.champion.unknown += int(flags.unknown.sum())
-    found = _flagged(file, rows, flags, covered, pa.nulls(len(flags.at), pa.list_(ATTRIBUTION)))
-    # Explained first is the highest flow of each row of the evidence, which shows its attributions.
-    urgent = evidence.highest_flows(keys, found)
-    strong = ~covered & ~flags.unknown & (flags.levels == _STRONGEST)
-    strong &= _several(keys, flags, strong)
-    chosen = attribution.rows_to_explain(
-        flags.logits, flags.class_ids, strong, urgent & strong, task.alerts.explained_rows
-    )
-    total.flows_explained += len(chosen)
-    if len(chosen):
-        explained = _attributions(rows, task, matrix, flags.at[chosen])
-        found = replace(found, attributions=prediction_columns.scatter(explained, chosen, len(flags.at)))
-    total.champion.evidence.append(evidence.evidence(keys, found))
-    open_ = ~covered
-    probability = 1 / (1 + np.exp(-flags.logits[open_]))
-    severities, flagged = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.bool_)
-    severities[flags.at[open_]] = task.policy.severity_ids(flags.class_ids[open_], flags.names, probability=probability)
-    flagged[flags.at[open_]] = True
-    states = np.zeros(n, dtype=np.int32)
-    states[flags.at] = np.where(flags.unknown, 2, 1)
-    return {
-        "state": prediction_columns.dictionary(states, STATES),
-        "flagged": pa.array(flagged),
-        "severity": pa.DictionaryArray.from_arrays(pa.array(severities, mask=~flagged), pa.array(SEVERITIES)),
-        "attributions": prediction_columns.scatter(found.attributions, flags.at, n),
-    }
-
-
-def _several(keys: FlowKeys, flags: _Flags, strong: Mask) -> Mask:
-    """Return which strong flows have others of their class and device, or class and source, beside them.
-
-    Single ones are usually false alarms, and explaining them would take a tenth of the time of scoring.
-    """
-    found = np.zeros(len(strong), dtype=np.bool_)
-    for entities in (keys.devices, keys.sources):
-        own = strong & (entities.codes[flags.at] >= 0)
-        of = entities.codes[flags.at[own]] * len(flags.names) + flags.class_ids[own]
-        _, inverse, counts = np.unique(of, return_inverse=True, return_counts=True)
-        found[own] |= counts[inverse] >= _SEVERAL
-    return found
-
-
-def _covered(flows: pa.Table, task: NightTask, flags: _Flags) -> tuple[Mask, Ints]:
-    """Return which flagged flows the allow-list covers, and how many each entry covers."""
-    if not task.allow_list.entries:
-        return np.zeros(len(flags.at), dtype=np.bool_), np.zeros(0, dtype=np.int64)
-    of_flags = flows.take(pa.array(flags.at)).append_column(
-        "class_name", prediction_columns.dictionary(flags.class_ids, flags.names)
-    )
-    return task.allow_list.covers(of_flags, task.event_date)
-
-
-def _flagged(file: str, rows: NightRows, flags: _Flags, covered: Mask, attributions: pa.Array) -> Flagged:
-    return Flagged(
-        flags.at,
-        flags.class_ids,
-        flags.names,
-        flags.levels,
-        covered,
-        flags.logits,
-        flags.probabilities,
-        flags.scores,
-        file,
-        rows.source_rows[flags.at],
-        attributions,
-    )
-
-
-def _attributions(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
-    model = task.champion.model
-    if model.validation_scores is None:  # the scoring context refuses such a model
-        raise ValueError(f"{model.card.name} has no validation scores")
-    moved = attribution.contributions(
-        inference.attack_logit(model), matrix[at], np.array(model.validation_scores.baseline, dtype=np.float32)
-    )
-    raw = np.column_stack([rows.values[name][at] for name in model.card.features])
-    return attribution.largest_contributions(moved, raw, model.card.features, task.alerts.attributions)
-
-
 def _score_challenger(
     file: str,
     rows: NightRows,
@@ -323,21 +167,21 @@ def _score_challenger(
     keys: FlowKeys,
     task: NightTask,
     levelled: LevelledModel,
-    of_champion: _Flags,
+    of_champion: Flags,
     hours: Ids,
     total: NightCounts,
 ) -> None:
     """Add counts and evidence of the challenger for the same flows."""
     matrix, probabilities = _forward(levelled, rows, task.config.batch_rows)
     logits = threshold.attack_logits(probabilities)
-    flags = _flags(levelled, matrix, probabilities, logits)
+    flags = flags_of(levelled, matrix, probabilities, logits)
     known = np.isfinite(logits)  # a flow without a finite score is neither flagged nor counted
     total.challenger.class_mix += _class_mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
     total.challenger.flagged += len(flags.at)
     total.challenger.unknown += int(flags.unknown.sum())
     total.flagged_by_both += len(np.intersect1d(flags.at, of_champion.at, assume_unique=True))
-    covered, _ = _covered(flows, task, flags)
-    found = _flagged(file, rows, flags, covered, pa.nulls(len(flags.at), pa.list_(ATTRIBUTION)))
+    allowed, _ = covered(flows, task, flags)
+    found = as_evidence(file, rows, flags, allowed)
     total.challenger.evidence.append(evidence.evidence(keys, found))
 
 
