@@ -226,6 +226,7 @@ def test_the_hash_is_the_same_in_another_process():
         ("alerts.reasons=5", "alerts.attributions=5"),
         ("replica.scale=0.01", "synthesize.scale=0.01"),
         ("replica_night.flows=900", "synthesize_night.flows=900"),
+        ("alerts.per_night=7", "alerts.most_lines=7"),
         ("score.columns=[reasons]", "score.columns=[attributions]"),
     ],
 )
