@@ -40,6 +40,7 @@ LISTED: Final = 20
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
 _SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts, or of an incident without a source
 _SPILLED: Final = 0.5  # of the flagged flows of the larger of two incidents in common windows of one source
+_SPILLED_FLOWS, _SPILLED_OF_MANY = 50, 0.05  # more flows, and a larger share, are an attack that could hide there
 _OF_CLASS: Final = 0.2  # share of the attack probability, from which a class counts for the severity
 _SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
 _FEWEST_SOURCES: Final = 5  # invented ones of a category, from which their incidents are joined
@@ -201,7 +202,8 @@ def _with_spilled(incident: Ints, cells: NightCells, chosen: Ints) -> Ints:
     pairs = np.column_stack([own[largest], own[order]])
     distinct, at = np.unique(pairs, axis=0, return_inverse=True)
     sums = [np.bincount(at.ravel(), counts[side], minlength=len(distinct)) for side in (largest, order)]
-    spilled = distinct[sums[1] <= _SPILLED * sums[0]]
+    few = sums[1] <= np.maximum(_SPILLED_FLOWS, _SPILLED_OF_MANY * sums[0])
+    spilled = distinct[(sums[1] <= _SPILLED * sums[0]) & few]
     return np.asarray(_components(int(incident.max()) + 1, spilled)[incident])
 
 

@@ -144,6 +144,12 @@ def test_a_small_alert_of_the_same_source_and_hour_is_part_of_the_large_one() ->
     assert len(rows(scan, Group(8, 22, "bed-09", "198.51.100.99", "ARP_Spoofing"))) == 2
 
 
+def test_a_flood_does_not_hide_in_a_larger_scan_of_the_same_source() -> None:
+    scan = Group(600, 22, ["pump-03", "vent-01"], "198.51.100.23", "Recon-Port_Scan")
+    found = rows(scan, Group(100, 22, "broker", "198.51.100.23", "DDoS-SYN"))
+    assert [(row["severity"], row["flows"]) for row in found] == [("high", 100), ("low", 600)]
+
+
 def test_a_class_counts_for_severity_from_a_fifth_of_the_attack_probability() -> None:
     many, one = Group(60, 5, "bed-01", "192.0.2.77", "MQTT-DoS-Connect_Flood"), "MQTT-DDoS-Connect_Flood"
     few = Group(2, 5, "bed-01", "192.0.2.77", one)
