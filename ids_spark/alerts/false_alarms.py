@@ -5,7 +5,8 @@ compared with what false alarms give. Benign flows of category g reach level l a
 benign validation rows and from tonight's cells without an alert. An entity's own rate is λ times a factor with a gamma
 prior (mean 1, shape κ, fitted by maximum likelihood to all entities) that its earlier nights and its other windows of
 tonight inform. So K is negative binomial (gamma-Poisson), and P(K ≥ k) is a regularised incomplete beta function. The
-p-value of a cell is the smallest of its levels times their number (Bonferroni).
+p-value of a cell is the smallest of its levels times their number (Bonferroni). That of the second detector, which
+knows no attack, is multiplied by `_UNKNOWN_WEIGHT`, so that it takes a small part of the budget.
 
 The budget N is the expected number of alerts in a night without attacks. The largest α is used with
 Σ P(K ≥ k*(α)) ≤ N over all cells and levels, where k*(α) is the smallest count that is significant at α: most cells
@@ -29,9 +30,11 @@ from scipy import special
 from ids_spark.alerts import evidence as counted
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.tables import HISTORY
+from ids_spark.dataset.taxonomy import UNKNOWN
 
 HIGHEST_ALPHA: Final = 1e-3
 _ALPHA_OF_ONE: Final = 1e-4  # highest α for each expected false incident
+_UNKNOWN_WEIGHT: Final = 10.0  # factor of the p-values of the second detector, whose share of the budget is so small
 _LEFT_OUT: Final = 1e-4  # cells with a smaller p-value do not count for tonight's rates
 _LASTING: Final = 0.5  # of the windows of a night, in which an entity is found
 _FEWEST_WINDOWS: Final = 6  # with fewer, nothing is said to last
@@ -317,6 +320,7 @@ class _Null:
         cell_flagged: Flagged flows that each cell adds to `flagged`: 0 if left out; shape (cells, L).
         cell_left_out: Shape (cells,).
         windows: Whether `flagged` and `expected` contain tonight.
+        weights: Factor of the p-values of each category; shape (G,).
     """
 
     counts: Floats
@@ -329,6 +333,7 @@ class _Null:
     cell_flagged: Ints
     cell_left_out: Mask
     windows: bool
+    weights: Floats
 
     def parameters(
         self, entity: Ints, flows: Ints, category: Ints, own_flagged: Floats, own_flows: Ints
@@ -368,7 +373,7 @@ def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mas
     known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out if tonight else None)
     return _Null(
         counts, rates, (found, flows), _shapes(flagged, expected), known, flagged, expected, cell_flagged, left_out,
-        tonight,
+        tonight, np.where(np.array(stored.categories) == UNKNOWN, _UNKNOWN_WEIGHT, 1.0),
     )  # fmt: skip
 
 
@@ -439,7 +444,7 @@ def _p_values(cells: NightCells, null: _Null) -> tuple[Floats, Ints, Floats]:
     )
     of_level = reached(cells.flagged.astype(np.float64), shape, mean)
     level = of_level.argmin(axis=1)
-    p = np.minimum(of_level.min(axis=1) * of_level.shape[1], 1.0)
+    p = np.minimum(of_level.min(axis=1) * of_level.shape[1] * null.weights[cells.category], 1.0)
     return p, level, mean
 
 
@@ -455,8 +460,8 @@ def _budgeted(cells: NightCells, null: _Null, budget: float) -> tuple[float, flo
     return float(_ALPHAS[low]), _expectation(_ALPHAS[low], *grouped)
 
 
-def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return number, flows, shape and mean of groups of nearly equal cells at all levels; shape (groups,) each."""
+def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Return number, factor, flows, shape and mean of groups of nearly equal cells at all levels; each (groups,)."""
     parts = [np.zeros((2, 0), dtype=np.int64)]
     for category in range(len(null.rates)):
         own = cells.category == category
@@ -472,22 +477,25 @@ def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Flo
             rounded_shape = np.floor(np.log(shape) / (2 * _GRID)).astype(np.int64) + _OFFSET
             few = np.minimum(flows, _FEW)[:, None]  # K cannot exceed the flows
             codes = (rounded_mean * 2 * _OFFSET + rounded_shape) * (_FEW + 1) + few
-            parts.append(np.stack(np.unique(codes, return_counts=True)))
+            found, counts = np.unique(codes, return_counts=True)
+            parts.append(np.stack([found * len(null.weights) + category, counts]))
     known, at = np.unique(np.concatenate([codes for codes, _ in parts]), return_inverse=True)
-    weights = np.bincount(at, np.concatenate([weights for _, weights in parts]))
+    number = np.bincount(at, np.concatenate([counts for _, counts in parts]))
+    factor, known = null.weights[known % len(null.weights)], known // len(null.weights)
     flows, rounded_shape = known % (_FEW + 1), known // (_FEW + 1) % (2 * _OFFSET)
     rounded_mean = known // (_FEW + 1) // (2 * _OFFSET)
     return (
-        weights.astype(np.float64),
+        number.astype(np.float64),
+        factor,
         np.where(flows < _FEW, flows, np.inf),
         np.exp((rounded_shape - _OFFSET) * 2 * _GRID),
         np.exp((rounded_mean - _OFFSET) * _GRID),
     )
 
 
-def _expectation(alpha: float, weights: Floats, flows: Floats, shape: Floats, mean: Floats) -> float:
-    """Return Σ P(K ≥ k*) over cells and levels; k* is the smallest count with P(K ≥ k*) ≤ α / L."""
-    limit = alpha / len(counted.LEVELS)
+def _expectation(alpha: float, number: Floats, factor: Floats, flows: Floats, shape: Floats, mean: Floats) -> float:
+    """Return Σ P(K ≥ k*) over cells and levels; k* is the smallest count with P(K ≥ k*) ≤ α / (L · factor)."""
+    limit = alpha / len(counted.LEVELS) / factor
     low, high = np.zeros(len(mean)), np.ones(len(mean))
     while (growing := reached(high, shape, mean) > limit).any():
         low[growing], high[growing] = high[growing], 2 * high[growing]
@@ -497,7 +505,7 @@ def _expectation(alpha: float, weights: Floats, flows: Floats, shape: Floats, me
         low = np.where(above, middle, low)
         high = np.where(open_ & ~above, middle, high)
     attained = np.where(high > flows, 0.0, reached(high, shape, mean))
-    return float(weights @ attained)
+    return float(number @ attained)
 
 
 def _history(cells: NightCells, categories: Sequence[str], null: _Null, left_out: Mask) -> pa.Table:

@@ -109,7 +109,10 @@ def find_incidents(
         ids, named = ordered[line.date], _shown(line.incident)
         matching = ids[bisect.bisect_left(ids, line.incident) : bisect.bisect_left(ids, f"{line.incident}~")]
         if not ids:
-            faults.append(f"{line.where}: {line.date} has no incidents; expected the date of a scored night with some")
+            faults.append(
+                f"{line.where}: {line.date} has no incidents; expected the date of a scored night with some; score a"
+                " night of version 0.2 or older again"
+            )
         elif not matching:
             faults.append(f"{line.where}: {line.date} has no incident {named}; see its page or incidents/")
         elif len(matching) > 1:
