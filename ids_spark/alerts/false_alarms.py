@@ -18,16 +18,16 @@ each expected false incident, nor above `HIGHEST_ALPHA`, so that a small night d
 Pure functions on numpy arrays. G categories, L levels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from scipy import special
 
 from ids_spark.alerts import evidence as counted
+from ids_spark.alerts.night_cells import NightCells, OwnCounts
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.tables import HISTORY
 from ids_spark.dataset.taxonomy import UNKNOWN
@@ -68,57 +68,6 @@ class StoredCounts:
 
 
 @dataclass(frozen=True)
-class NightCells:
-    """Counts of a night. Places are entities in windows of time; most have no flagged flow.
-
-    Attributes:
-        keys, is_source: Of each entity; shape (entities,).
-        entity, window, flows: Of each place: its entity, start of its window (microseconds since 1970 in UTC, -1 if
-            unknown), and all of its flows; shape (places,).
-        place, category: Of each cell with a flagged flow; shape (cells,).
-        kinds, names: Of its entity.
-        flagged: Its flagged flows at each level, without those on the allow-list; shape (cells, L).
-        device_cell, source_cell: Cell of each row of the evidence, -1 if it has no device or no source.
-    """
-
-    keys: Ints
-    is_source: Mask
-    entity: Ints
-    window: Ints
-    flows: Ints
-    place: Ints
-    category: Ints
-    kinds: pa.Array
-    names: pa.Array
-    flagged: Ints
-    device_cell: Ints
-    source_cell: Ints
-
-    @property
-    def sent(self) -> Floats:
-        """Flows of each entity, shape (entities,)."""
-        return np.bincount(self.entity, self.flows, minlength=len(self.keys)).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class OwnCounts:
-    """Flagged flows of entities, and what false alarms explain, in earlier nights. H entities have a history.
-
-    Attributes:
-        index: Index of each entity of tonight in the arrays below, -1 without a history; shape (entities,).
-        flagged, expected: Shape (H, G, L).
-        nights: Earlier nights with each entity; shape (H,).
-        flows: Flows of each entity in these nights, without the alerts of each category; shape (H, G).
-    """
-
-    index: Ints
-    flagged: Floats
-    expected: Floats
-    nights: Ints
-    flows: Floats
-
-
-@dataclass(frozen=True)
 class Tested:
     """Result for all cells with a flagged flow.
 
@@ -151,100 +100,6 @@ class Tested:
         """Which cells are alerts, shape (cells,)."""
         found: Mask = self.p <= self.alpha
         return found
-
-
-def cells_of(traffic: pa.Table, evidence: pa.Table, category_of: Mapping[str, int]) -> NightCells:
-    """Return the cells of a night.
-
-    Args:
-        traffic: As `tables.TRAFFIC`, merged.
-        evidence: As `tables.EVIDENCE`, merged.
-        category_of: Index of the category of each class name.
-    """
-    keys, first, entity = np.unique(traffic["entity_key"].to_numpy(), return_index=True, return_inverse=True)
-    window = traffic["window_start"].cast(pa.int64()).fill_null(-1).to_numpy()
-    windows, window_of = np.unique(window, return_inverse=True)
-    sides = [_keys_of(evidence, side) for side in ("device", "source")]
-    start = evidence["window_start"].cast(pa.int64()).fill_null(-1).to_numpy()
-    has = np.concatenate([np.asarray(evidence[side].is_valid()) for side in ("device", "source")])
-    # Traffic is sorted by entity and window, so that a place is found by bisection.
-    at = np.searchsorted(keys, np.concatenate(sides)[has]) * len(windows)
-    at = at + np.searchsorted(windows, np.tile(start, 2)[has])
-    place = np.searchsorted(entity * len(windows) + window_of, at)
-    classes = evidence["class_name"].combine_chunks().dictionary_encode()
-    of_class = np.array([category_of[name] for name in classes.dictionary.to_pylist()], dtype=np.int64)
-    category = of_class[classes.indices.to_numpy()] if len(evidence) else np.empty(0, dtype=np.int64)
-    groups = max(category_of.values(), default=0) + 1
-    known, where, cell = np.unique(place * groups + np.tile(category, 2)[has], return_index=True, return_inverse=True)
-    of_side = np.full(2 * len(evidence), -1, dtype=np.int64)
-    of_side[has] = cell
-    row = np.flatnonzero(has)[where]  # one row of the evidence of each cell; of both sides, devices first
-    kinds, names = (
-        pa.concat_arrays([evidence[f"{side}{column}"].combine_chunks() for side in ("device", "source")]).take(
-            pa.array(row)
-        )
-        for column in ("_kind", "")
-    )
-    return NightCells(
-        keys=keys,
-        is_source=np.asarray(traffic["is_source"].take(pa.array(first))),
-        entity=entity,
-        window=window,
-        flows=traffic["flows"].to_numpy().astype(np.int64),
-        place=known // groups,
-        category=known % groups,
-        kinds=kinds,
-        names=names,
-        flagged=_flagged(evidence, of_side, len(known)),
-        device_cell=of_side[: len(evidence)],
-        source_cell=of_side[len(evidence) :],
-    )
-
-
-def _keys_of(evidence: pa.Table, side: str) -> Ints:
-    """Return the entity key of each row of the evidence, 0 without an entity; each name is hashed once."""
-    kinds, names = evidence[f"{side}_kind"].combine_chunks(), evidence[side].combine_chunks()
-    groups, firsts, number = counted.groups_of(evidence, (f"{side}_kind", side))
-    of_group = counted.entity_keys(*(column.take(pa.array(firsts)).to_pylist() for column in (kinds, names)))
-    return of_group[number] if groups else np.empty(0, dtype=np.int64)
-
-
-def _flagged(evidence: pa.Table, cell: Ints, cells: int) -> Ints:
-    """Return the flagged flows of each cell at each level, without those on the allow-list; shape (cells, L)."""
-    rows, has = np.tile(np.arange(len(evidence)), 2), cell >= 0
-    columns = []
-    for level in counted.LEVELS:
-        counts = evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
-        columns.append(np.bincount(cell[has], counts[rows[has]], minlength=cells).astype(np.int64))
-    return np.column_stack(columns)
-
-
-def own_counts(cells: NightCells, history: pa.Table, categories: Sequence[str]) -> OwnCounts:
-    """Return what is known of each entity from earlier nights.
-
-    Args:
-        cells: Of tonight.
-        history: Rows of `entity_history/` of earlier nights, with a column `event_date`.
-        categories: Names, in the order of the indices.
-    """
-    category = pc.index_in(history["category"], value_set=pa.array(categories)).fill_null(-1).to_numpy()
-    key = history["entity_key"].to_numpy()
-    used = np.isin(key, cells.keys) & (category >= 0)
-    known, row = np.unique(key[used], return_inverse=True)
-    index = np.full(len(cells.keys), -1, dtype=np.int64)
-    index[np.searchsorted(cells.keys, known)] = np.arange(len(known))
-    shape = (len(known), len(categories), len(counted.LEVELS))
-    sums = {name: np.zeros(shape) for name in ("flagged", "expected")}
-    for name, target in sums.items():
-        values = history[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        values = values.reshape(len(history), shape[2]).astype(np.float64)
-        np.add.at(target, (row, category[used]), values[used])
-    dates = history["event_date"].cast(pa.int32()).to_numpy()[used]
-    nights_of = np.unique(np.column_stack([row, dates]), axis=0)[:, 0]
-    nights: Ints = np.bincount(nights_of, minlength=len(known)).astype(np.int64)
-    flows = np.zeros(shape[:2])
-    np.add.at(flows, (row, category[used]), history["flows"].to_numpy()[used])
-    return OwnCounts(index, sums["flagged"], sums["expected"], nights, flows)
 
 
 def compare(

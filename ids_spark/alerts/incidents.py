@@ -27,7 +27,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ids_spark.alerts.evidence import groups_of
-from ids_spark.alerts.false_alarms import NightCells, Tested
+from ids_spark.alerts.false_alarms import Tested
+from ids_spark.alerts.night_cells import NightCells
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.tables import ALERTS, INCIDENTS, SCHEMA_VERSION

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ids_spark.alerts import false_alarms, incidents, life, ranking, verdicts
+from ids_spark.alerts import false_alarms, incidents, life, night_cells, ranking, verdicts
 from ids_spark.alerts.false_alarms import StoredCounts
 from ids_spark.alerts.incidents import NightFacts
 from ids_spark.alerts.life import NightIncidents
@@ -167,9 +167,9 @@ def find(
     categories = levels.stored.categories
     index = {name: i for i, name in enumerate(categories)}
     classes = evidence["class_name"].unique().to_pylist()
-    cells = false_alarms.cells_of(traffic, evidence, {name: index[category_of(name)] for name in classes})
+    cells = night_cells.cells_of(traffic, evidence, {name: index[category_of(name)] for name in classes})
     before = pc.less(earlier.history["event_date"], pa.scalar(night.event_date))
-    own = false_alarms.own_counts(cells, earlier.history.filter(before), categories)
+    own = night_cells.own_counts(cells, earlier.history.filter(before), categories)
     in_force = verdicts.in_force(earlier.given, night.event_date)
     tested = false_alarms.compare(cells, levels.stored, alerts.false_incidents, own)
     found, own_alerts = incidents.incidents_of(

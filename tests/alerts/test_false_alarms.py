@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ids_spark.alerts import false_alarms
-from ids_spark.alerts.false_alarms import NightCells, OwnCounts, StoredCounts
+from ids_spark.alerts.false_alarms import StoredCounts
+from ids_spark.alerts.night_cells import NightCells, OwnCounts, own_counts
 from ids_spark.dataset.tables import HISTORY
 
 CATEGORIES = ("DDoS", "DoS", "MQTT", "Recon", "Spoofing")
@@ -110,7 +111,7 @@ def test_an_own_rate_is_of_flows_outside_of_alerts_of_the_same_category() -> Non
         for day in (1, 2)
     ]
     schema = HISTORY.append(pa.field("event_date", pa.date32()))
-    own = false_alarms.own_counts(found, pa.Table.from_pylist(rows, schema=schema), CATEGORIES)
+    own = own_counts(found, pa.Table.from_pylist(rows, schema=schema), CATEGORIES)
     assert (own.nights.tolist(), own.flows.tolist()) == ([2], [[0, 0, 0, 2_000, 0]])
     assert own.flagged[0, :, 0].tolist() == [0, 0, 0, 10, 0]
 
