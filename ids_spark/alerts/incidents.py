@@ -1,12 +1,5 @@
 """Alerts to incidents: what a person would call one attack, with attackers, victims, span, classes and evidence.
 
-Alerts of one category are joined if they are of the same entity in adjacent windows, or if they share at least half of
-the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A small incident of
-another category is joined to a large one in the windows of the same source: the model takes some flows of an attack for
-another. Incidents of one category whose flows each have a source of their own, which sent nothing else, are joined as
-well, and apart from other sources: an attacker who invents sources gets one line, however many devices he chooses, and
-changes no other one. A flow of two incidents, one of its source and one of its device, counts for that of its source.
-
 The probability of an attack is bounded by the Bayes factor of a p-value, 1 / (-e p ln p) (Sellke, Bayarri, Berger 2001,
 doi 10.1198/000313001300339950), with `PRIOR` incidents expected among the cells of a night. The order is the weight of
 the severity times that probability.
@@ -23,14 +16,13 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ids_spark.alerts.evidence import groups_of
 from ids_spark.alerts.false_alarms import Tested
+from ids_spark.alerts.joining import joined
 from ids_spark.alerts.night_cells import NightCells
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy
-from ids_spark.base.arrays import Floats, Ints, Mask
+from ids_spark.base.arrays import Ints
 from ids_spark.dataset.tables import ALERTS, INCIDENTS, SCHEMA_VERSION
 
 PRIOR: Final = 3.0
@@ -39,13 +31,7 @@ WEIGHTS: Final[Mapping[str, float]] = dict(zip(SEVERITIES, (16.0, 8.0, 4.0, 2.0,
 LISTED: Final = 20
 """Most entities and flows that are listed of an incident."""
 _ID_LENGTH: Final = 32  # hex characters, 128 bits
-_SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts, or of an incident without a source
-_SPILLED: Final = 0.5  # of the flagged flows of the larger of two incidents in common windows of one source
-_SPILLED_FLOWS, _SPILLED_OF_MANY = 50, 0.05  # more flows, and a larger share, are an attack that could hide there
 _OF_CLASS: Final = 0.2  # share of the attack probability, from which a class counts for the severity
-_SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
-_FEWEST_SOURCES: Final = 5  # invented ones of a category, from which their incidents are joined
-_HARDLY_ANY: Final = 2  # flows of a source in the night, up to which it may be invented
 _TIME: Final = pa.timestamp("us", tz="UTC")
 Row = dict[str, Any]
 
@@ -96,19 +82,7 @@ def incidents_of(
     chosen = np.flatnonzero(tested.alerts)
     if not len(chosen):
         return INCIDENTS.empty_table(), ALERTS.empty_table()
-    number = np.full(len(cells.place), -1, dtype=np.int64)
-    number[chosen] = np.arange(len(chosen))
-    sides = (_or_none(number, cells.device_cell), _or_none(number, cells.source_cell))
-    flagged = evidence["flagged_1"].to_numpy().astype(np.int64) - evidence["allowed_1"].to_numpy()
-    invented = _invented_sources(cells, evidence)
-    of_invented = _share_of_alerts(invented > 0, sides, flagged, len(chosen)) >= _SINGLE_USE
-    shared = _sharing(sides, flagged, cells, chosen)
-    pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), shared, _beside_invented(shared, of_invented)])
-    pairs = pairs[of_invented[pairs[:, 0]] == of_invented[pairs[:, 1]]]
-    incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
-    incident = _with_invented_sources(incident, cells, chosen, invented, sides, flagged)
-    incident = _with_evidence(incident, invented, sides, flagged)
-    of_evidence = _incident_of_evidence(incident, sides)
+    incident, of_evidence = joined(cells, chosen, evidence, window_minutes)
     count = int(incident.max()) + 1
     members, own_rows = _split(incident, count), _split(of_evidence, count)
     rows = [
@@ -172,148 +146,6 @@ def incident_id(event_date: dt.date, kind: str, entity: str, category: str, wind
     """
     key = json.dumps([str(event_date), kind, entity, category, window_start])
     return hashlib.sha256(key.encode()).hexdigest()[:_ID_LENGTH]
-
-
-def _or_none(number: Ints, cell: Ints) -> Ints:
-    found: Ints = np.where(cell >= 0, number[cell], -1)
-    return found
-
-
-def _adjacent(cells: NightCells, chosen: Ints, window_minutes: int) -> Ints:
-    """Return pairs of alerts of the same entity and category in adjacent windows; shape (pairs, 2)."""
-    entity, window = cells.entity[cells.place[chosen]], cells.window[cells.place[chosen]]
-    category = cells.category[chosen]
-    order = np.lexsort((window, category, entity))
-    first, second = order[:-1], order[1:]
-    same = (entity[first] == entity[second]) & (category[first] == category[second])
-    near = (window[second] - window[first] <= window_minutes * 60_000_000) & (window[first] >= 0)
-    found: Ints = np.column_stack([first, second])[same & near]
-    return found
-
-
-def _with_spilled(incident: Ints, cells: NightCells, chosen: Ints) -> Ints:
-    """Join small incidents to large ones of the same source and windows: flows that the model called otherwise.
-
-    Where no flow has a source, those of the same device.
-    """
-    which = np.flatnonzero(cells.is_source[cells.entity[cells.place[chosen]]] == bool(cells.is_source.any()))
-    place, own, counts = cells.place[chosen[which]], incident[which], cells.flagged[chosen[which], 0]
-    order = np.lexsort((-counts, place))  # of each place, the alert with the most flagged flows first
-    largest = order[np.searchsorted(place[order], place[order], side="left")]
-    pairs = np.column_stack([own[largest], own[order]])
-    distinct, at = np.unique(pairs, axis=0, return_inverse=True)
-    sums = [np.bincount(at.ravel(), counts[side], minlength=len(distinct)) for side in (largest, order)]
-    few = sums[1] <= np.maximum(_SPILLED_FLOWS, _SPILLED_OF_MANY * sums[0])
-    spilled = distinct[(sums[1] <= _SPILLED * sums[0]) & few]
-    return np.asarray(_components(int(incident.max()) + 1, spilled)[incident])
-
-
-def _sharing(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen: Ints) -> Ints:
-    """Return pairs of alerts of a device and a source that share enough flagged flows; shape (pairs, 2)."""
-    device, source = sides
-    both = (device >= 0) & (source >= 0)
-    pairs, at = np.unique(np.column_stack([device[both], source[both]]), axis=0, return_inverse=True)
-    shared = np.bincount(at.ravel(), flagged[both], minlength=len(pairs))
-    totals = cells.flagged[chosen, 0]
-    enough: Ints = pairs[shared >= _SHARED * totals[pairs].min(axis=1)] if len(pairs) else pairs.reshape(-1, 2)
-    return enough
-
-
-def _beside_invented(shared: Ints, of_invented: Mask) -> Ints:
-    """Return pairs of alerts of sources that a device would join if most of its flows had no invented source.
-
-    Args:
-        shared: From `_sharing`.
-        of_invented: Whether most flows of each alert have an invented source.
-    """
-    apart = shared[of_invented[shared[:, 0]] & ~of_invented[shared[:, 1]]]
-    apart = apart[np.argsort(apart[:, 0], kind="stable")]
-    found: Ints = np.column_stack([apart[:-1, 1], apart[1:, 1]])[apart[:-1, 0] == apart[1:, 0]]
-    return found
-
-
-def _components(alerts: int, pairs: Ints) -> Ints:
-    """Return a number for each alert, equal where pairs connect them."""
-    ones = np.ones(len(pairs), dtype=np.int8)
-    found: Ints = connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), (alerts, alerts)), False)[
-        1
-    ].astype(np.int64)
-    return found
-
-
-def _invented_sources(cells: NightCells, evidence: pa.Table) -> Ints:
-    """Return the number of sources in each row of the evidence that sent hardly anything else; shape (rows,)."""
-    source_place = np.where(cells.source_cell >= 0, cells.place[cells.source_cell], -1)
-    all_sent = np.where(source_place >= 0, cells.sent[cells.entity[source_place]], np.inf)
-    folded: Ints = evidence["folded_sources"].to_numpy().astype(np.int64)
-    return np.where(folded > 0, folded, all_sent <= _HARDLY_ANY)
-
-
-def _share_of_alerts(rows: Mask, sides: tuple[Ints, Ints], flagged: Ints, alerts: int) -> Floats:
-    """Return the share of the flagged flows of each alert that some rows of the evidence hold; shape (alerts,)."""
-    inside, total = np.zeros(alerts), np.zeros(alerts)
-    for side in sides:
-        has = side >= 0
-        total += np.bincount(side[has], flagged[has], minlength=alerts)
-        inside += np.bincount(side[has], flagged[has] * rows[has], minlength=alerts)
-    share: Floats = inside / np.maximum(total, 1)
-    return share
-
-
-def _with_invented_sources(
-    incident: Ints, cells: NightCells, chosen: Ints, invented: Ints, sides: tuple[Ints, Ints], flagged: Ints
-) -> Ints:
-    """Join the incidents of a category whose flagged flows come from sources that sent hardly anything else."""
-    own = _incident_of_evidence(incident, sides)
-    inside = own >= 0
-    n = int(incident.max()) + 1
-    total = np.bincount(own[inside], flagged[inside], minlength=n)
-    single = inside & (invented > 0)
-    invented_flows = np.bincount(own[single], flagged[single], minlength=n)
-    invented_sources = np.bincount(own[single], invented[single], minlength=n)
-    category = np.zeros(n, dtype=np.int64)
-    category[incident] = cells.category[chosen]
-    found = (invented_sources > 0) & (invented_flows >= _SINGLE_USE * total)
-    target = np.arange(n)
-    for g in np.unique(category[found]):
-        members = np.flatnonzero(found & (category == g))
-        if invented_sources[members].sum() >= _FEWEST_SOURCES:
-            target[members] = members[0]
-    joined: Ints = np.unique(target[incident], return_inverse=True)[1].astype(np.int64)
-    return joined
-
-
-def _with_evidence(incident: Ints, invented: Ints, sides: tuple[Ints, Ints], flagged: Ints) -> Ints:
-    """Join each incident of devices, most of whose flagged flows incidents of sources hold, to the one with most.
-
-    Invented sources take no flow of others: incidents of them count only where they hold all flows.
-    """
-    device, source = sides
-    own, n = _incident_of_evidence(incident, sides), int(incident.max()) + 1
-    has = (own >= 0) & (flagged > 0)
-    empty = np.bincount(own[has], minlength=n) == 0
-    rows = np.flatnonzero(has & (device >= 0))
-    of_device = incident[device[rows]]
-    held = (own[rows] != of_device) & ((invented[rows] == 0) | empty[of_device])
-    total, of_others = (np.bincount(of_device, flagged[rows] * some, minlength=n) for some in (1, held))
-    without_source = np.bincount(incident[source[source >= 0]], minlength=n) == 0
-    joins = without_source & (of_others >= np.maximum(_SHARED * total, 1))
-    rows, of_device = rows[held & joins[of_device]], of_device[held & joins[of_device]]
-    pairs, at = np.unique(np.column_stack([of_device, own[rows]]), axis=0, return_inverse=True)
-    counts = np.bincount(at.ravel(), flagged[rows], minlength=len(pairs))
-    order = np.lexsort((counts, pairs[:, 0]))  # of each incident, that with most flows last
-    target = np.arange(n)
-    target[pairs[order, 0]] = pairs[order, 1]
-    joined: Ints = np.unique(target[incident], return_inverse=True)[1].astype(np.int64)
-    return joined
-
-
-def _incident_of_evidence(incident: Ints, sides: tuple[Ints, Ints]) -> Ints:
-    """Return the incident that each row of the evidence belongs to, -1 for none: that of its source, else device."""
-    device, source = sides
-    alert = np.where(source >= 0, source, device)
-    found: Ints = np.where(alert >= 0, incident[alert], -1)
-    return found
 
 
 def _split(numbers: Ints, count: int) -> list[Ints]:
@@ -481,7 +313,7 @@ def _alerts(
         "level": pa.array(tested.level[chosen]),
         "log10_p": pa.array(np.log10(tested.p[chosen])),
         "log10_p_learned": pa.array(np.log10(tested.p[chosen])),
-        "own_rate": pa.array(own_rate, mask=_mask(~earlier)),
+        "own_rate": pa.array(own_rate, mask=np.asarray(~earlier)),
         "own_nights": pa.array(own_nights),
         "peer_rate": pa.array(tested.used[group, level]),
         "first_seen": seen[0],
@@ -505,8 +337,4 @@ def _extreme(cells: NightCells, evidence: pa.Table, name: str, reduction: np.ufu
     for side in (cells.device_cell, cells.source_cell):
         used = known & (side >= 0)
         reduction.at(found, side[used], moments[used])
-    return pa.array(found[chosen], mask=_mask(found[chosen] == start)).cast(_TIME)
-
-
-def _mask(values: Mask) -> Mask:
-    return np.asarray(values)
+    return pa.array(found[chosen], mask=np.asarray(found[chosen] == start)).cast(_TIME)
