@@ -121,18 +121,6 @@ def levels_of(model: Model) -> Levels:
     return Levels(StoredCounts(categories, np.array(counts), np.array(rows)), logits, distances)
 
 
-def stored_levels(night: Mapping[str, Any]) -> Levels:
-    """Return the levels with which a stored night was tested, from its row in `nights/`."""
-    rows = night["false_alarm_rates"] or []
-    categories = tuple(dict.fromkeys(row["category"] for row in rows))
-    of = {name: [row for row in rows if row["category"] == name] for name in categories}
-    logits = next((tuple(r["threshold_logit"] for r in of[name]) for name in categories if name != UNKNOWN), ())
-    distances = tuple(row["threshold_logit"] for row in of.get(UNKNOWN, ()))
-    counts = np.array([[row["reached"] for row in of[name]] for name in categories], dtype=np.int64)
-    benign = np.array([of[name][0]["benign_rows"] for name in categories], dtype=np.int64)
-    return Levels(StoredCounts(categories, counts, benign), logits, distances)
-
-
 def earlier_of(lake: Lake, date: dt.date) -> Earlier:
     """Read what the lake holds of the nights before a date, and all verdicts."""
     parts = [_DATED.empty_table()]
