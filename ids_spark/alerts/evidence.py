@@ -108,6 +108,10 @@ class Flagged:
     attributions: Any
 
 
+Groups = tuple[int, Ints, Ints, Mask]
+"""Number of rows of the evidence, a flow of each, the row of every flagged flow, and which flows are folded."""
+
+
 def keys_of(
     flows: pa.Table,
     entities: Sequence[str],
@@ -185,14 +189,15 @@ def merge_traffic(tables: Iterable[pa.Table]) -> pa.Table:
     return pa.table(merged, schema=TRAFFIC)
 
 
-def evidence(keys: FlowKeys, flagged: Flagged) -> pa.Table:
+def evidence(keys: FlowKeys, flagged: Flagged, groups_of_flows: Groups | None = None) -> pa.Table:
     """Return flagged flows by device, source, window and class, as `tables.EVIDENCE`.
 
     Args:
         keys: From `keys_of` for all flows of the row group.
         flagged: Flagged flows of the same row group.
+        groups_of_flows: From `groups_of_flagged` of the same flows, if already computed.
     """
-    groups, firsts, inverse, folded = _groups_of_flagged(keys, flagged)
+    groups, firsts, inverse, folded = groups_of_flows or groups_of_flagged(keys, flagged)
     at = flagged.at[firsts]
     device, source, window = keys.devices.codes[at], keys.sources.codes[at], keys.windows[at]
     many = folded[firsts]
@@ -244,7 +249,7 @@ def _merged(rows: pa.Table) -> pa.Table:
 
 
 def _with_folded(rows: pa.Table) -> pa.Table:
-    """Fold sources of a single flagged flow that are very many only in all parts together; as `_groups_of_flagged`."""
+    """Fold sources of a single flagged flow that are very many only in all parts together; as `groups_of_flagged`."""
     folded, single = rows["folded_sources"].to_numpy(), np.asarray(rows["source"].is_valid())
     single &= rows["flagged_1"].to_numpy() == 1
     if np.count_nonzero(single) + folded.sum() <= _FOLDED_FROM:
@@ -262,9 +267,9 @@ def _with_folded(rows: pa.Table) -> pa.Table:
     return _merged(pa.table([columns.get(field.name, rows[field.name]) for field in EVIDENCE], schema=EVIDENCE))
 
 
-def highest_flows(keys: FlowKeys, flagged: Flagged) -> Mask:
+def highest_flows(keys: FlowKeys, flagged: Flagged, groups_of_flows: Groups | None = None) -> Mask:
     """Return which flagged flows have the highest score of their row of `evidence`; the first of equal ones."""
-    groups, _, inverse, _ = _groups_of_flagged(keys, flagged)
+    groups, _, inverse, _ = groups_of_flows or groups_of_flagged(keys, flagged)
     highest = np.full(groups, -np.inf)
     np.maximum.at(highest, inverse, flagged.scores)
     candidates = np.flatnonzero(flagged.scores == highest[inverse])
@@ -273,7 +278,7 @@ def highest_flows(keys: FlowKeys, flagged: Flagged) -> Mask:
     return found
 
 
-def _groups_of_flagged(keys: FlowKeys, flagged: Flagged) -> tuple[int, Ints, Ints, Mask]:
+def groups_of_flagged(keys: FlowKeys, flagged: Flagged) -> Groups:
     """Return the number of rows of the evidence, a flow of each, the row of every flow, and which flows are folded.
 
     Sources of a single flagged flow are folded to one row if a device, window and class have very many of them.

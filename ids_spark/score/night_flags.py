@@ -96,7 +96,8 @@ def count_champion(
     total.champion.unknown += int(flags.unknown.sum())
     found = as_evidence(file, rows, flags, allowed)
     # Explained first is the highest flow of each row of the evidence, which shows its attributions.
-    urgent = evidence.highest_flows(keys, found)
+    groups = evidence.groups_of_flagged(keys, found)
+    urgent = evidence.highest_flows(keys, found, groups)
     strong = ~allowed & ~flags.unknown & (flags.levels == _STRONGEST)
     strong &= _several(keys, flags, strong)
     chosen = attribution.rows_to_explain(
@@ -106,7 +107,7 @@ def count_champion(
     if len(chosen):
         explained = _attributions(rows, task, matrix, flags.at[chosen])
         found = replace(found, attributions=prediction_columns.scatter(explained, chosen, len(flags.at)))
-    total.champion.evidence.append(evidence.evidence(keys, found))
+    total.champion.evidence.append(evidence.evidence(keys, found, groups))
     open_ = ~allowed
     probability = 1 / (1 + np.exp(-flags.logits[open_]))
     severities, flagged = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.bool_)
