@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ids_spark.config.extract import ExtractConfig
 from ids_spark.config.score import (
     AlertsConfig,
     Count,
@@ -153,6 +154,7 @@ class Config(Section):
     seed: int = 7
     synthesize: SynthesizeConfig = SynthesizeConfig()
     synthesize_night: SynthesizeNightConfig = SynthesizeNightConfig()
+    extract: ExtractConfig = ExtractConfig()
     ingest: IngestConfig = IngestConfig()
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()

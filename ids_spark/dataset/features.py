@@ -45,11 +45,16 @@ class FeatureSchema:
 
 
 # In the first release IAT contains the date of the capture, Number and Weight the window length; Srate equals Rate and
-# Drate is always 0. In the second release IAT is correct.
+# Drate is always 0. In the second release IAT is correct, but sums and counts scale with the window length, which names
+# the laboratory's classes: floods have 100 packets, all others 10.
 ORIGINAL_45: Final = FeatureSchema(
     "original45", _names(_ORIGINAL_45), frozenset({"IAT", "Number", "Weight", "Srate", "Drate"})
 )
-RELEASE_39: Final = FeatureSchema("release39", _names(_RELEASE_39), frozenset({"Number"}))
+RELEASE_39: Final = FeatureSchema(
+    "release39",
+    _names(_RELEASE_39),
+    frozenset({"Number", "Tot sum", "ack_count", "syn_count", "fin_count", "rst_count"}),
+)
 FEATURE_SCHEMAS: Final[Mapping[str, FeatureSchema]] = {s.name: s for s in (ORIGINAL_45, RELEASE_39)}
 
 FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "ece", "cwr")
