@@ -42,7 +42,7 @@ class ScoreConfig(Section):
     Attributes:
         source: Labelled flows as parquet; default: split `split` of `flows/`.
         split: Split to score, and its name in `metrics/`.
-        models: Names below `models/`, such as `gru_dnn-19-paper`; empty: all. A night is scored by exactly one model.
+        models: Names below `models/`, such as `gru_dnn-19-operational`; empty: all. A night is scored by exactly one.
         version: A version, or `latest`; for splits. Nights use the champion.
         batch_rows: Flows in one forward pass.
         flow_logs: Folder of flow logs: parquet files below `event_date=YYYY-MM-DD/`.
@@ -187,7 +187,7 @@ class PromoteConfig(Section):
         alias: Alias to set.
     """
 
-    model: PathPart = "gru_dnn-19-paper"
+    model: PathPart = "gru_dnn-19-operational"
     version: PathPart = "latest"
     alias: Literal["champion", "challenger"] = "champion"
 

@@ -114,7 +114,7 @@ def title_of(architecture: str, variant: str) -> str:
 
 
 def model_name(title: str, classes: int, feature_set: str) -> str:
-    """Return the directory name of a model, such as `gru_dnn-19-paper`."""
+    """Return the directory name of a model, such as `gru_dnn-19-operational`."""
     return f"{title}-{classes}-{feature_set}"
 
 
@@ -293,7 +293,7 @@ def choose_models(models_uri: str, names: Sequence[str], version: str) -> list[s
 
     Args:
         models_uri: The lake's `models`.
-        names: Names such as `gru_dnn-19-paper`.
+        names: Names such as `gru_dnn-19-operational`.
         version: A version or `latest`.
 
     Raises:

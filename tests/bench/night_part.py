@@ -78,10 +78,11 @@ class Part:
 
 def train(programs: Programs, lake: Path) -> None:
     """Make a lake with the model that scores the nights, on a tenth of the data set's size."""
-    source = programs.synthesize(TRAIN_SCALE)
+    source = programs.synthesize(TRAIN_SCALE, feature_schema="release39")
     programs.job("ingest", {"ingest.source": source}, lake)
     programs.job("features", {}, lake)
-    settings = {"train.models": "[gru_dnn]", "train.classes": "[19]", "train.epochs": 8}
+    settings = {"train.models": "[gru_dnn]", "train.classes": "[19]", "train.feature_sets": "[operational]"}
+    settings["train.epochs"] = "8"
     programs.job("train", settings, lake, configs=["conf/large.yaml"])
     shutil.rmtree(source)
 

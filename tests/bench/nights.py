@@ -33,7 +33,7 @@ from tests.bench.night_method import Counted
 from tests.bench.night_report import FIRST, LATER, OLD, Results
 from tests.bench.night_worlds import KINDS, Hospital, Kind, no_attacks
 
-MODEL: Final = "gru_dnn-19-paper"
+MODEL: Final = "gru_dnn-19-operational"
 BUDGETS: Final = (1.0, 5.0)
 POOL: Final = 4_000_000
 EVERY: Final = (*KINDS, night_verdicts.KIND.name)
