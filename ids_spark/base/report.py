@@ -20,6 +20,7 @@ class Report:
         rows_out: Rows written.
         rows_quarantined: Rows refused.
         rows_duplicate: Rows dropped as duplicates.
+        rows_left_out: Rows that the result does not describe, by design: packets in no window.
         tables: Staged tables to commit.
         counts: Rows by (kind, split, class name or None); a kind is for example `flows` or `quarantined: missing`.
         notes: Sentences for the reader of the audit.
@@ -34,6 +35,7 @@ class Report:
     rows_out: int = 0
     rows_quarantined: int = 0
     rows_duplicate: int = 0
+    rows_left_out: int = 0
     tables: list[str] = field(default_factory=list)
     counts: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -59,6 +61,7 @@ class Report:
         self.rows_out += other.rows_out
         self.rows_quarantined += other.rows_quarantined
         self.rows_duplicate += other.rows_duplicate
+        self.rows_left_out += other.rows_left_out
         self.tables += other.tables
         self.counts |= other.counts
         self.notes += other.notes
@@ -81,11 +84,12 @@ class Report:
         """Check that every row read is accounted for.
 
         Raises:
-            NotReconciled: rows in differ from the sum of rows out, quarantined and duplicate.
+            NotReconciled: rows in differ from the sum of rows out, quarantined, duplicate and left out.
         """
-        accounted = self.rows_out + self.rows_quarantined + self.rows_duplicate
+        accounted = self.rows_out + self.rows_quarantined + self.rows_duplicate + self.rows_left_out
         if self.rows_in != accounted:
             raise NotReconciled(
                 f"{self.rows_in} rows in, but {accounted} accounted for ({self.rows_out} out,"
-                f" {self.rows_quarantined} quarantined, {self.rows_duplicate} duplicate); nothing was committed"
+                f" {self.rows_quarantined} quarantined, {self.rows_duplicate} duplicate, {self.rows_left_out} left out)"
+                "; nothing was committed"
             )

@@ -6,6 +6,7 @@ raised in the task: Spark repeats it, because a machine may be at fault.
 """
 
 import functools
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Record = TypeVar("Record")
+
+
+def balanced(items: Sequence[Item], tasks: int, load: Callable[[Item], int]) -> list[list[Item]]:
+    """Distribute items over at most `tasks` lists of about equal load: largest first, to the list with the least."""
+    lists: list[list[Item]] = [[] for _ in range(max(1, min(tasks, len(items))))]
+    loads = [(0, i) for i in range(len(lists))]
+    for item in sorted(items, key=lambda each: -load(each)):
+        least, i = loads[0]
+        lists[i].append(item)
+        heapq.heapreplace(loads, (least + load(item), i))
+    return lists
 
 
 def run_each(spark_context: "SparkContext", items: Sequence[Item], do: Callable[[Item], Result]) -> list[Result]:

@@ -203,6 +203,24 @@ def inventory(folder: str, table: str | None = None) -> list[File]:
         return sorted(pool.map(_by_content, files), key=lambda file: file.name)
 
 
+def every_file(folder: str) -> list[File]:
+    """Return every file below a folder, sorted by name; one that must not be opened has a reason.
+
+    Names alone decide, and whether there is something to read; endings and content are left to the caller.
+    """
+    folder = folder.rstrip("/")
+    found = []
+    for name, (kind, size) in sorted(_entries(folder).items()):
+        reason = _kept_apart(name) or (kind if kind != "file" else None if size else "empty_file")
+        found.append(File(f"{folder}/{name}", name, size, None, reason))
+    return found
+
+
+def is_document(name: str) -> bool:
+    """Return whether a file has the name of a document, such as README.md."""
+    return _DOCUMENTS.search(name.rsplit("/", 1)[-1]) is not None
+
+
 def content_of(head: bytes) -> str | None:
     """Return what the first bytes of a file are: a key of `REASONS`, `parquet`, or None if unknown."""
     for start, kind in _CONTENT:
@@ -402,28 +420,34 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
+def _kept_apart(name: str) -> str | None:
+    """Return the reason of a file that its path keeps apart from the data of a folder; None for any other."""
+    *folders, base = name.split("/")
+    if "__MACOSX" in folders or base.startswith("._"):
+        return "mac_archive"
+    if any(part == "_temporary" for part in folders):
+        return "unfinished"
+    if "_delta_log" in folders:
+        return "delta_log"
+    if any(part[0] in "._" for part in (*folders, base) if part):
+        return "hidden"
+    return "temporary" if _TEMPORARY.search(base) else None
+
+
 def _by_name(file: File, kind: str, states: Mapping[str, frozenset[str]]) -> File:
     """Return the file with its format or reason, as far as its name tells."""
-    *folders, base = file.name.split("/")
+    base = file.name.rsplit("/", 1)[-1]
     ending = _ending(base)
     form = _FORMATS.get(ending)
-    if "__MACOSX" in folders or base.startswith("._"):
-        return file.unread("mac_archive")
-    if any(part == "_temporary" for part in folders):
-        return file.unread("unfinished")
-    if "_delta_log" in folders:
-        return file.unread("delta_log")
-    if any(part[0] in "._" for part in (*folders, base) if part):
-        return file.unread("hidden")
-    if _TEMPORARY.search(base):
-        return file.unread("temporary")
+    if (reason := _kept_apart(file.name)) is not None:
+        return file.unread(reason)
     if kind != "file":
         return file.unread(kind if form is not None or not ending else "other_ending")
     for root, state in states.items():
         inside = file.name.removeprefix(f"{root}/") if root else file.name
         if (not root or file.name.startswith(f"{root}/")) and inside not in state:
             return file.unread("superseded")
-    if form is None and _DOCUMENTS.search(base):
+    if form is None and is_document(base):
         return file.unread("document")
     if form is not None and file.size == 0:
         return file.unread("empty_file")

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.spark_tasks import balanced
 from ids_spark.base.text import one_line, shown
 from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
@@ -445,11 +446,5 @@ def scoring_tasks(row_groups: Sequence[RowGroup], cores: int) -> int:
 
 
 def bin_pack(row_groups: Sequence[RowGroup], tasks: int) -> list[list[RowGroup]]:
-    """Distribute row groups over at most `tasks` partitions of about equal rows: largest first, to the emptiest."""
-    partitions: list[list[RowGroup]] = [[] for _ in range(max(1, min(tasks, len(row_groups))))]
-    loads = [0] * len(partitions)
-    for row_group in sorted(row_groups, key=lambda p: (-p.rows, p.name, p.first_row)):
-        emptiest = loads.index(min(loads))
-        partitions[emptiest].append(row_group)
-        loads[emptiest] += row_group.rows + 1
-    return partitions
+    """Distribute row groups over at most `tasks` partitions of about equal rows."""
+    return balanced(sorted(row_groups, key=lambda p: (p.name, p.first_row)), tasks, lambda p: p.rows + 1)

@@ -225,6 +225,32 @@ def test_a_dangling_link_is_refused_and_a_loop_of_links_is_followed_once(tree):
     assert "train/ARP_Spoofing_train.pcap.csv is not read: a link to a file that is not there" in refusal(tree)
 
 
+def test_every_file_of_a_folder_is_listed_whatever_its_ending(tmp_path):
+    for name in ("b.pcap", "a/c.csv", "notes.md", ".hidden", "x.pcap.part", "_temporary/y.pcap", "a/._c.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12")
+    (tmp_path / "empty.pcap").touch()
+    (tmp_path / "link.pcap").symlink_to(tmp_path / "gone")
+    (tmp_path / os.fsdecode(b"\xe9.pcap")).write_bytes(b"12")
+    os.mkfifo(tmp_path / "pipe.pcap")
+    assert [(file.name, file.size, file.reason) for file in files.every_file(f"{tmp_path}/")] == [
+        (".hidden", 2, "hidden"),
+        (r"\xe9.pcap", 0, "name_not_utf8"),
+        ("_temporary/y.pcap", 2, "unfinished"),
+        ("a/._c.csv", 2, "mac_archive"),
+        ("a/c.csv", 2, None),
+        ("b.pcap", 2, None),
+        ("empty.pcap", 0, "empty_file"),
+        ("link.pcap", 0, "missing_file"),
+        ("notes.md", 2, None),
+        ("pipe.pcap", 0, "special_file"),
+        ("x.pcap.part", 2, "temporary"),
+    ]
+    assert files.every_file(f"{tmp_path}/gone") == []
+    assert files.is_document("a/notes.md")
+    assert not files.is_document("notes.md.pcap")
+
+
 def test_a_name_that_is_no_utf8_is_refused_with_the_name_in_escapes(tree):
     os.rename(tree / "train" / "Benign_train.pcap.csv", os.fsencode(tree / "train") + b"/Benign\xe9_train.csv")
     assert r"train/Benign\xe9_train.csv is not read: its name is no UTF-8" in refusal(tree)
