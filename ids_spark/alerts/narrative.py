@@ -13,6 +13,8 @@ from ids_spark.dataset.taxonomy import UNKNOWN
 
 Incident = Mapping[str, Any]
 """A row of `tables.INCIDENTS`."""
+MAC_COLUMNS: Final = ("src_mac", "source_mac", "dst_mac", "destination_mac")
+"""Kinds of entities that are Ethernet addresses."""
 
 _NAMED: Final = 3  # entities and classes that a sentence names
 _LONGEST_NAME: Final = 48
@@ -94,6 +96,11 @@ def main_of(incident: Incident, column: str) -> Mapping[str, Any] | None:
     return found
 
 
+def name_of(kind: str | None, name: object) -> str:
+    """Return the `short_name` of an entity, after `MAC` if it is an Ethernet address or the pseudonym of one."""
+    return f"MAC {short_name(name)}" if kind in MAC_COLUMNS else short_name(name)
+
+
 def short_name(name: object) -> str:
     """Return a name in one printable line of at most 48 characters."""
     text = printable(" ".join(str(name).split()))
@@ -128,7 +135,7 @@ def _more(incident: Incident, column: str) -> str:
         return ""
     if main is not None:
         return f" ({main['flows']:,} flows; {count:,} {column} in all)"
-    listed = ", ".join(short_name(each["name"]) for each in (incident[column] or ())[:_NAMED])
+    listed = ", ".join(name_of(each["kind"], each["name"]) for each in (incident[column] or ())[:_NAMED])
     if not listed:  # so many that their names are not stored
         return ""
     return f" ({listed})" if count <= _NAMED else f" (among them {listed})"
@@ -136,7 +143,8 @@ def _more(incident: Incident, column: str) -> str:
 
 def _how_much(incident: Incident) -> str:
     window = incident["lead_window"]
-    name = "an unknown entity" if incident["lead_entity"] is None else short_name(incident["lead_entity"])
+    entity = incident["lead_entity"]
+    name = "an unknown entity" if entity is None else name_of(incident["lead_kind"], entity)
     when = "without a time" if window is None else f"in the window from {window:%H:%M} UTC"
     flagged = "an unknown number" if incident["lead_flagged"] is None else f"{incident['lead_flagged']:,}"
     were = f"{flagged} of {_counted(incident['lead_flows'], 'flow')} of {name} {when} were flagged"
@@ -201,7 +209,7 @@ def _entities(incident: Incident, column: str, noun: str) -> str:
     """Return the name of the main entity, the number of several, or that there is none."""
     main = main_of(incident, column)
     if main is not None:
-        return short_name(main["name"])
+        return name_of(main["kind"], main["name"])
     count = _count(incident, column)
     return f"{count:,} {noun}s" if count else f"an unknown {noun}"
 

@@ -51,7 +51,8 @@ class ScoreConfig(Section):
         last_date: Last night of the range.
         last_days: Score the last N days before today in UTC, so that late data are included.
         challenger: Whether the challenger scores the night too.
-        pass_through: Columns that are copied to predictions and are never features; null where a file has none.
+        pass_through: Columns that are copied to predictions and are never features; null where a file has none. Of the
+            default, those that no file of a night has are left out.
         event_time: Column of `pass_through` with the time of a flow; may be absent from the logs.
         column_aliases: Column name in the logs → official feature name.
         pseudonymise: Columns of `pass_through` to replace by a keyed hash.
@@ -74,7 +75,9 @@ class ScoreConfig(Section):
     last_date: NightDate | None = None
     last_days: Days | None = None
     challenger: bool = True
-    pass_through: tuple[ColumnName, ...] = ("flow_id", "event_time", "device_id", "src_ip")
+    pass_through: tuple[ColumnName, ...] = (
+        *("flow_id", "event_time", "device_id", "src_ip", "src_mac", "dst_ip", "packets", "capture_file"),
+    )
     event_time: str = "event_time"
     column_aliases: dict[str, str] = {}
     pseudonymise: tuple[ColumnName, ...] = ()
@@ -128,8 +131,8 @@ class AlertsConfig(Section):
 
     false_incidents: Annotated[float, Field(gt=0.0, le=1_000.0)] = 1.0
     most_lines: Count = 50
-    entities: tuple[ColumnName, ...] = ("device_id", "src_ip")
-    sources: tuple[ColumnName, ...] = ("src_ip",)
+    entities: tuple[ColumnName, ...] = ("device_id", "src_ip", "src_mac")
+    sources: tuple[ColumnName, ...] = ("src_ip", "src_mac")
     window_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     attributions: Annotated[int, Field(ge=1, le=10)] = 3
     explained_rows: Count = 16

@@ -133,6 +133,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         mean_recall=night_findings.mean_recall(recall),
         explained=narrative.explained,
         main_of=narrative.main_of,
+        name_of=narrative.name_of,
         sentences=narrative.sentences,
         title_of=narrative.title,
         issues=issues,

@@ -102,6 +102,13 @@ class NightSource:
         """The files that hold flows, or should."""
         return tuple(file for file in self.files if not file.harmless)
 
+    def pass_through(self, config: ScoreConfig) -> tuple[str, ...]:
+        """Return the columns that are copied to predictions: those chosen, or those of the default that a file has."""
+        if "pass_through" in config.model_fields_set:
+            return config.pass_through
+        found = {config.event_time}.union(*(row_group.pass_through for row_group in self.row_groups))
+        return tuple(column for column in config.pass_through if column in found)
+
     @property
     def rows(self) -> int:
         """Flows of the night, from the footers."""

@@ -207,7 +207,7 @@ def _names_of(task: NightTask) -> Callable[[str, pa.Array], pa.Array] | None:
 def _pseudonymise(flows: pa.Table, task: NightTask) -> pa.Table:
     """Return the table with pseudonyms in the columns of `score.pseudonymise`."""
     if task.pseudonyms is not None:
-        for name in task.config.pseudonymise:
+        for name in set(task.config.pseudonymise) & set(flows.column_names):
             place = flows.column_names.index(name)
             flows = flows.set_column(place, name, task.pseudonyms.pseudonymised(flows[name]))
     return flows

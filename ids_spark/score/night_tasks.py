@@ -71,7 +71,7 @@ class NightTask:
     @property
     def contract(self) -> pa.Schema:
         """Schema of prediction files; without `model`, which readers take from the path."""
-        contract = night_predictions(self.config.pass_through, self.config.event_time, self.config.columns)
+        contract = night_predictions(self.read_spec.pass_through, self.config.event_time, self.config.columns)
         return pa.schema([field for field in contract if field.name != "model"])
 
 

@@ -165,7 +165,7 @@ def _task(
         read_spec=ReadSpec(
             scoring.champion.preprocessor.schema,
             scoring.needed,
-            config.score.pass_through,
+            source.pass_through(config.score),
             config.score.event_time,
             scoring.run_id,
         ),

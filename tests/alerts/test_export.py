@@ -63,12 +63,13 @@ ROW: dict[str, Any] = incidents.incident(
     run_id="run-1",
 )
 SOURCES = [("src_ip", each) for each in ("10.20.0.7", "fe80::1%eth0", "gateway", None)]
+SOURCES += [("src_mac", "00:00:5e:00:53:23")]
 DEVICES = [
     *[("dst_ip", "10.20.0.9"), ("ward", "B3"), ("source_file", "part-0.parquet"), ("src_ip", "2001:db8::5")],
     *[("device_id", each) for each in ("Infusionspumpe-Süd 7", None, "10.20.0.11")],
 ]
 PLAIN = Context(NIGHT)
-PSEUDONYMISED = Context(NIGHT, frozenset({"src_ip", "source_ip", "dst_ip", "device_id", "ward"}))
+PSEUDONYMISED = Context(NIGHT, frozenset({"src_ip", "src_mac", "source_ip", "dst_ip", "device_id", "ward"}))
 
 
 def incident(**changes: Any) -> dict[str, Any]:
@@ -294,6 +295,24 @@ def test_an_entity_is_in_the_field_that_ecs_defines_for_it() -> None:
     assert gateway["source"] == {"address": "gateway"}
 
 
+def test_an_ethernet_address_is_in_the_fields_that_the_schemas_define_for_it() -> None:
+    mac = "00:00:5e:00:53:23"
+    row = incident(sources=of("src_mac", mac), devices=of("device_id", mac), devices_found=1, top_flows=None)
+    event, document = ocsf.event(row, PLAIN), ecs.document(row, PLAIN)
+    assert not ocsf_faults(event)
+    assert not ecs_faults(document)
+    [evidence] = event["evidences"]
+    assert evidence["src_endpoint"] == {"uid": mac, "mac": mac}
+    assert evidence["device"]["mac"] == mac
+    assert [(each["name"], each["type_id"]) for each in event["observables"]] == [
+        ("evidences.src_endpoint.mac", 3),
+        ("resources.uid", 10),
+    ]
+    assert document["source"] == document["destination"] == {"mac": "00-00-5E-00-53-23"}
+    assert document["host"] == {"id": mac, "mac": ["00-00-5E-00-53-23"]}
+    assert "ip" not in document["related"]
+
+
 @pytest.mark.parametrize("kind", ["src_ip", "dst_ip", "device_id"])
 def test_a_pseudonym_is_never_written_as_an_address(kind: str) -> None:
     name = "10.20.0.7"  # even if it looks like one
@@ -306,6 +325,14 @@ def test_a_pseudonym_is_never_written_as_an_address(kind: str) -> None:
     event = ocsf.event(row, PSEUDONYMISED)
     assert event["unmapped"]["pseudonymised"] == "true"
     assert [each["type_id"] for each in event["observables"]] == [99, 10]
+
+
+def test_a_pseudonym_is_never_written_as_an_ethernet_address() -> None:
+    name = "00:00:5e:00:53:23"  # even if it looks like one
+    row = incident(sources=of("src_mac", name), devices=of("device_id", name), devices_found=1, top_flows=None)
+    for record in (ocsf.event(row, PSEUDONYMISED), ecs.document(row, PSEUDONYMISED)):
+        assert not [path for path, _ in leaves(record) if "mac" in path.split(".")]
+    assert ocsf.event(row, PSEUDONYMISED)["evidences"][0]["src_endpoint"] == {"uid": name}
 
 
 @pytest.mark.parametrize(

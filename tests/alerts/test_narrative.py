@@ -118,6 +118,15 @@ def test_what_would_make_it_harmless_depends_on_category_and_on_who_is_known() -
     assert all("allow it, or give the verdict benign" in text for text in found)
 
 
+def test_an_ethernet_address_and_its_pseudonym_are_called_mac() -> None:
+    row = incidents.arp() | {"sources": [{"kind": "src_mac", "name": "00:00:5e:00:53:23", "flows": 96}]}
+    row |= {"lead_kind": "src_mac", "lead_entity": "3f2a"}
+    assert narrative.title(row) == "ARP_Spoofing: MAC 00:00:5e:00:53:23 against 2 devices"
+    what, how_much, _ = narrative.sentences(row)
+    assert what.startswith("MAC 00:00:5e:00:53:23 against 2 devices")
+    assert "flows of MAC 3f2a in" in how_much
+
+
 @pytest.mark.parametrize(
     ("share", "text"), [(0.0, "none"), (3e-9, "almost none"), (0.00012, "0.012%"), (0.0114, "1.1%"), (0.342, "34%")]
 )

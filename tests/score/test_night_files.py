@@ -196,6 +196,17 @@ def test_a_feature_that_no_model_uses_may_be_absent_or_unreadable_and_is_no_extr
     assert tuple(found.row_groups[0].columns) == needed
 
 
+def test_predictions_have_the_columns_of_the_default_that_a_file_has_and_every_column_that_is_chosen(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "a.parquet", flows().append_column("src_mac", pa.nulls(5, pa.string())))
+    put(tmp_path, "b.parquet", flows().append_column("packets", pa.array([10] * 5)))
+    found = find(tmp_path)
+    assert found.pass_through(config(tmp_path)) == ("flow_id", "event_time", "src_mac", "packets")
+    chosen = ("event_time", "ward")
+    assert found.pass_through(config(tmp_path, pass_through=chosen)) == chosen
+
+
 def test_extra_columns_are_listed_and_pass_through_columns_are_none_of_them(tmp_path: Path) -> None:
     structure = pa.array([{"ip": "192.0.2.1"}] * 5)
     table = flows().append_column("ward", pa.array(["B3"] * 5)).append_column("src_ip", structure)

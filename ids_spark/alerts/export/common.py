@@ -13,6 +13,7 @@ import datetime as dt
 import ipaddress
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +39,12 @@ ENDPOINT_COLUMNS: Final = {
     "source_ip": "source",
     "dst_ip": "destination",
     "destination_ip": "destination",
+    "src_mac": "source",
+    "source_mac": "source",
+    "dst_mac": "destination",
+    "destination_mac": "destination",
 }
+_MAC: Final = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}")
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LEAST_SHARE: Final = 0.2  # of the attack probability, from which a class determines the severity too
 _COPIED: Final = (
@@ -190,6 +196,13 @@ def address_of(entity: Entity, context: Context) -> str | None:
     """Return the name of an entity if it is an IP address, its kind is known, and it is not a pseudonym."""
     is_plain = entity["kind"] is not None and entity["kind"] not in context.pseudonymised
     return entity["name"] if is_plain and is_address(entity["name"]) else None
+
+
+def mac_of(entity: Entity, context: Context) -> str | None:
+    """Return the name of an entity if it is an Ethernet address, its kind is known, and it is not a pseudonym."""
+    is_plain = entity["kind"] is not None and entity["kind"] not in context.pseudonymised
+    name = entity["name"]
+    return name if is_plain and isinstance(name, str) and _MAC.fullmatch(name) else None
 
 
 def json_lines(

@@ -107,17 +107,22 @@ def _entities(incident: Incident, context: Context) -> Record:
     if source is not None and source["name"]:
         found["source"] = _endpoint(source, context)
     if device is not None and device["name"]:
-        kind, name, address = device["kind"], device["name"], common.address_of(device, context)
+        kind, name, ends = device["kind"], device["name"], _endpoint(device, context)
         if kind == common.DEVICE_COLUMN:
-            found["host"] = {"id": name, "ip": [address]}
+            found["host"] = {"id": name, "ip": [ends["ip"]], "mac": [ends["mac"]]}
         elif kind == "source_file":
             found["log"] = {"file": {"path": name}}
-        if end := common.ENDPOINT_COLUMNS.get(kind, "destination" if address else ""):
-            found[end] = _endpoint(device, context)
+        if end := common.ENDPOINT_COLUMNS.get(kind, "destination" if ends["ip"] or ends["mac"] else ""):
+            found[end] = ends
     return found
 
 
 def _endpoint(entity: Entity, context: Context) -> Record:
-    """Return the address of an entity, an IP address or a name; nothing for a pseudonym."""
+    """Return the address of an entity: an Ethernet address, or an IP address or a name; nothing for a pseudonym.
+
+    ECS writes Ethernet addresses as RFC 7042 does: 00-00-5E-00-53-23.
+    """
+    if mac := common.mac_of(entity, context):
+        return {"address": None, "ip": None, "mac": mac.upper().replace(":", "-")}
     address = entity["name"] if entity["kind"] not in context.pseudonymised else None
-    return {"address": address, "ip": common.address_of(entity, context)}
+    return {"address": address, "ip": common.address_of(entity, context), "mac": None}

@@ -143,8 +143,8 @@ def _ends(source: Entity | None, device: Entity | None, context: Context) -> Rec
     if source is not None:
         ends["src_endpoint"] = _endpoint(source, context)
     if device is not None and device["kind"] == common.DEVICE_COLUMN:
-        address = common.address_of(device, context)
-        ends["device"] = {"uid": device["name"], "ip": address, "type_id": 0, "type": "Unknown"}
+        addresses = {"ip": common.address_of(device, context), "mac": common.mac_of(device, context)}
+        ends["device"] = {"uid": device["name"], **addresses, "type_id": 0, "type": "Unknown"}
     elif device is not None and device["kind"] in common.ENDPOINT_COLUMNS:
         ends[{"source": "src_endpoint", "destination": "dst_endpoint"}[common.ENDPOINT_COLUMNS[device["kind"]]]] = (
             _endpoint(device, context)
@@ -154,7 +154,7 @@ def _ends(source: Entity | None, device: Entity | None, context: Context) -> Rec
 
 def _endpoint(entity: Entity, context: Context) -> Record:
     address = common.address_of(entity, context)
-    return {"ip": address} if address else {"uid": entity["name"]}
+    return {"ip": address} if address else {"uid": entity["name"], "mac": common.mac_of(entity, context)}
 
 
 def _resource(device: Entity, context: Context) -> Record:
@@ -165,16 +165,18 @@ def _resource(device: Entity, context: Context) -> Record:
 
 def _observables(incident: Incident, context: Context) -> list[Record]:
     places = (("sources", "evidences.src_endpoint"), ("devices", "resources"))
-    found = []
+    found: list[Record] = []
+    kind: Record
     for column, place in places:
         for each in incident[column] or ():
             address = common.address_of(each, context)
-            kind: Record = {"type_id": 2, "type": "IP Address"}
+            attribute, kind = "ip", {"type_id": 2, "type": "IP Address"}
             if not address and column == "devices":
-                kind = {"type_id": 10, "type": "Resource UID"}
+                attribute, kind = "uid", {"type_id": 10, "type": "Resource UID"}
+            elif not address and common.mac_of(each, context):
+                attribute, kind = "mac", {"type_id": 3, "type": "MAC Address"}
             elif not address:
-                kind = {"type_id": _OTHER, "type": each["kind"] or "source"}
-            name = f"{place}.{'ip' if address else 'uid'}"
+                attribute, kind = "uid", {"type_id": _OTHER, "type": each["kind"] or "source"}
             if each["name"]:
-                found.append({"name": name, **kind, "value": each["name"]})
+                found.append({"name": f"{place}.{attribute}", **kind, "value": each["name"]})
     return found
