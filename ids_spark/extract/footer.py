@@ -1,0 +1,68 @@
+"""What a file of extracted flow logs says of its packets, in its footer; scoring reads it."""
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ids_spark.base.text import one_line
+from ids_spark.extract.packets import KINDS, VISIBLE
+
+log = logging.getLogger(__name__)
+
+KEY: Final = "ids_spark.extract"
+"""Key of the footer's metadata."""
+Packets = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class Extraction(BaseModel):
+    """Where the flows of a file come from.
+
+    Attributes:
+        window: Packets of a window; the last one of a device may have fewer, or one more.
+        by: `device` or `capture`.
+        capture: Name of the capture file; empty if windows continue across several.
+        piece: Number of the piece of the capture.
+        packets: Packets of the file's date by kind, of `packets.KINDS`; kinds without any may be absent.
+        marks: Of them, those with a mark of `packets.MARKS`, by mark.
+        single: Visible packets that are in no window, because they are alone.
+        windows: Flows of the file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    window: Annotated[int, Field(ge=1, lt=2**31)]
+    by: str = "device"
+    capture: str = ""
+    piece: int = 0
+    packets: Mapping[str, Packets]
+    marks: Mapping[str, Packets] = {}
+    single: Packets = 0
+    windows: Packets
+
+    @property
+    def in_windows(self) -> int:
+        """Packets that a flow of the file describes."""
+        return max(0, sum(self.packets.get(kind, 0) for kind in KINDS[:VISIBLE]) - self.single)
+
+    def metadata(self) -> dict[str, str]:
+        """Return the entry for the metadata of a file's schema."""
+        return {KEY: self.model_dump_json()}
+
+
+def of_metadata(metadata: Mapping[bytes, bytes] | None, file: str) -> Extraction | None:
+    """Return what `metadata` wrote; None where a file has none, or one that cannot be read.
+
+    Args:
+        metadata: Of the file's schema.
+        file: Name of the file, for the log.
+    """
+    text = (metadata or {}).get(KEY.encode())
+    if text is None:
+        return None
+    try:
+        return Extraction.model_validate_json(text)
+    except ValidationError as error:
+        log.warning("not used: metadata %s file=%s error=%s", KEY, file, one_line(error))
+        return None
