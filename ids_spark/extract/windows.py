@@ -1,0 +1,188 @@
+"""Windows of consecutive packets of a device or of a capture."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ids_spark.base.arrays import Floats, Ints, Mask
+from ids_spark.extract import formulas
+from ids_spark.extract.packets import KINDS, Packets
+
+_SORTED: Final = 65_536
+"""New packets that are sorted by device at once."""
+_BLOCK: Final = 65_536
+"""Packets whose features are computed at once; their columns fit in the cache of a core."""
+_ARP: Final = KINDS.index("arp")
+_ETHERNET: Final = 1 << 48
+"""Set in the source of an ARP packet, which is its Ethernet address."""
+_KEPT: Final = (*formulas.COLUMNS, "offset", "nanos", "source", "target", "source_mac")
+_Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of packets; every array has the shape (windows,) but `features`.
+
+    Attributes:
+        features: Shape (39, windows), in the order of `RELEASE_39.features`; only `Rate` can be infinite.
+        packets: Packets of the window.
+        nanos: Time of its first packet, in nanoseconds since 1970.
+        offset: `Packets.offset` of its first packet.
+        capture: What `Windower.add` was told of its first packet.
+        device: Key of `devices.Devices`; in windows of a capture that of most packets, of several the first seen.
+        source: IPv4 address of most packets, of several the first seen; 0 where `source_known` is False.
+        source_known: False if the source of most packets is the Ethernet source of ARP packets: the protocol address in
+            ARP is a claim, which spoofing forges.
+        source_mac: Ethernet address of most of the packets of that source, as a number; 0: none.
+        target: IPv4 address to which most packets go, of several the first seen.
+    """
+
+    features: Floats
+    packets: Ints
+    nanos: Ints
+    offset: Ints
+    capture: NDArray[np.int32]
+    device: NDArray[np.uint64]
+    source: NDArray[np.uint32]
+    source_known: Mask
+    source_mac: NDArray[np.uint64]
+    target: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.packets)
+
+
+class Windower:
+    """Divides the packets of each stream, in the order in which they come, into windows of `window` packets.
+
+    A stream is the packets of a device, or all packets. What remains at the end of a stream is a window of its own if
+    it is two packets or more; a single packet joins the window before it, which then has `window` + 1. A stream of one
+    packet has no window; see `single`. Windows do not depend on how packets are divided into calls of `add`.
+
+    Memory: about 200 bytes for each packet that waits, which are at most `window` + 1 of each stream, or 65,536 in all
+    if that is more.
+
+    Args:
+        window: Packets of a window, 2 to 1,000.
+        by_device: Whether a stream is the packets of a device; else all packets are one stream.
+
+    Attributes:
+        single: Times, in nanoseconds since 1970, of the packets that are alone in their stream; complete after `close`.
+    """
+
+    def __init__(self, window: int, by_device: bool = True) -> None:
+        self._window = window
+        self._by_device = by_device
+        self._waiting: list[_Columns] = []
+        self._old = self._new = 0
+        self.single: Ints = np.empty(0, dtype=np.int64)
+
+    def add(
+        self, packets: Packets, devices: NDArray[np.uint64], captures: NDArray[np.int32] | None = None
+    ) -> list[Windows]:
+        """Return windows that are complete, in no particular order; none of the list is empty.
+
+        Args:
+            packets: The next packets; those that are not visible are ignored.
+            devices: Key of the device of each packet, from `devices.Devices.keys`; shape (packets,).
+            captures: A number for the capture of each packet, if they are of several; default: 0.
+        """
+        columns: _Columns = {name: getattr(packets, name) for name in _KEPT}
+        columns["device"] = devices
+        columns["capture"] = np.zeros(len(packets), dtype=np.int32) if captures is None else captures
+        visible = packets.visible
+        if not visible.all():
+            columns = {name: column[visible] for name, column in columns.items()}
+        columns["before"] = columns["seconds"]  # if it turns out to be the first of its stream
+        self._waiting.append(columns)
+        self._new += len(columns["device"])
+        if self._new >= max(_SORTED, self._old):  # so the packets that wait are sorted again once for each new one
+            return self._sorted(closing=False)
+        return []
+
+    def close(self) -> list[Windows]:
+        """Return the windows that remain. No packet can be added afterwards."""
+        return self._sorted(closing=True) if self._waiting else []
+
+    def _sorted(self, closing: bool) -> list[Windows]:
+        """Return windows of the packets that wait; those after them wait on, in the order of their streams."""
+        waiting, self._waiting = self._waiting, []
+        devices = np.concatenate([columns["device"] for columns in waiting])
+        order, begins, counts = _by_stream(devices if self._by_device else np.zeros_like(devices))
+        # At least two packets wait on in a stream of two or more: so none can be left alone, and the packet before the
+        # next one is known.
+        whole = np.maximum(counts - 2, 0) // self._window
+        rest = counts - whole * self._window
+        partial = (rest >= 2) & closing
+        taken = whole * self._window + rest * partial
+        place = np.arange(len(order)) - np.repeat(begins, counts)
+        in_windows = place < np.repeat(taken, counts)
+        sizes = np.full(int((whole + partial).sum()), self._window)
+        sizes[np.cumsum(whole + partial)[partial] - 1] = rest[partial]
+
+        def take(name: str) -> NDArray[Any]:  # one after another: a second copy of all columns would double the memory
+            column: NDArray[Any] = np.concatenate([columns.pop(name) for columns in waiting])[order]
+            return column
+
+        names = list(waiting[0])
+        done: _Columns = {}
+        kept: _Columns = {}
+        seconds = take("seconds")
+        for name in names:
+            column = seconds if name == "seconds" else take(name)
+            if name == "before":
+                column = _before(column, seconds, place)
+            done[name], kept[name] = column[in_windows], column[~in_windows]
+        self._waiting = [kept]
+        self._old, self._new = len(kept["device"]), 0
+        if closing:
+            self.single = kept["nanos"]
+        ends = np.cumsum(sizes)
+        cuts = np.flatnonzero(np.diff(ends // _BLOCK)) + 1
+        blocks = [some for some in np.split(np.arange(len(sizes)), cuts) if len(some)]
+        spans = [(slice(ends[some[0]] - sizes[some[0]], ends[some[-1]]), sizes[some]) for some in blocks]
+        return [_windows({name: column[span] for name, column in done.items()}, own) for span, own in spans]
+
+
+def _by_stream(streams: NDArray[np.uint64]) -> tuple[Ints, Ints, Ints]:
+    """Return the order that groups streams and keeps their packets in order, where each begins, and its packets."""
+    codes = pa.array(streams).dictionary_encode().indices.to_numpy()  # by hashing
+    counts = np.bincount(codes)
+    if len(counts) <= np.iinfo(np.uint16).max:
+        codes = codes.astype(np.uint16)  # numpy sorts 16 bits by radix, ten times as fast
+    return np.argsort(codes, kind="stable"), np.cumsum(counts) - counts, counts
+
+
+def _before(stored: Floats, seconds: Floats, place: Ints) -> Floats:
+    """Return the time of the packet before each packet of its stream; of the first one that waits, the stored one."""
+    before = np.empty_like(seconds)
+    before[1:] = seconds[:-1]
+    return np.where(place == 0, stored, before)
+
+
+def _windows(columns: _Columns, sizes: Ints) -> Windows:
+    starts = np.cumsum(sizes) - sizes
+    arp = columns["kind"] == _ARP
+    mac = columns["source_mac"]
+    source = np.where(arp, mac | np.uint64(_ETHERNET), columns["source"].astype(np.uint64))
+    source_at = formulas.most_frequent(source, sizes)
+    known = ~arp[source_at]
+    of_source = source == np.repeat(source[source_at], sizes)
+    macs_of_source = mac[of_source]
+    mac_at = formulas.most_frequent(macs_of_source, np.add.reduceat(of_source, starts, dtype=np.int64))
+    target_at = formulas.most_frequent(columns["target"].astype(np.uint64), sizes)
+    return Windows(
+        features=formulas.features(columns, columns["before"], sizes),
+        packets=sizes,
+        nanos=columns["nanos"][starts],
+        offset=columns["offset"][starts],
+        capture=columns["capture"][starts],
+        device=columns["device"][formulas.most_frequent(columns["device"], sizes)],
+        source=np.where(known, columns["source"][source_at], np.uint32(0)),
+        source_known=known,
+        source_mac=macs_of_source[mac_at],
+        target=columns["target"][target_at],
+    )

@@ -1,0 +1,241 @@
+"""Features of windows computed packet by packet in plain Python, with dpkt as the parser; for Ethernet captures.
+
+Written from the formulas only: nothing here uses the code under test, but `as_packets` fills its columns.
+"""
+
+import ipaddress
+import itertools
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import dpkt
+import numpy as np
+
+from ids_spark.dataset.features import RELEASE_39
+from ids_spark.extract.packets import KINDS, Packets
+from tests.support.frames import Captured
+
+Feature = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One visible packet: IPv4 or ARP in an Ethernet frame with or without VLAN tags."""
+
+    nanos: int
+    length: int
+    arp: bool
+    source: int
+    target: int
+    source_mac: int
+    target_mac: int
+    protocol: int = 0
+    ttl: int = 0
+    transport: str = ""
+    header: int = 0
+    flags: int = 0
+    ports: tuple[int, int] = (0, 0)
+
+    @property
+    def seconds(self) -> float:
+        """Whole seconds plus microseconds / 1e6, as the official extractor computes them."""
+        return self.nanos // 10**9 + self.nanos % 10**9 // 1_000 / 1e6
+
+
+def seen(packet: Captured) -> Seen | None:
+    """Return a record as a visible packet; None if no window has it."""
+    try:
+        frame = dpkt.ethernet.Ethernet(packet.frame)
+    except dpkt.UnpackError:
+        return None
+    known: dict[str, Any] = {
+        "nanos": packet.nanos,
+        "length": packet.original - 4 * len(getattr(frame, "vlan_tags", ())),
+        "source_mac": int.from_bytes(frame.src, "big"),
+        "target_mac": int.from_bytes(frame.dst, "big"),
+    }
+    content = frame.data
+    if isinstance(content, dpkt.arp.ARP):
+        return Seen(**known, arp=True, source=_number(content.spa), target=_number(content.tpa))
+    if not isinstance(content, dpkt.ip.IP):
+        return None
+    known |= {"arp": False, "source": _number(content.src), "target": _number(content.dst)}
+    known |= {"protocol": content.p, "ttl": content.ttl}
+    transport = content.data
+    if isinstance(transport, dpkt.tcp.TCP):
+        known |= {"transport": "TCP", "header": 4 * transport.off, "flags": transport.flags}
+        known |= {"ports": (transport.sport, transport.dport)}
+    elif isinstance(transport, dpkt.udp.UDP):
+        known |= {"transport": "UDP", "header": 8, "ports": (transport.sport, transport.dport)}
+    return Seen(**known)
+
+
+def _number(address: bytes) -> int:
+    return int.from_bytes(address, "big")
+
+
+def device_in(networks: Sequence[str]) -> Callable[[Seen], int]:
+    """Return the rule that finds the address of a packet's device."""
+    inside = [ipaddress.ip_network(network) for network in networks]
+
+    def is_host(number: int) -> bool:
+        address = ipaddress.ip_address(number)
+        last = any(address == network.broadcast_address for network in inside if network.prefixlen < 31)
+        return not (number in (0, 0xFFFFFFFF) or address.is_multicast or last)
+
+    def device(packet: Seen) -> int:
+        to_group = not packet.arp and bool(packet.target_mac >> 40 & 1)
+        hosts = is_host(packet.source), is_host(packet.target) and not to_group
+        if hosts == (True, False):
+            return packet.source
+        if hosts == (False, True):
+            return packet.target
+        ends = [any(ipaddress.ip_address(end) in net for net in inside) for end in (packet.source, packet.target)]
+        return packet.source if ends == [True, False] else packet.target
+
+    return device
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a flow log says of a window; `source` is None if it is unknown."""
+
+    features: Feature
+    packets: int
+    nanos: int
+    device: int
+    source: int | None
+    source_mac: int
+    target: int
+
+
+def windows(
+    packets: Iterable[Seen], n: int, device: Callable[[Seen], int], by_device: bool = True
+) -> tuple[list[Window], int]:
+    """Return the windows of n packets of each stream, and how many packets are alone in theirs."""
+    streams: dict[int, list[Seen]] = defaultdict(list)
+    for packet in packets:
+        streams[device(packet) if by_device else 0].append(packet)
+    found, single = [], 0
+    for stream in streams.values():
+        parts = [(start, stream[start : start + n]) for start in range(0, len(stream), n)]
+        if len(parts) > 1 and len(parts[-1][1]) == 1:
+            start, last = parts[-2]
+            parts[-2:] = [(start, last + parts[-1][1])]
+        for start, part in parts:
+            if len(part) == 1:
+                single += 1
+            else:
+                found.append(_window(part, stream[start - 1] if start else part[0], device))
+    return found, single
+
+
+def _window(part: list[Seen], before: Seen, device: Callable[[Seen], int]) -> Window:
+    def most(values: Iterable[Hashable]) -> Any:
+        return Counter(values).most_common(1)[0][0]  # of several the first one seen
+
+    source = most(("mac", p.source_mac) if p.arp else ("ip", p.source) for p in part)
+    of_source = [p for p in part if source == (("mac", p.source_mac) if p.arp else ("ip", p.source))]
+    return Window(
+        features=features(part, before),
+        packets=len(part),
+        nanos=part[0].nanos,
+        device=most(device(p) for p in part),
+        source=source[1] if source[0] == "ip" else None,
+        source_mac=most(p.source_mac for p in of_source),
+        target=most(p.target for p in part),
+    )
+
+
+def features(part: Sequence[Seen], before: Seen) -> Feature:
+    """Return the 39 features of a window; `before` is the packet before it, or its first one."""
+    n = len(part)
+
+    def share(true: Callable[[Seen], bool]) -> float:
+        return sum(map(true, part)) / n
+
+    def flag(bit: int) -> float:
+        return share(lambda p: p.transport == "TCP" and bool(p.flags >> bit & 1))
+
+    def port(transport: str, number: int) -> float:
+        return share(lambda p: p.transport == transport and number in p.ports)
+
+    sizes = [p.length for p in part]
+    variance = float(statistics.variance(map(Fraction, sizes)))
+    seconds = [before.seconds, *(p.seconds for p in part)]
+    span = max(seconds[1:]) - min(seconds[1:])
+    protocols = Counter(p.protocol for p in part)
+    found = {
+        "Header_Length": sum(p.header for p in part) / n,
+        "Protocol Type": min(protocol for protocol, count in protocols.items() if count == max(protocols.values())),
+        "Time_To_Live": sum(p.ttl for p in part) / n,
+        "Rate": n / span if span else math.inf,
+        "fin_flag_number": flag(0),
+        "syn_flag_number": flag(1),
+        "rst_flag_number": flag(2),
+        "psh_flag_number": flag(3),
+        "ack_flag_number": flag(4),
+        "ece_flag_number": flag(6),
+        "cwr_flag_number": flag(7),
+        "ack_count": n * flag(4),
+        "syn_count": n * flag(1),
+        "fin_count": n * flag(0),
+        "rst_count": n * flag(2),
+        "HTTP": port("TCP", 80),
+        "HTTPS": port("TCP", 443),
+        "DNS": port("UDP", 53),
+        "Telnet": port("TCP", 23),
+        "SMTP": port("TCP", 25),
+        "SSH": port("TCP", 22),
+        "IRC": port("TCP", 21),
+        "TCP": share(lambda p: p.transport == "TCP"),
+        "UDP": share(lambda p: p.transport == "UDP"),
+        "DHCP": share(lambda p: p.transport == "UDP" and p.ports in ((67, 68), (68, 67))),
+        "ARP": share(lambda p: p.arp),
+        "ICMP": share(lambda p: p.protocol == 1),
+        "IGMP": share(lambda p: p.protocol == 2),
+        "IPv": share(lambda p: not p.arp),
+        "LLC": share(lambda p: not p.arp),
+        "Tot sum": sum(sizes),
+        "Min": min(sizes),
+        "Max": max(sizes),
+        "AVG": sum(sizes) / n,
+        "Std": math.sqrt(variance),
+        "Tot size": sum(sizes) / n,
+        "IAT": math.fsum(b - a for a, b in itertools.pairwise(seconds)) / n,
+        "Number": n,
+        "Variance": variance,
+    }
+    return {name: float(found[name]) for name in RELEASE_39.features}
+
+
+def as_packets(packets: Sequence[Seen | None]) -> Packets:
+    """Return packets as columns; `None` is one that no window has."""
+
+    def column(value: Callable[[Seen], int], dtype: Any, invisible: int = 0) -> Any:
+        return np.array([invisible if p is None else value(p) for p in packets], dtype=dtype)
+
+    return Packets(
+        offset=np.arange(len(packets)),
+        nanos=column(lambda p: p.nanos, np.int64),
+        seconds=np.array([0.0 if p is None else p.seconds for p in packets]),
+        length=column(lambda p: p.length, np.int64),
+        kind=column(lambda p: int(p.arp), np.uint8, KINDS.index("ipv6")),
+        marks=np.zeros(len(packets), dtype=np.uint8),
+        protocol=column(lambda p: p.protocol, np.uint8),
+        ttl=column(lambda p: p.ttl, np.uint8),
+        transport=column(lambda p: {"TCP": 6, "UDP": 17, "": 0}[p.transport], np.uint8),
+        header=column(lambda p: p.header, np.uint8),
+        flags=column(lambda p: p.flags, np.uint8),
+        source_port=column(lambda p: p.ports[0], np.uint16),
+        target_port=column(lambda p: p.ports[1], np.uint16),
+        source=column(lambda p: p.source, np.uint32),
+        target=column(lambda p: p.target, np.uint32),
+        source_mac=column(lambda p: p.source_mac, np.uint64),
+        target_mac=column(lambda p: p.target_mac, np.uint64),
+    )
