@@ -1,0 +1,145 @@
+"""Headers of packets against numbers by hand, and against dpkt on random frames."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ids_spark.extract import records
+from ids_spark.extract.packets import KINDS, MARKS, Packets, read_packets
+from tests.support import frames
+from tests.support.frames import Captured, arp, ethernet, ipv4, tcp, udp
+
+
+def packets_of(content: bytes) -> Packets:
+    """Return all packets of a capture of one chunk."""
+    with records.read(io.BytesIO(content)) as capture:
+        (chunk,) = list(capture)
+    return read_packets(chunk)
+
+
+def one(frame: bytes, link: int = frames.ETHERNET, length: int | None = None) -> dict[str, int]:
+    """Return the columns of a packet that is captured alone, its kind and marks in words."""
+    found = packets_of(frames.pcap([Captured(frame, length=length)], link))
+    return {name: getattr(found, name)[0].item() for name in found.__dataclass_fields__}
+
+
+def datagram(*ports: int, payload: bytes = b"", **options: Any) -> bytes:
+    """Return a UDP datagram in IPv4."""
+    return ipv4(udp(*ports, payload=payload), protocol=frames.UDP, **options)
+
+
+def kind_and_marks(found: dict[str, int]) -> tuple[str, list[str]]:
+    return KINDS[found["kind"]], [mark for bit, mark in enumerate(MARKS) if found["marks"] >> bit & 1]
+
+
+IP = {"source": 0x0A000001, "target": 0x0A000002}
+MACS = {"source_mac": 0x02000000000A, "target_mac": 0x02000000000B}
+
+
+def test_tcp() -> None:
+    found = one(ethernet(ipv4(tcp(40_000, 443, "SAC", b"hello", options=bytes(12)), ttl=57)))
+    ports = {"source_port": 40_000, "target_port": 443, "transport": 6, "header": 32, "flags": 0b10010010}
+    expected = {"length": 14 + 20 + 32 + 5, "protocol": 6, "ttl": 57, **ports, **IP, **MACS}
+    assert {name: found[name] for name in expected} == expected
+    assert kind_and_marks(found) == ("ipv4", [])
+
+
+@pytest.mark.parametrize("tags", [[frames.VLAN], [frames.QINQ, frames.VLAN], [frames.OLD_QINQ] * 3, [frames.VLAN] * 8])
+def test_vlan_tags_are_taken_off(tags: Sequence[int]) -> None:
+    found = one(ethernet(datagram(67, 68, ttl=9), tags=tags, pad=64))
+    length = max(64, 14 + 28 + 4 * len(tags)) - 4 * len(tags)
+    expected = {"length": length, "protocol": 17, "ttl": 9, "header": 8, "source_port": 67, "target_port": 68, **IP}
+    assert {name: found[name] for name in expected} == expected
+    assert kind_and_marks(found) == ("ipv4", ["vlan"])
+
+
+@pytest.mark.parametrize(
+    ("link", "frame", "header"),
+    [
+        (frames.RAW_IP, datagram(), 0),
+        (frames.COOKED, frames.cooked(datagram()), 16),
+        (frames.COOKED_2, frames.cooked_2(datagram()), 20),
+        (frames.BSD_NULL, frames.bsd_null(datagram()), 4),
+        (frames.BSD_NULL, frames.bsd_null(datagram(), order=">"), 4),
+        (frames.BSD_LOOP, frames.bsd_null(datagram(), order=">"), 4),
+    ],
+)
+def test_other_link_types_have_the_length_of_an_ethernet_frame(link: int, frame: bytes, header: int) -> None:
+    found = one(frame, link, length=500 + header)
+    expected = {"length": 514, "protocol": 17, "target_port": 53, "target_mac": 0, **IP}
+    assert {name: found[name] for name in expected} == expected
+    assert found["source_mac"] == (MACS["source_mac"] if header >= 16 else 0)
+    assert kind_and_marks(found) == ("ipv4", ["short_capture"])
+
+
+def test_arp() -> None:
+    found = one(ethernet(arp(sender="10.1.2.3", target="10.9.8.7"), frames.ARP, pad=60))
+    expected = {"length": 60, "protocol": 0, "ttl": 0, "transport": 0, "source": 0x0A010203, "target": 0x0A090807}
+    assert {name: found[name] for name in expected} == expected
+    assert kind_and_marks(found) == ("arp", [])
+
+
+def test_fragment_has_a_protocol_but_no_transport() -> None:
+    found = one(ethernet(ipv4(bytes(1480), fragment=1480, protocol=frames.UDP)))
+    assert (found["protocol"], found["transport"], found["header"], found["target_port"]) == (17, 0, 0, 0)
+    assert kind_and_marks(found) == ("ipv4", ["fragment"])
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        (ethernet(frames.ipv6(udp()), frames.IPV6), "ipv6"),
+        (ethernet(frames.mpls(datagram()), frames.MPLS), "mpls"),
+        (ethernet(frames.pppoe(datagram()), frames.PPPOE), "pppoe"),
+        (ethernet(bytes(40), frames.LLDP), "other_ethertype"),
+        (frames.llc(), "llc"),
+        (ethernet(datagram())[:33], "truncated"),
+        (ethernet(datagram(options=bytes(8)))[:40], "truncated"),
+        (ethernet(arp(), frames.ARP)[:41], "truncated"),
+        (ethernet(datagram())[:13], "truncated"),
+        (ethernet(datagram(), tags=[frames.VLAN])[:17], "truncated"),
+        (b"", "truncated"),
+        (ethernet(datagram(version=5)), "malformed"),
+        (ethernet(datagram(header_words=4)), "malformed"),
+        (ethernet(datagram(total=19)), "malformed"),
+        (ethernet(datagram(), tags=[frames.VLAN] * 9), "malformed"),
+    ],
+)
+def test_invisible_kinds_keep_only_their_length(frame: bytes, kind: str) -> None:
+    found = one(frame, length=200)
+    assert kind_and_marks(found) == (kind, [])
+    empty = set(found) - {"offset", "nanos", "seconds", "length", "kind"}
+    assert {name: found[name] for name in empty} == dict.fromkeys(empty, 0)
+
+
+@pytest.mark.parametrize(
+    ("packet", "marks"),
+    [
+        (ipv4(datagram(), protocol=frames.IP_IN_IP), ["tunnel"]),
+        (ipv4(frames.gre(datagram()), protocol=frames.GRE), ["tunnel"]),
+        (datagram(5_000, 4_789, payload=frames.vxlan(ethernet(datagram()))), ["tunnel"]),
+        (ipv4(tcp())[:39], ["no_transport"]),
+        (ipv4(tcp(), total=39), ["no_transport"]),
+        (ipv4(tcp(header_words=4)), ["no_transport"]),
+        (datagram()[:27], ["no_transport"]),
+        (ipv4(tcp(), total=0), []),
+        (datagram(payload=bytes(1_600)), ["large"]),
+    ],
+)
+def test_marks(packet: bytes, marks: list[str]) -> None:
+    assert kind_and_marks(one(ethernet(packet))) == ("ipv4", marks)
+
+
+def test_kinds_among_each_other() -> None:
+    """Columns of the visible packets stay at their rows when others lie between."""
+    mixed = [ethernet(ipv4(tcp(i, 80), ttl=i)) if i % 3 else ethernet(bytes(50), frames.IPV6) for i in range(1, 100)]
+    mixed[50] = ethernet(arp(), frames.ARP)
+    found = packets_of(frames.pcap([Captured(frame) for frame in mixed]))
+    numbers = np.arange(1, 100)
+    ttl = np.where((numbers % 3 > 0) & (numbers != 51), numbers, 0)
+    assert found.ttl.tolist() == ttl.tolist()
+    assert found.source_port.tolist() == ttl.tolist()
+    assert found.visible.sum() == 67
