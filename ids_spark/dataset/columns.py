@@ -24,7 +24,6 @@ features only in files whose names are all in lower case."""
 _MOST_SHOWN: Final = 10
 _LONGEST: Final = 80
 _SIMILAR: Final = 0.8  # of difflib's ratio; a transposed or missing letter in a name of six has .83
-_FEWEST_OF_EXPORTER: Final = 3
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -48,26 +47,6 @@ _OTHER_COLUMNS: Final = _LABELS | frozenset(
     )
 )
 """Columns that are no features (labels, index, identifiers, times, endpoints); only lower-case letters and digits."""
-_EXPORTERS: Final[Mapping[str, frozenset[str]]] = {
-    "CICFlowMeter": frozenset(
-        _names(
-            """flowduration, totalfwdpacket, totalfwdpackets, totfwdpkts, totalbwdpackets, totbwdpkts, flowbytess,
-            flowbytss, flowpacketss, flowpktss, fwdpacketlengthmax, fwdpktlenmax, flowiatmean, fwdiattotal,
-            initfwdwinbytes, initwinbytesforward, downupratio, subflowfwdpackets"""
-        )
-    ),
-    "Zeek": frozenset(
-        _names("ts, idorigh, idorigp, idresph, idrespp, origbytes, respbytes, connstate, origpkts, resppkts, history")
-    ),
-    "NetFlow or IPFIX": frozenset(
-        _names(
-            """ipv4srcaddr, ipv4dstaddr, l4srcport, l4dstport, inbytes, outbytes, inpkts, outpkts, l7proto, tcpflags,
-            flowdurationmilliseconds, sourceipv4address, octetdeltacount, packetdeltacount, protocolidentifier"""
-        )
-    ),
-    "Argus": frozenset(_names("srcid, stime, ltime, saddr, daddr, sport, dport, spkts, dpkts, sbytes, dbytes, sload")),
-}
-"""Columns by which the files of another exporter are recognised; only lower-case letters and digits."""
 
 
 def plain(name: str) -> str:
@@ -116,13 +95,6 @@ class ColumnNames:
     def labels(self) -> list[str]:
         """Return columns that may hold the class."""
         return [name for name in self.names if plain(name) in _LABELS]
-
-    def exporter(self) -> str | None:
-        """Return the name of another exporter whose columns these are."""
-        found = {plain(name) for name in self.names}
-        known = {name: len(found & own) for name, own in _EXPORTERS.items()}
-        best = max(known, key=known.__getitem__)
-        return best if known[best] >= _FEWEST_OF_EXPORTER else None
 
     def near(self, features: Iterable[str], columns: Iterable[str]) -> dict[str, str]:
         """Return for missing features a column with a similar name, if there is one."""
@@ -182,11 +154,6 @@ def recognise(
     foreign = [name for name in others if name in _ALL_FEATURES]
     unknown = [name for name in others if name not in foreign and not _is_other_column(name)]
     faults = []
-    if (exporter := columns.exporter()) and len(missing) > len(used):
-        raise SchemaMismatch(
-            f"{where} has the columns of {exporter}: {listed(columns.names)}; expected the features of CICIoMT2024,"
-            " which are computed from packet captures; remove the file"
-        )
     if missing:
         count = f"{len(missing)} of the {len(schema.features)} columns"
         near = columns.near(missing, unknown)

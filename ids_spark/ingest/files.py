@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import shown
+from ids_spark.ingest import other_logs
 from ids_spark.lake.filesystem import exists, read_bytes, resolve
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ _DOCUMENTS: Final = re.compile(
     r"|ipynb|toml|ini|cfg|conf)$|(^|/)(readme|license|notice|changelog)$",
     re.IGNORECASE,
 )
+_MAY_BE_LOG: Final = re.compile(r"\.(log|jsonl?|txt)$", re.IGNORECASE)
 _ICEBERG: Final = re.compile(r"/metadata/(version-hint\.text|[^/]+\.metadata\.json)$")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint(\.\d{10}\.(\d{10}))?\.parquet")  # of a version, in parts
 _PARQUET: Final = b"PAR1"
@@ -78,7 +80,7 @@ _CONTENT: Final[Sequence[tuple[bytes, str]]] = (
     (b"\xff\xfe", "utf16"),
     (b"\xfe\xff", "utf16"),
 )
-REASONS: Final[Mapping[str, str]] = {
+_UNREAD: Final[dict[str, str]] = {
     "missing_file": "a link to a file that is not there; fetch the content (git-annex, DVC), or remove the link",
     "missing_of_table": "a file that the newest state of its Delta table names is not there; restore it",
     "name_not_utf8": "its name is no UTF-8; rename it",
@@ -106,7 +108,8 @@ REASONS: Final[Mapping[str, str]] = {
     "spreadsheet": "a spreadsheet; save it as CSV",
     "other_compression": "compressed in a way other than gzip; unpack it",
     "other_format": "a table of another format (ORC, Avro, Arrow, SQLite, HDF5, pickle); convert it to parquet",
-    "packet_capture": "a packet capture, not flows; features have to be extracted from it first",
+    "packet_capture": "a packet capture, not flows; extract its features first: jobs/extract.py",
+    **{each.key: f"{each.reason}; {other_logs.EXTRACT}" for each in other_logs.OTHER_LOGS},
     "encrypted_parquet": "encrypted parquet; decrypt it",
     "utf16": "text in UTF-16; save it as UTF-8",
     "semicolons": "separated by semicolons; expected commas, and points in decimal numbers; export it again",
@@ -119,11 +122,14 @@ REASONS: Final[Mapping[str, str]] = {
     "implausible_rows": "its footer claims more rows than its size can hold; fetch it again",
     "implausible_text": "unpacked it holds more than 200 times its size; unpack it yourself if that is right",
 }
-"""Why a file is not read: what it is and what to do, by reason."""
+_BESIDE: Final = {key: f"{key}_beside" for key in ("packet_capture", *(each.key for each in other_logs.OTHER_LOGS))}
+REASONS: Final[Mapping[str, str]] = _UNREAD | {beside: _UNREAD[key] for key, beside in _BESIDE.items()}
+"""Why a file is not read: what it is and what to do, by reason. `…_beside`: its name is that of no table, so that it is
+not expected to hold rows of the folder."""
 HARMLESS: Final = frozenset(
     (
         *("superseded", "delta_log", "hidden", "unfinished", "temporary", "mac_archive", "profiling", "bluetooth"),
-        *("archive", "document", "other_ending"),
+        *("archive", "document", "other_ending", *_BESIDE.values()),
     )
 )
 """Reasons of files that hold no rows of the folder."""
@@ -222,10 +228,12 @@ def is_document(name: str) -> bool:
 
 
 def content_of(head: bytes) -> str | None:
-    """Return what the first bytes of a file are: a key of `REASONS`, `parquet`, or None if unknown."""
-    for start, kind in _CONTENT:
-        if head.startswith(start):
-            return kind
+    """Return what the first bytes of a file are by their format: a key of `REASONS`, or None if unknown."""
+    kind = next((kind for start, kind in _CONTENT if head.startswith(start)), None)
+    if kind in (None, "gzip") and (other := other_logs.by_format(head)) is not None:
+        return other.key
+    if kind is not None:
+        return kind
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         return "html_page"
@@ -469,16 +477,27 @@ def _ending(base: str) -> str:
 
 
 def _by_content(file: File) -> File:
-    """Return a file whose name tells nothing with its format or reason."""
-    if file.format is not None or file.reason is not None:
+    """Return a file whose name tells nothing with its format or reason; of documents, whether they are another log."""
+    document = file.reason == "document" and _MAY_BE_LOG.search(file.name) is not None
+    if file.format is not None or (file.reason is not None and not document):
         return file
     if file.size == 0:
-        return file.unread("other_ending")
+        return file if document else file.unread("other_ending")
     try:
-        content = content_of(head_of(file.uri))
+        head = head_of(file.uri)
     except OSError as error:
+        if document:  # no rows are lost with it
+            return file
         log.warning("unreadable file=%s error=%s", file.uri, str(error).splitlines()[0])
         return file.unread("no_permission" if isinstance(error, PermissionError) else "unreadable_file")
+    other = other_logs.by_content(head)
+    if other is not None:
+        return file.unread(_BESIDE[other.key])
+    if document:
+        return file
+    content = content_of(head)
+    if content == "packet_capture":
+        return file.unread(_BESIDE[content])
     if content != "parquet":
         return file.unread("archive" if content in _ARCHIVES else "other_ending")
     if _ending(file.name.rsplit("/", 1)[-1]):

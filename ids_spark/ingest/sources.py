@@ -23,7 +23,7 @@ from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.columns import ColumnNames, listed, recognise
 from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
-from ids_spark.ingest import files
+from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File, Format
 from ids_spark.lake.filesystem import absolute, exists, is_file, read_json, resolve
 from ids_spark.lake.parquet import SUFFIX, PartFile
@@ -350,6 +350,8 @@ def _read_footer(file: File) -> _Header:
 
 def _schema_of(header: _Header, name: str, config: IngestConfig) -> tuple[FeatureSchema, dict[str, str]]:
     _refuse_twice(header, name)
+    if (other := other_logs.by_columns(ColumnNames(header.columns, config.column_aliases))) is not None:
+        raise SchemaMismatch(f"{name} is not read: {files.REASONS[other.key]} (found {listed(header.columns)})")
     ignored = {*config.ignored_columns, config.label_column}
     schema, columns = recognise(header.columns, name, ignored, config.column_aliases)
     wrong = [

@@ -21,7 +21,7 @@ from ids_spark.base.text import one_line, short
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed, own_features
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
-from ids_spark.ingest import files
+from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
 from ids_spark.lake.filesystem import absolute, exists, resolve
@@ -157,10 +157,15 @@ def find_night(
         more = f"; and {len(faults) - _MOST_SHOWN} more files" if len(faults) > _MOST_SHOWN else ""
         unread = [file.unread("csv") if file.format in ("csv", "csv.gz") else file for file in listing]
         notes = "".join(f"; {note}" for note in files.unread_notes(unread))
+        others = {other.key for other in other_logs.OTHER_LOGS}
+        advice = (
+            other_logs.EXTRACT
+            if all(each.file.reason in others for each in inspections if each.schema_fault is not None)
+            else "add the columns, name other spellings in score.column_aliases, or choose a model of the other release"
+        )
         raise SchemaMismatch(
             f"{folder}: {shown}{more}{notes}. Expected the features of {schema.name}, the release of the model. Nothing"
-            " was scored; add the columns, name other spellings in score.column_aliases, or choose a model of the other"
-            " release"
+            f" was scored; {advice}"
         )
     return NightSource(
         event_date,
@@ -202,7 +207,7 @@ class _Inspection:
 def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str]) -> _Inspection:
     """Return the content of a file's footer."""
     if file.format in ("csv", "csv.gz"):
-        return _Inspection(NightFile(file.name, 0, "csv"))
+        return _Inspection(NightFile(file.name, 0, _csv_reason(file)))
     if file.format is None:
         return _Inspection(NightFile(file.name, 0, file.reason))
     fs, path = resolve(file.uri)
@@ -243,6 +248,8 @@ def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed
     found = columns.schema()
     if found is not None and found.name != schema.name:
         return _SchemaFault(_OTHER_SCHEMA, f"{name} is of feature schema {found.name} ({listed(columns.own(found))})")
+    if missing and (other := other_logs.by_columns(columns)) is not None:
+        return _SchemaFault(other.key, f"{name} is {other.reason}")
     if missing:
         near = columns.near(missing, set(columns.names) - set(known.values()))
         shown = listed(f"{f} (did you mean {near[f]!r}?)" if f in near else f for f in missing)
@@ -253,6 +260,15 @@ def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed
         mixed = f"has {' and '.join(own)}" if own else f"has none of {listed(own_features(schema))}"
         return _SchemaFault(_OTHER_SCHEMA, f"{name} {mixed}, so its release cannot be told")
     return None
+
+
+def _csv_reason(file: File) -> str:
+    """Return why a CSV file is not scored: it is a log of another program, or it is CSV."""
+    try:
+        other = other_logs.by_content(files.head_of(file.uri))
+    except OSError:
+        return "csv"
+    return "csv" if other is None else other.key
 
 
 def _fault_of(

@@ -77,22 +77,6 @@ def test_a_similar_name_is_suggested():
     assert "Header_Length (did you mean 'Header_Lenght'?)" in text
 
 
-@pytest.mark.parametrize(
-    ("exporter", "names"),
-    [
-        (
-            "CICFlowMeter",
-            ["Flow ID", "Src IP", "Flow Duration", "Total Fwd Packet", "Tot Bwd Pkts", "Flow Byts/s", "Label"],
-        ),
-        ("Zeek", ["ts", "uid", "id.orig_h", "id.resp_h", "orig_bytes", "conn_state", "duration"]),
-        ("NetFlow or IPFIX", ["IPV4_SRC_ADDR", "L4_SRC_PORT", "IN_BYTES", "OUT_PKTS", "Label"]),
-    ],
-)
-def test_the_columns_of_another_exporter_are_named_as_such(exporter, names):
-    with pytest.raises(SchemaMismatch, match=f"has the columns of {exporter}: {names[0]}"):
-        recognise(names, "flows.csv")
-
-
 def test_the_schema_of_logs_is_that_of_the_features_that_only_one_release_has():
     assert ColumnNames(ORIGINAL_45.features).schema() is ORIGINAL_45
     assert ColumnNames([*RELEASE_39.features, "Duration"]).schema() is RELEASE_39  # one of seven of the first release
