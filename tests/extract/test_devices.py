@@ -1,0 +1,176 @@
+"""Which end of a packet is the device; inventories."""
+
+import codecs
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ids_spark.extract.devices import Devices, InventoryRefused, ipv4_texts, mac_texts, read_inventory
+from tests.support import frames
+from tests.support.frames import A_MAC, B_MAC, BROADCAST, Captured, arp, ethernet, ipv4, udp
+from tests.support.packet_reference import as_packets, seen
+
+WARD = ("10.20.0.0/16", "192.168.1.0/24")
+PUMP, MONITOR, SERVER, ATTACKER = "10.20.0.5", "10.20.7.9", "203.0.113.9", "198.51.100.1"
+
+
+def device_of(frame: bytes, networks: tuple[str, ...] = WARD, by_mac: bool = False) -> str:
+    devices = Devices(networks, by_mac)
+    packets = as_packets([seen(Captured(frame))])
+    return str(devices.texts(devices.keys(packets))[0].as_py())
+
+
+def datagram(source: str, target: str, source_mac: str = A_MAC, target_mac: str = B_MAC) -> bytes:
+    return ethernet(ipv4(udp(), source, target, frames.UDP), source=source_mac, target=target_mac)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "device"),
+    [
+        (PUMP, SERVER, PUMP),
+        (SERVER, PUMP, PUMP),
+        (PUMP, MONITOR, MONITOR),  # both inside: the target
+        (ATTACKER, SERVER, SERVER),  # neither: the target
+        ("10.21.0.1", SERVER, SERVER),  # just outside of 10.20.0.0/16
+        ("192.168.1.255", SERVER, SERVER),
+    ],
+)
+def test_the_device_is_the_end_inside_the_networks_else_the_target(source: str, target: str, device: str) -> None:
+    assert device_of(datagram(source, target)) == device
+
+
+@pytest.mark.parametrize("group", ["239.255.255.250", "224.0.0.1", "255.255.255.255", "0.0.0.0", "10.20.255.255"])
+def test_an_address_of_no_host_is_a_device_only_if_the_other_end_is_none_either(group: str) -> None:
+    assert device_of(datagram(PUMP, group)) == PUMP
+    assert device_of(datagram(ATTACKER, group)) == ATTACKER
+    assert device_of(datagram(group, PUMP)) == PUMP
+    assert device_of(datagram("0.0.0.0", group)) == group
+
+
+def test_the_broadcast_address_of_a_smaller_network_is_known_by_its_frame() -> None:
+    assert device_of(datagram(PUMP, "10.20.0.63")) == "10.20.0.63"
+    assert device_of(datagram(PUMP, "10.20.0.63", target_mac=BROADCAST)) == PUMP
+
+
+def test_all_addresses_of_a_network_of_two_are_hosts() -> None:
+    assert device_of(datagram(SERVER, "10.20.0.1"), ("10.20.0.0/31",)) == "10.20.0.1"
+
+
+def test_a_request_of_arp_belongs_to_the_address_that_is_asked_for_and_by_mac_to_the_sender() -> None:
+    request = ethernet(arp(1, PUMP, MONITOR), frames.ARP, target=BROADCAST)
+    assert device_of(request) == MONITOR
+    assert device_of(request, by_mac=True) == A_MAC
+    probe = ethernet(arp(1, "0.0.0.0", PUMP), frames.ARP, target=BROADCAST)
+    assert device_of(probe) == PUMP
+
+
+def test_by_mac_the_device_is_the_ethernet_address_of_its_end() -> None:
+    assert device_of(datagram(PUMP, SERVER), by_mac=True) == A_MAC
+    assert device_of(datagram(SERVER, PUMP), by_mac=True) == B_MAC
+    assert device_of(datagram(PUMP, "239.0.0.1", target_mac="01:00:5e:00:00:01"), by_mac=True) == A_MAC
+
+
+def test_by_mac_an_unknown_ethernet_address_is_replaced_by_the_ip_address() -> None:
+    none = "00:00:00:00:00:00"
+    assert device_of(datagram(SERVER, PUMP, source_mac=A_MAC, target_mac=none), by_mac=True) == PUMP
+
+
+def test_each_network_counts_without_any_the_target_is_the_device() -> None:
+    assert device_of(datagram("192.168.1.20", SERVER)) == "192.168.1.20"
+    assert device_of(datagram(PUMP, SERVER), networks=()) == SERVER
+    assert device_of(datagram(PUMP, SERVER), networks=("0.0.0.0/0",)) == SERVER
+
+
+def test_texts_of_addresses() -> None:
+    assert ipv4_texts(np.array([0, 0x0A140005, 0xFFFFFFFF, 0x0A140005], dtype=np.uint32)).to_pylist() == [
+        "0.0.0.0",
+        PUMP,
+        "255.255.255.255",
+        PUMP,
+    ]
+    assert mac_texts(np.array([0x02000000000A, 0, 0xFFFFFFFFFFFF], dtype=np.uint64)).to_pylist() == [
+        A_MAC,
+        None,
+        BROADCAST,
+    ]
+    assert ipv4_texts(np.array([], dtype=np.uint32)).to_pylist() == []
+
+
+def inventory(tmp_path: Path, content: str | bytes, by_mac: bool = False) -> dict[str, str]:
+    """Return the names that an inventory gives to the addresses of its devices."""
+    path = tmp_path / "inventory.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    names = read_inventory(str(path), by_mac)
+    keys = np.array(list(names), dtype=np.uint64)
+    return dict(zip(Devices(WARD).texts(keys).to_pylist(), names.values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"address,device\n{PUMP},Pump 7\n{A_MAC},Monitor",
+        f"Device;ADDRESS\r\nPump 7;{PUMP}\r\n\r\nMonitor;02-00-00-00-00-0A\r\n",
+        codecs.BOM_UTF8 + f'"address"\t"device"\n {PUMP} \t Pump 7\n0200.0000.000A\tMonitor\n'.encode(),
+        f"address,device,,\n{PUMP},Pump 7,,\n02000000000a,Monitor,,\n{PUMP},Pump 7,,\n",
+    ],
+    ids=["plain", "semicolons", "tabs with byte order mark", "empty columns and a repeated line"],
+)
+def test_inventories_as_spreadsheets_write_them(tmp_path: Path, content: str | bytes) -> None:
+    path = tmp_path / "inventory.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    named = Devices(WARD, names=read_inventory(str(path), by_mac=False))
+    keys = np.array([0x0A140005, 1 << 48 | 0x02000000000A, 0x0A140709], dtype=np.uint64)
+    assert named.texts(keys).to_pylist() == ["Pump 7", "Monitor", MONITOR]
+
+
+def test_a_name_with_the_separator_in_quotes(tmp_path: Path) -> None:
+    assert list(inventory(tmp_path, f'address,device\n{PUMP},"Pump, room 7"\n').values()) == ["Pump, room 7"]
+
+
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("address\n10.0.0.1\n", "has the columns address;"),
+        ("address,device,ward\n10.0.0.1,a,b\n", "has the columns address, device, ward;"),
+        ("address,address\n10.0.0.1,a\n", "has the columns address, address;"),
+        (f"{PUMP},Pump\n", f"has the columns {PUMP}, pump;"),
+        ("address,device\n", "names no device"),
+        ("address,device\n10.0.0,a\n", "line 2: '10.0.0' is no IPv4 address and no MAC address"),
+        ("address,device\n10.0.0.1/24,a\n", "line 2: '10.0.0.1/24' is no"),
+        ("address,device\nfe80::1,a\n", "line 2: 'fe80::1' is no"),
+        ("address,device\n02:00:00-00:00:0a,a\n", "line 2: '02:00:00-00:00:0a' is no"),
+        ("address,device\n\n10.0.0.1,a\n10.0.0.1,b\n", "line 4: 10.0.0.1 is 'b', in line 3 'a'"),
+        ("address,device\n10.0.0.1,\n", "line 2: expected the name of device 10.0.0.1, found ''"),
+        ("address,device\n10.0.0.1\n", "line 2: expected the name of device 10.0.0.1, found ''"),
+        ('address,device\n10.0.0.1,"a\nb"\n', "expected the name of device 10.0.0.1"),
+        ("address,device\n10.0.0.1,Pump, room 7\n", "line 2: found 3 cells"),
+        ('address,device\n10.0.0.1,"a"b\n', "line 2: not CSV"),
+        ("address,device\n10.0.0.1,P\xfcmp\n".encode("latin-1"), "line 2: no UTF-8"),
+        ("address,device\n10.0.0.1,Pump\n".encode("utf-16"), "line 1: no UTF-8"),
+        (f"address,device\n{A_MAC},Monitor\n", "has MAC addresses only"),
+    ],
+)
+def test_refused_inventories(tmp_path: Path, content: str | bytes, finding: str) -> None:
+    with pytest.raises(InventoryRefused) as refusal:
+        inventory(tmp_path, content)
+    assert finding in str(refusal.value)
+    assert "inventory.csv" in str(refusal.value)
+
+
+def test_an_inventory_of_ip_addresses_only_is_refused_where_devices_are_known_by_mac(tmp_path: Path) -> None:
+    with pytest.raises(InventoryRefused, match=r"set extract\.device=ip"):
+        inventory(tmp_path, f"address,device\n{PUMP},Pump\n", by_mac=True)
+
+
+def test_an_inventory_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(InventoryRefused, match=r"No such file|not found|does not exist"):
+        read_inventory(str(tmp_path / "none.csv"), by_mac=False)
+
+
+def test_all_faults_of_an_inventory_are_named_at_once(tmp_path: Path) -> None:
+    lines = "".join(f"10.0.0.{i},d\n" for i in range(300))
+    with pytest.raises(InventoryRefused, match=r"line 258: .* and 34 more"):
+        inventory(tmp_path, "address,device\n" + lines)
