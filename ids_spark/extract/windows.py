@@ -11,7 +11,7 @@ from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.extract import formulas
 from ids_spark.extract.packets import KINDS, Packets
 
-_SORTED: Final = 65_536
+BATCH: Final = 65_536
 """New packets that are sorted by device at once."""
 _BLOCK: Final = 65_536
 """Packets whose features are computed at once; their columns fit in the cache of a core."""
@@ -62,20 +62,22 @@ class Windower:
     it is two packets or more; a single packet joins the window before it, which then has `window` + 1. A stream of one
     packet has no window; see `single`. Windows do not depend on how packets are divided into calls of `add`.
 
-    Memory: about 200 bytes for each packet that waits, which are at most `window` + 1 of each stream, or 65,536 in all
-    if that is more.
+    Memory: about 200 bytes for each packet that waits: at most `window` + 1 of each stream, and as many new ones, or
+    `batch` if that is more.
 
     Args:
         window: Packets of a window, 2 to 1,000.
         by_device: Whether a stream is the packets of a device; else all packets are one stream.
+        batch: New packets that are divided at once; it changes no window.
 
     Attributes:
         single: Times, in nanoseconds since 1970, of the packets that are alone in their stream; complete after `close`.
     """
 
-    def __init__(self, window: int, by_device: bool = True) -> None:
+    def __init__(self, window: int, by_device: bool = True, batch: int = BATCH) -> None:
         self._window = window
         self._by_device = by_device
+        self._batch = batch
         self._waiting: list[_Columns] = []
         self._old = self._new = 0
         self.single: Ints = np.empty(0, dtype=np.int64)
@@ -99,7 +101,7 @@ class Windower:
         columns["before"] = columns["seconds"]  # if it turns out to be the first of its stream
         self._waiting.append(columns)
         self._new += len(columns["device"])
-        if self._new >= max(_SORTED, self._old):  # so the packets that wait are sorted again once for each new one
+        if self._new >= max(self._batch, self._old):  # so the packets that wait are sorted again once for each new one
             return self._sorted(closing=False)
         return []
 

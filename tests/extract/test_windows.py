@@ -1,26 +1,39 @@
-"""Windows and their features, compared with the same computed packet by packet."""
+"""Windows of packets and their features: by hand, compared with the scalar formulas, and on real rows."""
 
+import dataclasses
+import os
 import random
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.extract.devices import Devices
+from ids_spark.extract.packets import Packets
 from ids_spark.extract.windows import Windower, Windows
+from tests.support import frames, random_captures
 from tests.support import packet_reference as reference
-from tests.support import random_captures
-from tests.support.packet_reference import Seen, Window, as_packets
+from tests.support.frames import A_MAC, B_MAC, Captured, ethernet, ipv4, tcp, udp
+from tests.support.packet_reference import Seen, as_packets
+from tests.support.windowing import as_reference, broken_identities, require_equal
 
 NETWORKS = ("10.0.0.0/8", "192.168.1.0/24")
 DEVICE = reference.device_in(NETWORKS)
+REAL_ROWS = Path(os.environ.get("CICIOMT_DATA", "../shared/data")) / "release39"
 
 
 def computed(
     packets: Sequence[Seen | None], n: int, by_device: bool = True, cuts: Sequence[int] = ()
 ) -> tuple[list[Windows], int]:
-    """Return the windows of packets that come in several chunks, and how many packets are single."""
-    windower = Windower(n, by_device)
+    """Return the windows of packets that come in parts, cut at `cuts`, and how many packets are single."""
+    windower = Windower(n, by_device, batch=1)
     found = []
     for begin, end in zip([0, *cuts], [*cuts, len(packets)], strict=True):
         columns = as_packets(packets[begin:end])
@@ -28,46 +41,202 @@ def computed(
     return found + windower.close(), len(windower.single)
 
 
-def as_reference(found: Sequence[Windows]) -> list[Window]:
-    return [
-        Window(
-            dict(zip(RELEASE_39.features, windows.features[:, i].tolist(), strict=True)),
-            int(windows.packets[i]),
-            int(windows.nanos[i]),
-            int(windows.device[i]),
-            int(windows.source[i]) if windows.source_known[i] else None,
-            int(windows.source_mac[i]),
-            int(windows.target[i]),
-        )
-        for windows in found
-        for i in range(len(windows))
-    ]
-
-
-def require_equal(found: tuple[list[Windows], int], expected: tuple[list[Window], int]) -> None:
-    def order(window: Window) -> tuple[object, ...]:
-        return window.nanos, window.device, *window.features.values()
-
-    assert found[1] == expected[1], "single packets"
-    ours, theirs = sorted(as_reference(found[0]), key=order), sorted(expected[0], key=order)
-    assert len(ours) == len(theirs)
-    for mine, other in zip(ours, theirs, strict=True):
-        for name in RELEASE_39.features:
-            assert mine.features[name] == pytest.approx(other.features[name], rel=1e-9, abs=0), name
-        assert (mine.packets, mine.device, mine.source, mine.source_mac, mine.target) == (
-            other.packets,
-            other.device,
-            other.source,
-            other.source_mac,
-            other.target,
-        )
-
-
-@pytest.mark.parametrize("seed", range(200))
-def test_every_column_is_that_of_the_scalar_formulas(seed: int) -> None:
+def drawn(seed: int, most: int = 250) -> list[Seen | None]:
     draw = random.Random(seed)
-    packets = [reference.seen(packet) for packet in random_captures.capture(draw, draw.randrange(250))]
-    visible = [packet for packet in packets if packet is not None]
+    return [reference.seen(packet) for packet in random_captures.capture(draw, draw.randrange(most))]
+
+
+def of_one_device(count: int, seconds: float = 0.01) -> list[Seen]:
+    """Return packets of one device, each longer by a byte."""
+    step = round(seconds * 1e9)
+    packets = [
+        reference.seen(Captured(ethernet(ipv4(udp(payload=bytes(i)), "8.8.8.8", "10.0.0.1", frames.UDP)), i * step))
+        for i in range(count)
+    ]
+    return [packet for packet in packets if packet is not None]
+
+
+def test_a_window_by_hand() -> None:
+    start = 1_700_000_000 * 10**9
+    content = [
+        (0, ipv4(tcp(40_000, 443, "S", options=b"\1" * 20), "10.0.0.1", "8.8.8.8", ttl=64), 74),
+        (250_000, ipv4(tcp(443, 40_000, "SA"), "8.8.8.8", "10.0.0.1", ttl=57), 60),
+        (500_000, ipv4(tcp(40_000, 80, "FPUEC", b"x" * 900), "10.0.0.1", "8.8.8.8", ttl=64), 954),
+        (750_000, ipv4(udp(68, 67), "10.0.0.1", "8.8.8.8", frames.UDP, ttl=128), 60),
+    ]
+    packets = [
+        reference.seen(Captured(ethernet(packet, source=A_MAC, target=B_MAC), start + micros * 1_000, length))
+        for micros, packet, length in content
+    ]
+    found, single = computed(packets, 10)
+    assert single == 0
+    (window,) = as_reference(found)
+    expected = dict.fromkeys(RELEASE_39.features, 0.0) | {
+        "Header_Length": (40 + 20 + 20 + 8) / 4,
+        "Protocol Type": 6,
+        "Time_To_Live": (64 + 57 + 64 + 128) / 4,
+        "Rate": 4 / 0.75,
+        "fin_flag_number": 0.25,
+        "syn_flag_number": 0.5,
+        "psh_flag_number": 0.25,
+        "ack_flag_number": 0.25,
+        "ece_flag_number": 0.25,
+        "cwr_flag_number": 0.25,
+        "ack_count": 1,
+        "syn_count": 2,
+        "fin_count": 1,
+        "HTTP": 0.25,
+        "HTTPS": 0.5,
+        "TCP": 0.75,
+        "UDP": 0.25,
+        "DHCP": 0.25,
+        "IPv": 1,
+        "LLC": 1,
+        "Tot sum": 1148,
+        "Min": 60,
+        "Max": 954,
+        "AVG": 287,
+        "Tot size": 287,
+        "IAT": 0.75 / 4,
+        "Number": 4,
+        "Variance": (213**2 + 227**2 + 667**2 + 227**2) / 3,
+        "Std": ((213**2 + 227**2 + 667**2 + 227**2) / 3) ** 0.5,
+    }
+    assert window.features == pytest.approx(expected, rel=1e-12)
+    assert (window.packets, window.nanos) == (4, start)
+    assert (window.device, window.source, window.target) == (0x0A000001, 0x0A000001, 0x08080808)
+    assert window.source_mac == 0x02000000000A
+
+
+@pytest.mark.parametrize(
+    ("packets", "sizes", "single"),
+    [
+        (0, [], 0),
+        (1, [], 1),
+        (2, [2], 0),
+        (10, [10], 0),
+        (11, [11], 0),
+        (12, [10, 2], 0),
+        (20, [10, 10], 0),
+        (21, [10, 11], 0),
+        (39, [10, 10, 10, 9], 0),
+    ],
+)
+def test_two_packets_left_are_a_window_a_single_one_joins_the_window_before(
+    packets: int, sizes: list[int], single: int
+) -> None:
+    found, alone = computed(of_one_device(packets), 10)
+    assert [window.packets for window in as_reference(found)] == sizes
+    assert alone == single
+
+
+def test_the_time_before_the_first_packet_of_a_window_counts_but_not_of_a_stream() -> None:
+    first, second = as_reference(computed(of_one_device(20), 10)[0])
+    assert first.features["IAT"] == pytest.approx(9 * 0.01 / 10)
+    assert second.features["IAT"] == pytest.approx(10 * 0.01 / 10)
+    assert second.features["Rate"] == pytest.approx(10 / (9 * 0.01))
+
+
+def test_times_that_go_back_give_a_negative_time_between_packets() -> None:
+    first, second = as_reference(computed(of_one_device(20)[::-1], 10)[0])
+    assert first.features["IAT"] == pytest.approx(-9 * 0.01 / 10)
+    assert second.features["IAT"] == pytest.approx(-10 * 0.01 / 10)
+    assert first.features["Rate"] == pytest.approx(10 / (9 * 0.01))
+
+
+def test_packets_of_one_time_have_an_infinite_rate() -> None:
+    (window,) = as_reference(computed(of_one_device(10, seconds=0), 10)[0])
+    assert window.features["Rate"] == np.inf
+    assert window.features["IAT"] == 0
+
+
+def test_of_two_most_frequent_protocols_the_smaller_one_of_addresses_the_first_seen() -> None:
+    ends = [("8.8.8.8", "10.0.0.1", frames.UDP), ("10.0.0.1", "8.8.8.8", frames.ICMP)] * 2
+    packets = [reference.seen(Captured(ethernet(ipv4(bytes(8), *end)), i)) for i, end in enumerate(ends)]
+    (window,) = as_reference(computed(packets, 10)[0])
+    assert (window.features["Protocol Type"], window.source, window.target) == (1, 0x08080808, 0x0A000001)
+
+
+def test_the_source_of_arp_is_its_ethernet_address_so_that_a_forged_claim_names_nobody() -> None:
+    attacker = "02:bb:bb:bb:bb:bb"
+    claim = ethernet(frames.arp(2, "10.0.0.254", "10.0.0.1", attacker), frames.ARP, source=attacker)
+    other = ethernet(ipv4(udp(), "10.0.0.9", "10.0.0.1", frames.UDP), source=A_MAC)
+    packets = [reference.seen(Captured(frame, i)) for i, frame in enumerate([other] + [claim] * 3)]
+    (window,) = as_reference(computed(packets, 10)[0])
+    assert (window.source, window.source_mac, window.target) == (None, 0x02BBBBBBBBBB, 0x0A000001)
+    (window,) = as_reference(computed(packets[:2], 10)[0])
+    assert (window.source, window.source_mac) == (0x0A000009, 0x02000000000A)
+
+
+def test_the_variance_of_large_lengths_keeps_its_digits() -> None:
+    packets = [dataclasses.replace(packet, length=4_294_967_000 + i) for i, packet in enumerate(of_one_device(10))]
+    (window,) = as_reference(computed(packets, 10)[0])
+    assert window.features["Variance"] == pytest.approx(82.5 / 9, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_every_column_is_that_of_the_scalar_formulas(seed: int) -> None:
+    packets = drawn(seed)
     n, by_device = (10, 100, 2, 3)[seed % 4], bool(seed % 3)
-    cuts = sorted(draw.randrange(len(packets) + 1) for _ in range(seed % 5))
-    require_equal(computed(packets, n, by_device, cuts), reference.windows(visible, n, DEVICE, by_device))
+    found, single = computed(packets, n, by_device)
+    visible = [packet for packet in packets if packet is not None]
+    expected, alone = reference.windows(visible, n, DEVICE, by_device)
+    require_equal(as_reference(found), expected)
+    assert single == alone
+    assert sum(window.packets for window in expected) + single == len(visible)
+    for windows in found:
+        assert not broken_identities(windows.features)
+
+
+@given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 60)), n=st.integers(2, 12), by_device=st.booleans())
+def test_windows_do_not_depend_on_how_packets_come(seed: int, cuts: list[int], n: int, by_device: bool) -> None:
+    packets = drawn(seed, most=60)
+    in_parts, single = computed(packets, n, by_device, sorted(min(cut, len(packets)) for cut in cuts))
+    at_once, alone = computed(packets, n, by_device)
+    require_equal(as_reference(in_parts), as_reference(at_once))
+    assert single == alone
+
+
+@pytest.mark.parametrize("n", [2, 10, 100])
+def test_packets_are_all_in_windows_or_single_wherever_a_capture_ends(n: int) -> None:
+    packets = drawn(11)
+    for end in range(len(packets) + 1):
+        found, single = computed(packets[:end], n)
+        visible = sum(packet is not None for packet in packets[:end])
+        assert sum(int(windows.packets.sum()) for windows in found) + single == visible
+
+
+def test_packets_to_100_000_addresses_in_parts() -> None:
+    count, part = 300_000, 30_000
+    target = np.random.default_rng(3).integers(0, 100_000, count).astype(np.uint32)
+    windower = Windower(2)
+    found = []
+    for begin in range(0, count, part):
+        addresses = target[begin : begin + part]
+        found += windower.add(datagrams(begin, addresses), addresses.astype(np.uint64))
+    found += windower.close()
+    expected = Counter(Counter(target.tolist()).values())
+    assert len(windower.single) == expected[1]
+    assert sum(int(windows.packets.sum()) for windows in found) == count - expected[1]
+    assert sum(map(len, found)) == sum(addresses * (packets // 2) for packets, addresses in expected.items())
+
+
+def datagrams(begin: int, target: NDArray[np.uint32]) -> Packets:
+    """Return UDP packets to the given addresses, one each second from `begin` on."""
+    size = len(target)
+    time = np.arange(begin, begin + size)
+    byte = {name: np.zeros(size, dtype=np.uint8) for name in ("kind", "marks", "header", "flags")}
+    byte |= {name: np.full(size, 17, dtype=np.uint8) for name in ("protocol", "transport", "ttl")}
+    ports = {name: np.full(size, 53, dtype=np.uint16) for name in ("source_port", "target_port")}
+    macs = {name: np.zeros(size, dtype=np.uint64) for name in ("source_mac", "target_mac")}
+    lengths = np.full(size, 60)
+    return Packets(
+        time, time * 10**9, time.astype(float), lengths, source=target, target=target, **byte, **ports, **macs
+    )
+
+
+@pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="needs release39/ below CICIOMT_DATA")
+def test_official_rows_have_every_identity_that_extracted_rows_have() -> None:
+    for path in sorted(REAL_ROWS.glob("*/*.csv")):
+        rows = pd.read_csv(path)[list(RELEASE_39.features)]
+        assert not broken_identities(rows.to_numpy(dtype=np.float64).T), path.name

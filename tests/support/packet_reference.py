@@ -43,8 +43,8 @@ class Seen:
 
     @property
     def seconds(self) -> float:
-        """Whole seconds plus microseconds / 1e6, as the official extractor computes them."""
-        return self.nanos // 10**9 + self.nanos % 10**9 // 1_000 / 1e6
+        """Whole seconds plus fraction, as the official extractor computes them."""
+        return self.nanos // 10**9 + self.nanos % 10**9 / 1e9
 
 
 def seen(packet: Captured) -> Seen | None:
