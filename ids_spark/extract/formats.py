@@ -112,6 +112,7 @@ class Format:
         nanoseconds: Whether fractions of a second are nanoseconds, not microseconds; pcap only.
         link: Link type of all packets; -1 for pcapng, whose interfaces have their own.
         checksum: Bytes of the frame check sequence at the end of each frame, as far as the header states it.
+        swapped: Whether records state the original length before the captured one, as versions before 2.3 do.
     """
 
     kind: Literal["pcap", "pcapng"]
@@ -119,6 +120,7 @@ class Format:
     nanoseconds: bool = False
     link: int = -1
     checksum: int = 0
+    swapped: bool = False
 
 
 def format_of(head: bytes) -> Format:
@@ -149,12 +151,13 @@ def _pcap(head: bytes) -> Format:
             f"a pcap file that ends within its header, after {len(head)} of {PCAP_HEADER} bytes; fetch it again"
         )
     major, minor, field = struct.unpack_from(f"{order}HH12xI", head, 4)
-    if major != 2 or minor < 4:
+    if major != 2:
         raise Refused(f"a pcap file of version {major}.{minor}; expected 2.4; convert it with editcap -F pcap")
     link = field & 0xFFFF  # above: whether frames end with a check sequence (bit 26), and its length in 16-bit words
     if link not in READABLE_LINKS:
         raise Refused(f"a pcap file of {link_name(link)}; expected Ethernet, Linux cooked, raw IP or BSD loopback")
-    return Format("pcap", order, nanoseconds, link, (field >> 28) * 2 if field >> 26 & 1 else 0)
+    checksum = (field >> 28) * 2 if field >> 26 & 1 else 0
+    return Format("pcap", order, nanoseconds, link, checksum, swapped=minor < 3)
 
 
 def _pcapng(head: bytes) -> Format:
@@ -172,11 +175,11 @@ def _what_it_is(head: bytes) -> str:
     for start, name in _OTHER_CAPTURES:
         if head.startswith(start):
             return f"{name}; convert it with editcap -F pcap" if "capture" in name or "pcap" in name else name
+    if not head.strip(b"\0"):
+        return "not a packet capture: its first bytes are all 0"
     content = content_of(head)
     if content is not None and content in _CONTENTS:
         return f"not a packet capture but {_CONTENTS[content]}"
-    if not head.strip(b"\0"):
-        return "not a packet capture: its first bytes are all 0"
     line = head.split(b"\n", 1)[0][:60]
     if all(32 <= byte < 127 or byte in b"\t\r" for byte in line):
         return f"not a packet capture but text, which begins {line.decode().strip()!r}"

@@ -160,7 +160,8 @@ class Capture:
         try:
             self.format: Format = format_of(head)
         except Refused as error:
-            raise Refused(f"gzip of: {error}" if compressed else str(error)) from None
+            fault = f"{self._source.fault}; " if self._source.fault else ""
+            raise Refused(f"{fault}gzip, unpacked {error}" if compressed else str(error)) from None
         self.divisible = self.format.kind == "pcap" and not compressed
         if begin and not self.divisible:
             raise ValueError("only uncompressed pcap can be read in pieces")
@@ -255,7 +256,8 @@ def first_record(data: bytes, base: int, begin: int, size: int, form: Format, ne
     Returns:
         `size` if no record begins there; None if no chain was found.
     """
-    header = np.dtype([(name, f"{form.order}u4") for name in ("seconds", "fraction", "captured", "length")])
+    lengths = ("length", "captured") if form.swapped else ("captured", "length")
+    header = np.dtype([(name, f"{form.order}u4") for name in ("seconds", "fraction", *lengths)])
     usable = len(data) - _RECORD_HEADER + 1
     if usable <= 0:
         return size
@@ -497,8 +499,8 @@ class _Pcap:
 
     def step(self, window: _Window, at: int) -> _Step:
         form, base = self._form, window.base
-        heads, at = _walk_pcap(window.buffer, at, window.filled, self._end - base, form.order)
-        fields = rows_at(window.buffer, heads, _RECORD_HEADER).view(f"{form.order}u4")
+        heads, at = _walk_pcap(window.buffer, at, window.filled, self._end - base, form)
+        fields = self._fields(window, heads)
         wrong = (fields[:, 2] > MOST_CAPTURED) | ~fields.any(axis=1)
         fault = None
         if wrong.any():
@@ -506,15 +508,19 @@ class _Pcap:
             fault, at = _pcap_fault(fields[bad]), int(heads[bad])
             heads, fields = heads[:bad], fields[:bad]
         elif at + _RECORD_HEADER <= window.filled and at < self._end - base:
-            header = window.buffer[at : at + _RECORD_HEADER].view(f"{form.order}u4")
-            fault = _pcap_fault(header)
+            fault = _pcap_fault(self._fields(window, np.array([at]))[0])
         return _Step(_pcap_records(window, heads, fields, form), at, fault, at >= self._end - base)
 
+    def _fields(self, window: _Window, heads: Ints) -> NDArray[np.uint32]:
+        """Return seconds, fraction, captured bytes and original bytes of records."""
+        fields = rows_at(window.buffer, heads, _RECORD_HEADER).view(f"{self._form.order}u4")
+        return fields[:, [0, 1, 3, 2]] if self._form.swapped else fields
 
-def _walk_pcap(buffer: NDArray[np.uint8], at: int, filled: int, stop: int, order: Order) -> tuple[Ints, int]:
+
+def _walk_pcap(buffer: NDArray[np.uint8], at: int, filled: int, stop: int, form: Format) -> tuple[Ints, int]:
     """Return the indexes of complete records, and where the next one begins."""
     heads: list[int] = []
-    add, captured_at = heads.append, struct.Struct(f"{order}8xI").unpack_from
+    add, captured_at = heads.append, struct.Struct(f"{form.order}{12 if form.swapped else 8}xI").unpack_from
     last = min(filled - _RECORD_HEADER, stop - 1)
     content = buffer.data
     while at <= last:

@@ -1,9 +1,11 @@
 """Headers of packets against numbers by hand, and against dpkt on random frames."""
 
 import io
+import random
 from collections.abc import Sequence
 from typing import Any
 
+import dpkt
 import numpy as np
 import pytest
 
@@ -143,3 +145,123 @@ def test_kinds_among_each_other() -> None:
     assert found.ttl.tolist() == ttl.tolist()
     assert found.source_port.tolist() == ttl.tolist()
     assert found.visible.sum() == 67
+
+
+# Against dpkt
+
+
+def random_frame(rng: random.Random) -> bytes:
+    """Return a frame of random layers, often cut, damaged or padded."""
+    payload = rng.randbytes(rng.choice([0, 0, 1, 40, rng.randint(0, 1_600)]))
+    ports = (rng.choice([53, 67, 80, 443, 4_789, rng.randint(0, 65_535)]), rng.randint(0, 65_535))
+    kind = rng.random()
+    protocol, inner = (
+        frames.TCP,
+        tcp(*ports, "".join(rng.sample(frames.FLAGS, 3)), payload, bytes(4 * rng.randint(0, 5))),
+    )
+    if kind < 0.3:
+        protocol, inner = frames.UDP, udp(*ports, payload)
+    elif kind < 0.4:
+        protocol, inner = frames.ICMP, frames.icmp(payload=payload)
+    elif kind < 0.5:
+        protocol, inner = rng.randint(0, 255), payload
+    options = bytes(4 * rng.choice([0, 0, 0, 1, 10]))
+    fragment = rng.choice([0, 0, 0, 8, 1_480])
+    packet = ipv4(
+        inner,
+        f"10.0.0.{rng.randint(0, 255)}",
+        "1.2.3.4",
+        protocol,
+        ttl=rng.randint(0, 255),
+        options=options,
+        fragment=fragment,
+    )
+    tags = [rng.choice([frames.VLAN, frames.QINQ])] * (rng.random() < 0.2) + [frames.VLAN] * (rng.random() < 0.1)
+    frame = ethernet(packet, tags=tags, pad=rng.choice([0, 60]))
+    if rng.random() < 0.2:
+        frame = ethernet(arp(rng.randint(0, 3), f"10.9.8.{rng.randint(0, 255)}"), frames.ARP, tags=tags, pad=60)
+    if rng.random() < 0.3:
+        frame = frame[: rng.randint(0, len(frame))]
+    if rng.random() < 0.3 and len(frame) > 12:
+        damaged = bytearray(frame)
+        damaged[rng.randrange(12, min(len(frame), 60))] = rng.randint(0, 255)
+        frame = bytes(damaged)
+    return frame
+
+
+def number(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def by_dpkt(frame: bytes) -> dict[str, int]:
+    """Return the columns of a visible packet as dpkt sees them."""
+    packet = dpkt.ethernet.Ethernet(frame)
+    length = len(frame) - 4 * len(getattr(packet, "vlan_tags", ()))
+    found = dict.fromkeys(("ttl", "protocol", "transport", "header", "flags", "source_port", "target_port"), 0)
+    found |= {"length": length, "source_mac": number(packet.src), "target_mac": number(packet.dst)}
+    inner = packet.data
+    if isinstance(inner, dpkt.arp.ARP):
+        of_ipv4 = (inner.pro, inner.hln, inner.pln) == (0x0800, 6, 4)
+        ends = {"source": number(inner.spa), "target": number(inner.tpa)} if of_ipv4 else {"source": 0, "target": 0}
+        return found | ends
+    assert isinstance(inner, dpkt.ip.IP)
+    found |= {"ttl": inner.ttl, "protocol": inner.p, "source": number(inner.src), "target": number(inner.dst)}
+    transport = inner.data
+    if inner.offset == 0 and inner.p == 6 and isinstance(transport, dpkt.tcp.TCP):
+        found |= {"transport": 6, "header": 4 * transport.off, "flags": transport.flags}
+        found |= {"source_port": transport.sport, "target_port": transport.dport}
+    if inner.offset == 0 and inner.p == 17 and isinstance(transport, dpkt.udp.UDP):
+        found |= {"transport": 17, "header": 8, "source_port": transport.sport, "target_port": transport.dport}
+    return found
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_dpkt_sees_the_same_headers(seed: int) -> None:
+    rng = random.Random(seed)
+    made = [random_frame(rng) for _ in range(500)]
+    found = packets_of(frames.pcap([Captured(frame) for frame in made]))
+    assert found.visible.sum() > 250
+    for i, frame in enumerate(made):
+        if found.visible[i]:
+            theirs = by_dpkt(frame)
+            assert {name: getattr(found, name)[i] for name in theirs} == theirs, frame
+        elif KINDS[found.kind[i]] == "truncated" and len(frame) >= 14:
+            inner = dpkt.ethernet.Ethernet(frame).data
+            options_cut = isinstance(inner, dpkt.ip.IP) and len(inner.opts) < 4 * inner.hl - 20
+            assert options_cut or isinstance(inner, bytes), frame
+
+
+@pytest.mark.parametrize("cut", range(0, 5 * 76, 13))
+def test_kinds_of_a_capture_cut_anywhere_add_up(cut: int) -> None:
+    mixed = [ethernet(datagram(), pad=60), ethernet(arp(), frames.ARP, pad=60), ethernet(bytes(46), frames.IPV6)]
+    content = frames.pcap([Captured(mixed[i % 3]) for i in range(5)])[: 24 + cut]
+    counts = np.zeros(len(KINDS), int)
+    with records.read(io.BytesIO(content)) as capture:
+        for chunk in capture:
+            counts += np.bincount(read_packets(chunk).kind, minlength=len(KINDS))
+    whole = cut // 76
+    assert counts.sum() == capture.ending.records == whole
+    assert counts[[0, 1, 2]].tolist() == [(whole + 2) // 3, (whole + 1) // 3, whole // 3]
+    assert capture.ending.left == cut % 76
+
+
+def test_times_that_cannot_be_are_counted() -> None:
+    good, frame = 1_700_000_000 * 10**9, ethernet(datagram())
+    far = frames.section() + frames.interface(offset=10**11) + frames.enhanced(Captured(frame, good))
+    early = frames.section() + frames.interface(offset=-(10**10)) + frames.enhanced(Captured(frame, good))
+    without = frames.section() + frames.interface() + frames.simple(Captured(frame))
+    for content in (far, early, without):
+        assert KINDS[packets_of(content).kind[0]] == "impossible_time"
+    assert packets_of(frames.pcap([Captured(frame, 0)])).kind.tolist() == [0]
+
+
+def test_link_types_of_interfaces() -> None:
+    """Interfaces that cannot be read are counted, the others read."""
+    links = [frames.ETHERNET, 105, frames.RAW_IP, frames.COOKED]
+    bodies = [ethernet(datagram(ttl=1)), bytes(80), datagram(ttl=2), frames.cooked(datagram(ttl=3))]
+    content = frames.section() + b"".join(map(frames.interface, links))
+    content += b"".join(frames.enhanced(Captured(body), i) for i, body in enumerate(bodies) for _ in range(3))
+    found = packets_of(content)
+    assert [KINDS[kind] for kind in found.kind] == ["ipv4"] * 3 + ["other_link_type"] * 3 + ["ipv4"] * 6
+    assert found.ttl.tolist() == [1] * 3 + [0] * 3 + [2] * 3 + [3] * 3
+    assert found.length.tolist() == [42] * 3 + [80] * 3 + [42] * 6
