@@ -3,14 +3,13 @@
 Written from the formulas only: nothing here uses the code under test, but `as_packets` fills its columns.
 """
 
+import functools
 import ipaddress
 import itertools
 import math
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import dpkt
@@ -59,6 +58,8 @@ def seen(packet: Captured) -> Seen | None:
         "source_mac": int.from_bytes(frame.src, "big"),
         "target_mac": int.from_bytes(frame.dst, "big"),
     }
+    if getattr(frame, "mpls_labels", ()):  # dpkt goes on to what MPLS carries
+        return None
     content = frame.data
     if isinstance(content, dpkt.arp.ARP):
         return Seen(**known, arp=True, source=_number(content.spa), target=_number(content.tpa))
@@ -83,6 +84,11 @@ def device_in(networks: Sequence[str]) -> Callable[[Seen], int]:
     """Return the rule that finds the address of a packet's device."""
     inside = [ipaddress.ip_network(network) for network in networks]
 
+    @functools.cache
+    def is_inside(number: int) -> bool:
+        return any(ipaddress.ip_address(number) in network for network in inside)
+
+    @functools.cache
     def is_host(number: int) -> bool:
         address = ipaddress.ip_address(number)
         last = any(address == network.broadcast_address for network in inside if network.prefixlen < 31)
@@ -95,8 +101,7 @@ def device_in(networks: Sequence[str]) -> Callable[[Seen], int]:
             return packet.source
         if hosts == (False, True):
             return packet.target
-        ends = [any(ipaddress.ip_address(end) in net for net in inside) for end in (packet.source, packet.target)]
-        return packet.source if ends == [True, False] else packet.target
+        return packet.source if is_inside(packet.source) and not is_inside(packet.target) else packet.target
 
     return device
 
@@ -166,7 +171,7 @@ def features(part: Sequence[Seen], before: Seen) -> Feature:
         return share(lambda p: p.transport == transport and number in p.ports)
 
     sizes = [p.length for p in part]
-    variance = float(statistics.variance(map(Fraction, sizes)))
+    variance = (n * sum(size * size for size in sizes) - sum(sizes) ** 2) / (n * (n - 1))  # integers are exact
     seconds = [before.seconds, *(p.seconds for p in part)]
     span = max(seconds[1:]) - min(seconds[1:])
     protocols = Counter(p.protocol for p in part)

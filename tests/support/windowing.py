@@ -1,10 +1,10 @@
 """Windows of the code under test as plain values, and their comparison with the reference."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
 from ids_spark.base.arrays import Floats
 from ids_spark.dataset.features import RELEASE_39
@@ -38,7 +38,7 @@ def require_equal(found: Sequence[Window], expected: Sequence[Window]) -> None:
     assert len(found) == len(expected)
     for mine, other in zip(sorted(found, key=order), sorted(expected, key=order), strict=True):
         for name in RELEASE_39.features:
-            assert mine.features[name] == pytest.approx(other.features[name], rel=1e-9, abs=0), name
+            assert math.isclose(mine.features[name], other.features[name], rel_tol=1e-9), name
         ours = mine.packets, mine.device, mine.source, mine.source_mac, mine.target
         assert ours == (other.packets, other.device, other.source, other.source_mac, other.target)
 
