@@ -25,6 +25,7 @@ SET     ?=
 SCALE   ?= 0.002
 PART    ?= prep train score nights
 LOGS    ?=
+CAPTURES ?=
 DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
 NIGHT   ?= gru_dnn-19-operational
 DAYS    ?= 90
@@ -89,7 +90,9 @@ ingest features train score: package ## Run one job
 # The demo has its own lake and models of the second release, whose features `make nightly` can also extract from
 # captures. They are trained for a few epochs on a tenth of the data set's size: those of `make run` have too few benign
 # validation rows for the threshold of a night. A table shows what leaving out features costs.
-nightly: LAKE := $(if $(LOGS)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
+OWN_LAKE := $(filter-out file,$(origin LAKE))
+OWN_DATE := $(filter-out file,$(origin DATE))
+nightly: LAKE := $(if $(LOGS)$(OWN_LAKE),$(LAKE),runs/nightly)
 define demo_model
 	test -d $(call quoted,$(LAKE)/models/$(NIGHT)) || { $(MAKE) --no-print-directory synthesize prep train \
 	  score report LAKE=$(call quoted,$(LAKE)) SCALE=0.1 CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 \
@@ -102,11 +105,24 @@ define demo
 	  --set synthesize_night.date=$(DATE); }
 endef
 
+# With refused or broken captures (exit code 3) the others are scored, and the last line says so.
+define extract_and_score
+	extracted=0 scored=0; { $(call submit,extract) $(call path,extract.captures,$(CAPTURES)) \
+	  $(call path,extract.target,$(LAKE)/flow_logs) $(if $(OWN_DATE),--set extract.date=$(DATE)); } || extracted=$$?; \
+	test $$extracted = 0 || test $$extracted = 3 || exit $$extracted; \
+	{ $(call submit,score) $(call path,score.flow_logs,$(LAKE)/flow_logs) --set "score.models=[$(NIGHT)]" \
+	  --set $(if $(OWN_DATE),score.date=$(DATE),score.pending_nights=true); } || scored=$$?; \
+	test $$extracted = 0 || echo 'make: parts of the captures were not extracted; the messages of extract, above, and' \
+	  'audit/ name them' >&2; \
+	test $$scored = 0 || exit $$scored; exit $$extracted
+endef
+
 .PHONY: nightly
-nightly: package ## Score night DATE of LOGS by model NIGHT of LAKE; without LOGS: a synthetic demo
-	$(if $(LOGS),,$(demo))
-	$(call submit,score) $(call path,score.flow_logs,$(or $(LOGS),$(LAKE)/logs)) --set score.date=$(DATE) \
-	  --set "score.models=[$(NIGHT)]"
+nightly: package ## Page of night DATE of LOGS by model NIGHT of LAKE; of CAPTURES, by default of all new nights; or a demo
+	$(if $(and $(LOGS),$(CAPTURES)),$(error LOGS and CAPTURES are given; expected one of them))
+	$(if $(LOGS),,$(if $(CAPTURES),$(if $(OWN_LAKE),,$(demo_model)),$(demo)))
+	$(if $(CAPTURES),$(extract_and_score),$(call submit,score) --set score.date=$(DATE) \
+	  $(call path,score.flow_logs,$(or $(LOGS),$(LAKE)/logs)) --set "score.models=[$(NIGHT)]")
 
 .PHONY: verdict
 verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VERDICT= OWNER= REASON= (UNTIL= for mute)

@@ -3,7 +3,8 @@
     spark-submit --py-files dist/ids_spark.zip jobs/score.py --set lake=LAKE --set score.flow_logs=LOGS NIGHTS
     spark-submit --py-files dist/ids_spark.zip jobs/score.py --set lake=LAKE [--set score.source=FLOWS]
 
-with NIGHTS: --set score.date=DATE, or score.first_date and score.last_date, or score.last_days=K.
+with NIGHTS: --set score.date=DATE, or score.first_date and score.last_date, or score.last_days=K, or
+score.pending_nights=true: every night without a result for its present files.
 
 A night reads `LOGS/event_date=DATE/`, is scored by the model's champion (and challenger), and replaces that date in
 `predictions/`, `incidents/`, `alerts/`, `evidence/`, `traffic/`, `entity_history/`, `drift/`, `nights/`, `exports/`,
@@ -28,7 +29,7 @@ from ids_spark.base.text import one_line
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models import registry
 from ids_spark.runtime import job
-from ids_spark.score import degradation, night_context, night_files, nightly, split
+from ids_spark.score import degradation, night_context, night_files, nightly, pending_nights, split
 from ids_spark.score.night_context import ScoringContext
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,11 @@ def run(context: job.Context) -> Report:
     models = [model.card for model in (scoring.champion, scoring.challenger) if model is not None]
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
-    dates = night_files.dates_of(config, now.date())
+    if not config.pending_nights:
+        dates = night_files.dates_of(config, now.date())
+    elif not (dates := pending_nights.pending(context.lake, scoring)):
+        report.notes.append(pending_nights.nothing_pending(context.lake, scoring))
+        return report
     scored = nightly.ScoredNights()
     failures: list[tuple[dt.date, Exception]] = []
     for date in dates:

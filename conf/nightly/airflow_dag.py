@@ -6,6 +6,7 @@ from airflow import DAG
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
 HOME, LAKE, LOGS = "/opt/ids_spark", "hdfs://namenode/ids", "hdfs://namenode/flow_logs"
+CAPTURES = None  # a folder of packet captures, from which LOGS are extracted, such as "hdfs://namenode/captures"
 
 with DAG(
     "ids_spark_night",
@@ -36,3 +37,15 @@ with DAG(
         **shared,
     )
     score >> purge
+    if CAPTURES is not None:
+        extract = SparkSubmitOperator(
+            task_id="extract",
+            application=f"{HOME}/jobs/extract.py",
+            application_args=[
+                *("--config", f"{HOME}/conf/nightly/night.yaml", "--set", f"lake={LAKE}"),
+                *("--set", f"extract.captures={CAPTURES}", "--set", f"extract.target={LOGS}"),
+            ],
+            **shared,
+        )
+        score.trigger_rule = "all_done"  # also after exit code 3: captures that can be read are extracted
+        extract >> score

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# One night on a cluster: score the last three days, then remove old nights. Exit code: that of the first job that fails
-# (2: configuration or input was refused and nothing was written; 1: run it again), or 3 if nights are missing or
-# degraded: everything else was done.
+# One night on a cluster: extract the flow logs from new captures if CAPTURES is set, score the last three days, then
+# remove old nights. Exit code: that of the first job that fails (2: configuration or input was refused and nothing was
+# written; 1: run it again), or 3 if captures were not extracted to their end, or nights are missing or degraded:
+# everything else was done.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$here"  # night.yaml names policies relative to this folder
@@ -11,8 +12,14 @@ submit() {
   spark-submit --master "${MASTER:-local[*]}" --py-files "$here/dist/ids_spark.zip" "$here/jobs/$1.py" \
     --config "${CONF:-$here/conf/nightly/night.yaml}" --set "lake=$LAKE" "${@:2}"
 }
-scored=0
-submit score --set "score.flow_logs=$LOGS" --set score.last_days=3 || scored=$?
-[ "$scored" = 0 ] || [ "$scored" = 3 ] || exit "$scored"
+incomplete=0
+done_or_incomplete() {
+  local code=0
+  submit "$@" || code=$?
+  [ "$code" = 0 ] || [ "$code" = 3 ] || exit "$code"
+  [ "$code" = 0 ] || incomplete=$code
+}
+[ -z "${CAPTURES:-}" ] || done_or_incomplete extract --set "extract.captures=$CAPTURES" --set "extract.target=$LOGS"
+done_or_incomplete score --set "score.flow_logs=$LOGS" --set score.last_days=3
 submit purge
-exit "$scored"
+exit "$incomplete"

@@ -29,6 +29,7 @@ class Report:
         feature_schema: Name of the feature schema, if the job has one.
         data_origin: `measured` or `synthetic`; None when no row was read.
         degraded: Why the result is incomplete, one sentence each; empty for a complete result.
+        lines: What the job prints on the terminal once its tables are committed.
     """
 
     rows_in: int = 0
@@ -44,6 +45,7 @@ class Report:
     feature_schema: str | None = None
     data_origin: str | None = None
     degraded: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def degrade(self, reason: str) -> None:
         """Add a reason why the result is incomplete, also to the notes."""
@@ -66,6 +68,7 @@ class Report:
         self.counts |= other.counts
         self.notes += other.notes
         self.degraded += other.degraded
+        self.lines += other.lines
         self.inputs += other.inputs
         self.models += [model for model in other.models if model not in self.models]
         self.data_origin = "synthetic" if "synthetic" in (self.data_origin, other.data_origin) else other.data_origin

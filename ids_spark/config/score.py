@@ -50,6 +50,8 @@ class ScoreConfig(Section):
         first_date: First night of a range; needs `last_date`.
         last_date: Last night of the range.
         last_days: Score the last N days before today in UTC, so that late data are included.
+        pending_nights: Score every night of `flow_logs` without a result of the champion for its present files: new
+            nights, nights with late files, and all of them after another model or version became champion.
         challenger: Whether the challenger scores the night too.
         pass_through: Columns that are copied to predictions and are never features; null where a file has none. Of the
             default, those that no file of a night has are left out.
@@ -62,6 +64,8 @@ class ScoreConfig(Section):
         volume_factor: A night is degraded if its number of flows differs by more than this factor from the median of
             the nights with flows in the six days before it, of which there must be three.
         max_rejected_share: A night is degraded if a larger share of its flows is quarantined.
+        max_invisible_share: A night is degraded if a larger share of the packets of its captures is in no flow, so that
+            no model can see them, such as IPv6.
     """
 
     source: str | None = None
@@ -74,6 +78,7 @@ class ScoreConfig(Section):
     first_date: NightDate | None = None
     last_date: NightDate | None = None
     last_days: Days | None = None
+    pending_nights: bool = False
     challenger: bool = True
     pass_through: tuple[ColumnName, ...] = (
         *("flow_id", "event_time", "device_id", "src_ip", "src_mac", "dst_ip", "packets", "capture_file"),
@@ -86,6 +91,7 @@ class ScoreConfig(Section):
     columns: tuple[ColumnGroup, ...] = ("levels", "top3", "attributions")
     volume_factor: Annotated[float, Field(gt=1)] = 3.0
     max_rejected_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    max_invisible_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
 
     @model_validator(mode="after")
     def _one_way_to_name_nights(self) -> "ScoreConfig":
@@ -93,6 +99,7 @@ class ScoreConfig(Section):
             "score.date": self.date is not None,
             "score.first_date and score.last_date": self.first_date is not None or self.last_date is not None,
             "score.last_days": self.last_days is not None,
+            "score.pending_nights": self.pending_nights,
         }
         chosen = [way for way, given in ways.items() if given]
         if self.flow_logs is None and chosen:

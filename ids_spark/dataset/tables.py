@@ -376,6 +376,17 @@ same bins. `below_range` and `above_range` count flows outside the range of trai
 them. `drift_level` may be `too_few_rows`; `drift_index` is null without rows.
 """
 
+_COUNTED: Final = pa.list_(pa.struct([("name", pa.string()), ("packets", pa.int64())]))
+_PACKETS: Final = pa.struct(
+    [
+        ("captures", pa.int64()),
+        ("window_lengths", pa.list_(pa.int64())),
+        ("seen", pa.int64()),
+        ("invisible", _COUNTED),
+        ("marks", _COUNTED),
+    ]
+)
+
 NIGHTS: Final = _contract(
     ("run_id", pa.string()),
     ("role", pa.string()),
@@ -394,6 +405,7 @@ NIGHTS: Final = _contract(
     ("degraded", pa.list_(pa.struct([("reason", pa.string()), ("text", pa.string())]))),
     ("unread_times", pa.list_(pa.struct([("type", pa.string()), ("rows", pa.int64())]))),
     ("unread_columns", pa.list_(pa.struct([("name", pa.string()), ("rows", pa.int64())]))),
+    ("packets", _PACKETS),
     (
         "class_mix",
         pa.list_(pa.struct([("hour", pa.int32()), ("class_name", pa.string()), ("flows", pa.int64())])),
@@ -458,6 +470,9 @@ flagged flows that match an allow-list entry. `hour` of `class_mix` is null if f
 the reason `missing`. `unread_times` counts flows with a value that is no event time, by the type of the column;
 `unread_columns` those without the value of a pass-through column that was too large to read. All three are null in
 files of older versions.
+`packets` are those of the captures that the flow logs were extracted from: `seen` in all, `invisible` those that no
+flow describes, by kind of `extract.packets.KINDS` and `single` (alone, so in no window), `marks` those with a mark of
+`extract.packets.MARKS`; null for logs without captures, and in files of older versions.
 `false_alarms_at_most` is the upper end of a 95 % interval.
 
 `false_incidents` is the budget N, `false_incidents_expected` the expectation that the attained levels give, `alpha` the
@@ -609,6 +624,7 @@ TABLES: Final[Mapping[str, Table]] = {
             "degraded",
             "unread_times",
             "unread_columns",
+            "packets",
             "incidents_muted",
             "incidents_learned",
             "incidents_closed",

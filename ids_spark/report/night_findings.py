@@ -17,6 +17,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.ingest import files
 from ids_spark.models.artifact import ModelCard
 from ids_spark.report.format import number_or
+from ids_spark.report.packet_counts import share_invisible
 
 Row = Mapping[str, Any]
 State = Literal[
@@ -33,6 +34,7 @@ Trust = Literal["yes", "care", "no"]
 
 TREND_NIGHTS: Final = 7
 _SERIOUS_SHARE, _NOTABLE_SHARE = 0.05, 0.01  # of rows; the first is the default of ingest.max_rejected_share
+_INVISIBLE_SHARE: Final = 0.1  # of packets; some IPv6 and spanning tree is on every network
 _FEWEST_NIGHTS: Final = 3  # earlier ones; the median of fewer is not used
 _FAR_ABOVE: Final = 3.0  # times the stored rate of false alarms
 _BOUND: Final = 0.975  # share of benign nights with at most so many false alarms
@@ -47,6 +49,7 @@ _STATED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "files_unreadable": ("files_refused",),
     "few_flows": ("unusual_volume",),
     "many_flows": ("unusual_volume",),
+    "packets_invisible": ("packets_invisible",),
 }
 """Issues that a reason of a degraded night states already."""
 
@@ -438,6 +441,8 @@ def _issues_of_rows(night: Night) -> Iterator[Issue]:
         if counted:
             of = {each[column]: each["rows"] for each in counted}
             yield Issue(kind, False, {"rows": sum(of.values()), "names": list(of)})
+    if (packets := row.get("packets")) and (invisible := share_invisible(packets)) > _INVISIBLE_SHARE:
+        yield Issue("packets_invisible", False, {"share": invisible})
     for kind, count in (("quarantined", quarantined), ("other_date", row["rows_of_another_date"] or 0)):
         if rows and count / rows > _NOTABLE_SHARE:
             yield Issue(kind, count / rows > _SERIOUS_SHARE, {"rows": count, "of": rows})

@@ -16,7 +16,7 @@ from ids_spark.features import drift
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions, read_model
-from ids_spark.report import html, night_figures, night_findings
+from ids_spark.report import html, night_figures, night_findings, packet_counts
 from ids_spark.report.night_findings import Night, Row
 from ids_spark.report.style import png
 
@@ -123,6 +123,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         champion=champion,
         challenger=challenger,
         card_of_model=night.cards.get("champion"),
+        packet_sentences=packet_counts.sentences,
         state=night_findings.state(night),
         severities=night_findings.severities(night.shown),
         not_shown=night_findings.not_shown(night),

@@ -147,7 +147,15 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         report.rows_left_out,
         (dt.datetime.now(dt.UTC) - started).total_seconds(),
     )
+    _print(report.lines)
     return DEGRADED if report.degraded else DONE
+
+
+def _print(lines: Sequence[str]) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in lines:  # a terminal may lack characters of names
+        sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
 
 
 def full_disk(error: BaseException, lake: str) -> str | None:

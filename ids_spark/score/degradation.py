@@ -21,7 +21,9 @@ from ids_spark.ingest import files
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.filesystem import absolute, exists, resolve
 from ids_spark.lake.store import Lake
+from ids_spark.report.packet_counts import kinds
 from ids_spark.score.night_files import NightFile, NightMissing, NightSource
+from ids_spark.score.night_packets import packets_of
 from ids_spark.score.night_tasks import NightCounts
 
 MISSING: Final = "missing"
@@ -108,7 +110,7 @@ def reasons(
         source: The night.
         counts: Of all its tasks.
         before: Rows of `nights/` of earlier nights by date.
-        config: `volume_factor` and `max_rejected_share`.
+        config: `volume_factor`, `max_rejected_share` and `max_invisible_share`.
 
     Returns:
         `reason`, a name, and `text`, a sentence for people, as in the column `degraded` of `nights/`.
@@ -129,6 +131,12 @@ def reasons(
     if lost and counts.rows_scored:
         text = f"no flow of {len(lost):,} file(s) of {len(source.flow_files):,} was scored"
         found.append(_reason("files_not_scored", f"{text}: {shown(lost, _NAMED)}"))
+    packets = packets_of(source)
+    if packets is not None and packets.invisible_share > config.max_invisible_share:
+        row = packets.row()
+        text = f"no model can see {packets.invisible_share:.1%} of {packets.seen:,} packet(s), more than"
+        text += f" score.max_invisible_share ({config.max_invisible_share:.1%})"
+        found.append(_reason("packets_invisible", f"{text}: {kinds(row['invisible'], packets.seen)}"))
     usual = usual_flows(source.event_date, before)
     if usual is not None and not usual / config.volume_factor <= rows <= usual * config.volume_factor:
         few = rows < usual

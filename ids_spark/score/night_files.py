@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.report import combined_origin
 from ids_spark.base.text import one_line, short
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed, own_features
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
+from ids_spark.extract.footer import Extraction, of_metadata
 from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
@@ -38,6 +40,7 @@ _READABLE: Final = (
 )
 _THREADS: Final = 16
 _MOST_SHOWN: Final = 10
+_ORIGIN: Final = b"ids_spark.data_origin"
 _MISSING_COLUMNS: Final = "missing_columns"
 _OTHER_SCHEMA: Final = "other_feature_schema"
 
@@ -48,11 +51,19 @@ class NightMissing(InputError):
 
 @dataclass(frozen=True)
 class NightFile:
-    """One file of a night: its path below the night's folder, its rows, and the reason if it cannot be used."""
+    """One file of a night.
+
+    Attributes:
+        name: Its path below the night's folder.
+        rows: Its rows.
+        reason: Why it cannot be used; None if it can.
+        extraction: What it says of its packets; None if it was not extracted from a capture.
+    """
 
     name: str
     rows: int
     reason: str | None = None
+    extraction: Extraction | None = None
 
     @property
     def harmless(self) -> bool:
@@ -88,7 +99,7 @@ class NightSource:
         row_groups: Row groups, including those of files whose rows can be counted but not read.
         files: Every file.
         extra_columns: Columns that are neither features nor passed through; ignored.
-        data_origin: `synthetic` if the flow logs are marked as synthetic, else `measured`.
+        data_origin: `synthetic` if the flow logs or one of the files are marked as synthetic, else `measured`.
     """
 
     event_date: dt.date
@@ -149,6 +160,7 @@ def find_night(
     listing = files.inventory(folder, table=root)
     if not any(file.format or file.lost for file in listing):
         return None
+    marked = exists(f"{root}/{SYNTHETIC_MARK}")
     with ThreadPoolExecutor(_THREADS) as pool:
         inspections = list(pool.map(lambda file: _inspect(file, config, schema, needed), listing))
     faults = [each.schema_fault for each in inspections if each.schema_fault is not None]
@@ -172,7 +184,7 @@ def find_night(
         tuple(row_group for each in inspections for row_group in each.row_groups),
         tuple(each.file for each in inspections),
         tuple(sorted({column for each in inspections for column in each.extra_columns})),
-        "synthetic" if exists(f"{root}/{SYNTHETIC_MARK}") else "measured",
+        combined_origin("synthetic" if marked else None, *(each.data_origin for each in inspections)),
     )
 
 
@@ -202,6 +214,7 @@ class _Inspection:
     row_groups: tuple[NightRowGroup, ...] = ()
     extra_columns: tuple[str, ...] = ()
     schema_fault: str | None = None
+    data_origin: str | None = None
 
 
 def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str]) -> _Inspection:
@@ -231,14 +244,21 @@ def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Seq
     pass_through = tuple(column for column in config.pass_through if column in set(arrow.names) - set(nested))
     extra = tuple(sorted(set(arrow.names) - set(known.values()) - set(pass_through)))
     own_fault = _fault_of(arrow, columns.ambiguous(schema), list(used.values()), pass_through)
-    reason = fault.reason if fault else own_fault or (None if sum(groups) else "no_rows")
+    extraction = of_metadata(arrow.metadata, file.name)
+    empty = None if sum(groups) or extraction else "no_rows"  # no packet of a capture may be in a window
+    reason = fault.reason if fault else own_fault or empty
     row_groups, start = [], 0
     for i, rows in enumerate(groups):
         row_group = RowGroup(file.uri, file.name, i, start, rows, None, None)
         row_groups.append(NightRowGroup(row_group, used, pass_through, reason, nested_time))
         start += rows
-    night_file = NightFile(file.name, start, reason)
-    return _Inspection(night_file, tuple(row_groups) if start else (), extra, fault.text if fault else None)
+    return _Inspection(
+        NightFile(file.name, start, reason, extraction),
+        tuple(row_groups) if start else (),
+        extra,
+        fault.text if fault else None,
+        (arrow.metadata or {}).get(_ORIGIN, b"").decode(errors="replace"),
+    )
 
 
 def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed: Sequence[str]) -> _SchemaFault | None:

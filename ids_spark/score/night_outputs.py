@@ -75,7 +75,7 @@ def stage(
     incidents: pa.Table,
     alerts: pa.Table,
     inputs: PageInputs,
-) -> None:
+) -> Night:
     """Write incidents, alerts, the row of the night, exports and page.
 
     Args:
@@ -85,6 +85,9 @@ def stage(
         incidents: As `tables.INCIDENTS`, ranked.
         alerts: As `tables.ALERTS`.
         inputs: What page and exports need beside the tables.
+
+    Returns:
+        The page as it was written.
     """
     date = page.event_date
     for name, rows in (("incidents", incidents), ("alerts", alerts), ("nights", page.nights[date])):
@@ -97,3 +100,4 @@ def stage(
     of_listed = alerts.filter(pc.is_in(alerts["incident_id"], listed["incident_id"].combine_chunks()))
     whole = replace(inputs.on(page), incidents=listed.to_pylist(), alerts=of_listed.to_pylist())
     night_page.write_page(staged(f"reports/night/event_date={date}"), whole)
+    return whole

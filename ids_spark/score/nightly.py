@@ -23,13 +23,14 @@ from ids_spark.features import drift
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
-from ids_spark.report import night_page
+from ids_spark.report import night_page, night_text, packet_counts
 from ids_spark.report.format import FAULT_DESCRIPTIONS
 from ids_spark.report.night_findings import Night
-from ids_spark.score import degradation, night_files, night_incidents, night_outputs, night_rows
+from ids_spark.score import degradation, night_files, night_incidents, night_outputs, night_rows, window_length
 from ids_spark.score.night_context import ScoringContext, validation_scores_of_model
 from ids_spark.score.night_files import NightSource
 from ids_spark.score.night_incidents import Earlier, FoundIncidents, Levels
+from ids_spark.score.night_packets import packets_of
 from ids_spark.score.night_reader import ReadSpec
 from ids_spark.score.night_rows import UNKNOWN_HOUR
 from ids_spark.score.night_tasks import LevelledModel, ModelCounts, NightCounts, NightTask
@@ -92,6 +93,7 @@ def score_night(
         missing: For a night without flow logs: the reason, from `degradation.missing`.
 
     Raises:
+        WindowLengthMismatch: a model may not score flow logs of this window length.
         NotReconciled: a row was neither scored nor quarantined, a fault of this program.
     """
     begin, date = time.monotonic(), source.event_date
@@ -100,6 +102,7 @@ def score_night(
         for role, model in (("champion", scoring.champion), ("challenger", scoring.challenger))
         if model is not None
     }
+    notes = window_length.check(source, *models.values())
     levels = {role: night_incidents.levels_of(model) for role, model in models.items()}
     task = _task(source, scoring, models, levels, staged)
     counts = night_rows.score_row_groups(spark_context, source.row_groups, task)
@@ -131,7 +134,7 @@ def score_night(
     for name, table in tables.items():
         lake.write(name, table, staged, event_date=date)
     lake.write("drift", drift_rows, staged, event_date=date)
-    night_outputs.stage(lake, staged, page, found.incidents, found.alerts, inputs)
+    page = night_outputs.stage(lake, staged, page, found.incidents, found.alerts, inputs)
     scored_nights.rows[date], scored_nights.found[date] = rows, found
     log.info(
         "scored night=%s in=%d scored=%d quarantined=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
@@ -144,7 +147,10 @@ def score_night(
         rows[0]["incidents_shown"],
         rows[0]["seconds"],
     )
-    return _night_report(source, scoring, counts, outcomes[0], rows[0])
+    report = _night_report(source, scoring, counts, outcomes[0], rows[0])
+    report.notes += [f"{date}: {note}" for note in notes]
+    report.lines = night_text.lines(page, lake.uri(f"reports/night/event_date={date}/night.html"))
+    return report
 
 
 def _task(
@@ -239,6 +245,7 @@ def _night_row(
     levels = Counter(row["drift_level"] for row in drift_rows if row["kind"] == "feature")
     model, threshold = outcome.model, outcome.threshold
     champion, n = outcome.role == "champion", counts.rows_scored
+    packets = packets_of(source)
     return {
         "run_id": scoring.run_id,
         "role": outcome.role,
@@ -255,6 +262,7 @@ def _night_row(
         "warnings": [{"rule": rule, "rows": n} for rule, n in sorted(counts.warnings.items())],
         "unread_times": [{"type": kind, "rows": n} for kind, n in sorted(counts.unread_times.items())],
         "unread_columns": [{"name": name, "rows": n} for name, n in sorted(counts.unread_columns.items())],
+        "packets": None if packets is None else packets.row(),
         "class_mix": [
             {
                 "hour": None if hour == UNKNOWN_HOUR else hour,
@@ -312,6 +320,8 @@ def _night_report(
         for file in source.files
     ]
     report.notes += [f"{date}: {note}" for note in (*_file_notes(source), *_column_notes(source, scoring, counts))]
+    if row["packets"]:
+        report.notes.append(f"{date}: {packet_counts.sentences(row['packets'])}")
     return report
 
 

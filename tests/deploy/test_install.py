@@ -169,10 +169,9 @@ def test_make_in_a_checkout_with_blanks_in_its_path_is_refused_in_one_sentence(t
     assert "My Projects'; its path has blanks" in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["my flows", "flöws é", "a#b%20c?d", "tenant=a,b", "o'neil #1: [x]", "it's {a}"])
-def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
-    """A program in place of spark-submit shows its arguments; the loader reads them."""
-    checkout, data, lake = tmp_path / "checkout", str(tmp_path / name), str(tmp_path / f"lake of {name}")
+def checkout_with(folder: Path, spark_submit: str) -> Path:
+    """A checkout that make takes for installed, with a Python program in place of spark-submit."""
+    checkout = folder / "checkout"
     (checkout / ".venv" / "bin").mkdir(parents=True)
     for part in ("conf", "docker", "ids_spark", "jobs"):
         (checkout / part).symlink_to(ROOT / part)
@@ -181,8 +180,7 @@ def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
     fake.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from ids_spark.config.loader import load\nargs = sys.argv\n"
-        "found = load([], [v for k, v in zip(args, args[1:]) if k == '--set'])\n"
-        "print(repr([found.lake, found.ingest.source, found.score.flow_logs]))\n"
+        f"found = load([], [v for k, v in zip(args, args[1:]) if k == '--set'])\n{spark_submit}"
     )
     fake.chmod(0o755)
     (checkout / ".venv" / "env.sh").write_text(f'export PATH="{fake.parent}:$PATH"\n')
@@ -190,14 +188,62 @@ def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
     for made in (checkout / ".venv" / ".ready", checkout / "dist" / "ids_spark.zip"):
         made.touch()
         os.utime(made, (4e9, 4e9))  # newer than every source
+    return checkout
+
+
+def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "--silent", *arguments]
+    return subprocess.run(command, cwd=checkout, env=SHELL, capture_output=True, text=True, check=False)
+
+
+NIGHT_OF_CAPTURES = """
+[job] = [a.split('/')[-1][:-3] for a in args if a.startswith('jobs/')]
+print(job, found.extract.captures, found.extract.target, found.extract.date, found.score.flow_logs, found.score.date,
+      found.score.pending_nights, sep='|')
+sys.exit(CODES[job])
+"""
+
+
+@pytest.mark.parametrize(
+    ("extract", "score", "jobs", "code"),
+    [(0, 0, 2, 0), (3, 0, 2, 2), (3, 3, 2, 2), (0, 3, 2, 2), (2, 0, 1, 2), (1, 0, 1, 2)],
+)
+def test_make_scores_the_nights_of_captures_also_if_some_were_refused(
+    tmp_path: Path, extract: int, score: int, jobs: int, code: int
+) -> None:
+    checkout = checkout_with(tmp_path, f"CODES = dict(extract={extract}, score={score})\n{NIGHT_OF_CAPTURES}")
+    captures, lake = f"{tmp_path}/my captures", f"{tmp_path}/lake"
+    logs = f"{lake}/flow_logs"
+    ended = make(checkout, "nightly", f"CAPTURES={captures}", f"LAKE={lake}")
+    assert ended.returncode == code, ended.stderr
+    expected = [f"extract|{captures}|{logs}|None|None|None|False", f"score|None|flow_logs|None|{logs}|None|True"]
+    assert ended.stdout.splitlines() == expected[:jobs]
+    assert ("captures were not extracted" in ended.stderr) == (extract == 3)
+    if not extract:
+        ended = make(checkout, "nightly", f"CAPTURES={captures}", f"LAKE={lake}", "DATE=2026-11-24")
+        assert ended.stdout.splitlines() == [
+            f"extract|{captures}|{logs}|2026-11-24|None|None|False",
+            f"score|None|flow_logs|None|{logs}|2026-11-24|False",
+        ]
+
+
+def test_make_trains_a_demo_model_for_captures_only_without_a_lake(tmp_path: Path) -> None:
+    checkout = checkout_with(tmp_path, "print(*[a for a in args if a.startswith('jobs/')])\n")
+    jobs = [line.removeprefix("jobs/") for line in make(checkout, "nightly", "CAPTURES=x").stdout.splitlines()]
+    assert jobs[:1] == ["synthesize.py"]
+    assert jobs[-2:] == ["extract.py", "score.py"]
+    assert "train.py" in jobs
+    ended = make(checkout, "nightly", "CAPTURES=x", "LOGS=y")
+    assert ended.returncode == 2
+    assert "expected one of them" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["my flows", "flöws é", "a#b%20c?d", "tenant=a,b", "o'neil #1: [x]", "it's {a}"])
+def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
+    """A program in place of spark-submit shows its arguments; the loader reads them."""
+    data, lake = str(tmp_path / name), str(tmp_path / f"lake of {name}")
+    checkout = checkout_with(tmp_path, "print(repr([found.lake, found.ingest.source, found.score.flow_logs]))\n")
     for target, logs in (("ingest", None), ("nightly", data)):
-        ended = subprocess.run(
-            ["make", "--silent", target, f"DATA={data}", f"LAKE={lake}", *([f"LOGS={logs}"] if logs else [])],
-            cwd=checkout,
-            env=SHELL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        ended = make(checkout, target, f"DATA={data}", f"LAKE={lake}", *([f"LOGS={logs}"] if logs else []))
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout == f"{[lake, data, logs]!r}\n"

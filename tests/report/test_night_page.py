@@ -25,7 +25,7 @@ from tests.support.browser import Page, check_structure, numbers, show, text_of
 from tests.support.evidence import Group, background, found_in
 from tests.support.incidents import DATE, MODEL, VERSION, at, incident
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
-from tests.support.night_pages import OLD, QUIET, busy, drift, hostile, mix, rates, scored, with_row
+from tests.support.night_pages import OLD, PACKETS, QUIET, busy, drift, hostile, mix, rates, scored, with_row
 from tests.support.published_schemas import ecs_faults, ocsf_faults
 
 
@@ -67,6 +67,7 @@ def test_the_cards_state_what_to_do_how_severe_it_is_and_whether_the_figures_can
     assert [(kind, numbers(text)) for kind, text in page.all("data-issue")] == [
         ("incidents_not_shown", ["9"]),
         ("files_refused", ["1", "24"]),
+        ("packets_invisible", ["15.1%"]),
         ("drift", [str(significant), "45"]),
     ]
     assert [beyond for beyond, _ in page.all("data-not-shown")] == ["9"]
@@ -279,7 +280,7 @@ def test_every_kind_of_issue_has_a_sentence() -> None:
     before = {DATE - dt.timedelta(days=i): [scored(rows_in=500_000)] for i in (1, 2, 3)}
     night = with_row(QUIET, rows_in=1_200_100, rows_quarantined=90_000, rows_of_another_date=24_000, incidents_shown=1,
                      incidents=1, class_mix=mix(hours, Benign=9), expected_false_alarms=None,
-                     false_alarm_rates=rates(5.0),
+                     false_alarm_rates=rates(5.0), packets=PACKETS,
                      incidents_not_shown=[{"category": "MQTT", "entity": "a", "incidents": 1}])  # fmt: skip
     card = dataclasses.replace(CARD, data_origin="measured")
     night = dataclasses.replace(night, nights={**night.nights, **before}, cards={"champion": card})
@@ -288,6 +289,7 @@ def test_every_kind_of_issue_has_a_sentence() -> None:
         "not_reconciled": ["1,200,100", "1,199,800", "90,000"],
         "incidents_differ": ["0", "1"],
         "quarantined": ["90,000", "1,200,100", "7.5%"],
+        "packets_invisible": ["15.1%"],
         "other_origin": [],
         "other_date": ["24,000", "1,200,100", "2.0%"],
         "silent_hours": ["03", "00", "05", "00", "22", "00", "23", "00"],
@@ -338,6 +340,9 @@ def test_drift_quality_trend_and_what_is_in_use_are_shown() -> None:
     for text in ("gru_dnn", "19 classes", "paper", "45 features", "synthetic"):
         assert text in architecture
     assert numbers(page.text("reconciliation")) == ["1,201,110", "1,199,800", "1,310", "24"]
+    assert numbers(page.text("packets")) == ["40,000", "24", "10", "15.1%", "15.0%", "0.1%", "120"]
+    assert "IPv6" in page.text("packets")
+    assert "tunnels" in page.text("packets")
     assert numbers(page.text("late")) == ["52,004"]
     assert numbers(page.text("other-date")) == ["17"]
     assert page.text("extra-columns").endswith("vlan, sensor_firmware.")
@@ -477,6 +482,21 @@ def test_unknown_event_times_and_columns_that_were_not_read_are_counted() -> Non
     assert "timestamp[us], double" in texts["unread_times"]
     assert "device_id" in texts["unread_columns"]
     assert numbers(texts["unread_columns"]) == ["5"]
+
+
+def test_packets_are_stated_for_logs_of_captures_only_and_a_large_share_in_no_flow_is_a_reason_for_care() -> None:
+    assert not Page(page_of(QUIET)).has("packets")
+    assert not Page(page_of(with_row(QUIET, packets=None))).has("packets")
+    few = PACKETS | {"invisible": [{"name": "ipv6", "packets": 4_000}], "marks": []}
+    for packets, issues in ((few, []), (few | {"seen": 39_999}, ["packets_invisible"])):
+        page = Page(page_of(with_row(QUIET, packets=packets)))
+        assert page.has("packets")
+        assert [kind for kind, _ in page.all("data-issue")] == issues
+    degraded = [{"reason": "packets_invisible", "text": "no model can see 60.0% of 10 packet(s)"}]
+    page = Page(page_of(with_row(QUIET, packets=PACKETS, degraded=degraded)))
+    assert [kind for kind, _ in page.all("data-issue")] == ["degraded"]
+    nothing = {"captures": 1, "window_lengths": [10, 100], "seen": 0, "invisible": [], "marks": []}
+    assert numbers(Page(page_of(with_row(QUIET, packets=nothing))).text("packets")) == ["0", "1", "10", "100"]
 
 
 @pytest.mark.parametrize("width", [360, 1200])

@@ -1,5 +1,7 @@
 """How a job ends when one of its Spark tasks fails."""
 
+import io
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -49,6 +51,20 @@ def test_an_input_error_of_a_task_refuses_the_job_with_its_whole_message(
 
     assert ended(task) == (2, MESSAGE)
     assert audit(tmp_path) == []  # a refused run writes nothing
+
+
+def test_lines_of_a_job_are_printed_once_it_is_done_in_any_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="iso8859-9")
+    monkeypatch.setattr(sys, "stdout", out)
+
+    def run(context: job.Context) -> Report:
+        return Report(lines=["café – 病", "2"])
+
+    assert job.main(run, "A job.", ["--set", f"lake={tmp_path}/lake"]) == 0
+    out.flush()
+    assert out.buffer.getvalue().decode("iso8859-9") == "café \\u2013 \\u75c5\n2\n"  # type: ignore[attr-defined]
 
 
 def test_an_input_error_raised_from_another_error_refuses_the_job(ended: Ended) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from ids_spark.config.score import ScoreConfig
+from ids_spark.extract.footer import Extraction
 from ids_spark.features.drift import BinCounts
 from ids_spark.score import degradation
 from ids_spark.score.night_files import NightFile, NightSource
@@ -52,6 +54,25 @@ def test_the_number_of_flows_is_compared_with_the_median_of_three_nights_or_more
     rows: int, before: tuple[int, ...], expected: list[str]
 ) -> None:
     assert reasons(rows, before=before) == expected
+
+
+@pytest.mark.parametrize(
+    ("invisible", "single", "limit", "expected"),
+    [
+        (100, 0, 0.5, []),
+        (101, 0, 0.5, ["packets_invisible"]),
+        (99, 2, 0.5, ["packets_invisible"]),
+        (101, 0, 0.6, []),
+        (1, 0, 0.0, ["packets_invisible"]),
+        (0, 0, 0.0, []),
+    ],
+)
+def test_a_night_is_degraded_if_no_flow_describes_a_large_share_of_its_packets(
+    invisible: int, single: int, limit: float, expected: list[str]
+) -> None:
+    counted = {"ipv4": 60 + single, "arp": 40 - single, "ipv6": invisible, "llc": 0}
+    of_capture = Extraction(window=10, packets=counted, single=single, windows=90)
+    assert reasons(90, replace(SOUND, extraction=of_capture), max_invisible_share=limit) == expected
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,12 @@ def recall() -> list[dict]:
     return [{"class_name": name, "rows": n, "recall": share} for name, n, share in found]
 
 
+PACKETS = {
+    "captures": 24, "window_lengths": [10], "seen": 40_000,
+    "invisible": [{"name": "ipv6", "packets": 6_000}, {"name": "single", "packets": 40}],
+    "marks": [{"name": "vlan", "packets": 30_000}, {"name": "tunnel", "packets": 120}],
+}  # fmt: skip
+"""Packets of a night's captures, 15.1 % of them in no flow."""
 OLD = dict.fromkeys(
     ("incidents_muted", "incidents_learned", "incidents_closed", "incidents_ended", "incidents_not_shown",
      "flows_unknown", "false_incidents", "false_incidents_expected", "alpha", "cells", "false_alarm_rates", "recall")
@@ -62,7 +68,7 @@ def scored(**more: Any) -> dict:
         "rows_quarantined": 200, "rows_late": 0, "rows_of_another_date": 0,
         "files": [{"name": f"flows-{i:02d}.parquet", "rows": 50_000, "reason": None} for i in range(24)],
         "extra_columns": [], "quarantine": [{"reason": "missing", "rows": 150}, {"reason": "negative", "rows": 50}],
-        "warnings": [], "degraded": [], "unread_times": [], "unread_columns": [],
+        "warnings": [], "degraded": [], "unread_times": [], "unread_columns": [], "packets": None,
         "class_mix": mix(range(24), Benign=49_990), "flows_flagged": 0, "flows_allowed": 0,
         "flows_explained": 0, "incidents": 0, "incidents_shown": 0, "incidents_muted": 0, "incidents_learned": 0,
         "incidents_closed": 0, "incidents_ended": [], "incidents_not_shown": [], "flows_unknown": 0,
@@ -115,7 +121,8 @@ def busy() -> Night:
     files[7] = {"name": "ward-7/flows-07.parquet", "rows": 0, "reason": "unreadable_file"}
     champion = scored(
         rows_in=total + 1_310, rows_scored=total, rows_quarantined=1_310, rows_late=52_004, rows_of_another_date=17,
-        files=files, extra_columns=["vlan", "sensor_firmware"], class_mix=classes, flows_flagged=34_120,
+        files=files, packets=PACKETS, extra_columns=["vlan", "sensor_firmware"], class_mix=classes,
+        flows_flagged=34_120,
         quarantine=[{"reason": "not_a_number", "rows": 1_200}, {"reason": "share_out_of_range", "rows": 110}],
         warnings=[{"rule": "negative_time_between_packets", "rows": 870}], flows_allowed=640, incidents=17,
         incidents_shown=5, incidents_muted=1, incidents_learned=1, incidents_closed=1,

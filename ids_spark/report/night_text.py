@@ -1,0 +1,39 @@
+"""A night in a few lines for a terminal: its state, its first incidents, and where its page is."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from ids_spark.alerts import narrative
+from ids_spark.report import night_findings
+from ids_spark.report.format import counted, observed
+from ids_spark.report.night_findings import Night, State
+
+_LISTED: Final = 5
+_STATES: Final[Mapping[State, str]] = {
+    "missing": "no flow logs",
+    "not_scored": "no flow was scored",
+    "incidents_missing": "incidents are counted, but not listed",
+    "incidents_folded": "no incident to look at, verdicts took all off the list",
+    "all_allowed": "no incident, the allow-list covers all flagged flows",
+    "no_incident": "no incident, false alarms explain the flagged flows",
+    "nothing_flagged": "no flow flagged",
+}
+
+
+def lines(night: Night, page: str) -> list[str]:
+    """Return the lines, without control characters.
+
+    Args:
+        night: With the incidents of the page.
+        page: Where the page is.
+    """
+    state, shown = night_findings.state(night), night.shown
+    text = f"{counted(len(shown), 'incident')} to look at" if state == "incidents" else _STATES[state]
+    found = [f"night {night.event_date}{' (degraded)' if night.degraded else ''}: {text}"]
+    for row in shown[:_LISTED]:
+        when = observed(row, night.event_date, "%H:%M")
+        title = f"{row['severity']}  {narrative.title(row)}"
+        found.append(f"  {row['rank']}  {title}, {when}, {counted(row['flows'] or 0, 'flow')}")
+    if len(shown) > _LISTED:
+        found.append(f"  and {len(shown) - _LISTED:,} more")
+    return [*found, f"  page: {page}"]

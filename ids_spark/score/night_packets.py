@@ -1,0 +1,66 @@
+"""Packets of a night's captures: how many no flow describes, summed from the footers of extracted flow logs."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from ids_spark.extract.footer import Extraction
+from ids_spark.extract.packets import KINDS, MARKS, VISIBLE
+from ids_spark.score.night_files import NightSource
+
+SINGLE = "single"
+"""Visible packets in no window, because they are alone."""
+
+
+@dataclass(frozen=True)
+class NightPackets:
+    """Sums over the files of a night.
+
+    Attributes:
+        captures: Capture files.
+        window_lengths: Packets of a window, ascending; several if captures were extracted with several settings.
+        seen: All packets.
+        invisible: Those that no flow describes, by kind and `single`; without kinds that do not occur.
+        marks: Those with a mark, by mark; without marks that do not occur.
+    """
+
+    captures: int
+    window_lengths: tuple[int, ...]
+    seen: int
+    invisible: Counter[str] = field(default_factory=Counter)
+    marks: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def invisible_share(self) -> float:
+        """Share of the packets that no flow describes; 0 without packets."""
+        return self.invisible.total() / self.seen if self.seen else 0.0
+
+    def row(self) -> dict[str, Any]:
+        """Return the value of the column `packets` of `nights/`, most frequent kinds first."""
+        return {
+            "captures": self.captures,
+            "window_lengths": list(self.window_lengths),
+            "seen": self.seen,
+            **{
+                name: [{"name": kind, "packets": n} for kind, n in counts.most_common()]
+                for name, counts in (("invisible", self.invisible), ("marks", self.marks))
+            },
+        }
+
+
+def packets_of(source: NightSource) -> NightPackets | None:
+    """Return the sums over the files of a night that can be used; None if none was extracted from a capture."""
+    found = [file.extraction for file in source.files if file.extraction is not None and file.reason is None]
+    if not found:
+        return None
+    invisible, marks = Counter[str](), Counter[str]()
+    for each in found:
+        invisible += Counter({kind: each.packets.get(kind, 0) for kind in KINDS[VISIBLE:]})
+        invisible += Counter({SINGLE: each.single})
+        marks += Counter({mark: each.marks.get(mark, 0) for mark in MARKS})
+    seen = invisible.total() + sum(each.in_windows for each in found)
+    return NightPackets(_captures(found), tuple(sorted({each.window for each in found})), seen, invisible, marks)
+
+
+def _captures(found: list[Extraction]) -> int:
+    return len({each.capture for each in found})

@@ -1,0 +1,44 @@
+"""The lines that a terminal shows of a night."""
+
+import dataclasses
+
+import pytest
+
+from ids_spark.report import night_text
+from ids_spark.report.night_findings import Night
+from tests.support.night_pages import QUIET, busy, hostile, with_row
+
+PAGE = "/lake/reports/night/event_date=2026-07-14/night.html"
+
+
+def test_a_night_is_its_state_its_first_incidents_and_its_page() -> None:
+    first, *incidents, page = night_text.lines(busy(), PAGE)
+    assert first == "night 2026-07-14: 5 incidents to look at"
+    assert page.split() == ["page:", PAGE]
+    assert [line.split()[:3] for line in incidents[:2]] == [
+        ["1", "critical", "DDoS-SYN:"],
+        ["2", "high", "ARP_Spoofing:"],
+    ]
+    assert "198.51.100.23 against 6 devices, 02:14–02:58, 291 flows" in incidents[2]
+    assert "unknown source" in incidents[4]
+
+
+@pytest.mark.parametrize(
+    ("night", "text"),
+    [
+        (QUIET, "no flow flagged"),
+        (with_row(QUIET, rows_scored=0), "no flow was scored"),
+        (with_row(QUIET, degraded=[{"reason": "few_flows", "text": "few"}]), "(degraded)"),
+        (dataclasses.replace(busy(), incidents=busy().incidents[5:]), "not listed"),
+    ],
+)
+def test_a_night_without_incidents_says_why(night: Night, text: str) -> None:
+    found = night_text.lines(night, PAGE)
+    assert len(found) == 2
+    assert text in found[0]
+
+
+def test_many_incidents_and_names_of_others_stay_short_and_printable() -> None:
+    found = night_text.lines(hostile(), PAGE)
+    assert found[-2].strip() == "and 45 more"
+    assert all(line.isprintable() and len(line) < 250 for line in found)
