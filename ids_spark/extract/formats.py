@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ids_spark.ingest.files import content_of
+from ids_spark.ingest.other_logs import by_content
 
 Order = Literal["<", ">"]
 """Byte order as in `struct`: least or most significant byte first."""
@@ -177,6 +178,9 @@ def _what_it_is(head: bytes) -> str:
             return f"{name}; convert it with editcap -F pcap" if "capture" in name or "pcap" in name else name
     if not head.strip(b"\0"):
         return "not a packet capture: its first bytes are all 0"
+    other = by_content(head)
+    if other is not None:
+        return f"not a packet capture but {other.reason}"
     content = content_of(head)
     if content is not None and content in _CONTENTS:
         return f"not a packet capture but {_CONTENTS[content]}"
