@@ -85,6 +85,15 @@ def real_flows() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_captures() -> Path:
+    """A folder of real packet captures; tests that use it are skipped if it is absent."""
+    folder = Path(os.environ.get("CAPTURES", ROOT.parent / "shared" / "captures"))
+    if not folder.is_dir():
+        pytest.skip(f"no real captures: {folder} does not exist (set CAPTURES)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `lake`, a model of 19 classes trained on synthetic flows in it, and `logs` of one night.
 

@@ -25,7 +25,6 @@ from tests.support.frames import Captured
 from tests.support.windowing import as_reference, broken_identities, require_equal
 
 NETWORKS = ("10.0.0.0/8", "192.168.1.0/24")
-CAPTURES = Path(os.environ.get("CAPTURES", "../shared/captures"))
 OFFICIAL = os.environ.get("CICIOMT_PCAP", "")
 FILE_HEADER = 24
 SLICE_BYTES = 10_000_000
@@ -81,10 +80,11 @@ def test_the_packets_of_a_file_that_ends_at_any_byte_are_in_windows_or_single() 
     assert known > 45
 
 
-@pytest.mark.skipif(not CAPTURES.is_dir(), reason="needs a folder of captures, see CAPTURES")
-def test_windows_of_real_captures_hold_every_visible_packet_and_have_the_identities_of_official_rows() -> None:
+def test_windows_of_real_captures_have_every_visible_packet_and_the_identities_of_official_rows(
+    real_captures: Path,
+) -> None:
     windows = 0
-    for path in sorted(CAPTURES.rglob("*.pcap*")):
+    for path in sorted(real_captures.rglob("*.pcap*")):
         try:
             parts = parts_of(path)
         except records.Refused:

@@ -1,7 +1,6 @@
 """Windows of packets and their features: by hand, compared with the scalar formulas, and on real rows."""
 
 import dataclasses
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ from tests.support.windowing import as_reference, broken_identities, require_equ
 
 NETWORKS = ("10.0.0.0/8", "192.168.1.0/24")
 DEVICE = reference.device_in(NETWORKS)
-REAL_ROWS = Path(os.environ.get("CICIOMT_DATA", "../shared/data")) / "release39"
 
 
 def computed(
@@ -235,8 +233,7 @@ def datagrams(begin: int, target: NDArray[np.uint32]) -> Packets:
     )
 
 
-@pytest.mark.skipif(not REAL_ROWS.is_dir(), reason="needs release39/ below CICIOMT_DATA")
-def test_official_rows_have_every_identity_that_extracted_rows_have() -> None:
-    for path in sorted(REAL_ROWS.glob("*/*.csv")):
+def test_official_rows_have_every_identity_that_extracted_rows_have(real_flows: Path) -> None:
+    for path in sorted((real_flows / "release39").glob("*/*.csv")):
         rows = pd.read_csv(path)[list(RELEASE_39.features)]
         assert not broken_identities(rows.to_numpy(dtype=np.float64).T), path.name
