@@ -8,9 +8,11 @@ key gives other pseudonyms.
 At 128 bits, n distinct values collide with a probability of about n² / 2^129: 1.5e-21 for 10^9 values.
 """
 
+import hashlib
 import hmac
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
 import pyarrow as pa
@@ -24,6 +26,7 @@ SHORTEST_KEY: Final = 32
 """Minimum characters of a key; `openssl rand -hex 32` gives 64."""
 _REMEDY: Final = "make one with: (umask 077; openssl rand -hex 32 > FILE), and set score.pseudonym_key_file=FILE"
 _MODES: Final = (0o600, 0o400)
+_BLOCK: Final = 64  # bytes of a block of SHA-256
 _KEY_NAME: Final = b"ids_spark: which key"
 
 
@@ -64,13 +67,25 @@ class Pseudonyms:
         Args:
             column: Text, plain or as a dictionary; values of another type are cast to text by Arrow.
         """
+        hash_of = _hash_under(self._key)
         whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         encoded = (whole if pa.types.is_string(whole.type) else whole.cast(pa.string())).dictionary_encode()
-        hashed = [
-            hmac.digest(self._key, value.encode(), "sha256").hex()[:LENGTH] if value else value
-            for value in encoded.dictionary.to_pylist()
-        ]
+        hashed = [hash_of(value) if value else value for value in encoded.dictionary.to_pylist()]
         return pa.array(hashed, pa.string()).take(encoded.indices)
+
+
+def _hash_under(key: bytes) -> Callable[[str], str]:
+    """Return HMAC-SHA256 under a key, with the padded key hashed once: twice as fast as `hmac.digest`."""
+    padded = (key if len(key) <= _BLOCK else hashlib.sha256(key).digest()).ljust(_BLOCK, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
+
+    def hash_of(value: str) -> str:
+        of_value, found = inner.copy(), outer.copy()
+        of_value.update(value.encode())
+        found.update(of_value.digest())
+        return found.hexdigest()[:LENGTH]
+
+    return hash_of
 
 
 def load_key(settings: ScoreConfig) -> Pseudonyms | None:

@@ -53,8 +53,9 @@ class ScoreConfig(Section):
         pending_nights: Score every night of `flow_logs` without a result of the champion for its present files: new
             nights, nights with late files, and all of them after another model or version became champion.
         challenger: Whether the challenger scores the night too.
-        pass_through: Columns that are copied to predictions and are never features; null where a file has none. Of the
-            default, those that no file of a night has are left out.
+        pass_through: Columns that are copied to predictions and are never features; null where a file has none. The
+            default is `flow_id`, `event_time`, `device_id`, `src_ip`, `src_mac`, `dst_ip`, `packets`, `capture_file`;
+            of these, those that no file of a night has are left out.
         event_time: Column of `pass_through` with the time of a flow; may be absent from the logs.
         column_aliases: Column name in the logs → official feature name.
         pseudonymise: Columns of `pass_through` to replace by a keyed hash.

@@ -61,6 +61,13 @@ def test_a_pseudonym_is_the_beginning_of_the_hmac_sha256():
     assert {len(value) for value in found.to_pylist() if value} == {32}
 
 
+@pytest.mark.parametrize("length", [32, 63, 64, 65, 200])
+def test_keys_of_every_length_give_the_hmac(length):
+    key = "k" * length
+    found = Pseudonyms(key.encode()).pseudonymised(pa.array(["pump-1", "x" * 500])).to_pylist()
+    assert found == [expected("pump-1", key), expected("x" * 500, key)]
+
+
 def test_a_published_test_vector_is_reproduced():
     # RFC 4231, test case 6: a key of 131 bytes 0xaa
     text = "Test Using Larger Than Block-Size Key - Hash Key First"
