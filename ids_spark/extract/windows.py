@@ -72,6 +72,7 @@ class Windower:
 
     Attributes:
         single: Times, in nanoseconds since 1970, of the packets that are alone in their stream; complete after `close`.
+        single_capture: What `add` was told of their captures.
     """
 
     def __init__(self, window: int, by_device: bool = True, batch: int = BATCH) -> None:
@@ -81,6 +82,7 @@ class Windower:
         self._waiting: list[_Columns] = []
         self._old = self._new = 0
         self.single: Ints = np.empty(0, dtype=np.int64)
+        self.single_capture: NDArray[np.int32] = np.empty(0, dtype=np.int32)
 
     def add(
         self, packets: Packets, devices: NDArray[np.uint64], captures: NDArray[np.int32] | None = None
@@ -141,7 +143,7 @@ class Windower:
         self._waiting = [kept]
         self._old, self._new = len(kept["device"]), 0
         if closing:
-            self.single = kept["nanos"]
+            self.single, self.single_capture = kept["nanos"], kept["capture"]
         ends = np.cumsum(sizes)
         cuts = np.flatnonzero(np.diff(ends // _BLOCK)) + 1
         blocks = [some for some in np.split(np.arange(len(sizes)), cuts) if len(some)]

@@ -1,0 +1,182 @@
+"""The captures of a folder: recognised by content, with date and pieces, or the reason why a file is not read."""
+
+import datetime as dt
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from ids_spark.base.errors import InputError
+from ids_spark.base.text import one_line, shown
+from ids_spark.extract import formats, records
+from ids_spark.ingest import files, other_logs
+from ids_spark.ingest.files import File
+from ids_spark.lake.filesystem import absolute, exists, is_file, resolve
+
+DATE_FOLDER: Final = "event_date="
+_AT_ONCE: Final = 16
+_NAMES_SHOWN: Final = 5
+_OTHER_RATIO: Final = 3  # of the time for a byte of gzip or pcapng to that of pcap, about
+_BYTES_PER_FILE: Final = 2_000_000  # which take as long as opening a file and writing its logs
+_KEY_DIGITS: Final = 16
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200  # as of packets
+_USUAL: Final = frozenset((*files.USUAL, "unfinished"))
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A capture file.
+
+    Attributes:
+        uri: Of the file.
+        name: Path below the folder of captures.
+        size: In bytes.
+        modified: Time of the last modification, in nanoseconds since 1970; 0 if the file system does not tell.
+        date: From a folder `event_date=…` in its path; then all its packets belong to this date.
+        divisible: Whether tasks can read pieces of it: pcap that is not compressed.
+    """
+
+    uri: str
+    name: str
+    size: int
+    modified: int
+    date: dt.date | None = None
+    divisible: bool = True
+
+    @property
+    def key(self) -> str:
+        """From `key_of`."""
+        return key_of(self.name)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a capture that one task reads: the packets whose records begin in `[begin, end)`.
+
+    Attributes:
+        capture: The file.
+        number: From 0.
+        begin: First byte; 0 in the first piece.
+        end: Byte after the last.
+    """
+
+    capture: Capture
+    number: int
+    begin: int
+    end: int
+
+    @property
+    def load(self) -> int:
+        """Bytes to read, with what every file costs, for the distribution over tasks."""
+        return _BYTES_PER_FILE + (self.end - self.begin) * (1 if self.capture.divisible else _OTHER_RATIO)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file that should be a capture but is not read: its name, what it is and what to do."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder of captures.
+
+    Attributes:
+        captures: In the order of their names.
+        refused: Files that cannot be read as captures.
+        harmless: Files that no one expects to be captures, such as documents and unfinished uploads.
+    """
+
+    captures: tuple[Capture, ...]
+    refused: tuple[Refusal, ...]
+    harmless: tuple[File, ...]
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each reason for which files are not read."""
+        by_reason: dict[str, list[str]] = {}
+        for refusal in self.refused:
+            by_reason.setdefault(refusal.reason, []).append(refusal.name)
+        refused = [f"not read: {shown(names, _NAMES_SHOWN)}: {reason}" for reason, names in by_reason.items()]
+        unusual = (file for file in self.harmless if file.reason not in _USUAL)
+        return refused + files.unread_notes(unusual, _NAMES_SHOWN)
+
+
+def key_of(name: str) -> str:
+    """Return a hash of a capture's name: 16 hex digits, for names of files, which so contain nothing of it."""
+    return hashlib.sha256(name.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def find_captures(folder: str) -> Listing:
+    """Find every capture below a folder (or one file); opens each file that its name does not exclude.
+
+    Raises:
+        InputError: there is no such folder, or no file in it could be a capture.
+    """
+    folder = absolute(folder).rstrip("/")
+    if not exists(folder):
+        raise InputError(f"{folder}: no such folder; set extract.captures to a folder of pcap or pcapng files")
+    if is_file(folder):
+        raise InputError(f"{folder} is a file; set extract.captures to the folder that holds it")
+    found = files.every_file(folder)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        judged = list(pool.map(_judge, found))
+    listing = Listing(
+        tuple(each for each in judged if isinstance(each, Capture)),
+        tuple(each for each in judged if isinstance(each, Refusal)),
+        tuple(each for each in judged if isinstance(each, File)),
+    )
+    if not listing.captures and not listing.refused:
+        notes = "".join(f"; {note}" for note in files.unread_notes(listing.harmless, _NAMES_SHOWN))
+        raise InputError(f"{folder}: found no capture; expected pcap or pcapng files, also gzip{notes}")
+    if not listing.captures:
+        raise InputError(f"{folder}: no file can be read as a capture: {'; '.join(listing.notes())}")
+    return listing
+
+
+def pieces_of(capture: Capture, piece_bytes: int) -> list[Piece]:
+    """Return the pieces of a capture, of at most `piece_bytes`; one piece if it is not divisible."""
+    try:
+        spans = records.pieces(capture.uri, capture.size, piece_bytes)
+    except OSError:  # the task that reads it says so
+        spans = [(0, capture.size)]
+    return [Piece(capture, number, begin, end) for number, (begin, end) in enumerate(spans)]
+
+
+def _judge(file: File) -> Capture | Refusal | File:
+    if file.reason is not None:
+        return Refusal(file.name, files.REASONS[file.reason]) if file.lost else file
+    try:
+        with records.read(file.uri) as opened:
+            divisible = opened.divisible
+        fs, path = resolve(file.uri)
+        info = fs.get_file_info(path)
+    except formats.Refused as refused:
+        other = other_logs.by_content(files.head_of(file.uri))
+        if other is not None:
+            return Refusal(file.name, f"{other.reason}; put the packet captures here instead")
+        return file.unread("document") if files.is_document(file.name) else Refusal(file.name, str(refused))
+    except files.UNREADABLE as error:
+        return Refusal(file.name, f"it cannot be read ({one_line(error)}); fetch it again")
+    try:
+        date = _date_of(file.name)
+    except ValueError:
+        return Refusal(file.name, "its folder names no date; expected event_date=YYYY-MM-DD; rename the folder")
+    return Capture(file.uri, file.name, info.size, info.mtime_ns or 0, date, divisible)
+
+
+def _date_of(name: str) -> dt.date | None:
+    """Return the date of the last folder `event_date=…` of a path; None without one.
+
+    Raises:
+        ValueError: it is no date of the years 1970 to 2200.
+    """
+    folders = [part for part in name.split("/")[:-1] if part.startswith(DATE_FOLDER)]
+    if not folders:
+        return None
+    text = folders[-1].removeprefix(DATE_FOLDER)
+    date = dt.date.fromisoformat(text)
+    if date.isoformat() != text or not _FIRST_YEAR <= date.year <= _LAST_YEAR:
+        raise ValueError(f"{text} is no date of a capture")
+    return date
