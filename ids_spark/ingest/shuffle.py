@@ -1,4 +1,4 @@
-"""The only shuffle of the pipeline: rows with equal features are sent to the same bucket, sorted by their hash.
+"""The shuffle of flows: rows with equal features are sent to the same bucket, sorted by their hash.
 
 In a bucket, duplicates and label conflicts are found by comparing adjacent rows. The order in a bucket is a
 pseudo-random permutation that mixes files and classes: a global shuffle that is the same on any cluster. Rows are sent

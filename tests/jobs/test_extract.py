@@ -351,7 +351,7 @@ def test_joined_files_have_the_windows_of_one_capture(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == state
     assert "extract.join_files=true" in extract(tmp_path, expected=2)
 
-    write(tmp_path / "pcaps/late.pcap", pcap(traffic(30, MAY_1 + DAY)))
+    write(tmp_path / "pcaps/late.pcap", pcap(traffic(30, MAY_1 + DAY, "10.0.0.99")))
     extract(tmp_path, "extract.join_files=true")
     assert rows(tmp_path).groupby("date")["packets"].sum().to_dict() == {"2024-05-01": 549, "2024-05-02": 30}
     (tmp_path / "pcaps/0.pcap").unlink()
