@@ -470,9 +470,10 @@ flagged flows that match an allow-list entry. `hour` of `class_mix` is null if f
 the reason `missing`. `unread_times` counts flows with a value that is no event time, by the type of the column;
 `unread_columns` those without the value of a pass-through column that was too large to read. All three are null in
 files of older versions.
-`packets` are those of the captures that the flow logs were extracted from: `seen` in all, `invisible` those that no
-flow describes, by kind of `extract.packets.KINDS` and `single` (alone, so in no window), `marks` those with a mark of
-`extract.packets.MARKS`; null for logs without captures, and in files of older versions.
+`packets` are those of the `captures` that the flow logs were extracted from (null if their number is unknown): `seen`
+in all, `invisible` those that no flow describes, by kind of `extract.packets.KINDS` and `single` (alone, so in no
+window), `marks` those with a mark of `extract.packets.MARKS`; null for logs without captures, and in files of older
+versions.
 `false_alarms_at_most` is the upper end of a 95 % interval.
 
 `false_incidents` is the budget N, `false_incidents_expected` the expectation that the attained levels give, `alpha` the

@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ids_spark.base.text import one_line
-from ids_spark.extract.packets import KINDS, VISIBLE
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,8 @@ class Extraction(BaseModel):
         by: `device` or `capture`.
         capture: Name of the capture file; empty if windows continue across several.
         piece: Number of the piece of the capture.
-        packets: Packets of the file's date by kind, of `packets.KINDS`; kinds without any may be absent.
+        packets: Packets by kind, of `packets.KINDS`; kinds without any may be absent. A capture may have several files
+            of a date, whose packets and flows match only in sum.
         marks: Of them, those with a mark of `packets.MARKS`, by mark.
         single: Visible packets that are in no window, because they are alone.
         windows: Flows of the file.
@@ -40,11 +40,6 @@ class Extraction(BaseModel):
     marks: Mapping[str, Packets] = {}
     single: Packets = 0
     windows: Packets
-
-    @property
-    def in_windows(self) -> int:
-        """Packets that a flow of the file describes."""
-        return max(0, sum(self.packets.get(kind, 0) for kind in KINDS[:VISIBLE]) - self.single)
 
     def metadata(self) -> dict[str, str]:
         """Return the entry for the metadata of a file's schema."""

@@ -39,7 +39,8 @@ def sentences(packets: Mapping[str, Any]) -> str:
         packets: The column `packets` of `nights/`, not null.
     """
     lengths = " and ".join(str(each) for each in packets["window_lengths"])
-    text = f"{counted(packets['seen'], 'packet')} of {counted(packets['captures'], 'capture')}, in windows of {lengths}"
+    of = "" if packets["captures"] is None else f" of {counted(packets['captures'], 'capture')}"
+    text = f"{counted(packets['seen'], 'packet')}{of}, in windows of {lengths}"
     if not packets["invisible"]:
         text += "; flows describe all of them."
     else:

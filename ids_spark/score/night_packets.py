@@ -2,13 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from ids_spark.extract.footer import Extraction
 from ids_spark.extract.packets import KINDS, MARKS, VISIBLE
 from ids_spark.score.night_files import NightSource
 
-SINGLE = "single"
+SINGLE: Final = "single"
 """Visible packets in no window, because they are alone."""
 
 
@@ -17,14 +16,14 @@ class NightPackets:
     """Sums over the files of a night.
 
     Attributes:
-        captures: Capture files.
+        captures: Capture files; None where windows continue across several.
         window_lengths: Packets of a window, ascending; several if captures were extracted with several settings.
         seen: All packets.
         invisible: Those that no flow describes, by kind and `single`; without kinds that do not occur.
         marks: Those with a mark, by mark; without marks that do not occur.
     """
 
-    captures: int
+    captures: int | None
     window_lengths: tuple[int, ...]
     seen: int
     invisible: Counter[str] = field(default_factory=Counter)
@@ -53,14 +52,12 @@ def packets_of(source: NightSource) -> NightPackets | None:
     found = [file.extraction for file in source.files if file.extraction is not None and file.reason is None]
     if not found:
         return None
-    invisible, marks = Counter[str](), Counter[str]()
+    seen, invisible, marks = 0, Counter[str](), Counter[str]()
     for each in found:
+        seen += sum(each.packets.values())
         invisible += Counter({kind: each.packets.get(kind, 0) for kind in KINDS[VISIBLE:]})
         invisible += Counter({SINGLE: each.single})
         marks += Counter({mark: each.marks.get(mark, 0) for mark in MARKS})
-    seen = invisible.total() + sum(each.in_windows for each in found)
-    return NightPackets(_captures(found), tuple(sorted({each.window for each in found})), seen, invisible, marks)
-
-
-def _captures(found: list[Extraction]) -> int:
-    return len({each.capture for each in found})
+    names = {each.capture for each in found}
+    lengths = sorted({each.window for each in found})
+    return NightPackets(None if "" in names else len(names), tuple(lengths), seen, invisible, marks)

@@ -27,11 +27,8 @@ def stored(metadata: dict[Any, Any] | None) -> Any:
     return pq.ParquetFile(file).schema_arrow.metadata
 
 
-def test_a_file_returns_what_was_written_and_how_many_packets_its_flows_describe() -> None:
-    found = of_metadata(stored(EXTRACTION.metadata()), "a.parquet")
-    assert found == EXTRACTION
-    assert found is not None
-    assert found.in_windows == 100
+def test_a_file_returns_what_was_written() -> None:
+    assert of_metadata(stored(EXTRACTION.metadata()), "a.parquet") == EXTRACTION
 
 
 @pytest.mark.parametrize(
