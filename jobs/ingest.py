@@ -15,7 +15,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS
-from ids_spark.ingest import files, shuffle, sources
+from ids_spark.ingest import files, join_windows, shuffle, sources
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS
 from ids_spark.runtime import job
@@ -43,14 +43,16 @@ def run(context: job.Context) -> Report:
         source.data_origin,
         config.rows_per_file,
         shuffle.most_rejected(source, config.max_rejected_share),
+        config.window,
     )
     done = shuffle.write_flows(context.spark.sparkContext, source, plan)
 
     report = Report(feature_schema=source.schema.name, data_origin=source.data_origin, tables=[FLOWS, QUARANTINE])
     report.rows_in, report.rows_out = done.read.total(), done.flows.total()
-    report.rows_quarantined = done.quarantined.total()
+    report.rows_quarantined, report.rows_joined = done.quarantined.total(), done.joined.total()
     report.count("read", done.read)
     report.count("flows", done.flows)
+    report.count("joined", done.joined)
     for (split, label, reason), n in sorted(done.quarantined.items()):
         report.counts[f"quarantined: {reason}", split, label] = n
     for (rule, split, label), n in sorted(done.warnings.items()):
@@ -59,6 +61,11 @@ def run(context: job.Context) -> Report:
     report.notes += files.unread_notes(file for file in source.unread if file.reason not in files.USUAL)
     report.inputs = sorted({row_group.name for row_group in source.row_groups})
     report.inputs += [f"{file.name}: not read: {file.reason}" for file in source.unread]
+    if config.window is not None:
+        report.notes.append(
+            f"{report.rows_joined} rows of {join_windows.SHORT_WINDOW} packets were joined to the rows before them, to"
+            f" windows of {config.window} packets; whether rows are in the order of their capture cannot be checked"
+        )
     if source.narrow:
         report.notes.append(
             f"{len(source.narrow)} columns of the source are float32: rows that differ in double may be equal here"
@@ -78,7 +85,7 @@ def run(context: job.Context) -> Report:
     if not all(splits.values()):
         report.notes.append(f"the source has rows of one split only: {splits}; training needs train, evaluation test")
     facts = {"run_id": context.run_id, "feature_schema": source.schema.name, "data_origin": source.data_origin}
-    write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits})
+    write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits, "window": config.window})
     return report
 
 

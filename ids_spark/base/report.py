@@ -20,6 +20,7 @@ class Report:
         rows_out: Rows written.
         rows_quarantined: Rows refused.
         rows_duplicate: Rows dropped as duplicates.
+        rows_joined: Rows that are part of another row that was written.
         rows_left_out: Rows that the result does not describe, by design: packets in no window.
         tables: Staged tables to commit.
         counts: Rows by (kind, split, class name or None); a kind is for example `flows` or `quarantined: missing`.
@@ -36,6 +37,7 @@ class Report:
     rows_out: int = 0
     rows_quarantined: int = 0
     rows_duplicate: int = 0
+    rows_joined: int = 0
     rows_left_out: int = 0
     tables: list[str] = field(default_factory=list)
     counts: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Report:
         self.rows_out += other.rows_out
         self.rows_quarantined += other.rows_quarantined
         self.rows_duplicate += other.rows_duplicate
+        self.rows_joined += other.rows_joined
         self.rows_left_out += other.rows_left_out
         self.tables += other.tables
         self.counts |= other.counts
@@ -87,12 +90,13 @@ class Report:
         """Check that every row read is accounted for.
 
         Raises:
-            NotReconciled: rows in differ from the sum of rows out, quarantined, duplicate and left out.
+            NotReconciled: rows in differ from the sum of rows out, quarantined, duplicate, joined and left out.
         """
-        accounted = self.rows_out + self.rows_quarantined + self.rows_duplicate + self.rows_left_out
+        apart = self.rows_quarantined + self.rows_duplicate + self.rows_joined + self.rows_left_out
+        accounted = self.rows_out + apart
         if self.rows_in != accounted:
             raise NotReconciled(
                 f"{self.rows_in} rows in, but {accounted} accounted for ({self.rows_out} out,"
-                f" {self.rows_quarantined} quarantined, {self.rows_duplicate} duplicate, {self.rows_left_out} left out)"
-                "; nothing was committed"
+                f" {self.rows_quarantined} quarantined, {self.rows_duplicate} duplicate, {self.rows_joined} joined,"
+                f" {self.rows_left_out} left out); nothing was committed"
             )

@@ -52,6 +52,9 @@ class IngestConfig(Section):
         label_column: Column with the name of a row's capture file; may be in the path of the files (`label=…`).
         column_aliases: Column name in the source → official feature name, where case and punctuation do not suffice.
         ignored_columns: Columns to ignore, in addition to labels, index, identifiers, times and endpoints.
+        window: Rows of windows of 10 packets are joined to windows of this many packets, a multiple of 10, for nights
+            with such windows (`extract.window`); only the official files of the second release, complete and in their
+            order, or the same files as parquet. Default: windows as they are.
         max_rejected_share: The source is refused when a larger share of its rows is quarantined.
         rows_per_file: Rows in a file of `flows/`; a task holds this many rows in memory.
     """
@@ -60,6 +63,7 @@ class IngestConfig(Section):
     label_column: Annotated[str, Field(min_length=1)] = "label"
     column_aliases: dict[str, str] = Field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
+    window: Annotated[int, Field(ge=20, le=1_000, multiple_of=10)] | None = None
     max_rejected_share: Share = 0.05
     rows_per_file: Count = 500_000
 

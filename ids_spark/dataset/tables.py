@@ -137,6 +137,7 @@ AUDIT: Final = _contract(
     ("rows_out", pa.int64()),
     ("rows_quarantined", pa.int64()),
     ("rows_duplicate", pa.int64()),
+    ("rows_joined", pa.int64()),
     ("rows_left_out", pa.int64()),
     (
         "counts",
@@ -661,7 +662,7 @@ TABLES: Final[Mapping[str, Table]] = {
         retention="run_id",
         renamed=_FEATURE_SET,
     ),
-    "audit": Table("audit/{run_id}-{job}.parquet", AUDIT, ("run_id",), added=("rows_left_out",)),
+    "audit": Table("audit/{run_id}-{job}.parquet", AUDIT, ("run_id",), added=("rows_joined", "rows_left_out")),
 }
 """Every table, by its folder below the lake's root."""
 

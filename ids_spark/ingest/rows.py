@@ -25,7 +25,7 @@ UNKNOWN_LABEL: Final = "unknown_label"
 
 @dataclass(frozen=True)
 class TypedRows:
-    """Some rows of a source after typing: for each split and class, rows read = flows + quarantine.
+    """Some rows of a source after typing: for each split and class, rows read = flows + quarantine + joined.
 
     Attributes:
         read: Rows by (split, class19); empty strings for a row of which they are unknown.
@@ -33,6 +33,7 @@ class TypedRows:
         quarantine: As `tables.QUARANTINE`, run_id null.
         warnings: Rows that violate a `warn` rule, by (rule, split, class19).
         unknown_labels: Rows without other fault whose label names no class, or no split, by (label, what is wrong).
+        joined: Rows that are part of another row, by (split, class19); over a whole file, not in each part of it.
     """
 
     read: Counter[tuple[str, str]]
@@ -40,6 +41,7 @@ class TypedRows:
     quarantine: pa.Table
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     unknown_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
+    joined: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def typed_contract(schema: FeatureSchema) -> pa.Schema:
@@ -93,11 +95,11 @@ def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, sourc
         good = np.flatnonzero(~bad)
         values = {feature: column[good] for feature, column in values.items()}
         class_ids, splits, source_rows = class_ids[good], splits[good], source_rows[good]
-    flows = _flows(row_group, schema, source_rows, values, class_ids, splits)
+    flows = flows_table(row_group, schema, source_rows, values, class_ids, splits)
     return TypedRows(read, flows, refused, warnings, unknown_labels)
 
 
-def _flows(
+def flows_table(
     row_group: RowGroup,
     schema: FeatureSchema,
     source_rows: NDArray[np.int64],
@@ -105,6 +107,16 @@ def _flows(
     class_ids: Ids,
     splits: Ids,
 ) -> pa.Table:
+    """Return rows as `typed_contract`, with their row keys.
+
+    Args:
+        row_group: The row group of the rows.
+        schema: Feature schema of the source.
+        source_rows: Row number in the file, shape (rows,).
+        values: Each feature in the order of the schema, shape (rows,).
+        class_ids: 19-class ids, shape (rows,).
+        splits: Index into `SOURCE_SPLITS`, shape (rows,).
+    """
     columns: list[Any] = [
         pa.array([row_group.name]).take(pa.array(np.zeros(len(class_ids), dtype=np.int32))),
         pa.array(source_rows),

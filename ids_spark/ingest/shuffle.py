@@ -6,6 +6,7 @@ as Arrow record batches, one for each pair of task and bucket, so that Spark mov
 Python objects.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +23,11 @@ from ids_spark.base.spark_tasks import run_shuffled
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE, flows_contract
-from ids_spark.ingest import row_hash
+from ids_spark.ingest import join_windows, row_hash
 from ids_spark.ingest.dedup import marks_of
 from ids_spark.ingest.readers import read_typed
 from ids_spark.ingest.rows import TypedRows, class_columns, typed_contract
-from ids_spark.ingest.sources import RowGroup, Source, bin_pack
+from ids_spark.ingest.sources import RowGroup, Source, bin_pack, by_file
 from ids_spark.lake.parquet import keep_only, part_name, write_part
 
 ROW_GROUP_ROWS: Final = 65_536
@@ -55,6 +56,7 @@ class ShufflePlan:
         data_origin: `measured` or `synthetic`.
         rows_per_file: Rows expected in a bucket.
         most_rejected: Rows with which the source is refused if they cannot be used.
+        window: Packets of the windows to which rows are joined; None: rows stay as they are.
     """
 
     schema: FeatureSchema
@@ -65,6 +67,7 @@ class ShufflePlan:
     data_origin: str
     rows_per_file: int
     most_rejected: int
+    window: int | None = None
 
     def partition(self, split: str, bucket: int) -> int:
         """Return the Spark partition of a bucket."""
@@ -84,6 +87,7 @@ class IngestCounts:
         read: Rows found in the files by (split, class19), broken lines included.
         flows: Rows accepted, by (split, class19).
         quarantined: Rows refused, by (split, class19, reason).
+        joined: Rows that are part of another flow, by (split, class19).
         warnings: Flows that violate a `warn` rule, by (rule, split, class19).
         unknown_labels: Rows whose label is the only fault, by (label, what is wrong).
         parts: Names of the files written.
@@ -92,6 +96,7 @@ class IngestCounts:
     read: Counter[tuple[str, str]] = field(default_factory=Counter)
     flows: Counter[tuple[str, str]] = field(default_factory=Counter)
     quarantined: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    joined: Counter[tuple[str, str]] = field(default_factory=Counter)
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     unknown_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
@@ -103,15 +108,16 @@ class IngestCounts:
         self.unknown_labels += other.unknown_labels
         self.flows += other.flows
         self.quarantined += other.quarantined
+        self.joined += other.joined
         self.parts += other.parts
 
     def reconcile(self) -> None:
-        """Check that every row read is a flow or in quarantine, for each split and class.
+        """Check that every row read is a flow, part of one, or in quarantine, for each split and class.
 
         Raises:
             NotReconciled: a fault of this program.
         """
-        accounted = self.flows.copy()
+        accounted = self.flows + self.joined
         for (split, class19, _), rows in self.quarantined.items():
             accounted[split, class19] += rows
         for key in self.read.keys() | accounted.keys():
@@ -148,13 +154,14 @@ def most_rejected(source: Source, share: float) -> int:
 def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) -> IngestCounts:
     """Read, type, shuffle and write every row of a source; only counts are returned to the driver."""
     min_tasks = 2 * spark_context.defaultParallelism
-    packed = bin_pack(source.row_groups, max(min_tasks, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK))
+    tasks = max(min_tasks, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK)
+    packed = (bin_pack if plan.window is None else by_file)(source.row_groups, tasks)
 
     def scatter(row_groups: list[RowGroup]) -> Iterator[tuple[int, Record]]:
         rejected: Counter[str] = Counter()
-        for row_group in row_groups:
-            for typed in read_typed(row_group, plan.schema):
-                _count_rejected(typed, rejected, row_group.name, plan.most_rejected)
+        for name, parts in _typed(row_groups, plan):
+            for typed in parts:
+                _count_rejected(typed, rejected, name, plan.most_rejected)
                 yield from _scatter(typed, plan)
 
     def gather(partition: int, records: Iterable[Record]) -> IngestCounts:
@@ -165,6 +172,17 @@ def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) 
         total.add(report)
     keep_only(total.parts, plan.flows, plan.quarantine)
     return total
+
+
+def _typed(row_groups: Sequence[RowGroup], plan: ShufflePlan) -> Iterator[tuple[str, Iterable[TypedRows]]]:
+    """Yield the name of a file and its typed rows: of each row group, or of the whole file if rows are joined."""
+    if plan.window is None:
+        yield from ((row_group.name, read_typed(row_group, plan.schema)) for row_group in row_groups)
+        return
+    for name, group in itertools.groupby(row_groups, key=lambda row_group: row_group.name):
+        own = list(group)
+        parts = itertools.chain.from_iterable(read_typed(row_group, plan.schema) for row_group in own)
+        yield name, join_windows.joined(parts, own[0], plan.window)
 
 
 def _count_rejected(typed: TypedRows, rejected: Counter[str], name: str, most: int) -> None:
@@ -179,7 +197,7 @@ def _count_rejected(typed: TypedRows, rejected: Counter[str], name: str, most: i
 
 
 def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
-    yield 0, (_COUNTS, (typed.read, typed.warnings, typed.unknown_labels))
+    yield 0, (_COUNTS, (typed.read, typed.warnings, typed.unknown_labels, typed.joined))
     for i, split in enumerate(SOURCE_SPLITS):
         refused = typed.quarantine
         if len(refused):
@@ -244,6 +262,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
             report.read += content[0]
             report.warnings += content[1]
             report.unknown_labels += content[2]
+            report.joined += content[3]
         elif kind == _QUARANTINE:
             refused.append(content)
         else:

@@ -22,7 +22,7 @@ from ids_spark.base.text import one_line, shown
 from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.columns import ColumnNames, listed, recognise
-from ids_spark.dataset.features import FeatureSchema, SchemaMismatch
+from ids_spark.dataset.features import RELEASE_39, FeatureSchema, SchemaMismatch
 from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File, Format
 from ids_spark.lake.filesystem import absolute, exists, is_file, read_json, resolve
@@ -241,6 +241,8 @@ def _check(file: File, config: IngestConfig) -> _Checked | InputError:
     try:
         header = _read_header(file)
         schema, columns = _schema_of(header, file.name, config)
+        if config.window is not None:
+            _refuse_unjoinable(file.name, header, schema, config)
         row_groups = _row_groups_of(file, header, columns, config)
         narrow = frozenset(f for f, column in columns.items() if header.types.get(column) == pa.float32())
         return _Checked(schema, tuple(row_groups), narrow)
@@ -395,6 +397,27 @@ def _label_of(header: _Header, name: str, config: IngestConfig) -> tuple[str | N
     return None, unquote(folders[config.label_column]) if config.label_column in folders else None
 
 
+def _refuse_unjoinable(name: str, header: _Header, schema: FeatureSchema, config: IngestConfig) -> None:
+    """Raise `SourceUnusable` for a file whose rows are not, in their order, the windows of a whole capture."""
+    if schema is not RELEASE_39:
+        raise SourceUnusable(
+            f"{name} is of {schema.name}, whose features cannot be joined; ingest.window needs {RELEASE_39.name}"
+        )
+    column, own = _label_of(header, name, config)
+    base = name.rsplit("/", 1)[-1]
+    if column is not None or own is not None:
+        found = f"labels in {column or config.label_column!r}, so that rows of several captures may be mixed"
+    elif base.startswith("part-"):
+        found = "a part file, and the order of parts is unknown"
+    else:
+        return
+    raise SourceUnusable(
+        f"{name}: found {found}. ingest.window joins the rows of complete captures in their order; expected the"
+        " official files, such as train/Benign_train.pcap.csv, or the same files as parquet; ingest those, or remove"
+        " ingest.window"
+    )
+
+
 def _row_groups_of(file: File, header: _Header, columns: dict[str, str], config: IngestConfig) -> list[RowGroup]:
     column, own = _label_of(header, file.name, config)
     parts = file.name.split("/")
@@ -445,6 +468,15 @@ def scoring_tasks(row_groups: Sequence[RowGroup], cores: int) -> int:
     """Return the number of scoring tasks: by rows, at least one per core, no more than the driver can handle."""
     rows = sum(row_group.rows for row_group in row_groups)
     return max(cores, min(rows // _SCORED_ROWS_PER_TASK, cores * _MAX_TASKS_PER_CORE))
+
+
+def by_file(row_groups: Sequence[RowGroup], tasks: int) -> list[list[RowGroup]]:
+    """Distribute row groups over at most `tasks` partitions, those of a file together and in their order."""
+    files: dict[str, list[RowGroup]] = {}
+    for row_group in sorted(row_groups, key=lambda p: (p.name, p.first_row)):
+        files.setdefault(row_group.name, []).append(row_group)
+    whole = [replace(own[0], rows=sum(p.rows for p in own)) for own in files.values()]
+    return [[p for file in partition for p in files[file.name]] for partition in bin_pack(whole, tasks)]
 
 
 def bin_pack(row_groups: Sequence[RowGroup], tasks: int) -> list[list[RowGroup]]:

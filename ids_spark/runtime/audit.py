@@ -48,6 +48,7 @@ def write_audit_row(
         "rows_out": report.rows_out,
         "rows_quarantined": report.rows_quarantined,
         "rows_duplicate": report.rows_duplicate,
+        "rows_joined": report.rows_joined,
         "rows_left_out": report.rows_left_out,
         "counts": counts,
         "notes": report.notes,

@@ -137,13 +137,14 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
     if report.data_origin == "synthetic":
         log.warning("every row of this run is synthetic; its figures do not describe real traffic")
     log.info(
-        "%s %s in=%d out=%d quarantined=%d duplicate=%d left_out=%d seconds=%.1f",
+        "%s %s in=%d out=%d quarantined=%d duplicate=%d joined=%d left_out=%d seconds=%.1f",
         job,
         "degraded" if report.degraded else "done",
         report.rows_in,
         report.rows_out,
         report.rows_quarantined,
         report.rows_duplicate,
+        report.rows_joined,
         report.rows_left_out,
         (dt.datetime.now(dt.UTC) - started).total_seconds(),
     )

@@ -18,23 +18,23 @@ STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)
 
 
 def test_rows_that_are_all_accounted_for_reconcile():
-    Report(rows_in=12, rows_out=6, rows_quarantined=3, rows_duplicate=1, rows_left_out=2).reconcile()
+    Report(rows_in=12, rows_out=5, rows_quarantined=3, rows_duplicate=1, rows_joined=1, rows_left_out=2).reconcile()
     Report().reconcile()
 
 
 @pytest.mark.parametrize("rows_in", [9, 11])
 def test_missing_or_additional_rows_are_reported_with_every_count(rows_in):
     with pytest.raises(NotReconciled) as error:
-        Report(rows_in=rows_in, rows_out=6, rows_quarantined=2, rows_duplicate=1, rows_left_out=1).reconcile()
+        Report(rows_in, rows_out=5, rows_quarantined=2, rows_duplicate=1, rows_joined=1, rows_left_out=1).reconcile()
     assert str(error.value) == (
-        f"{rows_in} rows in, but 10 accounted for (6 out, 2 quarantined, 1 duplicate, 1 left out);"
+        f"{rows_in} rows in, but 10 accounted for (5 out, 2 quarantined, 1 duplicate, 1 joined, 1 left out);"
         " nothing was committed"
     )
 
 
 def test_an_audit_row_is_read_as_written(tmp_path):
     config = load([], ["train.epochs=3"])
-    report = Report(7, 3, 1, 1, 2, notes=["mind this"], models=["dnn-2-paper/v1"], feature_schema="release39")
+    report = Report(9, 3, 1, 1, 2, 2, notes=["mind this"], models=["dnn-2-paper/v1"], feature_schema="release39")
     report.count("flows", {("train", "DoS-TCP"): 2, ("test", "Benign"): 1})
     report.counts["label conflicts", "train", None] = 0
     path = write_audit_row(Lake(str(tmp_path)), None, "ingest", "r", STARTED, config, report, None)
@@ -43,7 +43,9 @@ def test_an_audit_row_is_read_as_written(tmp_path):
     assert table.schema.equals(AUDIT)
     [row] = table.to_pylist()
     assert (row["run_id"], row["job"], row["status"], row["error"]) == ("r", "ingest", "done", None)
-    assert [row[f"rows_{what}"] for what in ("in", "out", "quarantined", "duplicate", "left_out")] == [7, 3, 1, 1, 2]
+    assert [row[f"rows_{what}"] for what in ("in", "out", "quarantined", "duplicate", "joined", "left_out")] == [
+        *(9, 3, 1, 1, 2, 2),
+    ]
     assert row["counts"] == [
         {"split": "test", "class_name": "Benign", "what": "flows", "rows": 1},
         {"split": "train", "class_name": "DoS-TCP", "what": "flows", "rows": 2},
