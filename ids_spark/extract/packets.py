@@ -193,9 +193,9 @@ def read_packets(records: Records) -> Packets:
 
 
 def _link_layer(records: Records) -> _Link:
-    links = np.unique(records.link).tolist()
-    if len(links) == 1:
-        return _LINKS.get(links[0], _unreadable)(records.buffer, records.start, records.captured)
+    if not len(records) or records.link.min() == records.link.max():
+        read = _LINKS.get(int(records.link[0]), _unreadable) if len(records) else _ethernet
+        return read(records.buffer, records.start, records.captured)
     size = len(records)
     whole = _Link(
         kind=np.zeros(size, np.uint8),
@@ -205,7 +205,7 @@ def _link_layer(records: Records) -> _Link:
         source_mac=np.zeros(size, np.uint64),
         target_mac=np.zeros(size, np.uint64),
     )
-    for link in links:
+    for link in np.unique(records.link).tolist():
         mine = records.link == link
         part = _LINKS.get(link, _unreadable)(records.buffer, records.start[mine], records.captured[mine])
         for name in whole.__dataclass_fields__:
@@ -299,16 +299,16 @@ def _ipv4(buffer: NDArray[np.uint8], at: Ints, room: Ints) -> tuple[dict[str, ND
         at: Index of the IPv4 header.
         room: Bytes captured from there on.
     """
-    words = rows_at(buffer, at, 20).view(">u4").astype(np.int64)
+    words = rows_at(buffer, at, 20).view(">u4").astype(np.uint32)
     first = words[:, 0]
-    size, total = (first >> 24 & 15) << 2, first & 0xFFFF
+    size, total = ((first >> 24 & 15) << 2).astype(np.int64), first & 0xFFFF
     wrong = (first >> 28 != 4) | (size < 20) | ((total < size) & (total > 0))  # segmentation offload: total 0
     fault = np.where(wrong, _MALFORMED, np.where(room < size, _TRUNCATED, 0))
     fault[room < 20] = _TRUNCATED
     fragment = words[:, 1] & 0x1FFF != 0
     protocol = words[:, 2] >> 16 & 0xFF
     inside = np.where(total > 0, np.minimum(total, room), room) - size
-    transport = rows_at(buffer, at + size, 16).view(">u4").astype(np.int64)
+    transport = rows_at(buffer, at + size, 16).view(">u4").astype(np.uint32)
     ports, header = transport[:, 0], transport[:, 3] >> 28 << 2
     tcp = (protocol == TCP) & ~fragment & (inside >= 20) & (header >= 20)
     udp = (protocol == UDP) & ~fragment & (inside >= 8)

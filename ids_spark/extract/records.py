@@ -304,8 +304,8 @@ class _Source(Protocol):
 
     fault: str | None
 
-    def read(self, most: int) -> bytes:
-        """Return at least one byte; none at the end."""
+    def read_into(self, view: memoryview) -> int:
+        """Fill the view from its beginning; return the number of bytes, 0 only at the end."""
 
     def seek(self, offset: int) -> None:
         """Go to a byte."""
@@ -321,8 +321,8 @@ class _Plain:
         self._stream, self._size = stream, size
         self.fault: str | None = None
 
-    def read(self, most: int) -> bytes:
-        return self._stream.read(most)
+    def read_into(self, view: memoryview) -> int:
+        return int(self._stream.readinto(view))  # type: ignore[attr-defined]
 
     def seek(self, offset: int) -> None:
         self._stream.seek(offset)
@@ -342,9 +342,17 @@ class _Unpacked:
         self._start()
 
     def _start(self) -> None:
-        self._inflate, self._packed, self._member = zlib.decompressobj(31), b"", True
+        self._inflate, self._packed, self._ready = zlib.decompressobj(31), b"", b""
 
-    def read(self, most: int) -> bytes:
+    def read_into(self, view: memoryview) -> int:
+        unpacked = self._read(len(view))
+        view[: len(unpacked)] = unpacked
+        return len(unpacked)
+
+    def _read(self, most: int) -> bytes:
+        if self._ready:
+            unpacked, self._ready = self._ready[:most], self._ready[most:]
+            return unpacked
         while self.fault is None:
             if self._inflate.eof and not self._next_member():
                 return b""
@@ -364,7 +372,9 @@ class _Unpacked:
             unpacked = self._inflate.decompress(self._packed, most)
         except zlib.error as error:
             self.fault = f"the gzip file is damaged ({error})"
-            return _until_error(before, self._packed)
+            unpacked = _until_error(before, self._packed)
+            self._ready = unpacked[most:]
+            return unpacked[:most]
         self._packed = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
         return unpacked
 
@@ -385,14 +395,14 @@ class _Unpacked:
         self._stream.seek(0)
         self._start()
         while offset:
-            skipped = self.read(min(offset, CHUNK_BYTES))
+            skipped = self._read(min(offset, CHUNK_BYTES))
             if not skipped:
                 return
             offset -= len(skipped)
 
     def rest(self) -> int:
         count = 0
-        while unpacked := self.read(CHUNK_BYTES):
+        while unpacked := self._read(CHUNK_BYTES):
             count += len(unpacked)
         return count
 
@@ -409,10 +419,10 @@ def _until_error(inflate: Any, packed: bytes) -> bytes:
 
 
 def _head(source: _Source) -> bytes:
-    head = b""
-    while len(head) < HEAD_BYTES and (more := source.read(HEAD_BYTES - len(head))):
-        head += more
-    return head
+    head, filled = bytearray(HEAD_BYTES), 0
+    while filled < HEAD_BYTES and (more := source.read_into(memoryview(head)[filled:])):
+        filled += more
+    return bytes(head[:filled])
 
 
 def _read_up_to(stream: IO[bytes], length: int) -> bytes:
@@ -434,34 +444,28 @@ class _Window:
 
     def __init__(self, source: _Source, head: bytes, chunk_bytes: int) -> None:
         self._source, self._chunk = source, chunk_bytes
-        self._take([head], len(head))
-        self.base = 0
+        self.buffer, self.filled, self.base = np.frombuffer(head + bytes(SPARE_BYTES), dtype=np.uint8), len(head), 0
 
     def move_to(self, offset: int) -> None:
         """Continue at another byte of the file."""
         if offset <= self.filled:
-            self._take([self.buffer[offset : self.filled]], self.filled - offset)
+            self.buffer, self.filled = self.buffer[offset:], self.filled - offset
         else:
             self._source.seek(offset)
-            self._take([], 0)
+            self.filled = 0
         self.base = offset
 
     def fill(self, used: int) -> bool:
         """Drop the first bytes and read more; return whether there were more."""
-        rest = self.buffer[used : self.filled]
-        more = self._source.read(max(self._chunk, len(rest)))  # so that large records take few steps
-        self.base += used
-        self._take([rest, more], len(rest) + len(more))
-        return bool(more)
-
-    def _take(self, parts: Sequence[Any], length: int) -> None:
-        buffer = np.empty(length + SPARE_BYTES, dtype=np.uint8)
-        at = 0
-        for part in parts:
-            buffer[at : at + len(part)] = np.frombuffer(part, dtype=np.uint8)
-            at += len(part)
-        buffer[at:] = 0
-        self.buffer, self.filled = buffer, length
+        rest = self.filled - used
+        room = max(self._chunk, rest)  # so that large records take few steps
+        buffer = np.empty(rest + room + SPARE_BYTES, dtype=np.uint8)  # a new one: `Records` keep the last
+        buffer[:rest] = self.buffer[used : self.filled]
+        more = self._source.read_into(buffer.data[rest : rest + room])
+        self.base, self.filled = self.base + used, rest + more
+        buffer[self.filled : self.filled + SPARE_BYTES] = 0
+        self.buffer = buffer[: self.filled + SPARE_BYTES]
+        return more > 0
 
 
 # Record headers
@@ -524,12 +528,11 @@ def _walk_pcap(buffer: NDArray[np.uint8], at: int, filled: int, stop: int, form:
     last = min(filled - _RECORD_HEADER, stop - 1)
     content = buffer.data
     while at <= last:
-        following = at + _RECORD_HEADER + captured_at(content, at)[0]
-        if following > filled:
-            break
         add(at)
-        at = following
-    return np.array(heads, dtype=np.int64), at
+        at += _RECORD_HEADER + captured_at(content, at)[0]
+    if at > filled and heads:
+        at = heads.pop()  # not complete
+    return np.fromiter(heads, np.int64, len(heads)), at
 
 
 def _pcap_fault(header: NDArray[np.uint32]) -> str | None:
