@@ -71,7 +71,12 @@ def attackers(incident: Incident) -> str:
 
 
 def victims(incident: Incident) -> str:
-    """Return the device, the number of devices, or `an unknown device`; a source file for flows without a device."""
+    """Return the device, the number of devices, or `an unknown device`; a source file for flows without a device.
+
+    A device that is itself the source attacks others, which flow logs by device do not name: `an unknown target`.
+    """
+    if attacks_others(incident):
+        return "an unknown target"
     kinds = {each["kind"] for each in incident["devices"] or ()}
     noun = "source file" if kinds == {"source_file"} else "device"
     return _entities(incident, "devices", noun)
@@ -101,6 +106,12 @@ def name_of(kind: str | None, name: object) -> str:
     return f"MAC {short_name(name)}" if kind in MAC_COLUMNS else short_name(name)
 
 
+def attacks_others(incident: Incident) -> bool:
+    """Return whether the main device is the main source as well."""
+    source, device = main_of(incident, "sources"), main_of(incident, "devices")
+    return source is not None and device is not None and source["name"] == device["name"]
+
+
 def short_name(name: object) -> str:
     """Return a name in one printable line of at most 48 characters."""
     text = printable(" ".join(str(name).split()))
@@ -123,7 +134,7 @@ def rate(value: float) -> str:
 
 def _what(incident: Incident) -> str:
     who = attackers(incident) + _more(incident, "sources")
-    whom = victims(incident) + _more(incident, "devices")
+    whom = victims(incident) + ("" if attacks_others(incident) else _more(incident, "devices"))
     flows = _counted(incident["flows"], "flagged flow")
     return f"{_capital(who)} against {whom}: {_classes(incident)}, {flows}, {_when(incident)}."
 

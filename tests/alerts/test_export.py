@@ -295,21 +295,32 @@ def test_an_entity_is_in_the_field_that_ecs_defines_for_it() -> None:
     assert gateway["source"] == {"address": "gateway"}
 
 
+def test_a_device_that_is_the_source_is_an_actor_and_no_destination() -> None:
+    row = incident(devices=of("device_id", "10.20.0.7"), devices_found=1)
+    event, document = ocsf.event(row, PLAIN), ecs.document(row, PLAIN)
+    assert not ocsf_faults(event)
+    assert not ecs_faults(document)
+    assert [(each["uid"], each["role_id"]) for each in event["resources"]] == [("10.20.0.7", 2)]
+    assert document["source"]["ip"] == document["host"]["ip"][0] == "10.20.0.7"
+    assert "destination" not in document
+
+
 def test_an_ethernet_address_is_in_the_fields_that_the_schemas_define_for_it() -> None:
-    mac = "00:00:5e:00:53:23"
-    row = incident(sources=of("src_mac", mac), devices=of("device_id", mac), devices_found=1, top_flows=None)
+    mac, other = "00:00:5e:00:53:23", "00:00:5e:00:53:24"
+    row = incident(sources=of("src_mac", mac), devices=of("device_id", other), devices_found=1, top_flows=None)
     event, document = ocsf.event(row, PLAIN), ecs.document(row, PLAIN)
     assert not ocsf_faults(event)
     assert not ecs_faults(document)
     [evidence] = event["evidences"]
     assert evidence["src_endpoint"] == {"uid": mac, "mac": mac}
-    assert evidence["device"]["mac"] == mac
+    assert evidence["device"]["mac"] == other
     assert [(each["name"], each["type_id"]) for each in event["observables"]] == [
         ("evidences.src_endpoint.mac", 3),
         ("resources.uid", 10),
     ]
-    assert document["source"] == document["destination"] == {"mac": "00-00-5E-00-53-23"}
-    assert document["host"] == {"id": mac, "mac": ["00-00-5E-00-53-23"]}
+    assert document["source"] == {"mac": "00-00-5E-00-53-23"}
+    assert document["destination"] == {"mac": "00-00-5E-00-53-24"}
+    assert document["host"] == {"id": other, "mac": ["00-00-5E-00-53-24"]}
     assert "ip" not in document["related"]
 
 

@@ -118,6 +118,18 @@ def test_what_would_make_it_harmless_depends_on_category_and_on_who_is_known() -
     assert all("allow it, or give the verdict benign" in text for text in found)
 
 
+def test_a_device_that_is_the_source_attacks_an_unknown_target() -> None:
+    row = incidents.port_scan() | {"devices": [{"kind": "device_id", "name": "198.51.100.23", "flows": 291}]}
+    for found in (1, 2):
+        assert (
+            narrative.title(row | {"devices_found": found})
+            == "Recon-Port_Scan: 198.51.100.23 against an unknown target"
+        )
+        what, _, harmless = narrative.sentences(row | {"devices_found": found})
+        assert what.startswith("198.51.100.23 against an unknown target: ")
+        assert "198.51.100.23 is an authorised scanner" in harmless
+
+
 def test_an_ethernet_address_and_its_pseudonym_are_called_mac() -> None:
     row = incidents.arp() | {"sources": [{"kind": "src_mac", "name": "00:00:5e:00:53:23", "flows": 96}]}
     row |= {"lead_kind": "src_mac", "lead_entity": "3f2a"}

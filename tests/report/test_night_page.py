@@ -156,6 +156,17 @@ def test_an_incident_is_a_line_with_who_whom_when_how_much_and_its_id() -> None:
     assert "40,000 sources → ct-scanner-2" in page.text("incident-1")
 
 
+def test_a_device_that_is_the_source_has_an_unknown_target() -> None:
+    row = incidents.port_scan(1) | {
+        "devices_found": 1,
+        "devices": incidents.entities("device_id", {"198.51.100.23": 9}),
+    }
+    [line] = Page(page_of(with_row(dataclasses.replace(QUIET, incidents=[row]), incidents_shown=1))).all(
+        "data-incident"
+    )
+    assert "→ unknown target" in " ".join(str(part) for part in line)
+
+
 def test_an_incident_folds_out_to_its_sentences_alerts_and_flows() -> None:
     page = Page(page_of(busy()))
     folded = next(each for each in page.element("incident-3") if each.tag == "details")

@@ -112,7 +112,8 @@ def _entities(incident: Incident, context: Context) -> Record:
             found["host"] = {"id": name, "ip": [ends["ip"]], "mac": [ends["mac"]]}
         elif kind == "source_file":
             found["log"] = {"file": {"path": name}}
-        if end := common.ENDPOINT_COLUMNS.get(kind, "destination" if ends["ip"] or ends["mac"] else ""):
+        end = common.ENDPOINT_COLUMNS.get(kind, "destination" if ends["ip"] or ends["mac"] else "")
+        if end and not (end == "destination" and narrative.attacks_others(incident)):
             found[end] = ends
     return found
 

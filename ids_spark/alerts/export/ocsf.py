@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from ids_spark.alerts import narrative
 from ids_spark.alerts.export import common
 from ids_spark.alerts.export.common import Context, Entity, Record
 from ids_spark.alerts.narrative import Incident
@@ -31,7 +32,8 @@ def event(incident: Incident, context: Context) -> Record:
 
     Times are milliseconds since 1970 in UTC, rounded down. `confidence_score` is the probability of an attack, at most,
     in per cent. Sources are `src_endpoint` of evidences, of the top flows first; devices are resources of the role
-    Target. The incident of an earlier night that this one continues is a related event.
+    Target, or Actor if the main device is the source. The incident of an earlier night that this one continues is a
+    related event.
 
     Args:
         incident: A row of `tables.INCIDENTS`; a time without a zone is in UTC.
@@ -41,6 +43,7 @@ def event(incident: Incident, context: Context) -> Record:
     created = common.milliseconds(common.created_at(incident, context))
     first, last = common.milliseconds(incident["first_seen"]), common.milliseconds(incident["last_seen"])
     posterior = common.number(incident["posterior"], np.float64)
+    attacks_others = narrative.attacks_others(incident)
     record = {
         **_CLASSIFICATION,
         "time": created,
@@ -63,7 +66,11 @@ def event(incident: Incident, context: Context) -> Record:
         "finding_info": _finding(incident, context, title, description)
         | {"created_time": created, "first_seen_time": first, "last_seen_time": last},
         "evidences": _evidences(incident, context),
-        "resources": [_resource(each, context) for each in incident["devices"] or () if each["name"]],
+        "resources": [
+            _resource(each, attacks_others and i == 0, context)
+            for i, each in enumerate(incident["devices"] or ())
+            if each["name"]
+        ],
         "observables": _observables(incident, context),
         "unmapped": common.details(incident, context),
     }
@@ -157,9 +164,9 @@ def _endpoint(entity: Entity, context: Context) -> Record:
     return {"ip": address} if address else {"uid": entity["name"], "mac": common.mac_of(entity, context)}
 
 
-def _resource(device: Entity, context: Context) -> Record:
+def _resource(device: Entity, attacks: bool, context: Context) -> Record:
     kind = "device" if device["kind"] == common.DEVICE_COLUMN else device["kind"]
-    role = {"role_id": 1, "role": "Target"}
+    role = {"role_id": 2, "role": "Actor"} if attacks else {"role_id": 1, "role": "Target"}
     return {"uid": device["name"], "ip": common.address_of(device, context), "type": kind, **role}
 
 
