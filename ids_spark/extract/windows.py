@@ -81,6 +81,7 @@ class Windower:
         self._batch = batch
         self._waiting: list[_Columns] = []
         self._old = self._new = 0
+        self._many = False
         self.single: Ints = np.empty(0, dtype=np.int64)
         self.single_capture: NDArray[np.int32] = np.empty(0, dtype=np.int32)
 
@@ -115,7 +116,10 @@ class Windower:
         """Return windows of the packets that wait; those after them wait on, in the order of their streams."""
         waiting, self._waiting = self._waiting, []
         devices = np.concatenate([columns["device"] for columns in waiting])
-        order, begins, counts = _by_stream(devices if self._by_device else np.zeros_like(devices))
+        streams = devices if self._by_device else np.zeros_like(devices)
+        order, begins, counts = _by_stream(streams, self._many)
+        self._many = len(counts) > np.iinfo(np.uint16).max
+        del devices, streams
         # At least two packets wait on in a stream of two or more: so none can be left alone, and the packet before the
         # next one is known.
         whole = np.maximum(counts - 2, 0) // self._window
@@ -151,13 +155,20 @@ class Windower:
         return [_windows({name: column[span] for name, column in done.items()}, own) for span, own in spans]
 
 
-def _by_stream(streams: NDArray[np.uint64]) -> tuple[Ints, Ints, Ints]:
-    """Return the order that groups streams and keeps their packets in order, where each begins, and its packets."""
-    codes = pa.array(streams).dictionary_encode().indices.to_numpy()  # by hashing
-    counts = np.bincount(codes)
-    if len(counts) <= np.iinfo(np.uint16).max:
-        codes = codes.astype(np.uint16)  # numpy sorts 16 bits by radix, ten times as fast
-    return np.argsort(codes, kind="stable"), np.cumsum(counts) - counts, counts
+def _by_stream(streams: NDArray[np.uint64], many: bool) -> tuple[Ints, Ints, Ints]:
+    """Return the order that groups streams and keeps their packets in order, where each begins, and its packets.
+
+    Both ways give groups, in another order: a few streams are numbered by hashing, then sorted by radix, ten times as
+    fast; of many, the table of hashes would be larger than the packets.
+    """
+    codes = streams
+    if not many:
+        numbers = pa.array(streams).dictionary_encode().indices.to_numpy()
+        codes = numbers.astype(np.uint16) if numbers.max(initial=0) <= np.iinfo(np.uint16).max else numbers
+    order = np.argsort(codes, kind="stable")
+    in_order = codes[order]
+    begins = np.flatnonzero(np.r_[len(codes) > 0, in_order[1:] != in_order[:-1]])
+    return order, begins, np.diff(np.r_[begins, len(codes)])
 
 
 def _before(stored: Floats, seconds: Floats, place: Ints) -> Floats:
