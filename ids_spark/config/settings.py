@@ -17,7 +17,7 @@ from ids_spark.config.score import (
     Section,
     VerdictConfig,
 )
-from ids_spark.config.synthetic import SynthesizeNightConfig
+from ids_spark.config.synthetic import SynthesizeCapturesConfig, SynthesizeNightConfig
 from ids_spark.config.train import TrainConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -158,6 +158,7 @@ class Config(Section):
     seed: int = 7
     synthesize: SynthesizeConfig = SynthesizeConfig()
     synthesize_night: SynthesizeNightConfig = SynthesizeNightConfig()
+    synthesize_captures: SynthesizeCapturesConfig = SynthesizeCapturesConfig()
     extract: ExtractConfig = ExtractConfig()
     ingest: IngestConfig = IngestConfig()
     features: FeaturesConfig = FeaturesConfig()

@@ -1,4 +1,4 @@
-"""Settings of a synthetic night of flow logs, and its invented hours, devices, addresses and attacks.
+"""Settings of a synthetic night of flow logs, its invented hours, devices, addresses and attacks; of a day of captures.
 
 Their values are plausible, but not measured in a hospital. Addresses are those reserved for documentation, which no
 host on the internet has (RFC 5737).
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ids_spark.config.score import Count, Section
+from ids_spark.config.score import Count, NightDate, Section
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
 
 RHYTHM: Final = (38, 35, 33, 32, 33, 38, 50, 72, 90, 98, 100, 99, 92, 93, 97, 95, 88, 80, 72, 66, 60, 54, 48, 42)
@@ -179,3 +179,17 @@ class SynthesizeNightConfig(Section):
                 f" {_MAX_ROWS:,} rows"
             )
         return self
+
+
+class SynthesizeCapturesConfig(Section):
+    """`jobs/synthesize_captures.py`: one day of packet captures of a small synthetic ward.
+
+    Attributes:
+        target: Folder of captures; must not exist, or hold synthetic captures. The day of the same date is replaced.
+        date: Date of the captures; default: yesterday in UTC.
+        attacks: Whether a SYN flood, a port scan and ARP spoofing are part of them; else benign traffic only.
+    """
+
+    target: str = "captures"
+    date: NightDate | None = None
+    attacks: bool = True
