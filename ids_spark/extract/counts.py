@@ -80,18 +80,6 @@ class PacketCounts:
             "marks": {mark: self.marks[mark] for mark in MARKS if self.marks[mark]},
         } | {name: getattr(self, name) for name in _ONE_NUMBER}
 
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "PacketCounts":
-        """Return the counts that `as_json` made.
-
-        Raises:
-            KeyError, TypeError, ValueError: they are something else.
-        """
-        packets, marks = (
-            Counter({str(k): int(n) for k, n in dict(found[part]).items()}) for part in ("packets", "marks")
-        )
-        return cls(packets, marks, *(int(found[name]) for name in _ONE_NUMBER))
-
 
 def total(counts: Mapping[Any, PacketCounts]) -> PacketCounts:
     """Return the sum of counts."""
@@ -123,7 +111,7 @@ class DateCounter:
         A packet without a possible time counts for the date of the packet before it.
         """
         days = self._days_of(packets, captures)
-        for day in np.unique(days).tolist():
+        for day in distinct(days):
             mine = days == day
             kinds = np.bincount(packets.kind[mine], minlength=len(KINDS))
             if day < 0:
@@ -157,6 +145,14 @@ class DateCounter:
         if len(days):
             self._last = int(days[-1])
         return days
+
+
+def distinct(days: Ints) -> list[int]:
+    """Return the different values, ascending; fast where there is one."""
+    if len(days) and days.min() == days.max():
+        return [int(days[0])]
+    found: list[int] = np.unique(days).tolist()
+    return found
 
 
 def date_text(day: int) -> str:

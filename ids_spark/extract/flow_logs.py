@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ids_spark.base.arrays import Ints, Mask
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.extract.capture_files import DATE_FOLDER, key_of
-from ids_spark.extract.counts import DateCounter, PacketCounts, date_text
+from ids_spark.extract.counts import DateCounter, PacketCounts, date_text, distinct
 from ids_spark.extract.devices import Devices, ipv4_texts, mac_texts
 from ids_spark.extract.footer import Extraction
 from ids_spark.extract.manifests import LogFile
@@ -113,7 +113,7 @@ class FlowLogWriter:
         """Write windows, now or later."""
         days = self._counter.days(windows.nanos, windows.capture)
         table = None
-        for day in np.unique(days).tolist():
+        for day in distinct(days):
             date = date_text(day)
             mine = np.flatnonzero(days == day)
             self._new[date].windows += len(mine)
@@ -169,7 +169,7 @@ class FlowLogWriter:
         write_part(origin.folder, staged, tables, COLUMNS, facts | extraction.metadata(), _REPEATED)
         part = f".{len(self.files[date])}" if self.files[date] else ""
         path = f"{DATE_FOLDER}{date}/flows-{origin.key}-{origin.piece:05d}{part}{SUFFIX}"
-        self.files[date].append(LogFile(path, f"{origin.folder}/{staged}"))
+        self.files[date].append(LogFile(path, f"{origin.folder.rsplit('/', 1)[1]}/{staged}"))
 
     def _table(self, windows: Windows) -> pa.Table:
         columns = {

@@ -15,14 +15,17 @@ import datetime as dt
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
 
 import pyarrow.fs as pafs
+from pydantic import Field, TypeAdapter
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.names import NAME
+from ids_spark.base.text import one_line
 from ids_spark.extract.capture_files import Capture
 from ids_spark.extract.counts import PacketCounts
 from ids_spark.lake import filesystem
@@ -35,8 +38,15 @@ FORMAT: Final = 1
 JOINED: Final = "joined"
 """Key of the manifest of all captures whose windows continue across files (`extract.join_files`)."""
 _MANIFEST, _JOURNAL, _WRITING = ".json", ".commit", "writing-"
+_UNFINISHED: Final = ".new"  # of `replace_bytes`
 _AT_ONCE: Final = 16
 _STAMP_DIGITS: Final = 32
+
+
+LogPath = Annotated[str, Field(pattern=r"^event_date=\d{4}-\d{2}-\d{2}/flows-[0-9a-z]+-\d{5,}(\.\d+)?\.parquet$")]
+"""Path of a file below the folder of flow logs."""
+StagedPath = Annotated[str, Field(pattern=rf"^{_WRITING}{NAME}/{NAME}$")]
+"""Path of a file that is not yet part of the logs, below the folder `_extract`."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +54,12 @@ class LogFile:
     """A file of flow logs.
 
     Attributes:
-        path: Below the folder of flow logs, once it is part of them.
-        staged: URI where a task wrote it; empty for one that is part of the logs.
+        path: Where it will be.
+        staged: Where a task wrote it.
     """
 
-    path: str
-    staged: str = ""
+    path: LogPath
+    staged: StagedPath
 
 
 @dataclass
@@ -64,7 +74,7 @@ class DateLogs:
     """
 
     stamp: str
-    files: list[str]
+    files: list[LogPath]
     counts: PacketCounts
     captures: list[str] = field(default_factory=list)
 
@@ -79,6 +89,7 @@ class Manifest:
         seen: Every date that it has packets of, written or not.
         dates: Logs by date; after a run for one date only (`extract.date`), others may be missing or older.
         fault: Where and why the capture cannot be read further; empty for a sound one.
+        format: Version of this content.
     """
 
     capture: str
@@ -86,6 +97,7 @@ class Manifest:
     seen: list[str] = field(default_factory=list)
     dates: dict[str, DateLogs] = field(default_factory=dict)
     fault: str = ""
+    format: int = FORMAT
 
     def is_current(self, stamp: str, date: dt.date | None, present: Mapping[str, int]) -> bool:
         """Return whether the logs of a date (None: of every date) are those of a capture that has not changed.
@@ -105,36 +117,26 @@ class Manifest:
             for name in needed
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the manifest as plain values."""
-        dates = {name: asdict(logs) | {"counts": logs.counts.as_json()} for name, logs in sorted(self.dates.items())}
-        return asdict(self) | {"format": FORMAT, "dates": dates}
 
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Manifest":
-        """Return the manifest that `to_json` made.
+@dataclass(frozen=True)
+class Replacement:
+    """Content of a journal.
 
-        Raises:
-            KeyError, TypeError, ValueError: it is something else.
-        """
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']}")
-        dates = {
-            str(name): DateLogs(
-                str(logs["stamp"]),
-                [str(path) for path in logs["files"]],
-                PacketCounts.from_json(logs["counts"]),
-                [str(capture) for capture in logs["captures"]],
-            )
-            for name, logs in dict(found["dates"]).items()
-        }
-        return cls(
-            str(found["capture"]),
-            str(found["stamp"]),
-            [str(name) for name in found["seen"]],
-            dates,
-            str(found["fault"]),
-        )
+    Anyone who can write to the folder can write a journal, and the next run acts on it: paths must match a pattern.
+
+    Attributes:
+        manifest: The new manifest of the capture.
+        new: Files that become part of the logs.
+        removed: Files that cease to be.
+    """
+
+    manifest: Manifest
+    new: tuple[LogFile, ...]
+    removed: tuple[LogPath, ...]
+
+
+_MANIFESTS: Final = TypeAdapter(Manifest)
+_REPLACEMENTS: Final = TypeAdapter(Replacement)
 
 
 def stamp_of(capture: Capture, settings: Mapping[str, Any]) -> str:
@@ -159,11 +161,11 @@ class ExtractedLogs:
         self._fs, self._path = filesystem.resolve(self.root)
 
     @contextlib.contextmanager
-    def opened(self) -> Any:
+    def opened(self) -> Iterator[None]:
         """Reserve the folder for this run and complete what killed runs left; afterwards remove what it has not used.
 
         Raises:
-            InputError: another run writes to the folder.
+            InputError: another run writes to the folder, or a journal in it is not as a run writes it.
         """
         filesystem.make_folder(self._fs, f"{self._path}/{FOLDER}")
         with Lease(self.folder, self._run_id):
@@ -182,12 +184,13 @@ class ExtractedLogs:
         """Return the manifest of a capture; None if it has none that can be read, so that it is extracted again."""
         uri = f"{self.folder}/{key}{_MANIFEST}"
         try:
-            return Manifest.from_json(filesystem.read_json(uri))
+            found = _MANIFESTS.validate_json(filesystem.read_bytes(uri))
         except FileNotFoundError:
             return None
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            log.warning("manifest that cannot be used file=%s error=%s", uri, error)
+        except ValueError as error:
+            log.warning("not used: manifest file=%s error=%s", uri, one_line(error))
             return None
+        return found if found.format == FORMAT else None
 
     def manifests(self, keys: Iterable[str]) -> dict[str, Manifest]:
         """Return the manifests of captures by key, of those that have one."""
@@ -216,25 +219,21 @@ class ExtractedLogs:
             files: New files, each complete where a task wrote it.
             replaced: Paths of files of the old manifest that the new ones replace.
         """
-        new = {file.path for file in files}
-        journal = {
-            "manifest": manifest.to_json(),
-            "moves": [[file.staged, file.path] for file in files],
-            "removes": sorted(set(replaced) - new),
-        }
-        filesystem.replace_bytes(f"{self.folder}/{key}{_JOURNAL}", json.dumps(journal).encode())
-        self._complete(key, journal)
+        removed = sorted(set(replaced) - {file.path for file in files})
+        entry = Replacement(manifest, tuple(files), tuple(removed))
+        filesystem.replace_bytes(f"{self.folder}/{key}{_JOURNAL}", _REPLACEMENTS.dump_json(entry))
+        self._complete(key, entry)
 
-    def _complete(self, key: str, journal: Mapping[str, Any]) -> None:
+    def _complete(self, key: str, entry: Replacement) -> None:
         """Carry out a journal, from wherever an earlier run stopped."""
-        for staged, path in journal["moves"]:
-            source = filesystem.resolve(staged)[1]
-            if self._fs.get_file_info(source).type == pafs.FileType.File:
-                filesystem.move(self._fs, source, f"{self._path}/{path}")
-        for path in journal["removes"]:
+        for file in entry.new:
+            staged = f"{self._path}/{FOLDER}/{file.staged}"
+            if self._fs.get_file_info(staged).type == pafs.FileType.File:
+                filesystem.move(self._fs, staged, f"{self._path}/{file.path}")
+        for path in entry.removed:
             filesystem.remove(f"{self.root}/{path}")
             filesystem.remove_if_empty(f"{self.root}/{path}".rsplit("/", 1)[0])
-        filesystem.replace_bytes(f"{self.folder}/{key}{_MANIFEST}", json.dumps(journal["manifest"], indent=1).encode())
+        filesystem.replace_bytes(f"{self.folder}/{key}{_MANIFEST}", _MANIFESTS.dump_json(entry.manifest, indent=1))
         filesystem.remove(f"{self.folder}/{key}{_JOURNAL}")
 
     def _repair(self) -> None:
@@ -242,10 +241,21 @@ class ExtractedLogs:
         for name in (name for name in names if name.endswith(_JOURNAL)):
             uri = f"{self.folder}/{name}"
             log.warning("completing a replacement that a killed run began journal=%s", uri)
-            self._complete(name.removesuffix(_JOURNAL), filesystem.read_json(uri))
+            self._complete(name.removesuffix(_JOURNAL), self._journal(uri))
+        for name in (name for name in names if name.endswith(_UNFINISHED)):
+            filesystem.remove(f"{self.folder}/{name}")
         for name in (name for name in names if name.startswith(_WRITING)):
             log.warning("removing files of a killed run folder=%s/%s", self.folder, name)
             self._remove_folder(f"{self._path}/{FOLDER}/{name}")
+
+    def _journal(self, uri: str) -> Replacement:
+        try:
+            return _REPLACEMENTS.validate_json(filesystem.read_bytes(uri))
+        except ValueError as error:
+            raise InputError(
+                f"{uri} is not the journal of an extraction ({one_line(error)}); nothing was moved or deleted; remove"
+                " the file, and extract again with extract.again=true"
+            ) from error
 
     def _names(self) -> list[str]:
         found = self._fs.get_file_info(pafs.FileSelector(f"{self._path}/{FOLDER}", allow_not_found=True))
