@@ -26,7 +26,7 @@ from ids_spark.base.arrays import Floats, Ints
 from ids_spark.extract.formats import GZIP, HEAD_BYTES, PCAP_HEADER, Format, Order, Refused, format_of
 from ids_spark.lake.filesystem import resolve
 
-CHUNK_BYTES: Final = 1 << 20
+CHUNK_BYTES: Final = 2 << 20
 MOST_CAPTURED: Final = 262_144
 """Bytes of a record at most; libpcap's MAXIMUM_SNAPLEN. A header that states more is damaged, whatever the limit in the
 header of the file: that one is often wrong."""

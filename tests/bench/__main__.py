@@ -11,13 +11,14 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import machine, night_part, prep, report, rounds, score, train
+from tests.bench import extract, machine, night_part, prep, report, rounds, score, train
 
 PARTS: Final[Mapping[str, ModuleType]] = {
     prep.NAME: prep,
     train.NAME: train,
     score.NAME: score,
     night_part.NAME: night_part,
+    extract.NAME: extract,
 }
 
 
