@@ -48,16 +48,25 @@ def joined(parts: Iterable[TypedRows], row_group: RowGroup, window: int) -> Iter
     key = str(row_group.split), str(row_group.class19)
     values, numbers = _NOTHING  # of a window that more rows may join
     for part in parts:
-        columns = [part.flows[name].to_numpy() for name in RELEASE_39.features]
-        values = np.concatenate([values, np.array(columns).reshape(len(columns), -1)], axis=1)
+        values = _with(values, part.flows)
         numbers = np.concatenate([numbers, part.flows["source_row"].to_numpy()])
         starts, end = _starts(values[_NUMBER], numbers, window, at_end=False)
         flows = _flows(values[:, :end], numbers[starts], starts, row_group)
         yield replace(part, flows=flows, joined=+Counter({key: end - len(starts)}))
-        values, numbers = values[:, end:], numbers[end:]
+        values, numbers = values[:, end:].copy(), numbers[end:]
     starts, end = _starts(values[_NUMBER], numbers, window, at_end=True)
     flows = _flows(values, numbers[starts], starts, row_group)
     yield TypedRows(Counter(), flows, QUARANTINE.empty_table(), joined=+Counter({key: end - len(starts)}))
+
+
+def _with(values: Floats, flows: pa.Table) -> Floats:
+    """Return the features of rows with those of further rows, shape (39, rows), copied once."""
+    before = values.shape[1]
+    rows = np.empty((len(values), before + len(flows)))
+    rows[:, :before] = values
+    for own, name in zip(rows, RELEASE_39.features, strict=True):
+        own[before:] = flows[name].to_numpy()
+    return rows
 
 
 def _starts(packets: Floats, numbers: Ints, window: int, at_end: bool) -> tuple[Ints, int]:

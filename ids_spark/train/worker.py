@@ -53,6 +53,7 @@ def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
     with gloo_priority.low_priority_message_threads():
         hvd.init()
     log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
+    tf.get_logger().setLevel("ERROR")  # it warns of the graphs of every further model
     tf.config.threading.set_intra_op_parallelism_threads(tasks[0].threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one would compete with Horovod's thread
     if gpus := tf.config.list_physical_devices("GPU"):  # a separate GPU for each rank of a machine

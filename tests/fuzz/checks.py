@@ -104,7 +104,7 @@ def _table_faults(case: Case, records: list[logging.LogRecord], output: str) -> 
     job = "ingest" if case.table == "flows" else "score"
     audit = pd.read_parquet(max((case.lake / "audit").glob(f"*-{job}.parquet"))).iloc[0]
     faults = []
-    accounted = audit.rows_out + audit.rows_quarantined + audit.rows_duplicate
+    accounted = audit.rows_out + audit.rows_quarantined + audit.rows_duplicate + audit.rows_joined + audit.rows_left_out
     if audit.rows_in != accounted:
         faults.append(f"audit: {audit.rows_in} rows in, {accounted} accounted for")
     if case.table == "flows":
