@@ -227,6 +227,35 @@ def test_make_scores_the_nights_of_captures_also_if_some_were_refused(
         ]
 
 
+JOBS_OF_NIGHT = """
+[job] = [a.split('/')[-1][:-3] for a in args if '/jobs/' in a]
+print(job, found.lake, found.extract.captures, found.extract.target, found.score.flow_logs, sep='|')
+sys.exit(CODES[job])
+"""
+
+
+@pytest.mark.parametrize(
+    ("extract", "score", "purge", "jobs", "code"),
+    [(0, 0, 0, 3, 0), (3, 0, 0, 3, 3), (3, 3, 0, 3, 3), (0, 3, 1, 3, 1), (2, 0, 0, 1, 2), (0, 1, 0, 2, 1)],
+)
+def test_the_script_of_a_night_extracts_captures_if_there_are_any(
+    tmp_path: Path, extract: int, score: int, purge: int, jobs: int, code: int
+) -> None:
+    codes = f"CODES = dict(extract={extract}, score={score}, purge={purge})\n"
+    script = str(checkout_with(tmp_path, codes + JOBS_OF_NIGHT) / "conf" / "nightly" / "night.sh")
+    known = {**SHELL, "LAKE": "/lake", "LOGS": "/logs"}
+    expected = [
+        "extract|/lake|/pcaps|/logs|None",
+        "score|/lake|None|flow_logs|/logs",
+        "purge|/lake|None|flow_logs|None",
+    ]
+    ended = subprocess.run([script], env=known | {"CAPTURES": "/pcaps"}, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.splitlines()) == (code, expected[:jobs]), ended.stderr
+    if not extract:
+        ended = subprocess.run([script], env=known, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stdout.splitlines()) == (code, expected[1:jobs])
+
+
 def test_make_trains_a_demo_model_for_captures_only_without_a_lake(tmp_path: Path) -> None:
     checkout = checkout_with(tmp_path, "print(*[a for a in args if a.startswith('jobs/')])\n")
     jobs = [line.removeprefix("jobs/") for line in make(checkout, "nightly", "CAPTURES=x").stdout.splitlines()]
