@@ -124,8 +124,8 @@ def most_frequent(values: NDArray[np.uint64], sizes: Ints) -> Ints:
     Of several most frequent values it is the one that is seen first.
 
     Args:
-        values: One window after another; shape (packets,).
-        sizes: Packets of each window, at least 1; shape (windows,).
+        values: Below 2**49, one window after another; shape (packets,).
+        sizes: Packets of each window, at least 1; shape (windows,), fewer than 2**15.
     """
     best = np.cumsum(sizes) - sizes
     counts = np.zeros(len(sizes), dtype=np.int64)
@@ -152,16 +152,19 @@ def most_frequent(values: NDArray[np.uint64], sizes: Ints) -> Ints:
 
 
 _ROUNDS: Final = 3
+_VALUE_BITS: Final = 49
 
 
 def _by_sorting(values: NDArray[np.uint64], index: Ints, sizes: Ints) -> tuple[Ints, Ints]:
     """Return the index of the first packet with each window's most frequent value, and how many have it."""
-    window = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((values[index], window))  # stable: packets of a value stay in their order
-    sorted_values = values[index][order]
-    begins = np.flatnonzero(np.r_[True, (np.diff(sorted_values) != 0) | (np.diff(window) != 0)])
-    first, window_of_run = index[order[begins]], window[begins]
+    window = np.repeat(np.arange(len(sizes), dtype=np.uint64), sizes)
+    keys = window << np.uint64(_VALUE_BITS) | values[index]
+    order = np.argsort(keys)
+    keys = keys[order]
+    begins = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+    first = np.minimum.reduceat(index[order], begins)
     count = np.diff(np.r_[begins, len(index)])
+    window_of_run = keys[begins] >> np.uint64(_VALUE_BITS)
     score = count * len(values) + (len(values) - 1 - first)
-    best = np.maximum.reduceat(score, np.flatnonzero(np.r_[True, np.diff(window_of_run) != 0]))
+    best = np.maximum.reduceat(score, np.flatnonzero(np.r_[True, window_of_run[1:] != window_of_run[:-1]]))
     return len(values) - 1 - best % len(values), best // len(values)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.extract import formulas
-from ids_spark.extract.packets import KINDS, Packets
+from ids_spark.extract.packets import KINDS, VISIBLE, Packets
 
 BATCH: Final = 65_536
 """New packets that are sorted by device at once."""
-_BLOCK: Final = 65_536
+_BLOCK: Final = 32_768
 """Packets whose features are computed at once; their columns fit in the cache of a core."""
 _ARP: Final = KINDS.index("arp")
 _ETHERNET: Final = 1 << 48
@@ -98,12 +98,9 @@ class Windower:
         columns: _Columns = {name: getattr(packets, name) for name in _KEPT}
         columns["device"] = devices
         columns["capture"] = np.zeros(len(packets), dtype=np.int32) if captures is None else captures
-        visible = packets.visible
-        if not visible.all():
-            columns = {name: column[visible] for name, column in columns.items()}
-        columns["before"] = columns["seconds"]  # if it turns out to be the first of its stream
+        columns["before"] = columns["seconds"]  # time of the packet before; its own if it is the first of its stream
         self._waiting.append(columns)
-        self._new += len(columns["device"])
+        self._new += len(packets)
         if self._new >= max(self._batch, self._old):  # so the packets that wait are sorted again once for each new one
             return self._sorted(closing=False)
         return []
@@ -115,11 +112,13 @@ class Windower:
     def _sorted(self, closing: bool) -> list[Windows]:
         """Return windows of the packets that wait; those after them wait on, in the order of their streams."""
         waiting, self._waiting = self._waiting, []
-        devices = np.concatenate([columns["device"] for columns in waiting])
+        visible = np.flatnonzero(np.concatenate([part["kind"] for part in waiting]) < VISIBLE)
+        devices = np.concatenate([part["device"] for part in waiting])[visible]
         streams = devices if self._by_device else np.zeros_like(devices)
         order, begins, counts = _by_stream(streams, self._many)
         self._many = len(counts) > np.iinfo(np.uint16).max
-        del devices, streams
+        order = visible[order]
+        del devices, streams, visible
         # At least two packets wait on in a stream of two or more: so none can be left alone, and the packet before the
         # next one is known.
         whole = np.maximum(counts - 2, 0) // self._window
@@ -131,19 +130,15 @@ class Windower:
         sizes = np.full(int((whole + partial).sum()), self._window)
         sizes[np.cumsum(whole + partial)[partial] - 1] = rest[partial]
 
-        def take(name: str) -> NDArray[Any]:  # one after another: a second copy of all columns would double the memory
-            column: NDArray[Any] = np.concatenate([columns.pop(name) for columns in waiting])[order]
-            return column
-
-        names = list(waiting[0])
-        done: _Columns = {}
-        kept: _Columns = {}
-        seconds = take("seconds")
-        for name in names:
-            column = seconds if name == "seconds" else take(name)
-            if name == "before":
-                column = _before(column, seconds, place)
-            done[name], kept[name] = column[in_windows], column[~in_windows]
+        now, later = order[in_windows], order[~in_windows]
+        stored, seconds = (np.concatenate([part[name] for part in waiting])[order] for name in ("before", "seconds"))
+        before = np.where(place == 0, stored, np.r_[0.0, seconds[:-1]])
+        del stored, seconds
+        done: _Columns = {"before": before[in_windows]}
+        kept: _Columns = {"before": before[~in_windows]}
+        for name in (*_KEPT, "device", "capture"):  # one after another: less memory than two copies of all of them
+            column = np.concatenate([part.pop(name) for part in waiting])
+            done[name], kept[name] = column[now], column[later]
         self._waiting = [kept]
         self._old, self._new = len(kept["device"]), 0
         if closing:
@@ -169,13 +164,6 @@ def _by_stream(streams: NDArray[np.uint64], many: bool) -> tuple[Ints, Ints, Int
     in_order = codes[order]
     begins = np.flatnonzero(np.r_[len(codes) > 0, in_order[1:] != in_order[:-1]])
     return order, begins, np.diff(np.r_[begins, len(codes)])
-
-
-def _before(stored: Floats, seconds: Floats, place: Ints) -> Floats:
-    """Return the time of the packet before each packet of its stream; of the first one that waits, the stored one."""
-    before = np.empty_like(seconds)
-    before[1:] = seconds[:-1]
-    return np.where(place == 0, stored, before)
 
 
 def _windows(columns: _Columns, sizes: Ints) -> Windows:
