@@ -31,7 +31,9 @@ _MEANS: Final = ("Header_Length", "Time_To_Live", *(f"{flag}_flag_number" for fl
 _SUMS: Final = ("ack_count", "syn_count", "fin_count", "rst_count", "Tot sum", "Number")
 _PROTOCOL_NUMBERS: Final[Mapping[str, int]] = {"ARP": 0, "ICMP": 1, "IGMP": 2, "TCP": 6, "UDP": 17}
 _ROUNDING: Final = 1e-6  # largest relative distance of a total from a whole number, and 0.01 at most
+_LARGEST: Final = 1e12  # of a value that is joined; variances are below 2^32
 _NUMBER: Final = RELEASE_39.features.index("Number")
+_RATE: Final = RELEASE_39.features.index("Rate")
 _NOTHING: Final = np.empty((len(RELEASE_39.features), 0)), np.empty(0, np.int64)
 
 
@@ -50,11 +52,11 @@ def joined(parts: Iterable[TypedRows], row_group: RowGroup, window: int) -> Iter
     for part in parts:
         values = _with(values, part.flows)
         numbers = np.concatenate([numbers, part.flows["source_row"].to_numpy()])
-        starts, end = _starts(values[_NUMBER], numbers, window, at_end=False)
+        starts, end = _starts(_packets(values), numbers, window, at_end=False)
         flows = _flows(values[:, :end], numbers[starts], starts, row_group)
         yield replace(part, flows=flows, joined=+Counter({key: end - len(starts)}))
         values, numbers = values[:, end:].copy(), numbers[end:]
-    starts, end = _starts(values[_NUMBER], numbers, window, at_end=True)
+    starts, end = _starts(_packets(values), numbers, window, at_end=True)
     flows = _flows(values, numbers[starts], starts, row_group)
     yield TypedRows(Counter(), flows, QUARANTINE.empty_table(), joined=+Counter({key: end - len(starts)}))
 
@@ -67,6 +69,15 @@ def _with(values: Floats, flows: pa.Table) -> Floats:
     for own, name in zip(rows, RELEASE_39.features, strict=True):
         own[before:] = flows[name].to_numpy()
     return rows
+
+
+def _packets(values: Floats) -> Floats:
+    """Return the number of packets of each row; NaN for rows with values that no sum can have, such as infinite ones."""
+    limits = np.where(np.arange(len(values)) == _RATE, np.inf, _LARGEST)
+    possible = np.ones(values.shape[1], dtype=np.bool_)
+    for column, limit in zip(values, limits, strict=True):
+        possible &= np.abs(column) <= limit
+    return np.where(possible, values[_NUMBER], np.nan)
 
 
 def _starts(packets: Floats, numbers: Ints, window: int, at_end: bool) -> tuple[Ints, int]:
@@ -98,7 +109,8 @@ def _flows(values: Floats, numbers: Ints, starts: Ints, row_group: RowGroup) -> 
     found = dict(zip(RELEASE_39.features, values, strict=True))
     if len(starts):
         sizes = np.diff(np.r_[starts, values.shape[1]])
-        longer = _features(found, starts, sizes)
+        with np.errstate(all="ignore"):  # of a row that stays as it is, whatever it holds
+            longer = _features(found, starts, sizes)
         found = {name: np.where(sizes > 1, longer[name], column[starts]) for name, column in found.items()}
     class_ids = np.full(len(starts), CLASS19.index(str(row_group.class19)), np.int32)
     splits = np.full(len(starts), SOURCE_SPLITS.index(str(row_group.split)), np.int32)
@@ -150,8 +162,7 @@ def _rate(columns: Mapping[str, Floats], starts: Ints, total: Floats) -> Floats:
     before; a row's own span is a lower limit, reached where packets are out of order.
     """
     n = columns["Number"]
-    with np.errstate(divide="ignore"):
-        own = n / columns["Rate"]
+    own = n / columns["Rate"]
     parts = columns["IAT"] * n
     parts[starts] = own[starts]
     span = np.maximum(np.add.reduceat(parts, starts), np.maximum.reduceat(own, starts))

@@ -139,6 +139,18 @@ def test_infinite_rates_are_spans_of_zero_and_packets_out_of_order_make_no_span_
     assert read(tmp_path)[0]["Rate"].tolist() == [np.inf, 20 / 2.5, 20 / (2.0 + 2.5), 20 / 1.0]
 
 
+def test_rows_of_impossible_windows_stay_as_they_are(tmp_path: Path) -> None:
+    row = windows(packets_of(1, 100), 10).iloc[0].to_dict()
+    frame = pd.DataFrame([row | {"Number": number, "Rate": 0.0} for number in (10, 10, 0, 1, 2.5, 1e300, np.inf)])
+    for name, value in (("IAT", np.inf), ("IAT", -np.inf), ("Variance", 1e300), ("Tot sum", 1e300)):
+        frame = pd.concat([frame, frame.iloc[[0]].assign(**{name: value})], ignore_index=True)
+    write(tmp_path, frame)
+    found, _, merged = read(tmp_path)
+    assert merged == 1
+    assert found["Rate"].tolist() == [0.0] * 10
+    np.testing.assert_array_equal(found[FEATURES].iloc[1:], frame[FEATURES].iloc[2:])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
