@@ -72,7 +72,7 @@ def _with(values: Floats, flows: pa.Table) -> Floats:
 
 
 def _packets(values: Floats) -> Floats:
-    """Return the number of packets of each row; NaN for rows with values that no sum can have, such as infinite ones."""
+    """Return the number of packets of each row; NaN for rows with values that no sum can have, infinite among them."""
     limits = np.where(np.arange(len(values)) == _RATE, np.inf, _LARGEST)
     possible = np.ones(values.shape[1], dtype=np.bool_)
     for column, limit in zip(values, limits, strict=True):
