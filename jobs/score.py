@@ -22,6 +22,7 @@ import datetime as dt
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.report import Report
@@ -33,6 +34,7 @@ from ids_spark.score import degradation, night_context, night_files, nightly, pe
 from ids_spark.score.night_context import ScoringContext
 
 log = logging.getLogger(__name__)
+_MOST_PRINTED = 7  # nights
 
 
 def run(context: job.Context) -> Report:
@@ -52,15 +54,21 @@ def run(context: job.Context) -> Report:
         return report
     scored = nightly.ScoredNights()
     failures: list[tuple[dt.date, Exception]] = []
+    printed: list[list[str]] = []
     for date in dates:
         try:
-            report.add(_night(context, scoring, date, scored))
+            night = _night(context, scoring, date, scored)
+            printed.append(night.lines)
+            report.add(replace(night, lines=[]))
         except Interrupted:
             raise
         except Exception as error:
             if len(dates) == 1:
                 raise
             failures.append((date, error))
+    if len(printed) > _MOST_PRINTED:
+        report.lines.append(f"{len(printed) - _MOST_PRINTED:,} earlier nights: see {context.lake.uri('reports/night')}")
+    report.lines += [line for lines in printed[-_MOST_PRINTED:] for line in lines]
     _report_failures(failures, report, context.lake.root)
     if not any(row["rows_scored"] for rows in scored.rows.values() for row in rows):
         return report

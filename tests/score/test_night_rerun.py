@@ -139,7 +139,9 @@ def test_a_challenger_scores_the_same_night_and_is_compared(nights: Path, tmp_pa
     first, second = stored(folder), another(folder, "29991231T000000Z-challenger")
     assert score(folder)[0] == 2  # two versions, and none was promoted
     for version, alias in ((first.card.version, "champion"), (second.card.version, "challenger")):
-        code, output = run(folder, "promote", f"promote.version={version}", f"promote.alias={alias}")
+        code, output = run(
+            folder, "promote", f"promote.model={MODEL}", f"promote.version={version}", f"promote.alias={alias}"
+        )
         assert code == 0, output
     code, output = score(folder)
     assert code == 0, output
