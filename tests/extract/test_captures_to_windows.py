@@ -80,6 +80,25 @@ def test_the_packets_of_a_file_that_ends_at_any_byte_are_in_windows_or_single() 
     assert known > 45
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_packets_are_in_windows_with_the_identities_of_official_rows_or_in_none(seed: int) -> None:
+    draw = random.Random(seed)
+    damaged = []
+    for packet in random_captures.capture(draw, 150):
+        frame = bytes(byte if draw.random() < 0.98 else draw.randrange(256) for byte in packet.frame[:200])
+        frame = frame[: draw.choice((20, 60, 200, 200))]
+        length = len(frame) + draw.choice((0, 0, 0, 1_500, 2**31))
+        damaged.append(Captured(frame, draw.choice((packet.nanos, packet.nanos, draw.randrange(2**61))), length))
+    parts = parts_of(frames.pcapng(damaged, digits=9), chunk_bytes=5_000)
+    assert sum(map(len, parts)) == len(damaged)
+    for n, by_device in itertools.product((2, 10, 1_000), (True, False)):
+        found, single = windows_of(parts, n, by_device)
+        in_windows = sum(int(windows.packets.sum()) for windows in found)
+        assert in_windows + single == sum(int(part.visible.sum()) for part in parts)
+        for windows in found:
+            assert not broken_identities(windows.features)
+
+
 def test_windows_of_real_captures_have_every_visible_packet_and_the_identities_of_official_rows(
     real_captures: Path,
 ) -> None:

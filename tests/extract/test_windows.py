@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.extract.devices import Devices
+from ids_spark.extract.formulas import most_frequent
 from ids_spark.extract.packets import Packets
 from ids_spark.extract.windows import Windower, Windows
 from tests.support import frames, random_captures
@@ -193,6 +194,14 @@ def test_windows_do_not_depend_on_how_packets_come(seed: int, cuts: list[int], n
     at_once, alone = computed(packets, n, by_device)
     require_equal(as_reference(in_parts), as_reference(at_once))
     assert single == alone
+
+
+@given(st.lists(st.lists(st.sampled_from([0, 1, 2, 3, 4, 5, 2**49 - 1]), min_size=1), min_size=1, max_size=20))
+def test_the_most_frequent_value_of_a_window_is_of_several_the_first_one(windows: list[list[int]]) -> None:
+    values = np.array([value for window in windows for value in window], dtype=np.uint64)
+    found = most_frequent(values, np.array([len(window) for window in windows]))
+    starts = np.cumsum([0, *(len(window) for window in windows[:-1])])
+    assert (found - starts).tolist() == [window.index(max(window, key=window.count)) for window in windows]
 
 
 @pytest.mark.parametrize("n", [2, 10, 100])
