@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dpkt
@@ -196,7 +197,10 @@ def number(data: bytes) -> int:
 def by_dpkt(frame: bytes) -> dict[str, int]:
     """Return the columns of a visible packet as dpkt sees them."""
     packet = dpkt.ethernet.Ethernet(frame)
-    length = len(frame) - 4 * len(getattr(packet, "vlan_tags", ()))
+    tags = 0  # of which dpkt remembers the last two
+    while number(frame[12 + 4 * tags : 14 + 4 * tags]) in (frames.VLAN, frames.QINQ, frames.OLD_QINQ):
+        tags += 1
+    length = len(frame) - 4 * tags
     found = dict.fromkeys(("ttl", "protocol", "transport", "header", "flags", "source_port", "target_port"), 0)
     found |= {"length": length, "source_mac": number(packet.src), "target_mac": number(packet.dst)}
     inner = packet.data
@@ -274,3 +278,33 @@ def test_link_types_of_interfaces() -> None:
     assert [KINDS[kind] for kind in found.kind] == ["ipv4"] * 3 + ["other_link_type"] * 3 + ["ipv4"] * 6
     assert found.ttl.tolist() == [1] * 3 + [0] * 3 + [2] * 3 + [3] * 3
     assert found.length.tolist() == [42] * 3 + [80] * 3 + [42] * 6
+
+
+def test_dpkt_sees_the_same_in_real_captures(real_captures: Path) -> None:
+    """Every file is read: as many packets as dpkt, at the same times, with the same headers."""
+    files = packets = 0
+    for path in sorted(path for path in real_captures.rglob("*") if path.suffix in (".pcap", ".pcapng", ".cap")):
+        with records.read(str(path)) as capture:
+            chunks = [(chunk, read_packets(chunk)) for chunk in capture]
+        assert capture.ending.reason is None, path
+        with path.open("rb") as stream:
+            theirs = list(dpkt.pcap.UniversalReader(stream))
+        ours = [row for chunk, found in chunks for row in zip(chunk.link, chunk.seconds, *rows(found), strict=True)]
+        assert len(ours) == len(theirs), path
+        for (link, seconds, visible, *columns), (time, frame) in zip(ours, theirs, strict=True):
+            assert seconds == pytest.approx(float(time), abs=3e-7), path
+            if link == 1 and visible:
+                assert dict(zip(HEADERS, columns, strict=True)) == by_dpkt(frame), path
+        files, packets = files + 1, packets + len(ours)
+    assert files > 100
+    assert packets > 20_000
+
+
+HEADERS = (
+    *("length", "protocol", "ttl", "transport", "header", "flags", "source_port", "target_port"),
+    *("source", "target", "source_mac", "target_mac"),
+)
+
+
+def rows(found: Packets) -> list[list[int]]:
+    return [found.visible.tolist(), *(getattr(found, name).tolist() for name in HEADERS)]
