@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 KEY: Final = "ids_spark.extract"
 """Key of the footer's metadata."""
-Packets = Annotated[int, Field(ge=0, lt=2**53)]
+Packets = Annotated[int, Field(ge=0, lt=2**45)]  # so that sums over files fit 64 bits
 
 
 class Extraction(BaseModel):

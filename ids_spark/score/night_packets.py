@@ -54,10 +54,11 @@ def packets_of(source: NightSource) -> NightPackets | None:
         return None
     seen, invisible, marks = 0, Counter[str](), Counter[str]()
     for each in found:
-        seen += sum(each.packets.values())
+        seen += sum(each.packets.get(kind, 0) for kind in KINDS)
         invisible += Counter({kind: each.packets.get(kind, 0) for kind in KINDS[VISIBLE:]})
         invisible += Counter({SINGLE: each.single})
         marks += Counter({mark: each.marks.get(mark, 0) for mark in MARKS})
     names = {each.capture for each in found}
     lengths = sorted({each.window for each in found})
+    seen = max(seen, invisible.total())  # a footer of another program may contradict itself
     return NightPackets(None if "" in names else len(names), tuple(lengths), seen, invisible, marks)

@@ -75,6 +75,11 @@ def test_a_night_is_degraded_if_no_flow_describes_a_large_share_of_its_packets(
     assert reasons(90, replace(SOUND, extraction=of_capture), max_invisible_share=limit) == expected
 
 
+def test_a_footer_that_contradicts_itself_degrades_the_night() -> None:
+    of_capture = Extraction(window=10, packets={}, single=7, windows=90)
+    assert reasons(90, replace(SOUND, extraction=of_capture)) == ["packets_invisible"]
+
+
 @pytest.mark.parametrize(
     ("name", "similar"),
     [("dt=2026-03-04", True), ("20260304", True), ("event_date=2026-3-4", True), ("date=04.03.2026", True),
