@@ -126,10 +126,12 @@ _BESIDE: Final = {key: f"{key}_beside" for key in ("packet_capture", *(each.key 
 REASONS: Final[Mapping[str, str]] = _UNREAD | {beside: _UNREAD[key] for key, beside in _BESIDE.items()}
 """Why a file is not read: what it is and what to do, by reason. `…_beside`: its name is that of no table, so that it is
 not expected to hold rows of the folder."""
+NO_FLOWS: Final = frozenset(_BESIDE.values())
+"""Reasons of packet captures and logs of other programs under names that are those of no table."""
 HARMLESS: Final = frozenset(
     (
         *("superseded", "delta_log", "hidden", "unfinished", "temporary", "mac_archive", "profiling", "bluetooth"),
-        *("archive", "document", "other_ending", *_BESIDE.values()),
+        *("archive", "document", "other_ending", *NO_FLOWS),
     )
 )
 """Reasons of files that hold no rows of the folder."""

@@ -19,7 +19,7 @@ from ids_spark.base.text import shown
 from ids_spark.config.score import ScoreConfig
 from ids_spark.ingest import files
 from ids_spark.ingest.sources import SYNTHETIC_MARK
-from ids_spark.lake.filesystem import absolute, exists, resolve
+from ids_spark.lake.filesystem import absolute, exists, is_file, resolve
 from ids_spark.lake.store import Lake
 from ids_spark.report.packet_counts import kinds
 from ids_spark.score.night_files import NightFile, NightMissing, NightSource
@@ -31,6 +31,7 @@ MISSING: Final = "missing"
 FEWEST_NIGHTS: Final = 3
 """Earlier nights with flows; from fewer, no usual number of flows is computed."""
 _NAMED: Final = 3
+_OPENED: Final = 20  # files beside the folders of nights
 Row = dict[str, Any]
 
 
@@ -54,7 +55,10 @@ def empty_night(config: ScoreConfig, event_date: dt.date) -> NightSource:
 
 def similar_folders(config: ScoreConfig, event_date: dt.date) -> list[str]:
     """Return the folders of flow logs that hold the date of a night in another spelling, such as `dt=20261124`."""
-    fs, path = resolve(absolute(config.flow_logs or ""))
+    root = absolute(config.flow_logs or "")
+    if is_file(root):
+        return []
+    fs, path = resolve(root)
     found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     names = [info.base_name for info in found if info.type == pafs.FileType.Directory]
     similar = [name for name in names if event_date in _dates_in(unquote(name))]
@@ -77,9 +81,23 @@ def _dates_in(name: str) -> list[dt.date]:
 
 
 def other_files(config: ScoreConfig, event_date: dt.date) -> list[str]:
-    """Return notes on the files in the folder of a night without flow logs, such as hidden ones: names and reasons."""
+    """Return notes on the files in the folder of a night without flow logs, such as hidden ones: names and reasons.
+
+    Packet captures and logs of other programs are named also if they lie in the folder of all nights.
+    """
     root = absolute(config.flow_logs or "").rstrip("/")
-    return files.unread_notes(files.inventory(f"{root}/event_date={event_date}", table=root), _NAMED)
+    found = files.inventory(f"{root}/event_date={event_date}", table=root)
+    return files.unread_notes([*found, *_no_flows(root)], _NAMED)
+
+
+def _no_flows(root: str) -> list[files.File]:
+    """Return captures and logs of other programs among the first files in a folder, or the one file that it is."""
+    uris = [root]
+    if not is_file(root):
+        fs, path = resolve(root)
+        listed = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        uris = [f"{root}/{name}" for name in sorted(i.base_name for i in listed if i.type == pafs.FileType.File)]
+    return [file for file in map(files.single, uris[:_OPENED]) if file.reason in files.NO_FLOWS]
 
 
 def missing(text: str) -> Row:

@@ -197,6 +197,17 @@ def test_a_night_that_holds_only_logs_and_captures_says_so(tmp_path: Path) -> No
     assert "not read: a.pcap: a packet capture, not flows; extract its features first: jobs/extract.py" in text
 
 
+def test_captures_in_the_folder_of_all_nights_or_in_its_place_are_named(tmp_path: Path) -> None:
+    for name, content in (("a.pcap", b"\xd4\xc3\xb2\xa1" + bytes(40)), ("conn.log", ZEEK), ("notes.txt", b"text")):
+        (tmp_path / name).write_bytes(content)
+    text = degradation.not_found(ScoreConfig(flow_logs=str(tmp_path), date=DATE), DATE)
+    assert "not read: a.pcap: a packet capture, not flows; extract its features first: jobs/extract.py" in text
+    assert "not read: conn.log: a log of Zeek" in text
+    assert "notes.txt" not in text
+    text = degradation.not_found(ScoreConfig(flow_logs=str(tmp_path / "a.pcap"), date=DATE), DATE)
+    assert "not read: a.pcap: a packet capture" in text
+
+
 def test_every_reason_has_a_text_and_files_beside_tables_are_no_loss() -> None:
     for log in other_logs.OTHER_LOGS:
         assert log.reason in files.REASONS[log.key] == files.REASONS[f"{log.key}_beside"]
