@@ -2,7 +2,7 @@
 
 | case | what it does |
 |---|---|
-| `ids_spark` | `jobs/extract.py` on one capture: windows of 10 packets of each device, flow logs, manifest, audit |
+| `ids_spark` | `jobs/extract.py` on one capture in four pieces: windows of 10 packets of each device to flow logs |
 | `ids_spark_files` | the same on a capture of the same size in 64 files |
 | `dpkt` | the same windows and features by a loop over the packets, see `baseline_dpkt` |
 | `bytes` | reads the file, see `baseline_bytes` |
@@ -32,6 +32,7 @@ NAME: Final = "extract"
 SCALES: Final = (1.0,)
 _BYTES: Final = 1_000_000_000
 _FILES: Final = 64
+_PIECES: Final = 4
 _PARTS: Final = {"ids_spark": (1, 4, 16), "ids_spark_files": (1,), "dpkt": (16,), "bytes": (1,)}
 _GUESS_S: Final = {"ids_spark": 1.5, "ids_spark_files": 1.5, "dpkt": 35.0, "bytes": 0.1}
 CASES: Final = tuple(_PARTS)
@@ -131,6 +132,7 @@ class Part:
                 return Taken(usage, json.loads((target / "stated.json").read_text()))
             settings = {"extract.captures": folder, "extract.target": target / "logs", "extract.window": WINDOW}
             settings["extract.networks"] = f"[{NETWORK}]"
+            settings["extract.piece_mb"] = max(1, round(scale * _BYTES / _PIECES / 1e6))  # so both cores have work
             return Taken(self._programs.job("extract", settings, target))
 
         return run
