@@ -18,6 +18,7 @@ from ids_spark.base.text import one_line
 from ids_spark.config.extract import ExtractConfig
 from ids_spark.extract import records
 from ids_spark.extract.capture_files import Capture, Piece, pieces_of
+from ids_spark.extract.claims import Claims
 from ids_spark.extract.counts import PacketCounts, refuse_many_dates, total
 from ids_spark.extract.devices import Devices
 from ids_spark.extract.flow_logs import FlowLogWriter, Origin
@@ -146,11 +147,11 @@ def extract(piece: Piece, plan: Plan) -> PieceDone:
         config.date,
     )
     writer = FlowLogWriter(origin, plan.devices)
-    windower = Windower(config.window, by_device=config.by == "device")
+    windower, claims = Windower(config.window, by_device=config.by == "device"), Claims()
     try:
         with opened(piece) as capture_file:
             for chunk in chunks(capture_file):
-                packets = read_packets(chunk)
+                packets = claims.marked(read_packets(chunk))
                 writer.count(packets)
                 refuse_many_dates(writer.dates)
                 for windows in windower.add(packets, plan.devices.keys(packets)):

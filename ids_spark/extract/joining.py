@@ -20,6 +20,7 @@ from ids_spark.base.spark_tasks import balanced, run_shuffled
 from ids_spark.base.text import shown
 from ids_spark.extract import extraction
 from ids_spark.extract.capture_files import Capture, Piece, pieces_of
+from ids_spark.extract.claims import Claims
 from ids_spark.extract.counts import DateCounter, PacketCounts, refuse_many_dates, total
 from ids_spark.extract.extraction import CaptureDone, PieceDone, Plan
 from ids_spark.extract.flow_logs import FlowLogWriter, Origin
@@ -154,10 +155,11 @@ def _scatter(piece: Piece, number: int, count: int, plan: Plan) -> Iterator[tupl
     """Yield the visible packets of a piece, each to the partition of its device, then what was read."""
     counter = DateCounter((piece.capture.date,))
     waiting: list[tuple[Packets, NDArray[np.uint64]]] = []
+    claims = Claims()
     try:
         with extraction.opened(piece) as opened:
             for chunk in extraction.chunks(opened):
-                packets = read_packets(chunk)
+                packets = claims.marked(read_packets(chunk))
                 counter.count(packets)
                 refuse_many_dates(counter.counts)
                 waiting.append((packets, plan.devices.keys(packets)))

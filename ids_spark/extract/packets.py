@@ -31,12 +31,12 @@ capture holds less than the link-layer and IPv4 or ARP header. `malformed`: a he
 cannot be read."""
 VISIBLE: Final = 2
 """Kinds below this index are in windows."""
-MARKS: Final = ("vlan", "fragment", "tunnel", "short_capture", "no_transport", "large")
+MARKS: Final = ("vlan", "fragment", "tunnel", "short_capture", "no_transport", "large", "arp_conflict")
 """Facts about visible packets, of which a packet may have several; bit i of `Packets.marks` is mark i. `fragment`: not
 the first one, so that it has no transport header. `tunnel`: carries packets that no feature describes (IPv6, IPv4, GRE,
 ESP or AH in IP, VXLAN, GTP, L2TP). `short_capture`: captured bytes are fewer than the frame had. `no_transport`: TCP
 or UDP whose header was not captured, or contradicts itself. `large`: over 1,514 bytes without tags, from segmentation
-offload or jumbo frames."""
+offload or jumbo frames. `arp_conflict`: its sender claims the IPv4 address of another one by ARP, see `claims`."""
 TCP: Final = 6
 UDP: Final = 17
 _IPV4, _ARP, _IPV6, _MPLS, _PPPOE, _LLC, _OTHER, _TRUNCATED, _MALFORMED, _IMPOSSIBLE_TIME, _OTHER_LINK_TYPE = range(

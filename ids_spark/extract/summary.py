@@ -30,6 +30,7 @@ _MEANINGS: Final[Mapping[str, str]] = {
     "short_capture": "captured in part; features are of their headers and original length",
     "no_transport": "TCP or UDP without its header in the capture",
     "large": "longer than 1,514 bytes: segmentation offload, or jumbo frames",
+    "arp_conflict": "of a sender that claims the address of another one by ARP: spoofing, or a failover",
 }
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.extract import formulas
+from ids_spark.extract.claims import ARP_CONFLICT
 from ids_spark.extract.packets import KINDS, VISIBLE, Packets
 
 BATCH: Final = 65_536
@@ -18,7 +19,8 @@ _BLOCK: Final = 32_768
 _ARP: Final = KINDS.index("arp")
 _ETHERNET: Final = 1 << 48
 """Set in the source of an ARP packet, which is its Ethernet address."""
-_KEPT: Final = (*formulas.COLUMNS, "offset", "nanos", "source", "target", "source_mac")
+_KEPT: Final = (*formulas.COLUMNS, "offset", "nanos", "source", "target", "source_mac", "marks")
+_SYN, _SYN_ACK = 2, 18
 _Columns = dict[str, NDArray[Any]]
 
 
@@ -33,10 +35,13 @@ class Windows:
         offset: `Packets.offset` of its first packet.
         capture: What `Windower.add` was told of its first packet.
         device: Key of `devices.Devices`; in windows of a capture that of most packets, of several the first seen.
-        source: IPv4 address of most packets, of several the first seen; 0 where `source_known` is False.
+        source: IPv4 address that sent most packets: of those that open TCP connections, if there are any, else of all;
+            of several addresses rather not that of the device, then the first seen. So it is who scans or floods, also
+            where each packet is answered. 0 where `source_known` is False.
         source_known: False if the source of most packets is the Ethernet source of ARP packets: the protocol address in
-            ARP is a claim, which spoofing forges.
-        source_mac: Ethernet address of most of the packets of that source, as a number; 0: none.
+            ARP is a claim, which spoofing forges. Also if a packet has the mark `arp_conflict`.
+        source_mac: Ethernet address of most of the packets of that source, as a number; 0: none. With packets marked
+            `arp_conflict`, that of most of these.
         target: IPv4 address to which most packets go, of several the first seen.
     """
 
@@ -168,14 +173,8 @@ def _by_stream(streams: NDArray[np.uint64], many: bool) -> tuple[Ints, Ints, Int
 
 def _windows(columns: _Columns, sizes: Ints) -> Windows:
     starts = np.cumsum(sizes) - sizes
-    arp = columns["kind"] == _ARP
-    mac = columns["source_mac"]
-    source = np.where(arp, mac | np.uint64(_ETHERNET), columns["source"].astype(np.uint64))
-    source_at = formulas.most_frequent(source, sizes)
-    known = ~arp[source_at]
-    of_source = source == np.repeat(source[source_at], sizes)
-    macs_of_source = mac[of_source]
-    mac_at = formulas.most_frequent(macs_of_source, np.add.reduceat(of_source, starts, dtype=np.int64))
+    device = columns["device"][formulas.most_frequent(columns["device"], sizes)]
+    source, known, source_mac = _sources(columns, device, sizes)
     target_at = formulas.most_frequent(columns["target"].astype(np.uint64), sizes)
     return Windows(
         features=formulas.features(columns, columns["before"], sizes),
@@ -183,9 +182,60 @@ def _windows(columns: _Columns, sizes: Ints) -> Windows:
         nanos=columns["nanos"][starts],
         offset=columns["offset"][starts],
         capture=columns["capture"][starts],
-        device=columns["device"][formulas.most_frequent(columns["device"], sizes)],
-        source=np.where(known, columns["source"][source_at], np.uint32(0)),
+        device=device,
+        source=source,
         source_known=known,
-        source_mac=macs_of_source[mac_at],
+        source_mac=source_mac,
         target=columns["target"][target_at],
     )
+
+
+def _sources(
+    columns: _Columns, device: NDArray[np.uint64], sizes: Ints
+) -> tuple[NDArray[np.uint32], Mask, NDArray[np.uint64]]:
+    """Return `source`, `source_known` and `source_mac` of `Windows`."""
+    arp, mac = columns["kind"] == _ARP, columns["source_mac"]
+    ethernet = mac | np.uint64(_ETHERNET)
+    source = np.where(arp, ethernet, columns["source"].astype(np.uint64))
+    device = np.repeat(device, sizes)
+    own = (source == device) | (ethernet == device)
+    opening = columns["flags"] & _SYN_ACK == _SYN
+    counted = _only_where_any(opening, sizes)
+    at = _first_of_most(source, counted & ~own, sizes)
+    at_own = _first_of_most(source, counted & own, sizes)
+    by_device = _matching(source, at_own, counted, sizes) > _matching(source, at, counted, sizes)
+    at = np.where(by_device, at_own, at)
+    of_source = source == np.repeat(source[at], sizes)
+    conflict = columns["marks"] & ARP_CONFLICT > 0
+    if conflict.any():
+        of_source = np.where(np.repeat(_count(conflict, sizes) > 0, sizes), conflict, of_source)
+    known = ~arp[at] & (_count(conflict, sizes) == 0)
+    mac_at = _first_of_most(mac, of_source, sizes)
+    return np.where(known, columns["source"][at], np.uint32(0)), known, mac[mac_at]
+
+
+def _count(mask: Mask, sizes: Ints) -> Ints:
+    counts: Ints = np.add.reduceat(mask, np.cumsum(sizes) - sizes, dtype=np.int64)
+    return counts
+
+
+def _only_where_any(mask: Mask, sizes: Ints) -> Mask:
+    """Return the mask, with all packets of windows in which it has none."""
+    found: Mask = mask | np.repeat(_count(mask, sizes) == 0, sizes)
+    return found
+
+
+def _first_of_most(values: NDArray[np.uint64], mask: Mask, sizes: Ints) -> Ints:
+    """Return the first packet with the most frequent value among those of the mask; without one, the window's first."""
+    counts = _count(mask, sizes)
+    found = np.cumsum(sizes) - sizes
+    some = counts > 0
+    if some.any():
+        index = np.flatnonzero(mask)
+        found[some] = index[formulas.most_frequent(values[index], counts[some])]
+    return found
+
+
+def _matching(values: NDArray[np.uint64], at: Ints, mask: Mask, sizes: Ints) -> Ints:
+    """Return how many packets of the mask have the value of the packet `at` of their window."""
+    return _count(mask & (values == np.repeat(values[at], sizes)), sizes)

@@ -22,8 +22,9 @@ _MARKS: Final[Mapping[str, str]] = {
     "fragment": "are fragments without a transport header",
     "no_transport": "lack the TCP or UDP header, because too few bytes were captured",
     "large": "are larger than a frame on the wire (segmentation offload or jumbo frames)",
+    "arp_conflict": "are of a sender that claims the address of another one by ARP (spoofing, or a failover)",
 }
-"""Marks that change what a model sees; VLAN tags and the snap length do not."""
+"""Marks that change what a model sees, or whom it sees; VLAN tags and the snap length do not."""
 
 
 def share_invisible(packets: Mapping[str, Any]) -> float:

@@ -131,7 +131,6 @@ def packets_of(date: dt.date, seed: int, attacks: bool) -> Packets:
     _gateway(day, generator(seed, str(date), "gateway"))
     for i, device in enumerate((WORKSTATION, TABLET)):
         _display(day, device, generator(seed, str(date), "display", i))
-    _echoes(day, generator(seed, str(date), "echoes"))
     if attacks:
         _flood(day, generator(seed, str(date), "flood"))
         _scan(day, generator(seed, str(date), "scan"))
@@ -296,11 +295,14 @@ def _measuring(day: _Day, host: Host, rng: np.random.Generator, sessions: int) -
 
 
 def _gateway(day: _Day, rng: np.random.Generator) -> None:
-    """Results of laboratory devices, posted over HTTP, each on the same connection."""
+    """Results of laboratory devices, posted over HTTP on one connection; the supervision asks once for an echo."""
     for start, end in _sessions(day, rng, GATEWAY, 8):
         asked = _moments(rng, start + 0.1, end, 2 * _WAVEFORM)
         moments = np.repeat(asked, 2) + np.tile([0.0, 0.02], len(asked))
         payload = np.column_stack([rng.integers(180, 420, len(asked)), np.full(len(asked), 120)]).ravel()
+        echo, kind = asked[len(asked) // 2] + 0.1 + np.array([0, _AT_ONCE]), np.array([8 * 256, 0])
+        day.add(rng, echo, SUPERVISION, GATEWAY, np.array([True, False]), protocol=frames.ICMP,
+                a_port=kind, b_port=kind, sequence=1, payload=56)  # fmt: skip
         _tcp(day, rng, GATEWAY, RECORDS, 80, start, moments, np.arange(len(moments)) % 2 == 0, payload)
 
 
@@ -311,14 +313,6 @@ def _display(day: _Day, host: Host, rng: np.random.Generator) -> None:
         payload = 39 + rng.integers(0, 24, len(moments))
         payload[:2] = 180, 140
         _tcp(day, rng, host, RECORDS, 443, start, moments, np.arange(len(moments)) == 0, payload)
-
-
-def _echoes(day: _Day, rng: np.random.Generator) -> None:
-    """The hospital's supervision asks every device for an echo, once."""
-    for host in DEVICES:
-        moment, kind = 7 * 3600.0 + 60 * rng.random(), np.array([8 * 256, 0])
-        day.add(rng, moment + np.array([0, _AT_ONCE]), SUPERVISION, host, np.array([True, False]), protocol=frames.ICMP,
-                a_port=kind, b_port=kind, sequence=1, payload=56)  # fmt: skip
 
 
 def _arp(day: _Day, rng: np.random.Generator, seconds: Floats, asker: Host, asked: Host) -> None:
@@ -368,6 +362,8 @@ def _spoofing(day: _Day, rng: np.random.Generator) -> None:
     """The victim's HTTPS passes the attacker: every packet is seen twice (ettercap -T -M arp, which keeps the TTL)."""
     start, length = _SPOOF
     poison = np.concatenate([start + np.arange(1.0, 6.0), np.arange(start + 10.0, start + length, 10.0)])
+    for i, victim in enumerate((TABLET, ROUTER)):
+        _arp(day, rng, np.array([start + 0.1 * i]), SPOOFER, victim)
     for victim, claimed in ((TABLET, ROUTER), (ROUTER, TABLET)):
         day.add(rng, poison, Host("", claimed.address, SPOOFER.mac), victim, protocol=frames.ARP, a_port=2)
     begin = len(day.parts)

@@ -16,6 +16,7 @@ import pytest
 from ids_spark.base.arrays import Floats, Ints
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.extract import records
+from ids_spark.extract.claims import Claims
 from ids_spark.extract.devices import Devices
 from ids_spark.extract.packets import MARKS, Packets, read_packets
 from ids_spark.extract.windows import Windower, Windows
@@ -38,8 +39,8 @@ def parts_of(content: bytes | Path, chunk_bytes: int = records.CHUNK_BYTES) -> l
 
 
 def windows_of(parts: Sequence[Packets], n: int, by_device: bool, batch: int = 1) -> tuple[list[Windows], int]:
-    windower, devices = Windower(n, by_device, batch), Devices(NETWORKS)
-    found = [windows for part in parts for windows in windower.add(part, devices.keys(part))]
+    windower, devices, claims = Windower(n, by_device, batch), Devices(NETWORKS), Claims()
+    found = [windows for part in parts for windows in windower.add(claims.marked(part), devices.keys(part))]
     return found + windower.close(), len(windower.single)
 
 

@@ -1,6 +1,7 @@
 """Windows of packets and their features: by hand, compared with the scalar formulas, and on real rows."""
 
 import dataclasses
+import ipaddress
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ids_spark.dataset.features import RELEASE_39
+from ids_spark.extract.claims import Claims
 from ids_spark.extract.devices import Devices
 from ids_spark.extract.formulas import most_frequent
 from ids_spark.extract.packets import Packets
@@ -32,10 +34,10 @@ def computed(
     packets: Sequence[Seen | None], n: int, by_device: bool = True, cuts: Sequence[int] = ()
 ) -> tuple[list[Windows], int]:
     """Return the windows of packets that come in parts, cut at `cuts`, and how many packets are single."""
-    windower = Windower(n, by_device, batch=1)
+    windower, claims = Windower(n, by_device, batch=1), Claims()
     found = []
     for begin, end in zip([0, *cuts], [*cuts, len(packets)], strict=True):
-        columns = as_packets(packets[begin:end])
+        columns = claims.marked(as_packets(packets[begin:end]))
         found += windower.add(columns, Devices(NETWORKS).keys(columns))
     return found + windower.close(), len(windower.single)
 
@@ -256,3 +258,52 @@ def test_official_rows_have_every_identity_that_extracted_rows_have(real_flows: 
     for path in sorted((real_flows / "release39").glob("*/*.csv")):
         rows = pd.read_csv(path)[list(RELEASE_39.features)]
         assert not broken_identities(rows.to_numpy(dtype=np.float64).T), path.name
+
+
+SCANNER, VICTIM = "198.51.100.9", "10.0.0.1"
+
+
+def exchange(flags: str) -> list[Seen]:
+    """Return packets of a scanner (lower case: of its victim) with SYN, RST and ACK, or ACK: one for each letter."""
+    kinds = {"s": "S", "r": "RA", "a": "A"}
+    found = []
+    for i, letter in enumerate(flags):
+        ends = (VICTIM, SCANNER) if letter.islower() else (SCANNER, VICTIM)
+        packet = reference.seen(Captured(ethernet(ipv4(tcp(4_000, 80, kinds[letter.lower()]), *ends)), i * 10**6))
+        assert packet is not None
+        found.append(packet)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("flags", "source"),
+    [
+        ("SrSrSrSrSr", SCANNER),
+        ("rSrSrSrSrS", SCANNER),
+        ("rrrrrrrrSr", SCANNER),  # an answer opens no connection
+        ("aAaAaAaAaA", SCANNER),  # of two with equally many packets, not the device
+        ("aAaAaAaAaa", VICTIM),
+        ("sRsRsRsRsR", VICTIM),
+    ],
+)
+def test_the_source_is_who_opens_connections_else_who_sends_most(flags: str, source: str) -> None:
+    [windows], single = computed(exchange(flags), 10)
+    assert single == 0
+    assert windows.source_known.all()
+    assert ipaddress.ip_address(int(windows.source[0])) == ipaddress.ip_address(source)
+
+
+def test_the_source_of_forwarded_packets_is_the_ethernet_address_that_claims_others() -> None:
+    device, router, attacker = (f"02:00:00:00:00:{last}" for last in ("01", "02", "66"))
+    claims = [
+        ethernet(frames.arp(sender="10.0.0.254", target=VICTIM), frames.ARP, source=router),
+        ethernet(frames.arp(sender="10.0.0.254", target=VICTIM), frames.ARP, source=attacker),
+        ethernet(frames.arp(sender=VICTIM, target="10.0.0.254"), frames.ARP, source=attacker),
+    ]
+    there = [ethernet(ipv4(tcp(), VICTIM, SCANNER), source=device, target=attacker),
+             ethernet(ipv4(tcp(), VICTIM, SCANNER), source=attacker, target=router)]  # fmt: skip
+    packets = [reference.seen(Captured(frame, i * 10**6)) for i, frame in enumerate([*claims, *there * 5])]
+    found, _ = computed(packets, 10)
+    forwarded = [windows for windows in found if windows.features[RELEASE_39.features.index("TCP")].max() == 1]
+    assert [windows.source_known.tolist() for windows in forwarded] == [[False]]
+    assert [int(windows.source_mac[0]) for windows in forwarded] == [0x020000000066]

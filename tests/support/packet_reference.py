@@ -3,6 +3,7 @@
 Written from the formulas only: nothing here uses the code under test, but `as_packets` fills its columns.
 """
 
+import dataclasses
 import functools
 import ipaddress
 import itertools
@@ -39,6 +40,7 @@ class Seen:
     header: int = 0
     flags: int = 0
     ports: tuple[int, int] = (0, 0)
+    conflict: bool = False
 
     @property
     def seconds(self) -> float:
@@ -124,7 +126,7 @@ def windows(
 ) -> tuple[list[Window], int]:
     """Return the windows of n packets of each stream, and how many packets are alone in theirs."""
     streams: dict[int, list[Seen]] = defaultdict(list)
-    for packet in packets:
+    for packet in _with_conflicts(packets):
         streams[device(packet) if by_device else 0].append(packet)
     found, single = [], 0
     for stream in streams.values():
@@ -140,17 +142,38 @@ def windows(
     return found, single
 
 
+def _with_conflicts(packets: Iterable[Seen]) -> Iterable[Seen]:
+    """Mark packets whose sender has claimed several addresses by ARP, one of them also claimed by another."""
+    claims: list[tuple[int, int]] = []
+    for packet in packets:
+        if packet.arp and packet.source and packet.source_mac and (packet.source, packet.source_mac) not in claims:
+            claims.append((packet.source, packet.source_mac))
+        mine = {address for address, mac in claims if mac == packet.source_mac}
+        others = {address for address, mac in claims if mac != packet.source_mac}
+        yield dataclasses.replace(packet, conflict=len(mine) > 1 and bool(mine & others))
+
+
 def _window(part: list[Seen], before: Seen, device: Callable[[Seen], int]) -> Window:
     def most(values: Iterable[Hashable]) -> Any:
         return Counter(values).most_common(1)[0][0]  # of several the first one seen
 
-    source = most(("mac", p.source_mac) if p.arp else ("ip", p.source) for p in part)
-    of_source = [p for p in part if source == (("mac", p.source_mac) if p.arp else ("ip", p.source))]
+    def sender(packet: Seen) -> tuple[str, int]:
+        return ("mac", packet.source_mac) if packet.arp else ("ip", packet.source)
+
+    of_device = most(device(p) for p in part)
+    opening = [p for p in part if p.flags & 0x12 == 0x02]  # SYN without ACK
+    counts = Counter(map(sender, opening or part))
+    # Of several, rather not the device; then the first seen, as the sort is stable.
+    likely = sorted(opening or part, key=lambda p: (-counts[sender(p)], not p.arp and p.source == of_device))
+    source = sender(likely[0])
+    of_source = [p for p in part if sender(p) == source]
+    if conflicts := [p for p in part if p.conflict]:
+        source, of_source = ("mac", 0), conflicts
     return Window(
         features=features(part, before),
         packets=len(part),
         nanos=part[0].nanos,
-        device=most(device(p) for p in part),
+        device=of_device,
         source=source[1] if source[0] == "ip" else None,
         source_mac=most(p.source_mac for p in of_source),
         target=most(p.target for p in part),

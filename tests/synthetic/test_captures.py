@@ -122,7 +122,7 @@ def test_there_is_traffic_of_every_kind(packets: list[tuple[float, bytes]]) -> N
     ports = {protocol: {frame[36:38] for frame in plain if frame[23] == protocol} for protocol in (6, 17)}
     assert {port.to_bytes(2, "big") for port in (80, 443, 1883)} <= ports[6]
     assert {port.to_bytes(2, "big") for port in (53, 67, 123)} <= ports[17]
-    assert any(frame[23] == 1 for frame in plain)
+    assert any(frame[27] == 1 for _, frame in packets if frame[12:14] == b"\x81\x00")
 
 
 def test_a_connection_counts_its_bytes(packets: list[tuple[float, bytes]]) -> None:
@@ -170,7 +170,8 @@ def test_spoofing_claims_addresses_of_others_and_forwards_their_packets(packets:
     for _, frame in decoded([each for each in packets if each[1][12:14] == b"\x08\x06"]):
         claims.setdefault(frame.data.spa, set()).add(frame.data.sha)
     victim, router = (bytes(map(int, address_of(name).split("."))) for name in (told.victims[0], "router"))
-    assert {address for address, macs in claims.items() if mac in macs} == {victim, router}
+    own = bytes([192, 0, 2, mac[-1]])
+    assert {address for address, macs in claims.items() if mac in macs} == {victim, router, own}
     assert len(claims[victim]) == len(claims[router]) == 2
     ip = [each for each in packets if each[1][12:14] == b"\x08\x00"]
     to_mac, from_mac = ([each for each in ip if each[1][part] == mac] for part in (slice(0, 6), slice(6, 12)))
