@@ -20,7 +20,6 @@ _OTHER_RATIO: Final = 3  # of the time for a byte of gzip or pcapng to that of p
 _BYTES_PER_FILE: Final = 2_000_000  # which take as long as opening a file and writing its logs
 _KEY_DIGITS: Final = 16
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200  # as of packets
-_USUAL: Final = frozenset((*files.USUAL, "unfinished"))
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Listing:
         for refusal in self.refused:
             by_reason.setdefault(refusal.reason, []).append(refusal.name)
         refused = [f"not read: {shown(names, _NAMES_SHOWN)}: {reason}" for reason, names in by_reason.items()]
-        unusual = (file for file in self.harmless if file.reason not in _USUAL)
+        unusual = (file for file in self.harmless if file.reason not in files.USUAL)
         return refused + files.unread_notes(unusual, _NAMES_SHOWN)
 
 

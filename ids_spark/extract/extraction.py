@@ -89,6 +89,11 @@ class CaptureDone:
     fault: str = ""
     refused: str | None = None
 
+    @property
+    def seen(self) -> list[str]:
+        """Every date that it has packets of."""
+        return sorted(self.counts)
+
 
 def extract_captures(
     spark_context: "SparkContext", captures: Sequence[tuple[Capture, str]], plan: Plan, logs: ExtractedLogs

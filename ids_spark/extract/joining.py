@@ -86,6 +86,7 @@ def extract_joined(
     refused: dict[str, str] = {}
     whole: set[str] = set()
     while True:  # again without captures that cannot be read to their end, and whole ones whose pieces do not join
+        log.info("joining captures=%d bytes=%d", len(captures), sum(capture.size for capture in captures))
         readable = [capture for capture in captures if capture.key not in refused]
         partitions = _shuffled(spark_context, readable, whole, plan)
         pieces: dict[str, list[PieceDone]] = defaultdict(list)

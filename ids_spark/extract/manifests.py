@@ -159,15 +159,22 @@ class ExtractedLogs:
         self.writing = f"{self.folder}/{_WRITING}{run_id}"
         self._run_id = run_id
         self._fs, self._path = filesystem.resolve(self.root)
+        self._emptied: set[str] = set()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Reserve the folder for this run and complete what killed runs left; afterwards remove what it has not used.
 
         Raises:
-            InputError: another run writes to the folder, or a journal in it is not as a run writes it.
+            InputError: the folder cannot be made, another run writes to it, or a journal is not as a run writes it.
         """
-        filesystem.make_folder(self._fs, f"{self._path}/{FOLDER}")
+        try:
+            filesystem.make_folder(self._fs, f"{self._path}/{FOLDER}")
+        except OSError as error:
+            raise InputError(
+                f"{self.root}: expected a folder that can be written ({one_line(error)}); set extract.target to another"
+                " one, or change its owner or mode"
+            ) from error
         with Lease(self.folder, self._run_id):
             if others := active_runs(self.folder) - {self._run_id}:
                 raise InputError(
@@ -179,6 +186,8 @@ class ExtractedLogs:
                 yield
             finally:
                 self._remove_folder(f"{self._path}/{FOLDER}/{_WRITING}{self._run_id}")
+                for folder in self._emptied:  # not before, as another capture may be about to use it
+                    filesystem.remove_if_empty(folder)
 
     def manifest(self, key: str) -> Manifest | None:
         """Return the manifest of a capture; None if it has none that can be read, so that it is extracted again."""
@@ -232,7 +241,7 @@ class ExtractedLogs:
                 filesystem.move(self._fs, staged, f"{self._path}/{file.path}")
         for path in entry.removed:
             filesystem.remove(f"{self.root}/{path}")
-            filesystem.remove_if_empty(f"{self.root}/{path}".rsplit("/", 1)[0])
+            self._emptied.add(f"{self.root}/{path}".rsplit("/", 1)[0])
         filesystem.replace_bytes(f"{self.folder}/{key}{_MANIFEST}", _MANIFESTS.dump_json(entry.manifest, indent=1))
         filesystem.remove(f"{self.folder}/{key}{_JOURNAL}")
 

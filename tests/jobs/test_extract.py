@@ -250,6 +250,7 @@ def test_one_date_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     state = snapshot(tmp_path)
     extract(tmp_path, "extract.date=2024-05-02")
     assert snapshot(tmp_path) == state
+    assert "no capture has a packet of 2024-05-07" in extract(tmp_path, "extract.date=2024-05-07")
     extract(tmp_path, "extract.date=2024-05-01")
     after = snapshot(tmp_path)
     kept = {path: stat for path, stat in state.items() if path.startswith("logs/event_date")}
@@ -292,6 +293,7 @@ def test_a_broken_capture_costs_what_follows_its_break_and_other_files_are_named
         (["extract.target={folder}/link/logs"], "in the folder of captures"),
         (["extract.inventory={folder}/nowhere.csv"], "nowhere.csv"),
         (["extract.captures={folder}/empty"], "found no capture"),
+        (["extract.target={folder}/file/logs"], "expected a folder that can be written"),
         (["extract.captures={folder}/other"], "no file can be read as a capture"),
     ],
 )
@@ -299,6 +301,7 @@ def test_a_run_that_cannot_work_is_refused_with_what_to_do(tmp_path: Path, setti
     write(tmp_path / "pcaps/a.pcap", pcap(traffic(20)))
     (tmp_path / "link").symlink_to(tmp_path / "pcaps")
     (tmp_path / "empty").mkdir()
+    write(tmp_path / "file", b"")
     write(tmp_path / "other/a.pcap", b"hello\n")
     log = extract(tmp_path, *(setting.format(folder=tmp_path) for setting in settings), expected=2)
     assert message in log
