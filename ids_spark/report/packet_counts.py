@@ -18,11 +18,11 @@ _KINDS: Final[Mapping[str, str]] = {
     "single": "the only packet of its device",
 }
 _MARKS: Final[Mapping[str, str]] = {
-    "tunnel": "carry packets that no feature describes (tunnels)",
-    "fragment": "are fragments without a transport header",
-    "no_transport": "lack the TCP or UDP header, because too few bytes were captured",
-    "large": "are larger than a frame on the wire (segmentation offload or jumbo frames)",
-    "arp_conflict": "are of a sender that claims the address of another one by ARP (spoofing, or a failover)",
+    "tunnel": "tunnels, whose content no feature describes",
+    "fragment": "fragments without a transport header",
+    "no_transport": "without a readable TCP or UDP header",
+    "large": "larger than a frame on the wire (segmentation offload or jumbo frames)",
+    "arp_conflict": "of a sender that claims the address of another one by ARP (spoofing, or a failover)",
 }
 """Marks that change what a model sees, or whom it sees; VLAN tags and the snap length do not."""
 
@@ -47,8 +47,8 @@ def sentences(packets: Mapping[str, Any]) -> str:
     else:
         text += f"; no model can see {percent(share_invisible(packets))} of them: "
         text += f"{kinds(packets['invisible'], packets['seen'])}."
-    marked = [f"{each['packets']:,} {_MARKS[each['name']]}" for each in packets["marks"] if each["name"] in _MARKS]
-    return f"{text} Of those in flows, {', '.join(marked)}." if marked else text
+    marked = [f"{_MARKS[each['name']]}: {each['packets']:,}" for each in packets["marks"] if each["name"] in _MARKS]
+    return f"{text} Of those in flows, {'; '.join(marked)}." if marked else text
 
 
 def kinds(invisible: Sequence[Mapping[str, Any]], seen: int) -> str:
