@@ -39,6 +39,7 @@ LONGEST_FIRST = (
     "score/test_nightly.py",
     "synthetic/test_dataset.py",
     "faults/test_killed_night.py",
+    "faults/test_killed_extract.py",
     "score/test_night_rerun.py",
     "deploy/test_entrypoint.py",
     "report/test_run_page.py",

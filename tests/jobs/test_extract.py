@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dpkt
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -123,6 +124,22 @@ def test_the_logs_of_spark_are_the_windows_computed_by_hand(tmp_path: Path, wind
     assert report["rows_out"] == found["packets"].sum()
     assert report["rows_in"] == report["rows_out"] + report["rows_left_out"]
     assert report["counted"]["windows"] == len(found)
+
+
+def test_every_packet_of_real_captures_is_counted(real_captures: Path, tmp_path: Path) -> None:
+    for folder in sorted(path for path in real_captures.iterdir() if path.is_dir()):
+        code, log = run(tmp_path, "extract", f"extract.captures={folder}", f"extract.target={tmp_path}/{folder.name}")
+        assert code == 0, log
+        packets = 0
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            reader = dpkt.pcapng.Reader if path.read_bytes()[:4] == b"\n\r\r\n" else dpkt.pcap.Reader
+            with path.open("rb") as stream:
+                packets += len(list(reader(stream)))
+        report = audit(tmp_path)
+        assert report["rows_in"] == packets
+        assert report["rows_in"] == report["rows_out"] + report["rows_left_out"]
+        logs = [pq.read_table(path, columns=["packets"]) for path in (tmp_path / folder.name).glob("event_date=*/*")]
+        assert report["rows_out"] == sum(sum(table["packets"].to_pylist()) for table in logs)
 
 
 def test_a_capture_in_pieces_has_the_packets_of_the_whole_one(tmp_path: Path) -> None:
