@@ -98,20 +98,22 @@ define demo_model
 	  score report LAKE=$(call quoted,$(LAKE)) SCALE=0.1 CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 \
 	  SET=$(call quoted,synthesize.feature_schema=release39 train.epochs=8 $(SET)); }
 endef
+# A day of captures of a synthetic ward, whose devices are in 192.0.2.0/24.
 define demo
 	$(demo_model)
-	test -d $(call quoted,$(LAKE)/logs/event_date=$(DATE)) || { $(call submit,synthesize_night) \
-	  $(call path,synthesize_night.target,$(LAKE)/logs) --set synthesize_night.feature_schema=release39 \
-	  --set synthesize_night.date=$(DATE); }
+	test -d $(call quoted,$(LAKE)/captures/event_date=$(DATE)) || { $(call submit,synthesize_captures) \
+	  $(call path,synthesize_captures.target,$(LAKE)/captures) --set synthesize_captures.date=$(DATE); }
 endef
+DEMO_NETWORK = --set 'extract.networks=[192.0.2.0/24]' $(call path,extract.inventory,$(LAKE)/captures/_inventory.csv)
 
+# $1: folder of captures, $2: folder of flow logs, $3: date, or nothing for every new night, $4: settings of extract.
 # With refused or broken captures (exit code 3) the others are scored, and the last line says so.
 define extract_and_score
-	extracted=0 scored=0; { $(call submit,extract) $(call path,extract.captures,$(CAPTURES)) \
-	  $(call path,extract.target,$(LAKE)/flow_logs) $(if $(OWN_DATE),--set extract.date=$(DATE)); } || extracted=$$?; \
+	extracted=0 scored=0; { $(call submit,extract) $(call path,extract.captures,$(1)) \
+	  $(call path,extract.target,$(2)) $(if $(3),--set extract.date=$(3)) $(4); } || extracted=$$?; \
 	test $$extracted = 0 || test $$extracted = 3 || exit $$extracted; \
-	{ $(call submit,score) $(call path,score.flow_logs,$(LAKE)/flow_logs) --set "score.models=[$(NIGHT)]" \
-	  --set $(if $(OWN_DATE),score.date=$(DATE),score.pending_nights=true); } || scored=$$?; \
+	{ $(call submit,score) $(call path,score.flow_logs,$(2)) --set "score.models=[$(NIGHT)]" \
+	  --set $(if $(3),score.date=$(3),score.pending_nights=true); } || scored=$$?; \
 	test $$extracted = 0 || echo 'make: parts of the captures were not extracted; the messages of extract, above, and' \
 	  'audit/ name them' >&2; \
 	test $$scored = 0 || exit $$scored; exit $$extracted
@@ -121,8 +123,10 @@ endef
 nightly: package ## Page of night DATE of LOGS by model NIGHT of LAKE; of CAPTURES, by default of all new nights; or a demo
 	$(if $(and $(LOGS),$(CAPTURES)),$(error LOGS and CAPTURES are given; expected one of them))
 	$(if $(LOGS),,$(if $(CAPTURES),$(if $(OWN_LAKE),,$(demo_model)),$(demo)))
-	$(if $(CAPTURES),$(extract_and_score),$(call submit,score) --set score.date=$(DATE) \
-	  $(call path,score.flow_logs,$(or $(LOGS),$(LAKE)/logs)) --set "score.models=[$(NIGHT)]")
+	$(if $(LOGS),$(call submit,score) --set score.date=$(DATE) $(call path,score.flow_logs,$(LOGS)) \
+	  --set "score.models=[$(NIGHT)]",$(if $(CAPTURES),\
+	  $(call extract_and_score,$(CAPTURES),$(LAKE)/flow_logs,$(if $(OWN_DATE),$(DATE))),\
+	  $(call extract_and_score,$(LAKE)/captures,$(LAKE)/ward_logs,$(DATE),$(DEMO_NETWORK))))
 
 .PHONY: verdict
 verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VERDICT= OWNER= REASON= (UNTIL= for mute)

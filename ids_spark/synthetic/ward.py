@@ -300,10 +300,10 @@ def _gateway(day: _Day, rng: np.random.Generator) -> None:
         asked = _moments(rng, start + 0.1, end, 2 * _WAVEFORM)
         moments = np.repeat(asked, 2) + np.tile([0.0, 0.02], len(asked))
         payload = np.column_stack([rng.integers(180, 420, len(asked)), np.full(len(asked), 120)]).ravel()
-        echo, kind = asked[len(asked) // 2] + 0.1 + np.array([0, _AT_ONCE]), np.array([8 * 256, 0])
-        day.add(rng, echo, SUPERVISION, GATEWAY, np.array([True, False]), protocol=frames.ICMP,
-                a_port=kind, b_port=kind, sequence=1, payload=56)  # fmt: skip
         _tcp(day, rng, GATEWAY, RECORDS, 80, start, moments, np.arange(len(moments)) % 2 == 0, payload)
+    echo, kind = moments[len(moments) // 2] + 0.1 + np.array([0, _AT_ONCE]), np.array([8 * 256, 0])
+    day.add(rng, echo, SUPERVISION, GATEWAY, np.array([True, False]), protocol=frames.ICMP,
+            a_port=kind, b_port=kind, sequence=1, payload=56)  # fmt: skip
 
 
 def _display(day: _Day, host: Host, rng: np.random.Generator) -> None:

@@ -267,6 +267,23 @@ def test_make_trains_a_demo_model_for_captures_only_without_a_lake(tmp_path: Pat
     assert "expected one of them" in ended.stderr
 
 
+def test_the_demo_of_make_is_a_day_of_captures_of_the_ward(tmp_path: Path) -> None:
+    checkout = checkout_with(tmp_path, f"CODES = dict(synthesize_captures=0, extract=0, score=0)\n{NIGHT_OF_CAPTURES}")
+    lake = tmp_path / "lake"
+    (lake / "models" / "gru_dnn-19-operational").mkdir(parents=True)
+    known = f"{lake}/captures", f"{lake}/ward_logs"
+    ended = make(checkout, "nightly", f"LAKE={lake}", "DATE=2026-11-24")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        "synthesize_captures|None|flow_logs|None|None|None|False",
+        f"extract|{known[0]}|{known[1]}|2026-11-24|None|None|False",
+        f"score|None|flow_logs|None|{known[1]}|2026-11-24|False",
+    ]
+    (lake / "captures" / "event_date=2026-11-24").mkdir(parents=True)
+    again = make(checkout, "nightly", f"LAKE={lake}", "DATE=2026-11-24")
+    assert again.stdout.splitlines() == ended.stdout.splitlines()[1:]
+
+
 @pytest.mark.parametrize("name", ["my flows", "flöws é", "a#b%20c?d", "tenant=a,b", "o'neil #1: [x]", "it's {a}"])
 def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
     """A program in place of spark-submit shows its arguments; the loader reads them."""
