@@ -25,6 +25,7 @@ from ids_spark.extract.flow_logs import FlowLogWriter, Origin
 from ids_spark.extract.formats import Refused
 from ids_spark.extract.manifests import DateLogs, ExtractedLogs, LogFile, Manifest
 from ids_spark.extract.packets import read_packets
+from ids_spark.extract.record_columns import Records
 from ids_spark.extract.windows import Windower
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def opened(piece: Piece) -> records.Capture:
         raise Refused(_unreadable(error)) from error
 
 
-def chunks(capture_file: records.Capture) -> Iterator[records.Records]:
+def chunks(capture_file: records.Capture) -> Iterator[Records]:
     """Yield the chunks of a capture; an error of reading, unlike one of writing logs, concerns this file alone."""
     remaining = iter(capture_file)
     while True:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.extract.formats import BSD_LOOPBACK, COOKED, COOKED_2, ETHERNET, RAW_IP
-from ids_spark.extract.records import Records, rows_at
+from ids_spark.extract.record_columns import Records, rows_at
 
 KINDS: Final = (
     "ipv4",

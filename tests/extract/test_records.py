@@ -11,7 +11,9 @@ import dpkt
 import pytest
 
 from ids_spark.extract import records
+from ids_spark.extract.capture_bytes import SPARE_BYTES
 from ids_spark.extract.formats import Refused
+from ids_spark.extract.record_columns import MOST_CAPTURED
 from ids_spark.extract.records import Ending
 from tests.support import frames
 from tests.support.frames import Captured
@@ -42,7 +44,7 @@ def read_all(
                         int(part.link[i]),
                     )
                 )
-                assert start + captured + records.SPARE_BYTES <= len(part.buffer)
+                assert start + captured + SPARE_BYTES <= len(part.buffer)
     return rows, capture.ending
 
 
@@ -70,7 +72,7 @@ def test_gzip() -> None:
     content = frames.pcap(SIX)
     half = len(content) // 2
     assert read_all(gzip.compress(content)) == (expected(SIX), Ending(6, 24, len(content)))
-    members = gzip.compress(content[:half]) + gzip.compress(content[half:]) + bytes(512)
+    members = gzip.compress(content[:half]) + bytes(300) + gzip.compress(content[half:]) + bytes(100_000)
     assert read_all(members) == (expected(SIX), Ending(6, 24, len(content)))
 
 
@@ -270,7 +272,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     with records.read(str(path)) as capture:
         largest = max(len(chunk.buffer) for chunk in capture)
     assert capture.ending.records == 101_000
-    assert largest < records.CHUNK_BYTES + records.MOST_CAPTURED
+    assert largest < records.CHUNK_BYTES + MOST_CAPTURED
 
 
 # pcapng
