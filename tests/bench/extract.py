@@ -132,7 +132,8 @@ class Part:
                 return Taken(usage, json.loads((target / "stated.json").read_text()))
             settings = {"extract.captures": folder, "extract.target": target / "logs", "extract.window": WINDOW}
             settings["extract.networks"] = f"[{NETWORK}]"
-            settings["extract.piece_mb"] = max(1, round(scale * _BYTES / _PIECES / 1e6))  # so both cores have work
+            if scale > self._plan.scales[0] / 16:  # so both cores have work; the smallest is compared with `dpkt`
+                settings["extract.piece_mb"] = max(1, round(scale * _BYTES / _PIECES / 1e6))
             return Taken(self._programs.job("extract", settings, target))
 
         return run
