@@ -14,6 +14,7 @@ from ids_spark.extract.formats import Order
 from ids_spark.extract.record_columns import MOST_CAPTURED, Records, Step, rows_at
 
 _MOST_BLOCK: Final = 16 << 20  # bytes, as in libpcap
+_MOST_INTERFACES: Final = 4096  # of a section, so that memory is bounded
 _SECTION, _INTERFACE, _OBSOLETE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 _PACKET_BLOCKS: Final = frozenset((_OBSOLETE, _SIMPLE, _ENHANCED))
 _FARTHEST_S: Final = 9_000_000_000  # seconds whose nanoseconds are below 2**63
@@ -84,6 +85,9 @@ class Pcapng:
             elif kind == _INTERFACE:
                 if total < 20:
                     fault = f"an interface description of {total} bytes"
+                    break
+                if len(section.link) == _MOST_INTERFACES:
+                    fault = f"a section describes more than {_MOST_INTERFACES:,} interfaces"
                     break
                 section.add(bytes(content[at + 8 : at + total - 4]))
             at += total

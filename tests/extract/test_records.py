@@ -397,6 +397,13 @@ def test_pcapng_section_without_magic_ends_the_file() -> None:
     assert (ending.reached, ending.left) == (len(good), 28)
 
 
+def test_interfaces_of_a_section_are_bounded() -> None:
+    begin = frames.section() + frames.interface() + frames.enhanced(SIX[0])
+    rows, ending = read_ng(begin + frames.interface() * 5_000 + frames.enhanced(SIX[1]))
+    assert rows == [ng_row(SIX[0])]
+    assert "interfaces" in str(ending.reason)
+
+
 # Against dpkt
 
 
