@@ -106,11 +106,12 @@ def _notes(counts: Mapping[str, PacketCounts], windows: bool) -> list[str]:
         found = {file: each.packets[name] + each.marks[name] for file, each in counts.items()}
         files = sorted((file for file, n in found.items() if n), key=lambda file: (-found[file], file))
         if files:
-            notes.append(f"{sum(found.values()):,} packets {_MEANINGS[name]} ({name}): {shown(files, _NAMES_SHOWN)}")
+            notes.append(f"{sum(found.values()):,} packet(s) {_MEANINGS[name]} ({name}): {shown(files, _NAMES_SHOWN)}")
     alone = sorted((file for file, each in counts.items() if each.single), key=lambda file: -counts[file].single)
     if windows and alone:
         n = sum(counts[file].single for file in alone)
-        notes.append(f"{n:,} packets are the only one of their device in the capture: {shown(alone, _NAMES_SHOWN)}")
+        names = shown(alone, _NAMES_SHOWN)
+        notes.append(f"{n:,} packet(s), each the only one of its device in a capture, are in no window: {names}")
     if windows and (without := sorted(file for file, each in counts.items() if not each.windows)):
         notes.append(f"without any window: {shown(without, _NAMES_SHOWN)}")
     return notes
