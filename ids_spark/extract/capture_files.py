@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,8 @@ _AT_ONCE: Final = 16
 _NAMES_SHOWN: Final = 5
 _OTHER_RATIO: Final = 3  # of the time for a byte of gzip or pcapng to that of pcap, about
 _BYTES_PER_FILE: Final = 2_000_000  # which take as long as opening a file and writing its logs
+_SETTLED_NS: Final = 600 * 10**9
+_SHORTEST: Final = 24  # bytes of a pcap file without packets
 _KEY_DIGITS: Final = 16
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200  # as of packets
 
@@ -102,6 +105,11 @@ class Listing:
         return refused + files.unread_notes(unusual, _NAMES_SHOWN)
 
 
+def may_grow(modified: int) -> bool:
+    """Return whether a file was modified in the last ten minutes, so that a program may still write to it."""
+    return abs(time.time_ns() - modified) < _SETTLED_NS
+
+
 def key_of(name: str) -> str:
     """Return a hash of a capture's name: 16 hex digits, for names of files, which so contain nothing of it."""
     return hashlib.sha256(name.encode()).hexdigest()[:_KEY_DIGITS]
@@ -144,6 +152,8 @@ def pieces_of(capture: Capture, piece_bytes: int) -> list[Piece]:
 
 
 def _judge(file: File) -> Capture | Refusal | File:
+    if _has_just_begun(file):
+        return file.unread("unfinished")
     if file.reason is not None:
         return Refusal(file.name, files.REASONS[file.reason]) if file.lost else file
     try:
@@ -163,6 +173,18 @@ def _judge(file: File) -> Capture | Refusal | File:
     except ValueError:
         return Refusal(file.name, "its folder names no date; expected event_date=YYYY-MM-DD; rename the folder")
     return Capture(file.uri, file.name, info.size, info.mtime_ns or 0, date, divisible)
+
+
+def _has_just_begun(file: File) -> bool:
+    """Return whether a file is shorter than the header of a capture, because a program has just begun to write it."""
+    if file.reason not in (None, "empty_file") or file.size >= _SHORTEST:
+        return False
+    try:
+        fs, path = resolve(file.uri)
+        recent = may_grow(fs.get_file_info(path).mtime_ns or 0)
+        return recent and (not file.size or files.content_of(files.head_of(file.uri)) == "packet_capture")
+    except OSError:  # said where it is opened to be read
+        return False
 
 
 def _date_of(name: str) -> dt.date | None:

@@ -17,7 +17,7 @@ from ids_spark.base.spark_tasks import balanced, run_each
 from ids_spark.base.text import one_line
 from ids_spark.config.extract import ExtractConfig
 from ids_spark.extract import records
-from ids_spark.extract.capture_files import Capture, Piece, pieces_of
+from ids_spark.extract.capture_files import Capture, Piece, may_grow, pieces_of
 from ids_spark.extract.claims import Claims
 from ids_spark.extract.counts import PacketCounts, refuse_many_dates, total
 from ids_spark.extract.devices import Devices
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16
+_LONGEST_RECORD: Final = 1 << 18  # bytes, about
 _LOAD_OF_TASK: Final = 64_000_000
 _TASKS_AT_ONCE: Final = 4  # of each core, until captures that are done become part of the logs
 
@@ -83,12 +84,15 @@ class CaptureDone:
         counts: By date, also of dates that are not written.
         fault: Where and why it cannot be read further; empty for a sound one.
         refused: Why it cannot be read at all; else None. Logs of an earlier run stay.
+        growing: Whether the fault is at the end of a file that was modified in the last minutes, as of a capture that
+            is still being written. The next run reads it again.
     """
 
     capture: Capture
     counts: dict[str, PacketCounts] = field(default_factory=dict)
     fault: str = ""
     refused: str | None = None
+    growing: bool = False
 
     @property
     def seen(self) -> list[str]:
@@ -236,9 +240,10 @@ def _store(pieces: Sequence[PieceDone], stamps: Mapping[str, str], plan: Plan, l
     old = logs.manifest(capture.key)
     kept = {} if old is None or only is None else {date: each for date, each in old.dates.items() if date != str(only)}
     replaced = [path for date, each in (old.dates if old else {}).items() if date not in kept for path in each.files]
-    manifest = Manifest(capture.name, stamp, sorted(counts), kept | new, fault)
+    growing = is_growing(pieces)
+    manifest = Manifest(capture.name, "" if growing else stamp, sorted(counts), kept | new, fault)
     logs.replace(capture.key, manifest, [file for date in new for file in files[date]], replaced)
-    return CaptureDone(capture, counts, fault)
+    return CaptureDone(capture, counts, fault, growing=growing)
 
 
 def refusal(pieces: Sequence[PieceDone]) -> str | None:
@@ -256,3 +261,10 @@ def merged(pieces: Sequence[PieceDone]) -> tuple[dict[str, PacketCounts], str]:
     if ending is None:
         return dict(counts), ""
     return dict(counts), f"{ending.reason} at byte {ending.reached:,}; {ending.left:,} byte(s) from there are not read"
+
+
+def is_growing(pieces: Sequence[PieceDone]) -> bool:
+    """Return whether a capture ends as one that is still being written; see `CaptureDone`."""
+    capture, ending = pieces[-1].piece.capture, pieces[-1].ending
+    at_end = ending is not None and ending.reason is not None and ending.left <= _LONGEST_RECORD
+    return at_end and may_grow(capture.modified)

@@ -98,7 +98,10 @@ def extract_joined(
             break
         refused |= new
         whole |= apart
-    done = [CaptureDone(each, *extraction.merged(pieces[each.key])) for each in readable]
+    done = [
+        CaptureDone(each, *extraction.merged(pieces[each.key]), growing=extraction.is_growing(pieces[each.key]))
+        for each in readable
+    ]
     done += [CaptureDone(each, refused=refused[each.key]) for each in captures if each.key in refused]
     counts: dict[str, PacketCounts] = defaultdict(PacketCounts)
     files: dict[str, list[LogFile]] = defaultdict(list)
@@ -263,7 +266,7 @@ def _replace(
     }
     remaining = {date: each for date, each in before.items() if date not in written or date in kept}
     replaced = [path for date in before if date not in remaining for path in before[date].files]
-    manifest = Manifest("", stamp, sorted(counts), remaining | new)
+    manifest = Manifest("", "" if any(each.growing for each in done) else stamp, sorted(counts), remaining | new)
     logs.replace(JOINED, manifest, [file for date in new for file in files.get(date, [])], replaced)
     return [
         f"{date}: its flow logs were kept, because they are also from captures that are no longer there:"

@@ -128,7 +128,13 @@ def _degrade(report: Report, done: Sequence[CaptureDone], listing: Listing) -> N
     lost = [*(refusal.name for refusal in listing.refused), *(name for names in refused.values() for name in names)]
     if lost:
         report.degrade(f"{len(lost):,} file(s) cannot be read as captures: {shown(sorted(lost), _NAMES_SHOWN)}")
-    broken = [each for each in done if each.fault]
+    growing = [each.capture.name for each in done if each.growing]
+    if growing:
+        report.notes.append(
+            f"{shown(growing, _NAMES_SHOWN)}: modified in the last ten minutes and without an end, as if still being"
+            " written; read up to there, and again by the next run"
+        )
+    broken = [each for each in done if each.fault and not each.growing]
     for each in broken[:_NAMES_SHOWN]:
         report.notes.append(f"{each.capture.name}: {each.fault}")
     if broken:

@@ -92,6 +92,9 @@ def test_files_that_are_no_captures_are_refused_with_what_they_are(tmp_path):
     os.mkfifo(tmp_path / "pipe.pcap")
     (tmp_path / "gone.pcap").symlink_to(tmp_path / "nowhere")
     (tmp_path / os.fsdecode(b"caf\xe9.pcap")).write_bytes(CAPTURE)
+    for name in ("empty.pcap", "half.pcap"):  # long ago, so that no program is still writing them
+        os.utime(tmp_path / name, (1_700_000_000, 1_700_000_000))
+    write(tmp_path, {"begun.pcap": b""})
     found = find_captures(folder)
     assert [capture.name for capture in found.captures] == ["good.pcap"]
     reasons = {refusal.name: refusal.reason for refusal in found.refused}
@@ -114,6 +117,7 @@ def test_files_that_are_no_captures_are_refused_with_what_they_are(tmp_path):
         "README.md": "document",
         ".hidden.pcap": "hidden",
         "new.pcap.part": "temporary",
+        "begun.pcap": "unfinished",
     }
     assert any("new.pcap.part" in note for note in found.notes())
     assert not any("README.md" in note for note in found.notes())

@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import json
+import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -38,6 +39,12 @@ def traffic(packets: int, start: int = MAY_1, device: str = "10.0.0.7", step: in
 def write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def settle(folder: Path) -> None:
+    """Make files look as if nobody writes to them any more."""
+    for path in folder.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
 
 
 def extract(folder: Path, *settings: str, expected: int = 0) -> str:
@@ -287,6 +294,7 @@ def test_a_broken_capture_costs_what_follows_its_break_and_other_files_are_named
     write(tmp_path / "pcaps/cut.gz", gzip.compress(whole)[:-100])
     write(tmp_path / "pcaps/text.pcap", b"hello\n")
     write(tmp_path / "pcaps/good.pcap", whole)
+    settle(tmp_path / "pcaps")
     log = extract(tmp_path, expected=3)
     packets = rows(tmp_path).groupby("capture_file")["packets"].sum()
     assert packets["cut.pcap"] == 55
@@ -299,6 +307,30 @@ def test_a_broken_capture_costs_what_follows_its_break_and_other_files_are_named
     assert "hello" in log
     extract(tmp_path, expected=3)  # unchanged, but there is still a file that is no capture
     assert audit(tmp_path)["rows_in"] == 0
+
+
+@pytest.mark.parametrize("join", ["false", "true"])
+def test_a_capture_that_is_still_written_is_read_up_to_its_end_and_again_by_the_next_run(
+    tmp_path: Path, join: str
+) -> None:
+    whole = pcap(traffic(100))
+    write(tmp_path / "pcaps/now.pcap", whole[:-7])
+    write(tmp_path / "pcaps/next.pcap", b"")
+    write(tmp_path / "pcaps/half.pcap", whole[:10])
+    log = extract(tmp_path, f"extract.join_files={join}")
+    assert rows(tmp_path)["packets"].sum() == 99
+    assert "now.pcap: modified in the last ten minutes" in log
+    settle(tmp_path / "pcaps")
+    os.utime(tmp_path / "pcaps/now.pcap", (1_700_000_001, 1_700_000_001))
+    log = extract(tmp_path, f"extract.join_files={join}", expected=3)  # nothing writes to it any more
+    assert audit(tmp_path)["rows_in"] == 99
+    assert "now.pcap: the file ends within a record" in log
+    assert "half.pcap" in log
+    for name in ("next", "half"):
+        (tmp_path / f"pcaps/{name}.pcap").unlink()
+    write(tmp_path / "pcaps/now.pcap", whole)
+    extract(tmp_path, f"extract.join_files={join}")
+    assert rows(tmp_path)["packets"].sum() == 100
 
 
 @pytest.mark.parametrize(
@@ -385,6 +417,7 @@ def test_joined_files_keep_the_dates_of_folders_and_name_files_that_end_early(tm
     write(tmp_path / "pcaps/event_date=2024-06-02/b.pcap", whole[:-1])
     single = [Captured(ethernet(arp(), ARP), 0)]
     write(tmp_path / "pcaps/event_date=2024-06-03/c.pcap", pcap(single))
+    settle(tmp_path / "pcaps")
     log = extract(tmp_path, "extract.join_files=true", expected=3)
     assert rows(tmp_path).groupby("date")["packets"].sum().to_dict() == {"2024-06-01": 15, "2024-06-02": 14}
     assert sum(each.single for each in footers(tmp_path)["2024-06-03"]) == 1
