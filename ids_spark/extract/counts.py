@@ -31,7 +31,7 @@ class PacketCounts:
         marks: Packets of the date by mark (`packets.MARKS`); a packet may have several.
         windows: Windows whose first packet is of the date.
         in_windows: Packets in them; a few may be of the next date.
-        single: Packets that could be in a window, but were the only one of their device.
+        single: Packets that could be in a window, but were the only one of their device and of their sender.
     """
 
     packets: Counter[str] = field(default_factory=Counter)

@@ -64,8 +64,10 @@ class Windower:
     """Divides the packets of each stream, in the order in which they come, into windows of `window` packets.
 
     A stream is the packets of a device, or all packets. What remains at the end of a stream is a window of its own if
-    it is two packets or more; a single packet joins the window before it, which then has `window` + 1. A stream of one
-    packet has no window; see `single`. Windows do not depend on how packets are divided into calls of `add`.
+    it is two packets or more; a single packet joins the window before it, which then has `window` + 1. Devices of which
+    there is one packet only are how a scan of many addresses looks: these packets are streams by their sender, which is
+    the Ethernet source of ARP packets. What is then still alone has no window; see `single`. Windows do not depend on
+    how packets are divided into calls of `add`.
 
     Memory: about 200 bytes for each packet that waits: at most `window` + 1 of each stream, and as many new ones, or
     `batch` if that is more.
@@ -76,7 +78,7 @@ class Windower:
         batch: New packets that are divided at once; it changes no window.
 
     Attributes:
-        single: Times, in nanoseconds since 1970, of the packets that are alone in their stream; complete after `close`.
+        single: Times, in nanoseconds since 1970, of the packets that are in no window; complete after `close`.
         single_capture: What `add` was told of their captures.
     """
 
@@ -112,18 +114,29 @@ class Windower:
 
     def close(self) -> list[Windows]:
         """Return the windows that remain. No packet can be added afterwards."""
-        return self._sorted(closing=True) if self._waiting else []
+        if not self._waiting:
+            return []
+        found = self._sorted(closing=True)
+        if self._by_device and len(self.single) > 1:
+            [alone] = self._waiting
+            several = alone["capture"].min() != alone["capture"].max()
+            order = np.argsort(alone["nanos" if several else "offset"], kind="stable")
+            alone = {name: column[order] for name, column in alone.items()}
+            self._waiting = [alone | {"before": alone["seconds"]}]
+            found += self._sorted(closing=True, by_sender=True)
+        return found
 
-    def _sorted(self, closing: bool) -> list[Windows]:
+    def _sorted(self, closing: bool, by_sender: bool = False) -> list[Windows]:
         """Return windows of the packets that wait; those after them wait on, in the order of their streams."""
         waiting, self._waiting = self._waiting, []
         visible = np.flatnonzero(np.concatenate([part["kind"] for part in waiting]) < VISIBLE)
-        devices = np.concatenate([part["device"] for part in waiting])[visible]
-        streams = devices if self._by_device else np.zeros_like(devices)
+        streams = np.concatenate([_senders(part) if by_sender else part["device"] for part in waiting])[visible]
+        if not self._by_device:
+            streams = np.zeros_like(streams)
         order, begins, counts = _by_stream(streams, self._many)
         self._many = len(counts) > np.iinfo(np.uint16).max
         order = visible[order]
-        del devices, streams, visible
+        del streams, visible
         # At least two packets wait on in a stream of two or more: so none can be left alone, and the packet before the
         # next one is known.
         whole = np.maximum(counts - 2, 0) // self._window
@@ -171,6 +184,13 @@ def _by_stream(streams: NDArray[np.uint64], many: bool) -> tuple[Ints, Ints, Int
     return order, begins, np.diff(np.r_[begins, len(codes)])
 
 
+def _senders(columns: _Columns) -> NDArray[np.uint64]:
+    """Return the IPv4 source of each packet, of ARP packets their Ethernet source with `_ETHERNET` set."""
+    ethernet = columns["source_mac"] | np.uint64(_ETHERNET)
+    senders: NDArray[np.uint64] = np.where(columns["kind"] == _ARP, ethernet, columns["source"].astype(np.uint64))
+    return senders
+
+
 def _windows(columns: _Columns, sizes: Ints) -> Windows:
     starts = np.cumsum(sizes) - sizes
     device = columns["device"][formulas.most_frequent(columns["device"], sizes)]
@@ -196,7 +216,7 @@ def _sources(
     """Return `source`, `source_known` and `source_mac` of `Windows`."""
     arp, mac = columns["kind"] == _ARP, columns["source_mac"]
     ethernet = mac | np.uint64(_ETHERNET)
-    source = np.where(arp, ethernet, columns["source"].astype(np.uint64))
+    source = _senders(columns)
     device = np.repeat(device, sizes)
     own = (source == device) | (ethernet == device)
     opening = columns["flags"] & _SYN_ACK == _SYN

@@ -15,7 +15,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "malformed": "malformed",
     "impossible_time": "no time of the years 1970 to 2200",
     "other_link_type": "other link type",
-    "single": "the only packet of its device",
+    "single": "the only packet of its device and of its sender",
 }
 _MARKS: Final[Mapping[str, str]] = {
     "tunnel": "tunnels, whose content no feature describes",

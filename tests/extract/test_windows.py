@@ -109,6 +109,33 @@ def test_a_window_by_hand() -> None:
     assert window.source_mac == 0x02000000000A
 
 
+def test_a_sweep_with_one_packet_for_each_device_is_in_windows_of_its_sender() -> None:
+    scanner, other = "10.0.0.66", "10.0.0.67"
+    sweep = [
+        Captured(ethernet(ipv4(tcp(40_000, 104, "S"), scanner, f"10.0.1.{i + 1}"), source=B_MAC), i * 10**6)
+        for i in range(25)
+    ]
+    asked = [
+        Captured(ethernet(frames.arp(1, scanner, f"10.0.2.{i + 1}"), frames.ARP, source=A_MAC), (50 + i) * 10**6)
+        for i in range(3)
+    ]
+    answer = Captured(ethernet(ipv4(udp(53, 40_000), other, "10.0.3.1", frames.UDP), source=B_MAC), 60 * 10**6)
+    packets = [reference.seen(packet) for packet in (*sweep, *asked, answer)]
+    found, single = computed(packets, 10)
+    windows = sorted(as_reference(found), key=lambda window: window.nanos)
+    assert [window.packets for window in windows] == [10, 10, 5, 3]
+    assert single == 1  # the answer: nothing else comes from its sender
+    assert [window.features["syn_flag_number"] for window in windows] == [1, 1, 1, 0]
+    assert [window.source for window in windows] == [int(ipaddress.IPv4Address(scanner))] * 3 + [None]
+    assert {window.source_mac for window in windows[:3]} == {int(B_MAC.replace(":", ""), 16)}
+    assert windows[3].source_mac == int(A_MAC.replace(":", ""), 16)
+    assert [window.device for window in windows] == [
+        int(ipaddress.IPv4Address(a)) for a in ("10.0.1.1", "10.0.1.11", "10.0.1.21", "10.0.2.1")
+    ]
+    assert windows[1].features["IAT"] == pytest.approx(1e-3)  # of the sweep, across the border of the windows
+    assert windows[0].features["IAT"] == pytest.approx(9e-4)
+
+
 @pytest.mark.parametrize(
     ("packets", "sizes", "single"),
     [

@@ -124,10 +124,17 @@ class Window:
 def windows(
     packets: Iterable[Seen], n: int, device: Callable[[Seen], int], by_device: bool = True
 ) -> tuple[list[Window], int]:
-    """Return the windows of n packets of each stream, and how many packets are alone in theirs."""
-    streams: dict[int, list[Seen]] = defaultdict(list)
-    for packet in _with_conflicts(packets):
-        streams[device(packet) if by_device else 0].append(packet)
+    """Return the windows of n packets of each stream, and how many packets are in none.
+
+    Packets that are alone in the stream of their device are streams by sender.
+    """
+    ordered = list(_with_conflicts(packets))
+    streams: dict[Hashable, list[Seen]] = defaultdict(list)
+    devices = Counter(map(device, ordered))
+    for packet in ordered:
+        alone = by_device and devices[device(packet)] == 1
+        own = ("device", device(packet)) if by_device else ()
+        streams[("sender", *_sender(packet)) if alone else own].append(packet)
     found, single = [], 0
     for stream in streams.values():
         parts = [(start, stream[start : start + n]) for start in range(0, len(stream), n)]
@@ -140,6 +147,10 @@ def windows(
             else:
                 found.append(_window(part, stream[start - 1] if start else part[0], device))
     return found, single
+
+
+def _sender(packet: Seen) -> tuple[str, int]:
+    return ("mac", packet.source_mac) if packet.arp else ("ip", packet.source)
 
 
 def _with_conflicts(packets: Iterable[Seen]) -> Iterable[Seen]:
@@ -157,16 +168,13 @@ def _window(part: list[Seen], before: Seen, device: Callable[[Seen], int]) -> Wi
     def most(values: Iterable[Hashable]) -> Any:
         return Counter(values).most_common(1)[0][0]  # of several the first one seen
 
-    def sender(packet: Seen) -> tuple[str, int]:
-        return ("mac", packet.source_mac) if packet.arp else ("ip", packet.source)
-
     of_device = most(device(p) for p in part)
     opening = [p for p in part if p.flags & 0x12 == 0x02]  # SYN without ACK
-    counts = Counter(map(sender, opening or part))
+    counts = Counter(map(_sender, opening or part))
     # Of several, rather not the device; then the first seen, as the sort is stable.
-    likely = sorted(opening or part, key=lambda p: (-counts[sender(p)], not p.arp and p.source == of_device))
-    source = sender(likely[0])
-    of_source = [p for p in part if sender(p) == source]
+    likely = sorted(opening or part, key=lambda p: (-counts[_sender(p)], not p.arp and p.source == of_device))
+    source = _sender(likely[0])
+    of_source = [p for p in part if _sender(p) == source]
     if conflicts := [p for p in part if p.conflict]:
         source, of_source = ("mac", 0), conflicts
     return Window(
