@@ -111,7 +111,9 @@ def _notes(counts: Mapping[str, PacketCounts], windows: bool) -> list[str]:
     if windows and alone:
         n = sum(counts[file].single for file in alone)
         names = shown(alone, _NAMES_SHOWN)
-        notes.append(f"{n:,} packet(s), each the only one of its device in a capture, are in no window: {names}")
+        notes.append(
+            f"{n:,} packet(s), each the only one of its device and sender in a capture, are in no window: {names}"
+        )
     if windows and (without := sorted(file for file, each in counts.items() if not each.windows)):
         notes.append(f"without any window: {shown(without, _NAMES_SHOWN)}")
     return notes
