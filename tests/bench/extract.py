@@ -75,7 +75,8 @@ class Part:
         """Return packets/s of this project over those of others, its memory in MB, and its growth.
 
         Packets/s after the start are those that the whole capture has more than its sixteenth, in the time that it
-        takes more: so they leave out the start of Spark, as the rate that `dpkt` states leaves out its own.
+        takes more: so they leave out the start of Spark, as the rate that `dpkt` states leaves out its own. The ratio
+        of packets for each second of CPU hardly depends on what else the machine does.
         """
         whole = self._plan.scales[0]
         known = {(one.case.name, one.case.scale): one for one in cases}
@@ -83,7 +84,8 @@ class Part:
         if ours is None:
             return []
         quarter, small = known["ids_spark", whole / 4], known["ids_spark", whole / 16]
-        after_start = (ours.case.rows - small.case.rows) / max(ours.median("wall_s") - small.median("wall_s"), 1e-9)
+        more = ours.case.rows - small.case.rows
+        wall_s, cpu_s = (max(ours.median(each) - small.median(each), 1e-9) for each in ("wall_s", "cpu_s"))
         found = [
             Ratio("extract_memory_mb", ours.median("peak_rss_mb"), at_most=_MB),
             Ratio("extract_memory_growth", ours.median("peak_rss_mb") / quarter.median("peak_rss_mb"), at_most=1.25),
@@ -91,8 +93,9 @@ class Part:
         ]
         if dpkt := known.get(("dpkt", whole / 16)):
             theirs = dpkt.median("packets_per_s")
-            found.append(Ratio("extract_vs_dpkt", after_start / theirs, at_least=20))
+            found.append(Ratio("extract_vs_dpkt", more / wall_s / theirs, at_least=20))
             found.append(Ratio("extract_vs_dpkt_with_start", _rate(ours) / theirs))
+            found.append(Ratio("extract_vs_dpkt_cpu", more / cpu_s / dpkt.median("packets_per_cpu_s"), at_least=10))
         if read := known.get(("bytes", whole)):
             found.append(Ratio("extract_vs_read", _rate(ours) / _rate(read)))
         if files := known.get(("ids_spark_files", whole)):
