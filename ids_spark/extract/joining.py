@@ -71,7 +71,7 @@ def extract_joined(
 ) -> Joined:
     """Extract all captures together and replace the logs of their dates.
 
-    A date keeps its logs if one of the captures they are from is no longer there: without it they would shrink.
+    A date keeps its logs if one of the captures they are from is no longer there or cannot be read.
 
     Args:
         spark_context: Its executors run the tasks.
@@ -250,7 +250,7 @@ def _replace(
     only = plan.config.date
     old = logs.manifest(JOINED)
     before = old.dates if old is not None else {}
-    here = {each.capture.name for each in done}
+    here = {each.capture.name for each in done if each.refused is None}
     lost = {date: sorted(set(logs_of.captures) - here) for date, logs_of in before.items()}
     written = {date for date in {*counts, *(date for date in before if not lost[date])} if _is_one_of(date, only)}
     kept = sorted(date for date in written if lost.get(date))
@@ -269,7 +269,7 @@ def _replace(
     manifest = Manifest("", "" if any(each.growing for each in done) else stamp, sorted(counts), remaining | new)
     logs.replace(JOINED, manifest, [file for date in new for file in files.get(date, [])], replaced)
     return [
-        f"{date}: its flow logs were kept, because they are also from captures that are no longer there:"
+        f"{date}: its flow logs were kept, because they are also from captures that cannot be read now:"
         f" {shown(lost[date])}"
         for date in kept
     ]

@@ -445,3 +445,15 @@ def test_a_capture_with_times_on_too_many_dates_is_refused_and_others_are_not(tm
     (tmp_path / "pcaps/clock.pcap").unlink()
     extract(tmp_path)
     assert rows(tmp_path).groupby("date")["packets"].sum()["2024-05-09"] == 2_002
+
+
+@pytest.mark.parametrize("join", ["false", "true"])
+def test_a_capture_that_can_no_longer_be_read_keeps_its_logs(tmp_path: Path, join: str) -> None:
+    write(tmp_path / "pcaps/a.pcap", pcap(traffic(20)))
+    extract(tmp_path, f"extract.join_files={join}")
+    write(tmp_path / "pcaps/a.pcap", pcap([p for i in range(1_001) for p in traffic(2, i * DAY)]))
+    extract(tmp_path, f"extract.join_files={join}", expected=2)
+    assert rows(tmp_path)["packets"].sum() == 20
+    write(tmp_path / "pcaps/b.pcap", pcap(traffic(30, MAY_1 + DAY, "10.0.0.8")))
+    extract(tmp_path, f"extract.join_files={join}", expected=3)
+    assert rows(tmp_path).groupby("date")["packets"].sum().to_dict() == {"2024-05-01": 20, "2024-05-02": 30}
