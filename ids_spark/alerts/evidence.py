@@ -5,6 +5,7 @@ Tasks count the flows of each row group (`traffic`, `evidence`), and the driver 
 partitioning of the flows. Pure functions on Arrow and numpy columns; no loop over flows.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ _SPARSE: Final = 16  # a lookup table of at most this many entries per row is fa
 _EVIDENCE_KEYS: Final = ("device_kind", "device", "source_kind", "source", "window_start", "class_name")
 _FLAGGED: Final = tuple(f"flagged_{level}" for level in LEVELS)
 _ALLOWED: Final = tuple(f"allowed_{level}" for level in LEVELS)
-_TOP: Final = ("top_file", "top_row", "top_score", "top_attributions")
+_TOP: Final = ("top_file", "top_row", "top_score", "top_target", "top_attributions")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class FlowKeys:
         starts: Distinct starts of windows, microseconds since 1970 in UTC; the last stands for unknown times.
         windows: Index in `starts` of each flow; shape (flows,).
         times: Time of each flow; null where unknown.
+        targets: Address that each flow went to, plain; None if no flow has one.
+        named: Returns addresses of targets as they are to be stored.
     """
 
     devices: Entities
@@ -69,6 +72,8 @@ class FlowKeys:
     starts: Ints
     windows: Ints
     times: Any
+    targets: pa.ChunkedArray | None
+    named: Callable[[pa.Array], pa.Array]
 
     @property
     def window_starts(self) -> pa.Array:
@@ -119,6 +124,7 @@ def keys_of(
     window_minutes: int,
     file: str,
     pseudonymised: Callable[[str, pa.Array], pa.Array] | None = None,
+    target: str = "",
 ) -> FlowKeys:
     """Return device, source and window of every flow.
 
@@ -129,6 +135,7 @@ def keys_of(
         window_minutes: Length of a window; the first of a day starts at midnight in UTC.
         file: Name of the file; it is the device of flows without a device and a source.
         pseudonymised: Returns the names to store, given the column and plain names.
+        target: Column with the address that a flow went to; may be absent.
     """
     from_columns = [name for name in entities if name in sources]
     of_source = _entities(flows, from_columns, None, pseudonymised)
@@ -143,7 +150,15 @@ def keys_of(
     distinct, windows = _distinct(numbers[known])
     places = np.full(len(flows), len(distinct), dtype=np.int64)
     places[known] = windows
-    return FlowKeys(of_device, of_source, np.append(distinct * _MINUTE, 0), places, times)
+    return FlowKeys(
+        of_device,
+        of_source,
+        np.append(distinct * _MINUTE, 0),
+        places,
+        times,
+        flows[target] if target in flows.column_names else None,
+        (lambda plain: plain) if pseudonymised is None else functools.partial(pseudonymised, target),
+    )
 
 
 def entity_keys(kinds: Sequence[str | None], names: Sequence[str | None]) -> Ints:
@@ -203,6 +218,7 @@ def evidence(keys: FlowKeys, flagged: Flagged, groups_of_flows: Groups | None = 
     many = folded[firsts]
     devices, sources = pa.array(device, mask=device < 0), pa.array(source, mask=many | (source < 0))
     times = keys.times.take(pa.array(flagged.at))
+    targets = pa.nulls(len(times)) if keys.targets is None else keys.targets.take(pa.array(flagged.at))
     rows = pa.table(
         {
             "first_seen": times,
@@ -218,6 +234,7 @@ def evidence(keys: FlowKeys, flagged: Flagged, groups_of_flows: Groups | None = 
             "top_file": pa.repeat(flagged.file, len(flagged.at)),
             "top_row": pa.array(flagged.rows),
             "top_score": pa.array(flagged.scores.astype(np.float32)),
+            "top_target": targets,
             "top_attributions": flagged.attributions,
             "folded_sources": pa.array(folded.astype(np.int32)),
         }
@@ -230,7 +247,9 @@ def evidence(keys: FlowKeys, flagged: Flagged, groups_of_flows: Groups | None = 
         "window_start": keys.window_starts.take(pa.array(window)),
         "class_name": pa.array(flagged.class_names, pa.string()).take(pa.array(flagged.class_ids[firsts])),
     }
-    return _reduced(rows, names, groups, firsts, inverse)
+    found = _reduced(rows, names, groups, firsts, inverse)
+    place = found.column_names.index("top_target")
+    return found.set_column(place, "top_target", keys.named(found["top_target"].combine_chunks()))
 
 
 def merge_evidence(tables: Iterable[pa.Table]) -> pa.Table:

@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -208,6 +209,7 @@ def _incident(
         "sources_found": len(sources) + int(pc.sum(own["folded_sources"]).as_py() or 0),
         "devices": devices[:LISTED],
         "devices_found": len(devices),
+        "targets": _targets(own, flows)[:LISTED],
         "first_seen": pc.min(own["first_seen"]).as_py(),
         "last_seen": pc.max(own["last_seen"]).as_py(),
         "flows": int(flows.sum()),
@@ -260,6 +262,15 @@ def _entities(own: pa.Table, side: str, flows: Ints) -> list[Row]:
     listed = zip(*(column.to_pylist() for column in names.take(pa.array(firsts)).columns), sums, strict=True)
     rows = [{"kind": kind, "name": name, "flows": count} for kind, name, count in listed if count]
     return sorted(rows, key=lambda row: (-row["flows"], row["name"], row["kind"]))
+
+
+def _targets(own: pa.Table, flows: Ints) -> list[str]:
+    """Return the addresses that the flows with the highest scores went to, most flagged flows beside them first."""
+    sums: Counter[str] = Counter()
+    for target, count in zip(own["top_target"].to_pylist(), flows.tolist(), strict=True):
+        if target is not None:
+            sums[target] += count
+    return sorted(sums, key=lambda target: (-sums[target], target))
 
 
 def _top_flows(own: pa.Table) -> list[Row]:

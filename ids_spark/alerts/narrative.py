@@ -73,10 +73,12 @@ def attackers(incident: Incident) -> str:
 def victims(incident: Incident) -> str:
     """Return the device, the number of devices, or `an unknown device`; a source file for flows without a device.
 
-    A device that is itself the source attacks others, which flow logs by device do not name: `an unknown target`.
+    A device that is itself the source attacks others: the address that its flows go to, `several targets`, or `an
+    unknown target`.
     """
     if attacks_others(incident):
-        return "an unknown target"
+        targets = list(incident.get("targets") or ())
+        return short_name(targets[0]) if len(targets) == 1 else "several targets" if targets else "an unknown target"
     kinds = {each["kind"] for each in incident["devices"] or ()}
     noun = "source file" if kinds == {"source_file"} else "device"
     return _entities(incident, "devices", noun)

@@ -129,6 +129,8 @@ class AlertsConfig(Section):
         most_lines: Most incidents on the page and in exports; all are in `incidents/`.
         entities: Columns of `pass_through` that identify devices and sources; of each, the first with a value is used.
         sources: Those of `entities` with the address that a flow came from.
+        target: Column of `pass_through` with the address that a flow went to: whom a device attacks that is the source
+            itself; may be absent from the logs.
         window_minutes: Length of a window; flagged flows are counted for each entity and category in a window.
         attributions: Features listed for each explained flow.
         explained_rows: Maximum flagged flows that get an explanation, per row group and class, where an entity has
@@ -141,6 +143,7 @@ class AlertsConfig(Section):
     most_lines: Count = 50
     entities: tuple[ColumnName, ...] = ("device_id", "src_ip", "src_mac")
     sources: tuple[ColumnName, ...] = ("src_ip", "src_mac")
+    target: str = "dst_ip"
     window_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     attributions: Annotated[int, Field(ge=1, le=10)] = 3
     explained_rows: Count = 16

@@ -181,6 +181,7 @@ INCIDENTS: Final = _contract(
     ("sources_found", pa.int64()),
     ("devices", pa.list_(_ENTITY)),
     ("devices_found", pa.int64()),
+    ("targets", pa.list_(pa.string())),
     ("first_seen", _TIME),
     ("last_seen", _TIME),
     ("flows", pa.int64()),
@@ -301,6 +302,7 @@ EVIDENCE: Final = _contract(
     ("top_file", pa.string()),
     ("top_row", pa.int64()),
     ("top_score", pa.float32()),
+    ("top_target", pa.string()),
     ("top_attributions", pa.list_(ATTRIBUTION)),
     ("folded_sources", pa.int32()),
 )
@@ -612,8 +614,10 @@ TABLES: Final[Mapping[str, Table]] = {
         added=("state",),
     ),
     "alerts": _of_nights("alerts", ALERTS, ("entity_kind", "entity", "window_start", "category")),
-    "incidents": _of_nights("incidents", INCIDENTS, ("incident_id",)),
-    "evidence": _of_nights("evidence", EVIDENCE, ("device", "source", "window_start", "class_name")),
+    "incidents": _of_nights("incidents", INCIDENTS, ("incident_id",), added=("targets",)),
+    "evidence": _of_nights(
+        "evidence", EVIDENCE, ("device", "source", "window_start", "class_name"), added=("top_target",)
+    ),
     "traffic": _of_nights("traffic", TRAFFIC, ("entity_key", "window_start")),
     "entity_history": _of_nights("entity_history", HISTORY, ("entity_key", "category")),
     "verdicts": Table("verdicts/{run_id}.parquet", VERDICTS, ("run_id", "incident_id")),

@@ -136,6 +136,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         main_of=narrative.main_of,
         name_of=narrative.name_of,
         attacks_others=narrative.attacks_others,
+        victims=narrative.victims,
         sentences=narrative.sentences,
         title_of=narrative.title,
         issues=issues,

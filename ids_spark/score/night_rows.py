@@ -128,7 +128,13 @@ def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) ->
     ids = prediction_columns.predicted_ids(probabilities, card.classes)
     flows = _flows(rows, task)
     keys = evidence.keys_of(
-        flows, task.alerts.entities, task.alerts.sources, task.alerts.window_minutes, file, _names_of(task)
+        flows,
+        task.alerts.entities,
+        task.alerts.sources,
+        task.alerts.window_minutes,
+        file,
+        _names_of(task),
+        task.alerts.target,
     )
     total.rows_scored += n
     total.scored_by_file[file] += n

@@ -232,3 +232,30 @@ def test_the_highest_flow_of_each_row_is_found_also_without_flows() -> None:
     none = flagged_of(part.assign(level=0))
     assert len(evidence.evidence(keys, none)) == len(evidence.merge_evidence([])) == 0
     assert not evidence.highest_flows(keys, none).any()
+
+
+def test_the_target_is_that_of_the_highest_flow_and_stored_under_its_pseudonym() -> None:
+    flows = pa.table({
+        "device_id": ["a", "a", "b"],
+        "src_ip": ["192.0.2.1", "192.0.2.1", "192.0.2.2"],
+        "dst_ip": ["203.0.113.1", "203.0.113.2", None],
+    })  # fmt: skip
+    logits = np.array([1.0, 3.0, 2.0])
+    flagged = Flagged(
+        np.arange(3), np.ones(3, np.int32), CLASSES, np.ones(3, np.int32), np.zeros(3, np.bool_), logits,
+        np.full(3, 0.9, np.float32), logits, "a.parquet", np.arange(3), pa.nulls(3, pa.list_(ATTRIBUTION)),
+    )  # fmt: skip
+
+    def targets(target: str, pseudonymised: Any = None) -> list[str | None]:
+        keys = evidence.keys_of(flows, ENTITIES, SOURCES, 60, "a.parquet", pseudonymised, target)
+        rows = evidence.merge_evidence([evidence.evidence(keys, flagged)])
+        found: list[str | None] = rows["top_target"].to_pylist()
+        return found
+
+    assert targets("dst_ip") == ["203.0.113.2", None]
+    assert targets("absent") == [None, None]
+
+    def pseudonymised(column: str, plain: pa.Array) -> pa.Array:
+        return pa.array([None if each is None else f"{column}: {each}" for each in plain.to_pylist()], pa.string())
+
+    assert targets("dst_ip", pseudonymised) == ["dst_ip: 203.0.113.2", None]

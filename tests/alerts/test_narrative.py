@@ -130,6 +130,14 @@ def test_a_device_that_is_the_source_attacks_an_unknown_target() -> None:
         assert "198.51.100.23 is an authorised scanner" in harmless
 
 
+def test_a_device_that_is_the_source_attacks_the_address_that_its_flows_go_to() -> None:
+    row = incidents.port_scan() | {"devices": [{"kind": "device_id", "name": "198.51.100.23", "flows": 291}]}
+    row |= {"devices_found": 1}
+    assert narrative.victims(row | {"targets": ["203.0.113.9"]}) == "203.0.113.9"
+    assert narrative.victims(row | {"targets": ["203.0.113.9", "203.0.113.10"]}) == "several targets"
+    assert narrative.victims(incidents.port_scan() | {"targets": ["192.0.2.1"]}) == "6 devices"
+
+
 def test_an_ethernet_address_and_its_pseudonym_are_called_mac() -> None:
     row = incidents.arp() | {"sources": [{"kind": "src_mac", "name": "00:00:5e:00:53:23", "flows": 96}]}
     row |= {"lead_kind": "src_mac", "lead_entity": "3f2a"}
