@@ -21,6 +21,9 @@ _ETHERNET: Final = 1 << 48
 """Set in the source of an ARP packet, which is its Ethernet address."""
 _KEPT: Final = (*formulas.COLUMNS, "offset", "nanos", "source", "target", "source_mac", "marks")
 _SYN, _SYN_ACK = 2, 18
+_NO_ADDRESS: Final = 1 << 63
+_SENDER: Final = "sender"
+_STREAMS_OF_SINGLE: Final = (_SENDER, "source_mac")
 _Columns = dict[str, NDArray[Any]]
 
 
@@ -39,7 +42,8 @@ class Windows:
             of several addresses rather not that of the device, then the first seen. So it is who scans or floods, also
             where each packet is answered. 0 where `source_known` is False.
         source_known: False if the source of most packets is the Ethernet source of ARP packets: the protocol address in
-            ARP is a claim, which spoofing forges. Also if a packet has the mark `arp_conflict`.
+            ARP is a claim, which spoofing forges. Also if a packet has the mark `arp_conflict`, or if the packets are a
+            stream by Ethernet source.
         source_mac: Ethernet address of most of the packets of that source, as a number; 0: none. With packets marked
             `arp_conflict`, that of most of these.
         target: IPv4 address to which most packets go, of several the first seen.
@@ -66,8 +70,9 @@ class Windower:
     A stream is the packets of a device, or all packets. What remains at the end of a stream is a window of its own if
     it is two packets or more; a single packet joins the window before it, which then has `window` + 1. Devices of which
     there is one packet only are how a scan of many addresses looks: these packets are streams by their sender, which is
-    the Ethernet source of ARP packets. What is then still alone has no window; see `single`. Windows do not depend on
-    how packets are divided into calls of `add`.
+    the Ethernet source of ARP packets; those of which the sender has one only, as with forged addresses, by Ethernet
+    source. What is then still alone has no window; see `single`. Windows do not depend on how packets are divided into
+    calls of `add`.
 
     Memory: about 200 bytes for each packet that waits: at most `window` + 1 of each stream, and as many new ones, or
     `batch` if that is more.
@@ -117,20 +122,21 @@ class Windower:
         if not self._waiting:
             return []
         found = self._sorted(closing=True)
-        if self._by_device and len(self.single) > 1:
-            [alone] = self._waiting
-            several = alone["capture"].min() != alone["capture"].max()
-            order = np.argsort(alone["nanos" if several else "offset"], kind="stable")
-            alone = {name: column[order] for name, column in alone.items()}
-            self._waiting = [alone | {"before": alone["seconds"]}]
-            found += self._sorted(closing=True, by_sender=True)
+        for streams in _STREAMS_OF_SINGLE if self._by_device else ():
+            if len(self.single) > 1:
+                [alone] = self._waiting
+                several = alone["capture"].min() != alone["capture"].max()
+                order = np.argsort(alone["nanos" if several else "offset"], kind="stable")
+                alone = {name: column[order] for name, column in alone.items()}
+                self._waiting = [alone | {"before": alone["seconds"]}]
+                found += self._sorted(closing=True, streams_of=streams)
         return found
 
-    def _sorted(self, closing: bool, by_sender: bool = False) -> list[Windows]:
+    def _sorted(self, closing: bool, streams_of: str = "device") -> list[Windows]:
         """Return windows of the packets that wait; those after them wait on, in the order of their streams."""
         waiting, self._waiting = self._waiting, []
         visible = np.flatnonzero(np.concatenate([part["kind"] for part in waiting]) < VISIBLE)
-        streams = np.concatenate([_senders(part) if by_sender else part["device"] for part in waiting])[visible]
+        streams = np.concatenate([_streams(part, streams_of) for part in waiting])[visible]
         if not self._by_device:
             streams = np.zeros_like(streams)
         order, begins, counts = _by_stream(streams, self._many)
@@ -165,7 +171,8 @@ class Windower:
         cuts = np.flatnonzero(np.diff(ends // _BLOCK)) + 1
         blocks = [some for some in np.split(np.arange(len(sizes)), cuts) if len(some)]
         spans = [(slice(ends[some[0]] - sizes[some[0]], ends[some[-1]]), sizes[some]) for some in blocks]
-        return [_windows({name: column[span] for name, column in done.items()}, own) for span, own in spans]
+        forged = streams_of == "source_mac"
+        return [_windows({name: column[span] for name, column in done.items()}, own, forged) for span, own in spans]
 
 
 def _by_stream(streams: NDArray[np.uint64], many: bool) -> tuple[Ints, Ints, Ints]:
@@ -191,10 +198,22 @@ def _senders(columns: _Columns) -> NDArray[np.uint64]:
     return senders
 
 
-def _windows(columns: _Columns, sizes: Ints) -> Windows:
+def _streams(columns: _Columns, streams_of: str) -> NDArray[np.uint64]:
+    if streams_of == _SENDER:
+        return _senders(columns)
+    streams: NDArray[np.uint64] = columns[streams_of]
+    if streams_of == "source_mac":  # without an address, nothing shows that two packets have one sender
+        streams = np.where(streams > 0, streams, np.arange(_NO_ADDRESS, _NO_ADDRESS + len(streams), dtype=np.uint64))
+    return streams
+
+
+def _windows(columns: _Columns, sizes: Ints, forged: bool) -> Windows:
+    """Return windows; of those with forged addresses the source is unknown."""
     starts = np.cumsum(sizes) - sizes
     device = columns["device"][formulas.most_frequent(columns["device"], sizes)]
     source, known, source_mac = _sources(columns, device, sizes)
+    if forged:
+        source, known = np.zeros_like(source), np.zeros_like(known)
     target_at = formulas.most_frequent(columns["target"].astype(np.uint64), sizes)
     return Windows(
         features=formulas.features(columns, columns["before"], sizes),

@@ -25,7 +25,7 @@ def written(tmp_path, packets, **settings):
     origin = Origin(f"{tmp_path}/writing-run", ("a.pcap",), "0" * 16, 3, 10, "device", "measured", **settings)
     writer, windower = FlowLogWriter(origin, DEVICES), Windower(10, batch=50)
     for begin in range(0, len(packets), 40):
-        some = as_packets(packets[begin : begin + 40])
+        some = as_packets(packets[begin : begin + 40], begin)
         writer.count(some)
         for windows in windower.add(some, DEVICES.keys(some)):
             writer.add(windows)

@@ -37,7 +37,7 @@ def computed(
     windower, claims = Windower(n, by_device, batch=1), Claims()
     found = []
     for begin, end in zip([0, *cuts], [*cuts, len(packets)], strict=True):
-        columns = claims.marked(as_packets(packets[begin:end]))
+        columns = claims.marked(as_packets(packets[begin:end], begin))
         found += windower.add(columns, Devices(NETWORKS).keys(columns))
     return found + windower.close(), len(windower.single)
 
@@ -119,7 +119,9 @@ def test_a_sweep_with_one_packet_for_each_device_is_in_windows_of_its_sender() -
         Captured(ethernet(frames.arp(1, scanner, f"10.0.2.{i + 1}"), frames.ARP, source=A_MAC), (50 + i) * 10**6)
         for i in range(3)
     ]
-    answer = Captured(ethernet(ipv4(udp(53, 40_000), other, "10.0.3.1", frames.UDP), source=B_MAC), 60 * 10**6)
+    answer = Captured(
+        ethernet(ipv4(udp(53, 40_000), other, "10.0.3.1", frames.UDP), source="02:00:00:00:00:0c"), 60 * 10**6
+    )
     packets = [reference.seen(packet) for packet in (*sweep, *asked, answer)]
     found, single = computed(packets, 10)
     windows = sorted(as_reference(found), key=lambda window: window.nanos)
@@ -134,6 +136,19 @@ def test_a_sweep_with_one_packet_for_each_device_is_in_windows_of_its_sender() -
     ]
     assert windows[1].features["IAT"] == pytest.approx(1e-3)  # of the sweep, across the border of the windows
     assert windows[0].features["IAT"] == pytest.approx(9e-4)
+
+
+def test_forged_packets_that_share_nothing_but_their_ethernet_source_are_in_windows_without_a_source() -> None:
+    flood = [
+        Captured(ethernet(ipv4(udp(68, 67), f"10.1.0.{i + 1}", f"10.2.0.{i + 1}", frames.UDP), source=B_MAC), i * 10**6)
+        for i in range(12)
+    ]
+    found, single = computed([reference.seen(packet) for packet in flood], 10)
+    windows = sorted(as_reference(found), key=lambda window: window.nanos)
+    assert [window.packets for window in windows] == [10, 2]
+    assert single == 0
+    assert [(window.source, window.source_mac) for window in windows] == [(None, int(B_MAC.replace(":", ""), 16))] * 2
+    assert windows[0].features["DHCP"] == 1
 
 
 @pytest.mark.parametrize(

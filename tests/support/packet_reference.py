@@ -126,17 +126,21 @@ def windows(
 ) -> tuple[list[Window], int]:
     """Return the windows of n packets of each stream, and how many packets are in none.
 
-    Packets that are alone in the stream of their device are streams by sender.
+    Packets that are alone in the stream of their device are streams by sender, and those also alone there by MAC.
     """
     ordered = list(_with_conflicts(packets))
-    streams: dict[Hashable, list[Seen]] = defaultdict(list)
-    devices = Counter(map(device, ordered))
-    for packet in ordered:
-        alone = by_device and devices[device(packet)] == 1
-        own = ("device", device(packet)) if by_device else ()
-        streams[("sender", *_sender(packet)) if alone else own].append(packet)
+    keys: list[Callable[[Seen], Hashable]] = (
+        [device, _sender, lambda p: p.source_mac or p] if by_device else [lambda p: 0]
+    )
+    streams: list[tuple[list[Seen], bool]] = []
+    for i, key in enumerate(keys):
+        own: dict[Hashable, list[Seen]] = defaultdict(list)
+        for packet in ordered:
+            own[key(packet)].append(packet)
+        streams += [(stream, i == 2) for stream in own.values() if len(stream) > 1 or key is keys[-1]]
+        ordered = [packet for packet in ordered if len(own[key(packet)]) == 1]
     found, single = [], 0
-    for stream in streams.values():
+    for stream, forged in streams:
         parts = [(start, stream[start : start + n]) for start in range(0, len(stream), n)]
         if len(parts) > 1 and len(parts[-1][1]) == 1:
             start, last = parts[-2]
@@ -145,7 +149,8 @@ def windows(
             if len(part) == 1:
                 single += 1
             else:
-                found.append(_window(part, stream[start - 1] if start else part[0], device))
+                window = _window(part, stream[start - 1] if start else part[0], device)
+                found.append(dataclasses.replace(window, source=None) if forged else window)
     return found, single
 
 
@@ -250,14 +255,14 @@ def features(part: Sequence[Seen], before: Seen) -> Feature:
     return {name: float(found[name]) for name in RELEASE_39.features}
 
 
-def as_packets(packets: Sequence[Seen | None]) -> Packets:
-    """Return packets as columns; `None` is one that no window has."""
+def as_packets(packets: Sequence[Seen | None], first: int = 0) -> Packets:
+    """Return packets as columns, numbered from `first`; `None` is one that no window has."""
 
     def column(value: Callable[[Seen], int], dtype: Any, invisible: int = 0) -> Any:
         return np.array([invisible if p is None else value(p) for p in packets], dtype=dtype)
 
     return Packets(
-        offset=np.arange(len(packets)),
+        offset=np.arange(first, first + len(packets)),
         nanos=column(lambda p: p.nanos, np.int64),
         seconds=np.array([0.0 if p is None else p.seconds for p in packets]),
         length=column(lambda p: p.length, np.int64),
