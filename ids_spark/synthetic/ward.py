@@ -98,7 +98,7 @@ class Attack:
 
 _FLOOD: Final = (18.75 * 3600, 4.0, 20_000.0)  # start, seconds, packets per second
 _SCAN: Final = 3.5 * 3600
-_SPOOF: Final = (10.6 * 3600, 1_200.0)  # start, seconds
+_SPOOF: Final = (10.6 * 3600, 900.0)  # start, seconds
 _SCANNED: Final = (*PUMPS, GATEWAY)
 ATTACKS: Final = (
     Attack("flood", "DDoS-SYN", "198.51.100.66", (GATEWAY.name,), _FLOOD[0], _FLOOD[0] + _FLOOD[1]),
@@ -131,6 +131,7 @@ def packets_of(date: dt.date, seed: int, attacks: bool) -> Packets:
     _gateway(day, generator(seed, str(date), "gateway"))
     for i, device in enumerate((WORKSTATION, TABLET)):
         _display(day, device, generator(seed, str(date), "display", i))
+    _echoes(day, generator(seed, str(date), "echoes"))
     if attacks:
         _flood(day, generator(seed, str(date), "flood"))
         _scan(day, generator(seed, str(date), "scan"))
@@ -295,15 +296,12 @@ def _measuring(day: _Day, host: Host, rng: np.random.Generator, sessions: int) -
 
 
 def _gateway(day: _Day, rng: np.random.Generator) -> None:
-    """Results of laboratory devices, posted over HTTP on one connection; the supervision asks once for an echo."""
+    """Results of laboratory devices, posted over HTTP, those of a session on one connection."""
     for start, end in _sessions(day, rng, GATEWAY, 8):
         asked = _moments(rng, start + 0.1, end, 2 * _WAVEFORM)
         moments = np.repeat(asked, 2) + np.tile([0.0, 0.02], len(asked))
         payload = np.column_stack([rng.integers(180, 420, len(asked)), np.full(len(asked), 120)]).ravel()
         _tcp(day, rng, GATEWAY, RECORDS, 80, start, moments, np.arange(len(moments)) % 2 == 0, payload)
-    echo, kind = moments[len(moments) // 2] + 0.1 + np.array([0, _AT_ONCE]), np.array([8 * 256, 0])
-    day.add(rng, echo, SUPERVISION, GATEWAY, np.array([True, False]), protocol=frames.ICMP,
-            a_port=kind, b_port=kind, sequence=1, payload=56)  # fmt: skip
 
 
 def _display(day: _Day, host: Host, rng: np.random.Generator) -> None:
@@ -313,6 +311,14 @@ def _display(day: _Day, host: Host, rng: np.random.Generator) -> None:
         payload = 39 + rng.integers(0, 24, len(moments))
         payload[:2] = 180, 140
         _tcp(day, rng, host, RECORDS, 443, start, moments, np.arange(len(moments)) == 0, payload)
+
+
+def _echoes(day: _Day, rng: np.random.Generator) -> None:
+    """The supervision of the hospital asks the router for an echo, now and then."""
+    kind = np.array([8 * 256, 0])
+    for moment in np.sort(rng.uniform(0, _DAY - 1, 6)):
+        day.add(rng, moment + np.array([0, _AT_ONCE]), SUPERVISION, ROUTER, np.array([True, False]),
+                protocol=frames.ICMP, a_port=kind, b_port=kind, sequence=1, payload=56)  # fmt: skip
 
 
 def _arp(day: _Day, rng: np.random.Generator, seconds: Floats, asker: Host, asked: Host) -> None:
