@@ -54,8 +54,8 @@ class ScoreConfig(Section):
             nights, nights with late files, and all of them after another model or version became champion.
         challenger: Whether the challenger scores the night too.
         pass_through: Columns that are copied to predictions and are never features; null where a file has none. The
-            default is `flow_id`, `event_time`, `device_id`, `src_ip`, `src_mac`, `dst_ip`, `packets`, `capture_file`;
-            of these, those that no file of a night has are left out.
+            default is `flow_id`, `event_time`, `device_id`, `src_device`, `src_ip`, `src_mac`, `dst_ip`, `packets`,
+            `capture_file`; of these, those that no file of a night has are left out.
         event_time: Column of `pass_through` with the time of a flow; may be absent from the logs.
         column_aliases: Column name in the logs → official feature name.
         pseudonymise: Columns of `pass_through` to replace by a keyed hash.
@@ -82,7 +82,7 @@ class ScoreConfig(Section):
     pending_nights: bool = False
     challenger: bool = True
     pass_through: tuple[ColumnName, ...] = (
-        *("flow_id", "event_time", "device_id", "src_ip", "src_mac", "dst_ip", "packets", "capture_file"),
+        *("flow_id", "event_time", "device_id", "src_device", "src_ip", "src_mac", "dst_ip", "packets", "capture_file"),
     )
     event_time: str = "event_time"
     column_aliases: dict[str, str] = {}
@@ -128,7 +128,7 @@ class AlertsConfig(Section):
         false_incidents: Budget: expected number of incidents of a night of benign flows only.
         most_lines: Most incidents on the page and in exports; all are in `incidents/`.
         entities: Columns of `pass_through` that identify devices and sources; of each, the first with a value is used.
-        sources: Those of `entities` with the address that a flow came from.
+        sources: Those of `entities` with the name or address of the source of a flow.
         target: Column of `pass_through` with the address that a flow went to: whom a device attacks that is the source
             itself; may be absent from the logs.
         window_minutes: Length of a window; flagged flows are counted for each entity and category in a window.
@@ -141,8 +141,8 @@ class AlertsConfig(Section):
 
     false_incidents: Annotated[float, Field(gt=0.0, le=1_000.0)] = 1.0
     most_lines: Count = 50
-    entities: tuple[ColumnName, ...] = ("device_id", "src_ip", "src_mac")
-    sources: tuple[ColumnName, ...] = ("src_ip", "src_mac")
+    entities: tuple[ColumnName, ...] = ("device_id", "src_device", "src_ip", "src_mac")
+    sources: tuple[ColumnName, ...] = ("src_device", "src_ip", "src_mac")
     target: str = "dst_ip"
     window_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     attributions: Annotated[int, Field(ge=1, le=10)] = 3

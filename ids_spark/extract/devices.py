@@ -80,6 +80,28 @@ class Devices:
         """Return the name of each device, or its address: a column of type string without nulls."""
         return _texts(keys, lambda key: self.names.get(key) or _key_text(key))
 
+    def source_names(
+        self,
+        devices: NDArray[np.uint64],
+        sources: NDArray[np.uint32],
+        known: Mask,
+        macs: NDArray[np.uint64],
+    ) -> pa.Array:
+        """Return the names of sources in the inventory, which are those of `texts`; null for a source without a name.
+
+        Args:
+            devices: Key of the device of each window.
+            sources: IPv4 address of the source.
+            known: Whether that is known; else the source goes by its Ethernet address. So it does if that is the key
+                of the device: other Ethernet addresses may be those of routers.
+            macs: Ethernet address of the source.
+        """
+        if not self.names:
+            return pa.nulls(len(devices), pa.string())
+        by_mac = macs | np.uint64(_MAC_KEY)
+        keys = np.where(known & (by_mac != devices), sources.astype(np.uint64), by_mac)
+        return _texts(keys, self.names.get)
+
 
 def ipv4_texts(addresses: NDArray[np.uint32]) -> pa.Array:
     """Return IPv4 addresses as a column of type string."""

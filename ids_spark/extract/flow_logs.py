@@ -30,6 +30,7 @@ COLUMNS: Final = pa.schema(
         ("flow_id", pa.string()),
         ("event_time", pa.timestamp("us", tz="UTC")),
         ("device_id", pa.string()),
+        ("src_device", pa.string()),
         ("src_ip", pa.string()),
         ("src_mac", pa.string()),
         ("dst_ip", pa.string()),
@@ -37,8 +38,9 @@ COLUMNS: Final = pa.schema(
         ("capture_file", pa.string()),
     ]
 )
-"""Columns of flow logs. `flow_id` is a hash of capture, offset of the first packet, and device."""
-_REPEATED: Final = ("device_id", "src_ip", "src_mac", "dst_ip", "packets", "capture_file")
+"""Columns of flow logs. `src_device` is the name of the source in the inventory, null if it has none. `flow_id` is a
+hash of capture, offset of the first packet, and device."""
+_REPEATED: Final = ("device_id", "src_device", "src_ip", "src_mac", "dst_ip", "packets", "capture_file")
 _ROW_GROUP: Final = 65_536
 _MOST_WAITING: Final = 4 * _ROW_GROUP  # rows in memory, of about 500 bytes
 
@@ -177,6 +179,9 @@ class FlowLogWriter:
             "flow_id": flow_ids(windows, self._origin.names),
             "event_time": pa.array(windows.nanos // 1_000).cast(pa.timestamp("us", tz="UTC")),
             "device_id": self._devices.texts(windows.device),
+            "src_device": self._devices.source_names(
+                windows.device, windows.source, windows.source_known, windows.source_mac
+            ),
             "src_ip": _where(windows.source_known, ipv4_texts(windows.source)),
             "src_mac": mac_texts(windows.source_mac),
             "dst_ip": ipv4_texts(windows.target),

@@ -160,6 +160,23 @@ def test_refused_inventories(tmp_path: Path, content: str | bytes, finding: str)
     assert "inventory.csv" in str(refusal.value)
 
 
+def test_sources_have_the_names_of_the_inventory() -> None:
+    pump, mac, other = 0x0A140005, 1 << 48 | 0x02000000000A, 0x0A140709
+    named = Devices(WARD, names={pump: "Pump 7", mac: "Monitor"})
+    found = named.source_names(
+        devices=np.array([other, other, mac, other, pump], dtype=np.uint64),
+        sources=np.array([pump, other, other, 0, other], dtype=np.uint32),
+        known=np.array([True, True, True, False, True]),
+        macs=np.array([1, 0x02000000000A, 0x02000000000A, 0x02000000000A, 1], dtype=np.uint64),
+    )
+    # The second is behind a router with the Monitor's address; the third is the device itself; the fourth sends ARP.
+    assert found.to_pylist() == ["Pump 7", None, "Monitor", "Monitor", None]
+    nameless = Devices(WARD).source_names(
+        np.array([pump], dtype=np.uint64), np.array([pump], dtype=np.uint32), np.array([True]), np.array([1], np.uint64)
+    )
+    assert nameless.to_pylist() == [None]
+
+
 def test_an_inventory_of_ip_addresses_only_is_refused_where_devices_are_known_by_mac(tmp_path: Path) -> None:
     with pytest.raises(InventoryRefused, match=r"set extract\.device=ip"):
         inventory(tmp_path, f"address,device\n{PUMP},Pump\n", by_mac=True)

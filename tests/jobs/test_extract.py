@@ -103,11 +103,12 @@ def require_reference(found: pd.DataFrame, packets: Sequence[Captured], window: 
                 "src_ip": None if each.source is None else text(each.source),
                 "src_mac": each.source_mac.to_bytes(6, "big").hex(":") if each.source_mac else None,
                 "dst_ip": text(each.target),
+                "src_device": None,
             }
             for each in expected
         ]
     ).sort_values(keys, ignore_index=True)
-    for name in (*RELEASE_39.features, "time", "device_id", "packets", "src_ip", "src_mac", "dst_ip"):
+    for name in (*RELEASE_39.features, "time", "device_id", "packets", "src_ip", "src_mac", "dst_ip", "src_device"):
         pd.testing.assert_series_equal(mine[name], other[name], check_dtype=False, rtol=1e-9, atol=0, obj=name)
 
 
@@ -433,6 +434,7 @@ def test_an_inventory_names_devices_and_a_change_of_it_extracts_again(tmp_path: 
     write(tmp_path / "devices.csv", b"address,device\n10.0.0.7,pump-2\n")
     extract(tmp_path, inventory)
     assert set(rows(tmp_path)["device_id"]) == {"pump-2"}
+    assert set(rows(tmp_path)["src_device"].fillna("")) <= {"pump-2", ""}
 
 
 def test_a_capture_with_times_on_too_many_dates_is_refused_and_others_are_not(tmp_path: Path) -> None:
