@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.logs import printable
 from ids_spark.base.report import Report
 from ids_spark.base.text import shown
 from ids_spark.extract import changes, extraction, joining, summary
@@ -91,7 +92,7 @@ def _joined(context: job.Context, listing: Listing, plan: Plan, logs: ExtractedL
 
 def _refuse_all(done: Sequence[CaptureDone]) -> None:
     if done and all(each.refused is not None for each in done):
-        reasons = (f"{each.capture.name}: {each.refused}" for each in done[:_NAMES_SHOWN])
+        reasons = (f"{printable(each.capture.name)}: {each.refused}" for each in done[:_NAMES_SHOWN])
         raise InputError(f"no file can be read as a capture: {'; '.join(reasons)}")
 
 

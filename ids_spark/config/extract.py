@@ -36,7 +36,7 @@ class ExtractConfig(Section):
         inventory: CSV file with the columns `address` (IPv4 or MAC) and `device`, the names of devices.
         piece_mb: Larger pcap files are read in pieces of this many MB, each by one task; windows end with a piece.
         join_files: Windows continue across files, for captures that spread the packets of a device over files; needs a
-            shuffle, and replaces all rows of a date.
+            shuffle and memory for all packets of a device, 200 bytes each, and replaces all rows of a date.
         again: Also files that have not changed since they were extracted with these settings.
     """
 

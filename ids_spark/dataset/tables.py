@@ -402,6 +402,7 @@ NIGHTS: Final = _contract(
     ("rows_late", pa.int64()),
     ("rows_of_another_date", pa.int64()),
     ("files", pa.list_(pa.struct([("name", pa.string()), ("rows", pa.int64()), ("reason", pa.string())]))),
+    ("files_sha256", pa.string()),
     ("extra_columns", pa.list_(pa.string())),
     ("quarantine", pa.list_(pa.struct([("reason", pa.string()), ("rows", pa.int64())]))),
     ("warnings", pa.list_(pa.struct([("rule", pa.string()), ("rows", pa.int64())]))),
@@ -466,7 +467,8 @@ NIGHTS: Final = _contract(
 )
 """`nights/`: one row for each model that scored the night (`role` champion or challenger), for the page and the trend.
 
-`files` lists every file found, with the reason if one could not be read (then `rows` is 0). `flows_allowed` are
+`files` lists every file found, with the reason if one could not be read (then `rows` is 0). `files_sha256` is of their
+names, rows and footers, those that hold no flows left out; null in files of older versions. `flows_allowed` are
 flagged flows that match an allow-list entry. `hour` of `class_mix` is null if flows have no event time.
 `rows_late` are rows of files, or of parts of files, that arrived after the date was first scored.
 `degraded` lists why the figures do not describe the whole traffic of the date; a date without flow logs has a row with
@@ -631,6 +633,7 @@ TABLES: Final[Mapping[str, Table]] = {
             "unread_times",
             "unread_columns",
             "packets",
+            "files_sha256",
             "incidents_muted",
             "incidents_learned",
             "incidents_closed",

@@ -9,6 +9,7 @@ from ids_spark.extract.formats import GZIP
 
 SPARE_BYTES: Final = 128
 """Bytes of a buffer, zeros, after its last record, so that headers can be gathered without tests of the border."""
+GZIP_CUT: Final = "the gzip file ends before its content does"
 _SKIPPED_AT_ONCE: Final = 1 << 20
 
 
@@ -76,7 +77,7 @@ class Unpacked:
             if not self._packed:
                 self._packed = self._stream.read(self._AT_ONCE)
                 if not self._packed:
-                    self.fault = "the gzip file ends before its content does"
+                    self.fault = GZIP_CUT
                     return b""
             unpacked = self._some(most)
             if unpacked:

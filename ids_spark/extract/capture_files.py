@@ -60,12 +60,14 @@ class Piece:
         number: From 0.
         begin: First byte; 0 in the first piece.
         end: Byte after the last.
+        stamp: Of the capture and the settings, from `manifests.stamp_of`.
     """
 
     capture: Capture
     number: int
     begin: int
     end: int
+    stamp: str
 
     @property
     def load(self) -> int:
@@ -142,13 +144,13 @@ def find_captures(folder: str) -> Listing:
     return listing
 
 
-def pieces_of(capture: Capture, piece_bytes: int) -> list[Piece]:
+def pieces_of(capture: Capture, piece_bytes: int, stamp: str) -> list[Piece]:
     """Return the pieces of a capture, of at most `piece_bytes`; one piece if it is not divisible."""
     try:
         spans = records.pieces(capture.uri, capture.size, piece_bytes)
     except OSError:  # the task that reads it says so
         spans = [(0, capture.size)]
-    return [Piece(capture, number, begin, end) for number, (begin, end) in enumerate(spans)]
+    return [Piece(capture, number, begin, end, stamp) for number, (begin, end) in enumerate(spans)]
 
 
 def _judge(file: File) -> Capture | Refusal | File:

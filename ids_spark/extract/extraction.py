@@ -7,12 +7,13 @@ done (`manifests`), so a run that was killed has lost the captures in work only.
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ids_spark.base.errors import NotReconciled
+from ids_spark.base.logs import printable
 from ids_spark.base.spark_tasks import balanced, run_each
 from ids_spark.base.text import one_line
 from ids_spark.config.extract import ExtractConfig
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16
-_LONGEST_RECORD: Final = 1 << 18  # bytes, about
 _LOAD_OF_TASK: Final = 64_000_000
 _TASKS_AT_ONCE: Final = 4  # of each core, until captures that are done become part of the logs
 
@@ -84,8 +84,8 @@ class CaptureDone:
         counts: By date, also of dates that are not written.
         fault: Where and why it cannot be read further; empty for a sound one.
         refused: Why it cannot be read at all; else None. Logs of an earlier run stay.
-        growing: Whether the fault is at the end of a file that was modified in the last minutes, as of a capture that
-            is still being written. The next run reads it again.
+        growing: Whether it only ends too early and was modified in the last minutes, as a capture that is still being
+            written. The next run reads it again.
     """
 
     capture: Capture
@@ -110,19 +110,20 @@ def extract_captures(
     """
     stamps = {capture.key: stamp for capture, stamp in captures}
     done: list[CaptureDone] = []
-    pieces = [piece for capture, _ in captures for piece in pieces_of(capture, plan.config.piece_mb * 1_000_000)]
+    piece_bytes = plan.config.piece_mb * 1_000_000
+    pieces = [piece for capture, stamp in captures for piece in pieces_of(capture, piece_bytes, stamp)]
     again: list[Piece] = []
     packets, started = 0, time.monotonic()
     for finished in _in_turns(spark_context, pieces, plan):
         joined = [pieces for pieces in finished if is_joined(pieces)]
         broken = (pieces[0].piece.capture for pieces in finished if not is_joined(pieces))
-        again += [Piece(capture, 0, 0, capture.size) for capture in broken]
-        done += _stored(joined, stamps, plan, logs)
+        again += [Piece(capture, 0, 0, capture.size, stamps[capture.key]) for capture in broken]
+        done += _stored(joined, plan, logs)
         packets = sum(total(each.counts).records for each in done)
         seconds = time.monotonic() - started
         log.info("extracted captures=%d/%d packets=%d seconds=%.1f", len(done), len(captures), packets, seconds)
     for finished in _in_turns(spark_context, again, plan):
-        done += _stored(finished, stamps, plan, logs)
+        done += _stored(finished, plan, logs)
     return sorted(done, key=lambda each: each.capture.name)
 
 
@@ -153,6 +154,7 @@ def extract(piece: Piece, plan: Plan) -> PieceDone:
         config.window,
         config.by,
         plan.data_origin,
+        piece.stamp,
         (capture.date,),
         config.date,
     )
@@ -210,15 +212,13 @@ def is_joined(pieces: Sequence[PieceDone]) -> bool:
     return len(endings) < len(pieces) or records.contiguous(endings)
 
 
-def _stored(
-    finished: Sequence[Sequence[PieceDone]], stamps: Mapping[str, str], plan: Plan, logs: ExtractedLogs
-) -> list[CaptureDone]:
+def _stored(finished: Sequence[Sequence[PieceDone]], plan: Plan, logs: ExtractedLogs) -> list[CaptureDone]:
     """Make captures part of the logs."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(lambda pieces: _store(pieces, stamps, plan, logs), finished))
+        return list(pool.map(lambda pieces: _store(pieces, plan, logs), finished))
 
 
-def _store(pieces: Sequence[PieceDone], stamps: Mapping[str, str], plan: Plan, logs: ExtractedLogs) -> CaptureDone:
+def _store(pieces: Sequence[PieceDone], plan: Plan, logs: ExtractedLogs) -> CaptureDone:
     capture, only = pieces[0].piece.capture, plan.config.date
     if (reason := refusal(pieces)) is not None:
         return CaptureDone(capture, refused=reason)
@@ -228,10 +228,12 @@ def _store(pieces: Sequence[PieceDone], stamps: Mapping[str, str], plan: Plan, l
         for date, written in piece.files.items():
             files[date] += written
     whole = total(counts)
-    whole.reconcile(capture.name)
+    whole.reconcile(printable(capture.name))
     if whole.records != sum(piece.ending.records for piece in pieces if piece.ending):
-        raise NotReconciled(f"{capture.name}: {whole.records} packets counted, but its file has other records")
-    stamp = stamps[capture.key]
+        raise NotReconciled(
+            f"{printable(capture.name)}: {whole.records} packets counted, but its file has other records"
+        )
+    stamp = pieces[0].piece.stamp
     new = {
         date: DateLogs(stamp, [file.path for file in files[date]], found)
         for date, found in counts.items()
@@ -265,6 +267,5 @@ def merged(pieces: Sequence[PieceDone]) -> tuple[dict[str, PacketCounts], str]:
 
 def is_growing(pieces: Sequence[PieceDone]) -> bool:
     """Return whether a capture ends as one that is still being written; see `CaptureDone`."""
-    capture, ending = pieces[-1].piece.capture, pieces[-1].ending
-    at_end = ending is not None and ending.reason is not None and ending.left <= _LONGEST_RECORD
-    return at_end and may_grow(capture.modified)
+    ending = pieces[-1].ending
+    return ending is not None and ending.cut and may_grow(pieces[-1].piece.capture.modified)

@@ -57,6 +57,7 @@ class Origin:
         window: Packets of a window.
         by: `device` or `capture`.
         data_origin: `measured` or `synthetic`.
+        stamp: From `manifests.stamp_of`.
         dates: For each name the date to which all packets of the capture belong; None: each to its own.
         only: Date whose rows are written; None: every date.
     """
@@ -68,6 +69,7 @@ class Origin:
     window: int
     by: str
     data_origin: str
+    stamp: str
     dates: Sequence[dt.date | None] = (None,)
     only: dt.date | None = None
 
@@ -163,6 +165,7 @@ class FlowLogWriter:
             marks=new.as_json()["marks"],
             single=new.single,
             windows=new.windows,
+            stamp=origin.stamp,
         )
         facts = {"ids_spark.data_origin": origin.data_origin, "ids_spark.feature_schema": SCHEMA.name}
         rows = pa.concat_tables([COLUMNS.empty_table(), *self._rows[date]])

@@ -28,6 +28,7 @@ class Extraction(BaseModel):
         marks: Of them, those with a mark of `packets.MARKS`, by mark.
         single: Visible packets that are in no window, because they are alone.
         windows: Flows of the file.
+        stamp: Changes with the capture (or captures) and with the settings that decide the rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -40,6 +41,7 @@ class Extraction(BaseModel):
     marks: Mapping[str, Packets] = {}
     single: Packets = 0
     windows: Packets
+    stamp: str = ""
 
     def metadata(self) -> dict[str, str]:
         """Return the entry for the metadata of a file's schema."""

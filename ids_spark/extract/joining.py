@@ -88,7 +88,7 @@ def extract_joined(
     while True:  # again without captures that cannot be read to their end, and whole ones whose pieces do not join
         log.info("joining captures=%d bytes=%d", len(captures), sum(capture.size for capture in captures))
         readable = [capture for capture in captures if capture.key not in refused]
-        partitions = _shuffled(spark_context, readable, whole, plan)
+        partitions = _shuffled(spark_context, readable, whole, stamp, plan)
         pieces: dict[str, list[PieceDone]] = defaultdict(list)
         for piece in sorted((each for part in partitions for each in part.pieces), key=lambda each: each.piece.number):
             pieces[piece.piece.capture.key].append(piece)
@@ -119,13 +119,13 @@ def extract_joined(
 
 
 def _shuffled(
-    spark_context: "SparkContext", captures: Sequence[Capture], whole: set[str], plan: Plan
+    spark_context: "SparkContext", captures: Sequence[Capture], whole: set[str], stamp: str, plan: Plan
 ) -> list[_PartitionDone]:
     piece_bytes = plan.config.piece_mb * 1_000_000
     pieces = [
         piece
         for capture in captures
-        for piece in pieces_of(capture, capture.size + 1 if capture.key in whole else piece_bytes)
+        for piece in pieces_of(capture, capture.size + 1 if capture.key in whole else piece_bytes, stamp)
     ]
     numbers = {capture.key: number for number, capture in enumerate(captures)}
     cores = spark_context.defaultParallelism
@@ -139,6 +139,7 @@ def _shuffled(
         plan.config.window,
         plan.config.by,
         plan.data_origin,
+        stamp,
         tuple(capture.date for capture in captures),
         plan.config.date,
     )

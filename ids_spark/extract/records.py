@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Final
 
-from ids_spark.extract.capture_bytes import Plain, Source, Unpacked, Window
+from ids_spark.extract.capture_bytes import GZIP_CUT, Plain, Source, Unpacked, Window
 from ids_spark.extract.formats import GZIP, HEAD_BYTES, PCAP_HEADER, Format, Refused, format_of
 from ids_spark.extract.pcap import Pcap, first_record
 from ids_spark.extract.pcapng import Pcapng
@@ -27,6 +27,7 @@ from ids_spark.lake.filesystem import resolve
 CHUNK_BYTES: Final = 2 << 20
 SEARCH_BYTES: Final = 1 << 20
 """Bytes before and after the beginning of a piece in which its first record is searched; more than any record has."""
+_CUT: Final = "the file ends within a record"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Ending:
     reached: int
     left: int = 0
     reason: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the file ends where more would follow, as one that is still being written does."""
+        return self.reason in (_CUT, GZIP_CUT)
 
 
 def read(
@@ -173,7 +179,7 @@ class Capture:
         left = 0
         if not found.ended and fault is None:
             left = window.filled - at
-            fault = self._source.fault or ("the file ends within a record" if left else None)
+            fault = self._source.fault or (_CUT if left else None)
         elif fault is not None:
             left = window.filled - at + self._source.rest()
         self._ending = Ending(count, first, reached, left, fault)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from ids_spark.base.logs import printable
 from ids_spark.base.report import Report
 from ids_spark.base.text import shown
 from ids_spark.extract.capture_files import Listing
@@ -138,7 +139,7 @@ def _degrade(report: Report, done: Sequence[CaptureDone], listing: Listing) -> N
         )
     broken = [each for each in done if each.fault and not each.growing]
     for each in broken[:_NAMES_SHOWN]:
-        report.notes.append(f"{each.capture.name}: {each.fault}")
+        report.notes.append(f"{printable(each.capture.name)}: {each.fault}")
     if broken:
         names = [each.capture.name for each in broken]
         report.degrade(f"{len(broken):,} capture(s) could be read in part only: {shown(names, _NAMES_SHOWN)}")

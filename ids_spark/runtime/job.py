@@ -17,7 +17,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from ids_spark.base.errors import InputError, Interrupted
-from ids_spark.base.logs import log_to_stderr
+from ids_spark.base.logs import log_to_stderr, printable
 from ids_spark.base.report import Report
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
@@ -133,7 +133,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         if running is None and "spark" in vars(context):
             context.spark.stop()
     for note in report.notes:
-        log.warning("%s", note)
+        log.warning("%s", printable(note))  # names of files can hold line ends
     if report.data_origin == "synthetic":
         log.warning("every row of this run is synthetic; its figures do not describe real traffic")
     log.info(

@@ -6,6 +6,9 @@ has the features of the model's release, because a model cannot score without on
 """
 
 import datetime as dt
+import hashlib
+import io
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.logs import printable
 from ids_spark.base.report import combined_origin
 from ids_spark.base.text import one_line, short
 from ids_spark.config.score import ScoreConfig
@@ -58,12 +62,14 @@ class NightFile:
         rows: Its rows.
         reason: Why it cannot be used; None if it can.
         extraction: What it says of its packets; None if it was not extracted from a capture.
+        footer_sha256: Of its parquet footer; empty without one that can be read.
     """
 
     name: str
     rows: int
     reason: str | None = None
     extraction: Extraction | None = None
+    footer_sha256: str = ""
 
     @property
     def harmless(self) -> bool:
@@ -112,6 +118,16 @@ class NightSource:
     def flow_files(self) -> tuple[NightFile, ...]:
         """The files that hold flows, or should."""
         return tuple(file for file in self.files if not file.harmless)
+
+    @property
+    def sha256(self) -> str:
+        """A hash that changes with the files of flows: their names, rows and footers.
+
+        The footer of extracted flow logs names settings and state of their capture; that of others changes with the
+        size of their columns, and with statistics of their values if the writer has stored them.
+        """
+        facts = [(file.name, file.rows, file.footer_sha256) for file in self.flow_files]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def pass_through(self, config: ScoreConfig) -> tuple[str, ...]:
         """Return the columns that are copied to predictions: those chosen, or those of the default that a file has."""
@@ -253,12 +269,18 @@ def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Seq
         row_groups.append(NightRowGroup(row_group, used, pass_through, reason, nested_time))
         start += rows
     return _Inspection(
-        NightFile(file.name, start, reason, extraction),
+        NightFile(file.name, start, reason, extraction, _sha256(metadata)),
         tuple(row_groups) if start else (),
         extra,
         fault.text if fault else None,
         (arrow.metadata or {}).get(_ORIGIN, b"").decode(errors="replace"),
     )
+
+
+def _sha256(footer: pq.FileMetaData) -> str:
+    content = io.BytesIO()
+    footer.write_metadata_file(content)
+    return hashlib.sha256(content.getvalue()).hexdigest()
 
 
 def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed: Sequence[str]) -> _SchemaFault | None:
@@ -267,18 +289,20 @@ def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed
     missing = [feature for feature in needed if feature not in known]
     found = columns.schema()
     if found is not None and found.name != schema.name:
-        return _SchemaFault(_OTHER_SCHEMA, f"{name} is of feature schema {found.name} ({listed(columns.own(found))})")
+        return _SchemaFault(
+            _OTHER_SCHEMA, f"{printable(name)} is of feature schema {found.name} ({listed(columns.own(found))})"
+        )
     if missing and (other := other_logs.by_columns(columns)) is not None:
-        return _SchemaFault(other.key, f"{name} is {other.reason}")
+        return _SchemaFault(other.key, f"{printable(name)} is {other.reason}")
     if missing:
         near = columns.near(missing, set(columns.names) - set(known.values()))
         shown = listed(f"{f} (did you mean {near[f]!r}?)" if f in near else f for f in missing)
-        text = f"{name} lacks {len(missing)} feature column(s) of {schema.name}: {shown}"
+        text = f"{printable(name)} lacks {len(missing)} feature column(s) of {schema.name}: {shown}"
         return _SchemaFault(_MISSING_COLUMNS, text)
     if found is None:
         own = [f"{listed(columns.own(each))} of {each.name}" for each in FEATURE_SCHEMAS.values() if columns.own(each)]
         mixed = f"has {' and '.join(own)}" if own else f"has none of {listed(own_features(schema))}"
-        return _SchemaFault(_OTHER_SCHEMA, f"{name} {mixed}, so its release cannot be told")
+        return _SchemaFault(_OTHER_SCHEMA, f"{printable(name)} {mixed}, so its release cannot be told")
     return None
 
 

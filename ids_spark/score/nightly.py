@@ -257,6 +257,7 @@ def _night_row(
         "rows_quarantined": counts.quarantined.total(),
         "rows_of_another_date": counts.of_another_date,
         "files": [{"name": f.name, "rows": f.rows, "reason": f.reason} for f in source.files],
+        "files_sha256": source.sha256,
         "extra_columns": [short(name) for name in source.extra_columns],
         "quarantine": [{"reason": reason, "rows": n} for reason, n in sorted(counts.quarantined.items())],
         "warnings": [{"rule": rule, "rows": n} for rule, n in sorted(counts.warnings.items())],

@@ -9,7 +9,6 @@ import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.ingest import files
 from ids_spark.lake.filesystem import absolute, resolve
 from ids_spark.lake.store import Lake
 from ids_spark.score.night_context import ScoringContext
@@ -21,9 +20,8 @@ _FOLDER: Final = "event_date="
 def pending(lake: Lake, scoring: ScoringContext) -> list[dt.date]:
     """Return the nights to score, oldest first.
 
-    A night has a result if `nights/` has a row of the same model and version with the same files of flows: names and
-    numbers of rows. Files of other content with equal names and rows are not noticed. A night whose logs are refused
-    stays pending.
+    A night has a result if `nights/` has a row of the same model and version with the same files of flows, see
+    `NightSource.sha256`. A night whose logs are refused stays pending.
 
     Raises:
         NightMissing: the flow logs hold no folder of a night.
@@ -66,14 +64,13 @@ def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date) -> bool:
         return True
     if stored is None or (stored["model"], stored["model_version"]) != (card.name, card.version):
         return False
-    known = {(file["name"], file["rows"]) for file in stored["files"] if file["reason"] not in files.HARMLESS}
-    return known == {(file.name, file.rows) for file in source.flow_files}
+    return bool(stored["files_sha256"] == source.sha256)
 
 
 def _stored(lake: Lake, date: dt.date) -> Mapping[str, Any] | None:
     """Return the champion's row of a night; None without one, or with one that cannot be read."""
     try:
-        rows = lake.read("nights", ["role", "model", "model_version", "files"], event_date=date).to_pylist()
+        rows = lake.read("nights", ["role", "model", "model_version", "files_sha256"], event_date=date).to_pylist()
     except SchemaMismatch:
         return None
     return next((row for row in rows if row["role"] == "champion"), None)

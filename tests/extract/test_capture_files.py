@@ -139,11 +139,11 @@ def test_folders_without_captures_are_refused_with_what_was_found(tmp_path):
 def test_pieces_cover_a_large_pcap_and_other_files_are_one(tmp_path):
     write(tmp_path, {"a.pcap": CAPTURE, "b.pcapng": pcapng(PACKETS)})
     plain, other = find_captures(str(tmp_path)).captures
-    pieces = pieces_of(plain, 500)
+    pieces = pieces_of(plain, 500, "")
     assert len(pieces) == -(-len(CAPTURE) // 500)
     assert [piece.number for piece in pieces] == list(range(len(pieces)))
     assert [piece.begin for piece in pieces] == [0, *(piece.end for piece in pieces[:-1])]
     assert pieces[-1].end == len(CAPTURE)
-    assert len(pieces_of(plain, len(CAPTURE))) == len(pieces_of(other, 500)) == 1
+    assert len(pieces_of(plain, len(CAPTURE), "")) == len(pieces_of(other, 500, "")) == 1
     gone = Capture(f"{tmp_path}/gone.pcap", "gone.pcap", 10_000, 0)
-    assert len(pieces_of(gone, 500)) == 1
+    assert len(pieces_of(gone, 500, "")) == 1

@@ -22,7 +22,7 @@ DEVICES = Devices(("10.0.0.0/8",))
 
 def written(tmp_path, packets, **settings):
     """Write the windows of packets; returns the writer and, of each file in order, its rows and footer."""
-    origin = Origin(f"{tmp_path}/writing-run", ("a.pcap",), "0" * 16, 3, 10, "device", "measured", **settings)
+    origin = Origin(f"{tmp_path}/writing-run", ("a.pcap",), "0" * 16, 3, 10, "device", "measured", "stamp", **settings)
     writer, windower = FlowLogWriter(origin, DEVICES), Windower(10, batch=50)
     for begin in range(0, len(packets), 40):
         some = as_packets(packets[begin : begin + 40], begin)

@@ -310,6 +310,20 @@ def test_a_broken_capture_costs_what_follows_its_break_and_other_files_are_named
     assert audit(tmp_path)["rows_in"] == 0
 
 
+def test_damage_is_named_at_once_in_one_line_whatever_the_name_of_the_file(tmp_path: Path) -> None:
+    name = "a\n2024-05-01 00:00:00,000 INFO    nothing was lost.pcap"
+    write(tmp_path / "pcaps" / name, pcap(traffic(20)) + b"\xff" * 16)  # modified now, but no writer ends a file so
+    write(tmp_path / "pcaps" / f"b{name}", b"\nfoo")
+    log = extract(tmp_path, expected=3)
+    assert audit(tmp_path)["status"] == "degraded"
+    assert "4,294,967,295 captured bytes" in log
+    assert "\n2024-05-01" not in log
+    (tmp_path / "pcaps" / name).write_bytes(pcap(traffic(20))[:10])
+    settle(tmp_path / "pcaps")
+    log = extract(tmp_path, f"extract.target={tmp_path}/other", expected=2)
+    assert "\n2024-05-01" not in log
+
+
 @pytest.mark.parametrize("join", ["false", "true"])
 def test_a_capture_that_is_still_written_is_read_up_to_its_end_and_again_by_the_next_run(
     tmp_path: Path, join: str
@@ -425,16 +439,20 @@ def test_joined_files_keep_the_dates_of_folders_and_name_files_that_end_early(tm
     assert "b.pcap: the file ends within a record" in log
 
 
-def test_an_inventory_names_devices_and_a_change_of_it_extracts_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("join", ["false", "true"])
+def test_an_inventory_names_devices_and_a_change_of_it_extracts_again(tmp_path: Path, join: str) -> None:
     write(tmp_path / "pcaps/a.pcap", pcap(traffic(20)))
     inventory = f"extract.inventory={tmp_path}/devices.csv"
     write(tmp_path / "devices.csv", b"address,device\n10.0.0.7,pump-1\n")
-    extract(tmp_path, inventory)
+    extract(tmp_path, inventory, f"extract.join_files={join}")
     assert set(rows(tmp_path)["device_id"]) == {"pump-1"}
+    before = footers(tmp_path)
     write(tmp_path / "devices.csv", b"address,device\n10.0.0.7,pump-2\n")
-    extract(tmp_path, inventory)
+    extract(tmp_path, inventory, f"extract.join_files={join}")
     assert set(rows(tmp_path)["device_id"]) == {"pump-2"}
     assert set(rows(tmp_path)["src_device"].fillna("")) <= {"pump-2", ""}
+    for date, extractions in footers(tmp_path).items():  # by which scoring notices that rows have changed
+        assert {each.stamp for each in extractions}.isdisjoint(each.stamp for each in before[date])
 
 
 def test_a_capture_with_times_on_too_many_dates_is_refused_and_others_are_not(tmp_path: Path) -> None:

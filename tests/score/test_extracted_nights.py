@@ -169,6 +169,9 @@ def test_nights_are_pending_until_they_have_a_result_of_the_champion_for_their_f
     assert pending(folder)[1] == [str(NEXT)]
     (folder / "logs" / f"event_date={NEXT}" / "late.parquet").unlink()
     assert pending(folder)[1] == [str(NEXT)]
+    put(folder, flows, extraction(flows, stamp="of a changed setting, with equal rows"), date=NEXT)
+    assert pending(folder)[:2] == (0, [str(NEXT)])
+    assert pending(folder)[:2] == (0, [])
 
     second = another(folder, "29990101T000000Z-ffff")
     assert pending(folder)[:2] == (0, [])  # the champion has not changed
