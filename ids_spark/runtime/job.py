@@ -166,8 +166,8 @@ def full_disk(error: BaseException, lake: str) -> str | None:
         return None
     return (
         f"a disk is full: {found[0].strip()}\n"
-        f"  expected room for the new tables in {lake}, and for shuffled rows on every machine (SPARK_LOCAL_DIRS,"
-        " spark.local.dir); tests/README.md gives sizes\n"
+        f"  expected room for the new tables in {lake} or another folder of the settings (extract.target), and"
+        " for shuffled rows on every machine (SPARK_LOCAL_DIRS, spark.local.dir); tests/README.md gives sizes\n"
         "  the old tables are unchanged; free space and run the same command again"
     )
 

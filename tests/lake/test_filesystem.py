@@ -4,6 +4,7 @@ HDFS is not among them: its client needs a Hadoop installation, which a test mac
 """
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -33,6 +34,7 @@ from ids_spark.lake.store import Lake, TooLarge
 from ids_spark.models import artifact
 from ids_spark.train import checkpoint, data_loader
 from tests.support.flows import write_synthetic_source
+from tests.support.frames import Captured, ethernet, ipv4, pcap, tcp
 from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS, training_state
 from tests.support.submitting import prepare, submit
 
@@ -400,3 +402,28 @@ def test_all_jobs_run_on_s3_with_the_same_results_as_on_files(s3: str, tmp_path:
     tables = {name.split("/")[0] for name in sizes_in(remote)}
     assert tables == {name.split("/")[0] for name in sizes_in(local)}
     assert not any(secret in output for output in outputs for secret in CREDENTIALS.values())
+
+
+@pytest.mark.slow
+def test_captures_on_s3_become_flow_logs_on_s3(s3: str, tmp_path: Path) -> None:
+    frame = ethernet(ipv4(tcp(), "10.0.0.7", "203.0.113.5"))
+    small = pcap([Captured(frame, 1_700_000_000 * 10**9 + i) for i in range(25)])
+    large = pcap(
+        [Captured(frame + bytes(1_000), 1_700_000_000 * 10**9 + i) for i in range(2_000)]
+    )  # 2.1 MB: three pieces
+    settings = (f"extract.captures={s3}/pcaps", f"extract.target={s3}/logs", "extract.piece_mb=1")
+    prepare(tmp_path)
+    for content, packets in ((small, 2_025), (small, 0), (small[:-70], 24)):  # new, unchanged, changed
+        if packets:
+            write_bytes(f"{s3}/pcaps/ward 3/small.pcap", content)
+        if packets > 24:
+            write_bytes(f"{s3}/pcaps/large.pcap", large)
+        code, output = submit(tmp_path, "extract", *settings)
+        assert code == 0, output
+        assert f"in={packets} out={packets} " in output
+    files = [name for name in sizes_in(f"{s3}/logs") if name.endswith(".parquet")]
+    assert len(files) == 4
+    tables = [pq.read_table(io.BytesIO(read_bytes(f"{s3}/logs/{name}"))) for name in files]
+    assert sum(sum(table["packets"].to_pylist()) for table in tables) == 2_024
+    assert {name.split("/")[0] for name in files} == {"event_date=2023-11-14"}
+    assert not [name for name in sizes_in(f"{s3}/logs/_extract") if not name.endswith(".json")]
