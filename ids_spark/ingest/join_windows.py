@@ -34,6 +34,7 @@ _ROUNDING: Final = 1e-6  # largest relative distance of a total from a whole num
 _LARGEST: Final = 1e12  # of a value that is joined; variances are below 2^32
 _NUMBER: Final = RELEASE_39.features.index("Number")
 _RATE: Final = RELEASE_39.features.index("Rate")
+_PROTOCOL: Final = RELEASE_39.features.index("Protocol Type")
 _NOTHING: Final = np.empty((len(RELEASE_39.features), 0)), np.empty(0, np.int64)
 
 
@@ -77,6 +78,7 @@ def _packets(values: Floats) -> Floats:
     possible = np.ones(values.shape[1], dtype=np.bool_)
     for column, limit in zip(values, limits, strict=True):
         possible &= np.abs(column) <= limit
+    possible &= values[_PROTOCOL] == np.rint(values[_PROTOCOL])
     return np.where(possible, values[_NUMBER], np.nan)
 
 
@@ -171,7 +173,7 @@ def _rate(columns: Mapping[str, Floats], starts: Ints, total: Floats) -> Floats:
 
 def _mode(columns: Mapping[str, Floats], starts: Ints, sizes: Ints) -> Floats:
     """Return the most frequent protocol number, of several the smallest."""
-    own = columns["Protocol Type"]
+    own = np.rint(columns["Protocol Type"])  # rows that are joined have whole ones; of others no mode is used
     numbers = np.unique(np.r_[list(_PROTOCOL_NUMBERS.values()), own])
     packets = {number: _whole(columns[name] * columns["Number"]) for name, number in _PROTOCOL_NUMBERS.items()}
     counts = np.zeros((len(starts), len(numbers)))

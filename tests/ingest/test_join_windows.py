@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import random
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,13 +143,28 @@ def test_infinite_rates_are_spans_of_zero_and_packets_out_of_order_make_no_span_
 def test_rows_of_impossible_windows_stay_as_they_are(tmp_path: Path) -> None:
     row = windows(packets_of(1, 100), 10).iloc[0].to_dict()
     frame = pd.DataFrame([row | {"Number": number, "Rate": 0.0} for number in (10, 10, 0, 1, 2.5, 1e300, np.inf)])
-    for name, value in (("IAT", np.inf), ("IAT", -np.inf), ("Variance", 1e300), ("Tot sum", 1e300)):
+    impossible = [("IAT", np.inf), ("IAT", -np.inf), ("Variance", 1e300), ("Tot sum", 1e300)]
+    for name, value in (*impossible, ("Protocol Type", 6.5)):
         frame = pd.concat([frame, frame.iloc[[0]].assign(**{name: value})], ignore_index=True)
     write(tmp_path, frame)
     found, _, merged = read(tmp_path)
     assert merged == 1
-    assert found["Rate"].tolist() == [0.0] * 10
+    assert found["Rate"].tolist() == [0.0] * 11
     np.testing.assert_array_equal(found[FEATURES].iloc[1:], frame[FEATURES].iloc[2:])
+
+
+def test_invented_protocol_numbers_cost_no_memory(tmp_path: Path) -> None:
+    row = windows(packets_of(1, 100), 10).iloc[[0]].assign(Rate=0.0)
+    frame = pd.concat([row] * 20_000, ignore_index=True).assign(**{"Protocol Type": np.linspace(0, 255, 20_000)})
+    write(tmp_path, frame)
+    tracemalloc.start()
+    try:
+        found, _, _ = read(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) > 19_000
+    assert peak < 100e6  # counts of each number for each window would take 320 MB
 
 
 @pytest.mark.parametrize(
