@@ -68,7 +68,7 @@ def scored(**more: Any) -> dict:
         "rows_quarantined": 200, "rows_late": 0, "rows_of_another_date": 0,
         "files": [{"name": f"flows-{i:02d}.parquet", "rows": 50_000, "reason": None} for i in range(24)],
         "extra_columns": [], "quarantine": [{"reason": "missing", "rows": 150}, {"reason": "negative", "rows": 50}],
-        "warnings": [], "degraded": [], "unread_times": [], "unread_columns": [], "packets": None,
+        "warnings": [], "degraded": [], "unread_times": [], "unread_columns": [], "packets": None, "files_sha256": None,
         "class_mix": mix(range(24), Benign=49_990), "flows_flagged": 0, "flows_allowed": 0,
         "flows_explained": 0, "incidents": 0, "incidents_shown": 0, "incidents_muted": 0, "incidents_learned": 0,
         "incidents_closed": 0, "incidents_ended": [], "incidents_not_shown": [], "flows_unknown": 0,
