@@ -96,7 +96,8 @@ nightly: LAKE := $(if $(LOGS)$(OWN_LAKE),$(LAKE),runs/nightly)
 define demo_model
 	test -d $(call quoted,$(LAKE)/models/$(NIGHT)) || { $(MAKE) --no-print-directory synthesize prep train \
 	  score report LAKE=$(call quoted,$(LAKE)) SCALE=0.1 CONF=conf/large.yaml MODELS=gru_dnn CLASSES=19 \
-	  SET=$(call quoted,synthesize.feature_schema=release39 train.epochs=8 $(SET)); }
+	  SET=$(call quoted,synthesize.feature_schema=release39 train.epochs=16 train.schedule=cosine train.monitor=last \
+	  $(SET)); }
 endef
 # A day of captures of a synthetic ward, whose devices are in 192.0.2.0/24.
 define demo

@@ -63,6 +63,8 @@ def _each(context: job.Context, listing: Listing, plan: Plan, logs: ExtractedLog
     report = summary.report_of(done, listing, plan.data_origin, plan.config.date)
     if found.unchanged:
         report.notes.append(f"{len(found.unchanged):,} capture(s) have not changed since they were extracted")
+    if broken := [f"{each.capture}: {each.fault}" for each in found.unchanged if each.fault]:
+        report.notes.append(f"{len(broken):,} of them cannot be read to their end: {shown(broken, _NAMES_SHOWN)}")
     dates = {date for each in done for date in each.seen} | {date for each in found.unchanged for date in each.seen}
     if plan.config.date is not None and str(plan.config.date) not in dates:
         report.notes.append(f"no capture has a packet of {plan.config.date}")

@@ -50,6 +50,11 @@ class Capture:
         """From `key_of`."""
         return key_of(self.name)
 
+    @property
+    def folder(self) -> str:
+        """URI of the folder of captures."""
+        return self.uri.removesuffix(self.name).rstrip("/")
+
 
 @dataclass(frozen=True)
 class Piece:

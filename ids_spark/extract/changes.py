@@ -49,10 +49,14 @@ def changes(
         names: Names of devices by key.
         data_origin: `measured` or `synthetic`.
         logs: The flow logs.
+
+    Raises:
+        InputError: the logs hold rows of captures of these names in another folder that is still there.
     """
     keys = {capture.key for capture in captures}
     known = logs.keys()
     manifests = logs.manifests(key for key in known if key != JOINED)
+    _refuse_other_folder(captures, manifests, logs.root)
     present = logs.present()
     changed, unchanged = [], []
     for capture in captures:
@@ -66,6 +70,22 @@ def changes(
             unchanged.append(manifest)
     vanished = sorted(manifest.capture for key, manifest in manifests.items() if key not in keys)
     return Changes(tuple(changed), tuple(unchanged), tuple(vanished))
+
+
+def _refuse_other_folder(captures: Sequence[Capture], manifests: Mapping[str, Manifest], root: str) -> None:
+    """Raise `InputError` if captures would take the place of others; those of a folder that was moved may."""
+    others = {
+        capture.name: manifests[capture.key].folder
+        for capture in captures
+        if capture.key in manifests and manifests[capture.key].folder not in ("", capture.folder)
+    }
+    taken = [name for name, folder in others.items() if filesystem.exists(f"{folder}/{name}")]
+    if taken:
+        raise InputError(
+            f"{root} holds the flow logs of {shown(taken, _NAMES_SHOWN)} of {others[taken[0]]}, which captures of the"
+            f" same names in {captures[0].folder} would replace; expected one folder of captures for one folder of flow"
+            " logs; set extract.target (with make: LAKE), or give a folder that holds both"
+        )
 
 
 def joined_stamp(captures: Sequence[Capture], config: ExtractConfig, names: Mapping[int, str], data_origin: str) -> str:

@@ -243,7 +243,7 @@ def _store(pieces: Sequence[PieceDone], plan: Plan, logs: ExtractedLogs) -> Capt
     kept = {} if old is None or only is None else {date: each for date, each in old.dates.items() if date != str(only)}
     replaced = [path for date, each in (old.dates if old else {}).items() if date not in kept for path in each.files]
     growing = is_growing(pieces)
-    manifest = Manifest(capture.name, "" if growing else stamp, sorted(counts), kept | new, fault)
+    manifest = Manifest(capture.name, "" if growing else stamp, sorted(counts), kept | new, fault, capture.folder)
     logs.replace(capture.key, manifest, [file for date in new for file in files[date]], replaced)
     return CaptureDone(capture, counts, fault, growing=growing)
 

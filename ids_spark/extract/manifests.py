@@ -89,6 +89,7 @@ class Manifest:
         seen: Every date that it has packets of, written or not.
         dates: Logs by date; after a run for one date only (`extract.date`), others may be missing or older.
         fault: Where and why the capture cannot be read further; empty for a sound one.
+        folder: URI of the folder of captures; empty for all captures together.
         format: Version of this content.
     """
 
@@ -97,6 +98,7 @@ class Manifest:
     seen: list[str] = field(default_factory=list)
     dates: dict[str, DateLogs] = field(default_factory=dict)
     fault: str = ""
+    folder: str = ""
     format: int = FORMAT
 
     def is_current(self, stamp: str, date: dt.date | None, present: Mapping[str, int]) -> bool:

@@ -439,6 +439,24 @@ def test_joined_files_keep_the_dates_of_folders_and_name_files_that_end_early(tm
     assert "b.pcap: the file ends within a record" in log
 
 
+def test_captures_of_another_folder_do_not_replace_those_of_the_same_name(tmp_path: Path) -> None:
+    write(tmp_path / "pcaps/a.pcap", pcap(traffic(20)))
+    write(tmp_path / "others/a.pcap", pcap(traffic(30)))
+    extract(tmp_path)
+    log = extract(tmp_path, f"extract.captures={tmp_path}/others", expected=2)
+    assert "holds the flow logs of a.pcap of " in log
+    assert f"{tmp_path}/pcaps, which captures of the same names" in log
+    assert rows(tmp_path)["packets"].sum() == 20
+    (tmp_path / "pcaps").rename(tmp_path / "moved")
+    extract(tmp_path, f"extract.captures={tmp_path}/moved")
+    assert rows(tmp_path)["packets"].sum() == 20
+    write(tmp_path / "moved/broken.pcap", pcap(traffic(20))[:-5])
+    settle(tmp_path / "moved")
+    extract(tmp_path, f"extract.captures={tmp_path}/moved", expected=3)
+    again = extract(tmp_path, f"extract.captures={tmp_path}/moved")
+    assert "1 of them cannot be read to their end: broken.pcap" in again
+
+
 @pytest.mark.parametrize("join", ["false", "true"])
 def test_an_inventory_names_devices_and_a_change_of_it_extracts_again(tmp_path: Path, join: str) -> None:
     write(tmp_path / "pcaps/a.pcap", pcap(traffic(20)))
