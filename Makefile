@@ -110,7 +110,7 @@ DEMO_NETWORK = --set 'extract.networks=[192.0.2.0/24]' $(call path,extract.inven
 # $1: folder of captures, $2: folder of flow logs, $3: date, or nothing for every new night, $4: settings of extract.
 # With refused or broken captures (exit code 3) the others are scored, and the last line says so.
 define extract_and_score
-	extracted=0 scored=0; { $(call submit,extract) $(call path,extract.captures,$(1)) \
+	@extracted=0 scored=0; { $(call submit,extract) $(call path,extract.captures,$(1)) \
 	  $(call path,extract.target,$(2)) $(if $(3),--set extract.date=$(3)) $(4); } || extracted=$$?; \
 	test $$extracted = 0 || test $$extracted = 3 || exit $$extracted; \
 	{ $(call submit,score) $(call path,score.flow_logs,$(2)) --set "score.models=[$(NIGHT)]" \

@@ -60,7 +60,7 @@ class Report:
             self.counts[kind, split, class_name] = n
 
     def add(self, other: "Report") -> None:
-        """Add the report of another part of the same run."""
+        """Add the report of another part of the same run; of equal notes one is kept."""
         self.rows_in += other.rows_in
         self.rows_out += other.rows_out
         self.rows_quarantined += other.rows_quarantined
@@ -69,7 +69,7 @@ class Report:
         self.rows_left_out += other.rows_left_out
         self.tables += other.tables
         self.counts |= other.counts
-        self.notes += other.notes
+        self.notes += [note for note in other.notes if note not in self.notes]
         self.degraded += other.degraded
         self.lines += other.lines
         self.inputs += other.inputs

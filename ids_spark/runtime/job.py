@@ -135,7 +135,9 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
     for note in report.notes:
         log.warning("%s", printable(note))  # names of files can hold line ends
     if report.data_origin == "synthetic":
-        log.warning("every row of this run is synthetic; its figures do not describe real traffic")
+        log.warning(
+            "the flows, or the training data of the model, are synthetic; the figures do not describe real traffic"
+        )
     log.info(
         "%s %s in=%d out=%d quarantined=%d duplicate=%d joined=%d left_out=%d seconds=%.1f",
         job,

@@ -313,7 +313,7 @@ def _night_report(
     for reason in row["degraded"]:
         report.degrade(f"{date}: {reason['text']}")
     report.notes += [
-        f"{date}: {champion.threshold.statement()}",
+        champion.threshold.statement(),  # the same for every night of a run
         *scoring.allow_list.notes(source.event_date, counts.allowed_by_entry.tolist()),
     ]
     report.inputs = [

@@ -522,3 +522,13 @@ def test_the_published_names_state_their_source_and_are_in_the_package_archive()
     assert set(common.names()["attack"]["classes"]) <= {*CLASS19, *CLASS6, *CLASS2}
     with zipfile.ZipFile(io.BytesIO(packaging.archive())) as zipped:
         assert json.loads(zipped.read("ids_spark/alerts/export/names.json")) == common.names()
+
+
+def test_the_target_of_a_device_that_attacks_is_the_destination() -> None:
+    row = incident(sources=of("src_ip", "10.20.0.7"), devices=of("device_id", "10.20.0.7"), targets=["203.0.113.9"])
+    found = ecs.document(row, PLAIN)
+    assert (found["source"]["ip"], found["destination"]["ip"]) == ("10.20.0.7", "203.0.113.9")
+    assert found["related"]["ip"] == ["10.20.0.7", "203.0.113.9"]
+    several = ecs.document({**row, "targets": ["203.0.113.9", "203.0.113.10"]}, PLAIN)
+    assert "destination" not in several
+    assert "destination" not in ecs.document(row, PSEUDONYMISED)

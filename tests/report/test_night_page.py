@@ -57,6 +57,7 @@ def test_the_cards_state_what_to_do_how_severe_it_is_and_whether_the_figures_can
     assert headline[1].endswith(" critical")
     assert page.element("headline").get("data-incidents") == "5"
     assert page.texts("data-origin").keys() == {"synthetic"}
+    assert "or those that the model was trained on" in text_of(page.root)  # measured flows, model of synthetic ones
     assert "Tuesday, 14 July 2026, UTC" in text_of(page.root)
     assert [answer for answer, _ in page.all("data-answer")] == ["yes", "care"]
     links = [each.get("href") for each in page.element("action").iter("a")]

@@ -69,3 +69,10 @@ def test_a_failed_run_leaves_an_audit_row_with_its_error(tmp_path):
 
 def test_the_code_version_starts_with_that_of_the_package():
     assert code_version().split("+")[0] == ids_spark.__version__
+
+
+def test_a_note_that_several_parts_of_a_run_share_is_kept_once() -> None:
+    total = Report()
+    for date in ("2026-01-05", "2026-01-06"):
+        total.add(Report(notes=["the same of both", f"{date}: its own"]))
+    assert total.notes == ["the same of both", "2026-01-05: its own", "2026-01-06: its own"]

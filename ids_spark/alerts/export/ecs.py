@@ -115,6 +115,12 @@ def _entities(incident: Incident, context: Context) -> Record:
         end = common.ENDPOINT_COLUMNS.get(kind, "destination" if ends["ip"] or ends["mac"] else "")
         if end and not (end == "destination" and narrative.attacks_others(incident)):
             found[end] = ends
+        targets = list(incident.get("targets") or ())
+        if narrative.attacks_others(incident) and len(targets) == 1:
+            target = _endpoint({"kind": "dst_ip", "name": targets[0]}, context)
+            if target["ip"]:
+                found["destination"] = target
+                found["related"]["ip"] = list(dict.fromkeys([*addresses, target["ip"]]))
     return found
 
 
