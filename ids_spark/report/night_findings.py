@@ -27,6 +27,7 @@ State = Literal[
     "incidents_missing",
     "incidents_folded",
     "no_incident",
+    "unexplained",
     "all_allowed",
     "nothing_flagged",
 ]
@@ -292,7 +293,8 @@ def state(night: Night) -> State:
         `missing`: there are no flow logs. `not_scored`: no flow was scored. `incidents`: there are incidents to look
         at. `incidents_missing`: `nights/` counts shown incidents, `incidents/` has none. `incidents_folded`: verdicts
         take all incidents off the list. `all_allowed`: the allow-list covers all flagged flows. `no_incident`: flows
-        were flagged, no more of them than false alarms explain. `nothing_flagged`: no flow was flagged.
+        were flagged, no more of them than false alarms explain. `unexplained`: more were, but alike on all devices, so
+        that none stands out. `nothing_flagged`: no flow was flagged.
     """
     row = night.champion
     if _is_missing(row):
@@ -307,7 +309,9 @@ def state(night: Night) -> State:
         return "incidents_folded"
     if not row["flows_flagged"]:
         return "nothing_flagged"
-    return "all_allowed" if (row["flows_allowed"] or 0) >= row["flows_flagged"] else "no_incident"
+    if (row["flows_allowed"] or 0) >= row["flows_flagged"]:
+        return "all_allowed"
+    return "unexplained" if false_alarms(night).explain_all is False else "no_incident"
 
 
 def not_shown(night: Night) -> list[Row]:

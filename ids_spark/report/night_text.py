@@ -16,6 +16,7 @@ _STATES: Final[Mapping[State, str]] = {
     "incidents_folded": "no incident to look at, verdicts took all off the list",
     "all_allowed": "no incident, the allow-list covers all flagged flows",
     "no_incident": "no incident, false alarms explain the flagged flows",
+    "unexplained": "no incident stands out, but more flows are flagged than false alarms explain",
     "nothing_flagged": "no flow flagged",
 }
 

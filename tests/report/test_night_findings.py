@@ -151,6 +151,7 @@ def test_every_issue_is_found_serious_ones_first() -> None:
     [
         ({}, "nothing_flagged"),
         ({"flows_flagged": 12, "flows_allowed": 12}, "all_allowed"),
+        ({"flows_flagged": 900_000, "flows_allowed": 0}, "unexplained"),
         ({"flows_flagged": 12, "flows_allowed": 11}, "no_incident"),
         ({"rows_scored": 0}, "not_scored"),
         ({"incidents_shown": 1}, "incidents_missing"),
