@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import pyarrow.fs as pafs
 
 from ids_spark.base.arrays import Ints
 from ids_spark.base.errors import InputError
@@ -21,6 +20,7 @@ from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
 from ids_spark.lake.store import Lake
 from ids_spark.synthetic import frames, ward
+from ids_spark.synthetic.target import refuse_other_content, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def write_captures(config: SynthesizeCapturesConfig, seed: int) -> CapturesRepor
     date = config.date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     if seed < 0:
         raise InputError(f"synthesize_captures: found seed {seed}; expected at least 0")
-    _refuse_other_content(config.target)
+    refuse_other_content(config.target, "captures", "synthesize_captures")
     root, night, hidden = Lake(config.target).root, f"event_date={date}", f".writing-{date}"
     midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
     packets = ward.packets_of(date, seed, config.attacks)
@@ -80,7 +80,7 @@ def write_captures(config: SynthesizeCapturesConfig, seed: int) -> CapturesRepor
     )
     filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", _MARK)  # first, so that no packet is mistaken for a captured one
     fs, path = filesystem.resolve(root)
-    _remove(fs, f"{path}/{hidden}")
+    remove_folder(fs, f"{path}/{hidden}")
     try:
         filesystem.make_folder(fs, f"{path}/{hidden}")
         for name, of_hour in files.items():
@@ -88,10 +88,10 @@ def write_captures(config: SynthesizeCapturesConfig, seed: int) -> CapturesRepor
                 stream.write(_content(name, of_hour))
         filesystem.write_bytes(f"{root}/{INVENTORY}", ward.inventory().encode())
         filesystem.write_json(f"{root}/{TRUTH}/{night}.json", dataclasses.asdict(report))
-        _remove(fs, f"{path}/{night}")
+        remove_folder(fs, f"{path}/{night}")
         filesystem.move(fs, f"{path}/{hidden}", f"{path}/{night}")
     finally:
-        _remove(fs, f"{path}/{hidden}")
+        remove_folder(fs, f"{path}/{hidden}")
     log.info("captures written data_origin=synthetic target=%s date=%s packets=%d", root, date, len(packets))
     return report
 
@@ -123,21 +123,3 @@ def _as_truth(attack: ward.Attack, midnight: dt.datetime) -> dict[str, Any]:
         "start": start.isoformat(),
         "end": end.isoformat(),
     }
-
-
-def _refuse_other_content(target: str) -> None:
-    """Raise `InputError` unless the target does not exist, is empty, or holds synthetic captures."""
-    fs, path = filesystem.resolve(target)
-    found, mark = ["a file"], f"{target.rstrip('/')}/{SYNTHETIC_MARK}"
-    if not filesystem.is_file(target):
-        found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
-    if found and not (filesystem.exists(mark) and b'"captures": true' in filesystem.read_bytes(mark)):
-        raise InputError(
-            f"{target}: found {', '.join(found[:3])}, and no {SYNTHETIC_MARK} of synthetic captures; expected no"
-            " folder, an empty one, or synthetic captures; set synthesize_captures.target to another folder"
-        )
-
-
-def _remove(fs: pafs.FileSystem, path: str) -> None:
-    if fs.get_file_info(path).type == pafs.FileType.Directory:
-        fs.delete_dir(path)

@@ -29,6 +29,7 @@ from ids_spark.lake.store import Lake
 from ids_spark.synthetic import sampler
 from ids_spark.synthetic.distributions import class_model
 from ids_spark.synthetic.plan import FilePlan, Pool, generator, plan_dataset
+from ids_spark.synthetic.target import remove_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -210,8 +211,7 @@ def _remove_rows(root: str) -> None:
     """Remove the splits of an earlier synthetic data set, and nothing else."""
     fs, path = filesystem.resolve(root)
     for split in SOURCE_SPLITS:
-        if fs.get_file_info(f"{path}/{split}").type == pafs.FileType.Directory:
-            fs.delete_dir(f"{path}/{split}")
+        remove_folder(fs, f"{path}/{split}")
 
 
 def write_file(task: FileTask) -> int:

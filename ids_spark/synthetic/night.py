@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.base.arrays import Floats, Ints
@@ -33,6 +32,7 @@ from ids_spark.lake.store import Lake
 from ids_spark.synthetic import sampler
 from ids_spark.synthetic.distributions import class_model
 from ids_spark.synthetic.plan import generator
+from ids_spark.synthetic.target import refuse_other_content, remove_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -114,7 +114,7 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
     root, night, hidden = Lake(config.target).root, f"event_date={date}", f".writing-{date}"
     if seed < 0:
         raise InputError(f"synthesize_night: found seed {seed}; expected at least 0")
-    _refuse_other_content(config.target)
+    refuse_other_content(config.target, "nights", "synthesize_night")
     tasks = plan_night(f"{root}/{hidden}", config, seed)
     report = NightReport(
         seed=seed,
@@ -128,15 +128,15 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
         f"{root}/{SYNTHETIC_MARK}", _MARK
     )  # before the first row, so that no row is mistaken for measured
     fs, path = filesystem.resolve(root)
-    _remove(fs, f"{path}/{hidden}")
+    remove_folder(fs, f"{path}/{hidden}")
     try:
         run_each(spark.sparkContext, tasks, write_night_file)
         filesystem.write_json(f"{root}/{hidden}/{TRUTH}/{night}/{SYNTHETIC_MARK}", asdict(report))
         for folder in (f"{TRUTH}/{night}", night):
-            _remove(fs, f"{path}/{folder}")
+            remove_folder(fs, f"{path}/{folder}")
             filesystem.move(fs, f"{path}/{hidden}/{folder}", f"{path}/{folder}")
     finally:
-        _remove(fs, f"{path}/{hidden}")
+        remove_folder(fs, f"{path}/{hidden}")
     log.info("night written data_origin=synthetic target=%s date=%s rows=%d", root, date, report.rows)
     return report
 
@@ -239,21 +239,3 @@ def _context(config: SynthesizeNightConfig, part: int, edges: Floats, rows: int,
         sources = rng.choice([ADDRESSES.index(address) for address in attack.sources], rows)
     moments = np.minimum(np.sort(seconds) * 1e6, _HOURS[-1] * 1e6 - 1).astype(np.int64)
     return np.stack([np.full(rows, part), moments, devices, sources])
-
-
-def _refuse_other_content(target: str) -> None:
-    """Raise `InputError` unless the target does not exist, is empty, or holds synthetic nights."""
-    fs, path = filesystem.resolve(target)
-    found, mark = ["a file"], f"{target.rstrip('/')}/{SYNTHETIC_MARK}"
-    if not filesystem.is_file(target):
-        found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
-    if found and not (filesystem.exists(mark) and b'"nights": true' in filesystem.read_bytes(mark)):
-        raise InputError(
-            f"{target}: found {', '.join(found[:3])}, and no {SYNTHETIC_MARK} of synthetic nights; expected no folder,"
-            " an empty one, or synthetic nights; set synthesize_night.target to another folder"
-        )
-
-
-def _remove(fs: pafs.FileSystem, path: str) -> None:
-    if fs.get_file_info(path).type == pafs.FileType.Directory:
-        fs.delete_dir(path)
