@@ -14,7 +14,7 @@ from tests.support.submitting import kill, prepare, start, submit, wait_for
 pytestmark = pytest.mark.slow
 
 CAPTURES = 60
-SETTINGS = ("extract.captures=pcaps", "extract.target=logs", "extract.piece_mb=1")
+SETTINGS = ("extract.target=logs", "extract.piece_mb=1")
 NIGHT = 1_714_521_600 * 10**9
 """2024-05-01, in nanoseconds since 1970."""
 
@@ -55,7 +55,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the logs of old captures, which new ones have replaced since."""
     folder = prepare(tmp_path_factory.mktemp("night"))
     write_captures(folder / "pcaps", payload=300)
-    code, output = submit(folder, "extract", *SETTINGS)
+    code, output = submit(folder, "extract", "extract.captures=pcaps", *SETTINGS)
     assert code == 0, output
     write_captures(folder / "pcaps", payload=400)
     return folder
@@ -65,8 +65,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new(old: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The logs of an undisturbed run."""
     folder = prepare(tmp_path_factory.mktemp("undisturbed"))
-    shutil.copytree(old / "pcaps", folder / "pcaps")
-    code, output = submit(folder, "extract", *SETTINGS)
+    code, output = submit(folder, "extract", f"extract.captures={old / 'pcaps'}", *SETTINGS)
     assert code == 0, output
     return rows(folder)
 
@@ -77,7 +76,8 @@ def test_a_killed_extraction_leaves_whole_captures_and_a_rerun_completes_it(
 ) -> None:
     folder = tmp_path / "night"
     shutil.copytree(old, folder)
-    process = start(folder, "extract", *SETTINGS)
+    captures = f"extract.captures={old / 'pcaps'}"  # the folder that the logs are of
+    process = start(folder, "extract", captures, *SETTINGS)
     wait_for(MOMENTS[moment], process, folder / "lake")  # or until its end, if the moment was too short
     kill(process)
 
@@ -88,7 +88,7 @@ def test_a_killed_extraction_leaves_whole_captures_and_a_rerun_completes_it(
     assert len(found) == CAPTURES
     assert partly.sum() <= replacing
 
-    code, output = submit(folder, "extract", *SETTINGS)
+    code, output = submit(folder, "extract", captures, *SETTINGS)
     assert code == 0, output
     pd.testing.assert_frame_equal(rows(folder), new)
     left = [path.name for path in (folder / "logs/_extract").iterdir() if path.suffix != ".json" or path.name[0] == "."]
