@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ids_spark.config.adapt import AdaptConfig
 from ids_spark.config.extract import ExtractConfig
 from ids_spark.config.score import (
     AlertsConfig,
     Count,
+    Days,
+    NightDate,
     PromoteConfig,
     PurgeConfig,
     ReportConfig,
@@ -57,6 +60,12 @@ class IngestConfig(Section):
             order, or the same files as parquet. Default: windows as they are.
         max_rejected_share: The source is refused when a larger share of its rows is quarantined.
         rows_per_file: Rows in a file of `flows/`; a task holds this many rows in memory.
+        local: Folder of flow logs of the site's own nights, as `score.flow_logs`: their flows become benign rows of
+            `flows/split=local`. With or without `source`.
+        local_dates: Nights of `local` to take; default: all of them.
+        local_nights: Of these, only the newest N.
+        local_rows: Most rows of all of these nights, chosen by hash.
+        local_rows_per_device: Most rows of one device, so that a device with much traffic does not hide the others.
     """
 
     source: str | None = None
@@ -66,6 +75,11 @@ class IngestConfig(Section):
     window: Annotated[int, Field(ge=20, le=1_000, multiple_of=10)] | None = None
     max_rejected_share: Share = 0.05
     rows_per_file: Count = 500_000
+    local: str | None = None
+    local_dates: tuple[NightDate, ...] = ()
+    local_nights: Days | None = None
+    local_rows: Count = 1_000_000
+    local_rows_per_device: Count = 50_000
 
 
 class FeaturesConfig(Section):
@@ -81,6 +95,8 @@ class FeaturesConfig(Section):
             their capture, selected by hash. They show how the rate of false alarms differs between times; the
             threshold is the higher one of all validation rows and of these. 0: none.
         block_rows: Rows of a block in the source file: more rows are a longer time, and fewer blocks.
+        local_held_out: Share of the local nights that is held out for the threshold: the last dates; with one date or
+            none, source files, or else runs of rows.
         files: Minimum number of files of each split, each with at least one row group; at least `train.ranks`.
         rows_per_row_group: Rows of a row group; a rank reads one at a time.
     """
@@ -92,6 +108,7 @@ class FeaturesConfig(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     blocked_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     block_rows: Count = 200
+    local_held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25
     files: Count = 8
     rows_per_row_group: Count = 50_000
 
@@ -169,6 +186,7 @@ class Config(Section):
     verdict: VerdictConfig = VerdictConfig()
     report: ReportConfig = ReportConfig()
     promote: PromoteConfig = PromoteConfig()
+    adapt: AdaptConfig = AdaptConfig()
     purge: PurgeConfig = PurgeConfig()
     leakage: LeakageConfig = LeakageConfig()
 
