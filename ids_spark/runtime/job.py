@@ -66,6 +66,15 @@ class Context:
         self.lease.take()
         return self.lake.staged(self.job, self.run_id, table)
 
+    def commit(self, tables: Sequence[str]) -> None:
+        """Commit everything that this run has staged so far, so that its next steps can read it from the lake.
+
+        Args:
+            tables: All of these tables; the report of the run must not list them again.
+        """
+        self.lease.check()
+        self.lake.commit(self.job, self.run_id, tables)
+
 
 def new_run_id() -> str:
     """Return a unique run id that sorts by time."""
