@@ -19,7 +19,7 @@ global mean without the floods.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from statistics import NormalDist
@@ -59,6 +59,12 @@ _BENIGN_TRAIN_TAIL: Final = {"Header_Length": 0.62, "HTTP": 0.36}
 _TAIL_FROM: Final = 0.85
 _FULL_FRAME: Final = 1_400.0  # bytes
 _EPOCH_LIKE: Final = 1e6  # seconds: a larger IAT contains the time of the capture
+# Features that `shifted` also multiplies by a factor, with the largest value that it gives (bytes, hops), if any.
+_SCALED: Final[Mapping[str, float | None]] = {
+    **dict.fromkeys(("AVG", "Min", "Max", "Tot size", "Std"), 1_514.0),
+    **dict.fromkeys(("Time_To_Live", "Duration"), 255.0),
+    **dict.fromkeys(("Header_Length", "Rate"), None),
+}
 
 
 @dataclass(frozen=True)
@@ -163,21 +169,49 @@ def class_model(schema: FeatureSchema, class19: str, split: str, capture_day_iat
         if capture_day_iat and not long_window:
             clean = _small_iat(class19)
         day = day if capture_day_iat else None
-    main, second_most = sorted(_TRANSPORTS, key=lambda name: -marginals[name].mean())[:2]
     window = 100 if long_window else 10
     return ClassModel(
         class19=class19,
         window=window,
         flood=flood,
-        main_protocol=main,
-        second_protocol=second_most,
-        mixed_tcp=marginals["TCP"].below(1 - 0.5 / window),
+        **_protocols(marginals, window),
         full_frames=0.0 if flood else 1 - marginals["Min"].below(_FULL_FRAME),
         marginals=marginals,
         iat=clean,
         iat_day=day,
         infinite_rate_share=share,
     )
+
+
+def shifted(model: ClassModel, shift: float, rng: np.random.Generator) -> ClassModel:
+    """Return a class with other distributions: every feature has other frequencies, lengths and rates other values.
+
+    The probability p of a quantile becomes p^exp(shift · z), with a normal z for each feature: values that are rare in
+    the class become frequent, or the reverse. Lengths, hops and rates are also multiplied by exp(shift · z / 4), with
+    one z for all lengths.
+
+    Args:
+        model: Distributions of the class.
+        shift: Standard deviation of the exponents' logarithm; 0 changes nothing.
+        rng: Draws the exponents and factors; equal states give equal distributions.
+    """
+    factors = {limit: float(np.exp(shift * rng.standard_normal() / 4)) for limit in (1_514.0, 255.0, None)}
+    marginals = {}
+    for feature, marginal in model.marginals.items():
+        p = marginal.p ** float(np.exp(shift * rng.standard_normal()))
+        x = marginal.x
+        if feature in _SCALED:
+            limit = _SCALED[feature]
+            x = x * factors[limit] if limit is None else np.minimum(x * factors[limit], limit)
+        marginals[feature] = Marginal(p, x)
+    return replace(model, marginals=marginals, **_protocols(marginals, model.window))
+
+
+def _protocols(marginals: Mapping[str, Marginal], window: int) -> dict[str, Any]:
+    """Return the fields of `ClassModel` on protocols."""
+    main, second = sorted(_TRANSPORTS, key=lambda name: -marginals[name].mean())[:2]
+    mixed = marginals["TCP"].below(1 - 0.5 / window)
+    return {"main_protocol": main, "second_protocol": second, "mixed_tcp": mixed}
 
 
 def _first_release(class19: str, split: str) -> tuple[dict[str, Marginal], Marginal]:

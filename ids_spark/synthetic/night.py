@@ -3,8 +3,9 @@
 A night is divided by time into chunks of about equal rows; a file holds consecutive chunks. A chunk has generators
 seeded by date, file and chunk, so rows depend on the settings only, and a task holds one chunk, for nights of any size.
 Benign flows have the distributions of the Benign *train* file of a synthetic data set, so that a model trained on it
-raises as many false alarms as expected from its validation rows. Attack flows have the distributions of their class,
-without near-duplicates of floods.
+raises as many false alarms as expected from its validation rows; with `shift`, those of each device differ from them
+in its own way, the same on every date. Attack flows have the distributions of their class, without near-duplicates of
+floods.
 """
 
 import datetime as dt
@@ -20,17 +21,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ids_spark.base.arrays import Floats, Ints
+from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.base.errors import InputError
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.config.synthetic import ADDRESSES, FIRST_DEVICE, FLEET, OTHER_SOURCES, RHYTHM, SynthesizeNightConfig
-from ids_spark.dataset.features import FEATURE_SCHEMAS
+from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
 from ids_spark.lake.store import Lake
 from ids_spark.synthetic import sampler
-from ids_spark.synthetic.distributions import class_model
+from ids_spark.synthetic.distributions import ClassModel, class_model, shifted
 from ids_spark.synthetic.plan import generator
 from ids_spark.synthetic.target import refuse_other_content, remove_folder
 
@@ -47,6 +48,7 @@ _HOURS: Final = 3600.0 * np.arange(25)
 _SHARE_BEFORE: Final = np.append(0.0, np.cumsum(RHYTHM) / sum(RHYTHM))  # of benign flows, before each full hour
 _FLEET: Final = tuple(FLEET)
 _DEVICE_SHARES: Final = np.cumsum([*FLEET.values()]) / sum(FLEET.values())
+_ACTIVITIES: Final = (0.8, 0.12, 0.08)  # share of the hours of the day that a device spends with each, with `shift`
 _DICTIONARY_COLUMNS: Final = ["device_id", "src_ip", "class19"]
 
 
@@ -196,9 +198,12 @@ def draw(task: NightFileTask, chunk: int) -> tuple[pa.Table, pa.Table]:
     for part, rows in enumerate(task.counts[chunk]):
         if rows or part == 0:
             rng = generator(task.seed, str(config.date), task.name, chunk, part)
-            model = class_model(schema, names[part], "train", config.capture_day_iat)
-            features.append(sampler.draw(schema, model, np.arange(rows) % 2 == 1, rng))
+            model, odd = class_model(schema, names[part], "train", config.capture_day_iat), np.arange(rows) % 2 == 1
+            if part or not config.shift:
+                features.append(sampler.draw(schema, model, odd, rng))
             contexts.append(_context(config, part, task.edges[chunk : chunk + 2], rows, rng))
+            if part == 0 and config.shift:
+                features.append(_of_devices(task, schema, model, odd, contexts[0], rng))
     values, context = np.concatenate(features, axis=1), np.concatenate(contexts, axis=1)
     if len(features) > 1:
         order = np.argsort(context[1], kind="stable")
@@ -220,6 +225,27 @@ def draw(task: NightFileTask, chunk: int) -> tuple[pa.Table, pa.Table]:
     truth = {"flow_id": flow_ids, "class19": pa.array(names).take(pa.array(parts)), "episode": episodes}
     facts = {"ids_spark.data_origin": "synthetic", "ids_spark.feature_schema": schema.name}
     return pa.table(log_columns, metadata=facts), pa.table(truth, metadata=facts)
+
+
+def _of_devices(
+    task: NightFileTask, schema: FeatureSchema, model: ClassModel, odd: Mask, context: Ints, rng: np.random.Generator
+) -> Floats:
+    """Return benign rows of devices, each with distributions of its own that are the same on every date.
+
+    A device has some activities, one in each hour of the day, as of a backup or a transfer of images.
+    """
+    values = np.empty((len(schema.features), len(odd)))
+    _, moments, devices, _ = context
+    hours = moments // int(3600e6)
+    for device in np.unique(devices):
+        of_site = generator(task.seed, "shift", _FLEET[device])
+        at_hour = of_site.choice(len(_ACTIVITIES), len(RHYTHM), p=_ACTIVITIES)
+        models = [shifted(model, task.config.shift, of_site) for _ in _ACTIVITIES]
+        own = np.flatnonzero(devices == device)
+        for activity, of_activity in enumerate(models):
+            rows = own[at_hour[hours[own]] == activity]
+            values[:, rows] = sampler.draw(schema, of_activity, odd[rows], rng)
+    return values
 
 
 def _context(config: SynthesizeNightConfig, part: int, edges: Floats, rows: int, rng: np.random.Generator) -> Ints:

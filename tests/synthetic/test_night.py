@@ -253,6 +253,29 @@ def test_seed_and_date_change_every_row(tmp_path: Path) -> None:
         assert sum(a == b for a, b in zip(first, other, strict=True)) < 50  # except rates of 0
 
 
+@pytest.mark.parametrize("schema", ["original45", "release39"])
+def test_shifted_devices_have_distributions_of_their_own_that_recur_every_night(schema: str, tmp_path: Path) -> None:
+    shifted = asked_for(tmp_path / "shifted", feature_schema=schema, shift=1.0, files=1)
+    next_night = shifted.model_copy(update={"date": DATE + dt.timedelta(days=1)})
+    for config in (shifted, next_night):
+        written_here(config)
+    first, second = (
+        read(tmp_path / "shifted", config.date).query("class19 == 'Benign'") for config in (shifted, next_night)
+    )
+    plain = read(written_here(asked_for(tmp_path / "plain", feature_schema=schema, files=1))).query(
+        "class19 == 'Benign'"
+    )
+    differs, recurs = [], []
+    for device in ("mqtt-broker-01", "mqtt-broker-02", "imaging-gateway-01"):
+        own, later, lab = (night.loc[night["device_id"] == device, "AVG"] for night in (first, second, plain))
+        differs.append(stats.ks_2samp(own, lab).statistic)
+        recurs.append(stats.ks_2samp(own, later).pvalue)
+    assert min(differs) > 0.1
+    assert min(recurs) > 1e-3
+    brokers = (first.loc[first["device_id"] == f"mqtt-broker-0{i}", "AVG"] for i in (1, 2))
+    assert stats.ks_2samp(*brokers).statistic > 0.1
+
+
 def test_a_large_file_is_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(synthetic_night, "CHUNK_ROWS", 1_000)
     config = asked_for(tmp_path, flows=9_500, files=2, episodes=8)
