@@ -34,6 +34,7 @@ IDS      ?=
 VERDICT  ?=
 OWNER    ?=
 REASON   ?=
+FORCE    ?=
 UNTIL    ?=
 OUT     ?= runs/bench
 ROUNDS  ?= 3
@@ -137,9 +138,10 @@ verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VE
 	  $(if $(UNTIL),--set verdict.until=$(UNTIL)))
 
 .PHONY: promote
-promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger)
+promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=
 	$(call submit,promote) --set promote.model=$(NIGHT) --set promote.version=$(or $(VERSION),latest) \
-	  --set promote.alias=$(or $(ALIAS),champion)
+	  --set promote.alias=$(or $(ALIAS),champion) $(if $(FORCE),--set promote.force=true) \
+	  $(if $(REASON),$(call path,promote.reason,$(REASON)))
 
 .PHONY: purge
 purge: package ## Remove nights older than DAYS (default 90) from every table of LAKE except the audit

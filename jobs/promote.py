@@ -4,35 +4,54 @@
 
 with MORE: --set promote.version=VERSION (or latest, or previous), --set promote.alias=challenger.
 
-Reads: `models/<name>/<version>/`; checks the hash of every file.
-Writes: `models/<name>/_aliases.json`, in one commit with the audit row. `promote.version=previous` rolls back.
+Reads: `models/<name>/<version>/`; checks the hash of every file. Before a version becomes champion, it and the present
+champion score the test rows of `flows/`: it is refused if the recall of a class fell by more than
+`adapt.most_recall_lost` beyond chance, unless promote.force=true and promote.reason=WHY are set.
+Writes: `models/<name>/_aliases.json` and `models/<name>/<version>/evaluation.json`, in one commit with the audit row.
+`promote.version=previous` rolls back without a comparison.
 """
 
 import datetime as dt
 import logging
 import sys
+from collections.abc import Sequence
 
+from ids_spark.adapt import evaluation, gate
+from ids_spark.adapt.replay import Replayed, replay
+from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
-from ids_spark.lake.filesystem import write_bytes
+from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.ingest.sources import SourceUnusable
+from ids_spark.lake.filesystem import files_in, write_bytes
+from ids_spark.lake.parquet import SUFFIX
 from ids_spark.models import artifact, registry
+from ids_spark.models.artifact import Model, ModelUnusable
+from ids_spark.models.registry import Aliases
 from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
 
 
+class RecallFell(InputError):
+    """Raised when a version would become champion that flags less of a class."""
+
+
 def run(context: job.Context) -> Report:
     """Promote one version."""
     config, models = context.config.promote, context.lake.uri("models")
-    before = registry.read_aliases(models, config.model)
-    after = registry.promote(
-        models, config.model, config.version, config.alias, context.run_id, dt.datetime.now(dt.UTC)
-    )
+    before, now = registry.read_aliases(models, config.model), dt.datetime.now(dt.UTC)
+    reason = config.reason if config.force else None
+    after = registry.promote(models, config.model, config.version, config.alias, context.run_id, now, reason)
     version = after.holder(config.alias)
-    card = artifact.read_model(f"{models}/{config.model}/{version}").card
-    report = Report(models=[f"{config.model}/{version}"], data_origin=card.data_origin)
+    model = artifact.read_model(f"{models}/{config.model}/{version}")
+    report = Report(models=[f"{config.model}/{version}"], data_origin=model.card.data_origin)
     if after == before:
         report.notes.append(f"{config.model}: {version} is already the {config.alias}; nothing changed")
         return report
+    if config.version == registry.PREVIOUS:
+        report.lines += _stored_card(models, model, report)
+    elif config.alias == "champion":
+        _compare(context, model, _champion(models, config.model, before, report), report, now)
     write_bytes(context.staged(registry.aliases_path(config.model)), after.to_json())
     report.tables.append(registry.aliases_path(config.model))
     for change in after.history[len(before.history) :]:
@@ -41,6 +60,71 @@ def run(context: job.Context) -> Report:
         )
     log.info("promoted model=%s version=%s alias=%s", config.model, version, config.alias)
     return report
+
+
+def _champion(models: str, name: str, before: Aliases, report: Report) -> Model | None:
+    """Return the present champion; None with a note if there is none, or none that can be read."""
+    if before.champion is None:
+        report.notes.append(f"{name}: there was no champion to compare with")
+        return None
+    try:
+        return registry.model_of_alias(models, name, "champion")
+    except ModelUnusable as error:
+        report.notes.append(f"{name}: not compared with the champion, which cannot be read: {error}")
+        return None
+
+
+def _stored_card(models: str, model: Model, report: Report) -> list[str]:
+    """Return the text of the evaluation card of a version; none, perhaps with a note, if there is no card to read."""
+    try:
+        card = evaluation.read_evaluation(models, model.card.name, model.card.version, model.sha256)
+    except evaluation.EvaluationUnusable as error:
+        report.notes.append(str(error))
+        return []
+    return [] if card is None else card.lines()
+
+
+def _compare(context: job.Context, model: Model, champion: Model | None, report: Report, now: dt.datetime) -> None:
+    """Compare a version with the champion, and stage its evaluation card.
+
+    Raises:
+        RecallFell: the recall of a class fell, and the promotion is not forced.
+    """
+    config, card = context.config.promote, model.card
+    replayed = _replayed(context, [model] if champion is None else [model, champion], report)
+    if replayed is None:
+        return
+    if champion is not None:
+        compared = gate.compare(replayed, context.config.adapt.most_recall_lost, champion=1, challenger=0)
+        report.notes.append(
+            f"{card.name}: {card.version} against champion {champion.card.version}: {compared.statement()}"
+        )
+        if not compared.accepted and not config.force:
+            raise RecallFell(
+                f"{card.name} version {card.version} was not promoted; champion stays {champion.card.version}."
+                f" {compared.statement()} Train it again, or promote it all the same with promote.force=true and"
+                " promote.reason=WHY"
+            )
+        if not compared.accepted:
+            report.notes.append(f"{card.name}: {card.version} was promoted all the same: {config.reason}")
+    path = evaluation.path_of(card.name, card.version)
+    evaluated = evaluation.evaluation_of(model, replayed, 0, context.run_id, now)
+    write_bytes(context.staged(path), evaluated.to_json())
+    report.tables.append(path)
+    report.lines += evaluated.lines()
+
+
+def _replayed(context: job.Context, models: Sequence[Model], report: Report) -> Replayed | None:
+    """Return the replay of the test rows; None with a note if there are none, or of another release."""
+    name, flows = models[0].card.name, context.lake.uri("flows/split=test")
+    reason = f"there are no flows in {flows}"
+    if files_in(flows, SUFFIX):  # else Spark need not start
+        try:
+            return replay(context.spark.sparkContext, context.lake, models)
+        except (SchemaMismatch, SourceUnusable) as error:
+            reason = str(error)
+    report.notes.append(f"{name}: recall was not compared: {reason}")
+    return None
 
 
 if __name__ == "__main__":

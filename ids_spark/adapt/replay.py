@@ -18,7 +18,7 @@ from pyspark import SparkContext
 from ids_spark.base.arrays import Counts, Floats, Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line
-from ids_spark.dataset.columns import listed
+from ids_spark.dataset.columns import ColumnNames, listed
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import TABLES
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19, parents
@@ -122,7 +122,7 @@ def replay(
         spark_context: Its executors read and score.
         lake: Holds `flows/`.
         models: Of one release; each with validation scores.
-        held_out: Which local rows count; default: all that are not left out.
+        held_out: Which local rows count; default: none.
 
     Raises:
         ModelUnusable: a model has no validation scores.
@@ -137,7 +137,8 @@ def replay(
                 " threshold follows; retrain with this version"
             )
         levels.append(model.validation_scores.levels()[0])
-    work = [(split, each) for split in ("test", "local") for each in _row_groups(lake, split, models)]
+    splits: tuple[Split, ...] = ("test",) if held_out is None else ("test", "local")
+    work = [(split, each) for split in splits for each in _row_groups(lake, split, models)]
     if not work:
         return _nothing(tuple(levels), models)
     split_of = {each.uri: split for split, each in work}
@@ -155,7 +156,7 @@ def replay(
     return reduce(_sum, run_each(spark_context, partitions, count))
 
 
-def _row_groups(lake: Lake, split: str, models: Sequence[Model]) -> list[RowGroup]:
+def _row_groups(lake: Lake, split: Split, models: Sequence[Model]) -> list[RowGroup]:
     """Return the row groups of a split; none if the lake lacks it."""
     uri = lake.uri(f"flows/split={split}")
     if not files_in(uri, SUFFIX):
@@ -163,11 +164,14 @@ def _row_groups(lake: Lake, split: str, models: Sequence[Model]) -> list[RowGrou
     wanted = {name for model in models for name in model.card.features}
     found = []
     for row_group, types in sources.parquet_row_groups(uri):
-        if missing := sorted(wanted - set(types)):
-            names = ", ".join(f"{model.card.name} version {model.card.version}" for model in models)
+        own = ColumnNames(types).schema()
+        missing = sorted(wanted - set(types))
+        if missing or own is None or any(own.name != model.preprocessor.schema.name for model in models):
+            names = ", ".join(f"{each.card.version} of {each.preprocessor.schema.name}" for each in models)
+            lacks = f" and lacks {listed(missing)}" if missing else ""
             raise SchemaMismatch(
-                f"{row_group.name} of {uri} lacks {len(missing)} feature(s) of {names}: {listed(missing)}; ingest flows"
-                " of the release of the models"
+                f"{uri}/{row_group.name} is of feature schema {own.name if own else 'unknown'}{lacks}; the versions of"
+                f" model {models[0].card.name} are {names}; ingest flows of their release"
             )
         found.append(row_group)
     return found
@@ -190,7 +194,7 @@ def _sum(a: Replayed, b: Replayed) -> Replayed:
 
 
 def _counted(
-    row_group: RowGroup, split: str, models: Sequence[Model], levels: tuple[float, ...], held_out: HeldOut | None
+    row_group: RowGroup, split: Split, models: Sequence[Model], levels: tuple[float, ...], held_out: HeldOut | None
 ) -> list[Replayed]:
     """Return the counts of each piece of a row group."""
     features = sorted({name for model in models for name in model.card.features})
@@ -222,11 +226,11 @@ def _of_test(table: pa.Table) -> Mask:
 
 def _of_local(table: pa.Table, held_out: HeldOut | None) -> Mask:
     kept: Mask = pc.is_null(table["left_out"]).to_numpy()
-    return kept if held_out is None else kept & held_out(table)
+    return kept & held_out(table) if held_out is not None else np.zeros(len(table), dtype=np.bool_)
 
 
 def _count_rows(
-    table: pa.Table, split: str, features: Sequence[str], models: Sequence[Model], levels: tuple[float, ...]
+    table: pa.Table, split: Split, features: Sequence[str], models: Sequence[Model], levels: tuple[float, ...]
 ) -> Replayed:
     values = {name: table[name].to_numpy() for name in features}
     patterns = np.zeros(len(table), dtype=np.int64)

@@ -199,11 +199,21 @@ class PromoteConfig(Section):
         model: Name below `models/`.
         version: A version, `latest`, or `previous`: the version that had the alias before.
         alias: Alias to set.
+        force: Make a version champion although the recall of a class fell; needs `reason`.
+        reason: Why, for the audit and the history of the alias.
     """
 
     model: PathPart = "gru_dnn-19-operational"
     version: PathPart = "latest"
     alias: Literal["champion", "challenger"] = "champion"
+    force: bool = False
+    reason: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+
+    @model_validator(mode="after")
+    def _force_has_a_reason(self) -> "PromoteConfig":
+        if self.force and (self.reason is None or not self.reason.strip()):
+            raise ValueError("promote.force needs promote.reason: why this version becomes champion all the same")
+        return self
 
 
 class PurgeConfig(Section):

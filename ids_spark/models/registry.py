@@ -33,6 +33,7 @@ class Change(Section):
         sha256: SHA-256 of the manifest of `version`; identifies the promoted content.
         at: Time of the change, in UTC.
         run_id: Run that made the change.
+        reason: Why the version was promoted although the recall of a class fell; None for every other change.
     """
 
     alias: Alias
@@ -41,6 +42,7 @@ class Change(Section):
     sha256: str | None
     at: dt.datetime
     run_id: str
+    reason: str | None = None
 
 
 class Aliases(Section):
@@ -112,7 +114,15 @@ def read_aliases(models_uri: str, name: str) -> Aliases:
         ) from error
 
 
-def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str, now: dt.datetime) -> Aliases:
+def promote(
+    models_uri: str,
+    name: str,
+    version: str,
+    alias: Alias,
+    run_id: str,
+    now: dt.datetime,
+    reason: str | None = None,
+) -> Aliases:
     """Return the aliases after a promotion; the caller stages them at `aliases_path` and commits.
 
     Reads the model and checks every hash first. A challenger that becomes champion is no longer challenger. If the
@@ -126,6 +136,7 @@ def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str,
         alias: The alias.
         run_id: Id of this run.
         now: Present time in UTC.
+        reason: Of a promotion that was forced; becomes part of the history.
 
     Raises:
         ModelUnusable: no such model or version; its directory was changed or holds no validation scores; there is no
@@ -143,9 +154,16 @@ def promote(models_uri: str, name: str, version: str, alias: Alias, run_id: str,
         return present
     if alias == "challenger" and present.champion == version:
         raise ModelUnusable(f"model {name} version {version} is the champion; expected another version as challenger")
-    after = present.changed(
-        Change(alias=alias, version=version, previous=present.holder(alias), sha256=model.sha256, at=now, run_id=run_id)
+    change = Change(
+        alias=alias,
+        version=version,
+        previous=present.holder(alias),
+        sha256=model.sha256,
+        at=now,
+        run_id=run_id,
+        reason=reason,
     )
+    after = present.changed(change)
     if alias == "champion" and present.challenger == version:
         left = Change(alias="challenger", version=None, previous=version, sha256=None, at=now, run_id=run_id)
         after = after.changed(left)

@@ -27,6 +27,10 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"))
 
 
+def every(rows: pa.Table) -> np.ndarray:
+    return np.ones(len(rows), dtype=bool)
+
+
 def scored(model: Model, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return whether a model flags each row, and its most probable class, from Keras itself."""
     card = model.card
@@ -42,7 +46,7 @@ def scored(model: Model, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def test_counts_of_two_models_are_those_of_their_networks(spark: SparkSession, lake: Lake) -> None:
     models = [write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 2, 1.0)]
     frame, own = write_test_rows(lake, ROWS), write_local_rows(lake, ROWS)
-    found = replay(spark.sparkContext, lake, models)
+    found = replay(spark.sparkContext, lake, models, every)
 
     frame = frame[~frame["duplicate"]]
     labels = frame["label19"].to_numpy()
@@ -80,6 +84,7 @@ def test_only_chosen_local_rows_are_counted(spark: SparkSession, lake: Lake) -> 
 
     found = replay(spark.sparkContext, lake, [model], last_date)
     assert {date for date, _ in found.local} == {DATES[1]}
+    assert replay(spark.sparkContext, lake, [model]).local_rows() == 0
     assert found.local_rows() == int((own["left_out"].isna() & (own["event_date"] == DATES[1])).sum())
     assert found.rows().sum() == 0  # the lake has no test rows
     assert found.macro_f1(0) is None
@@ -87,7 +92,7 @@ def test_only_chosen_local_rows_are_counted(spark: SparkSession, lake: Lake) -> 
 
 
 def test_a_lake_without_flows_gives_no_rows(spark: SparkSession, lake: Lake) -> None:
-    found = replay(spark.sparkContext, lake, [write_model(lake, OLD, 1, 0.5)])
+    found = replay(spark.sparkContext, lake, [write_model(lake, OLD, 1, 0.5)], every)
     assert (found.rows().sum(), found.local_rows(), found.rows().shape) == (0, 0, (len(CLASS19),))
 
 
@@ -99,7 +104,7 @@ def test_flows_of_another_release_a_broken_file_and_a_model_without_threshold_ar
     [first, _] = sorted((tmp_path / "lake/flows/split=test").glob("*.parquet"))
     content = first.read_bytes()
     pq.write_table(pa.table({"Rate": [1.0], "label19": [1]}), first)
-    with pytest.raises(SchemaMismatch, match="lacks 1 feature"):
+    with pytest.raises(SchemaMismatch, match="lacks"):
         replay(spark.sparkContext, lake, [model])
     middle = len(content) // 2
     first.write_bytes(content[:4] + bytes(middle) + content[4 + middle :])

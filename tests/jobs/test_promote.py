@@ -1,0 +1,141 @@
+"""Promotions that are compared with the champion, refused, and forced. All flows and models are synthetic."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from ids_spark.adapt.evaluation import read_evaluation
+from ids_spark.adapt.replay import replay
+from ids_spark.lake.store import Lake
+from ids_spark.models import registry
+from ids_spark.models.artifact import Model
+from tests.support.flows import RunJob
+from tests.support.replayed import NAME, NEW, OLD, write_model, write_test_rows
+
+BLIND = 70.0
+"""Highest benign validation score of a model that flags nothing."""
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+def promote(run_job: RunJob, version: str, **settings: object) -> int:
+    return run_job("promote", promote__model=NAME, promote__version=version, **settings)
+
+
+def versions(lake: Lake, highest_benign: float) -> tuple[Model, Model]:
+    """Write a champion that flags some rows and a challenger, and test rows."""
+    write_test_rows(lake, 1_900)
+    return write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 1, highest_benign)
+
+
+def last_audit(lake: Lake, tmp_path: Path) -> pd.Series:
+    return pd.read_parquet(max((tmp_path / "lake/audit").glob("*-promote.parquet"))).iloc[0]
+
+
+def test_the_first_champion_is_evaluated_and_compared_with_nothing(
+    run_job: RunJob, lake: Lake, tmp_path: Path, spark: SparkSession
+) -> None:
+    model, _ = versions(lake, 0.5)
+    assert promote(run_job, OLD) == 0
+    assert any("no champion to compare" in note for note in last_audit(lake, tmp_path)["notes"])
+    card = read_evaluation(lake.uri("models"), NAME, OLD, model.sha256)
+    assert card is not None
+    expected = replay(spark.sparkContext, lake, [model])
+    shares = card.of("random split").shares
+    assert [each.rows for each in shares] == expected.rows().tolist()
+    assert [each.flagged for each in shares] == expected.flagged(0).tolist()
+    assert sum(each.flagged for each in shares) > 0
+
+
+def test_an_equal_challenger_is_promoted_and_a_rollback_is_not_compared(
+    run_job: RunJob, lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions(lake, 0.5)
+    assert promote(run_job, OLD) == 0
+    printed = capsys.readouterr().out
+    assert "random split: recall of 18 classes" in printed
+    assert "held-out class: unknown" in printed
+    assert promote(run_job, NEW) == 0
+    assert registry.read_aliases(lake.uri("models"), NAME).champion == NEW
+    assert any("none of 18 classes" in note for note in last_audit(lake, tmp_path)["notes"])
+    capsys.readouterr()
+    assert promote(run_job, "previous") == 0
+    assert capsys.readouterr().out == printed  # the stored card
+    assert registry.read_aliases(lake.uri("models"), NAME).champion == OLD
+
+
+def test_a_damaged_card_does_not_hinder_a_rollback(run_job: RunJob, lake: Lake, tmp_path: Path) -> None:
+    versions(lake, 0.5)
+    assert promote(run_job, OLD) == 0
+    assert promote(run_job, NEW) == 0
+    card = tmp_path / "lake/models" / NAME / OLD / "evaluation.json"
+    card.write_bytes(card.read_bytes()[:-9])
+    assert promote(run_job, "previous") == 0
+    assert registry.read_aliases(lake.uri("models"), NAME).champion == OLD
+    assert any("no evaluation card" in note for note in last_audit(lake, tmp_path)["notes"])
+
+
+def test_a_challenger_that_flags_less_of_a_class_is_refused_unless_forced_with_a_reason(
+    run_job: RunJob, lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, blind = versions(lake, BLIND)
+    assert promote(run_job, OLD) == 0
+    before = registry.read_aliases(lake.uri("models"), NAME)
+    assert promote(run_job, NEW, promote__alias="challenger") == 0  # only the champion is compared
+    caplog.clear()
+    assert promote(run_job, NEW) == 2
+    assert "was not promoted" in caplog.text
+    assert "→ 0.000" in caplog.text
+    assert "promote.reason" in caplog.text
+    assert registry.read_aliases(lake.uri("models"), NAME).champion == before.champion == OLD
+    assert read_evaluation(lake.uri("models"), NAME, NEW, blind.sha256) is None
+
+    assert promote(run_job, NEW, promote__force="true") == 2  # without a reason
+    assert promote(run_job, NEW, promote__force="true", promote__reason="'the champion flags every flow'") == 0
+    after = registry.read_aliases(lake.uri("models"), NAME)
+    change = after.last("champion")
+    assert change is not None
+    assert (after.champion, change.reason) == (NEW, "the champion flags every flow")
+    assert any("promoted all the same: the champion flags every flow" in n for n in last_audit(lake, tmp_path)["notes"])
+
+
+def test_a_loss_that_the_settings_allow_is_promoted(run_job: RunJob, lake: Lake) -> None:
+    versions(lake, BLIND)
+    assert promote(run_job, OLD) == 0
+    assert promote(run_job, NEW, adapt__most_recall_lost=1.0) == 0
+
+
+@pytest.mark.parametrize("fault", ["no flows", "another release", "broken champion"])
+def test_without_comparable_data_a_version_is_promoted_and_a_note_says_so(
+    run_job: RunJob, lake: Lake, tmp_path: Path, fault: str
+) -> None:
+    write_model(lake, OLD, 1, 0.5)
+    write_model(lake, NEW, 1, BLIND)
+    assert promote(run_job, OLD) == 0
+    if fault == "another release":
+        frame = write_test_rows(lake, 40)
+        for path in (tmp_path / "lake/flows/split=test").glob("*.parquet"):
+            frame.rename(columns={"IGMP": "Magnitue", "Time_To_Live": "Radius"}).to_parquet(path)
+    if fault == "broken champion":
+        write_test_rows(lake, 40)
+        manifest = tmp_path / "lake/models" / NAME / OLD / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "weights.npz": "0" * 64}))
+    assert promote(run_job, NEW) == 0
+    assert any("not compared" in note for note in last_audit(lake, tmp_path)["notes"])
+
+
+def test_older_aliases_without_a_reason_are_read(lake: Lake, run_job: RunJob, tmp_path: Path) -> None:
+    write_model(lake, OLD, 1, 0.5)
+    assert promote(run_job, OLD) == 0
+    path = tmp_path / "lake" / registry.aliases_path(NAME)
+    content = json.loads(path.read_text())
+    for change in content["history"]:
+        assert change.pop("reason") is None
+    path.write_text(json.dumps(content))
+    assert registry.read_aliases(lake.uri("models"), NAME).champion == OLD
