@@ -67,6 +67,8 @@ class ModelCard:
         data_origin: `measured` or `synthetic`.
         classes_absent_in_train: Names of the classes, at the model's level, without a train row.
         training: Settings, history and duration of the training run.
+        local: What it was trained on of the site's own nights: `local` of the facts of its feature table, and the
+            `weight` of such a row in the loss, where one of the data set has weight 1. None: nothing.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ModelCard:
     data_origin: str
     classes_absent_in_train: tuple[str, ...]
     training: dict[str, Any] = field(default_factory=dict)
+    local: dict[str, Any] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -130,8 +133,11 @@ def write_model(
     packed = io.BytesIO()
     np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
     content = {"format": _FORMAT, "class_names": card.class_names, "preprocessor_sha256": preprocessor.sha256()}
+    fields = asdict(card)
+    if card.local is None:
+        del fields["local"]
     files = {
-        _CARD: (json.dumps(content | asdict(card), indent=2) + "\n").encode(),
+        _CARD: (json.dumps(content | fields, indent=2) + "\n").encode(),
         _WEIGHTS: packed.getvalue(),
         _PREPROCESSOR: preprocessor.to_json().encode(),
     }

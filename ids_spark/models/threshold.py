@@ -3,13 +3,17 @@
 The score of a flow is its attack logit. A rate of false alarms corresponds to a quantile of the benign validation
 scores. `RATES` are the levels of evidence; the first is the operating point, from which flows are flagged. `tail_fit`
 finds quantiles between and beyond the rows; its docstring gives the measured errors.
+
+Benign rows are those of the data set, or, if the feature table holds out flows of the site's own nights, these alone.
 """
 
+import datetime as dt
+import itertools
 import json
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +41,7 @@ _LONGEST_REASON: Final = 300
 _OLDER_TAIL: Final = 2_000
 _FEWEST_BLOCK_ROWS: Final = 3
 """Rows of blocks expected at a rate from which the blocks are used for it, as for `smallest_rate`."""
+_BLOCKS_OF: Final = {"date": "a device on a date", "source": "a source file", "rows": "a run of rows of a source file"}
 _TAIL_SHARE: Final = 1.1 * RATES[0]  # more than the first level needs, for ties at it
 
 
@@ -72,6 +77,7 @@ class Threshold:
         supported: Whether `rate` is at least `smallest_rate`.
         recalls: Of each attack class; empty if the scores of classes are not stored.
         block_rates: Share of the rows at or above `logit` in each held-out block of benign rows; may be empty.
+        local: Where the benign rows are from, if from the site's own nights.
     """
 
     logit: float
@@ -84,6 +90,7 @@ class Threshold:
     supported: bool
     recalls: tuple[ClassRecall, ...]
     block_rates: tuple[float, ...]
+    local: "LocalOrigin | None" = None
 
     @property
     def macro_recall(self) -> float | None:
@@ -95,6 +102,8 @@ class Threshold:
         """Return a text on what is flagged, the false alarms to expect, and the recall, for the audit and the page."""
         p = "above 0.9999" if self.probability > 0.9999 else f"of {self.probability:.4g}"
         sentences = [f"Flagged are flows with log-odds of attack of at least {self.logit:.2f}, a probability {p}."]
+        if self.benign_rows:
+            sentences.append(self._on_origin())
         if self.expected_rate is None:
             sentences.append("There is no benign validation row: any share of the benign flows may be flagged.")
         elif self.supported:
@@ -114,6 +123,12 @@ class Threshold:
                 f" {min(self.block_rates):.2%} to {max(self.block_rates):.2%}."
             )
         return " ".join((*sentences, *self._on_recall()))
+
+    def _on_origin(self) -> str:
+        if self.local is None:
+            return "The threshold is the laboratory's: no flow of this site was held out for it."
+        blocks = f", in {len(self.block_rates):,} blocks ({self.local.block})" if self.block_rates else ""
+        return f"The threshold rests on {self.benign_rows:,} local benign flows{self.local.of_dates}{blocks}."
 
     def _on_recall(self) -> list[str]:
         known = sorted((each.recall, each.class_name) for each in self.recalls if each.recall is not None)
@@ -143,16 +158,48 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class LocalOrigin:
+    """Where benign validation rows of the site's own nights are from.
+
+    Attributes:
+        dates: Held-out dates as `YYYY-MM-DD`, ascending; may be empty.
+        held_out_by: What was held out as a whole: `date`, `source` (a file) or `rows` (a run of rows of a file).
+    """
+
+    dates: tuple[str, ...]
+    held_out_by: str
+
+    @property
+    def of_dates(self) -> str:
+        """The dates, for a sentence; empty without one."""
+        first, last = (self.dates[0], self.dates[-1]) if self.dates else ("", "")
+        return f" of {first}" * (first != "") + f" to {last}" * (last != first)
+
+    @property
+    def block(self) -> str:
+        """What a block is."""
+        return _BLOCKS_OF[self.held_out_by]
+
+
+@dataclass(frozen=True)
 class BlockScores:
-    """Scores of a block: benign rows that follow each other in their source file, held out as a whole.
+    """Scores of a block of benign rows that was held out as a whole.
+
+    Of the data set, it is a run of rows in a source file; of the site's own nights, a device on a date or a source
+    file.
 
     Attributes:
         rows: At least 1.
         highest: Its attack logits among the highest of all blocks, descending; may be empty.
+        classes: Most probable attack class of each of these rows, by id. Empty for blocks of the data set.
+        unknown: Its rows below the operating point that reach each level of the second detector. Empty without a
+            detector, and for blocks of the data set.
     """
 
     rows: int
     highest: tuple[float, ...]
+    classes: tuple[int, ...] = ()
+    unknown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +219,7 @@ class ValidationScores:
             empty.
         class_mix: Benign validation rows (without any: all) predicted as each class of the model's level, by id.
         baseline: Median benign flow, the reference of attributions: scaled features in input order.
+        local: Where the benign rows are from, if from the site's own nights; None: from the data set.
     """
 
     benign_rows: int
@@ -183,6 +231,7 @@ class ValidationScores:
     blocks: tuple[BlockScores, ...]
     class_mix: tuple[int, ...]
     baseline: tuple[float, ...]
+    local: LocalOrigin | None = None
 
     @property
     def classes_known(self) -> bool:
@@ -222,6 +271,33 @@ class ValidationScores:
             if reaching > len(tail):
                 counts[:, i] = np.rint(counts[:, i] * (reaching / len(tail)))
         return counts
+
+    def block_counts(self, thresholds: Sequence[float]) -> Ints:
+        """Return how many rows of each block reach each threshold of at least `levels`, by most probable attack class.
+
+        Returns:
+            Shape (blocks, classes of the model's level, thresholds). No blocks for those of the data set.
+        """
+        blocks = self.blocks if self.local is not None else ()
+        counts = np.zeros((len(blocks), len(self.class_mix), len(thresholds)), dtype=np.int64)
+        for found, block in zip(counts, blocks, strict=True):
+            reaching = np.array(block.highest)[:, np.newaxis] >= np.asarray(thresholds)
+            np.add.at(found, np.array(block.classes, dtype=np.int64), reaching)
+        return counts
+
+    def with_unknown(self, block_ids: Ids, reaching: Mask) -> "ValidationScores":
+        """Return the same with the counts of the second detector for each block.
+
+        Args:
+            block_ids: Of the benign rows, as for `validation_scores_of`.
+            reaching: Which of them reach each level of the detector, shape (rows, levels).
+        """
+        inside = block_ids != NO_BLOCK
+        ids, block = np.unique(block_ids[inside], return_inverse=True)
+        counts = np.zeros((len(ids), reaching.shape[1]), dtype=np.int64)
+        np.add.at(counts, block, reaching[inside])
+        pairs = zip(self.blocks, counts.tolist(), strict=True)
+        return replace(self, blocks=tuple(replace(block, unknown=tuple(found)) for block, found in pairs))
 
     def recalls(self, logit: float) -> tuple[ClassRecall, ...]:
         """Return the recall of every attack class of the model's level at a threshold; empty for format 1.
@@ -266,7 +342,8 @@ class ValidationScores:
         smallest = min(1.0, 3 / n) if n else 1.0
         p = 1 / (1 + math.exp(-logit))
         supported = n > 0 and rate >= smallest
-        return Threshold(logit, p, rate, n, expected, at_most, smallest, supported, self.recalls(logit), block_rates)
+        recalls = self.recalls(logit)
+        return Threshold(logit, p, rate, n, expected, at_most, smallest, supported, recalls, block_rates, self.local)
 
     def _logit_of(self, rate: float) -> tuple[float, float]:
         """Return the threshold for a rate of false alarms, and how many benign rows are expected to reach it."""
@@ -298,7 +375,11 @@ class ValidationScores:
 
     def to_json(self) -> str:
         """Return the validation scores as JSON."""
-        return json.dumps({"format": _FORMAT, **asdict(self)}, allow_nan=False) + "\n"
+        content = asdict(self)
+        if self.local is None:  # as versions before local nights wrote it
+            del content["local"]
+            content["blocks"] = [{"rows": block.rows, "highest": block.highest} for block in self.blocks]
+        return json.dumps({"format": _FORMAT, **content}, allow_nan=False) + "\n"
 
 
 def from_json(text: str, where: str) -> ValidationScores:
@@ -323,12 +404,13 @@ def from_json(text: str, where: str) -> ValidationScores:
             )
             del content["attack_quantiles"]
             content |= {"benign_tail_classes": [], "attack_classes": []}
-        blocks = tuple(BlockScores(**{**each, "highest": tuple(each["highest"])}) for each in content.pop("blocks", []))
+        blocks = tuple(BlockScores(**_with_tuples(each)) for each in content.pop("blocks", []))
+        local = content.pop("local", None)
         attack_classes = tuple(
             ClassScores(**{**each, "scores": tuple(each["scores"])}) for each in content.pop("attack_classes")
         )
-        lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-        found = ValidationScores(**content | lists, attack_classes=attack_classes, blocks=blocks)
+        origin = LocalOrigin(**_with_tuples(local)) if local is not None else None
+        found = ValidationScores(**_with_tuples(content), attack_classes=attack_classes, blocks=blocks, local=origin)
         fault = _fault(found, found_format == _OLDER)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = " ".join(repr(error).split())[:_LONGEST_REASON]
@@ -340,6 +422,11 @@ def from_json(text: str, where: str) -> ValidationScores:
     return found
 
 
+def _with_tuples(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object of JSON with tuples for its lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+
+
 def validation_scores_of(
     logits: Floats,
     labels: Ids,
@@ -347,6 +434,7 @@ def validation_scores_of(
     predicted_counts: NDArray[np.int64],
     baseline: Floats,
     block_ids: Ids | None = None,
+    local: LocalOrigin | None = None,
 ) -> ValidationScores:
     """Summarise the scores of validation rows.
 
@@ -357,6 +445,7 @@ def validation_scores_of(
         predicted_counts: Shape (classes,): rows predicted as each class; becomes `class_mix`.
         baseline: Shape (n_features,), from `benign_baseline`.
         block_ids: Shape (rows,): the held-out block of each row, `NO_BLOCK` for none; default: no row is in one.
+        local: Where the benign rows are from, if all are of the site's own nights.
 
     Raises:
         ValidationScoresUnusable: when a score or the baseline is not a finite number.
@@ -378,9 +467,12 @@ def validation_scores_of(
         benign_tail_classes=tuple(ids[highest].tolist()),
         benign_quantiles=tail_fit.quantiles(scores),
         attack_classes=tuple(ClassScores(i, len(own), tail_fit.scores_of_class(own)) for i, own in classes),
-        blocks=_blocks_of(scores, block_ids[benign]) if block_ids is not None else (),
+        blocks=_blocks_of(scores, ids if local is not None else None, block_ids[benign])
+        if block_ids is not None
+        else (),
         class_mix=tuple(predicted_counts.tolist()),
         baseline=tuple(baseline.tolist()),
+        local=local,
     )
 
 
@@ -421,13 +513,16 @@ def benign_baseline(matrix: Floats32, benign: Mask) -> Floats:
     return middle
 
 
-def _blocks_of(scores: Floats, block_ids: Ids) -> tuple[BlockScores, ...]:
-    inside = block_ids != NO_BLOCK
-    scores, block_ids = scores[inside], block_ids[inside]
-    highest = np.argsort(-scores, kind="stable")[: _tail_rows(len(scores))]
-    scores, of_scores = scores[highest], block_ids[highest]
-    ids, rows = np.unique(block_ids, return_counts=True)
-    return tuple(BlockScores(int(n), tuple(scores[of_scores == i].tolist())) for i, n in zip(ids, rows, strict=True))
+def _blocks_of(scores: Floats, attack_ids: Ids | None, block_ids: Ids) -> tuple[BlockScores, ...]:
+    inside = np.flatnonzero(block_ids != NO_BLOCK)
+    ids, counts = np.unique(block_ids[inside], return_counts=True)
+    highest = inside[np.argsort(-scores[inside], kind="stable")[: _tail_rows(len(inside))]]
+    blocks, of_highest = [], block_ids[highest]
+    for i, rows in zip(ids, counts, strict=True):
+        own = highest[of_highest == i]
+        classes = () if attack_ids is None else tuple(attack_ids[own].tolist())
+        blocks.append(BlockScores(int(rows), tuple(scores[own].tolist()), classes))
+    return tuple(blocks)
 
 
 def _score_reached_by(highest: Floats, rows: int, wanted: float) -> tuple[float, float]:
@@ -452,6 +547,7 @@ def _fault(found: ValidationScores, older: bool) -> str:
     if any(type(x) not in (int, float) or not math.isfinite(x) for x in numbers):
         return "one of its scores is not a finite number"
     ids = (*found.benign_tail_classes, *(each.class_id for each in per_class))
+    ids += tuple(i for block in blocks for i in block.classes)
     counts = (*rows, *found.class_mix, *(each.rows for each in per_class), *(block.rows for block in blocks))
     if any(type(count) is not int or count < 0 for count in (*counts, *ids)):
         return "one of its counts is not a whole number of at least 0"
@@ -471,9 +567,34 @@ def _fault(found: ValidationScores, older: bool) -> str:
         return "one of its blocks has more scores than rows"
     if len(found.benign_tail_classes) != (0 if older else tail):
         return f"{len(found.benign_tail_classes)} classes do not fit {tail} scores"
+    if fault := _fault_of_local(found):
+        return fault
     distinct = {each.class_id for each in per_class}
     if not all(BENIGN_ID < i < len(found.class_mix) for i in ids) or len(distinct) != len(per_class):
         return "one of its attack classes is none of the model's, or is listed twice"
     if any((np.diff(part) < 0).any() or max(map(abs, part), default=0.0) > LIMIT for part in scores):
         return f"its scores are out of order or beyond ±{LIMIT:g}"
     return ""
+
+
+def _fault_of_local(found: ValidationScores) -> str:
+    """Return what is wrong with what is stored of the site's own nights; empty if nothing."""
+    local, blocks = found.local, found.blocks
+    if local is None:
+        return "a block of the data set has classes" if any(block.classes or block.unknown for block in blocks) else ""
+    dates = local.dates
+    if local.held_out_by not in _BLOCKS_OF or list(dates) != sorted(set(dates)) or not all(map(_is_date, dates)):
+        return "the dates or kind of its local rows are unknown or out of order"
+    if any(len(block.classes) != len(block.highest) for block in blocks):
+        return "the classes of one of its blocks do not fit the scores"
+    if any(type(count) is not int for block in blocks for count in block.unknown):
+        return "a count of the second detector is not a whole number"
+    for block in blocks:
+        reached = (block.rows, *block.unknown, 0)
+        if len(block.unknown) not in (0, len(RATES)) or any(a < b for a, b in itertools.pairwise(reached)):
+            return f"the counts {block.unknown} of the second detector do not fit {block.rows} rows of a block"
+    return ""
+
+
+def _is_date(text: str) -> bool:
+    return dt.date.fromisoformat(text).isoformat() == text

@@ -53,19 +53,32 @@ class TrainSteps:
         ensemble_size: Networks in the model. Above 1 it returns (batch, ensemble_size, n_classes) in training.
         steps_per_epoch: Steps of each rank in an epoch.
         seed: Seed of dropout.
+        row_weights: Weights in the loss of a row of the data set, and of one of the site's own nights. If given, blocks
+            have the column `local` after the features. Their mean over all train rows is 1, so that the loss is a
+            weighted mean and does not depend on the number of ranks.
     """
 
     def __init__(
-        self, model: Any, config: TrainConfig, n_classes: int, ensemble_size: int, steps_per_epoch: int, seed: int
+        self,
+        model: Any,
+        config: TrainConfig,
+        n_classes: int,
+        ensemble_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        row_weights: tuple[float, float] | None = None,
     ) -> None:
+        self._row_weights = row_weights
         self._model, self._config, self._n_classes, self._ensemble_size = model, config, n_classes, ensemble_size
         self._steps_per_epoch, self._seed = steps_per_epoch, seed
         self._optimizer = FlatAdam(model.trainable_variables, Schedule(config, steps_per_epoch))
         self._batch = config.batch_size // hvd.size()
-        rows = (tf.TensorSpec((None, model.input_shape[1]), tf.float32), tf.TensorSpec((None,), tf.int32))
+        features = tf.TensorSpec((None, model.input_shape[1]), tf.float32)
+        columns = tf.TensorSpec((None, model.input_shape[1] + (row_weights is not None)), tf.float32)
+        rows = (columns, tf.TensorSpec((None,), tf.int32))
         self._train_steps = tf.function(self._take_steps, input_signature=rows)
         self._evaluate = tf.function(self._sums, input_signature=rows)
-        self._forward = tf.function(lambda features: model(features, training=False), input_signature=rows[:1])
+        self._forward = tf.function(lambda x: model(x, training=False), input_signature=(features,))
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=config.xla)
 
     def weights(self) -> Arrays:
@@ -109,42 +122,56 @@ class TrainSteps:
         return float(hvd.allreduce(mean, op=hvd.Average, name="loss"))
 
     def evaluate(self, blocks: Iterator[LoadedRows]) -> dict[str, float]:
-        """Return loss and accuracy over the rows of all ranks."""
+        """Return loss, a weighted mean as in training, and accuracy over the rows of all ranks."""
         sums = np.sum([self._evaluate(*block).numpy() for block in blocks], axis=0)
-        loss, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()
-        return {"validation_loss": float(loss / count), "validation_accuracy": float(right / count)}
+        loss, weight, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()
+        return {"validation_loss": float(loss / weight), "validation_accuracy": float(right / count)}
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return class probabilities of scaled features, shape (rows, classes)."""
         found: NDArray[np.float32] = self._forward(features).numpy()
         return found
 
-    def _take_steps(self, features: Any, labels: Any) -> Any:
+    def _take_steps(self, columns: Any, labels: Any) -> Any:
         total, batch = tf.constant(0.0), self._batch
         for step in tf.range(tf.size(labels) // batch):
             at = step * batch
-            x = tf.ensure_shape(features[at : at + batch], (batch, features.shape[1]))
+            x = tf.ensure_shape(columns[at : at + batch], (batch, columns.shape[1]))
             loss, gradient = self._gradients(x, tf.ensure_shape(labels[at : at + batch], (batch,)))
             self._optimizer.apply(_averaged(gradient))
             total += loss
         return total
 
-    def _loss_and_gradients(self, features: Any, labels: Any) -> tuple[Any, Any]:
+    def _loss_and_gradients(self, columns: Any, labels: Any) -> tuple[Any, Any]:
+        features, weights = self._parts(columns)
         with tf.GradientTape() as tape:
             predicted = self._model(features, training=True)
-            loss = tf.reduce_mean(self._losses(labels, predicted, self._config.label_smoothing, training=True))
+            losses = self._losses(labels, predicted, self._config.label_smoothing, training=True)
+            if weights is not None:
+                losses *= tf.reshape(weights, (-1, *[1] * (losses.shape.rank - 1)))
+            loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, self._model.trainable_variables, unconnected_gradients="zero")
         return loss, tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
 
-    def _sums(self, features: Any, labels: Any) -> Any:
+    def _sums(self, columns: Any, labels: Any) -> Any:
+        features, weights = self._parts(columns)
         predicted = self._model(features, training=False)
         right = tf.equal(tf.argmax(predicted, axis=1, output_type=tf.int32), labels)
+        losses = self._losses(labels, predicted, 0.0, training=False)
         parts = (
-            tf.reduce_sum(self._losses(labels, predicted, 0.0, training=False)),
+            tf.reduce_sum(losses if weights is None else losses * weights),
+            tf.size(labels) if weights is None else tf.reduce_sum(weights),
             tf.reduce_sum(tf.cast(right, tf.float32)),
             tf.size(labels),
         )
         return tf.stack([tf.cast(part, tf.float64) for part in parts])
+
+    def _parts(self, columns: Any) -> tuple[Any, Any]:
+        """Return the features and the weight of each row; None if all rows weigh the same."""
+        if self._row_weights is None:
+            return columns, None
+        of_data_set, of_local = self._row_weights
+        return columns[:, :-1], of_data_set + (of_local - of_data_set) * columns[:, -1]
 
     def _losses(self, labels: Any, predicted: Any, smoothing: float, *, training: bool) -> Any:
         """Return the loss of each row, shape (batch,); of an ensemble in training (batch, ensemble_size)."""

@@ -1,7 +1,7 @@
 """Training tasks: the feature table, and for each model the data that its ranks need."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.train import Classes, FeatureSetName, ModelName, TrainConfig
@@ -30,6 +30,7 @@ class FeatureTable:
         rows: Rows of each split.
         absent: Those of the 19 classes without a train row.
         blocked_rows: Validation rows of held-out blocks; 0 for tables of older versions, which have no column `block`.
+        local: What it holds of the site's own nights, as `features.fitting` states it; None: nothing.
     """
 
     uri: str
@@ -38,6 +39,11 @@ class FeatureTable:
     rows: dict[str, int]
     absent: frozenset[str]
     blocked_rows: int = 0
+    local: dict[str, Any] | None = None
+
+    def local_rows(self, split: Literal["train", "held_out"]) -> int:
+        """Return how many rows of the site's own nights are in train, or are held out in validation."""
+        return int(self.local[f"{split}_rows"]) if self.local is not None else 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class TrainingTask:
         config: Training settings.
         seed: Seed of weights, dropout and shuffle.
         threads: TensorFlow threads of a rank, set by `launch`.
+        initial: URI of a model directory whose weights are the first; empty for fresh ones.
     """
 
     table: FeatureTable
@@ -63,6 +70,7 @@ class TrainingTask:
     config: TrainConfig
     seed: int
     threads: int = 1
+    initial: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -77,12 +85,22 @@ class TrainingTask:
             exclude={"resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard"},
         )
         card = (self.card.name, self.card.hyperparameters, self.card.features)
-        return fingerprint(self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
+        parts = (self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)
+        return fingerprint(*parts, *filter(None, (self.initial,)))
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of each rank in an epoch: complete global batches in the train split."""
         return self.table.rows["train"] // self.config.batch_size
+
+    @property
+    def row_weights(self) -> tuple[float, float] | None:
+        """Weights in the loss of a row of the data set and of a local one, with mean 1 over train; None if equal."""
+        local, rows, weight = self.table.local_rows("train"), self.table.rows["train"], self.config.local_weight
+        if not local or weight == 1:
+            return None
+        mean = (rows - local + local * weight) / rows
+        return 1 / mean, weight / mean
 
 
 def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
@@ -106,7 +124,8 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
     if fitted.sha256() != facts["preprocessor"]:
         raise InputError(f"{uri}/_preprocessor.json is not the one that made this table; rerun jobs/features.py")
     absent = frozenset(facts["classes_absent_in_train"])
-    return FeatureTable(uri, fitted, facts["run_id"], dict(facts["rows"]), absent, facts.get("blocked_rows", 0))
+    rows, blocked, local = dict(facts["rows"]), facts.get("blocked_rows", 0), facts.get("local")
+    return FeatureTable(uri, fitted, facts["run_id"], rows, absent, blocked, local)
 
 
 def card_of(
@@ -119,7 +138,8 @@ def card_of(
 ) -> ModelCard:
     """Return the card of a model to be trained."""
     hyperparameters = getattr(config, architecture).model_dump(mode="json")
-    return untrained_card(table, architecture, config.variant, hyperparameters, classes, feature_set, version)
+    card = untrained_card(table, architecture, config.variant, hyperparameters, classes, feature_set, version)
+    return replace(card, local={**table.local, "weight": config.local_weight} if table.local is not None else None)
 
 
 def untrained_card(

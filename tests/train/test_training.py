@@ -14,6 +14,7 @@ import horovod.tensorflow as hvd
 import numpy as np
 import pandas as pd
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -198,6 +199,128 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
 
     older = dataclasses.replace(task, table=table_without_blocks(whole_run, tmp_path))
     assert worker.score_validation_rows(older, steps, state, None)[0] == dataclasses.replace(one, blocks=())
+
+
+def with_local_rows(folder: Path, target: Path) -> Path:
+    """Copy a lake; a third of the benign train and validation rows of its feature table become local ones."""
+    shutil.copytree(folder, target)
+    table = target / "lake/features/paper"
+    counts = {}
+    for split in ("train", "validation", "test"):
+        counts[split] = 0
+        for path in (table / f"split={split}").rglob("*.parquet"):
+            rows = pq.ParquetFile(path).read()
+            key = rows["row_key"].to_numpy()
+            local = (rows["label2"].to_numpy() == 0) & (key % 3 == 0) & (split != "test")
+            block = rows["block"].to_numpy(zero_copy_only=False)
+            block = np.where(local, key % 7, block) if split == "validation" else block
+            held_out = pa.array(np.nan_to_num(block, nan=-1).astype(np.int32), mask=np.isnan(block))
+            rows = rows.set_column(rows.schema.get_field_index("block"), "block", held_out)
+            pq.write_table(rows.append_column("local", pa.array(local.astype(np.int32))), path)
+            counts[split] += int(local.sum())
+    facts = json.loads((table / "_table.json").read_text())
+    facts["local"] = {
+        "train_rows": counts["train"],
+        "held_out_rows": counts["validation"],
+        "train_dates": ["2026-11-01", "2026-11-02"],
+        "held_out_dates": ["2026-11-03", "2026-11-05"],
+        "held_out_by": "date",
+        "devices": 7,
+        "data_origin": "synthetic",
+    }
+    (table / "_table.json").write_text(json.dumps(facts))
+    return target
+
+
+@pytest.fixture(scope="module")
+def local_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two epochs on two ranks with local rows that weigh four times as much."""
+    folder = with_local_rows(features, tmp_path_factory.mktemp("local") / "copy")
+    code, output = run(folder, "train", *SETTINGS, "train.epochs=2", "train.local_weight=4")
+    assert code == 0, output
+    return folder
+
+
+def test_with_local_rows_the_benign_validation_scores_are_of_the_held_out_ones_alone(local_run: Path) -> None:
+    model = artifact.read_model(str(newest(local_run)))
+    held_out = pd.read_parquet(local_run / "lake/features/paper/split=validation")
+    local, attack = held_out["local"] == 1, held_out["label6"] > 0
+    x = held_out[[column_of(name) for name in model.card.features]].to_numpy(np.float32)
+    network = architectures.build("gru_dnn", x.shape[1], 6, model.card.hyperparameters)
+    network.set_weights(model.weights)
+    p = network(x).numpy().astype(np.float64)
+    logits = np.log(p[:, 1:].sum(axis=1)) - np.log(p[:, 0])
+
+    found = model.validation_scores
+    assert 0 < local.sum() < (~attack).sum()
+    assert (found.benign_rows, found.attack_rows) == (local.sum(), attack.sum())
+    np.testing.assert_allclose(found.benign_tail, np.sort(logits[local])[::-1], rtol=1e-4, atol=1e-4)
+    assert found.class_mix == tuple((p[local].argmax(axis=1) == i).sum() for i in range(6))
+    np.testing.assert_allclose(found.baseline, np.median(x[local], axis=0), atol=1e-6)
+    assert {each.class_id: each.rows for each in found.attack_classes} == dict(
+        held_out["label6"][attack].value_counts()
+    )
+    sizes = held_out["block"][local].value_counts().sort_index()
+    assert [block.rows for block in found.blocks] == sizes.tolist()
+
+    level = np.quantile(logits[local], 0.8)
+    for counts, i in zip(found.block_counts([level, 99.0]), sizes.index, strict=True):
+        own = local & (held_out["block"] == i) & (logits >= level)
+        attack_ids = p[own][:, 1:].argmax(axis=1) + 1
+        assert counts.tolist() == [[(attack_ids == class_id).sum(), 0] for class_id in range(6)]
+    assert found.local.dates == ("2026-11-03", "2026-11-05")
+    statement = found.operating_point().statement()
+    assert f"rests on {local.sum()} local benign flows of 2026-11-03 to 2026-11-05, in {len(sizes)} blocks" in statement
+    assert model.novelty.rows == local.sum()
+    at = model.novelty.levels((1e-2, 2e-3, 8e-4))
+    assert np.sum([block.unknown for block in found.blocks], axis=0).tolist() == model.novelty.counts(at).tolist()
+
+
+def test_the_card_states_the_local_rows_and_the_loss_weighs_them(local_run: Path) -> None:
+    model = artifact.read_model(str(newest(local_run)))
+    table = local_run / "lake/features/paper"
+    facts = json.loads((table / "_table.json").read_text())["local"]
+    assert model.card.local == {**facts, "weight": 4}
+    task = TrainingTask(
+        open_features(Lake(str(local_run / "lake")), "paper", 1), "", "", "", model.card, TrainConfig(), 7
+    )
+    assert task.row_weights is None  # the default weighs all rows the same
+    weighted = dataclasses.replace(task, config=TrainConfig(local_weight=4))
+    train, validation = (pd.read_parquet(table / f"split={split}") for split in ("train", "validation"))
+    assert facts["train_rows"] == train["local"].sum()
+    of_data_set, of_local = weighted.row_weights
+    assert of_local == pytest.approx(4 * of_data_set)
+    assert np.where(train["local"] == 1, of_local, of_data_set).mean() == pytest.approx(1)
+
+    columns = [column_of(name) for name in model.card.features]
+    network = architectures.build("gru_dnn", len(columns), 6, model.card.hyperparameters)
+    network.set_weights(model.weights)
+    p = network(validation[columns].to_numpy(np.float32)).numpy()
+    losses = -np.log(p[np.arange(len(p)), validation["label6"]])
+    expected = np.average(losses, weights=np.where(validation["local"] == 1, 4, 1))
+    assert model.card.training["best_validation_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_second_detector_learns_local_rows_and_as_many_of_the_data_set(
+    local_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hvd.init()
+    card = artifact.read_model(str(newest(local_run))).card
+    table = open_features(Lake(str(local_run / "lake")), "paper", 1)
+    task = TrainingTask(table, "", "", "", card, TrainConfig(ranks=1), 7)
+    train = pd.read_parquet(local_run / "lake/features/paper/split=train")
+    benign = train[train["label2"] == 0]
+    columns = [column_of(name) for name in card.features]
+    means = {i: benign.loc[benign["local"] == i, columns].mean().to_numpy() for i in (0, 1)}
+    rows = benign["local"].value_counts()
+    every = worker.fit_novelty(task)  # fewer rows than are always kept
+    np.testing.assert_allclose(every.centre, benign[columns].mean().to_numpy(), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(worker, "_LAB_ROWS", 0)
+    assert rows[0] > 1.5 * rows[1]
+    balanced = worker.fit_novelty(task)
+    assert not np.allclose(balanced.centre, every.centre, rtol=1e-3)
+    towards = (balanced.centre - every.centre) @ (means[1] - means[0])
+    assert towards > 0  # local rows weigh more than their share
 
 
 def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:

@@ -20,13 +20,24 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
     return x, np.digitize(x[:, 0] + x[:, 1], [-0.5, 0.5]).astype(np.int32)
 
 
+def local() -> np.ndarray:
+    """Return which of these rows are of the site's own nights, 1 or 0: a fifth, at other places in each batch."""
+    return (np.random.default_rng(9).random(STEPS * BATCH) < 0.2).astype(np.float32)
+
+
+def row_weights() -> tuple[float, float]:
+    """Return weights of 1 and 5 with mean 1 over these rows."""
+    mean = 1 + 4 * local().mean()
+    return 1 / mean, 5 / mean
+
+
 def model_of(name: str, seed: int) -> Any:
     keras.utils.set_random_seed(seed)
     hyperparameters = getattr(TrainConfig(), name).model_dump() | {"units": 8, "dense": (10, 5), "dropout": 0.0}
     return build(name, FEATURES, CLASSES, hyperparameters)
 
 
-def train(name: str) -> dict[str, Any]:
+def train(name: str, *, weighted: bool = False) -> dict[str, Any]:
     """Train on this rank's share of every global batch; ranks start with different weights."""
     import horovod.tensorflow as hvd
 
@@ -36,23 +47,26 @@ def train(name: str) -> dict[str, Any]:
     hvd.init()
     me, size = hvd.rank(), hvd.size()
     config = TrainConfig.model_validate(SETTINGS | {"ranks": size})
-    steps = TrainSteps(model_of(name, 100 + me), config, CLASSES, 1, STEPS, 1)
+    steps = TrainSteps(model_of(name, 100 + me), config, CLASSES, 1, STEPS, 1, row_weights() if weighted else None)
     steps.broadcast()
     start = steps.weights()
-    x, y = (part.reshape(STEPS, size, BATCH // size, *part.shape[1:])[:, me] for part in rows())
-    x, y, losses = x.reshape(-1, FEATURES), y.reshape(-1), []
+    columns, labels = rows()
+    if weighted:
+        columns = np.column_stack([columns, local()])
+    x, y = (part.reshape(STEPS, size, BATCH // size, *part.shape[1:])[:, me] for part in (columns, labels))
+    x, y, losses = x.reshape(-1, columns.shape[1]), y.reshape(-1), []
     for epoch in range(EPOCHS):
         steps.begin_epoch(epoch)
         cuts = np.cumsum([0, *steps.block_sizes])
         losses.append(steps.train(iter([LoadedRows(x[a:b], y[a:b]) for a, b in itertools.pairwise(cuts)])))
     first = me * 50  # of the validation rows that this rank takes; the last one takes the rest
     mine = slice(first, first + 50 if me + 1 < size else None)
-    measured = steps.evaluate(iter([LoadedRows(*(part[mine] for part in rows()))]))
+    measured = steps.evaluate(iter([LoadedRows(columns[mine], labels[mine])]))
     return {"start": start, "losses": losses, "weights": steps.weights(), "measured": measured}
 
 
 def rank() -> list[dict[str, Any]]:
-    return [train("dnn"), train("gru_dnn")]
+    return [train("dnn"), train("gru_dnn"), train("dnn", weighted=True)]
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +75,22 @@ def two_ranks() -> list[list[dict[str, Any]]]:
     return on_two_ranks(rank)
 
 
-def test_ranks_train_what_keras_trains_on_the_whole_batch(two_ranks: list[list[dict[str, Any]]]) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ranks_train_what_keras_trains_on_the_whole_batch(
+    two_ranks: list[list[dict[str, Any]]], weighted: bool
+) -> None:
     oracle = model_of("dnn", 100)
     start = oracle.get_weights()
     x, y = rows()
+    weights = np.where(local() == 1, *row_weights()[::-1]) if weighted else np.ones(len(y))
+    assert weights.mean() == pytest.approx(1)
     oracle.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", ["accuracy"])
-    history = oracle.fit(x, y, BATCH, EPOCHS, verbose=0, shuffle=False).history["loss"]
-    loss, accuracy = oracle.evaluate(x, y, verbose=0)
-    for found in (train("dnn"), *(each[0] for each in two_ranks)):  # one rank, then two
+    fitted = oracle.fit(x, y, BATCH, EPOCHS, verbose=0, shuffle=False, sample_weight=weights)
+    loss, accuracy = oracle.evaluate(x, y, verbose=0, sample_weight=weights)
+    for found in (train("dnn", weighted=weighted), *(each[2 * weighted] for each in two_ranks)):  # one rank, then two
         for own, expected in zip(found["start"], start, strict=True):
             np.testing.assert_array_equal(own, expected)
-        np.testing.assert_allclose(found["losses"], history, rtol=1e-5)
+        np.testing.assert_allclose(found["losses"], fitted.history["loss"], rtol=1e-5)
         for own, expected in zip(found["weights"], oracle.get_weights(), strict=True):
             np.testing.assert_allclose(own, expected, atol=2e-5)
         assert found["measured"]["validation_loss"] == pytest.approx(loss, rel=1e-4)
@@ -79,7 +98,8 @@ def test_ranks_train_what_keras_trains_on_the_whole_batch(two_ranks: list[list[d
 
 
 def test_ranks_agree_on_every_weight_and_moving_moment(two_ranks: list[list[dict[str, Any]]]) -> None:
-    (_, first), (_, second) = two_ranks
+    (plain, first, weighted), (_, second, _) = two_ranks
+    assert weighted["losses"] != plain["losses"]
     assert first["losses"] == second["losses"]
     assert first["measured"] == second["measured"]
     for a, b in zip(first["weights"], second["weights"], strict=True):
