@@ -1,5 +1,6 @@
 """Training tasks: the feature table, and for each model the data that its ranks need."""
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +18,10 @@ from ids_spark.train.checkpoint import fingerprint
 
 class TooFewRowGroups(InputError):
     """Raised when a split has fewer row groups than there are ranks to read it."""
+
+
+class OtherModel(InputError):
+    """Raised when a model cannot start from the weights of another one."""
 
 
 @dataclass(frozen=True)
@@ -168,3 +173,26 @@ def untrained_card(
         data_origin=fitted.data_origin,
         classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in present),
     )
+
+
+def require_same(initial: ModelCard, card: ModelCard) -> None:
+    """Check that a model can start from the weights of another one.
+
+    Raises:
+        OtherModel: its architecture, hyperparameters, classes or features are others.
+    """
+    for name in ("architecture", "hyperparameters", "classes", "features"):
+        found, expected = (json.loads(json.dumps(getattr(each, name))) for each in (initial, card))
+        if found != expected:
+            raise OtherModel(
+                f"{card.name} cannot start from {initial.name}/{initial.version}: found {name}"
+                f" {_only(found, expected)}; expected {_only(expected, found)}; train it with the settings and features"
+                " of that model, or from new weights"
+            )
+
+
+def _only(value: Any, other: Any) -> Any:
+    """Return a value of a card; of hyperparameters and features only those that the other has not."""
+    if isinstance(value, dict):
+        return {name: each for name, each in value.items() if other.get(name) != each}
+    return ([each for each in value if each not in other] or value) if isinstance(value, list) else value

@@ -24,10 +24,10 @@ from ids_spark.base.logs import log_to_stderr
 from ids_spark.dataset.taxonomy import BENIGN_ID
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models import architectures, novelty, threshold
-from ids_spark.models.artifact import write_model
+from ids_spark.models.artifact import Weights, read_model, write_model
 from ids_spark.models.novelty import Novelty
 from ids_spark.models.threshold import LocalOrigin, ValidationScores
-from ids_spark.train import checkpoint, data_loader, gloo_priority, horovod_security, progress
+from ids_spark.train import checkpoint, data_loader, gloo_priority, horovod_security, progress, warm_start
 from ids_spark.train.checkpoint import TrainingState
 from ids_spark.train.steps import TrainSteps
 from ids_spark.train.tasks import FeatureTable, TrainingTask
@@ -105,7 +105,9 @@ def _train_one(
     steps = TrainSteps(
         model, config, len(card.class_names), ensemble_size, task.steps_per_epoch, task.seed, task.row_weights
     )
-    state = _start(task, steps)
+    initial = read_model(task.initial) if task.initial else None
+    first = warm_start.initial_weights(initial, task.table.preprocessor, model) if initial else None
+    state = _start(task, steps, first)
     if state.history and hvd.rank() == 0:
         progress_file.add(f"{card.name} resumes after epoch {len(state.history)}")
         for entry in state.history:  # a resumed run writes a new version
@@ -128,6 +130,8 @@ def _train_one(
         "seconds": state.seconds,
         "history": state.history,
     }
+    if initial:
+        training["initial"] = f"{initial.card.name}/{initial.card.version}"
     if task.columns not in detectors:
         detectors[task.columns] = fit_novelty(task)
     validation_scores, detector = score_validation_rows(task, steps, state, detectors[task.columns])
@@ -145,13 +149,16 @@ def _train_one(
     return training
 
 
-def _start(task: TrainingTask, steps: TrainSteps) -> TrainingState:
-    """Return fresh weights, or the checkpoint of an interrupted run; the same on every rank."""
+def _start(task: TrainingTask, steps: TrainSteps, initial: Weights | None) -> TrainingState:
+    """Return the first weights, or the checkpoint of an interrupted run; the same on every rank.
+
+    Without `initial` they are the fresh ones.
+    """
     state = None
     if task.config.resume:
         state = checkpoint.read_checkpoint(task.checkpoint, task.fingerprint)
     if state is None:
-        weights = steps.weights()
+        weights = steps.weights() if initial is None else initial
         state = TrainingState(weights, steps.optimizer_state(), weights)
     steps.restore(state.weights, state.optimizer)
     steps.broadcast()

@@ -31,7 +31,8 @@ from ids_spark.train import checkpoint, worker
 from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState
 from ids_spark.train.launch import resumed
 from ids_spark.train.steps import TrainSteps
-from ids_spark.train.tasks import FeatureTable, TrainingTask, card_of, open_features
+from ids_spark.train.tasks import FeatureTable, OtherModel, TrainingTask, card_of, open_features
+from ids_spark.train.training import train_models
 from tests.support.flows import write_synthetic_source
 from tests.support.in_process import run
 from tests.support.submitting import prepare, start, submit
@@ -321,6 +322,27 @@ def test_the_second_detector_learns_local_rows_and_as_many_of_the_data_set(
     assert not np.allclose(balanced.centre, every.centre, rtol=1e-3)
     towards = (balanced.centre - every.centre) @ (means[1] - means[0])
     assert towards > 0  # local rows weigh more than their share
+
+
+def test_a_run_may_start_from_the_weights_of_another_model(
+    spark: SparkSession, whole_run: Path, local_run: Path, tmp_path: Path
+) -> None:
+    table = open_features(Lake(str(local_run / "lake")), "paper", 2)
+    settings = {"models": ["gru_dnn"], "classes": [6], "batch_size": 32, "gru_dnn": {"bins": 4}, "epochs": 1}
+    config = TrainConfig.model_validate(settings | {"learning_rate": 1e-12})  # so that the weights stay
+    champion = artifact.read_model(str(newest(whole_run)))
+    lake = Lake(str(tmp_path))
+    arguments = (spark.sparkContext, lake, lake.uri, table)
+    [path] = train_models(*arguments, config, 8, "20261128T000000Z-ab", str(newest(whole_run))).tables
+    found = artifact.read_model(lake.uri(path))
+    assert found.card.training["initial"] == f"{champion.card.name}/{champion.card.version}"
+    fresh = architectures.build("gru_dnn", len(champion.card.features), 6, champion.card.hyperparameters)
+    for variable, a, b in zip(fresh.weights, found.weights, champion.weights, strict=True):
+        if "moving" not in variable.name:  # moments of the batches seen
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    other = config.model_copy(update={"classes": (19,)})
+    with pytest.raises(OtherModel, match="found classes 6; expected 19"):
+        train_models(*arguments, other, 8, "20261128T000001Z-ab", str(newest(whole_run)))
 
 
 def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
