@@ -1,16 +1,21 @@
-"""Raw CICIoMT2024 flows to typed, labelled flows.
+"""Raw CICIoMT2024 flows, and flows of the site's own nights, to typed, labelled flows.
 
     spark-submit --py-files dist/ids_spark.zip jobs/ingest.py --set lake=LAKE --set ingest.source=FOLDER
+    spark-submit --py-files dist/ids_spark.zip jobs/ingest.py --set lake=LAKE --set ingest.local=LOGS
 
-Reads: the official tree of CSV files (also gzip), the same tree as parquet, or one table with a column of labels (file
-names); of a Delta table, the files of its newest state. Every file below the source that is not read is named, with the
-reason.
-Writes: `flows/split=train|test` (rows shuffled by hash) and `quarantine/job=ingest` (rows refused, with reason).
+Reads: with `ingest.source` the official tree of CSV files (also gzip), the same tree as parquet, or one table with a
+column of labels (file names); of a Delta table, the files of its newest state. Every file below the source that is not
+read is named, with the reason. With `ingest.local` flow logs of nights, as scoring does; their flows count as benign.
+Writes: `flows/split=train|test` (rows shuffled by hash), `flows/split=local` and `quarantine/job=ingest` (rows refused,
+with reason). Without `ingest.source` the data set stays as it is; without `ingest.local` the local rows stay if the new
+data set has the same release and window length, else they are removed.
 """
 
 import logging
 import sys
+from typing import Any
 
+from ids_spark.adapt import local_rows
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
 from ids_spark.dataset import taxonomy
@@ -26,10 +31,32 @@ _DAMAGED_LABELS = 3  # rows with one unknown label; more rows are a class that t
 
 
 def run(context: job.Context) -> Report:
-    """Ingest one source, replacing the flows of the lake."""
+    """Ingest a data set, nights, or both."""
+    config, facts = context.config.ingest, None
+    if config.source is None and config.local is None:
+        raise InputError(
+            "neither ingest.source nor ingest.local is set; expected a folder of flows of the data set, for example"
+            " --set ingest.source=flows, or of flow logs of nights"
+        )
+    report = Report()
+    if config.source is not None:
+        report, facts = _ingest_data_set(context)
+    if config.local is not None:
+        spark = context.spark.sparkContext
+        local = local_rows.write_local(spark, context.lake, context.staged, context.config, context.run_id, facts)
+        if facts is None:
+            return local
+        local.tables = []  # parts of those of the data set
+        report.add(local)
+    elif facts is not None:
+        schema, window = facts["feature_schema"], facts["window"]
+        report.notes += local_rows.keep_local(context.lake, context.staged, schema, window)
+    return report
+
+
+def _ingest_data_set(context: job.Context) -> tuple[Report, dict[str, Any]]:
+    """Stage the flows of the data set; return the report and the facts of the flows."""
     config = context.config.ingest
-    if config.source is None:
-        raise InputError("ingest.source is not set; expected a folder of flows, for example --set ingest.source=flows")
     source = sources.discover(config)
     log.info("found files=%d schema=%s origin=%s", source.files, source.schema.name, source.data_origin)
     for note in files.unread_notes(file for file in source.unread if file.reason in files.USUAL):
@@ -84,9 +111,14 @@ def run(context: job.Context) -> Report:
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
     if not all(splits.values()):
         report.notes.append(f"the source has rows of one split only: {splits}; training needs train, evaluation test")
-    facts = {"run_id": context.run_id, "feature_schema": source.schema.name, "data_origin": source.data_origin}
-    write_json(f"{plan.flows}/{TABLE_FACTS}", facts | {"rows": splits, "window": config.window})
-    return report
+    facts: dict[str, Any] = {
+        "run_id": context.run_id,
+        "feature_schema": source.schema.name,
+        "data_origin": source.data_origin,
+    }
+    facts |= {"rows": splits, "window": config.window}
+    write_json(f"{plan.flows}/{TABLE_FACTS}", facts)
+    return report, facts
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
     spark-submit --py-files dist/ids_spark.zip jobs/purge.py --set lake=LAKE --set purge.older_than_days=90
 
-Removes: folders `event_date=…` of every table of nights, and files of `metrics/` and `confusion/`, with dates more than
-`purge.older_than_days` before `purge.today`.
+Removes: folders `event_date=…` of every table of nights, files of `metrics/` and `confusion/`, and rows of local nights
+in `flows/split=local` and `quarantine/job=ingest`, with dates more than `purge.older_than_days` before `purge.today`.
 """
 
 import datetime as dt
 import sys
 
+from ids_spark.adapt import local_purge
 from ids_spark.base.report import Report
 from ids_spark.lake import retention
 from ids_spark.runtime import job
@@ -19,7 +20,12 @@ def run(context: job.Context) -> Report:
     config = context.config.purge
     first = retention.first_kept(config.older_than_days, config.today, dt.datetime.now(dt.UTC))
     done = retention.purge(context.lake, first)
-    report = Report()
+    local = local_purge.purge_local(
+        lambda: context.spark.sparkContext, context.lake, context.staged, first, context.run_id
+    )
+    report = Report(tables=list(local))
+    for table, rows in local.items():
+        report.counts[f"rows removed from {table}", "", None] = rows
     for table in (*retention.BY_DATE, *retention.BY_RUN):
         what = "dates" if table in retention.BY_DATE else "files"
         report.counts[f"{what} removed from {table}", "", None] = len(done.dates.get(table, ()))

@@ -21,7 +21,8 @@ class Report:
         rows_quarantined: Rows refused.
         rows_duplicate: Rows dropped as duplicates.
         rows_joined: Rows that are part of another row that was written.
-        rows_left_out: Rows that the result does not describe, by design: packets in no window.
+        rows_left_out: Rows that the result does not describe, by design: packets in no window, local rows beyond the
+            most rows of a setting, local rows that may be attacks.
         tables: Staged tables to commit.
         counts: Rows by (kind, split, class name or None); a kind is for example `flows` or `quarantined: missing`.
         notes: Sentences for the reader of the audit.

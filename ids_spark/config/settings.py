@@ -95,6 +95,7 @@ class FeaturesConfig(Section):
             their capture, selected by hash. They show how the rate of false alarms differs between times; the
             threshold is the higher one of all validation rows and of these. 0: none.
         block_rows: Rows of a block in the source file: more rows are a longer time, and fewer blocks.
+        local: Whether the rows of `flows/split=local` that are not left out join those of the data set.
         local_held_out: Share of the local nights that is held out for the threshold: the last dates; with one date or
             none, source files, or else runs of rows.
         files: Minimum number of files of each split, each with at least one row group; at least `train.ranks`.
@@ -108,6 +109,7 @@ class FeaturesConfig(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     blocked_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     block_rows: Count = 200
+    local: bool = True
     local_held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25
     files: Count = 8
     rows_per_row_group: Count = 50_000

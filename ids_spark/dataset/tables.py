@@ -28,12 +28,28 @@ def _contract(*columns: tuple[str, pa.DataType]) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in columns])
 
 
+FLOW_ORIGIN: Final = _contract(
+    ("origin", pa.string()),
+    ("event_date", pa.date32()),
+    ("event_time", _TIME),
+    ("device", pa.string()),
+    ("left_out", pa.string()),
+)
+"""Columns of `flows/` that say where a row comes from, which older versions did not write."""
+
+
 def flows_contract(features: Iterable[str]) -> pa.Schema:
     """`flows/split=…`: one row for each accepted row of the source, duplicates included.
 
     `row_key` is a hash of the features alone; (`source_file`, `source_row`) identifies the row. `duplicate` marks all
     rows except the first of those equal in features and label within the split; `label_conflict` marks the rows of a
     feature vector that has more than one label in the split. Each file holds a range of the hash and is sorted by it.
+
+    Split `local` holds flows of the site's own nights, all of class Benign: `origin` is `local`, that of other splits
+    `dataset`. Only they have a night (`event_date`), an `event_time` and a `device`, its pseudonym if the column is
+    pseudonymised; null where the flow logs have none. `left_out` is the reason why a row is not used for training, null
+    if it is. `source_file` is the capture if the logs name one, else the file of the logs below their folder;
+    `source_row` the position in it.
     """
     return _contract(
         ("source_file", pa.string()),
@@ -46,14 +62,20 @@ def flows_contract(features: Iterable[str]) -> pa.Schema:
         ("label19", pa.int32()),
         ("duplicate", pa.bool_()),
         ("label_conflict", pa.bool_()),
+        *((column.name, column.type) for column in FLOW_ORIGIN),
     )
 
 
-def features_contract(columns: Iterable[str]) -> pa.Schema:
+def features_contract(columns: Iterable[str], local: bool = False) -> pa.Schema:
     """`features/<recipe>/split=…`: scaled features and the label at every level.
 
     `block` is, for benign validation rows that were held out as a run of rows of their source file, the id of that run;
-    null for all other rows.
+    for held-out rows of local nights that of their night and device, or of their source file; null for all other rows.
+    `local` is 1 for rows of local nights, else 0; tables without such rows lack the column.
+
+    Args:
+        columns: Names of the scaled features.
+        local: Whether the table has rows of local nights.
     """
     return _contract(
         ("row_key", pa.int64()),
@@ -62,6 +84,7 @@ def features_contract(columns: Iterable[str]) -> pa.Schema:
         ("label6", pa.int32()),
         ("label2", pa.int32()),
         ("block", pa.int32()),
+        *((("local", pa.int32()),) if local else ()),
     )
 
 
@@ -601,9 +624,20 @@ def _of_nights(
 
 
 TABLES: Final[Mapping[str, Table]] = {
-    "flows": Table("flows/split={split}", flows_contract(()), _ROW, "split", renamed={"label_conflict": "two_label"}),
+    "flows": Table(
+        "flows/split={split}",
+        flows_contract(()),
+        _ROW,
+        "split",
+        renamed={"label_conflict": "two_label"},
+        added=tuple(FLOW_ORIGIN.names),
+    ),
     "features": Table(
-        "features/{recipe}/split={split}", features_contract(()), ("row_key", "label19"), "split", added=("block",)
+        "features/{recipe}/split={split}",
+        features_contract((), local=True),
+        ("row_key", "label19"),
+        "split",
+        added=("block", "local"),
     ),
     "quarantine/job=ingest": Table("quarantine/job=ingest", QUARANTINE, _ROW),
     "predictions": _of_nights(

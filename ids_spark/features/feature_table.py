@@ -2,15 +2,18 @@
 
 Pass 1 reads the train buckets and returns moments and a sample. Pass 2 reads every bucket, drops duplicates, scales and
 writes. Both process bucket by bucket, so statistics and tables do not depend on the number of tasks.
+
+Rows of local nights join the train bucket of their hash, so that they are mixed with the others in every file.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
@@ -19,14 +22,17 @@ from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import TABLES, features_contract, flows_contract, require
+from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
 from ids_spark.features.validation_rows import NO_BLOCK, HeldOut
 from ids_spark.ingest import row_hash
+from ids_spark.ingest.dedup import marks_of
 from ids_spark.lake.filesystem import files_in
 from ids_spark.lake.parquet import SUFFIX, keep_only, open_part, part_name, stored_names, write_part
 
 _FLOWS: Final = TABLES["flows"]
+_BENIGN: Final = taxonomy.CLASS19[taxonomy.BENIGN_ID]
 LABELS: Final = ("label19", "label6", "label2")
 
 
@@ -50,6 +56,10 @@ class FeatureCounts:
         blocks: Validation rows of each held-out block, by its id.
         label_conflict_vectors: Feature vectors with several labels, by split of the flows; their rows are kept.
         label_conflict_rows: Rows of these, without duplicates, by split of the flows.
+        local_conflict_vectors: Feature vectors of train rows of attacks that local train rows have too; both are kept.
+        local_conflict_rows: Train rows of attacks with these vectors, without duplicates.
+        left_out: Local rows that are left out, by (split, class19) of the flows.
+        local: Local rows written, by split.
         row_groups: Number of row groups of each written split.
         parts: Names of the files written.
     """
@@ -60,6 +70,10 @@ class FeatureCounts:
     blocks: Counter[int] = field(default_factory=Counter)
     label_conflict_vectors: Counter[str] = field(default_factory=Counter)
     label_conflict_rows: Counter[str] = field(default_factory=Counter)
+    local_conflict_vectors: int = 0
+    local_conflict_rows: int = 0
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    local: Counter[str] = field(default_factory=Counter)
     row_groups: Counter[str] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
 
@@ -71,25 +85,64 @@ class FeatureCounts:
         self.blocks += other.blocks
         self.label_conflict_vectors += other.label_conflict_vectors
         self.label_conflict_rows += other.label_conflict_rows
+        self.local_conflict_vectors += other.local_conflict_vectors
+        self.local_conflict_rows += other.local_conflict_rows
+        self.left_out += other.left_out
+        self.local += other.local
         self.row_groups += other.row_groups
         self.parts += other.parts
 
 
 def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
-    """Return the buckets of both splits, after a check of each file against its contract.
+    """Return the buckets of the data set's splits, after a check of each file against its contract.
 
     Raises:
         SchemaMismatch: when a file does not match `flows_contract`.
     """
-    found = []
-    for split in ("train", "test"):
-        for index, uri in enumerate(files_in(f"{flows_uri}/split={split}", SUFFIX)):
-            with open_part(uri) as file:
-                stored = stored_names(file.schema.names, _FLOWS)
-                present = [file.schema.field(old).with_name(name) for name, old in stored.items()]
-            require(pa.schema(present), flows_contract(schema.features), uri)
-            found.append(Bucket(uri, split, index))
+    return [
+        Bucket(uri, split, index)
+        for split in ("train", "test")
+        for index, uri in enumerate(_checked_files(f"{flows_uri}/split={split}", schema))
+    ]
+
+
+def _checked_files(uri: str, schema: FeatureSchema) -> list[str]:
+    found = files_in(uri, SUFFIX)
+    for each in found:
+        with open_part(each) as file:
+            stored = stored_names(file.schema.names, _FLOWS)
+            present = [file.schema.field(old).with_name(name) for name, old in stored.items()]
+        contract = flows_contract(schema.features)
+        expected = [column for column in contract if column.name in stored or column.name not in _FLOWS.added]
+        require(pa.schema(present), pa.schema(expected), each)
     return found
+
+
+@dataclass(frozen=True)
+class LocalRows:
+    """Rows of local nights that join those of the data set.
+
+    Attributes:
+        files: Their files, each sorted by row key.
+        held_out: Which of them are held out.
+        buckets: Number of train buckets of the data set.
+    """
+
+    files: tuple[str, ...]
+    held_out: LocalHeldOut
+    buckets: int
+
+
+def local_rows_of(
+    flows_uri: str, schema: FeatureSchema, held_out: LocalHeldOut, buckets: Sequence[Bucket]
+) -> LocalRows:
+    """Return the local rows of a lake, after a check of each file against its contract.
+
+    Raises:
+        SchemaMismatch: when a file does not match `flows_contract`.
+    """
+    files = _checked_files(f"{flows_uri}/split=local", schema)
+    return LocalRows(tuple(files), held_out, sum(bucket.split == "train" for bucket in buckets))
 
 
 @dataclass(frozen=True)
@@ -101,9 +154,58 @@ class _Flows:
     columns: dict[str, Floats]
     blocks: Ids
     held_out: Mask
+    local: Mask
+    left_out: int = 0  # local rows that are not among these
 
 
-def _read(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut) -> _Flows:
+def _read(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut, local: LocalRows | None) -> _Flows:
+    flows = _read_data_set(bucket, schema, held_out)
+    if local is None or bucket.split != "train":
+        return flows
+    return _merged(flows, _read_local(bucket.index, schema, local))
+
+
+def _merged(one: _Flows, other: _Flows) -> _Flows:
+    """Return the rows of both in the order of their keys."""
+    order = row_hash.order_of(np.concatenate([one.keys, other.keys]), np.concatenate([one.local, other.local]))
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(one, name), getattr(other, name)])[order]
+
+    columns = {name: np.concatenate([column, other.columns[name]])[order] for name, column in one.columns.items()}
+    names = ("keys", "labels", "keep", "label_conflict", "blocks", "held_out", "local")
+    return _Flows(columns=columns, left_out=other.left_out, **{name: joined(name) for name in names})
+
+
+def _read_local(index: int, schema: FeatureSchema, local: LocalRows) -> _Flows:
+    """Return the local rows of one train bucket that are in use; those that train are not equal to another of them."""
+    own = ["row_key", "label19", "source_file", "source_row", "event_date", "device", "left_out"]
+    parts = []
+    for uri in local.files:
+        with open_part(uri) as file:
+            bucket = row_hash.buckets(file.read(["row_key"])["row_key"].to_numpy(), local.buckets)
+            first, end = np.searchsorted(bucket, [index, index + 1]).tolist()
+            ends = np.cumsum(file.rows).tolist()
+            for group, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+                if start < end and stop > first:
+                    table = file.read([*own, *schema.features], group)
+                    parts.append(table.slice(max(0, first - start), min(stop, end) - max(start, first)))
+    contract = flows_contract(schema.features)
+    empty = pa.schema([contract.field(name) for name in (*own, *schema.features)]).empty_table()
+    table = pa.concat_tables([empty, *(part.select(empty.column_names) for part in parts)])
+    used = table.filter(pc.is_null(table["left_out"])).combine_chunks()
+    keys, labels = used["row_key"].to_numpy(), used["label19"].to_numpy()
+    columns = {name: used[name].to_numpy() for name in schema.features}
+    held = local.held_out.rows(used)
+    blocks = np.full(len(used), NO_BLOCK, dtype=np.int32)
+    blocks[held] = local.held_out.blocks(used.filter(pa.array(held)))
+    keep, train = np.ones(len(used), dtype=np.bool_), np.flatnonzero(~held)
+    keep[train] = ~marks_of(keys[train], labels[train], [column[train] for column in columns.values()]).duplicate
+    nothing, everything = np.zeros(len(used), dtype=np.bool_), np.ones(len(used), dtype=np.bool_)
+    return _Flows(keys, labels, keep, nothing, columns, blocks, held, everything, len(table) - len(used))
+
+
+def _read_data_set(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut) -> _Flows:
     names = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
     blocked = bucket.split == "train" and held_out.blocked_share > 0
     names += ["source_file", "source_row"] if blocked else []
@@ -119,11 +221,16 @@ def _read(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut) -> _Flows:
         eligible = keep & (labels == taxonomy.BENIGN_ID) & ~label_conflict
         blocks = held_out.blocks(table["source_file"], table["source_row"].to_numpy(), eligible)
     held = held_out.random(keys) | (blocks != NO_BLOCK)
-    return _Flows(keys, labels, keep, label_conflict, columns, blocks, held)
+    return _Flows(keys, labels, keep, label_conflict, columns, blocks, held, np.zeros(len(keys), dtype=np.bool_))
 
 
 def measure_train(
-    spark_context: SparkContext, buckets: Sequence[Bucket], recipe: Recipe, held_out: HeldOut, sample_share: float
+    spark_context: SparkContext,
+    buckets: Sequence[Bucket],
+    recipe: Recipe,
+    held_out: HeldOut,
+    sample_share: float,
+    local: LocalRows | None = None,
 ) -> tuple[list[Moments], Floats, NDArray[np.bool_]]:
     """Pass 1: statistics to fit the preprocessor, over distinct train rows that are not held out for validation.
 
@@ -133,6 +240,7 @@ def measure_train(
         recipe: Its transform is applied first.
         held_out: Train rows that are held out.
         sample_share: Share of rows in the sample, chosen by hash: the same rows for any number of buckets.
+        local: Rows of local nights that join them.
 
     Returns:
         Moments of each transformed feature, the sample, shape (rows, features), infinities included, and which of its
@@ -140,7 +248,7 @@ def measure_train(
     """
 
     def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_]]:
-        flows = _read(bucket, recipe.schema, held_out)
+        flows = _read(bucket, recipe.schema, held_out, local)
         fitted = flows.keep & ~flows.held_out
         columns = [recipe.transformed(column[fitted]) for column in flows.columns.values()]
         sampled = row_hash.sampled(flows.keys[fitted], sample_share)
@@ -166,12 +274,14 @@ class Target:
         held_out: Train rows that are held out.
         min_files: Minimum number of files of each split.
         rows_per_row_group: Maximum number of rows of a row group.
+        local: Rows of local nights that join the train rows; None without any.
     """
 
     uri: str
     held_out: HeldOut
     min_files: int
     rows_per_row_group: int
+    local: LocalRows | None = None
 
 
 def write_features(
@@ -192,11 +302,17 @@ def write_features(
 
 
 def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> FeatureCounts:
-    flows = _read(bucket, preprocessor.schema, target.held_out)
+    flows = _read(bucket, preprocessor.schema, target.held_out, target.local)
     keep, split = flows.keep, bucket.split
     counts = FeatureCounts()
-    counts.flows = _count(split, flows.labels)
-    counts.duplicates = _count(split, flows.labels[~keep])
+    for name, own in ((split, ~flows.local), ("local", flows.local)):
+        counts.flows += _count(name, flows.labels[own])
+        counts.duplicates += _count(name, flows.labels[own & ~keep])
+    if flows.left_out:
+        counts.flows["local", _BENIGN] += flows.left_out
+        counts.left_out["local", _BENIGN] = flows.left_out
+    if flows.local.any():
+        _count_local_conflicts(flows, counts)
     conflicting = flows.keys[keep & flows.label_conflict]
     counts.label_conflict_rows[split] = len(conflicting)
     counts.label_conflict_vectors[split] = len(np.unique(conflicting))
@@ -206,14 +322,16 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
     else:
         parts = {"test": keep}
     scaled = preprocessor.transform(flows.columns)
-    contract = features_contract(preprocessor.columns)
+    contract = features_contract(preprocessor.columns, local=target.local is not None)
     levels = [taxonomy.parents(19, level)[flows.labels] for level in (19, 6, 2)]
     arrays = [*map(pa.array, (flows.keys, *scaled, *levels)), pa.array(flows.blocks, mask=flows.blocks == NO_BLOCK)]
+    arrays += [pa.array(flows.local.astype(np.int32))] if target.local is not None else []
     table = pa.Table.from_arrays(arrays, schema=contract)
     metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe.name}
     for name, mask in parts.items():
         rows = np.flatnonzero(mask)
         counts.rows += _count(name, flows.labels[rows])
+        counts.local[name] += int(flows.local[rows].sum())
         for k, chunk in enumerate(np.array_split(rows, files)):
             part = part_name(bucket.index * files + k)
             groups = list(_row_groups(table, chunk, target.rows_per_row_group))
@@ -221,6 +339,15 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
             counts.parts.append(part)
             counts.row_groups[name] += len(groups)
     return counts
+
+
+def _count_local_conflicts(flows: _Flows, counts: FeatureCounts) -> None:
+    """Count attacks of the data set that train and have the features of a local row that trains, by their keys."""
+    train = flows.keep & ~flows.held_out
+    attacks = flows.keys[train & ~flows.local & (flows.labels != taxonomy.BENIGN_ID)]
+    found = attacks[np.isin(attacks, flows.keys[train & flows.local])]
+    counts.local_conflict_rows += len(found)
+    counts.local_conflict_vectors += len(np.unique(found))
 
 
 def _row_groups(table: pa.Table, rows: NDArray[np.int64], max_rows: int) -> Iterator[pa.Table]:

@@ -13,7 +13,7 @@ from ids_spark.base.arrays import Floats, Ids, Mask
 from ids_spark.base.text import short, valid_text
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
-from ids_spark.dataset.tables import QUARANTINE, flows_contract
+from ids_spark.dataset.tables import FLOW_ORIGIN, QUARANTINE, flows_contract
 from ids_spark.ingest import quality, row_hash
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import RowGroup
@@ -45,8 +45,9 @@ class TypedRows:
 
 
 def typed_contract(schema: FeatureSchema) -> pa.Schema:
-    """Return the columns of a typed row: those of a flow without the marks of duplicates, plus its split."""
-    own = [column for column in flows_contract(schema.features) if column.name not in ("duplicate", "label_conflict")]
+    """Return the columns of a typed row: those of a flow without marks of duplicates and origin, plus its split."""
+    derived = ("duplicate", "label_conflict", *FLOW_ORIGIN.names)
+    own = [column for column in flows_contract(schema.features) if column.name not in derived]
     return pa.schema([*own, pa.field("split", pa.string())])
 
 

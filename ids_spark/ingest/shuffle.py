@@ -8,9 +8,9 @@ Python objects.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +22,24 @@ from ids_spark.base.errors import InputError, NotReconciled
 from ids_spark.base.spark_tasks import run_shuffled
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
-from ids_spark.dataset.tables import QUARANTINE, flows_contract
+from ids_spark.dataset.tables import FLOW_ORIGIN, QUARANTINE, flows_contract
 from ids_spark.ingest import join_windows, row_hash
 from ids_spark.ingest.dedup import marks_of
 from ids_spark.ingest.readers import read_typed
 from ids_spark.ingest.rows import TypedRows, class_columns, typed_contract
 from ids_spark.ingest.sources import RowGroup, Source, bin_pack, by_file
-from ids_spark.lake.parquet import keep_only, part_name, write_part
+from ids_spark.lake.filesystem import files_in
+from ids_spark.lake.parquet import SUFFIX, keep_only, part_name, write_part
 
 ROW_GROUP_ROWS: Final = 65_536
-_TEXT_COLUMNS: Final = ("source_file", "class19", "class6", "class2", "label19")
+TEXT_COLUMNS: Final = (
+    *("source_file", "class19", "class6", "class2", "label19"),
+    *("origin", "event_date", "device", "left_out"),
+)
+"""Columns of `flows/` with few values."""
 _NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again from the bucket and label19
+BROUGHT: Final = ("event_date", "event_time", "device")
+"""Columns of `tables.FLOW_ORIGIN` that only local rows have, and bring with them."""
 _ROWS_PER_TASK: Final = 400_000
 _LABELS_SHOWN: Final = 30
 _REJECTED_AT_LEAST: Final = 50_000  # rows of one task, each with its raw values
@@ -41,6 +48,7 @@ _MOST_TIMES_EXPECTED: Final = 8
 _MOST_ROWS_OF_BUCKET: Final = 2_000_000  # and below 8 times the expected rows: 1 GB
 _COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
 Record = tuple[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -49,14 +57,15 @@ class ShufflePlan:
 
     Attributes:
         schema: Feature schema of the source.
-        buckets: Number of buckets of each split.
-        flows: URI of the staged flows.
+        buckets: Number of buckets of each split, in the order of their partitions.
+        flows: URI of the staged flows, of all splits.
         quarantine: URI of the staged quarantine.
         run_id: Of this run.
         data_origin: `measured` or `synthetic`.
         rows_per_file: Rows expected in a bucket.
         most_rejected: Rows with which the source is refused if they cannot be used.
         window: Packets of the windows to which rows are joined; None: rows stay as they are.
+        origin: Written to the column `origin`; only local rows bring the other columns of `tables.FLOW_ORIGIN`.
     """
 
     schema: FeatureSchema
@@ -68,15 +77,28 @@ class ShufflePlan:
     rows_per_file: int
     most_rejected: int
     window: int | None = None
+    origin: Literal["dataset", "local"] = "dataset"
 
     def partition(self, split: str, bucket: int) -> int:
         """Return the Spark partition of a bucket."""
-        return bucket + (self.buckets["train"] if split == "test" else 0)
+        before = itertools.takewhile(lambda name: name != split, self.buckets)
+        return bucket + sum(self.buckets[name] for name in before)
 
     def located(self, partition: int) -> tuple[str, int]:
         """Return split and bucket of a Spark partition."""
-        train = self.buckets["train"]
-        return ("train", partition) if partition < train else ("test", partition - train)
+        for split, count in self.buckets.items():
+            if partition < count:
+                return split, partition
+            partition -= count
+        raise ValueError(f"partition {partition} is beyond the last bucket")
+
+    @property
+    def sent(self) -> pa.Schema:
+        """Columns that are sent to the bucket of a row; the others are derived there."""
+        own = [column for column in typed_contract(self.schema) if column.name not in _NOT_SENT]
+        if self.origin == "local":
+            own += [column for column in FLOW_ORIGIN if column.name in BROUGHT]
+        return pa.schema(own)
 
 
 @dataclass
@@ -88,6 +110,7 @@ class IngestCounts:
         flows: Rows accepted, by (split, class19).
         quarantined: Rows refused, by (split, class19, reason).
         joined: Rows that are part of another flow, by (split, class19).
+        left_out: Rows beyond the most rows of a setting, by (split, class19).
         warnings: Flows that violate a `warn` rule, by (rule, split, class19).
         unknown_labels: Rows whose label is the only fault, by (label, what is wrong).
         parts: Names of the files written.
@@ -97,6 +120,7 @@ class IngestCounts:
     flows: Counter[tuple[str, str]] = field(default_factory=Counter)
     quarantined: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     joined: Counter[tuple[str, str]] = field(default_factory=Counter)
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     unknown_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
@@ -109,15 +133,16 @@ class IngestCounts:
         self.flows += other.flows
         self.quarantined += other.quarantined
         self.joined += other.joined
+        self.left_out += other.left_out
         self.parts += other.parts
 
     def reconcile(self) -> None:
-        """Check that every row read is a flow, part of one, or in quarantine, for each split and class.
+        """Check that every row read is a flow, part of one, left out or in quarantine, for each split and class.
 
         Raises:
             NotReconciled: a fault of this program.
         """
-        accounted = self.flows + self.joined
+        accounted = self.flows + self.joined + self.left_out
         for (split, class19, _), rows in self.quarantined.items():
             accounted[split, class19] += rows
         for key in self.read.keys() | accounted.keys():
@@ -164,14 +189,49 @@ def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) 
                 _count_rejected(typed, rejected, name, plan.most_rejected)
                 yield from _scatter(typed, plan)
 
+    return shuffled(spark_context, packed, scatter, plan)
+
+
+def shuffled(
+    spark_context: SparkContext,
+    items: Sequence[Item],
+    scatter: Callable[[Item], Iterator[tuple[int, Record]]],
+    plan: ShufflePlan,
+) -> IngestCounts:
+    """Write the rows that tasks send to their buckets; only counts are returned to the driver.
+
+    Args:
+        spark_context: Its executors run the tasks.
+        items: Each is one task.
+        scatter: Yields the records of an item, from `counted` and `bucketed`.
+        plan: Of the buckets.
+    """
+
     def gather(partition: int, records: Iterable[Record]) -> IngestCounts:
         return _write_bucket(partition, records, plan)
 
-    total = IngestCounts()
-    for report in run_shuffled(spark_context, packed, sum(plan.buckets.values()), scatter, gather):
+    total, earlier = IngestCounts(), [uri.rsplit("/", 1)[1] for uri in files_in(plan.quarantine, SUFFIX)]
+    for report in run_shuffled(spark_context, items, sum(plan.buckets.values()), scatter, gather):
         total.add(report)
-    keep_only(total.parts, plan.flows, plan.quarantine)
+    keep_only([*total.parts, *earlier], *(f"{plan.flows}/split={split}" for split in plan.buckets), plan.quarantine)
     return total
+
+
+def counted(counts: IngestCounts) -> tuple[int, Record]:
+    """Return counts as a record; they are sent with the rows, so that a repeated task is counted once."""
+    return 0, (_COUNTS, counts)
+
+
+def bucketed(flows: pa.Table, split: str, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
+    """Yield rows of one split, with the columns `plan.sent`, as records for their buckets."""
+    count = plan.buckets[split]
+    bucket = row_hash.buckets(flows["row_key"].to_numpy(), count)
+    order = np.argsort(bucket, kind="stable")
+    ends = np.cumsum(np.bincount(bucket, minlength=count))
+    table = flows.take(pa.array(order)) if count > 1 else flows
+    for target, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+        if end > start:
+            yield plan.partition(split, target), (_FLOWS, (end - start, _to_bytes(table.slice(start, end - start))))
 
 
 def _typed(row_groups: Sequence[RowGroup], plan: ShufflePlan) -> Iterator[tuple[str, Iterable[TypedRows]]]:
@@ -197,7 +257,9 @@ def _count_rejected(typed: TypedRows, rejected: Counter[str], name: str, most: i
 
 
 def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
-    yield 0, (_COUNTS, (typed.read, typed.warnings, typed.unknown_labels, typed.joined))
+    yield counted(
+        IngestCounts(read=typed.read, warnings=typed.warnings, unknown_labels=typed.unknown_labels, joined=typed.joined)
+    )
     for i, split in enumerate(SOURCE_SPLITS):
         refused = typed.quarantine
         if len(refused):
@@ -209,14 +271,7 @@ def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]
     for code, split in enumerate(names.dictionary.to_pylist()):
         of_split = np.flatnonzero(names.indices.to_numpy() == code) if len(names.dictionary) > 1 else None
         table = typed.flows.drop_columns(_NOT_SENT)
-        table = table if of_split is None else table.take(pa.array(of_split))
-        bucket = row_hash.buckets(table["row_key"].to_numpy(), plan.buckets[split])
-        order = np.argsort(bucket, kind="stable")
-        ends = np.cumsum(np.bincount(bucket, minlength=plan.buckets[split]))
-        table = table.take(pa.array(order)) if plan.buckets[split] > 1 else table
-        for target, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
-            if end > start:
-                yield plan.partition(split, target), (_FLOWS, (end - start, _to_bytes(table.slice(start, end - start))))
+        yield from bucketed(table if of_split is None else table.take(pa.array(of_split)), split, plan)
 
 
 def _to_bytes(table: pa.Table) -> bytes:
@@ -240,7 +295,7 @@ def _ranks(names: pa.ChunkedArray) -> NDArray[np.int64]:
     return ranks
 
 
-def _counted(blob: bytes, run_id: str, report: IngestCounts) -> pa.Table:
+def _with_run(blob: bytes, run_id: str, report: IngestCounts) -> pa.Table:
     """Return refused rows with the id of the run; adds them to the counts."""
     refused = _from_bytes([blob], QUARANTINE)
     keys = ["split", "label", "reason"]
@@ -258,11 +313,8 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     refused: list[bytes] = []
     rows = 0
     for kind, content in records:
-        if kind == _COUNTS:  # counts are sent with the rows, so that a repeated task is counted once
-            report.read += content[0]
-            report.warnings += content[1]
-            report.unknown_labels += content[2]
-            report.joined += content[3]
+        if kind == _COUNTS:
+            report.add(content)
         elif kind == _QUARANTINE:
             refused.append(content)
         else:
@@ -275,13 +327,12 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
                 )
             flows.append(content[1])
     metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}
-    if refused or partition == 0:  # without refused rows an empty table is written
+    if refused or (partition == 0 and plan.origin == "dataset"):  # without refused rows an empty table is written
         name = part_name(partition)
-        tables = (_counted(blob, plan.run_id, report) for blob in refused)
+        tables = (_with_run(blob, plan.run_id, report) for blob in refused)
         write_part(plan.quarantine, name, tables, QUARANTINE, metadata, ("source_file", "reason"))
         report.parts.append(name)
-    sent = [column for column in typed_contract(plan.schema) if column.name not in _NOT_SENT]
-    table = _from_bytes(flows, pa.schema(sent))
+    table = _from_bytes(flows, plan.sent)
     flows.clear()
     order = row_hash.order_of(
         table["row_key"].to_numpy(),
@@ -292,13 +343,15 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     table = table.take(pa.array(order))
     columns = [table[name].to_numpy() for name in plan.schema.features]
     marks = marks_of(table["row_key"].to_numpy(), table["label19"].to_numpy(), columns)
-    known = class_columns(table["label19"].to_numpy())
+    known = {c.name: pa.nulls(len(table), c.type) for c in FLOW_ORIGIN if c.name not in table.column_names}
+    known |= class_columns(table["label19"].to_numpy())
     known |= {"duplicate": pa.array(marks.duplicate), "label_conflict": pa.array(marks.label_conflict)}
+    known["origin"] = pa.repeat(plan.origin, len(table))
     contract = flows_contract(plan.schema.features)
     table = pa.table([known[c.name] if c.name in known else table[c.name] for c in contract], schema=contract)
     groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
     name = part_name(bucket)
-    write_part(f"{plan.flows}/split={split}", name, groups, contract, metadata, _TEXT_COLUMNS)
+    write_part(f"{plan.flows}/split={split}", name, groups, contract, metadata, TEXT_COLUMNS)
     report.parts.append(name)
     for item in table["class19"].value_counts().to_pylist():
         report.flows[split, item["values"]] += item["counts"]

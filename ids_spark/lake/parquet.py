@@ -30,9 +30,9 @@ WHOLE_ROWS: Final = 600_000
 PIECE_ROWS: Final = 131_072
 
 
-def part_name(index: int) -> str:
-    """Return a file name for part `index` that no other attempt uses."""
-    return f"part-{index:05d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
+def part_name(index: int, start: str = "part") -> str:
+    """Return a file name for part `index` that no other attempt uses; it begins with `start`."""
+    return f"{start}-{index:05d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ it is listed with the reason, and its rows, if the footer can be read, go to qua
 has the features of the model's release, because a model cannot score without one of its inputs.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import io
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
@@ -44,6 +46,7 @@ _READABLE: Final = (
 )
 _THREADS: Final = 16
 _MOST_SHOWN: Final = 10
+_FOLDER: Final = "event_date="
 _ORIGIN: Final = b"ids_spark.data_origin"
 _MISSING_COLUMNS: Final = "missing_columns"
 _OTHER_SCHEMA: Final = "other_feature_schema"
@@ -142,6 +145,24 @@ class NightSource:
         return sum(row_group.row_group.rows for row_group in self.row_groups)
 
 
+@dataclass(frozen=True)
+class Purpose:
+    """What a night is read for, in the words of its refusal.
+
+    Attributes:
+        schema_of: Whose release the features must have.
+        nothing: What was not done.
+        otherwise: What to do about logs of the other release.
+    """
+
+    schema_of: str
+    nothing: str
+    otherwise: str
+
+
+SCORING: Final = Purpose("the release of the model", "Nothing was scored", "choose a model of the other release")
+
+
 def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
     """Return the configured nights, oldest first; `last_days` ends with yesterday."""
     if config.date is not None:
@@ -153,8 +174,24 @@ def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
     return [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
 
 
+def dates_in(flow_logs: str) -> list[dt.date]:
+    """Return the nights that a folder of flow logs has folders of, oldest first."""
+    root = absolute(flow_logs).rstrip("/")
+    fs, path = resolve(root)
+    dates = []
+    for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
+        if info.type == pafs.FileType.Directory and info.base_name.startswith(_FOLDER):
+            with contextlib.suppress(ValueError):
+                dates.append(dt.date.fromisoformat(info.base_name.removeprefix(_FOLDER)))
+    return sorted(dates)
+
+
 def find_night(
-    config: ScoreConfig, event_date: dt.date, schema: FeatureSchema, needed: Sequence[str]
+    config: ScoreConfig,
+    event_date: dt.date,
+    schema: FeatureSchema,
+    needed: Sequence[str],
+    purpose: Purpose = SCORING,
 ) -> NightSource | None:
     """Find and check the files of a night; reads footers only.
 
@@ -163,6 +200,7 @@ def find_night(
         event_date: The night.
         schema: Of the model; its features never count as extra columns, whether models use them or not.
         needed: Official names of the features that models use.
+        purpose: What the night is read for.
 
     Returns:
         None if the night has no folder or no parquet file.
@@ -189,11 +227,11 @@ def find_night(
         advice = (
             other_logs.EXTRACT
             if all(each.file.reason in others for each in inspections if each.schema_fault is not None)
-            else "add the columns, name other spellings in score.column_aliases, or choose a model of the other release"
+            else f"add the columns, name other spellings in score.column_aliases, or {purpose.otherwise}"
         )
         raise SchemaMismatch(
-            f"{folder}: {shown}{more}{notes}. Expected the features of {schema.name}, the release of the model. Nothing"
-            f" was scored; {advice}"
+            f"{folder}: {shown}{more}{notes}. Expected the features of {schema.name}, {purpose.schema_of}."
+            f" {purpose.nothing}; {advice}"
         )
     return NightSource(
         event_date,

@@ -1,20 +1,15 @@
 """Nights of the flow logs that have no result yet, or one of other files or of another model."""
 
-import contextlib
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any, Final
-
-import pyarrow.fs as pafs
+from typing import Any
 
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.lake.filesystem import absolute, resolve
+from ids_spark.lake.filesystem import absolute
 from ids_spark.lake.store import Lake
 from ids_spark.score.night_context import ScoringContext
-from ids_spark.score.night_files import NightMissing, find_night
-
-_FOLDER: Final = "event_date="
+from ids_spark.score.night_files import NightMissing, dates_in, find_night
 
 
 def pending(lake: Lake, scoring: ScoringContext) -> list[dt.date]:
@@ -26,7 +21,10 @@ def pending(lake: Lake, scoring: ScoringContext) -> list[dt.date]:
     Raises:
         NightMissing: the flow logs hold no folder of a night.
     """
-    dates = _dates(scoring.config.score.flow_logs or "")
+    flow_logs = scoring.config.score.flow_logs or ""
+    dates = dates_in(flow_logs)
+    if not dates:
+        raise NightMissing(f"score.flow_logs is {absolute(flow_logs)}, which holds no folder event_date=YYYY-MM-DD")
     return [date for date in dates if not _has_result(lake, scoring, date)]
 
 
@@ -37,19 +35,6 @@ def nothing_pending(lake: Lake, scoring: ScoringContext) -> str:
         f"nothing to score: every night of {absolute(scoring.config.score.flow_logs or '')} has a result of {card.name}"
         f" version {card.version} for its present files; pages are in {lake.uri('reports/night')}"
     )
-
-
-def _dates(flow_logs: str) -> list[dt.date]:
-    root = absolute(flow_logs).rstrip("/")
-    fs, path = resolve(root)
-    dates = []
-    for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        if info.type == pafs.FileType.Directory and info.base_name.startswith(_FOLDER):
-            with contextlib.suppress(ValueError):
-                dates.append(dt.date.fromisoformat(info.base_name.removeprefix(_FOLDER)))
-    if not dates:
-        raise NightMissing(f"score.flow_logs is {root}, which holds no folder event_date=YYYY-MM-DD")
-    return sorted(dates)
 
 
 def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date) -> bool:

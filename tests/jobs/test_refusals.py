@@ -60,7 +60,7 @@ def test_no_such_folder(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None
 
 
 def test_no_source_set(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
-    assert "ingest.source is not set; expected a folder of flows" in refused(run_job, tmp_path, caplog)
+    assert "ingest.source nor ingest.local is set; expected a folder of flows" in refused(run_job, tmp_path, caplog)
 
 
 def test_an_empty_folder(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
