@@ -21,6 +21,7 @@ from ids_spark.adapt.replay import Replayed, replay
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
 from ids_spark.dataset.features import SchemaMismatch
+from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.ingest.sources import SourceUnusable
 from ids_spark.lake.filesystem import files_in, write_bytes
 from ids_spark.lake.parquet import SUFFIX
@@ -115,12 +116,13 @@ def _compare(context: job.Context, model: Model, champion: Model | None, report:
 
 
 def _replayed(context: job.Context, models: Sequence[Model], report: Report) -> Replayed | None:
-    """Return the replay of the test rows; None with a note if there are none, or of another release."""
-    name, flows = models[0].card.name, context.lake.uri("flows/split=test")
+    """Return the replay of test rows, and of local rows that the first model held out; None with a note without any."""
+    name, flows, local = models[0].card.name, context.lake.uri("flows/split=test"), models[0].card.local
+    held_out = None if local is None else LocalHeldOut.of_facts(local).rows
     reason = f"there are no flows in {flows}"
     if files_in(flows, SUFFIX):  # else Spark need not start
         try:
-            return replay(context.spark.sparkContext, context.lake, models)
+            return replay(context.spark.sparkContext, context.lake, models, held_out)
         except (SchemaMismatch, SourceUnusable) as error:
             reason = str(error)
     report.notes.append(f"{name}: recall was not compared: {reason}")

@@ -9,11 +9,12 @@ from pyspark.sql import SparkSession
 
 from ids_spark.adapt.evaluation import read_evaluation
 from ids_spark.adapt.replay import replay
+from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.lake.store import Lake
 from ids_spark.models import registry
 from ids_spark.models.artifact import Model
 from tests.support.flows import RunJob
-from tests.support.replayed import NAME, NEW, OLD, write_model, write_test_rows
+from tests.support.replayed import DATES, NAME, NEW, OLD, write_local_rows, write_model, write_test_rows
 
 BLIND = 70.0
 """Highest benign validation score of a model that flags nothing."""
@@ -51,6 +52,26 @@ def test_the_first_champion_is_evaluated_and_compared_with_nothing(
     assert [each.rows for each in shares] == expected.rows().tolist()
     assert [each.flagged for each in shares] == expected.flagged(0).tolist()
     assert sum(each.flagged for each in shares) > 0
+
+
+def test_the_card_of_an_adapted_model_counts_its_held_out_nights(
+    run_job: RunJob, lake: Lake, spark: SparkSession
+) -> None:
+    write_test_rows(lake, 190)
+    rows = write_local_rows(lake, 200)
+    facts = {"held_out_by": "date", "train_dates": [str(DATES[0])], "held_out_dates": [str(DATES[1])]}
+    facts |= {"held_out_sources": [], "held_out_share": 0.5, "run_rows": 200}
+    model = write_model(lake, OLD, 1, 0.5, facts)
+    assert promote(run_job, OLD) == 0
+    card = read_evaluation(lake.uri("models"), NAME, OLD, model.sha256)
+    assert card is not None
+    later = card.of("later block of time")
+    assert str(DATES[1]) in str(later.source)
+    assert str(DATES[0]) not in str(later.source)
+    [benign] = later.shares
+    assert benign.rows == (rows["left_out"].isna() & (rows["event_date"] == DATES[1])).sum()
+    expected = replay(spark.sparkContext, lake, [model], LocalHeldOut.of_facts(facts).rows)
+    assert benign.flagged == expected.local_flagged(0)
 
 
 def test_an_equal_challenger_is_promoted_and_a_rollback_is_not_compared(

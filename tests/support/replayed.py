@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime as dt
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,10 +25,13 @@ OLD, NEW = "20260101T000000Z-aa", "20260201T000000Z-bb"
 DATES = (dt.date(2026, 3, 1), dt.date(2026, 3, 2))
 
 
-def write_model(lake: Lake, version: str, seed: int, highest_benign: float) -> Model:
+def write_model(
+    lake: Lake, version: str, seed: int, highest_benign: float, local: Mapping[str, Any] | None = None
+) -> Model:
     """Write an untrained model of six classes whose operating point is just above a score, and read it."""
     hyperparameters = ModelConfig(dense=(16,)).model_dump(mode="json")
-    card = dataclasses.replace(CARD, version=version, hyperparameters=hyperparameters)
+    own = None if local is None else dict(local)
+    card = dataclasses.replace(CARD, version=version, hyperparameters=hyperparameters, local=own)
     network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
     rng = np.random.default_rng(seed)
     weights = [rng.normal(0, 0.5, w.shape).astype(w.dtype) for w in network.get_weights()]
