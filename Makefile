@@ -23,7 +23,7 @@ FEATURE_SETS ?= paper operational
 CONF    ?= conf/small.yaml
 SET     ?=
 SCALE   ?= 0.002
-PART    ?= prep train score nights extract
+PART    ?= prep train score nights extract outside
 LOGS    ?=
 CAPTURES ?=
 DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
@@ -219,6 +219,13 @@ HELD_OUT = $(or $(DATA),$(or $(CICIOMT_DATA),../shared/data)/release39)
 .PHONY: held-out
 held-out: setup ## Leave each attack class out of training: what is flagged of it. DATA= ARGS="--draws 3" OUT=
 	$(ENV); python -m tests.bench.held_out $(call quoted,$(HELD_OUT)) --out $(call quoted,$(OUT)) $(ARGS)
+
+# Without these folders, synthetic captures and flows.
+outside: SEEDS := $(if $(filter-out file,$(origin SEEDS)),$(SEEDS),5)
+.PHONY: outside
+outside: setup ## Other captures: called attack, flagged, false incidents, without and with local nights. CAPTURES= DATA= SEEDS=
+	$(ENV); python -m tests.bench.outside --captures $(call quoted,$(or $(CAPTURES),../shared/captures)) \
+	  --data $(call quoted,$(HELD_OUT)) --seeds $(SEEDS) --out $(call quoted,$(OUT)) $(ARGS)
 
 nights: LAKE := $(if $(DATA)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 .PHONY: nights

@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import extract, machine, night_part, prep, report, rounds, score, train
+from tests.bench import extract, machine, night_part, outside_part, prep, report, rounds, score, train
 
 PARTS: Final[Mapping[str, ModuleType]] = {
     prep.NAME: prep,
@@ -19,6 +19,7 @@ PARTS: Final[Mapping[str, ModuleType]] = {
     score.NAME: score,
     night_part.NAME: night_part,
     extract.NAME: extract,
+    outside_part.NAME: outside_part,
 }
 
 
@@ -93,7 +94,8 @@ def _arguments() -> argparse.ArgumentParser:
         type=float,
         default=[],
         help="of the data. prep: all cases run at the first, this project alone also at the others."
-        " train: of most cases, of batch 64 and time to loss, of full. nights: number of seeds",
+        " train: of most cases, of batch 64 and time to loss, of full. nights: number of seeds. outside: of random"
+        " halves",
     )
     parser.add_argument("--cases", nargs="+", default=[], help="such as pandas, memory-1024, or memory for memory-…")
     parser.add_argument(
