@@ -4,9 +4,11 @@ A cell is an entity, a window of time and a category. For each level of evidence
 compared with what false alarms give. Benign flows of category g reach level l at the rate λ, estimated from the
 benign validation rows and from tonight's cells without an alert. An entity's own rate is λ times a factor with a gamma
 prior (mean 1, shape κ, fitted by maximum likelihood to all entities) that its earlier nights and its other windows of
-tonight inform. So K is negative binomial (gamma-Poisson), and P(K ≥ k) is a regularised incomplete beta function. The
-p-value of a cell is the smallest of its levels times their number (Bonferroni). That of the second detector, which
-knows no attack, is multiplied by `_UNKNOWN_WEIGHT`, so that it takes a small part of the budget.
+tonight inform. Held-out flows of the site's own nights come in blocks, a device on a date or a capture: these are
+entities of the fit as well, so that the κ of a device without a history is that of such devices. So K is negative
+binomial (gamma-Poisson), and P(K ≥ k) is a regularised incomplete beta function. The p-value of a cell is the smallest
+of its levels times their number (Bonferroni). That of the second detector, which knows no attack, is multiplied by
+`_UNKNOWN_WEIGHT`, so that it takes a small part of the budget.
 
 The budget N is the expected number of alerts in a night without attacks. The largest α is used with
 Σ P(K ≥ k*(α)) ≤ N over all cells and levels, where k*(α) is the smallest count that is significant at α: most cells
@@ -60,11 +62,14 @@ class StoredCounts:
         categories: Names, G.
         counts: Rows of each category at or above each level; shape (G, L).
         rows: Benign validation rows on which each category was counted; shape (G,). 0: nothing is known.
+        blocks: The same counts in each block of the site's own nights, shape (B, G, L), and the rows of each block,
+            shape (B,); None: the rows are the laboratory's.
     """
 
     categories: tuple[str, ...]
     counts: Ints
     rows: Ints
+    blocks: tuple[Ints, Ints] | None = None
 
 
 @dataclass(frozen=True)
@@ -226,8 +231,9 @@ def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mas
     base = np.where(apart, n, rows + np.where(pooled, n, 0))
     rates = np.minimum(counts / np.maximum(base, 1.0), 1.0)
     known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out if tonight else None)
+    shapes = _shapes(flagged, expected, _likelihoods_of_blocks(stored))
     return _Null(
-        counts, rates, (found, flows), _shapes(flagged, expected), known, flagged, expected, cell_flagged, left_out,
+        counts, rates, (found, flows), shapes, known, flagged, expected, cell_flagged, left_out,
         tonight, np.where(np.array(stored.categories) == UNKNOWN, _UNKNOWN_WEIGHT, 1.0),
     )  # fmt: skip
 
@@ -265,21 +271,48 @@ def _own(cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask | None
     return known, flagged, np.maximum(expected, 0), cell_flagged
 
 
-def _shapes(flagged: Floats, expected: Floats) -> Floats:
-    """Return κ by maximum likelihood for each category and level; shape (G, L)."""
+def _shapes(flagged: Floats, expected: Floats, of_blocks: Floats) -> Floats:
+    """Return κ by maximum likelihood for each category and level; shape (G, L).
+
+    Args:
+        flagged, expected: Of known entities; shape (known, G, L).
+        of_blocks: From `_likelihoods_of_blocks`.
+    """
     best = np.full(flagged.shape[1:], _SHAPES[0])
     highest = np.full(flagged.shape[1:], -np.inf)
-    for shape in _SHAPES:
-        terms = (
-            special.gammaln(shape + flagged)
-            - special.gammaln(shape)
-            + shape * np.log(shape / (shape + expected))
-            + special.xlogy(flagged, expected / (shape + expected))
-        )
-        likelihood = terms.sum(axis=0)
+    for i, shape in enumerate(_SHAPES):
+        likelihood = _likelihood(flagged, expected, shape) + of_blocks[i]
         better = likelihood > highest + 1e-9
         best[better], highest = shape, np.maximum(highest, likelihood)
     return best
+
+
+def _likelihood(flagged: Floats, expected: Floats, shape: float) -> Floats:
+    """Return the log-likelihood of a κ for each category and level, but for a constant; shape (G, L)."""
+    terms = (
+        special.gammaln(shape + flagged)
+        - special.gammaln(shape)
+        + shape * np.log(shape / (shape + expected))
+        + special.xlogy(flagged, expected / (shape + expected))
+    )
+    likelihood: Floats = terms.sum(axis=0)
+    return likelihood
+
+
+def _likelihoods_of_blocks(stored: StoredCounts) -> Floats:
+    """Return the log-likelihood of each κ by the blocks, 0 without blocks; shape (candidates, G, L).
+
+    Categories of the network are taken together, as most have few false alarms or none.
+    """
+    if stored.blocks is None:
+        return np.zeros((len(_SHAPES), *stored.counts.shape))
+    flagged, rows = stored.blocks
+    rates = stored.counts / np.maximum(stored.rows, 1)[:, np.newaxis]
+    expected = rows[:, np.newaxis, np.newaxis] * rates
+    found = np.stack([_likelihood(flagged.astype(np.float64), expected, shape) for shape in _SHAPES])
+    of_network = np.array(stored.categories) != UNKNOWN
+    found[:, of_network] = found[:, of_network].sum(axis=1, keepdims=True)
+    return found
 
 
 def reached(k: Floats, shape: Floats, mean: Floats) -> Floats:

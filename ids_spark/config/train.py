@@ -61,6 +61,7 @@ class TrainConfig(Section):
         schedule: Learning rate after warm-up: `constant`, or `cosine` decay to 0 at the last epoch.
         label_smoothing: Share of each label that is distributed over all classes.
         local_weight: Weight of a row of the site's own nights in the loss, where one of the data set has weight 1.
+            Default: so that all of them together weigh a tenth of all rows of the data set, but at most 10.
         monitor: Keep the weights of the epoch with the best validation `loss` or `accuracy`, with early stopping; or
             those of the `last` epoch, without early stopping, for a learning rate that decays to 0 and few
             validation rows.
@@ -87,7 +88,7 @@ class TrainConfig(Section):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    local_weight: Annotated[float, Field(gt=0, le=1_000)] = 1.0
+    local_weight: Annotated[float, Field(gt=0, le=1_000)] | None = None
     monitor: Literal["loss", "accuracy", "last"] = "loss"
     patience: Count = 5
     min_delta: Annotated[float, Field(ge=0)] = 0.0

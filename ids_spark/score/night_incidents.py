@@ -20,13 +20,14 @@ from ids_spark.alerts.incidents import NightFacts
 from ids_spark.alerts.life import NightIncidents
 from ids_spark.alerts.severity import SeverityPolicy, category_of
 from ids_spark.alerts.verdicts import InForce
+from ids_spark.base.arrays import Ints
 from ids_spark.config.score import AlertsConfig
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import HISTORY, TABLES
 from ids_spark.dataset.taxonomy import UNKNOWN
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import Model
-from ids_spark.models.threshold import RATES
+from ids_spark.models.threshold import RATES, ValidationScores
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,22 @@ def levels_of(model: Model) -> Levels:
         at = model.novelty.levels(RATES)
         categories, rows, distances = (*categories, UNKNOWN), [*rows, model.novelty.rows], tuple(at.tolist())
         counts.append(model.novelty.counts(at))
-    return Levels(StoredCounts(categories, np.array(counts), np.array(rows)), logits, distances)
+    blocks = _blocks_of(scores, logits, names, categories) if scores.local is not None and scores.blocks else None
+    return Levels(StoredCounts(categories, np.array(counts), np.array(rows), blocks), logits, distances)
+
+
+def _blocks_of(
+    scores: ValidationScores, logits: Sequence[float], names: Sequence[str], categories: Sequence[str]
+) -> tuple[Ints, Ints]:
+    """Return the counts of each block of local rows, shape (B, G, L), and its rows, shape (B,)."""
+    of_class = scores.block_counts(logits)
+    counts = np.zeros((len(of_class), len(categories), len(logits)), dtype=np.int64)
+    for g, category in enumerate(categories):
+        if category == UNKNOWN:
+            counts[:, g] = [block.unknown or (0,) * len(logits) for block in scores.blocks]
+        else:
+            counts[:, g] = of_class[:, [category_of(name) == category for name in names]].sum(axis=1)
+    return counts, np.array([block.rows for block in scores.blocks])
 
 
 def earlier_of(lake: Lake, date: dt.date) -> Earlier:

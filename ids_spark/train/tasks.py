@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.train import Classes, FeatureSetName, ModelName, TrainConfig
@@ -14,6 +14,9 @@ from ids_spark.lake.filesystem import read_bytes
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelCard, model_name, title_of
 from ids_spark.train.checkpoint import fingerprint
+
+_LOCAL_SHARE: Final = 0.1  # weight of all local rows, where all of the data set have 1; see README, Decisions
+_MOST_LOCAL_WEIGHT: Final = 10.0
 
 
 class TooFewRowGroups(InputError):
@@ -49,6 +52,13 @@ class FeatureTable:
     def local_rows(self, split: Literal["train", "held_out"]) -> int:
         """Return how many rows of the site's own nights are in train, or are held out in validation."""
         return int(self.local[f"{split}_rows"]) if self.local is not None else 0
+
+    def local_weight(self, config: TrainConfig) -> float:
+        """Return the weight in the loss of a row of the site's own nights, where one of the data set has weight 1."""
+        local = self.local_rows("train")
+        if config.local_weight is not None or not local:
+            return config.local_weight or 1.0
+        return min(_LOCAL_SHARE * (self.rows["train"] - local) / local, _MOST_LOCAL_WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,8 @@ class TrainingTask:
     @property
     def row_weights(self) -> tuple[float, float] | None:
         """Weights in the loss of a row of the data set and of a local one, with mean 1 over train; None if equal."""
-        local, rows, weight = self.table.local_rows("train"), self.table.rows["train"], self.config.local_weight
+        local, rows = self.table.local_rows("train"), self.table.rows["train"]
+        weight = self.table.local_weight(self.config)
         if not local or weight == 1:
             return None
         mean = (rows - local + local * weight) / rows
@@ -144,7 +155,8 @@ def card_of(
     """Return the card of a model to be trained."""
     hyperparameters = getattr(config, architecture).model_dump(mode="json")
     card = untrained_card(table, architecture, config.variant, hyperparameters, classes, feature_set, version)
-    return replace(card, local={**table.local, "weight": config.local_weight} if table.local is not None else None)
+    local = {**table.local, "weight": table.local_weight(config)} if table.local is not None else None
+    return replace(card, local=local)
 
 
 def untrained_card(

@@ -116,6 +116,68 @@ def test_an_own_rate_is_of_flows_outside_of_alerts_of_the_same_category() -> Non
     assert own.flagged[0, :, 0].tolist() == [0, 0, 0, 10, 0]
 
 
+def thinned(first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return counts at each level, given those at the first of shape (categories, cells)."""
+    ratio = RATES[:, 1:] / RATES[:, :-1]
+    second = rng.binomial(first, ratio[:, :1])
+    return np.stack([first, second, rng.binomial(second, ratio[:, 1:])], axis=-1)
+
+
+def stored_in_blocks(kappa: float, rng: np.random.Generator) -> StoredCounts:
+    """Return counts of 200 blocks of 20,000 rows, whose rates differ by factors of a gamma distribution of mean 1."""
+    factors, rows = rng.gamma(kappa, 1 / kappa, 200), np.full(200, ROWS)
+    blocks = thinned(rng.poisson(ROWS * factors * RATES[:, :1]), rng).transpose(1, 0, 2)
+    return StoredCounts(CATEGORIES, blocks.sum(axis=0), np.full(5, rows.sum()), (blocks, rows))
+
+
+def small_devices(kappa: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return flows and flagged flows of 1,000 such devices, each with too few flows for a rate of its own."""
+    factors = np.repeat(rng.gamma(kappa, 1 / kappa, 1_000), WINDOWS)
+    flows = np.full(len(factors), 4)
+    return flows, thinned(np.minimum(rng.poisson(flows * factors * RATES[:, :1]), flows), rng)
+
+
+@pytest.mark.parametrize("kappa", [0.3, 2.0])
+def test_a_device_without_a_history_is_compared_with_how_much_blocks_of_local_rows_differ(kappa: float) -> None:
+    rng = np.random.default_rng(11)
+    known, (flows, flagged) = stored_in_blocks(kappa, rng), small_devices(kappa, rng)
+    flows[:WINDOWS], flagged[:, :WINDOWS] = 1, 0
+    flows[0], flagged[3, 0] = 70, [5, 1, 0]
+    found = cells(flows, flagged)
+    own = np.flatnonzero((found.place == 0) & (found.category == 3))
+    tested = compare(found, known, 1.0)
+
+    blocks, rows = known.blocks
+    candidates, of_level = np.geomspace(0.05, 1_000, 400), []
+    for level in range(2):
+        expected = rows[:, None] * known.counts[:, level] / known.rows
+        likelihood = [
+            stats.nbinom.logpmf(blocks[:, :, level], shape, shape / (shape + expected)).sum() for shape in candidates
+        ]
+        shape = candidates[int(np.argmax(likelihood))]
+        assert shape == pytest.approx(kappa, rel=0.4)
+        mean = 70 * tested.used[3, level]
+        assert mean == pytest.approx(70 * RATES[3, level], rel=0.3)
+        of_level.append(stats.nbinom.sf(flagged[3, 0, level] - 1, shape, shape / (shape + mean)))
+    assert tested.p[own] == pytest.approx(3 * min(of_level), rel=0.25)  # the shapes tried are 26 % apart
+    alike = StoredCounts(CATEGORIES, known.counts, known.rows)
+    assert compare(found, alike, 1.0).p[own] < 0.2 * tested.p[own]
+
+
+def test_dispersed_blocks_hide_no_scan_and_a_noisy_new_device_is_no_alert() -> None:
+    rng = np.random.default_rng(12)
+    known, (flows, flagged) = stored_in_blocks(0.3, rng), small_devices(0.3, rng)
+    flows[: 2 * WINDOWS], flagged[:, : 2 * WINDOWS] = 1, 0
+    flows[[0, WINDOWS]] = 75
+    flagged[3, 0] = 70  # a scan
+    flagged[3, WINDOWS] = [6, 1, 0]
+    found = cells(flows, flagged)
+    own = [int(np.flatnonzero((found.place == place) & (found.category == 3))[0]) for place in (0, WINDOWS)]
+    alike = StoredCounts(CATEGORIES, known.counts, known.rows)
+    assert compare(found, alike, 1.0).alerts[own].tolist() == [True, True]
+    assert compare(found, known, 1.0).alerts[own].tolist() == [True, False]
+
+
 flows_of = st.lists(st.integers(1, 400), min_size=2 * WINDOWS, max_size=2 * WINDOWS)
 
 

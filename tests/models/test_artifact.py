@@ -60,6 +60,16 @@ def test_a_model_is_read_as_written(stored):
         assert (found.dtype, found.shape) == (written.dtype, written.shape)
 
 
+def test_the_card_keeps_what_it_says_of_local_rows_and_is_as_before_without_any(tmp_path, stored):
+    assert "local" not in json.loads((stored / "model.json").read_text())
+    card = dataclasses.replace(CARD, local={"train_rows": 7, "held_out_dates": ["2026-11-03"], "weight": 0.7})
+    write_model(str(tmp_path / "local"), card, WEIGHTS, PREPROCESSOR)
+    assert read_model(str(tmp_path / "local")).card == card
+    content = json.loads((stored / "model.json").read_text()) | {"local": [1]}
+    reseal(stored, "model.json", json.dumps(content).encode())
+    assert "cannot be parsed" in refusal(stored)
+
+
 def test_the_manifest_holds_the_sha256_of_every_file(stored):
     manifest = json.loads((stored / "manifest.json").read_text())
     assert manifest == {name: hashlib.sha256((stored / name).read_bytes()).hexdigest() for name in FILES}

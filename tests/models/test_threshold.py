@@ -11,6 +11,7 @@ from ids_spark.models.threshold import (
     LIMIT,
     NO_BLOCK,
     RATES,
+    LocalOrigin,
     ValidationScores,
     ValidationScoresUnusable,
     attack_logits,
@@ -507,3 +508,79 @@ def test_validation_scores_are_immutable_and_small():
     with pytest.raises(AttributeError):
         found.benign_rows = 1
     assert isinstance(found, ValidationScores)
+
+
+# --- of the site's own nights --------------------------------------------------------------------------------------
+
+
+def local_scores(rows=4_000, dates=("2026-11-03", "2026-11-05"), held_out_by="date"):
+    """Return scores of local rows in 40 blocks, of which the last flags far more than the others."""
+    logits, blocks = normal(rows, 3), np.repeat(np.arange(40), rows // 40).astype(np.int32)
+    logits[-rows // 40 :] += 6
+    labels, ids = np.zeros(rows, np.int32), (np.arange(rows) % 5 + 1).astype(np.int32)
+    mix, local = np.array([rows, 0, 0, 0, 0, 0]), LocalOrigin(dates, held_out_by)
+    return validation_scores_of(logits, labels, ids, mix, np.zeros(2), blocks, local), logits, blocks, ids
+
+
+def test_scores_of_local_rows_are_read_as_written_with_the_classes_of_each_block():
+    scores, logits, blocks, ids = local_scores()
+    unknown = np.zeros((4_000, 3), np.bool_)
+    unknown[:250:7, 0], unknown[0, 1] = True, True
+    written = scores.with_unknown(blocks, unknown)
+    read = from_json(written.to_json(), "validation_scores.json")
+    assert read == written
+    assert [block.unknown for block in read.blocks[:4]] == [(15, 1, 0), (14, 0, 0), (7, 0, 0), (0, 0, 0)]
+    levels = read.levels()
+    assert (
+        levels
+        == validation_scores_of(
+            logits, np.zeros(4_000, np.int32), ids, np.array([4_000, 0, 0, 0, 0, 0]), np.zeros(2), blocks
+        ).levels()
+    )
+    expected = [
+        [[((blocks == i) & (ids == c) & (logits >= t)).sum() for t in levels] for c in range(6)] for i in range(40)
+    ]
+    np.testing.assert_array_equal(read.block_counts(levels), expected)
+    assert "local" not in scores_of(normal(50, 1)).to_json()
+
+
+@pytest.mark.parametrize(
+    ("dates", "held_out_by", "text"),
+    [
+        (("2026-11-03", "2026-11-05"), "date", " of 2026-11-03 to 2026-11-05, in 40 blocks (a device on a date)."),
+        (("2026-11-03",), "source", " of 2026-11-03, in 40 blocks (a source file)."),
+        ((), "rows", ", in 40 blocks (a run of rows of a source file)."),
+    ],
+)
+def test_the_statement_says_on_which_flows_the_threshold_rests(dates, held_out_by, text):
+    found = local_scores(dates=dates, held_out_by=held_out_by)[0].operating_point()
+    assert f"The threshold rests on 4,000 local benign flows{text}" in found.statement()
+    assert "laboratory" not in found.statement()
+    # One block in 40 flags most of its rows: the interval of the next blocks is wide.
+    assert found.expected_rate == pytest.approx(0.01, abs=1e-3)
+    assert 0.02 < found.rate_at_most < 0.04
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["local"].update(held_out_by="week"), "the dates or kind of its local rows"),
+        (lambda content: content["local"].update(dates=["2026-11-05", "2026-11-03"]), "the dates or kind of its local"),
+        (
+            lambda content: content["local"].update(dates=["2026-13-05"]),
+            " does not hold validation scores (ValueError(",
+        ),
+        (lambda content: content["local"].update(more=1), " does not hold validation scores (TypeError("),
+        (lambda content: content["blocks"][39]["classes"].pop(), "the classes of one of its blocks do not fit"),
+        (lambda content: content["blocks"][39]["classes"].__setitem__(0, 6), "one of its attack classes is none of"),
+        (lambda content: content["blocks"][0].update(unknown=[1, 2, 0]), "the counts (1, 2, 0) of the second detector"),
+        (lambda content: content["blocks"][0].update(unknown=[1]), "the counts (1,) of the second detector do not"),
+        (lambda content: content["blocks"][0].update(unknown=[1.0, 0, 0]), "a count of the second detector is not"),
+        (lambda content: content.pop("local"), "a block of the data set has classes"),
+    ],
+)
+def test_contradictory_scores_of_local_rows_are_refused(change, message):
+    content = json.loads(local_scores()[0].to_json())
+    change(content)
+    with pytest.raises(ValidationScoresUnusable, match=re.escape(message)):
+        from_json(json.dumps(content), "models/m/validation_scores.json")

@@ -285,7 +285,8 @@ def test_the_card_states_the_local_rows_and_the_loss_weighs_them(local_run: Path
     task = TrainingTask(
         open_features(Lake(str(local_run / "lake")), "paper", 1), "", "", "", model.card, TrainConfig(), 7
     )
-    assert task.row_weights is None  # the default weighs all rows the same
+    same = dataclasses.replace(task, config=TrainConfig(local_weight=1))
+    assert same.row_weights is None
     weighted = dataclasses.replace(task, config=TrainConfig(local_weight=4))
     train, validation = (pd.read_parquet(table / f"split={split}") for split in ("train", "validation"))
     assert facts["train_rows"] == train["local"].sum()
@@ -300,6 +301,27 @@ def test_the_card_states_the_local_rows_and_the_loss_weighs_them(local_run: Path
     losses = -np.log(p[np.arange(len(p)), validation["label6"]])
     expected = np.average(losses, weights=np.where(validation["local"] == 1, 4, 1))
     assert model.card.training["best_validation_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "local", "weight"),
+    [(45_000, 1_000, 4.4), (8_000_000, 1_000_000, 0.7), (1_044_000, 1_000_000, 0.0044), (45_000, 100, 10), (9, 0, 1)],
+)
+def test_by_default_local_rows_weigh_a_tenth_of_the_data_set(
+    features: Path, rows: int, local: int, weight: float
+) -> None:
+    table = open_features(Lake(str(features / "lake")), "paper", 2)
+    assert table.local is None
+    table = dataclasses.replace(table, rows={"train": rows, "validation": 9}, local={"train_rows": local})
+    card = card_of(table, TrainConfig(), "dnn", 6, "paper", "v")
+    assert card.local["weight"] == pytest.approx(weight)
+    task = TrainingTask(table, "", "", "", card, TrainConfig(), 7)
+    if local:
+        of_data_set, of_local = task.row_weights
+        assert (of_data_set * (rows - local) + of_local * local) / rows == pytest.approx(1)
+        assert of_local * local <= 0.1001 * of_data_set * (rows - local)
+    else:
+        assert task.row_weights is None
 
 
 def test_the_second_detector_learns_local_rows_and_as_many_of_the_data_set(
