@@ -33,16 +33,25 @@ from ids_spark.lake.parquet import SUFFIX, keep_only, open_part, part_name, stor
 
 _FLOWS: Final = TABLES["flows"]
 _BENIGN: Final = taxonomy.CLASS19[taxonomy.BENIGN_ID]
+_LOCAL_ROWS: Final = 500_000  # that join a train bucket
 LABELS: Final = ("label19", "label6", "label2")
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One file of `flows/`."""
+    """One file of `flows/`, or a part of it.
+
+    Attributes:
+        uri: The file.
+        split: `train` or `test`.
+        index: Number of the bucket in its split.
+        parts: Number of buckets of the split if a file has several: then this is a range of its keys; 0: whole files.
+    """
 
     uri: str
     split: str
     index: int
+    parts: int = 0
 
 
 @dataclass
@@ -125,7 +134,7 @@ class LocalRows:
     Attributes:
         files: Their files, each sorted by row key.
         held_out: Which of them are held out.
-        buckets: Number of train buckets of the data set.
+        buckets: Number of train buckets.
     """
 
     files: tuple[str, ...]
@@ -133,16 +142,30 @@ class LocalRows:
     buckets: int
 
 
-def local_rows_of(
-    flows_uri: str, schema: FeatureSchema, held_out: LocalHeldOut, buckets: Sequence[Bucket]
-) -> LocalRows:
-    """Return the local rows of a lake, after a check of each file against its contract.
+def with_local_rows(
+    flows_uri: str, schema: FeatureSchema, held_out: LocalHeldOut, buckets: Sequence[Bucket], rows: int
+) -> tuple[LocalRows, list[Bucket]]:
+    """Return the local rows of a lake, after a check of each file, and the buckets that they join.
+
+    Where many local rows join few train buckets, these are divided, so that a task does not hold all of them.
+
+    Args:
+        flows_uri: URI of `flows/`.
+        schema: Its feature schema.
+        held_out: Which local rows are held out.
+        buckets: From `buckets_of`.
+        rows: Number of local rows.
 
     Raises:
         SchemaMismatch: when a file does not match `flows_contract`.
     """
     files = _checked_files(f"{flows_uri}/split=local", schema)
-    return LocalRows(tuple(files), held_out, sum(bucket.split == "train" for bucket in buckets))
+    train = [bucket for bucket in buckets if bucket.split == "train"]
+    each = max(1, -(-rows // (_LOCAL_ROWS * max(1, len(train)))))
+    parts = len(train) * each
+    divided = [Bucket(b.uri, b.split, b.index * each + i, parts) for b in train for i in range(each)]
+    joined = divided if each > 1 else train
+    return LocalRows(tuple(files), held_out, parts), [*joined, *(b for b in buckets if b.split != "train")]
 
 
 @dataclass(frozen=True)
@@ -180,19 +203,8 @@ def _merged(one: _Flows, other: _Flows) -> _Flows:
 def _read_local(index: int, schema: FeatureSchema, local: LocalRows) -> _Flows:
     """Return the local rows of one train bucket that are in use; those that train are not equal to another of them."""
     own = ["row_key", "label19", "source_file", "source_row", "event_date", "device", "left_out"]
-    parts = []
-    for uri in local.files:
-        with open_part(uri) as file:
-            bucket = row_hash.buckets(file.read(["row_key"])["row_key"].to_numpy(), local.buckets)
-            first, end = np.searchsorted(bucket, [index, index + 1]).tolist()
-            ends = np.cumsum(file.rows).tolist()
-            for group, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-                if start < end and stop > first:
-                    table = file.read([*own, *schema.features], group)
-                    parts.append(table.slice(max(0, first - start), min(stop, end) - max(start, first)))
-    contract = flows_contract(schema.features)
-    empty = pa.schema([contract.field(name) for name in (*own, *schema.features)]).empty_table()
-    table = pa.concat_tables([empty, *(part.select(empty.column_names) for part in parts)])
+    names = [*own, *schema.features]
+    table = pa.concat_tables([_in_bucket(uri, names, schema, index, local.buckets) for uri in local.files])
     used = table.filter(pc.is_null(table["left_out"])).combine_chunks()
     keys, labels = used["row_key"].to_numpy(), used["label19"].to_numpy()
     columns = {name: used[name].to_numpy() for name in schema.features}
@@ -205,14 +217,34 @@ def _read_local(index: int, schema: FeatureSchema, local: LocalRows) -> _Flows:
     return _Flows(keys, labels, keep, nothing, columns, blocks, held, everything, len(table) - len(used))
 
 
+def _in_bucket(uri: str, names: Sequence[str], schema: FeatureSchema, index: int, buckets: int) -> pa.Table:
+    """Return columns of the rows of a file whose keys are in one of so many buckets; the file is sorted by key."""
+    contract = flows_contract(schema.features)
+    parts = [pa.schema([contract.field(name) for name in names]).empty_table()]
+    with open_part(uri) as file:
+        stored = stored_names(file.schema.names, _FLOWS)
+        bucket = row_hash.buckets(file.read([stored["row_key"]])[stored["row_key"]].to_numpy(), buckets)
+        first, end = np.searchsorted(bucket, [index, index + 1]).tolist()
+        ends = np.cumsum(file.rows).tolist()
+        for group, (start, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            if start < end and stop > first:
+                table = file.read([stored[name] for name in names], group)
+                table = table.select([stored[name] for name in names]).rename_columns(list(names))
+                parts.append(table.slice(max(0, first - start), min(stop, end) - max(start, first)))
+    return pa.concat_tables([part.replace_schema_metadata() for part in parts])
+
+
 def _read_data_set(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut) -> _Flows:
     names = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
     blocked = bucket.split == "train" and held_out.blocked_share > 0
     names += ["source_file", "source_row"] if blocked else []
-    with open_part(bucket.uri) as file:
-        stored = stored_names(file.schema.names, _FLOWS)
-        table = file.read([stored[name] for name in names])
-    table = table.select([stored[name] for name in names]).rename_columns(names).combine_chunks()
+    if bucket.parts:
+        table = _in_bucket(bucket.uri, names, schema, bucket.index, bucket.parts).combine_chunks()
+    else:
+        with open_part(bucket.uri) as file:
+            stored = stored_names(file.schema.names, _FLOWS)
+            table = file.read([stored[name] for name in names])
+        table = table.select([stored[name] for name in names]).rename_columns(names).combine_chunks()
     columns = {name: table[name].to_numpy() for name in schema.features}
     keep, label_conflict = ~table["duplicate"].to_numpy(), table["label_conflict"].to_numpy()
     keys, labels = table["row_key"].to_numpy(), table["label19"].to_numpy()

@@ -102,8 +102,9 @@ def write_recipe(
     nights = _local_nights(spark_context, lake, config, schema) if config.local else None
     local, train_rows = None, facts["rows"]["train"]
     if nights is not None:
-        local = feature_table.local_rows_of(lake.uri("flows"), schema, nights.held_out, buckets)
-        origin, train_rows = combined_origin(origin, nights.data_origin), train_rows + nights.found.rows.total()
+        used = nights.found.rows.total()
+        local, buckets = feature_table.with_local_rows(lake.uri("flows"), schema, nights.held_out, buckets, used)
+        origin, train_rows = combined_origin(origin, nights.data_origin), train_rows + used
 
     recipe = preprocess.Recipe(config.recipe, schema, config.transform, config.min_std, origin)
     share = config.sample_rows / max(1, train_rows)

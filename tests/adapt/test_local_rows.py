@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.tables import flows_contract
+from ids_spark.extract.footer import Extraction
 from ids_spark.lake.store import Lake
 from tests.support.flows import RunJob, synthetic_frame, write_synthetic_source
 from tests.support.in_process import run
@@ -322,3 +323,17 @@ def test_purge_removes_local_rows_of_old_nights_only(run_job: RunJob, lake: Path
 
 def device_and_features() -> list[str]:
     return ["device_id", *RELEASE_39.features]
+
+
+@pytest.mark.parametrize(("window", "noted"), [(10, False), (25, True)])
+def test_windows_of_another_length_than_the_data_set_are_taken_and_noted(
+    run_job: RunJob, lake: Path, tmp_path: Path, window: int, noted: bool
+) -> None:
+    table = pa.Table.from_pandas(night(30, 1).assign(capture_file="ward.pcap", device_id=None), preserve_index=False)
+    footer = Extraction(window=window, by="capture", capture="ward.pcap", packets={"ipv4": 30 * window}, windows=30)
+    (tmp_path / f"logs/event_date={FIRST}").mkdir(parents=True)
+    pq.write_table(table.replace_schema_metadata(footer.metadata()), tmp_path / f"logs/event_date={FIRST}/ward.parquet")
+    assert run_job("ingest", ingest__local=tmp_path / "logs") == 0
+    assert set(local(lake)["source_file"]) == {"ward.pcap"}
+    assert facts(lake)["window_lengths"] == [window]
+    assert any(f"local windows of {window} packets" in note for note in audit(lake)["notes"]) == noted
