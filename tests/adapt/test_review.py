@@ -1,0 +1,240 @@
+"""Rows of local nights that may be attacks, in a small world of two features. All flows are synthetic."""
+
+import dataclasses
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from scipy.spatial import distance
+
+from ids_spark.adapt import known_rows, review, suspicious_cells
+from ids_spark.adapt.suspicious_cells import Places
+from ids_spark.base.arrays import as_rows
+from ids_spark.config.train import ModelConfig
+from ids_spark.dataset.features import RELEASE_39
+from ids_spark.dataset.tables import ALERTS, VERDICTS, flows_contract
+from ids_spark.dataset.taxonomy import CLASS19
+from ids_spark.ingest import row_hash
+from ids_spark.lake.filesystem import write_json
+from ids_spark.lake.parquet import write_rows, write_table
+from ids_spark.lake.store import Lake
+from ids_spark.models import architectures, artifact, novelty
+from ids_spark.models.artifact import Model
+from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES
+
+NIGHTS = [dt.date(2026, 3, 1) + dt.timedelta(days=i) for i in range(5)]
+DEVICES = ("pump-1", "pump-2", "monitor-1")
+OWN_WAY, FLOOD, LAB = (6.0, 0.0), (6.0, 6.0), (-3.0, 0.0)  # in units of the model: local rows, attacks, benign rows
+ATTACK_AT = (NIGHTS[2], "pump-1", 3)
+
+
+def raw(points: np.ndarray) -> pd.DataFrame:
+    """Return rows whose two features the model scales to these points; all others are 0."""
+    fitted = {f.name: f for f in PREPROCESSOR.features}
+    rows = pd.DataFrame(0.0, index=range(len(points)), columns=list(RELEASE_39.features))
+    for i, name in enumerate(CARD.features):
+        rows[name] = points[:, i] * fitted[name].std + fitted[name].mean
+    return rows
+
+
+def around(centre: tuple[float, float], rows: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(centre, 0.3, (rows, 2))
+
+
+def flows(points: np.ndarray, label: int, **columns: Any) -> pa.Table:
+    frame = raw(points).assign(**columns)
+    frame["row_key"] = row_hash.row_keys([frame[name].to_numpy() for name in RELEASE_39.features])
+    for name, value in (("source_row", range(len(points))), ("source_file", "lab.csv"), ("origin", "dataset")):
+        if name not in frame:
+            frame[name] = value
+    frame = frame.assign(class19=CLASS19[label], class6="", class2="", label19=label)
+    frame = frame.assign(duplicate=False, label_conflict=False, left_out=None)
+    for name in ("event_date", "event_time", "device"):
+        if name not in frame:
+            frame[name] = None
+    contract = flows_contract(RELEASE_39.features)
+    return pa.Table.from_pandas(frame[contract.names], schema=contract, preserve_index=False)
+
+
+def champion(lake: Lake) -> Model:
+    """A model to which everything unlike the laboratory's benign rows is a flood."""
+    card = dataclasses.replace(CARD, hyperparameters=ModelConfig(dense=()).model_dump(mode="json"))
+    network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
+    kernel, bias = (np.zeros_like(w) for w in network.get_weights())
+    kernel[0, 1] = 3.0  # DDoS
+    benign = as_rows(list(around(LAB, 500, 1).T))
+    fitted = novelty.fit(benign)
+    assert fitted is not None
+    detector = fitted.calibrated(fitted.distances(as_rows(list(around(LAB, 5_000, 2).T))), np.ones(5_000, dtype=bool))
+    uri = lake.uri(f"models/{card.name}/{card.version}")
+    artifact.write_model(uri, card, [kernel, bias], PREPROCESSOR, VALIDATION_SCORES, detector)
+    return artifact.read_model(uri)
+
+
+def local(identified: bool = True) -> tuple[pa.Table, np.ndarray]:
+    """Nights of devices that all resemble attacks in the eyes of the champion, with an attack in one of them."""
+    parts, planted = [], []
+    for night, date in enumerate(NIGHTS):
+        for number, device in enumerate(DEVICES):
+            hours = np.arange(240) % 24
+            points, names = around(OWN_WAY, 240, 10 * night + number), [device] * 240
+            own = np.zeros(240, dtype=bool)
+            if (date, device) == ATTACK_AT[:2]:
+                own[hours == ATTACK_AT[2]] = True
+                points[own] = around(FLOOD, int(own.sum()), 99)
+            times = [dt.datetime.combine(date, dt.time(hour, 5), dt.UTC) for hour in hours]
+            known = {"event_date": [date] * 240, "event_time": times, "device": names} if identified else {}
+            order = np.argsort(hours, kind="stable")  # source rows are in order of time
+            rows = np.empty(240, dtype=int)
+            rows[order] = np.arange(240)
+            file = f"{date}/{device}"
+            parts.append(flows(points, 0, source_file=file, source_row=rows, origin="local", **known))
+            planted.append(own)
+    return pa.concat_tables(parts), np.concatenate(planted)
+
+
+def lake_of(folder: Path, rows: pa.Table) -> Lake:
+    lake = Lake(str(folder / "lake"))
+    facts = {"run_id": "r", "feature_schema": "release39", "data_origin": "synthetic"}
+    write_table(lake.uri("flows/split=train/part-0.parquet"), flows(around(LAB, 600, 3), 0))
+    write_table(lake.uri("flows/split=train/part-1.parquet"), flows(around(FLOOD, 600, 4), CLASS19.index("DDoS-SYN")))
+    keys = row_hash.row_keys([rows[name].to_numpy() for name in RELEASE_39.features])
+    rows = rows.set_column(rows.column_names.index("row_key"), rows.field("row_key"), pa.array(keys))
+    write_table(lake.uri("flows/split=local/part-0.parquet"), rows.take(pa.array(np.argsort(keys.view(np.uint64)))))
+    write_json(lake.uri("flows/_table.json"), facts | {"rows": {"train": 1_200}})
+    write_json(lake.uri("flows/split=local/_table.json"), facts | {"rows": {"local": len(rows)}})
+    return lake
+
+
+def reviewed(spark: SparkSession, lake: Lake, folder: Path) -> tuple[review.Reviewed, pd.DataFrame]:
+    staged = folder / "staged"
+    found = review.review(spark.sparkContext, lake, lambda table: f"{staged}/{table}", champion(lake), 60, "run")
+    parts = sorted((staged / "flows/split=local").glob("*.parquet"))
+    return found, pd.concat([pq.ParquetFile(part).read().to_pandas() for part in parts])
+
+
+def left_out_of(rows: pd.DataFrame, table: pa.Table) -> np.ndarray:
+    """Return the reason of each row of a table, empty if it stays."""
+    by_row = {
+        (f, r): x or "" for f, r, x in zip(rows["source_file"], rows["source_row"], rows["left_out"], strict=True)
+    }
+    assert len(by_row) == len(rows) == len(table)
+    return np.array(
+        [by_row[key] for key in zip(*(table[c].to_pylist() for c in ("source_file", "source_row")), strict=True)]
+    )
+
+
+def test_an_attack_of_one_night_is_left_out_and_what_recurs_is_not(spark: SparkSession, tmp_path: Path) -> None:
+    rows, planted = local()
+    found, written = reviewed(spark, lake_of(tmp_path, rows), tmp_path)
+    reasons = left_out_of(written, rows)
+    assert set(reasons[planted]) == {"incident"}
+    assert set(reasons[~planted]) == {""}  # although the champion calls each of them a flood
+    assert found.by_reason == {"incident": 10}
+    assert (found.rows, found.judged_by) == (len(rows), "date")
+    [line] = found.left_out.to_pylist()
+    assert line == {
+        "reason": "incident",
+        "event_date": ATTACK_AT[0],
+        "device": "pump-1",
+        "class_name": "DDoS",
+        "rows": 10,
+        "source_file": f"{ATTACK_AT[0]}/pump-1",
+        "first_row": 30,
+        "last_row": 39,
+    }
+
+
+def test_without_identifiers_source_files_are_compared(spark: SparkSession, tmp_path: Path) -> None:
+    rows, planted = local(identified=False)
+    found, written = reviewed(spark, lake_of(tmp_path, rows), tmp_path)
+    reasons = left_out_of(written, rows)
+    assert found.judged_by == "source"
+    assert (reasons[planted] == "incident").mean() >= 0.9
+    assert (reasons[~planted] != "").mean() <= 0.01
+
+
+def test_a_single_file_is_compared_by_runs_of_its_rows(spark: SparkSession, tmp_path: Path) -> None:
+    rows, planted = local(identified=False)
+    place = rows.column_names.index("source_file")
+    rows = rows.set_column(place, rows.field("source_file"), pa.repeat("all.parquet", len(rows)))
+    place = rows.column_names.index("source_row")
+    order = np.argsort(~planted, kind="stable")  # the attack is a run of rows
+    numbers = np.empty(len(rows), dtype=np.int64)
+    numbers[order] = np.arange(len(rows))
+    rows = rows.set_column(place, rows.field("source_row"), pa.array(numbers))
+    found, written = reviewed(spark, lake_of(tmp_path, rows), tmp_path)
+    reasons = left_out_of(written, rows)
+    assert found.judged_by == "rows"
+    assert set(reasons[planted]) == {"incident"}
+    assert (reasons[~planted] != "").mean() <= 0.01
+
+
+def test_rows_far_from_everything_known_are_outliers(spark: SparkSession, tmp_path: Path) -> None:
+    rows, planted = local()
+    far = raw(np.tile([-20.0, -25.0], (2, 1)))
+    columns = {name: rows[name].to_numpy().copy() for name in CARD.features}
+    at = np.flatnonzero(~planted)[[5, 700]]
+    for name in CARD.features:
+        columns[name][at] = far[name]
+        rows = rows.set_column(rows.column_names.index(name), rows.field(name), pa.array(columns[name]))
+    found, written = reviewed(spark, lake_of(tmp_path, rows), tmp_path)
+    reasons = left_out_of(written, rows)
+    assert np.flatnonzero(reasons == "outlier").tolist() == at.tolist()
+    assert found.by_reason == {"incident": 10, "outlier": 2}
+
+
+def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSession, tmp_path: Path) -> None:
+    rows, _ = local()
+    lake = lake_of(tmp_path, rows)
+    night, device, hour = NIGHTS[1], "pump-2", 7
+    start = dt.datetime.combine(night, dt.time(hour), dt.UTC)
+    entity = {"kind": "device_id", "name": device, "flows": 10}
+    alert = {"incident_id": "i1", "entity_kind": "device_id", "entity": device, "is_source": False}
+    alert |= {"window_start": start, "category": "DDoS"}
+    given = {"event_date": night, "incident_id": "i1", "verdict": "true", "category": "DDoS", "entities": [entity]}
+    given |= {"run_id": "20260302T000000Z-aa", "created_at": start}
+    write_rows(lake.uri(f"alerts/event_date={night}/part-00000.parquet"), [alert], ALERTS)
+    write_rows(lake.uri("verdicts/20260302T000000Z-aa.parquet"), [given], VERDICTS)
+    _, written = reviewed(spark, lake, tmp_path)
+    out = written[written["left_out"] == "verdict"]
+    assert len(out) == 10
+    assert set(out["device"]) == {device}
+    assert {time.hour for time in out["event_time"]} == {hour}
+    assert set(out["event_date"]) == {night}
+
+
+def test_a_second_review_replaces_the_reasons_of_the_first(spark: SparkSession, tmp_path: Path) -> None:
+    rows, _ = local()
+    place = rows.column_names.index("left_out")
+    rows = rows.set_column(place, rows.field("left_out"), pa.repeat("outlier", len(rows)))
+    _, written = reviewed(spark, lake_of(tmp_path, rows), tmp_path)
+    assert written["left_out"].value_counts().to_dict() == {"incident": 10}
+
+
+def test_distances_are_those_of_a_search_over_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    sample, rows = (rng.normal(size=(n, 5)).astype(np.float32) for n in (303, 40))
+    found = known_rows.Sample.of(sample).log_distances(rows)
+    pairs = np.log(distance.cdist(rows, sample) + 0.01).reshape(40, 3, 101).min(axis=2).mean(axis=1)
+    assert found == pytest.approx(pairs, abs=1e-3)
+    assert np.isinf(known_rows.Sample.of(sample[:2]).log_distances(rows)).all()
+
+
+def test_cells_beyond_chance_are_suspicious_unless_the_device_is_so_on_other_nights() -> None:
+    rng = np.random.default_rng(1)
+    device, group = (part.ravel() for part in np.meshgrid(np.repeat(np.arange(20), 24), np.arange(7)))
+    found = rng.poisson(0.3, (len(device), 5))
+    found[device == 3, 2] = rng.poisson(20.0, np.count_nonzero(device == 3))  # every night
+    attacked = np.flatnonzero((device == 7) & (group == 4))[:2]
+    found[attacked, 1] += 12
+    suspects = suspicious_cells.suspicious(Places(device, group, np.full(len(device), 100), found))
+    assert suspects[attacked, 1].all()
+    assert suspects[device == 3, 2].mean() < 0.01
+    assert suspects.mean() < 0.001
