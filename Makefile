@@ -108,14 +108,17 @@ define demo
 endef
 DEMO_NETWORK = --set 'extract.networks=[192.0.2.0/24]' $(call path,extract.inventory,$(LAKE)/captures/_inventory.csv)
 
-# $1: folder of captures, $2: folder of flow logs, $3: date, or nothing for every new night, $4: settings of extract.
+DEMO_INVENTORY = $(call path,score.inventory,$(LAKE)/captures/_inventory.csv)
+
+# $1: folder of captures, $2: folder of flow logs, $3: date, or nothing for every new night, $4: settings of extract,
+# $5: settings of score.
 # With refused or broken captures (exit code 3) the others are scored, and the last line says so.
 define extract_and_score
 	@extracted=0 scored=0; { $(call submit,extract) $(call path,extract.captures,$(1)) \
 	  $(call path,extract.target,$(2)) $(if $(3),--set extract.date=$(3)) $(4); } || extracted=$$?; \
 	test $$extracted = 0 || test $$extracted = 3 || exit $$extracted; \
 	{ $(call submit,score) $(call path,score.flow_logs,$(2)) --set "score.models=[$(NIGHT)]" \
-	  --set $(if $(3),score.date=$(3),score.pending_nights=true); } || scored=$$?; \
+	  --set $(if $(3),score.date=$(3),score.pending_nights=true) $(5); } || scored=$$?; \
 	test $$extracted = 0 || echo 'make: parts of the captures were not extracted; the messages of extract, above, and' \
 	  'audit/ name them' >&2; \
 	test $$scored = 0 || exit $$scored; exit $$extracted
@@ -128,7 +131,7 @@ nightly: package ## Page of night DATE of LOGS by model NIGHT of LAKE; of CAPTUR
 	$(if $(LOGS),$(call submit,score) --set score.date=$(DATE) $(call path,score.flow_logs,$(LOGS)) \
 	  --set "score.models=[$(NIGHT)]",$(if $(CAPTURES),\
 	  $(call extract_and_score,$(CAPTURES),$(LAKE)/flow_logs,$(if $(OWN_DATE),$(DATE))),\
-	  $(call extract_and_score,$(LAKE)/captures,$(LAKE)/ward_logs,$(DATE),$(DEMO_NETWORK))))
+	  $(call extract_and_score,$(LAKE)/captures,$(LAKE)/ward_logs,$(DATE),$(DEMO_NETWORK),$(DEMO_INVENTORY))))
 
 .PHONY: verdict
 verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VERDICT= OWNER= REASON= (UNTIL= for mute)

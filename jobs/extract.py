@@ -18,8 +18,9 @@ from ids_spark.base.report import Report
 from ids_spark.base.text import shown
 from ids_spark.extract import changes, extraction, joining, summary
 from ids_spark.extract.capture_files import Listing, find_captures
-from ids_spark.extract.devices import Devices, read_inventory
+from ids_spark.extract.devices import Devices
 from ids_spark.extract.extraction import CaptureDone, Plan
+from ids_spark.extract.inventory import read_inventory
 from ids_spark.extract.manifests import ExtractedLogs
 from ids_spark.lake.filesystem import absolute
 from ids_spark.runtime import job
@@ -40,7 +41,8 @@ def run(context: job.Context) -> Report:
     listing = find_captures(captures)
     origin = changes.data_origin_of(captures, target)
     by_mac = config.device == "mac"
-    names = {} if config.inventory is None else read_inventory(absolute(config.inventory), by_mac)
+    inventory = None if config.inventory is None else read_inventory(absolute(config.inventory))
+    names = {} if inventory is None else inventory.names(by_mac)
     logs = ExtractedLogs(target, context.run_id)
     changes.refuse_other_joining(logs, config.join_files)
     plan = Plan(config, Devices(config.networks, by_mac, names), logs.writing, origin)
@@ -48,7 +50,9 @@ def run(context: job.Context) -> Report:
     with logs.opened():
         if origin == "synthetic":
             changes.mark_synthetic(target)
-        return (_joined if config.join_files else _each)(context, listing, plan, logs)
+        report = (_joined if config.join_files else _each)(context, listing, plan, logs)
+    report.notes += [] if inventory is None else inventory.notes
+    return report
 
 
 def _each(context: job.Context, listing: Listing, plan: Plan, logs: ExtractedLogs) -> Report:

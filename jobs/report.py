@@ -1,10 +1,11 @@
-"""The newest metrics of every model, and the precision of incidents from verdicts.
+"""The newest metrics of every model, the precision of incidents from verdicts, and their budget of false incidents.
 
     spark-submit --py-files dist/ids_spark.zip jobs/report.py --set lake=LAKE
 
-Prints both as tables on the terminal: of a lake without one of them, the other.
+Prints them as tables on the terminal, those that the lake has.
 
-Reads: `metrics/`, `confusion/` and `models/`; `incidents/` of the newest `report.nights` nights, `verdicts/`.
+Reads: `metrics/`, `confusion/` and `models/`; `incidents/` and `nights/` of the newest `report.nights` nights,
+`verdicts/`.
 Writes: `reports/run/`, if there are metrics: `run.html` (one self-contained HTML file) with learning curves and
 confusions, its pictures.
 """
@@ -15,7 +16,7 @@ import sys
 from rich.console import Console
 
 from ids_spark.base.report import Report, combined_origin
-from ids_spark.evaluate import precision, results
+from ids_spark.evaluate import budget, precision, results
 from ids_spark.evaluate.results import ScoredModel
 from ids_spark.lake.store import TableMissing
 from ids_spark.report import precision_table, run_page
@@ -37,6 +38,8 @@ def run(context: job.Context) -> Report:
             raise
     console = Console(width=None if sys.stdout.isatty() else 110)
     precision_table.print_precision(decided, console)
+    budgets = budget.of_lake(context.lake, context.config.report.nights)
+    precision_table.print_budget(budgets, context.config.score.provisional_nights, console)
     report = Report(
         models=[f"{model.name}/{model.version}" for model in models],
         data_origin=combined_origin(decided.data_origin, *(model.data_origin for model in models)),

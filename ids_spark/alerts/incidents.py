@@ -2,7 +2,7 @@
 
 The probability of an attack is bounded by the Bayes factor of a p-value, 1 / (-e p ln p) (Sellke, Bayarri, Berger 2001,
 doi 10.1198/000313001300339950), with `PRIOR` incidents expected among the cells of a night. The order is the weight of
-the severity times that probability.
+the severity times that probability, times a factor of the criticality of its devices if the inventory has them.
 """
 
 import datetime as dt
@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 from ids_spark.alerts.evidence import groups_of
 from ids_spark.alerts.false_alarms import Tested
 from ids_spark.alerts.joining import joined
+from ids_spark.alerts.known_devices import KnownDevices
 from ids_spark.alerts.night_cells import NightCells
 from ids_spark.alerts.severity import SEVERITIES, SeverityPolicy
-from ids_spark.base.arrays import Ints
-from ids_spark.dataset.tables import ALERTS, INCIDENTS, SCHEMA_VERSION
+from ids_spark.base.arrays import Ints, Mask
+from ids_spark.dataset.tables import ALERTS, INCIDENTS, INVENTORY, SCHEMA_VERSION
 
 PRIOR: Final = 3.0
 """Incidents expected in a night before its flows are seen."""
@@ -66,6 +67,7 @@ def incidents_of(
     window_minutes: int,
     policy: SeverityPolicy,
     night: NightFacts,
+    known: KnownDevices | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Return incidents, as `tables.INCIDENTS`, not yet ranked, and their alerts, as `tables.ALERTS`.
 
@@ -79,18 +81,23 @@ def incidents_of(
         window_minutes: Length of a window.
         policy: Severities.
         night: Values common to all incidents.
+        known: Devices of the inventory; default: none.
     """
-    chosen = np.flatnonzero(tested.alerts)
+    chosen, known = np.flatnonzero(tested.alerts), known or KnownDevices()
     if not len(chosen):
         return INCIDENTS.empty_table(), ALERTS.empty_table()
     incident, of_evidence = joined(cells, chosen, evidence, window_minutes)
     count = int(incident.max()) + 1
     members, own_rows = _split(incident, count), _split(of_evidence, count)
+    maintained = known.in_maintenance(evidence)
     rows = [
         _incident(chosen[members[i]], own_rows[i], cells, tested, evidence, categories, policy, night)
         for i in range(count)
     ]
-    alerts = _alerts(chosen, [rows[i]["incident_id"] for i in incident], cells, tested, evidence, categories, night)
+    for row, own in zip(rows, own_rows, strict=True):
+        row.update(_of_inventory(row, evidence.take(pa.array(own[maintained[own]])), known))
+    ids = [rows[i]["incident_id"] for i in incident]
+    alerts = _alerts(chosen, ids, cells, tested, evidence, categories, night, maintained, known)
     return rated(pa.Table.from_pylist(rows, schema=INCIDENTS), alerts, tested.tested), alerts
 
 
@@ -120,10 +127,11 @@ def rated(incidents: pa.Table, alerts: pa.Table, cells: int) -> pa.Table:
             "lead_expected": lead["expected"][lead["level"]],
             "own_rate": lead["own_rate"],
             "own_nights": lead["own_nights"],
+            "own_peers": lead["own_peers"],
             "peer_rate": lead["peer_rate"],
             "log10_p": lead["log10_p_learned"],
             "posterior": attack,
-            "score": WEIGHTS[row["severity"]] * attack,
+            "score": WEIGHTS[row["severity"]] * attack * (row["criticality_factor"] or 1.0),
         }
         rows.append(row)
     return pa.Table.from_pylist(sorted(rows, key=_rank_key), schema=INCIDENTS)
@@ -231,6 +239,24 @@ def _incident(
     }
 
 
+def _of_inventory(row: Row, maintained: pa.Table, known: KnownDevices) -> Row:
+    """Return what the inventory says of an incident; null without one.
+
+    Args:
+        row: The incident.
+        maintained: Its rows of the evidence in a time of maintenance.
+        known: Devices of the inventory.
+    """
+    if not known.devices:
+        return {"inventory": None, "criticality_factor": None, "flows_in_maintenance": None}
+    flows = maintained["flagged_1"].to_numpy().astype(np.int64) - maintained["allowed_1"].to_numpy()
+    return {
+        "inventory": known.rows([*row["devices"], *row["sources"]]),
+        "criticality_factor": known.factor(row["devices"], row["sources"]),
+        "flows_in_maintenance": int(flows.sum()),
+    }
+
+
 def _classes(own: pa.Table, flows: Ints) -> list[Row]:
     """Return flagged flows and share of the attack probability of each class, largest share first."""
     names = own["class_name"].combine_chunks().dictionary_encode()
@@ -299,6 +325,8 @@ def _alerts(
     evidence: pa.Table,
     categories: Sequence[str],
     night: NightFacts,
+    maintained: Mask,
+    known: KnownDevices,
 ) -> pa.Table:
     entity, place = cells.entity[cells.place[chosen]], cells.place[chosen]
     starts = cells.window[place]
@@ -307,14 +335,21 @@ def _alerts(
     group, level = cells.category[chosen], tested.level[chosen]
     index = tested.own.index[entity]
     own_nights, own_rate, earlier = np.zeros(len(chosen), dtype=np.int64), np.zeros(len(chosen)), index >= 0
+    own_peers = np.zeros_like(own_nights)
     own_nights[earlier] = tested.own.nights[index[earlier]]
+    own_peers[earlier] = tested.own.peers[index[earlier]]
     own_flagged = tested.own.flagged[index[earlier], group[earlier], level[earlier]]
     own_rate[earlier] = own_flagged / np.maximum(tested.own.flows[index[earlier], group[earlier]], 1)
     seen = [_extreme(cells, evidence, name, reduction, chosen) for name, reduction in _SEEN.items()]
+    outside = np.zeros(len(cells.place), dtype=np.bool_)
+    for side in (cells.device_cell, cells.source_cell):
+        outside[side[~maintained & (side >= 0)]] = True
+    kinds, names = (column.take(pa.array(chosen)) for column in (cells.kinds, cells.names))
+    listed = zip(kinds.to_pylist(), names.to_pylist(), strict=True)
     columns = {
         "incident_id": pa.array(incident_ids),
-        "entity_kind": cells.kinds.take(pa.array(chosen)),
-        "entity": cells.names.take(pa.array(chosen)),
+        "entity_kind": kinds,
+        "entity": names,
         "is_source": pa.array(cells.is_source[entity]),
         "window_start": pa.array(starts, mask=starts < 0).cast(_TIME),
         "category": pa.array([categories[g] for g in group]),
@@ -326,6 +361,9 @@ def _alerts(
         "log10_p_learned": pa.array(np.log10(tested.p[chosen])),
         "own_rate": pa.array(own_rate, mask=np.asarray(~earlier)),
         "own_nights": pa.array(own_nights),
+        "own_peers": pa.array(own_peers),
+        "inventory": pa.array([known.row(kind, name) for kind, name in listed], INVENTORY),
+        "in_maintenance": pa.array(~outside[chosen]),
         "peer_rate": pa.array(tested.used[group, level]),
         "first_seen": seen[0],
         "last_seen": seen[1],

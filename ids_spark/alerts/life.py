@@ -10,11 +10,14 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ids_spark.alerts.verdicts import with_columns
+from ids_spark.base.arrays import Ints
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.lake.store import Lake
 
@@ -37,13 +40,18 @@ class NightIncidents(NamedTuple):
     Attributes:
         incidents: With the columns `COLUMNS`; no rows if there was no incident.
         alerts: With the columns `ALERT_COLUMNS`.
+        champion: `CHAMPION_COLUMNS` of the champion's row in `nights/`.
+        devices: Distinct keys of its devices, from `traffic/`; None if that says nothing.
     """
 
     incidents: pa.Table
     alerts: pa.Table
+    champion: Mapping[str, Any] = MappingProxyType({})
+    devices: Ints | None = None
 
 
 COLUMNS: Final = ("incident_id", "category", "state", "flows", "since", "lead_entity")
+CHAMPION_COLUMNS: Final = ("model", "model_version", "false_incidents")
 ALERT_COLUMNS: Final = ("incident_id", "entity_kind", "entity", "is_source")
 
 
@@ -70,16 +78,23 @@ def earlier_nights(lake: Lake, date: dt.date) -> dict[dt.date, NightIncidents]:
 
 def _read(lake: Lake, day: dt.date) -> NightIncidents | None:
     try:
-        if not any(
-            lake.read("nights", ["rows_scored"], {"role": "champion"}, event_date=day)["rows_scored"].to_pylist()
-        ):
+        rows = lake.read("nights", ["rows_scored", *CHAMPION_COLUMNS], {"role": "champion"}, event_date=day).to_pylist()
+        if not any(row["rows_scored"] for row in rows):
             return None
         return NightIncidents(
-            lake.read("incidents", COLUMNS, event_date=day), lake.read("alerts", ALERT_COLUMNS, event_date=day)
+            lake.read("incidents", COLUMNS, event_date=day),
+            lake.read("alerts", ALERT_COLUMNS, event_date=day),
+            rows[0],
+            _devices(lake, day),
         )
     except SchemaMismatch as error:
         log.warning("incidents are not compared with an earlier night date=%s error=%s", day, error)
         return None
+
+
+def _devices(lake: Lake, day: dt.date) -> Ints | None:
+    keys = lake.read("traffic", ["entity_key"], {"is_source": False}, event_date=day)["entity_key"].to_numpy()
+    return np.unique(keys) if len(keys) else None
 
 
 def compare(

@@ -108,6 +108,23 @@ def name_of(kind: str | None, name: object) -> str:
     return f"MAC {short_name(name)}" if kind in MAC_COLUMNS else short_name(name)
 
 
+def known_of(row: Mapping[str, Any]) -> str:
+    """Return what the inventory says of an entity, as text; see `tables.INVENTORY`.
+
+    Its name is part of it only if the flow logs name the entity by another one, such as its address.
+    """
+    parts = [
+        row["device"] if row["device"] != row["name"] else None,
+        row["type"],
+        row["department"],
+        "connected to a patient" if row["patient_connected"] else None,
+        None if row["criticality"] is None else f"criticality {row['criticality']}",
+        None if row["owner"] is None else f"owner {row['owner']}",
+        None if row["maintenance"] is None else f"maintenance {row['maintenance']}",
+    ]
+    return ", ".join(printable(part) for part in parts if part)
+
+
 def attacks_others(incident: Incident) -> bool:
     """Return whether the main device is the main source as well."""
     source, device = main_of(incident, "sources"), main_of(incident, "devices")
@@ -167,8 +184,11 @@ def _how_much(incident: Incident) -> str:
 
 def _own(incident: Incident) -> str:
     nights, own = incident["own_nights"], incident["own_rate"]
-    if not nights or own is None or math.isnan(own):
+    if not (nights or incident.get("own_peers")) or own is None or math.isnan(own):
         return "no earlier night shows what share is usual for it"
+    if peers := incident.get("own_peers"):
+        own_nights = f", its own {_counted(nights, 'earlier night')} included" if nights else ""
+        return f"the usual share of {_counted(peers, 'other device')} of its type is {rate(own)}{own_nights}"
     return f"its usual share is {rate(own)} ({_counted(nights, 'earlier night')})"
 
 

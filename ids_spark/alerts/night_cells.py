@@ -5,6 +5,7 @@ A cell is an entity, a window of time and a category. Pure functions on Arrow an
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,7 @@ class OwnCounts:
         index: Index of each entity of tonight in the arrays below, -1 without a history; shape (entities,).
         flagged, expected: Shape (H, G, L).
         nights: Earlier nights with each entity; shape (H,).
+        peers: Devices of the same type whose mean history is added to its own, if that is short; shape (H,).
         flows: Flows of each entity in these nights, without the alerts of each category; shape (H, G).
     """
 
@@ -62,6 +64,7 @@ class OwnCounts:
     flagged: Floats
     expected: Floats
     nights: Ints
+    peers: Ints
     flows: Floats
 
 
@@ -131,20 +134,80 @@ def _flagged(evidence: pa.Table, cell: Ints, cells: int) -> Ints:
     return np.column_stack(columns)
 
 
-def own_counts(cells: NightCells, history: pa.Table, categories: Sequence[str]) -> OwnCounts:
+FEW_NIGHTS: Final = 3
+"""Earlier nights of a device; with fewer, those of its type count too."""
+
+
+def own_counts(
+    cells: NightCells, history: pa.Table, categories: Sequence[str], types: Mapping[int, str] | None = None
+) -> OwnCounts:
     """Return what is known of each entity from earlier nights.
+
+    To the history of an entity with fewer than `FEW_NIGHTS` nights, that of one other of its type is added: their mean.
 
     Args:
         cells: Of tonight.
         history: Rows of `entity_history/` of earlier nights, with a column `event_date`.
         categories: Names, in the order of the indices.
+        types: Type of devices, by entity key; default: of none.
     """
+    own = _history_of(np.union1d(cells.keys, np.array(list(types or {}), dtype=np.int64)), history, categories)
+    if types:
+        own = _with_peers(own, cells.keys, types)
+    at = own.index[np.searchsorted(own.keys, cells.keys)]
+    kept = np.unique(at[at >= 0])
+    index = np.where(at >= 0, np.searchsorted(kept, at), -1)
+    return OwnCounts(index, own.flagged[kept], own.expected[kept], own.nights[kept], own.peers[kept], own.flows[kept])
+
+
+@dataclass(frozen=True)
+class _History:
+    """As `OwnCounts`, of the entities `keys`, ascending."""
+
+    keys: Ints
+    index: Ints
+    flagged: Floats
+    expected: Floats
+    nights: Ints
+    peers: Ints
+    flows: Floats
+
+
+def _with_peers(own: _History, tonight: Ints, types: Mapping[int, str]) -> _History:
+    """Return the history with that of peers added, for entities of tonight whose own is short."""
+    of_type: dict[str, list[int]] = {}
+    for key, name in types.items():
+        at = own.index[np.searchsorted(own.keys, key)]
+        if at >= 0:
+            of_type.setdefault(name, []).append(int(at))
+    index = own.index.copy()
+    parts = {name: [getattr(own, name)] for name in ("flagged", "expected", "nights", "peers", "flows")}
+    rows = len(own.nights)
+    for key in np.intersect1d(tonight, np.array(list(types), dtype=np.int64)):
+        place = int(np.searchsorted(own.keys, key))
+        mine = int(own.index[place])
+        peers = [at for at in of_type.get(types[int(key)], ()) if at != mine]
+        if not peers or (mine >= 0 and own.nights[mine] >= FEW_NIGHTS):
+            continue
+        for column in ("flagged", "expected", "flows"):
+            values = getattr(own, column)
+            added = values[peers].mean(axis=0) + (values[mine] if mine >= 0 else 0)
+            parts[column].append(added[np.newaxis])
+        parts["nights"].append(np.array([own.nights[mine] if mine >= 0 else 0]))
+        parts["peers"].append(np.array([len(peers)]))
+        index[place], rows = rows, rows + 1
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return _History(own.keys, index, **joined)
+
+
+def _history_of(keys: Ints, history: pa.Table, categories: Sequence[str]) -> _History:
+    """Return the own history of entities."""
     category = pc.index_in(history["category"], value_set=pa.array(categories)).fill_null(-1).to_numpy()
     key = history["entity_key"].to_numpy()
-    used = np.isin(key, cells.keys) & (category >= 0)
+    used = np.isin(key, keys) & (category >= 0)
     known, row = np.unique(key[used], return_inverse=True)
-    index = np.full(len(cells.keys), -1, dtype=np.int64)
-    index[np.searchsorted(cells.keys, known)] = np.arange(len(known))
+    index = np.full(len(keys), -1, dtype=np.int64)
+    index[np.searchsorted(keys, known)] = np.arange(len(known))
     shape = (len(known), len(categories), len(counted.LEVELS))
     sums = {name: np.zeros(shape) for name in ("flagged", "expected")}
     for name, target in sums.items():
@@ -156,4 +219,5 @@ def own_counts(cells: NightCells, history: pa.Table, categories: Sequence[str]) 
     nights: Ints = np.bincount(nights_of, minlength=len(known)).astype(np.int64)
     flows = np.zeros(shape[:2])
     np.add.at(flows, (row, category[used]), history["flows"].to_numpy()[used])
-    return OwnCounts(index, sums["flagged"], sums["expected"], nights, flows)
+    peers = np.zeros(len(known), dtype=np.int64)
+    return _History(keys, index, sums["flagged"], sums["expected"], nights, peers, flows)

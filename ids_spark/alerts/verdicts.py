@@ -74,6 +74,11 @@ class OfIncident:
     learned: dict[Cell, Bursts] = field(default_factory=dict)
     muted: set[Cell] = field(default_factory=set)
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether the incident was called `true`."""
+        return self.kind is not None and self.kind["verdict"] == "true"
+
     def add(self, row: Row) -> None:
         """Add a newer verdict, except `unlearn`, which concerns other incidents too."""
         self.newest = row
@@ -297,7 +302,7 @@ def _state(
     kind, handling = (own.kind, own.handling) if own is not None else (None, None)
     if handling is not None and handling["verdict"] == "close":
         return "closed", handling, None
-    confirmed = kind is not None and kind["verdict"] == "true"
+    confirmed = own is not None and own.confirmed
     if cells and cells <= in_force.muted.keys() and not (confirmed and handling is None):
         found = [in_force.muted[cell] for cell in cells]
         return "muted", max((row for _, row in found), key=_given_at), min(until for until, _ in found)

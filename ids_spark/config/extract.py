@@ -33,7 +33,8 @@ class ExtractConfig(Section):
         device: Address that identifies a device: `ip`, or `mac`.
         networks: IPv4 networks of the devices; the device of a packet is its endpoint in one of them, the destination
             if both are or neither is.
-        inventory: CSV file with the columns `address` (IPv4 or MAC) and `device`, the names of devices.
+        inventory: CSV file with the columns `address` (IPv4 or MAC) and `device`, the names of devices; that of
+            `score.inventory`, whose other columns are not used here.
         piece_mb: Larger pcap files are read in pieces of this many MB, each by one task; windows end with a piece.
         join_files: Windows continue across files, for captures that spread the packets of a device over files; needs a
             shuffle and memory for all packets of a device, 200 bytes each, and replaces all rows of a date.

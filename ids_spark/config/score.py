@@ -9,6 +9,7 @@ from ids_spark.base.names import NAME
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
+LearningNights = Annotated[int, Field(ge=0, le=28)]
 NightDate = Annotated[dt.date, Field(ge=dt.date(1970, 1, 1), le=dt.date(2200, 12, 31))]
 ColumnName = Annotated[str, Field(min_length=1)]
 PathPart = Annotated[str, Field(pattern=f"^{NAME}$")]
@@ -62,11 +63,19 @@ class ScoreConfig(Section):
         pseudonym_key_env: Environment variable with the key.
         pseudonym_key_file: File with the key, readable by its owner only; takes precedence over the variable.
         columns: Groups of optional columns in a night's predictions; fewer groups are faster.
+        inventory: CSV file of the devices, with the columns `address` (IPv4 or MAC), `device`, and any of `type`,
+            `department`, `patient_connected`, `criticality`, `owner`, `maintenance`.
         volume_factor: A night is degraded if its number of flows differs by more than this factor from the median of
             the nights with flows in the six days before it, of which there must be three.
         max_rejected_share: A night is degraded if a larger share of its flows is quarantined.
         max_invisible_share: A night is degraded if a larger share of the packets of its captures is in no flow, so that
             no model can see them, such as IPv6.
+        learning_nights: A site is learning until so many nights of the last 28 dates were scored, unless its champion
+            has learned local nights. While it learns, only incidents with strong evidence are open; 0: never.
+        provisional_nights: Then it is provisional until its champion has scored so many nights, and the last so many
+            of them had no more false incidents than their budgets promised.
+        device_learning_nights: A device learns in its first so many scored nights, at a site with as many earlier ones:
+            incidents of such devices with weak evidence are not open; 0: never.
     """
 
     source: str | None = None
@@ -90,9 +99,13 @@ class ScoreConfig(Section):
     pseudonym_key_env: str = "IDS_SPARK_PSEUDONYM_KEY"
     pseudonym_key_file: str | None = None
     columns: tuple[ColumnGroup, ...] = ("levels", "top3", "attributions")
+    inventory: str | None = None
     volume_factor: Annotated[float, Field(gt=1)] = 3.0
     max_rejected_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     max_invisible_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    learning_nights: LearningNights = 14
+    provisional_nights: Annotated[int, Field(ge=1, le=28)] = 7
+    device_learning_nights: LearningNights = 7
 
     @model_validator(mode="after")
     def _one_way_to_name_nights(self) -> "ScoreConfig":

@@ -182,6 +182,20 @@ AUDIT: Final = _contract(
 )
 
 _ENTITY: Final = pa.struct([("kind", pa.string()), ("name", pa.string()), ("flows", pa.int64())])
+INVENTORY: Final = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("name", pa.string()),
+        ("device", pa.string()),
+        ("type", pa.string()),
+        ("department", pa.string()),
+        ("patient_connected", pa.bool_()),
+        ("criticality", pa.int32()),
+        ("owner", pa.string()),
+        ("maintenance", pa.string()),
+    ]
+)
+"""What the inventory says of an entity. `device` is its name there, null with `owner` if `name` is a pseudonym."""
 _LEARNED: Final = pa.struct(
     [
         ("kind", pa.string()),
@@ -218,9 +232,11 @@ INCIDENTS: Final = _contract(
     ("lead_expected", pa.float64()),
     ("own_rate", pa.float64()),
     ("own_nights", pa.int32()),
+    ("own_peers", pa.int32()),
     ("peer_rate", pa.float64()),
     ("log10_p", pa.float64()),
     ("posterior", pa.float64()),
+    ("criticality_factor", pa.float64()),
     ("score", pa.float64()),
     ("life", pa.string()),
     ("since", pa.date32()),
@@ -230,6 +246,10 @@ INCIDENTS: Final = _contract(
     ("verdict_until", pa.date32()),
     ("verdict_owner", pa.string()),
     ("verdict_reason", pa.string()),
+    ("learning", pa.string()),
+    ("strong", pa.bool_()),
+    ("inventory", pa.list_(INVENTORY)),
+    ("flows_in_maintenance", pa.int64()),
     ("max_attack_probability", pa.float32()),
     ("max_attack_logit", pa.float32()),
     (
@@ -269,10 +289,14 @@ flows that no allow-list entry covers, each counted in one incident only.
 `lead_…` describe its most significant alert: entity, window (null without event times), flagged flows at the level
 that gave its p-value, all flows of the entity in that window, and the flagged flows that false alarms explain.
 `own_rate` is the entity's share of flows flagged at that level in earlier nights (null without any), over `own_nights`
-nights; `peer_rate` that of all entities tonight. `log10_p` is that alert's p-value; `posterior` the probability of an
-attack at most, by a Bayes factor bound; `score`, the severity's weight times the posterior, gives the order.
+nights, and of `own_peers` devices of its type if its own were too few; `peer_rate` that of all entities tonight.
+`log10_p` is that alert's p-value; `posterior` the probability of an attack at most, by a Bayes factor bound; `score`,
+the severity's weight times the posterior times `criticality_factor` (null: 1), gives the order. `inventory` says what
+is known of its devices and sources, `flows_in_maintenance` how many of its flows are in a time of maintenance.
 
-`state` is `open`, `muted`, `closed` or `learned`; `shown` whether it is within the most lines of the page and exports.
+`state` is `open`, `muted`, `closed`, `learned` or `learning`; `shown` whether it is within the most lines of the page
+and exports. `learning` says who is learning, the `site` or all of its devices (`device`), null for neither; its
+incidents without `strong` evidence (see `alerts.learning`) have the state `learning`, unless they were called `true`.
 `rank` counts from 1 over open incidents and is null for others. `life` is `new`, `continuing` or `returned`, `since`
 the first night of the same entities and category, `nights_seen` the nights of the last seven, tonight included,
 `previous_id` the incident of the night before tonight that it continues. `verdict_…` are the newest verdict on it.
@@ -293,7 +317,10 @@ ALERTS: Final = _contract(
     ("log10_p_learned", pa.float64()),
     ("own_rate", pa.float64()),
     ("own_nights", pa.int32()),
+    ("own_peers", pa.int32()),
     ("peer_rate", pa.float64()),
+    ("inventory", INVENTORY),
+    ("in_maintenance", pa.bool_()),
     ("first_seen", _TIME),
     ("last_seen", _TIME),
     ("schema_version", pa.int32()),
@@ -305,7 +332,9 @@ false alarms explain.
 `flagged` counts its flagged flows at each level of `threshold.RATES`, without those on the allow-list; `flows` are all
 flows of the entity in that window; `expected` the flagged flows that false alarms explain at each level. `level` is the
 index of the level with the smallest p-value. `log10_p_learned`, at least `log10_p`, takes `benign` verdicts into
-account. `own_rate`, `own_nights` and `peer_rate` are those of `INCIDENTS`, for this alert.
+account. `own_rate`, `own_nights`, `own_peers` and `peer_rate` are those of `INCIDENTS`, for this alert. `inventory` is
+what is known of its entity; `in_maintenance` whether all of its flagged flows are in a time of maintenance of their
+device or source.
 """
 
 EVIDENCE: Final = _contract(
@@ -445,6 +474,7 @@ NIGHTS: Final = _contract(
     ("incidents_muted", pa.int64()),
     ("incidents_learned", pa.int64()),
     ("incidents_closed", pa.int64()),
+    ("incidents_learning", pa.int64()),
     ("incidents_ended", pa.list_(pa.struct([("incident_id", pa.string()), ("text", pa.string())]))),
     (
         "incidents_not_shown",
@@ -474,6 +504,13 @@ NIGHTS: Final = _contract(
     ),
     ("recall", pa.list_(pa.struct([("class_name", pa.string()), ("rows", pa.int64()), ("recall", pa.float64())]))),
     ("budget", pa.int64()),
+    ("stage", pa.string()),
+    ("stage_text", pa.string()),
+    ("nights_scored", pa.int64()),
+    ("champion_nights", pa.int64()),
+    ("devices_learning", pa.int64()),
+    ("devices_unknown", pa.list_(_ENTITY)),
+    ("devices_unknown_found", pa.int64()),
     ("threshold_logit", pa.float64()),
     ("expected_false_alarms", pa.float64()),
     ("false_alarms_at_most", pa.float64()),
@@ -503,6 +540,11 @@ in all, `invisible` those that no flow describes, by kind of `extract.packets.KI
 window), `marks` those with a mark of `extract.packets.MARKS`; null for logs without captures, and in files of older
 versions.
 `false_alarms_at_most` is the upper end of a 95 % interval.
+
+`stage` is `learning`, `provisional` or `operating` (see `score.stages`), `stage_text` what that means, `nights_scored`
+the scored nights of the 28 dates before, `champion_nights` those of this model and version, `devices_learning` the
+devices of the night that are new. `devices_unknown` are devices that the inventory lacks, those with most flows, and
+`devices_unknown_found` their number; null without an inventory.
 
 `false_incidents` is the budget N, `false_incidents_expected` the expectation that the attained levels give, `alpha` the
 p-value from which a cell is an alert, `cells` the cells tested. `false_alarm_rates` has for each category and level of
@@ -614,6 +656,7 @@ class Table:
 
 
 _ROW: Final = ("source_file", "source_row")
+_OF_INVENTORY: Final = ("inventory", "own_peers")
 _FEATURE_SET: Final = {"feature_set": "profile"}
 
 
@@ -649,8 +692,18 @@ TABLES: Final[Mapping[str, Table]] = {
         flagged="alert",
         added=("state",),
     ),
-    "alerts": _of_nights("alerts", ALERTS, ("entity_kind", "entity", "window_start", "category")),
-    "incidents": _of_nights("incidents", INCIDENTS, ("incident_id",), added=("targets",)),
+    "alerts": _of_nights(
+        "alerts",
+        ALERTS,
+        ("entity_kind", "entity", "window_start", "category"),
+        added=(*_OF_INVENTORY, "in_maintenance"),
+    ),
+    "incidents": _of_nights(
+        "incidents",
+        INCIDENTS,
+        ("incident_id",),
+        added=("targets", "learning", "strong", *_OF_INVENTORY, "flows_in_maintenance", "criticality_factor"),
+    ),
     "evidence": _of_nights(
         "evidence", EVIDENCE, ("device", "source", "window_start", "class_name"), added=("top_target",)
     ),
@@ -671,6 +724,7 @@ TABLES: Final[Mapping[str, Table]] = {
             "incidents_muted",
             "incidents_learned",
             "incidents_closed",
+            "incidents_learning",
             "incidents_ended",
             "incidents_not_shown",
             "flows_unknown",
@@ -680,6 +734,13 @@ TABLES: Final[Mapping[str, Table]] = {
             "cells",
             "false_alarm_rates",
             "recall",
+            "stage",
+            "stage_text",
+            "nights_scored",
+            "champion_nights",
+            "devices_learning",
+            "devices_unknown",
+            "devices_unknown_found",
             "page_inputs",
         ),
         benign_validation_rows="calibration_rows",

@@ -41,8 +41,8 @@ _FAR_ABOVE: Final = 3.0  # times the stored rate of false alarms
 _BOUND: Final = 0.975  # share of benign nights with at most so many false alarms
 _DRIFT_BOUND: Final = 0.999  # the same for one category, of several
 _UNUSUAL: Final = 2.0  # times the median of rows, or its inverse
-FOLDED: Final = ("muted", "learned", "closed")
-"""States of incidents that verdicts take off the list; in the order of the page."""
+FOLDED: Final = ("learning", "muted", "learned", "closed")
+"""States of incidents that are not on the list; in the order of the page."""
 _STATED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "missing": ("nothing_scored",),
     "nothing_scored": ("nothing_scored", "quarantined"),
@@ -117,7 +117,7 @@ class Night:
 
     @property
     def folded(self) -> dict[str, list[Row]]:
-        """The champion's incidents that a verdict takes off the list, by state, highest score first."""
+        """The champion's incidents that are not on the list, by state, highest score first."""
         found = {state: self._in_state(state) for state in FOLDED}
         return {
             state: sorted(rows, key=lambda row: (-number_or(row["score"], 0.0), row["incident_id"]))
@@ -291,10 +291,10 @@ def state(night: Night) -> State:
 
     Returns:
         `missing`: there are no flow logs. `not_scored`: no flow was scored. `incidents`: there are incidents to look
-        at. `incidents_missing`: `nights/` counts shown incidents, `incidents/` has none. `incidents_folded`: verdicts
-        take all incidents off the list. `all_allowed`: the allow-list covers all flagged flows. `no_incident`: flows
-        were flagged, no more of them than false alarms explain. `unexplained`: more were, but alike on all devices, so
-        that none stands out. `nothing_flagged`: no flow was flagged.
+        at. `incidents_missing`: `nights/` counts shown incidents, `incidents/` has none. `incidents_folded`: verdicts,
+        or learning, take all incidents off the list. `all_allowed`: the allow-list covers all flagged flows.
+        `no_incident`: flows were flagged, no more of them than false alarms explain. `unexplained`: more were, but
+        alike on all devices, so that none stands out. `nothing_flagged`: no flow was flagged.
     """
     row = night.champion
     if _is_missing(row):
@@ -467,6 +467,8 @@ def _issues_of_volume(night: Night) -> Iterator[Issue]:
 
 def _issues_of_model(night: Night) -> Iterator[Issue]:
     row, card = night.champion, night.cards.get("champion")
+    if row.get("stage") == "learning" and row["rows_scored"]:
+        yield Issue("learning", False)
     if card is not None and card.data_origin != row["data_origin"]:
         yield Issue("other_origin", True, {"trained_on": card.data_origin, "scored": row["data_origin"]})
     if not row["rows_scored"]:

@@ -135,6 +135,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         explained=narrative.explained,
         main_of=narrative.main_of,
         name_of=narrative.name_of,
+        known_of=narrative.known_of,
         attacks_others=narrative.attacks_others,
         victims=narrative.victims,
         sentences=narrative.sentences,

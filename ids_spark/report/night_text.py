@@ -13,7 +13,7 @@ _STATES: Final[Mapping[State, str]] = {
     "missing": "no flow logs",
     "not_scored": "no flow was scored",
     "incidents_missing": "incidents are counted, but not listed",
-    "incidents_folded": "no incident to look at, verdicts took all off the list",
+    "incidents_folded": "no incident to look at, all are off the list by verdicts or while learning",
     "all_allowed": "no incident, the allow-list covers all flagged flows",
     "no_incident": "no incident, false alarms explain the flagged flows",
     "unexplained": "no incident stands out, but more flows are flagged than false alarms explain",
@@ -37,4 +37,17 @@ def lines(night: Night, page: str) -> list[str]:
         found.append(f"  {row['rank']}  {title}, {when}, {counted(row['flows'] or 0, 'flow')}")
     if len(shown) > _LISTED:
         found.append(f"  and {len(shown) - _LISTED:,} more")
+    if stage := night.champion.get("stage_text"):
+        found.append(f"  {stage}{_learning(night)}")
     return [*found, f"  page: {page}"]
+
+
+def _learning(night: Night) -> str:
+    """Return how many incidents and devices are learning, as a further sentence."""
+    row = night.champion
+    parts = [
+        counted(row.get("incidents_learning") or 0, "incident"),
+        counted(row.get("devices_learning") or 0, "new device"),
+    ]
+    numbers = [part for part in parts if not part.startswith("0 ")]
+    return f" Learning: {', '.join(numbers)}." if numbers else ""

@@ -6,6 +6,7 @@ from typing import Final, get_args
 
 from ids_spark.alerts import allow_list, pseudonyms, severity
 from ids_spark.alerts.allow_list import AllowList
+from ids_spark.alerts.known_devices import KnownDevices, known_devices
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.base.errors import InputError
@@ -13,10 +14,13 @@ from ids_spark.base.report import combined_origin
 from ids_spark.config.score import ColumnGroup, ScoreConfig
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import night_predictions
+from ids_spark.extract.inventory import Inventory, read_inventory
+from ids_spark.lake.filesystem import absolute
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, registry
 from ids_spark.models.artifact import Model, ModelUnusable
 from ids_spark.models.threshold import Threshold, ValidationScores
+from ids_spark.report.format import counted
 from ids_spark.score.night_files import NightSource
 
 _EVENT_TIME: Final = "event_time"
@@ -34,6 +38,8 @@ class ScoringContext:
         policy: Severities.
         allow_list: Accepted behaviour.
         pseudonyms: For the columns in `score.pseudonymise`; None without any.
+        inventory: Of the devices; None without one.
+        known: The devices of the inventory, as the night names them.
         run_id: Of the run.
         now: Time of the run in UTC.
     """
@@ -44,6 +50,8 @@ class ScoringContext:
     policy: SeverityPolicy
     allow_list: AllowList
     pseudonyms: Pseudonyms | None
+    inventory: Inventory | None
+    known: KnownDevices
     run_id: str
     now: dt.datetime
 
@@ -69,6 +77,9 @@ class ScoringContext:
             "severity policy": f"{alerts.severity_policy or 'built in'}, SHA-256 {self.policy.sha256()[:16]}…",
             "allow-list": f"{alerts.allow_list or 'none'}, SHA-256 {self.allow_list.sha256()[:16]}…",
         }
+        if self.inventory is not None:
+            found = f"{counted(len(self.inventory.devices), 'device')}, SHA-256 {self.inventory.sha256[:16]}…"
+            facts["inventory"] = f"{self.config.score.inventory}, {found}"
         if self.pseudonyms is not None:
             facts["pseudonyms"] = f"{', '.join(self.config.score.pseudonymise)}, key {self.pseudonyms.key_id}"
         return facts
@@ -93,7 +104,7 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
 
     Raises:
         InputError: no model or several match; a pass-through column has the name of a prediction column; or the key,
-            the severity policy or the allow-list is invalid.
+            the severity policy, the allow-list or the inventory is invalid.
         ModelUnusable: a model was changed after training, has no validation scores, or uses another feature schema.
     """
     _refuse_taken_names(config.score)
@@ -110,6 +121,9 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
             f"champion {champion.card.version} uses feature schema {champion.preprocessor.schema.name}, challenger"
             f" {challenger.card.version} uses {challenger.preprocessor.schema.name}; promote one of the same schema"
         )
+    key, inventory = pseudonyms.load_key(config.score), None
+    if config.score.inventory is not None:
+        inventory = read_inventory(absolute(config.score.inventory))
     columns = [column for column in config.score.pass_through if column != config.score.event_time]
     return ScoringContext(
         config,
@@ -117,7 +131,9 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
         challenger,
         severity.read_severity_policy(config.alerts.severity_policy),
         allow_list.read_allow_list(config.alerts.allow_list, now.date(), columns),
-        pseudonyms.load_key(config.score),
+        key,
+        inventory,
+        known_devices(inventory, config.score.pseudonymise, key),
         run_id,
         now,
     )

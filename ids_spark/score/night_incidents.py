@@ -8,15 +8,18 @@ import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ids_spark.alerts import false_alarms, incidents, life, night_cells, ranking, verdicts
+from ids_spark.alerts import false_alarms, incidents, learning, life, night_cells, ranking, verdicts
 from ids_spark.alerts.false_alarms import StoredCounts
 from ids_spark.alerts.incidents import NightFacts
+from ids_spark.alerts.known_devices import KnownDevices
+from ids_spark.alerts.learning import Learning
 from ids_spark.alerts.life import NightIncidents
 from ids_spark.alerts.severity import SeverityPolicy, category_of
 from ids_spark.alerts.verdicts import InForce
@@ -70,13 +73,26 @@ class Earlier:
     nights: Mapping[dt.date, NightIncidents] = field(default_factory=dict)
     given: Sequence[Mapping[str, Any]] = ()
 
-    def with_night(self, date: dt.date, found: "FoundIncidents") -> "Earlier":
-        """Return the same with a night that this run has scored, in place of what the lake holds of that date."""
+    def with_night(
+        self,
+        date: dt.date,
+        found: "FoundIncidents",
+        champion: Mapping[str, Any] = MappingProxyType({}),
+        devices: Ints | None = None,
+    ) -> "Earlier":
+        """Return the same with a night that this run has scored, in place of what the lake holds of that date.
+
+        Args:
+            date: The night.
+            found: Its incidents.
+            champion, devices: As in `life.NightIncidents`.
+        """
         kept = self.history.filter(pc.not_equal(self.history["event_date"], pa.scalar(date)))
         own = _dated(found.history, date)
         nights = {day: night for day, night in self.nights.items() if day != date}
         if found.facts["cells"]:  # without flows the night ends nothing
-            nights[date] = NightIncidents(found.incidents.select(life.COLUMNS), found.alerts.select(life.ALERT_COLUMNS))
+            own_incidents, own_alerts = found.incidents.select(life.COLUMNS), found.alerts.select(life.ALERT_COLUMNS)
+            nights[date] = NightIncidents(own_incidents, own_alerts, champion, devices)
         return Earlier(pa.concat_tables([kept, own]), nights, self.given)
 
 
@@ -156,6 +172,8 @@ def find(
     policy: SeverityPolicy,
     night: NightFacts,
     earlier: Earlier,
+    learns: Learning | None = None,
+    known: KnownDevices | None = None,
 ) -> FoundIncidents:
     """Return the incidents of a night.
 
@@ -167,19 +185,25 @@ def find(
         policy: Severities.
         night: Values common to all incidents.
         earlier: Earlier nights, of which later dates are not used, and verdicts.
+        learns: Whether the site and which devices are learning; default: none.
+        known: Devices of the inventory; default: none.
     """
     categories = levels.stored.categories
     index = {name: i for i, name in enumerate(categories)}
     classes = evidence["class_name"].unique().to_pylist()
     cells = night_cells.cells_of(traffic, evidence, {name: index[category_of(name)] for name in classes})
     before = pc.less(earlier.history["event_date"], pa.scalar(night.event_date))
-    own = night_cells.own_counts(cells, earlier.history.filter(before), categories)
+    types = None if known is None else known.types(alerts.entities)
+    own = night_cells.own_counts(cells, earlier.history.filter(before), categories, types)
     in_force = verdicts.in_force(earlier.given, night.event_date)
     tested = false_alarms.compare(cells, levels.stored, alerts.false_incidents, own)
     found, own_alerts = incidents.incidents_of(
-        cells, tested, evidence, categories, alerts.window_minutes, policy, night
+        cells, tested, evidence, categories, alerts.window_minutes, policy, night, known
     )
     found, ended = life.compare(night.event_date, found, own_alerts, earlier.nights)
+    decided = verdicts.by_incident(earlier.given).items()
+    confirmed = {incident for (_, incident), own_verdicts in decided if own_verdicts.confirmed}
+    found = learning.marked(found, learns or Learning(), confirmed)
     found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, tested.tested, alerts.most_lines)
     facts = {
         **counts,
@@ -196,10 +220,10 @@ def find(
 def ranked(
     found: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float, cells: int, most_lines: int
 ) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
-    """Return incidents in order and alerts, both with what verdicts say, and columns of `tables.NIGHTS`.
+    """Return incidents in order and alerts, both with what verdicts and learning say, and columns of `tables.NIGHTS`.
 
     Args:
-        found: As `tables.INCIDENTS`.
+        found: As `tables.INCIDENTS`, with `learning`.
         alerts: Their alerts, as `tables.ALERTS`.
         in_force: Verdicts on that night.
         alpha: p-value from which a cell is an alert.
@@ -208,12 +232,12 @@ def ranked(
     """
     alerts = verdicts.beside_learned(alerts, in_force)
     found = verdicts.apply(incidents.rated(found, alerts, cells), alerts, in_force, alpha)
-    found = ranking.rank(found, most_lines)
+    found = ranking.rank(learning.apply(found, alpha), most_lines)
     states = found["state"].to_pylist()
     counts = {
         "incidents": states.count(ranking.OPEN),
         "incidents_shown": sum(found["shown"].to_pylist()),
-        **{f"incidents_{state}": states.count(state) for state in ("muted", "learned", "closed")},
+        **{f"incidents_{state}": states.count(state) for state in ("muted", "learned", "closed", "learning")},
         "incidents_not_shown": ranking.not_shown(found),
     }
     return found, alerts, counts

@@ -21,6 +21,7 @@ from pyspark import SparkContext
 
 from ids_spark.alerts import evidence
 from ids_spark.alerts.evidence import FlowKeys
+from ids_spark.alerts.known_devices import KnownDevices
 from ids_spark.base.arrays import Floats32, Ids, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
@@ -49,12 +50,12 @@ def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowG
     partitions = [
         [by_row_group[row_group] for row_group in partition] for partition in bin_pack(list(by_row_group), tasks)
     ]
-    key = task.pseudonyms  # sent with the function: a broadcast would leave the key in a file on disk
-    shared = spark_context.broadcast(replace(task, pseudonyms=None))
+    key, known = task.pseudonyms, task.known  # sent with the function: a broadcast would leave them in a file on disk
+    shared = spark_context.broadcast(replace(task, pseudonyms=None, known=KnownDevices()))
 
     def score_partition(numbered: tuple[int, list[NightRowGroup]]) -> NightCounts:
         index, own = numbered
-        return _score_partition(index, own, replace(shared.value, pseudonyms=key))
+        return _score_partition(index, own, replace(shared.value, pseudonyms=key, known=known))
 
     total = no_counts(task)
     for scored in run_each(spark_context, list(enumerate(partitions)), score_partition):
@@ -142,6 +143,8 @@ def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) ->
     total.bin_counts.add(drift.count_bins(levelled.model.preprocessor.histograms(card.features), rows.values))
     total.champion.class_mix += _class_mix(hours, ids[card.classes])
     total.traffic.append(evidence.traffic(keys))
+    if task.known.devices:
+        total.add_unknown(task.known.unknown(keys.devices))
     flags = flags_of(levelled, matrix, probabilities, logits)
     columns_of_flags = count_champion(file, rows, flows, keys, task, matrix, flags, total)
     if task.challenger is not None:

@@ -2,7 +2,9 @@
 
 import datetime as dt
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from ids_spark.alerts.allow_list import AllowList
 from ids_spark.alerts.evidence import merge_evidence, merge_traffic
+from ids_spark.alerts.known_devices import KnownDevices
 from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.config.score import AlertsConfig, ScoreConfig
@@ -17,6 +20,9 @@ from ids_spark.dataset.tables import EVIDENCE, TRAFFIC, night_predictions
 from ids_spark.features import drift
 from ids_spark.models.artifact import Model
 from ids_spark.score import night_reader
+
+MOST_UNKNOWN: Final = 10_000
+"""Devices that the inventory lacks, of which flows are counted."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class NightTask:
         policy: Severity of each class.
         allow_list: Accepted behaviour.
         pseudonyms: For the columns in `config.pseudonymise`; None without any.
+        known: Devices of the inventory.
         target: URI of the staged predictions.
         quarantine: URI of the staged quarantine.
         scored_at: One time for the whole run, UTC.
@@ -63,6 +70,7 @@ class NightTask:
     policy: SeverityPolicy
     allow_list: AllowList
     pseudonyms: Pseudonyms | None
+    known: KnownDevices
     target: str
     quarantine: str
     scored_at: dt.datetime
@@ -125,6 +133,7 @@ class NightCounts:
         unread_columns: Flows without the value of a pass-through column that is too large to read, by its name.
         scored_by_file: Flows with a prediction, by the name of their file; a file without any may be absent.
         parts: Files written.
+        unknown_devices: Flows of devices that the inventory lacks, by kind and name; at most `MOST_UNKNOWN` of them.
     """
 
     bin_counts: drift.BinCounts
@@ -144,6 +153,7 @@ class NightCounts:
     unread_columns: Counter[str] = field(default_factory=Counter)
     scored_by_file: Counter[str] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
+    unknown_devices: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
     def agreement(self) -> dict[str, int]:
@@ -167,8 +177,15 @@ class NightCounts:
         self.unread_times += rows.unread_times
         self.unread_columns += rows.unread_columns
 
+    def add_unknown(self, devices: Mapping[tuple[str, str], int]) -> None:
+        """Add flows of devices that the inventory lacks."""
+        self.unknown_devices.update(devices)
+        if len(self.unknown_devices) > MOST_UNKNOWN:
+            self.unknown_devices = Counter(dict(self.unknown_devices.most_common(MOST_UNKNOWN)))
+
     def add(self, other: "NightCounts") -> None:
         """Add the counts of another task."""
+        self.add_unknown(other.unknown_devices)
         self.bin_counts.add(other.bin_counts)
         self.allowed_by_entry = self.allowed_by_entry + other.allowed_by_entry
         self.champion.add(other.champion)

@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pyspark import SparkContext
 
 from ids_spark.alerts.incidents import NightFacts
 from ids_spark.base import packaging
+from ids_spark.base.arrays import Ints
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report
 from ids_spark.base.text import short, shown
@@ -24,9 +25,9 @@ from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import Threshold
 from ids_spark.report import night_page, night_text, packet_counts
-from ids_spark.report.format import FAULT_DESCRIPTIONS
+from ids_spark.report.format import FAULT_DESCRIPTIONS, counted
 from ids_spark.report.night_findings import Night
-from ids_spark.score import degradation, night_files, night_incidents, night_outputs, night_rows, window_length
+from ids_spark.score import degradation, night_files, night_incidents, night_outputs, night_rows, stages, window_length
 from ids_spark.score.night_context import ScoringContext, validation_scores_of_model
 from ids_spark.score.night_files import NightSource
 from ids_spark.score.night_incidents import Earlier, FoundIncidents, Levels
@@ -34,9 +35,11 @@ from ids_spark.score.night_packets import packets_of
 from ids_spark.score.night_reader import ReadSpec
 from ids_spark.score.night_rows import UNKNOWN_HOUR
 from ids_spark.score.night_tasks import LevelledModel, ModelCounts, NightCounts, NightTask
+from ids_spark.score.stages import SiteStage
 
 log = logging.getLogger(__name__)
 
+_LISTED_UNKNOWN: Final = 100  # devices that the inventory lacks
 Row = dict[str, Any]
 
 
@@ -66,10 +69,18 @@ class ScoredNights:
     Attributes:
         rows: Rows of `nights/` by date.
         found: Incidents of the champion by date.
+        devices: Distinct keys of the devices by date.
     """
 
     rows: dict[dt.date, list[Row]] = field(default_factory=dict)
     found: dict[dt.date, FoundIncidents] = field(default_factory=dict)
+    devices: dict[dt.date, Ints] = field(default_factory=dict)
+
+    def before(self, earlier: Earlier) -> Earlier:
+        """Return what the lake holds of earlier nights, with these in place of what it holds of their dates."""
+        for day, found in self.found.items():
+            earlier = earlier.with_night(day, found, self.rows[day][0], self.devices[day])
+        return earlier
 
 
 def score_night(
@@ -112,15 +123,18 @@ def score_night(
             f" {counts.quarantined.total()} quarantined; nothing was committed"
         )
     drift_rows = _drift(source, scoring, counts)
-    earlier = night_incidents.earlier_of(lake, date)
-    for day, found in scored_nights.found.items():
-        earlier = earlier.with_night(day, found)
-    outcomes = [_outcome(source, scoring, role, model, levels[role], counts, earlier) for role, model in models.items()]
+    earlier, traffic = scored_nights.before(night_incidents.earlier_of(lake, date)), counts.merged_traffic()
+    names = [file.name for file in source.files]
+    stage = stages.stage_of(date, traffic, names, earlier, scoring.champion.card, scoring.config.score)
+    outcomes = [
+        _outcome(source, scoring, role, model, levels[role], counts, earlier, stage) for role, model in models.items()
+    ]
     found = outcomes[0].found
     late = night_files.late_rows(lake, source)
     before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
     degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score)
     shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
+    shared |= {**stage.row(), **_unknown_devices(scoring, counts)}
     rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
     inputs = _page_inputs(scoring, counts)
     rows[0]["page_inputs"] = inputs.model_dump_json()
@@ -128,7 +142,7 @@ def score_night(
     page = Night(date, (), drift_rows, {**before, date: rows}, cards=cards)
     tables = {
         "evidence": counts.champion.merged_evidence(),
-        "traffic": counts.merged_traffic(),
+        "traffic": traffic,
         "entity_history": found.history,
     }
     for name, table in tables.items():
@@ -136,6 +150,7 @@ def score_night(
     lake.write("drift", drift_rows, staged, event_date=date)
     page = night_outputs.stage(lake, staged, page, found.incidents, found.alerts, inputs)
     scored_nights.rows[date], scored_nights.found[date] = rows, found
+    scored_nights.devices[date] = stages.devices_of(traffic)
     log.info(
         "scored night=%s in=%d scored=%d quarantined=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
         date,
@@ -180,6 +195,7 @@ def _task(
         policy=scoring.policy,
         allow_list=scoring.allow_list,
         pseudonyms=scoring.pseudonyms,
+        known=scoring.known,
         target=staged(f"predictions/{place}/model={scoring.champion.card.name}"),
         quarantine=staged(f"quarantine/job=score/{place}"),
         scored_at=scoring.now,
@@ -195,6 +211,7 @@ def _outcome(
     levels: Levels,
     counts: NightCounts,
     earlier: Earlier,
+    stage: SiteStage,
 ) -> ModelOutcome:
     """Return the incidents of a model; those of a challenger are compared with no earlier night."""
     card, config, own = model.card, scoring.config.alerts, getattr(counts, role)
@@ -204,8 +221,18 @@ def _outcome(
     )
     before = earlier if role == "champion" else Earlier()
     evidence, traffic = own.merged_evidence(), counts.merged_traffic()
-    found = night_incidents.find(evidence, traffic, levels, config, scoring.policy, facts, before)
+    learns, known = stage.learning, None if scoring.inventory is None else scoring.known
+    found = night_incidents.find(evidence, traffic, levels, config, scoring.policy, facts, before, learns, known)
     return ModelOutcome(role, model, point, own, found)
+
+
+def _unknown_devices(scoring: ScoringContext, counts: NightCounts) -> Row:
+    """Return the columns of `tables.NIGHTS` on devices that the inventory lacks; null without one."""
+    if scoring.inventory is None:
+        return {"devices_unknown": None, "devices_unknown_found": None}
+    found = sorted(counts.unknown_devices.items(), key=lambda item: (-item[1], item[0]))
+    listed = [{"kind": kind, "name": name, "flows": flows} for (kind, name), flows in found[:_LISTED_UNKNOWN]]
+    return {"devices_unknown": listed, "devices_unknown_found": len(found)}
 
 
 def _page_inputs(scoring: ScoringContext, counts: NightCounts) -> night_outputs.PageInputs:
@@ -304,7 +331,7 @@ def _night_report(
     rows = {"scored": counts.rows_scored, "flagged": counts.champion.flagged, "late rows": row["rows_late"]}
     rows |= {"rows of another date": counts.of_another_date, "flows on the allow-list": counts.flows_allowed}
     rows |= {"incidents": row["incidents"], "incidents not shown": row["incidents"] - row["incidents_shown"]}
-    rows |= {f"incidents {state}": row[f"incidents_{state}"] for state in ("muted", "learned", "closed")}
+    rows |= {f"incidents {state}": row[f"incidents_{state}"] for state in ("muted", "learned", "closed", "learning")}
     rows |= {f"not scored: {reason}": n for reason, n in sorted(counts.quarantined.items())}
     rows |= {f"warned: {rule}": n for rule, n in sorted(counts.warnings.items())}
     rows |= {f"no event time: {kind}": n for kind, n in sorted(counts.unread_times.items())}
@@ -312,7 +339,12 @@ def _night_report(
     report.counts = {(what, date, None): n for what, n in rows.items()}
     for reason in row["degraded"]:
         report.degrade(f"{date}: {reason['text']}")
+    if scoring.inventory is not None:
+        report.notes += scoring.inventory.notes
+        found = counted(row["devices_unknown_found"], "device")
+        report.notes.append(f"{date}: the inventory lacks {found} of this night")
     report.notes += [
+        f"{date}: {row['stage_text']}",
         champion.threshold.statement(),  # the same for every night of a run
         *scoring.allow_list.notes(source.event_date, counts.allowed_by_entry.tolist()),
     ]

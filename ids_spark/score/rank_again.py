@@ -26,7 +26,7 @@ from ids_spark.score.night_outputs import WRITTEN, inputs_of, stage
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
-STATES: Final = ("open", "learned", "muted", "closed")
+STATES: Final = ("open", "learned", "muted", "closed", "learning")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.config.synthetic import RHYTHM
+from ids_spark.extract.inventory import OPTIONAL, REQUIRED
 from ids_spark.synthetic import frames
 from ids_spark.synthetic.frames import ACK, FIN, PSH, RST, SYN, Packets
 from ids_spark.synthetic.plan import generator
@@ -393,6 +394,19 @@ def _page(day: _Day, rng: np.random.Generator, start: float) -> None:
     _tcp(day, rng, TABLET, CLOUD, 443, start, start + moments, from_client, payload)
 
 
+_KINDS: Final = {  # type, department, connected to a patient, criticality, owner, maintenance
+    "router": "router,IT,no,4,Network team,Sun 02:00-04:00",
+    "infusion-pump": "infusion pump,Ward 3,yes,5,Medical technology,",
+    "patient-monitor": "patient monitor,Ward 3,yes,5,Medical technology,",
+    "imaging-gateway": "imaging gateway,Radiology,no,4,Medical technology,Sun 18:00-20:00",
+    "workstation": "workstation,Ward 3,no,2,IT,20:00-22:00",
+    "tablet": "tablet,Ward 3,no,1,IT,",
+}
+"""What the inventory says of devices, by the name without its number."""
+
+
 def inventory(devices: Sequence[Host] = DEVICES) -> str:
-    """Return the CSV text of the devices: `address`, `device`."""
-    return "".join(["address,device\n", *(f"{text_of(host.address)},{host.name}\n" for host in devices)])
+    """Return the CSV text of the devices, see `extract.inventory`."""
+    header = ",".join((*REQUIRED, *OPTIONAL))
+    lines = (f"{text_of(host.address)},{host.name},{_KINDS[host.name.rstrip('-0123456789')]}" for host in devices)
+    return "".join(f"{line}\n" for line in (header, *lines))

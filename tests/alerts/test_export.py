@@ -78,6 +78,31 @@ def incident(**changes: Any) -> dict[str, Any]:
     return row
 
 
+def test_what_the_inventory_says_is_exported_where_the_schemas_have_a_field() -> None:
+    known = {
+        "kind": "device_id",
+        "name": "10.20.0.11",
+        "device": "Pump 7",
+        "type": "infusion pump",
+        "department": "Ward 3",
+        "patient_connected": True,
+        "criticality": 5,
+        "owner": "Medical technology",
+        "maintenance": "Sun 02:00-04:00",
+    }
+    row = incident(devices=of("device_id", "10.20.0.11"), inventory=[known], criticality_factor=2.0)
+    event, document = ocsf.event(row, PLAIN), ecs.document(row, PLAIN)
+    assert (ocsf_faults(event), ecs_faults(document)) == ([], [])
+    [resource] = event["resources"]
+    found = {name: resource[name] for name in ("uid", "name", "type", "criticality")}
+    assert found == {"uid": "10.20.0.11", "name": "Pump 7", "type": "infusion pump", "criticality": "5"}
+    assert (resource["owner"], resource["group"]) == ({"name": "Medical technology"}, {"name": "Ward 3"})
+    assert resource["labels"] == ["patient_connected:true", "maintenance:Sun 02:00-04:00"]
+    assert event["unmapped"]["criticality_factor"] == 2.0
+    assert (document["host"]["name"], document["host"]["type"]) == ("Pump 7", "infusion pump")
+    assert document["labels"]["device_department"] == "10.20.0.11: Ward 3"
+
+
 def of(kind: str, name: str | None) -> list[dict[str, Any]]:
     """Sources or devices of one entity."""
     return [{"kind": kind, "name": name, "flows": 12}]

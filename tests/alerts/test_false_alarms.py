@@ -64,7 +64,8 @@ def cells(flows: np.ndarray, flagged: np.ndarray) -> NightCells:
 def unknown(found: NightCells) -> OwnCounts:
     """Return counts of entities without an earlier night."""
     none, zeros = np.full(len(found.keys), -1), np.zeros((0, len(CATEGORIES), 3))
-    return OwnCounts(none, zeros, zeros, np.zeros(0, dtype=np.int64), zeros[:, :, 0])
+    none_of = np.zeros(0, dtype=np.int64)
+    return OwnCounts(none, zeros, zeros, none_of, none_of, zeros[:, :, 0])
 
 
 def compare(found: NightCells, known: StoredCounts, budget: float) -> false_alarms.Tested:
@@ -176,6 +177,50 @@ def test_dispersed_blocks_hide_no_scan_and_a_noisy_new_device_is_no_alert() -> N
     alike = StoredCounts(CATEGORIES, known.counts, known.rows)
     assert compare(found, alike, 1.0).alerts[own].tolist() == [True, True]
     assert compare(found, known, 1.0).alerts[own].tolist() == [True, False]
+
+
+def test_a_new_device_of_a_noisy_type_has_the_history_of_its_type() -> None:
+    """A device sends flagged flows in six hours, as others of its type do every night; it was never seen before."""
+    rng = np.random.default_rng(7)
+    found = night(rng)
+    flagged = np.zeros((5, len(found.flows), 3), dtype=np.int64)
+    flagged[found.category, found.place] = found.flagged
+    windows = np.arange(20 * WINDOWS, 20 * WINDOWS + 6)
+    flagged[3, windows, :2] = rng.binomial(found.flows[windows], 0.3)[:, None]
+    tonight = cells(found.flows, flagged)
+    new = int(tonight.keys[20])
+    rows = [
+        {"entity_key": 1_000 + peer, "category": CATEGORIES[3], "flagged": [300, 300, 0], "expected": [2.0, 0.4, 0.2]}
+        | {"flows": 1_000, "event_date": dt.date(2026, 3, day)}
+        for peer in range(3)
+        for day in range(1, 6)
+    ]
+    history = pa.Table.from_pylist(rows, schema=HISTORY.append(pa.field("event_date", pa.date32())))
+    noisy = {1_000 + peer: "ultrasound" for peer in range(3)} | {new: "ultrasound"}
+    alerts = {}
+    for name, types in {"no inventory": None, "peers": noisy, "other type": noisy | {new: "pump"}}.items():
+        own = own_counts(tonight, history, CATEGORIES, types)
+        tested = false_alarms.compare(tonight, stored(np.random.default_rng(8)), 1.0, own)
+        alerts[name] = int((tested.alerts & np.isin(tonight.place, windows)).sum())
+    assert alerts == {"no inventory": 6, "peers": 0, "other type": 6}
+    own = own_counts(tonight, history, CATEGORIES, noisy)
+    assert (own.peers.tolist(), own.nights.tolist()) == ([3], [0])
+    assert own.flagged[0, 3].tolist() == [1_500, 1_500, 0]  # the mean of three devices over five nights
+    assert own.flows[0, 3] == 5_000
+
+
+@pytest.mark.parametrize(("nights", "peers", "flagged"), [(2, 1, 2 * 5 + 300), (3, 0, 3 * 5)])
+def test_own_nights_count_beside_those_of_the_type_until_they_are_enough(nights: int, peers: int, flagged: int) -> None:
+    tonight = cells(np.full(WINDOWS, 50), np.zeros((5, WINDOWS, 3), dtype=np.int64))
+    own_rows = [(int(tonight.keys[0]), 5, day) for day in range(1, nights + 1)]
+    rows = [
+        {"entity_key": key, "category": CATEGORIES[3], "flagged": [n] * 3, "expected": [1.0] * 3, "flows": 100}
+        | {"event_date": dt.date(2026, 3, day)}
+        for key, n, day in (*own_rows, (1_000, 300, 1))
+    ]
+    history = pa.Table.from_pylist(rows, schema=HISTORY.append(pa.field("event_date", pa.date32())))
+    own = own_counts(tonight, history, CATEGORIES, {int(tonight.keys[0]): "pump", 1_000: "pump"})
+    assert (own.nights.tolist(), own.peers.tolist(), own.flagged[0, 3, 0]) == ([nights], [peers], flagged)
 
 
 flows_of = st.lists(st.integers(1, 400), min_size=2 * WINDOWS, max_size=2 * WINDOWS)

@@ -152,3 +152,10 @@ def test_an_ethernet_address_and_its_pseudonym_are_called_mac() -> None:
 )
 def test_rates_are_short(share: float, text: str) -> None:
     assert narrative.rate(share) == text
+
+
+def test_the_usual_share_of_a_device_with_few_nights_is_that_of_its_type():
+    assert (
+        "usual share of 3 other devices of its type is 0.21%"
+        in narrative.sentences(incidents.port_scan() | {"own_peers": 3, "own_nights": 0})[1]
+    )

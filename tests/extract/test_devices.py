@@ -1,12 +1,9 @@
 """Which end of a packet is the device; inventories."""
 
-import codecs
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from ids_spark.extract.devices import Devices, InventoryRefused, ipv4_texts, mac_texts, read_inventory
+from ids_spark.extract.devices import Devices, ipv4_texts, mac_texts
 from tests.support import frames
 from tests.support.frames import A_MAC, B_MAC, BROADCAST, Captured, arp, ethernet, ipv4, udp
 from tests.support.packet_reference import as_packets, seen
@@ -97,69 +94,6 @@ def test_texts_of_addresses() -> None:
     assert ipv4_texts(np.array([], dtype=np.uint32)).to_pylist() == []
 
 
-def inventory(tmp_path: Path, content: str | bytes, by_mac: bool = False) -> dict[str, str]:
-    """Return the names that an inventory gives to the addresses of its devices."""
-    path = tmp_path / "inventory.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    names = read_inventory(str(path), by_mac)
-    keys = np.array(list(names), dtype=np.uint64)
-    return dict(zip(Devices(WARD).texts(keys).to_pylist(), names.values(), strict=True))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        f"address,device\n{PUMP},Pump 7\n{A_MAC},Monitor",
-        f"Device;ADDRESS\r\nPump 7;{PUMP}\r\n\r\nMonitor;02-00-00-00-00-0A\r\n",
-        codecs.BOM_UTF8 + f'"address"\t"device"\n {PUMP} \t Pump 7\n0200.0000.000A\tMonitor\n'.encode(),
-        f"address,device,,\n{PUMP},Pump 7,,\n02000000000a,Monitor,,\n{PUMP},Pump 7,,\n",
-    ],
-    ids=["plain", "semicolons", "tabs with byte order mark", "empty columns and a repeated line"],
-)
-def test_inventories_as_spreadsheets_write_them(tmp_path: Path, content: str | bytes) -> None:
-    path = tmp_path / "inventory.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    named = Devices(WARD, names=read_inventory(str(path), by_mac=False))
-    keys = np.array([0x0A140005, 1 << 48 | 0x02000000000A, 0x0A140709], dtype=np.uint64)
-    assert named.texts(keys).to_pylist() == ["Pump 7", "Monitor", MONITOR]
-
-
-def test_a_name_with_the_separator_in_quotes(tmp_path: Path) -> None:
-    assert list(inventory(tmp_path, f'address,device\n{PUMP},"Pump, room 7"\n').values()) == ["Pump, room 7"]
-
-
-@pytest.mark.parametrize(
-    ("content", "finding"),
-    [
-        ("", "is empty"),
-        ("\n\n", "is empty"),
-        ("address\n10.0.0.1\n", "has the columns address;"),
-        ("address,device,ward\n10.0.0.1,a,b\n", "has the columns address, device, ward;"),
-        ("address,address\n10.0.0.1,a\n", "has the columns address, address;"),
-        (f"{PUMP},Pump\n", f"has the columns {PUMP}, pump;"),
-        ("address,device\n", "names no device"),
-        ("address,device\n10.0.0,a\n", "line 2: '10.0.0' is no IPv4 address and no MAC address"),
-        ("address,device\n10.0.0.1/24,a\n", "line 2: '10.0.0.1/24' is no"),
-        ("address,device\nfe80::1,a\n", "line 2: 'fe80::1' is no"),
-        ("address,device\n02:00:00-00:00:0a,a\n", "line 2: '02:00:00-00:00:0a' is no"),
-        ("address,device\n\n10.0.0.1,a\n10.0.0.1,b\n", "line 4: 10.0.0.1 is 'b', in line 3 'a'"),
-        ("address,device\n10.0.0.1,\n", "line 2: expected the name of device 10.0.0.1, found ''"),
-        ("address,device\n10.0.0.1\n", "line 2: expected the name of device 10.0.0.1, found ''"),
-        ('address,device\n10.0.0.1,"a\nb"\n', "expected the name of device 10.0.0.1"),
-        ("address,device\n10.0.0.1,Pump, room 7\n", "line 2: found 3 cells"),
-        ('address,device\n10.0.0.1,"a"b\n', "line 2: not CSV"),
-        ("address,device\n10.0.0.1,P\xfcmp\n".encode("latin-1"), "line 2: no UTF-8"),
-        ("address,device\n10.0.0.1,Pump\n".encode("utf-16"), "line 1: no UTF-8"),
-        (f"address,device\n{A_MAC},Monitor\n", "has MAC addresses only"),
-    ],
-)
-def test_refused_inventories(tmp_path: Path, content: str | bytes, finding: str) -> None:
-    with pytest.raises(InventoryRefused) as refusal:
-        inventory(tmp_path, content)
-    assert finding in str(refusal.value)
-    assert "inventory.csv" in str(refusal.value)
-
-
 def test_sources_have_the_names_of_the_inventory() -> None:
     pump, mac, other = 0x0A140005, 1 << 48 | 0x02000000000A, 0x0A140709
     named = Devices(WARD, names={pump: "Pump 7", mac: "Monitor"})
@@ -175,19 +109,3 @@ def test_sources_have_the_names_of_the_inventory() -> None:
         np.array([pump], dtype=np.uint64), np.array([pump], dtype=np.uint32), np.array([True]), np.array([1], np.uint64)
     )
     assert nameless.to_pylist() == [None]
-
-
-def test_an_inventory_of_ip_addresses_only_is_refused_where_devices_are_known_by_mac(tmp_path: Path) -> None:
-    with pytest.raises(InventoryRefused, match=r"set extract\.device=ip"):
-        inventory(tmp_path, f"address,device\n{PUMP},Pump\n", by_mac=True)
-
-
-def test_an_inventory_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(InventoryRefused, match=r"No such file|not found|does not exist"):
-        read_inventory(str(tmp_path / "none.csv"), by_mac=False)
-
-
-def test_all_faults_of_an_inventory_are_named_at_once(tmp_path: Path) -> None:
-    lines = "".join(f"10.0.0.{i},d\n" for i in range(300))
-    with pytest.raises(InventoryRefused, match=r"line 258: .* and 34 more"):
-        inventory(tmp_path, "address,device\n" + lines)

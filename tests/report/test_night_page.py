@@ -574,3 +574,47 @@ def test_equal_nights_give_equal_bytes(written: dict[str, Path], tmp_path: Path)
     assert names == {"night.html", "timeline.png", "classes.png", "drift.png", "trend.png"}
     assert all((tmp_path / name).read_bytes() == (written["busy"] / name).read_bytes() for name in names)
     check_structure(Page((tmp_path / "night.html").read_text()))
+
+
+def test_the_stage_of_the_site_and_what_is_not_open_while_it_learns() -> None:
+    weak = incident(None, "low", {"Recon-Port_Scan": 4}, {"203.0.113.7": 4}, {"pump-9": 4}, at(3), state="learning",
+                    shown=False, learning="site", strong=False)  # fmt: skip
+    learning = {"stage": "learning", "stage_text": "Learning, night 3 of 14.", "incidents_learning": 1}
+    night = with_row(dataclasses.replace(QUIET, incidents=[weak]), **learning, devices_learning=2)
+    page = Page(page_of(night))
+    assert [stage for stage, _ in page.all("data-stage")] == ["learning"]
+    assert "night 3 of 14" in page.text("stage")
+    assert "2 devices are new" in page.text("stage")
+    assert page.element("folded-learning") is not None
+    assert "learning" in [kind for kind, _ in page.all("data-issue")]
+    assert night_findings.state(night) == "incidents_folded"
+    operating = Page(page_of(with_row(QUIET, stage="operating", stage_text="Operating: all held.")))
+    assert "Operating" in operating.text("stage")
+    assert "learning" not in [kind for kind, _ in operating.all("data-issue")]
+    assert [*Page(page_of(with_row(QUIET, **OLD))).all("data-stage")] == []
+
+
+def test_what_the_inventory_says_of_an_incident_and_of_devices_that_it_lacks() -> None:
+    known = {
+        "kind": "device_id",
+        "name": "pump-9",
+        "device": "pump-9",
+        "type": "infusion pump",
+        "department": "Ward 3",
+        "patient_connected": True,
+        "criticality": 5,
+        "owner": "<b>Ada",
+        "maintenance": "Sun 02:00-04:00",
+    }
+    found = incident(1, "low", {"Recon-Port_Scan": 40}, {"203.0.113.7": 40}, {"pump-9": 40}, at(3), inventory=[known],
+                     flows_in_maintenance=30)  # fmt: skip
+    unknown = {"devices_unknown": [{"kind": "device_id", "name": "x<i>", "flows": 7}], "devices_unknown_found": 12}
+    page = Page(page_of(with_row(dataclasses.replace(QUIET, incidents=[found]), incidents_shown=1, **unknown)))
+    check_structure(page)
+    [(name, text)] = page.all("data-inventory")
+    assert name == "pump-9"
+    assert "infusion pump, Ward 3, connected to a patient, criticality 5, owner <b>Ada" in text
+    [(flows, sentence)] = page.all("data-maintenance")
+    assert (flows, numbers(sentence)) == ("30", ["30", "40"])
+    assert page.element("unknown-devices").get("data-devices") == "12"
+    assert "x<i>" in text_of(page.root)

@@ -43,3 +43,10 @@ def test_many_incidents_and_names_of_others_stay_short_and_printable() -> None:
     found = night_text.lines(hostile(), PAGE)
     assert found[-2].strip() == "and 45 more"
     assert all(line.isprintable() and len(line) < 250 for line in found)
+
+
+def test_the_stage_is_a_line_with_what_is_learning() -> None:
+    learning = {"stage_text": "Learning, night 3 of 14.", "incidents_learning": 4, "devices_learning": 1}
+    *_, line, page = night_text.lines(with_row(busy(), **learning), PAGE)
+    assert line.strip() == "Learning, night 3 of 14. Learning: 4 incidents, 1 new device."
+    assert PAGE in page

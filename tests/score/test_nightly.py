@@ -44,6 +44,10 @@ from tests.support.published_schemas import ecs_faults, ocsf_faults
 
 UNKNOWN_1 = (UNKNOWN, 1e-2)
 NEXT = DATE + dt.timedelta(days=1)
+INVENTORY = """address,device,type,criticality,rack
+192.0.2.99,mqtt-broker-01,broker,5,7
+198.51.100.23,scanner,inventory server,1,
+"""
 ALLOWED = """
 - reason: A pump that is being repaired
   owner: Medical technology
@@ -54,9 +58,11 @@ ALLOWED = """
 
 @pytest.fixture(scope="module")
 def scored(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The night scored with default settings, except that every flow of the highest level is explained."""
+    """The night of a site that does not learn; every flow of the highest level is explained."""
     folder = copy(nights, tmp_path_factory.mktemp("scored") / "night")
-    code, output = score(folder, "alerts.explained_rows=64")
+    (folder / "inventory.csv").write_text(INVENTORY)
+    settings = ("score.learning_nights=0", f"score.inventory={folder}/inventory.csv")
+    code, output = score(folder, "alerts.explained_rows=64", *settings)
     assert code == 0, output
     return folder
 
@@ -253,6 +259,31 @@ def test_the_attacks_of_the_night_are_incidents(scored: Path) -> None:
     assert {"MQTT", "Recon"} <= set(found["category"])
 
 
+def test_the_inventory_says_more_of_incidents_and_names_devices_that_it_lacks(scored: Path) -> None:
+    found, row = read(scored, "incidents"), night_row(scored)
+    known = {each["name"]: each for rows in found["inventory"] for each in rows}
+    assert known["mqtt-broker-01"]["type"] == "broker"
+    assert (known["198.51.100.23"]["device"], known["198.51.100.23"]["criticality"]) == ("scanner", 1)
+    factors = dict(zip(found["lead_entity"], found["criticality_factor"], strict=True))
+    assert factors["mqtt-broker-01"] == 2.0
+    flows = logs_of(scored).groupby("device_id").size().drop("mqtt-broker-01")
+    listed = {each["name"]: each["flows"] for each in row["devices_unknown"]}
+    assert row["devices_unknown_found"] == len(flows)
+    assert listed == flows[list(listed)].to_dict()
+    page = (scored / f"lake/reports/night/event_date={DATE}/night.html").read_text()
+    assert f'id="unknown-devices" data-devices="{len(flows)}"' in page
+    assert any("rack" in note for note in audit(scored)["notes"])
+
+
+def test_the_inventory_is_joined_by_pseudonyms(restricted: Path) -> None:
+    pseudonym = hmac.new(KEY.encode(), b"198.51.100.23", hashlib.sha256).hexdigest()[:32]
+    known = {each["name"]: each for rows in read(restricted, "incidents")["inventory"] for each in rows}
+    assert known[pseudonym]["type"] == "inventory server"
+    assert known[pseudonym]["device"] is None
+    devices = logs_of(restricted)["device_id"].nunique()
+    assert night_row(restricted)["devices_unknown_found"] == devices - 1
+
+
 def test_exports_are_valid_and_the_page_shows_the_figures_of_the_tables(scored: Path) -> None:
     place = scored / "lake/exports" / f"event_date={DATE}"
     found, row = read(scored, "incidents").sort_values("rank"), night_row(scored)
@@ -313,6 +344,8 @@ def restricted(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "key").chmod(0o600)
     settings = ["alerts.most_lines=2", "alerts.explained_rows=2", f"alerts.allow_list={folder}/allowed.yaml"]
     settings += ["score.pseudonymise=[flow_id,device_id,src_ip]", f"score.pseudonym_key_file={folder}/key"]
+    (folder / "inventory.csv").write_text(INVENTORY)
+    settings += ["score.learning_nights=0", f"score.inventory={folder}/inventory.csv"]
     code, output = score(folder, *settings)
     assert code == 0, output
     assert KEY not in output

@@ -41,6 +41,12 @@ def test_ranking_again_gives_what_scoring_again_gives(scored: Path, tmp_path: Pa
     folder = copy(scored, tmp_path / "n")
     incidents = read(folder, "incidents")
     assert len(incidents) >= 2
+    learning = incidents[incidents["state"] == "learning"]
+    assert set(learning["learning"]) == {"site"}
+    assert not learning["strong"].any()
+    row = support.night_row(folder)
+    assert (row["stage"], row["nights_scored"], row["incidents_learning"]) == ("learning", 0, len(learning))
+    assert support.night_row(folder, date=NEXT)["nights_scored"] == 1
     predictions = support.content_of(folder / "lake/predictions")
     decide(folder, "benign", incidents["incident_id"][0])
     decide(folder, "true", incidents["incident_id"][1])

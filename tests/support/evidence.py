@@ -12,6 +12,7 @@ from ids_spark.alerts import evidence, false_alarms, incidents, night_cells
 from ids_spark.alerts.evidence import Flagged
 from ids_spark.alerts.false_alarms import StoredCounts
 from ids_spark.alerts.incidents import NightFacts
+from ids_spark.alerts.known_devices import KnownDevices
 from ids_spark.alerts.severity import DEFAULT, category_of
 from ids_spark.dataset.tables import HISTORY
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19, UNKNOWN
@@ -111,14 +112,16 @@ def counted(groups: Sequence[Group]) -> tuple[pa.Table, pa.Table]:
     )
 
 
-def found_in(groups: Sequence[Group], budget: float = 1.0) -> tuple[pa.Table, pa.Table]:
+def found_in(
+    groups: Sequence[Group], budget: float = 1.0, known: KnownDevices | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Return the incidents and alerts of a night without earlier nights."""
     own, traffic = counted(groups)
     index = {name: CATEGORIES.index(category_of(name)) for name in own["class_name"].unique().to_pylist()}
     cells = night_cells.cells_of(traffic, own, index)
     before = night_cells.own_counts(cells, NO_HISTORY, CATEGORIES)
     tested = false_alarms.compare(cells, STORED, budget, before)
-    return incidents.incidents_of(cells, tested, own, CATEGORIES, 60, DEFAULT, FACTS)
+    return incidents.incidents_of(cells, tested, own, CATEGORIES, 60, DEFAULT, FACTS, known)
 
 
 NO_HISTORY = HISTORY.append(pa.field("event_date", pa.date32())).empty_table()

@@ -56,7 +56,9 @@ PACKETS = {
 """Packets of a night's captures, 15.1 % of them in no flow."""
 OLD = dict.fromkeys(
     ("incidents_muted", "incidents_learned", "incidents_closed", "incidents_ended", "incidents_not_shown",
-     "flows_unknown", "false_incidents", "false_incidents_expected", "alpha", "cells", "false_alarm_rates", "recall")
+     "flows_unknown", "false_incidents", "false_incidents_expected", "alpha", "cells", "false_alarm_rates", "recall",
+     "incidents_learning", "stage", "stage_text", "nights_scored", "champion_nights", "devices_learning",
+     "devices_unknown", "devices_unknown_found")
 )  # fmt: skip
 """What the lake returns for a night that an older version scored."""
 
@@ -73,7 +75,10 @@ def scored(**more: Any) -> dict:
         "flows_explained": 0, "incidents": 0, "incidents_shown": 0, "incidents_muted": 0, "incidents_learned": 0,
         "incidents_closed": 0, "incidents_ended": [], "incidents_not_shown": [], "flows_unknown": 0,
         "false_incidents": 1.0, "false_incidents_expected": 0.83, "alpha": 2.1e-5, "cells": 4_200,
-        "false_alarm_rates": rates(), "recall": recall(), "budget": None, "threshold_logit": 1.5,
+        "incidents_learning": 0, "stage": "operating", "stage_text": "Operating: no false incident.",
+        "nights_scored": 20, "champion_nights": 9, "devices_learning": 0, "devices_unknown": None,
+        "devices_unknown_found": None, "false_alarm_rates": rates(), "recall": recall(), "budget": None,
+        "threshold_logit": 1.5,
         "expected_false_alarms": 11_998.0, "false_alarms_at_most": 12_480.0, "benign_validation_rows": 240_000,
         "smallest_rate": 1.25e-5, "drift_moderate": 0, "drift_significant": 0, "seconds": 41.5, "page_inputs": None,
         "scored_at": at(1, 2, date=DATE + dt.timedelta(days=1)), "code_version": "0.1.0+abc",

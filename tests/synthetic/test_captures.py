@@ -16,6 +16,7 @@ import pytest
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.synthetic import SynthesizeCapturesConfig
+from ids_spark.extract.inventory import read_inventory
 from ids_spark.synthetic import captures, frames, ward
 
 DATE = dt.date(2026, 3, 29)
@@ -209,9 +210,12 @@ def test_everything_is_marked_as_synthetic(day: Path) -> None:
 
 def test_the_inventory_names_every_device(day: Path) -> None:
     header, *lines = (day / "_inventory.csv").read_text().splitlines()
-    assert header == "address,device"
-    assert {tuple(line.split(",")) for line in lines} == {(ward.text_of(h.address), h.name) for h in ward.DEVICES}
+    assert header.startswith("address,device,type,")
+    assert {tuple(line.split(",")[:2]) for line in lines} == {(ward.text_of(h.address), h.name) for h in ward.DEVICES}
     assert {name for each in ward.ATTACKS for name in each.victims} <= {line.split(",")[1] for line in lines}
+    found = read_inventory(str(day / "_inventory.csv"))
+    assert found.notes == []
+    assert all(device.type and device.criticality for device in found.devices)
 
 
 def test_days_lie_beside_each_other_and_other_content_is_refused(tmp_path: Path) -> None:

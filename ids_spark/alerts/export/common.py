@@ -51,6 +51,7 @@ _COPIED: Final = (
     *("rank", "category", "state", "life", "nights_seen", "previous_id", "sources_found", "devices_found", "alerts"),
     *("flows_allowed", "lead_kind", "lead_entity", "lead_flagged", "lead_flows", "own_nights", "schema_version"),
 )
+_OF_INVENTORY: Final = ("learning", "strong", "own_peers", "flows_in_maintenance", "criticality_factor")
 _FIGURES: Final = ("lead_expected", "own_rate", "peer_rate", "log10_p", "posterior", "score")
 _SCORES: Final = ("max_attack_probability", "max_attack_logit", "threshold_logit")
 
@@ -120,10 +121,17 @@ def details(incident: Incident, context: Context) -> Record:
         "lead_window": iso(incident["lead_window"]),
         "since": None if incident["since"] is None else incident["since"].isoformat(),
         **{name: incident[name] for name in _COPIED},
+        **{name: incident.get(name) for name in _OF_INVENTORY},
         "pseudonymised": "true" if hidden else "false",
         **{name: number(incident[name], np.float64) for name in _FIGURES},
         **{name: number(incident[name]) for name in _SCORES},
     }
+
+
+def known(incident: Incident, entity: Entity) -> Record:
+    """Return what the inventory says of an entity of an incident, as `tables.INVENTORY`; empty if it lacks it."""
+    rows = incident.get("inventory") or ()
+    return next((row for row in rows if (row["kind"], row["name"]) == (entity["kind"], entity["name"])), {})
 
 
 def flows_of(incident: Incident) -> list[Record]:

@@ -30,6 +30,11 @@ def document(incident: Incident, context: Context) -> Record:
     without_field |= {
         column: ", ".join(str(each["name"]) for each in incident[column] or ()) for column in ("sources", "devices")
     }
+    for row in incident.get("inventory") or ():
+        for name in ("department", "owner", "criticality", "patient_connected"):
+            if row[name] is not None:
+                without_field.setdefault(f"device_{name}", []).append(f"{row['name']}: {row[name]}")
+    without_field |= {n: "; ".join(value) for n, value in without_field.items() if isinstance(value, list)}
     record = {
         "@timestamp": common.iso(common.created_at(incident, context)),
         "ecs": {"version": common.names()["ecs"]["version"]},
@@ -109,7 +114,9 @@ def _entities(incident: Incident, context: Context) -> Record:
     if device is not None and device["name"]:
         kind, name, ends = device["kind"], device["name"], _endpoint(device, context)
         if kind == common.DEVICE_COLUMN:
-            found["host"] = {"id": name, "ip": [ends["ip"]], "mac": [ends["mac"]]}
+            known = common.known(incident, device)
+            found["host"] = {"id": name, "name": known.get("device"), "type": known.get("type")}
+            found["host"] |= {"ip": [ends["ip"]], "mac": [ends["mac"]]}
         elif kind == "source_file":
             found["log"] = {"file": {"path": name}}
         end = common.ENDPOINT_COLUMNS.get(kind, "destination" if ends["ip"] or ends["mac"] else "")

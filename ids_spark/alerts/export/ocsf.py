@@ -67,7 +67,7 @@ def event(incident: Incident, context: Context) -> Record:
         | {"created_time": created, "first_seen_time": first, "last_seen_time": last},
         "evidences": _evidences(incident, context),
         "resources": [
-            _resource(each, attacks_others and i == 0, context)
+            _resource(each, common.known(incident, each), attacks_others and i == 0, context)
             for i, each in enumerate(incident["devices"] or ())
             if each["name"]
         ],
@@ -138,20 +138,24 @@ def _evidences(incident: Incident, context: Context) -> list[Record]:
     for flow in common.flows_of(incident):
         name = flow["source"]
         source = sources.get(name, {"kind": kind, "name": name}) if name else None
-        found.append({**_ends(source, devices.get(flow["device"]), context), "data": {"flow": flow}})
+        found.append({**_ends(source, devices.get(flow["device"]), context, incident), "data": {"flow": flow}})
         named.add(name)
     only = next(iter(devices.values())) if len(devices) == 1 else None
-    return [*found, *(_ends(each, only, context) for name, each in sources.items() if name not in named)]
+    return [*found, *(_ends(each, only, context, incident) for name, each in sources.items() if name not in named)]
 
 
-def _ends(source: Entity | None, device: Entity | None, context: Context) -> Record:
+def _ends(source: Entity | None, device: Entity | None, context: Context, incident: Incident) -> Record:
     """Return source and device as attributes of an evidence."""
     ends: Record = {}
     if source is not None:
         ends["src_endpoint"] = _endpoint(source, context)
     if device is not None and device["kind"] == common.DEVICE_COLUMN:
         addresses = {"ip": common.address_of(device, context), "mac": common.mac_of(device, context)}
-        ends["device"] = {"uid": device["name"], **addresses, "type_id": 0, "type": "Unknown"}
+        known = common.known(incident, device)
+        kind = known.get("type")
+        typed = {"type_id": _OTHER, "type": kind} if kind else {"type_id": 0, "type": "Unknown"}
+        ends["device"] = {"uid": device["name"], "name": known.get("device"), **addresses, **typed}
+        ends["device"] |= {"owner": {"name": known.get("owner")}}
     elif device is not None and device["kind"] in common.ENDPOINT_COLUMNS:
         ends[{"source": "src_endpoint", "destination": "dst_endpoint"}[common.ENDPOINT_COLUMNS[device["kind"]]]] = (
             _endpoint(device, context)
@@ -164,10 +168,23 @@ def _endpoint(entity: Entity, context: Context) -> Record:
     return {"ip": address} if address else {"uid": entity["name"], "mac": common.mac_of(entity, context)}
 
 
-def _resource(device: Entity, attacks: bool, context: Context) -> Record:
-    kind = "device" if device["kind"] == common.DEVICE_COLUMN else device["kind"]
+def _resource(device: Entity, known: Record, attacks: bool, context: Context) -> Record:
+    """Return a device as a resource, with what the inventory says of it; departments are groups."""
+    kind = known.get("type") or ("device" if device["kind"] == common.DEVICE_COLUMN else device["kind"])
+    criticality, labels = known.get("criticality"), []
+    if known.get("patient_connected") is not None:
+        labels = [f"patient_connected:{str(known['patient_connected']).lower()}"]
+    if known.get("maintenance"):
+        labels.append(f"maintenance:{known['maintenance']}")
+    of_inventory = {
+        "name": known.get("device"),
+        "owner": {"name": known.get("owner")},
+        "group": {"name": known.get("department")},
+        "criticality": None if criticality is None else str(criticality),
+        "labels": labels,
+    }
     role = {"role_id": 2, "role": "Actor"} if attacks else {"role_id": 1, "role": "Target"}
-    return {"uid": device["name"], "ip": common.address_of(device, context), "type": kind, **role}
+    return {"uid": device["name"], "ip": common.address_of(device, context), "type": kind, **of_inventory, **role}
 
 
 def _observables(incident: Incident, context: Context) -> list[Record]:
