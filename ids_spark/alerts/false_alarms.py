@@ -1,14 +1,14 @@
 """Which cells of a night hold more flagged flows than false alarms explain, at a budget of false incidents.
 
 A cell is an entity, a window of time and a category. For each level of evidence, the number K of its flagged flows is
-compared with what false alarms give. Benign flows of category g reach level l at the rate λ, estimated from the
-benign validation rows and from tonight's cells without an alert. An entity's own rate is λ times a factor with a gamma
-prior (mean 1, shape κ, fitted by maximum likelihood to all entities) that its earlier nights and its other windows of
-tonight inform. Held-out flows of the site's own nights come in blocks, a device on a date or a capture: these are
-entities of the fit as well, so that the κ of a device without a history is that of such devices. So K is negative
-binomial (gamma-Poisson), and P(K ≥ k) is a regularised incomplete beta function. The p-value of a cell is the smallest
-of its levels times their number (Bonferroni). That of the second detector, which knows no attack, is multiplied by
-`_UNKNOWN_WEIGHT`, so that it takes a small part of the budget.
+compared with what false alarms give. Benign flows of category g reach level l at the rate λ, estimated from the benign
+validation rows and from tonight's cells without an alert. An entity's own rate is λ times a factor with a gamma prior
+(mean 1, shape κ, fitted by maximum likelihood to all entities) that its earlier nights and its other windows of tonight
+inform. Held-out flows of the site's own nights come in blocks, a device on a date: these are entities of the fit as
+well, so that κ of a device without a history is that of the site's devices. So K is negative binomial (gamma-Poisson),
+and P(K ≥ k) is a regularised incomplete beta function. The p-value of a cell is the smallest of its levels times their
+number (Bonferroni). That of the second detector, which knows no attack, is multiplied by `_UNKNOWN_WEIGHT`, so that it
+takes a small part of the budget.
 
 The budget N is the expected number of alerts in a night without attacks. The largest α is used with
 Σ P(K ≥ k*(α)) ≤ N over all cells and levels, where k*(α) is the smallest count that is significant at α: most cells
@@ -62,8 +62,8 @@ class StoredCounts:
         categories: Names, G.
         counts: Rows of each category at or above each level; shape (G, L).
         rows: Benign validation rows on which each category was counted; shape (G,). 0: nothing is known.
-        blocks: The same counts in each block of the site's own nights, shape (B, G, L), and the rows of each block,
-            shape (B,); None: the rows are the laboratory's.
+        blocks: The same counts of each device on each held-out night of the site, shape (B, G, L), and its rows, shape
+            (B,); None without such nights.
     """
 
     categories: tuple[str, ...]

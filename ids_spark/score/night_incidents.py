@@ -135,7 +135,9 @@ def levels_of(model: Model) -> Levels:
         at = model.novelty.levels(RATES)
         categories, rows, distances = (*categories, UNKNOWN), [*rows, model.novelty.rows], tuple(at.tolist())
         counts.append(model.novelty.counts(at))
-    blocks = _blocks_of(scores, logits, names, categories) if scores.local is not None and scores.blocks else None
+    # Blocks of another kind are devices that training did not see: fitted to their rates, κ hides attacks.
+    of_devices = scores.local is not None and scores.local.held_out_by == "date"
+    blocks = _blocks_of(scores, logits, names, categories) if of_devices and scores.blocks else None
     return Levels(StoredCounts(categories, np.array(counts), np.array(rows), blocks), logits, distances)
 
 
