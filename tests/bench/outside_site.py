@@ -18,10 +18,6 @@ from tests.bench.outside_nights import Halves
 NETWORKS: Final = "[10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,192.0.2.0/24]"
 """Private networks, and that of the synthetic ward."""
 
-LOCAL_SHARE: Final = 0.1
-"""Weight of all local rows in training, relative to that of all rows of the data set."""
-MOST_WEIGHT: Final = 10.0
-
 
 class JobFailed(RuntimeError):
     """Raised when a job of the benchmark did not end well."""
@@ -71,20 +67,10 @@ class Site:
     def train(self, recipe: str) -> Model:
         """Return a new model of the flows of the lake."""
         self.run("features", f"features.recipe={recipe}")
-        settings = [f"features.recipe={recipe}", "train.classes=[19]", "train.feature_sets=[operational]"]
-        self.run("train", *settings, *self._weight(recipe))
+        self.run("train", f"features.recipe={recipe}", "train.classes=[19]", "train.feature_sets=[operational]")
         [name] = artifact.model_names(self.lake.uri("models"))
         [uri] = artifact.choose_models(self.lake.uri("models"), [name], "latest")
         return artifact.read_model(uri)
-
-    def _weight(self, recipe: str) -> list[str]:
-        """Return the setting by which local rows weigh `LOCAL_SHARE` of the data set; nothing if it was given."""
-        facts = self.lake.facts(f"features/{recipe}", "jobs/features.py")
-        local = facts.get("local")
-        if local is None or any(setting.startswith("train.local_weight=") for setting in self._settings):
-            return []
-        rows = local["train_rows"]
-        return [f"train.local_weight={min(MOST_WEIGHT, LOCAL_SHARE * (facts['rows']['train'] - rows) / rows):.4g}"]
 
     def adapt(self, learned: Halves) -> Model:
         """Return a model that has learned nights of the site."""
