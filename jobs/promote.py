@@ -14,19 +14,18 @@ Writes: `models/<name>/_aliases.json` and `models/<name>/<version>/evaluation.js
 import datetime as dt
 import logging
 import sys
-from collections.abc import Sequence
 
 from ids_spark.adapt import evaluation, gate
-from ids_spark.adapt.replay import Replayed, replay
+from ids_spark.adapt.replay import replay
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
+from ids_spark.config.score import PromoteConfig
 from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.ingest.sources import SourceUnusable
 from ids_spark.lake.filesystem import files_in, write_bytes
 from ids_spark.lake.parquet import SUFFIX
 from ids_spark.models import artifact, registry
-from ids_spark.models.artifact import Model, ModelUnusable
+from ids_spark.models.artifact import Model, ModelCard, ModelUnusable
 from ids_spark.models.registry import Aliases
 from ids_spark.runtime import job
 
@@ -91,42 +90,51 @@ def _compare(context: job.Context, model: Model, champion: Model | None, report:
     Raises:
         RecallFell: the recall of a class fell, and the promotion is not forced.
     """
-    config, card = context.config.promote, model.card
-    replayed = _replayed(context, [model] if champion is None else [model, champion], report)
-    if replayed is None:
+    config, card, flows = context.config.promote, model.card, context.lake.uri("flows/split=test")
+    spark, reason = None, f"there are no flows in {flows}"
+    judged: gate.Judged | None = None
+    try:
+        if files_in(flows, SUFFIX):  # else Spark need not start
+            spark = context.spark.sparkContext
+            if champion is None:
+                replayed, place = replay(spark, context.lake, [model], gate.held_out_of(model)), 0
+            else:
+                judged = gate.judge(spark, context.lake, champion, model, context.config.adapt.most_recall_lost)
+                replayed, place = judged.replayed, 1
+    except (SchemaMismatch, SourceUnusable) as error:
+        spark, reason = None, str(error)
+    if spark is None:
+        report.notes.append(f"{card.name}: recall was not compared: {reason}")
         return
-    if champion is not None:
-        compared = gate.compare(replayed, context.config.adapt.most_recall_lost, champion=1, challenger=0)
-        report.notes.append(
-            f"{card.name}: {card.version} against champion {champion.card.version}: {compared.statement()}"
-        )
-        if not compared.accepted and not config.force:
-            raise RecallFell(
-                f"{card.name} version {card.version} was not promoted; champion stays {champion.card.version}."
-                f" {compared.statement()} Train it again, or promote it all the same with promote.force=true and"
-                " promote.reason=WHY"
-            )
-        if not compared.accepted:
-            report.notes.append(f"{card.name}: {card.version} was promoted all the same: {config.reason}")
+    if judged is not None and champion is not None:
+        _require_recall(judged, card, champion.card, config, report)
     path = evaluation.path_of(card.name, card.version)
-    evaluated = evaluation.evaluation_of(model, replayed, 0, context.run_id, now)
+    evaluated = evaluation.evaluation_of(model, replayed, place, context.run_id, now)
     write_bytes(context.staged(path), evaluated.to_json())
     report.tables.append(path)
     report.lines += evaluated.lines()
 
 
-def _replayed(context: job.Context, models: Sequence[Model], report: Report) -> Replayed | None:
-    """Return the replay of test rows, and of local rows that the first model held out; None with a note without any."""
-    name, flows, local = models[0].card.name, context.lake.uri("flows/split=test"), models[0].card.local
-    held_out = None if local is None else LocalHeldOut.of_facts(local).rows
-    reason = f"there are no flows in {flows}"
-    if files_in(flows, SUFFIX):  # else Spark need not start
-        try:
-            return replay(context.spark.sparkContext, context.lake, models, held_out)
-        except (SchemaMismatch, SourceUnusable) as error:
-            reason = str(error)
-    report.notes.append(f"{name}: recall was not compared: {reason}")
-    return None
+def _require_recall(
+    judged: gate.Judged, card: ModelCard, champion: ModelCard, config: PromoteConfig, report: Report
+) -> None:
+    """Note how a version compares with the champion.
+
+    Raises:
+        RecallFell: the recall of a class fell, and the promotion is not forced.
+    """
+    compared = judged.comparison
+    for each in dict.fromkeys((compared, judged.own)):
+        report.notes.append(f"{card.name}: {card.version} against champion {champion.version}: {each.statement()}")
+    if compared.accepted:
+        return
+    if not config.force:
+        raise RecallFell(
+            f"{card.name} version {card.version} was not promoted; champion stays {champion.version}."
+            f" {compared.statement()} Train it again, or promote it all the same with promote.force=true and"
+            " promote.reason=WHY"
+        )
+    report.notes.append(f"{card.name}: {card.version} was promoted all the same: {config.reason}")
 
 
 if __name__ == "__main__":

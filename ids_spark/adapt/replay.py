@@ -5,7 +5,7 @@ are written. The models see the same rows, so that `gate` can compare them row b
 """
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Final, Literal
@@ -47,7 +47,7 @@ class Replayed:
     A pattern says which of the models flag a flow: bit i is set where model i does.
 
     Attributes:
-        logits: Operating point of each model: it flags flows at or above it.
+        logits: Threshold of each model: it flags flows at or above it.
         patterns: Distinct test rows by class and pattern, shape (19, 2 ** models).
         confusions: Of each model at its own level, over the same rows: labels by predictions.
         local: Local benign rows of each date and device by pattern, shape (2 ** models,); both may be None.
@@ -112,7 +112,11 @@ def _has(model: int, patterns: int) -> Mask:
 
 
 def replay(
-    spark_context: SparkContext, lake: Lake, models: Sequence[Model], held_out: HeldOut | None = None
+    spark_context: SparkContext,
+    lake: Lake,
+    models: Sequence[Model],
+    held_out: HeldOut | None = None,
+    logits: Sequence[float] | None = None,
 ) -> Replayed:
     """Score test rows and local rows with every model, and count what each flags.
 
@@ -123,20 +127,14 @@ def replay(
         lake: Holds `flows/`.
         models: Of one release; each with validation scores.
         held_out: Which local rows count; default: none.
+        logits: Threshold of each model; default: its operating point.
 
     Raises:
         ModelUnusable: a model has no validation scores.
         SchemaMismatch: the flows lack a feature of a model.
         SourceUnusable: a file of the flows cannot be read.
     """
-    levels = []
-    for model in models:
-        if model.validation_scores is None:
-            raise ModelUnusable(
-                f"model {model.card.name} version {model.card.version} has no validation scores, from which its"
-                " threshold follows; retrain with this version"
-            )
-        levels.append(model.validation_scores.levels()[0])
+    levels = [_operating_point(model) for model in models] if logits is None else list(logits)
     splits: tuple[Split, ...] = ("test",) if held_out is None else ("test", "local")
     work = [(split, each) for split in splits for each in _row_groups(lake, split, models)]
     if not work:
@@ -154,6 +152,59 @@ def replay(
         return counted
 
     return reduce(_sum, run_each(spark_context, partitions, count))
+
+
+def local_thresholds(
+    spark_context: SparkContext, lake: Lake, models: Sequence[Model], held_out: HeldOut
+) -> tuple[float, ...] | None:
+    """Return the threshold of each model at which it flags 1 % (`threshold.RATES`) of the same local rows.
+
+    Args:
+        spark_context: Its executors read and score.
+        lake: Holds `flows/`.
+        models: Of one release.
+        held_out: Which local rows count.
+
+    Returns:
+        None if no row counts. Of fewer than 100 rows, the thresholds are above all of them.
+
+    Raises:
+        SchemaMismatch: the flows lack a feature of a model.
+        SourceUnusable: a file of the flows cannot be read.
+    """
+    row_groups = _row_groups(lake, "local", models)
+    if not row_groups:
+        return None
+    shared = spark_context.broadcast(tuple(models))
+
+    def scores(own: list[RowGroup]) -> list[Floats]:
+        found: list[list[Floats]] = [[] for _ in shared.value]
+        for row_group in own:
+            for table, values in _tables(row_group, "local", shared.value, held_out):
+                for i, model in enumerate(shared.value if len(table) else ()):
+                    found[i].append(threshold.attack_logits(_probabilities(model, values)))
+        return [np.concatenate([np.zeros(0), *parts]) for parts in found]
+
+    partitions = bin_pack(row_groups, scoring_tasks(row_groups, spark_context.defaultParallelism))
+    counted = run_each(spark_context, partitions, scores)
+    logits = [np.concatenate([own[i] for own in counted]) for i in range(len(models))]
+    return tuple(_level_of(own) for own in logits) if len(logits[0]) else None
+
+
+def _level_of(logits: Floats) -> float:
+    """Return the level of the first of `threshold.RATES` of benign rows with these scores."""
+    n = len(logits)
+    labels, attacks, mix = np.zeros(n, np.int32), np.ones(n, np.int32), np.array([n, 0])
+    return threshold.validation_scores_of(logits, labels, attacks, mix, np.zeros(1)).levels()[0]
+
+
+def _operating_point(model: Model) -> float:
+    if model.validation_scores is None:
+        raise ModelUnusable(
+            f"model {model.card.name} version {model.card.version} has no validation scores, from which its threshold"
+            " follows; retrain with this version"
+        )
+    return model.validation_scores.levels()[0]
 
 
 def _row_groups(lake: Lake, split: Split, models: Sequence[Model]) -> list[RowGroup]:
@@ -197,9 +248,22 @@ def _counted(
     row_group: RowGroup, split: Split, models: Sequence[Model], levels: tuple[float, ...], held_out: HeldOut | None
 ) -> list[Replayed]:
     """Return the counts of each piece of a row group."""
+    return [
+        _count_rows(table, values, split, models, levels)
+        for table, values in _tables(row_group, split, models, held_out)
+    ]
+
+
+def _tables(
+    row_group: RowGroup, split: Split, models: Sequence[Model], held_out: HeldOut | None
+) -> Iterator[tuple[pa.Table, dict[str, Floats]]]:
+    """Yield the rows of each piece of a row group that count, and their features.
+
+    Raises:
+        SourceUnusable: the content of the file is damaged.
+    """
     features = sorted({name for model in models for name in model.card.features})
     names = ("label19", "duplicate") if split == "test" else LOCAL_COLUMNS
-    counted = []
     try:
         with open_part(row_group.uri) as file:
             stored = stored_names(file.schema.names, _FLOWS)
@@ -211,12 +275,11 @@ def _counted(
                         table = table.append_column(name, pa.nulls(len(table)))
                 kept = _of_test(table) if split == "test" else _of_local(table, held_out)
                 table = table.filter(pa.array(kept)).combine_chunks()
-                counted.append(_count_rows(table, split, features, models, levels))
+                yield table, {name: table[name].to_numpy() for name in features}
     except (pa.ArrowException, OSError) as error:
         raise sources.SourceUnusable(
             f"{row_group.uri}: its content cannot be read ({one_line(error)}); run jobs/ingest.py again"
         ) from error
-    return counted
 
 
 def _of_test(table: pa.Table) -> Mask:
@@ -230,9 +293,8 @@ def _of_local(table: pa.Table, held_out: HeldOut | None) -> Mask:
 
 
 def _count_rows(
-    table: pa.Table, split: Split, features: Sequence[str], models: Sequence[Model], levels: tuple[float, ...]
+    table: pa.Table, values: dict[str, Floats], split: Split, models: Sequence[Model], levels: tuple[float, ...]
 ) -> Replayed:
-    values = {name: table[name].to_numpy() for name in features}
     patterns = np.zeros(len(table), dtype=np.int64)
     predicted: list[Ids] = []
     for i, model in enumerate(models):

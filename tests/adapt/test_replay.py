@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from ids_spark.adapt.replay import replay
+from ids_spark.adapt.replay import local_thresholds, replay
 from ids_spark.base.arrays import as_rows
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.taxonomy import CLASS19, parents
@@ -29,6 +29,10 @@ def lake(tmp_path: Path) -> Lake:
 
 def every(rows: pa.Table) -> np.ndarray:
     return np.ones(len(rows), dtype=bool)
+
+
+def nothing(rows: pa.Table) -> np.ndarray:
+    return np.zeros(len(rows), dtype=bool)
 
 
 def scored(model: Model, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +77,19 @@ def test_counts_of_two_models_are_those_of_their_networks(spark: SparkSession, l
     }
     by_device = own.assign(first=first).groupby("device")["first"].agg(["size", "sum"])
     assert found.local_by_device(0) == {name: tuple(row) for name, row in by_device.iterrows()}
+
+
+def test_thresholds_of_the_same_local_rows_flag_one_percent_of_them(spark: SparkSession, lake: Lake) -> None:
+    models = [write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 2, 60.0)]
+    write_local_rows(lake, 3_000)
+    assert local_thresholds(spark.sparkContext, lake, models, nothing) is None
+    logits = local_thresholds(spark.sparkContext, lake, models, every)
+    assert logits is not None
+    found = replay(spark.sparkContext, lake, models, every, logits)
+    assert found.logits == logits
+    rows = found.local_rows()
+    assert all(abs(found.local_flagged(i) - 0.01 * rows) <= 2 for i in (0, 1))
+    assert replay(spark.sparkContext, lake, models, every).local_flagged(1) == 0  # at its own threshold
 
 
 def test_only_chosen_local_rows_are_counted(spark: SparkSession, lake: Lake) -> None:

@@ -71,9 +71,9 @@ class Bench:
         started = time.monotonic()
         self._adapted = model = self._site.adapt(halves)
         seconds = time.monotonic() - started
-        replayed = replay(job.session("bench").sparkContext, self._site.lake, [self.laboratory, model])
-        compared = gate.compare(replayed, MOST_LOST)
-        return self._figures(model, halves.measured, seconds, outside_measures.test_rows(replayed, 1), compared)
+        judged = gate.judge(job.session("bench").sparkContext, self._site.lake, self.laboratory, model, MOST_LOST)
+        test = outside_measures.test_rows(judged.replayed, 1)
+        return self._figures(model, halves.measured, seconds, test, judged.comparison)
 
     def shift(self, halves: Halves) -> list[Shift]:
         """Return what the last two models do with windows of devices and of captures; needs a run of `adapted`."""

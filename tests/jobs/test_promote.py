@@ -18,6 +18,15 @@ from tests.support.replayed import DATES, NAME, NEW, OLD, write_local_rows, writ
 
 BLIND = 70.0
 """Highest benign validation score of a model that flags nothing."""
+HELD_OUT = {
+    "held_out_by": "date",
+    "train_dates": [str(DATES[0])],
+    "held_out_dates": [str(DATES[1])],
+    "held_out_sources": [],
+    "held_out_share": 0.5,
+    "run_rows": 200,
+}
+"""What a model states of the local nights that it has learned."""
 
 
 @pytest.fixture
@@ -59,9 +68,7 @@ def test_the_card_of_an_adapted_model_counts_its_held_out_nights(
 ) -> None:
     write_test_rows(lake, 190)
     rows = write_local_rows(lake, 200)
-    facts = {"held_out_by": "date", "train_dates": [str(DATES[0])], "held_out_dates": [str(DATES[1])]}
-    facts |= {"held_out_sources": [], "held_out_share": 0.5, "run_rows": 200}
-    model = write_model(lake, OLD, 1, 0.5, facts)
+    model = write_model(lake, OLD, 1, 0.5, HELD_OUT)
     assert promote(run_job, OLD) == 0
     card = read_evaluation(lake.uri("models"), NAME, OLD, model.sha256)
     assert card is not None
@@ -70,7 +77,7 @@ def test_the_card_of_an_adapted_model_counts_its_held_out_nights(
     assert str(DATES[0]) not in str(later.source)
     [benign] = later.shares
     assert benign.rows == (rows["left_out"].isna() & (rows["event_date"] == DATES[1])).sum()
-    expected = replay(spark.sparkContext, lake, [model], LocalHeldOut.of_facts(facts).rows)
+    expected = replay(spark.sparkContext, lake, [model], LocalHeldOut.of_facts(HELD_OUT).rows)
     assert benign.flagged == expected.local_flagged(0)
 
 
@@ -124,6 +131,20 @@ def test_a_challenger_that_flags_less_of_a_class_is_refused_unless_forced_with_a
     assert change is not None
     assert (after.champion, change.reason) == (NEW, "the champion flags every flow")
     assert any("promoted all the same: the champion flags every flow" in n for n in last_audit(lake, tmp_path)["notes"])
+
+
+def test_models_are_compared_at_the_same_share_of_held_out_local_rows(
+    run_job: RunJob, lake: Lake, tmp_path: Path
+) -> None:
+    write_test_rows(lake, 1_900)
+    write_local_rows(lake, 3_000)
+    write_model(lake, OLD, 1, 0.5)
+    write_model(lake, NEW, 1, BLIND, HELD_OUT)  # the same network: only its own threshold is blind
+    assert promote(run_job, OLD) == 0
+    assert promote(run_job, NEW) == 0
+    notes = list(last_audit(lake, tmp_path)["notes"])
+    assert any("held-out local flows, is lower" in note and "none of 18" in note for note in notes)
+    assert any("its own threshold" in note and "→ 0.000" in note for note in notes)
 
 
 def test_a_loss_that_the_settings_allow_is_promoted(run_job: RunJob, lake: Lake) -> None:
