@@ -230,6 +230,12 @@ outside: setup ## Other captures: called attack, flagged, false incidents, witho
 	$(ENV); python -m tests.bench.outside --captures $(call quoted,$(or $(CAPTURES),../shared/captures)) \
 	  --data $(call quoted,$(HELD_OUT)) --seeds $(SEEDS) --out $(call quoted,$(OUT)) $(ARGS)
 
+contamination: LAKE := $(if $(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
+.PHONY: contamination
+contamination: package ## Attacks in the nights that are learned: what the review leaves. LAKE= OUT= ARGS=--train
+	$(demo_model)
+	$(ENV); python -m tests.bench.contamination --lake $(call quoted,$(LAKE)) --out $(call quoted,$(OUT)) $(ARGS)
+
 nights: LAKE := $(if $(DATA)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 .PHONY: nights
 nights: package ## Precision and false lines of incidents on nights with truth. SEEDS= LAKE= OUT= DATA= (test rows)
