@@ -28,6 +28,7 @@ LOGS    ?=
 CAPTURES ?=
 DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
 NIGHT   ?= gru_dnn-19-operational
+NIGHTS  ?= 7
 DAYS    ?= 90
 VERDICTS ?=
 IDS      ?=
@@ -139,6 +140,11 @@ verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VE
 	  $(call path,verdict.incidents,$(IDS)) $(call path,verdict.verdict,$(VERDICT)) \
 	  $(call path,verdict.owner,$(OWNER)) $(call path,verdict.reason,$(REASON)) \
 	  $(if $(UNTIL),--set verdict.until=$(UNTIL)))
+
+.PHONY: adapt
+adapt: package ## Learn the newest NIGHTS (default 7) of LOGS (default: those extracted to LAKE): a challenger, a page
+	$(call submit,adapt,conf/site.yaml) $(call path,adapt.flow_logs,$(or $(LOGS),$(LAKE)/flow_logs)) \
+	  --set adapt.nights=$(NIGHTS) --set adapt.model=$(NIGHT)
 
 .PHONY: promote
 promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=

@@ -3,10 +3,12 @@
 import datetime as dt
 
 from airflow import DAG
+from airflow.operators.python import ShortCircuitOperator
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
 HOME, LAKE, LOGS = "/opt/ids_spark", "hdfs://namenode/ids", "hdfs://namenode/flow_logs"
 CAPTURES = None  # a folder of packet captures, from which LOGS are extracted, such as "hdfs://namenode/captures"
+ADAPT_DAYS = 0  # every so many nights the newest week is learned, as a challenger; 0: never
 
 with DAG(
     "ids_spark_night",
@@ -37,6 +39,22 @@ with DAG(
         **shared,
     )
     score >> purge
+    if ADAPT_DAYS:
+        due = ShortCircuitOperator(
+            task_id="due",
+            python_callable=lambda logical_date: logical_date.toordinal() % ADAPT_DAYS == 0,
+            trigger_rule="all_done",
+        )
+        adapt = SparkSubmitOperator(
+            task_id="adapt",
+            application=f"{HOME}/jobs/adapt.py",
+            application_args=[
+                *("--config", f"{HOME}/conf/nightly/night.yaml", "--config", f"{HOME}/conf/site.yaml"),
+                *("--set", f"lake={LAKE}", "--set", f"adapt.flow_logs={LOGS}"),
+            ],
+            **shared,
+        )
+        score >> due >> adapt
     if CAPTURES is not None:
         extract = SparkSubmitOperator(
             task_id="extract",

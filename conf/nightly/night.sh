@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# One night on a cluster: extract the flow logs from new captures if CAPTURES is set, score the last three days, then
-# remove old nights. Exit code: that of the first job that fails (2: configuration or input was refused and nothing was
-# written; 1: run it again), or 3 if captures were not extracted to their end, or nights are missing or degraded:
-# everything else was done.
+# One night on a cluster: extract the flow logs from new captures if CAPTURES is set, score the last three days, adapt the
+# model to the newest week every ADAPT_DAYS nights, then remove old nights. Exit code: that of the first job that fails
+# (2: configuration or input was refused and nothing was written; 1: run it again), or 3 if captures were not extracted to
+# their end, nights are missing or degraded, or a challenger was refused: everything else was done.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$here"  # night.yaml names policies relative to this folder
@@ -21,5 +21,8 @@ done_or_incomplete() {
 }
 [ -z "${CAPTURES:-}" ] || done_or_incomplete extract --set "extract.captures=$CAPTURES" --set "extract.target=$LOGS"
 done_or_incomplete score --set "score.flow_logs=$LOGS" --set score.last_days=3
+if [ "${ADAPT_DAYS:-0}" -gt 0 ] && [ $(($(date -u +%s) / 86400 % ADAPT_DAYS)) = 0 ]; then  # a person promotes the result
+  done_or_incomplete adapt --config "$here/conf/site.yaml" --set "adapt.flow_logs=$LOGS"
+fi
 submit purge
 exit "$incomplete"

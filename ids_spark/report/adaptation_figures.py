@@ -46,8 +46,12 @@ def _draw(axes: Axes, rows: Sequence[Pair]) -> None:
     for i, (_, before, after) in enumerate(rows):
         if before is not None and after is not None:
             axes.plot([before, after], [i, i], color=GREY, linewidth=1.2, zorder=1)
-    for place, label, colour, marker in ((1, "champion", GREY, "o"), (2, "challenger", BLUE, "D")):
-        found = [(row[place], i) for i, row in enumerate(rows) if row[place] is not None]
+    champion = [(before, i) for i, (_, before, _) in enumerate(rows) if before is not None]
+    challenger = [(after, i) for i, (_, _, after) in enumerate(rows) if after is not None]
+    for label, found, colour, marker in (
+        ("champion", champion, GREY, "o"),
+        ("challenger", challenger, BLUE, "D"),
+    ):
         axes.scatter([x for x, _ in found], [y for _, y in found], s=26, color=colour, marker=marker, label=label)
     axes.set_yticks(range(len(rows)), [name[:40] for name, _, _ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top

@@ -1,0 +1,283 @@
+"""From the flow logs of a site's own nights to a challenger that knows them: what `jobs/adapt.py` does."""
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from pyspark import SparkContext
+
+from ids_spark.adapt import evaluation, gate, local_rows, review
+from ids_spark.adapt.gate import Comparison
+from ids_spark.adapt.replay import Replayed, replay
+from ids_spark.base.errors import InputError
+from ids_spark.base.report import Report
+from ids_spark.config.settings import Config
+from ids_spark.config.train import TrainConfig
+from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
+from ids_spark.features import fitting
+from ids_spark.features.local_split import LocalHeldOut
+from ids_spark.lake.filesystem import absolute, write_bytes
+from ids_spark.lake.store import Lake
+from ids_spark.models import artifact, registry
+from ids_spark.models.artifact import Model, ModelCard
+from ids_spark.report import adaptation_page
+from ids_spark.report.adaptation_page import Adaptation, Flagged, Learned, LeftOut, ModelFigures
+from ids_spark.score import night_files
+from ids_spark.score.night_files import NightMissing
+from ids_spark.train import training
+from ids_spark.train.tasks import FeatureTable, open_features
+
+log = logging.getLogger(__name__)
+
+_STEPS: Final = ("local nights", "review", "features", "training", "comparison")
+
+
+@dataclass
+class _Clock:
+    """Logs the beginning of each step and keeps its duration."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        log.info("step %d of %d: %s", _STEPS.index(name) + 1, len(_STEPS), name)
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - begin
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every step of an adaptation needs.
+
+    Attributes:
+        spark_context: Its executors read, score, train and write.
+        lake: Holds the champion and the flows of the data set.
+        staged: Returns the URI of the staged version of a table.
+        commit: Commits everything that is staged.
+        config: Of the run.
+        run_id: Of the run, and version of the challenger.
+        now: Present time in UTC.
+    """
+
+    spark_context: SparkContext
+    lake: Lake
+    staged: Callable[[str], str]
+    commit: Callable[[Sequence[str]], None]
+    config: Config
+    run_id: str
+    now: dt.datetime
+
+
+def adapt(run: Run) -> Report:
+    """Learn local nights, train a challenger, compare it with the champion; stage page, evaluation card and alias.
+
+    Local rows, the feature table and the model are committed on the way, as later steps read them; a run that fails
+    afterwards leaves every alias as it was.
+
+    Raises:
+        NightMissing: the flow logs hold no night that was asked for.
+        ModelUnusable: the model has no champion that can be read.
+    """
+    clock, own, lake = _Clock(), run.config.adapt, run.lake
+    models = lake.uri("models")
+    champion = registry.model_of_alias(models, own.model, "champion")
+    if champion is None:  # not reached: `model_of_alias` raises; for the type checker
+        raise artifact.ModelUnusable(f"model {own.model} has no champion")
+    with clock.step("local nights"):
+        report = local_rows.write_local(run.spark_context, lake, run.staged, _nights(run.config), run.run_id)
+        run.commit(report.tables)
+    left_out = review.LEFT_OUT.empty_table()
+    with clock.step("review"):
+        if own.review:
+            minutes = run.config.alerts.window_minutes
+            left_out = review.review(run.spark_context, lake, run.staged, champion, minutes, run.run_id).left_out
+            run.commit([local_rows.TABLE])
+    with clock.step("features"):
+        recipe = run.config.features.model_copy(update={"recipe": own.recipe, "local": True})
+        run.commit(fitting.write_recipe(run.spark_context, lake, run.staged, recipe, run.run_id).tables)
+        table = open_features(lake, own.recipe, run.config.train.ranks)
+    with clock.step("training"):
+        challenger = _train(run, champion, table)
+    with clock.step("comparison"):
+        facts = _facts(table)
+        replayed = replay(run.spark_context, lake, [champion, challenger], LocalHeldOut.of_facts(facts).rows)
+        compared = gate.compare(replayed, own.most_recall_lost)
+    adaptation = _adaptation(run, (champion, challenger), replayed, compared, report, left_out, facts, clock)
+    report.tables = _stage_results(run, adaptation, challenger, replayed, compared)
+    report.models = [f"{own.model}/{model.card.version}" for model in (champion, challenger)]
+    report.data_origin = challenger.card.data_origin
+    report.notes += [challenger_statement(challenger), compared.statement(), *_left_out_notes(left_out)]
+    if adaptation.refusals:
+        report.degrade(f"the challenger {challenger.card.version} is refused: {' '.join(adaptation.refusals)}")
+    page = lake.uri(f"{report.tables[0]}/adaptation.html")
+    report.lines = adaptation_page.summary(adaptation, page)
+    return report
+
+
+def challenger_statement(model: Model) -> str:
+    """Return a sentence on the threshold of a model."""
+    scores = model.validation_scores
+    return scores.operating_point().statement() if scores is not None else "The model has no validation scores."
+
+
+def _nights(config: Config) -> Config:
+    """Return a configuration whose `ingest.local…` are the nights to learn.
+
+    Raises:
+        InputError: `adapt.flow_logs` is not set.
+        NightMissing: there is no night up to `adapt.last_date`.
+    """
+    own = config.adapt
+    if own.flow_logs is None:
+        raise InputError(
+            "adapt.flow_logs is not set; expected a folder of flow logs, event_date=YYYY-MM-DD below it (with make:"
+            " LOGS=FOLDER)"
+        )
+    found = night_files.dates_in(absolute(own.flow_logs))
+    dates = [date for date in found if own.last_date is None or date <= own.last_date]
+    if not dates:
+        until = f" up to {own.last_date}" if found else ""
+        raise NightMissing(
+            f"adapt.flow_logs is {absolute(own.flow_logs)}, which holds no folder event_date=YYYY-MM-DD{until}"
+        )
+    chosen = {"local": own.flow_logs, "local_dates": tuple(dates[-own.nights :]), "local_nights": None}
+    return config.model_copy(update={"ingest": config.ingest.model_copy(update=chosen)})
+
+
+def _train(run: Run, champion: Model, table: FeatureTable) -> Model:
+    """Train a model of the champion's kind, and commit it beside the champion, which becomes one if it was alone."""
+    card, name = champion.card, run.config.adapt.model
+    models = run.lake.uri("models")
+    initial = f"{models}/{name}/{card.version}" if run.config.adapt.warm_start else ""
+    trained = training.train_models(
+        run.spark_context,
+        run.lake,
+        run.staged,
+        table,
+        _settings(run.config.train, card),
+        run.config.seed,
+        run.run_id,
+        initial,
+    )
+    tables = list(trained.tables)
+    adopted = registry.adopt(models, name, run.run_id, run.now)
+    if adopted is not None:
+        write_bytes(run.staged(registry.aliases_path(name)), adopted.to_json())
+        tables.append(registry.aliases_path(name))
+    run.commit(tables)
+    return artifact.read_model(f"{models}/{name}/{run.run_id}")
+
+
+def _settings(config: TrainConfig, card: ModelCard) -> TrainConfig:
+    """Return settings of training for a model of the same kind as a card."""
+    kind: dict[str, Any] = {
+        "models": [card.architecture],
+        "classes": [card.classes],
+        "feature_sets": [card.feature_set],
+        "variant": card.variant,
+        card.architecture: card.hyperparameters,
+        "resume": False,
+    }
+    return TrainConfig.model_validate(config.model_dump() | kind)
+
+
+def _facts(table: FeatureTable) -> dict[str, Any]:
+    """Return what a feature table holds of local nights.
+
+    Raises:
+        NightMissing: no local row is in use.
+    """
+    if table.local is None:
+        raise NightMissing("every flow of the chosen nights was left out or refused; there is nothing to learn")
+    return table.local
+
+
+def _adaptation(
+    run: Run,
+    models: tuple[Model, Model],
+    replayed: Replayed,
+    compared: Comparison,
+    ingested: Report,
+    left_out: pa.Table,
+    facts: dict[str, Any],
+    clock: _Clock,
+) -> Adaptation:
+    origin = models[1].card.data_origin
+    return Adaptation(
+        model=run.config.adapt.model,
+        run_id=run.run_id,
+        data_origin=origin,
+        champion=_figures(models[0], replayed, 0),
+        challenger=_figures(models[1], replayed, 1),
+        learned=Learned(
+            read=ingested.rows_in,
+            train_rows=facts["train_rows"],
+            held_out_rows=facts["held_out_rows"],
+            train_dates=facts["train_dates"],
+            held_out_dates=facts["held_out_dates"],
+            held_out_by=facts["held_out_by"],
+            devices=facts["devices"],
+            dropped={
+                name: n
+                for name, n in (
+                    ("beyond the limits of rows", ingested.rows_left_out),
+                    ("in quarantine", ingested.rows_quarantined),
+                )
+                if n
+            },
+        ),
+        left_out=[
+            LeftOut(row["reason"], str(row["event_date"] or ""), row["device"] or "", row["class_name"], row["rows"])
+            for row in left_out.to_pylist()
+        ],
+        refusals=[] if compared.accepted else [compared.statement()],
+        seconds=clock.seconds,
+    )
+
+
+def _figures(model: Model, replayed: Replayed, place: int) -> ModelFigures:
+    rows, flagged = replayed.rows(), replayed.flagged(place)
+    attacks = [i for i in range(len(CLASS19)) if i != BENIGN_ID and rows[i]]
+    patterns = np.arange(2 ** len(replayed.logits)) >> place & 1 == 1
+    benign = {
+        (str(date or ""), device or ""): Flagged(int(counts.sum()), int(counts[patterns].sum()))
+        for (date, device), counts in replayed.local.items()
+    }
+    return ModelFigures(
+        version=model.card.version,
+        statement=challenger_statement(model),
+        benign=benign,
+        recall={CLASS19[i]: Flagged(int(rows[i]), int(flagged[i])) for i in attacks},
+        macro_f1=replayed.macro_f1(place),
+    )
+
+
+def _stage_results(
+    run: Run, adaptation: Adaptation, challenger: Model, replayed: Replayed, compared: Comparison
+) -> list[str]:
+    """Stage page, evaluation card and, unless the challenger is refused, its alias; return their paths."""
+    name, version = challenger.card.name, challenger.card.version
+    page = f"reports/adaptation/{name}/{version}"
+    adaptation_page.write_page(run.staged(page), adaptation)
+    card = evaluation.evaluation_of(challenger, replayed, 1, run.run_id, run.now)
+    write_bytes(run.staged(evaluation.path_of(name, version)), card.to_json())
+    tables = [page, evaluation.path_of(name, version)]
+    if compared.accepted:
+        aliases = registry.promote(run.lake.uri("models"), name, version, "challenger", run.run_id, run.now)
+        write_bytes(run.staged(registry.aliases_path(name)), aliases.to_json())
+        tables.append(registry.aliases_path(name))
+    return tables
+
+
+def _left_out_notes(left_out: pa.Table) -> list[str]:
+    counts: dict[str, int] = {}
+    for row in left_out.select(["reason", "rows"]).to_pylist():
+        counts[row["reason"]] = counts.get(row["reason"], 0) + row["rows"]
+    return [f"{n:,} local flows were left out for review: {reason}" for reason, n in sorted(counts.items())]
