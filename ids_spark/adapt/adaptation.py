@@ -13,15 +13,12 @@ import pyarrow as pa
 from pyspark import SparkContext
 
 from ids_spark.adapt import evaluation, gate, local_rows, review
-from ids_spark.adapt.gate import Comparison
-from ids_spark.adapt.replay import Replayed, replay
+from ids_spark.adapt.gate import Judged
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
 from ids_spark.config.train import TrainConfig
-from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
 from ids_spark.features import fitting
-from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.lake.filesystem import absolute, write_bytes
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, registry
@@ -107,13 +104,12 @@ def adapt(run: Run) -> Report:
         challenger = _train(run, champion, table)
     with clock.step("comparison"):
         facts = _facts(table)
-        replayed = replay(run.spark_context, lake, [champion, challenger], LocalHeldOut.of_facts(facts).rows)
-        compared = gate.compare(replayed, own.most_recall_lost)
-    adaptation = _adaptation(run, (champion, challenger), replayed, compared, report, left_out, facts, clock)
-    report.tables = _stage_results(run, adaptation, challenger, replayed, compared)
+        judged = gate.judge(run.spark_context, lake, champion, challenger, own.most_recall_lost)
+    adaptation = _adaptation(run, (champion, challenger), judged, report, left_out, facts, clock)
+    report.tables = _stage_results(run, adaptation, challenger, judged)
     report.models = [f"{own.model}/{model.card.version}" for model in (champion, challenger)]
     report.data_origin = challenger.card.data_origin
-    report.notes += [challenger_statement(challenger), compared.statement(), *_left_out_notes(left_out)]
+    report.notes += [challenger_statement(challenger), judged.comparison.statement(), *_left_out_notes(left_out)]
     if adaptation.refusals:
         report.degrade(f"the challenger {challenger.card.version} is refused: {' '.join(adaptation.refusals)}")
     page = lake.uri(f"{report.tables[0]}/adaptation.html")
@@ -202,8 +198,7 @@ def _facts(table: FeatureTable) -> dict[str, Any]:
 def _adaptation(
     run: Run,
     models: tuple[Model, Model],
-    replayed: Replayed,
-    compared: Comparison,
+    judged: Judged,
     ingested: Report,
     left_out: pa.Table,
     facts: dict[str, Any],
@@ -214,8 +209,9 @@ def _adaptation(
         model=run.config.adapt.model,
         run_id=run.run_id,
         data_origin=origin,
-        champion=_figures(models[0], replayed, 0),
-        challenger=_figures(models[1], replayed, 1),
+        champion=_figures(models[0], judged, 0),
+        challenger=_figures(models[1], judged, 1),
+        budget=judged.comparison.at,
         learned=Learned(
             read=ingested.rows_in,
             train_rows=facts["train_rows"],
@@ -237,14 +233,13 @@ def _adaptation(
             LeftOut(row["reason"], str(row["event_date"] or ""), row["device"] or "", row["class_name"], row["rows"])
             for row in left_out.to_pylist()
         ],
-        refusals=[] if compared.accepted else [compared.statement()],
+        refusals=[] if judged.comparison.accepted else [judged.comparison.statement()],
         seconds=clock.seconds,
     )
 
 
-def _figures(model: Model, replayed: Replayed, place: int) -> ModelFigures:
-    rows, flagged = replayed.rows(), replayed.flagged(place)
-    attacks = [i for i in range(len(CLASS19)) if i != BENIGN_ID and rows[i]]
+def _figures(model: Model, judged: Judged, place: int) -> ModelFigures:
+    replayed, classes = judged.replayed, judged.comparison.classes
     patterns = np.arange(2 ** len(replayed.logits)) >> place & 1 == 1
     benign = {
         (str(date or ""), device or ""): Flagged(int(counts.sum()), int(counts[patterns].sum()))
@@ -254,22 +249,23 @@ def _figures(model: Model, replayed: Replayed, place: int) -> ModelFigures:
         version=model.card.version,
         statement=challenger_statement(model),
         benign=benign,
-        recall={CLASS19[i]: Flagged(int(rows[i]), int(flagged[i])) for i in attacks},
+        recall={each.class_name: Flagged(each.rows, (each.champion, each.challenger)[place]) for each in classes},
+        own_recall={
+            each.class_name: Flagged(each.rows, (each.champion, each.challenger)[place]) for each in judged.own.classes
+        },
         macro_f1=replayed.macro_f1(place),
     )
 
 
-def _stage_results(
-    run: Run, adaptation: Adaptation, challenger: Model, replayed: Replayed, compared: Comparison
-) -> list[str]:
+def _stage_results(run: Run, adaptation: Adaptation, challenger: Model, judged: Judged) -> list[str]:
     """Stage page, evaluation card and, unless the challenger is refused, its alias; return their paths."""
     name, version = challenger.card.name, challenger.card.version
     page = f"reports/adaptation/{name}/{version}"
     adaptation_page.write_page(run.staged(page), adaptation)
-    card = evaluation.evaluation_of(challenger, replayed, 1, run.run_id, run.now)
+    card = evaluation.evaluation_of(challenger, judged.replayed, 1, run.run_id, run.now)
     write_bytes(run.staged(evaluation.path_of(name, version)), card.to_json())
     tables = [page, evaluation.path_of(name, version)]
-    if compared.accepted:
+    if judged.comparison.accepted:
         aliases = registry.promote(run.lake.uri("models"), name, version, "challenger", run.run_id, run.now)
         write_bytes(run.staged(registry.aliases_path(name)), aliases.to_json())
         tables.append(registry.aliases_path(name))

@@ -54,7 +54,8 @@ class ModelFigures:
         version: Of the model.
         statement: On what its threshold rests.
         benign: Held-out local flows, by (date, device); either is empty if it is not known.
-        recall: Test rows of the data set, by attack class.
+        recall: Flagged test rows of the data set by attack class, at the budget of the comparison.
+        own_recall: The same at its own threshold.
         macro_f1: On the test rows of the data set; None without any.
     """
 
@@ -62,6 +63,7 @@ class ModelFigures:
     statement: str
     benign: Mapping[tuple[str, str], Flagged]
     recall: Mapping[str, Flagged]
+    own_recall: Mapping[str, Flagged]
     macro_f1: float | None
 
     @property
@@ -130,6 +132,7 @@ class Adaptation:
         data_origin: `measured` or `synthetic`.
         champion: Before.
         challenger: After.
+        budget: At which thresholds recall is compared, for texts.
         learned: Local flows used.
         left_out: Local flows left out as they may be attacks, most first.
         refusals: Why the challenger is refused; empty if it is accepted.
@@ -141,10 +144,16 @@ class Adaptation:
     data_origin: str
     champion: ModelFigures
     challenger: ModelFigures
+    budget: str
     learned: Learned
     left_out: Sequence[LeftOut]
     refusals: Sequence[str]
     seconds: Mapping[str, float]
+
+    @property
+    def same_budget(self) -> bool:
+        """Whether recall is compared at other thresholds than each model's own."""
+        return self.champion.recall != self.champion.own_recall or self.challenger.recall != self.challenger.own_recall
 
     @property
     def promote_command(self) -> str:
@@ -166,9 +175,13 @@ class Adaptation:
 
     @property
     def classes(self) -> list[tuple[str, Flagged, Flagged]]:
-        """Attack classes with the recall of both models."""
-        none = Flagged(0, 0)
-        return [(name, flows, self.challenger.recall.get(name, none)) for name, flows in self.champion.recall.items()]
+        """Attack classes with the recall of both models at the budget of the comparison."""
+        return [(name, flows, self.challenger.recall[name]) for name, flows in self.champion.recall.items()]
+
+    @property
+    def own_recall(self) -> list[tuple[str, Flagged, Flagged]]:
+        """Attack classes with the recall of each model at its own threshold."""
+        return [(name, flows, self.challenger.own_recall[name]) for name, flows in self.champion.own_recall.items()]
 
 
 def write_page(folder: str, adaptation: Adaptation) -> None:
@@ -206,9 +219,11 @@ def summary(adaptation: Adaptation, page: str) -> list[str]:
     table.add_row(f"flagged of {rows}", before.total.text, after.total.text)
     scores = ("–" if side.macro_f1 is None else f"{side.macro_f1:.4f}" for side in (before, after))
     table.add_row("macro F1, test rows of the data set", *scores)
+    table.add_section()
+    table.add_row(f"recall, {adaptation.budget}", "", "")
     for name, of_champion, of_challenger in adaptation.classes:
         if of_champion.rows:
-            table.add_row(f"recall {name}", of_champion.text, of_challenger.text)
+            table.add_row(f"  {name}", of_champion.text, of_challenger.text)
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as captured:
         console.print(table)

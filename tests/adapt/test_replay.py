@@ -17,7 +17,7 @@ from ids_spark.ingest.sources import SourceUnusable
 from ids_spark.lake.store import Lake
 from ids_spark.models import architectures
 from ids_spark.models.artifact import Model, ModelUnusable
-from tests.support.replayed import DATES, NEW, OLD, write_local_rows, write_model, write_test_rows
+from tests.support.replayed import DATES, NEW, OLD, write_local_rows, write_model, write_rows_of_test
 
 ROWS = 600
 
@@ -49,7 +49,7 @@ def scored(model: Model, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def test_counts_of_two_models_are_those_of_their_networks(spark: SparkSession, lake: Lake) -> None:
     models = [write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 2, 1.0)]
-    frame, own = write_test_rows(lake, ROWS), write_local_rows(lake, ROWS)
+    frame, own = write_rows_of_test(lake, ROWS), write_local_rows(lake, ROWS)
     found = replay(spark.sparkContext, lake, models, every)
 
     frame = frame[~frame["duplicate"]]
@@ -117,7 +117,7 @@ def test_flows_of_another_release_a_broken_file_and_a_model_without_threshold_ar
     spark: SparkSession, lake: Lake, tmp_path: Path
 ) -> None:
     model = write_model(lake, OLD, 1, 0.5)
-    write_test_rows(lake, 40)
+    write_rows_of_test(lake, 40)
     [first, _] = sorted((tmp_path / "lake/flows/split=test").glob("*.parquet"))
     content = first.read_bytes()
     pq.write_table(pa.table({"Rate": [1.0], "label19": [1]}), first)

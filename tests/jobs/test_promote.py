@@ -14,7 +14,7 @@ from ids_spark.lake.store import Lake
 from ids_spark.models import registry
 from ids_spark.models.artifact import Model
 from tests.support.flows import RunJob
-from tests.support.replayed import DATES, NAME, NEW, OLD, write_local_rows, write_model, write_test_rows
+from tests.support.replayed import DATES, NAME, NEW, OLD, write_local_rows, write_model, write_rows_of_test
 
 BLIND = 70.0
 """Highest benign validation score of a model that flags nothing."""
@@ -40,7 +40,7 @@ def promote(run_job: RunJob, version: str, **settings: object) -> int:
 
 def versions(lake: Lake, highest_benign: float) -> tuple[Model, Model]:
     """Write a champion that flags some rows and a challenger, and test rows."""
-    write_test_rows(lake, 1_900)
+    write_rows_of_test(lake, 1_900)
     return write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 1, highest_benign)
 
 
@@ -66,7 +66,7 @@ def test_the_first_champion_is_evaluated_and_compared_with_nothing(
 def test_the_card_of_an_adapted_model_counts_its_held_out_nights(
     run_job: RunJob, lake: Lake, spark: SparkSession
 ) -> None:
-    write_test_rows(lake, 190)
+    write_rows_of_test(lake, 190)
     rows = write_local_rows(lake, 200)
     model = write_model(lake, OLD, 1, 0.5, HELD_OUT)
     assert promote(run_job, OLD) == 0
@@ -136,7 +136,7 @@ def test_a_challenger_that_flags_less_of_a_class_is_refused_unless_forced_with_a
 def test_models_are_compared_at_the_same_share_of_held_out_local_rows(
     run_job: RunJob, lake: Lake, tmp_path: Path
 ) -> None:
-    write_test_rows(lake, 1_900)
+    write_rows_of_test(lake, 1_900)
     write_local_rows(lake, 3_000)
     write_model(lake, OLD, 1, 0.5)
     write_model(lake, NEW, 1, BLIND, HELD_OUT)  # the same network: only its own threshold is blind
@@ -161,11 +161,11 @@ def test_without_comparable_data_a_version_is_promoted_and_a_note_says_so(
     write_model(lake, NEW, 1, BLIND)
     assert promote(run_job, OLD) == 0
     if fault == "another release":
-        frame = write_test_rows(lake, 40)
+        frame = write_rows_of_test(lake, 40)
         for path in (tmp_path / "lake/flows/split=test").glob("*.parquet"):
             frame.rename(columns={"IGMP": "Magnitue", "Time_To_Live": "Radius"}).to_parquet(path)
     if fault == "broken champion":
-        write_test_rows(lake, 40)
+        write_rows_of_test(lake, 40)
         manifest = tmp_path / "lake/models" / NAME / OLD / "manifest.json"
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "weights.npz": "0" * 64}))
     assert promote(run_job, NEW) == 0

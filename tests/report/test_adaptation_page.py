@@ -14,8 +14,16 @@ def _adaptation(**changes: object) -> Adaptation:
         "model": "gru_dnn-19-operational",
         "run_id": "20261128T120000Z-12345678",
         "data_origin": "measured",
-        "champion": ModelFigures("v1", "The threshold is the laboratory's.", before, recall, 0.777),
-        "challenger": ModelFigures("v2", "The threshold rests on local flows.", after, recall, 0.775),
+        "champion": ModelFigures(
+            "v1",
+            "The threshold is the laboratory's.",
+            before,
+            recall,
+            {**recall, "ARP_Spoofing": Flagged(200, 120)},
+            0.777,
+        ),
+        "challenger": ModelFigures("v2", "The threshold rests on local flows.", after, recall, recall, 0.775),
+        "budget": "at one threshold",
         "learned": Learned(12_000, 9_000, 2_000, ["2026-11-20", "2026-11-25"], NIGHTS, "date", 3, {"duplicates": 990}),
         "left_out": [LeftOut("incident", "2026-11-25", "pump-<1>", "Recon-Port_Scan", 10)],
         "refusals": [],
@@ -38,6 +46,7 @@ def test_the_page_states_decision_shares_and_what_was_left_out() -> None:
     assert "11.0% before, 0.5% after" in page.text("false-alarms")
     assert ["incident", "2026-11-25", "pump-<1>", "Recon-Port_Scan", "10"] in page.rows  # names are escaped
     assert ["ARP_Spoofing", "200", "50.0%", "50.0%"] in page.rows
+    assert ["ARP_Spoofing", "200", "60.0%", "50.0%"] in page.rows  # at the own thresholds
     refused = Page(render_page(_adaptation(refusals=["ARP_Spoofing fell from 50% to 30%."]))).text("decision")
     assert "the challenger is refused" in refused
     assert "ARP_Spoofing fell from 50% to 30%." in refused

@@ -44,7 +44,7 @@ def write_model(
     return artifact.read_model(uri)
 
 
-def write_test_rows(lake: Lake, rows: int) -> pd.DataFrame:
+def write_rows_of_test(lake: Lake, rows: int) -> pd.DataFrame:
     """Write test rows of every class, a tenth of them duplicates, with the facts of the table; returns them."""
     frame = synthetic_frame(rows, seed=5)
     labels = np.arange(rows, dtype=np.int32) % len(CLASS19)
