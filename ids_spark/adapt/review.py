@@ -4,7 +4,8 @@ A row is judged by what other nights show. The champion alone cannot: outside th
 normal an attack. A row that it calls an attack resembles one if it is nearer to attacks of the data set than to its
 benign rows and to local rows of other nights, and as near as attacks are to each other (`known_rows`). Where a device
 has more such rows of a category in a window of time than chance and its other nights explain, they are left out with
-the reason `incident` (`suspicious_cells`), and with them the rows of that device and window that nearly resemble one.
+the reason `incident` (`suspicious_cells`), and with them the rows of that device and window that nearly resemble one. A
+row that is e times nearer to attacks than to all else is left out by itself.
 
 Other reasons: `verdict`, flows of an incident that people found true; `outlier`, rows at a distance from everything
 known that hardly any other local row has. Without two dates, source files take the place of nights, or else runs of
@@ -75,6 +76,7 @@ _RUNS: Final = 24  # of a source file without times, in place of the hours of a 
 _GROUPS_OF_RUNS: Final = 8
 _NEARLY_CALLED: Final = -2.0  # log-odds from which a row is compared, as flows of an attack are not all called so
 _NEARLY_ALIKE: Final = -0.5  # likeness from which a row of a suspicious place is left out
+_PLAINLY_ALIKE: Final = 1.0  # likeness from which a row is left out by itself: one of 5,000 benign synthetic flows
 _MIX: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))  # odd: permute 64-bit numbers
 _MICROSECONDS: Final = 60_000_000  # of a minute
 _NO_DATE: Final = -1
@@ -479,6 +481,7 @@ def _reasons(counted: pa.Table, candidates: pa.Table, what: Known, categories: i
     suspects = suspicious(Places(device, group, counted["rows"].to_numpy(), found))
     incident = suspects[place, category] & (likeness > _NEARLY_ALIKE)
     incident |= suspects.any(axis=1)[place] & (likeness > 0)
+    incident |= alike & (likeness > _PLAINLY_ALIKE)
     reasons = np.where(np.asarray(candidates["outlier"]), "outlier", "")
     reasons = np.where(incident, "incident", reasons)
     return np.where(np.asarray(candidates["verdict"]), "verdict", reasons)
