@@ -34,7 +34,7 @@ _LONGEST: Final = 200  # characters of a text
 _EXPECTED: Final = "expected CSV in UTF-8 with the columns address (IPv4 or MAC) and device"
 _YES_NO: Final = {"yes": True, "y": True, "true": True, "1": True, "no": False, "n": False, "false": False, "0": False}
 _CRITICALITY: Final = {**{str(n): n for n in range(1, 6)}, "low": 1, "medium": 3, "high": 5}
-_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _CLOCK: Final = r"([01]\d|2[0-3]):([0-5]\d)"
 _WEEKLY: Final = re.compile(rf"(?:([a-z]{{3,9}})\s+)?{_CLOCK}\s*[-–]\s*(?:{_CLOCK}|24:00)")
 _DAY: Final = dt.timedelta(days=1)
@@ -183,8 +183,11 @@ def _device(cells: Mapping[str, str]) -> Device:
     key = _key(address)
     if key is None:
         raise ValueError(f"{printable(address)!r} is no IPv4 address and no MAC address")
-    if not name or not name.isprintable():
-        raise ValueError(f"expected the name of device {address}, found {printable(name)!r}")
+    if not name or not name.isprintable() or len(name) > _LONGEST:
+        raise ValueError(
+            f"expected the name of device {address}, found {printable(name[:_LONGEST])!r}; at most {_LONGEST} printable"
+            " characters"
+        )
     texts = {column: cells.get(column) or None for column in OPTIONAL}
     for column, text in texts.items():
         if text is not None and (len(text) > _LONGEST or not text.isprintable()):
@@ -220,8 +223,10 @@ def _window(text: str) -> Maintenance:
             if end <= start:
                 raise ValueError
             return Maintenance(start, end)
-        day = -1 if weekly[1] is None else [name[:3] for name in _DAYS].index(weekly[1][:3])
-    except ValueError:
+        day = -1 if weekly[1] is None else [weekly[1] in (name, name[:3]) for name in _DAYS].index(True)
+        if weekly.group(2, 3) == weekly.group(4, 5):  # a minute, or a day?
+            raise ValueError
+    except (ValueError, OverflowError):
         raise ValueError(
             f"maintenance: expected times in UTC such as Sun 02:00-04:00 or 2026-11-27T22:00/2026-11-28T02:00, several"
             f" separated by |; found {printable(text)!r}"
