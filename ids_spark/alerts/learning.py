@@ -1,8 +1,11 @@
 """Incidents with weak evidence of a site, or of devices, whose normal is not known yet: they are kept, but not open.
 
 A model that was trained elsewhere calls much of a site's ordinary traffic an attack, and its p-values, which assume
-that false alarms are as frequent as in validation, are then far too small. So strong evidence is more than a small
-p-value. All of these hold:
+that false alarms are as frequent as in validation, are then far too small. Where they are tonight as frequent as in
+validation, nothing has to be learned: a site learns the categories whose rate tonight is more than `MORE_FREQUENT`
+times that of validation, beyond chance (`false_alarms` then takes tonight's rate).
+
+Strong evidence is more than a small p-value. All of these hold:
 
 - the p-value of the most significant alert is at most `FAR_BELOW` times that of an alert;
 - it has at least `FEWEST_FLOWS` flagged flows;
@@ -12,7 +15,7 @@ p-value. All of these hold:
 - it is of a known attack: all is unlike the training data where that is of another site.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,7 +24,7 @@ import pyarrow as pa
 
 from ids_spark.alerts.evidence import FILE_KIND, entity_keys
 from ids_spark.alerts.verdicts import with_columns
-from ids_spark.base.arrays import Ints, Mask
+from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.taxonomy import UNKNOWN
 
 LEARNING: Final = "learning"
@@ -30,6 +33,7 @@ FAR_BELOW: Final = 1e-6
 FEWEST_FLOWS: Final = 10
 SITE_WIDE: Final = 4
 STANDS_OUT: Final = 10.0
+MORE_FREQUENT: Final = 2.0
 _OTHER_NIGHTS: Final = 1
 
 
@@ -38,7 +42,7 @@ class Learning:
     """What is learning on a night.
 
     Attributes:
-        site: Whether the site is.
+        site: Whether the site is, in the categories of `differing`.
         device_keys: Devices that are, by `evidence.entity_keys`.
     """
 
@@ -46,21 +50,37 @@ class Learning:
     device_keys: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
-def marked(incidents: pa.Table, learning: Learning, confirmed: Collection[str]) -> pa.Table:
+def differing(categories: Sequence[str], stored: Floats, used: Floats) -> frozenset[str]:
+    """Return the categories whose false alarms are more frequent tonight than in validation.
+
+    Args:
+        categories: Names.
+        stored: Rates of validation, shape (categories, levels); NaN where unknown, which no site has learned.
+        used: Rates that the test of tonight uses, of the same shape.
+    """
+    as_promised = used[:, 0] <= MORE_FREQUENT * stored[:, 0]
+    return frozenset(name for name, known in zip(categories, as_promised, strict=True) if not known)
+
+
+def marked(
+    incidents: pa.Table, learning: Learning, confirmed: Collection[str], categories: Collection[str]
+) -> pa.Table:
     """Return incidents with `learning`: `site`, `device` if all of their devices learn, null for others.
 
     Args:
         incidents: As `tables.INCIDENTS`, with the columns of their life.
         learning: Of the night.
+        categories: Those that a site learns, from `differing`.
         confirmed: Incidents of earlier nights with the verdict `true`; what continues one of them does not learn.
     """
     keys = set(learning.device_keys.tolist())
     found: list[str | None] = []
-    for row in incidents.select(["devices", "devices_found", "previous_id"]).to_pylist():
+    for row in incidents.select(["category", "devices", "devices_found", "previous_id"]).to_pylist():
         devices = [each for each in row["devices"] or () if each["kind"] != FILE_KIND]
         own = entity_keys([each["kind"] for each in devices], [each["name"] for each in devices]).tolist()
         all_learn = bool(own) and len(own) == row["devices_found"] and keys.issuperset(own)
-        name = "site" if learning.site else "device" if all_learn else None
+        of_site = learning.site and row["category"] in categories
+        name = "site" if of_site else "device" if all_learn else None
         found.append(None if row["previous_id"] in confirmed else name)
     return with_columns(incidents, {"learning": found})
 

@@ -205,7 +205,8 @@ def find(
     found, ended = life.compare(night.event_date, found, own_alerts, earlier.nights)
     decided = verdicts.by_incident(earlier.given).items()
     confirmed = {incident for (_, incident), own_verdicts in decided if own_verdicts.confirmed}
-    found = learning.marked(found, learns or Learning(), confirmed)
+    differing = learning.differing(categories, tested.stored, tested.used)
+    found = learning.marked(found, learns or Learning(), confirmed, differing)
     found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, tested.tested, alerts.most_lines)
     facts = {
         **counts,

@@ -95,8 +95,9 @@ def _stage(
 ) -> tuple[Stage, str]:
     if card.local is None and scored < config.learning_nights:
         return "learning", (
-            f"Learning, night {scored + 1} of {config.learning_nights}: the normal of this site is not known, so only"
-            " incidents with strong evidence are open, and the others are listed as learning."
+            f"Learning, night {scored + 1} of {config.learning_nights}: the normal of this site is not known. In"
+            " categories with more false alarms than promised, only incidents with strong evidence are open, and the"
+            " others are listed as learning."
         )
     nights = config.provisional_nights
     if len(own) < nights:

@@ -23,10 +23,11 @@ def night(*incidents):
 
 
 SITE = Learning(site=True)
+ALL = {"DDoS", "Recon", UNKNOWN}
 
 
-def states(incidents, learns=SITE, confirmed=()):
-    marked = learning.marked(incidents, learns, confirmed)
+def states(incidents, learns=SITE, confirmed=(), categories=ALL):
+    marked = learning.marked(incidents, learns, confirmed, categories)
     return learning.apply(marked, ALPHA)["state"].to_pylist()
 
 
@@ -43,6 +44,14 @@ def test_strong_evidence_is_far_below_alpha_of_several_flows_and_does_not_recur(
     assert states(night({}, weak)) == ["open", "learning"]
     assert learning.strong(night({}, weak), ALPHA).tolist() == [True, False]
     assert states(night({}, weak), Learning()) == ["open", "open"]
+
+
+def test_a_site_learns_only_categories_with_more_false_alarms_than_promised():
+    weak = {"lead_flagged": 9}
+    assert states(night(weak, {**weak, "category": "Recon"}), categories={"Recon"}) == ["open", "learning"]
+    stored = np.array([[1e-2, 2e-3], [1e-3, 1e-4], [1e-3, 1e-4], [np.nan, np.nan]])
+    used = np.array([[1.2e-2, 9e-3], [2.1e-3, 1e-4], [5e-4, 1e-4], [1e-3, 1e-4]])
+    assert learning.differing(("DDoS", "Recon", "DoS", UNKNOWN), stored, used) == {"Recon", UNKNOWN}
 
 
 def test_many_alike_are_how_the_site_is_and_one_far_above_them_is_not():
@@ -65,9 +74,9 @@ def test_many_alike_are_how_the_site_is_and_one_far_above_them_is_not():
 )
 def test_an_incident_is_of_a_learning_device_if_all_of_its_devices_are(devices, found, who):
     incidents = night({"devices": devices, "devices_found": found, "lead_flagged": 3})
-    assert learning.marked(incidents, NEW, ())["learning"].to_pylist() == [who]
+    assert learning.marked(incidents, NEW, (), ALL)["learning"].to_pylist() == [who]
     assert states(incidents, NEW) == ["learning" if who else "open"]
-    assert learning.marked(incidents, Learning(True, NEW.device_keys), ())["learning"].to_pylist() == ["site"]
+    assert learning.marked(incidents, Learning(True, NEW.device_keys), (), ALL)["learning"].to_pylist() == ["site"]
 
 
 def test_what_people_said_counts_more_than_learning():
