@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ids_spark.base.arrays import Ints
+from ids_spark.base.arrays import Floats, Ints
 
 FIRST: Final = dt.date(2026, 3, 1)
 NIGHTS: Final = 8
@@ -54,23 +54,40 @@ def captures_of(windows: pa.Table) -> list[str]:
 
 
 def halves(windows: pa.Table, seed: int) -> Halves:
-    """Return random halves of the captures: one is dealt to the learned nights, the other is measured."""
+    """Return random halves of the captures: one is learned, the other is measured.
+
+    A learned capture stands for a device that is there every night: its windows, in the order of time, are divided over
+    the nights, so that the held-out nights are later time of known devices.
+    """
     names = captures_of(windows)
     order = np.random.default_rng(1_000 + seed).permutation(len(names))
-    night_of = {names[i]: place % NIGHTS for place, i in enumerate(order[: len(names) // 2])}
-    nights = np.array([night_of.get(name, -1) for name in windows["capture_file"].to_pylist()])
-    return Halves(windows.filter(pa.array(nights >= 0)), nights[nights >= 0], windows.filter(pa.array(nights < 0)))
+    chosen = {names[i] for i in order[: len(names) // 2]}
+    learned = np.array([name in chosen for name in windows["capture_file"].to_pylist()], dtype=np.bool_)
+    found = windows.filter(pa.array(learned))
+    return Halves(found, _nights(_places(found)), windows.filter(pa.array(~learned)))
 
 
 def blocks(windows: pa.Table) -> Halves:
     """Return the first windows of each capture, as nights one after the other, and its last windows to measure."""
+    places = _places(windows)
+    learned = places < LEARNED_SHARE
+    nights = _nights(places[learned] / LEARNED_SHARE)
+    return Halves(windows.filter(pa.array(learned)), nights, windows.filter(pa.array(~learned)))
+
+
+def _places(windows: pa.Table) -> Floats:
+    """Return the place of each window in its capture, above 0 and below 1, in the order of time."""
     names = np.array(windows["capture_file"].to_pylist())
-    nights = np.empty(len(names), dtype=np.int64)
+    places = np.empty(len(names))
     for name in np.unique(names):
         own = np.flatnonzero(names == name)
-        share = (np.arange(len(own)) + 0.5) / len(own)
-        nights[own] = np.where(share < LEARNED_SHARE, (share / LEARNED_SHARE * NIGHTS).astype(np.int64), -1)
-    return Halves(windows.filter(pa.array(nights >= 0)), nights[nights >= 0], windows.filter(pa.array(nights < 0)))
+        places[own] = (np.arange(len(own)) + 0.5) / len(own)
+    return places
+
+
+def _nights(places: Floats) -> Ints:
+    nights: Ints = (places * NIGHTS).astype(np.int64)
+    return nights
 
 
 def write_night(windows: pa.Table, logs: Path, date: dt.date, part: int = 0) -> None:
