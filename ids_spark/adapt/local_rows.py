@@ -70,11 +70,15 @@ class _Place:
         date: The night.
         row_group: The row group.
         offset: Added to row numbers of flows of a capture, which may have several files.
+        before: Rows of the capture in files before this one; 0 where the file does not say that it is of one capture.
+        rows: Of this capture, or of this file.
     """
 
     date: dt.date
     row_group: NightRowGroup
-    offset: int
+    offset: int = 0
+    before: int = 0
+    rows: int = 0
 
     @property
     def file(self) -> str:
@@ -337,7 +341,7 @@ def _places(sources: Sequence[NightSource]) -> list[_Place]:
         for source in sources
         for file in source.files
     }  # fmt: skip
-    places = [_Place(source.event_date, each, 0) for source in sources for each in source.row_groups]
+    places = [_Place(source.event_date, each) for source in sources for each in source.row_groups]
 
     def order(place: _Place) -> tuple[str, dt.date, int, str, int]:
         own = place.row_group.row_group
@@ -345,12 +349,22 @@ def _places(sources: Sequence[NightSource]) -> list[_Place]:
         return capture, place.date, piece, own.name, own.first_row
 
     total, first = Counter[str](), dict[tuple[dt.date, str], int]()
+    rows = Counter[tuple[dt.date, str]]()
     for place in sorted(places, key=order):
+        key = (place.date, place.row_group.row_group.name)
+        rows[key] += place.row_group.row_group.rows
         if _CAPTURE in place.row_group.pass_through:
-            key = (place.date, place.row_group.row_group.name)
             first.setdefault(key, total[of_file[key][0]])
             total[of_file[key][0]] += place.row_group.row_group.rows
-    return [replace(each, offset=first.get((each.date, each.row_group.row_group.name), 0)) for each in places]
+
+    def numbered(place: _Place) -> _Place:
+        key = (place.date, place.row_group.row_group.name)
+        offset, capture = first.get(key, 0), of_file[key][0]
+        if capture and key in first:
+            return replace(place, offset=offset, before=offset, rows=total[capture])
+        return replace(place, offset=offset, rows=rows[key])
+
+    return [numbered(each) for each in places]
 
 
 def _items(spark_context: SparkContext, places: Sequence[_Place]) -> list[list[_Place]]:
@@ -489,6 +503,7 @@ def _flows(rows: NightRows, place: _Place, devices: _Devices, task: _Task) -> pa
     known: dict[str, Any] = {
         "source_file": files,
         "source_row": pa.array(rows.source_rows + place.offset),
+        "place": pa.array((rows.source_rows + place.before + 0.5) / place.rows),
         "row_key": pa.array(row_hash.row_keys(list(rows.values.values()))),
         "label19": pa.array(np.full(n, BENIGN_ID, dtype=np.int32)),
         "event_date": pa.repeat(pa.scalar(place.date, pa.date32()), n),

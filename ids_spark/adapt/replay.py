@@ -34,7 +34,7 @@ from ids_spark.models.artifact import Model, ModelUnusable
 Split = Literal["test", "local"]
 HeldOut = Callable[[pa.Table], Mask]
 """Local rows, with the columns of `LOCAL_COLUMNS`, to which of them are counted, shape (rows,)."""
-LOCAL_COLUMNS: Final = ("source_file", "source_row", "row_key", "event_date", "device", "left_out")
+LOCAL_COLUMNS: Final = ("event_date", "place", "device", "left_out")
 """Columns of `flows/split=local` by which rows are held out and counted; null where a file lacks one."""
 _BATCH_ROWS: Final = 16_384
 _FLOWS: Final = TABLES["flows"]

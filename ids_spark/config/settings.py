@@ -97,7 +97,7 @@ class FeaturesConfig(Section):
         block_rows: Rows of a block in the source file: more rows are a longer time, and fewer blocks.
         local: Whether the rows of `flows/split=local` that are not left out join those of the data set.
         local_held_out: Share of the local nights that is held out for the threshold: the last dates; with one date or
-            none, source files, or else runs of rows.
+            none, the last rows of each source file.
         files: Minimum number of files of each split, each with at least one row group; at least `train.ranks`.
         rows_per_row_group: Rows of a row group; a rank reads one at a time.
     """

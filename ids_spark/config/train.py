@@ -60,8 +60,9 @@ class TrainConfig(Section):
         warmup_epochs: Epochs over which the learning rate rises linearly from 0 (ibid.).
         schedule: Learning rate after warm-up: `constant`, or `cosine` decay to 0 at the last epoch.
         label_smoothing: Share of each label that is distributed over all classes.
-        local_weight: Weight of a row of the site's own nights in the loss, where one of the data set has weight 1.
-            Default: so that all of them together weigh a tenth of all rows of the data set, but at most 10.
+        local_weight: Mean weight of a row of the site's own nights in the loss, where one of the data set has weight 1;
+            rows of a device with n rows weigh n ** -1/2 of one that is alone. Default: so that all of them together
+            weigh a tenth of all rows of the data set, but at most 10.
         monitor: Keep the weights of the epoch with the best validation `loss` or `accuracy`, with early stopping; or
             those of the `last` epoch, without early stopping, for a learning rate that decays to 0 and few
             validation rows.

@@ -32,6 +32,7 @@ FLOW_ORIGIN: Final = _contract(
     ("origin", pa.string()),
     ("event_date", pa.date32()),
     ("event_time", _TIME),
+    ("place", pa.float64()),
     ("device", pa.string()),
     ("left_out", pa.string()),
 )
@@ -46,10 +47,10 @@ def flows_contract(features: Iterable[str]) -> pa.Schema:
     feature vector that has more than one label in the split. Each file holds a range of the hash and is sorted by it.
 
     Split `local` holds flows of the site's own nights, all of class Benign: `origin` is `local`, that of other splits
-    `dataset`. Only they have a night (`event_date`), an `event_time` and a `device`, its pseudonym if the column is
-    pseudonymised; null where the flow logs have none. `left_out` is the reason why a row is not used for training, null
-    if it is. `source_file` is the capture if the logs name one, else the file of the logs below their folder;
-    `source_row` the position in it.
+    `dataset`. Only they have a night (`event_date`), an `event_time`, a `place` and a `device`, its pseudonym if the
+    column is pseudonymised; null where the flow logs have none. `left_out` is the reason why a row is not used for
+    training, null if it is. `source_file` is the capture if the logs name one, else the file of the logs below their
+    folder; `source_row` the position in it, and `place` the same as a share of its rows, above 0 and below 1.
     """
     return _contract(
         ("source_file", pa.string()),
@@ -70,8 +71,9 @@ def features_contract(columns: Iterable[str], local: bool = False) -> pa.Schema:
     """`features/<recipe>/split=…`: scaled features and the label at every level.
 
     `block` is, for benign validation rows that were held out as a run of rows of their source file, the id of that run;
-    for held-out rows of local nights that of their night and device, or of their source file; null for all other rows.
-    `local` is 1 for rows of local nights, else 0; tables without such rows lack the column.
+    for held-out rows of local nights that of their night and device, or source file without one; null for all others.
+    `local` is, for rows of local nights, the number of train rows of their group (`features.local_balance`), at least
+    1, and 0 for others; tables without rows of local nights lack the column.
 
     Args:
         columns: Names of the scaled features.

@@ -22,6 +22,8 @@ from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import TABLES, features_contract, flows_contract, require
+from ids_spark.features import local_split
+from ids_spark.features.local_balance import Balance
 from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
@@ -178,6 +180,7 @@ class _Flows:
     blocks: Ids
     held_out: Mask
     local: Mask
+    groups: Keys  # of local rows; 0 for others
     left_out: int = 0  # local rows that are not among these
 
 
@@ -196,14 +199,13 @@ def _merged(one: _Flows, other: _Flows) -> _Flows:
         return np.concatenate([getattr(one, name), getattr(other, name)])[order]
 
     columns = {name: np.concatenate([column, other.columns[name]])[order] for name, column in one.columns.items()}
-    names = ("keys", "labels", "keep", "label_conflict", "blocks", "held_out", "local")
+    names = ("keys", "labels", "keep", "label_conflict", "blocks", "held_out", "local", "groups")
     return _Flows(columns=columns, left_out=other.left_out, **{name: joined(name) for name in names})
 
 
 def _read_local(index: int, schema: FeatureSchema, local: LocalRows) -> _Flows:
     """Return the local rows of one train bucket that are in use; those that train are not equal to another of them."""
-    own = ["row_key", "label19", "source_file", "source_row", "event_date", "device", "left_out"]
-    names = [*own, *schema.features]
+    names = ["row_key", "label19", "source_file", "event_date", "place", "device", "left_out", *schema.features]
     table = pa.concat_tables([_in_bucket(uri, names, schema, index, local.buckets) for uri in local.files])
     used = table.filter(pc.is_null(table["left_out"])).combine_chunks()
     keys, labels = used["row_key"].to_numpy(), used["label19"].to_numpy()
@@ -214,7 +216,8 @@ def _read_local(index: int, schema: FeatureSchema, local: LocalRows) -> _Flows:
     keep, train = np.ones(len(used), dtype=np.bool_), np.flatnonzero(~held)
     keep[train] = ~marks_of(keys[train], labels[train], [column[train] for column in columns.values()]).duplicate
     nothing, everything = np.zeros(len(used), dtype=np.bool_), np.ones(len(used), dtype=np.bool_)
-    return _Flows(keys, labels, keep, nothing, columns, blocks, held, everything, len(table) - len(used))
+    own = local_split.groups(used)
+    return _Flows(keys, labels, keep, nothing, columns, blocks, held, everything, own, len(table) - len(used))
 
 
 def _in_bucket(uri: str, names: Sequence[str], schema: FeatureSchema, index: int, buckets: int) -> pa.Table:
@@ -253,7 +256,25 @@ def _read_data_set(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut) -> 
         eligible = keep & (labels == taxonomy.BENIGN_ID) & ~label_conflict
         blocks = held_out.blocks(table["source_file"], table["source_row"].to_numpy(), eligible)
     held = held_out.random(keys) | (blocks != NO_BLOCK)
-    return _Flows(keys, labels, keep, label_conflict, columns, blocks, held, np.zeros(len(keys), dtype=np.bool_))
+    nowhere, ungrouped = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.int64)
+    return _Flows(keys, labels, keep, label_conflict, columns, blocks, held, nowhere, ungrouped)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Statistics of train rows.
+
+    Attributes:
+        moments: Of each transformed feature.
+        sample: Transformed features of some rows, shape (rows, features), infinities included.
+        benign: Which rows of the sample are benign, shape (rows,).
+        balance: Rows of each group of local rows; None without local rows.
+    """
+
+    moments: list[Moments]
+    sample: Floats
+    benign: Mask
+    balance: Balance | None
 
 
 def measure_train(
@@ -263,7 +284,7 @@ def measure_train(
     held_out: HeldOut,
     sample_share: float,
     local: LocalRows | None = None,
-) -> tuple[list[Moments], Floats, NDArray[np.bool_]]:
+) -> Measured:
     """Pass 1: statistics to fit the preprocessor, over distinct train rows that are not held out for validation.
 
     Args:
@@ -274,27 +295,25 @@ def measure_train(
         sample_share: Share of rows in the sample, chosen by hash: the same rows for any number of buckets.
         local: Rows of local nights that join them.
 
-    Returns:
-        Moments of each transformed feature, the sample, shape (rows, features), infinities included, and which of its
-        rows are benign, shape (rows,).
     """
 
-    def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_]]:
+    def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_], Keys]:
         flows = _read(bucket, recipe.schema, held_out, local)
         fitted = flows.keep & ~flows.held_out
         columns = [recipe.transformed(column[fitted]) for column in flows.columns.values()]
         sampled = row_hash.sampled(flows.keys[fitted], sample_share)
         benign = flows.labels[fitted][sampled] == taxonomy.BENIGN_ID
-        return bucket.index, [moments_of(c) for c in columns], np.column_stack([c[sampled] for c in columns]), benign
+        sample = np.column_stack([c[sampled] for c in columns])
+        return bucket.index, [moments_of(c) for c in columns], sample, benign, flows.groups[fitted & flows.local]
 
     train = [b for b in buckets if b.split == "train"]
     measured = run_each(spark_context, train, measure)
     measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding for any order of tasks
     total = [Moments()] * len(recipe.schema.features)
-    for _, part, _, _ in measured:
+    for _, part, *_ in measured:
         total = [so_far.merged(more) for so_far, more in zip(total, part, strict=True)]
-    samples, benign = (np.concatenate([entry[i] for entry in measured]) for i in (2, 3))
-    return total, samples, benign
+    samples, benign, groups = (np.concatenate([entry[i] for entry in measured]) for i in (2, 3, 4))
+    return Measured(total, samples, benign, Balance.of_groups(groups) if local is not None else None)
 
 
 @dataclass(frozen=True)
@@ -307,6 +326,7 @@ class Target:
         min_files: Minimum number of files of each split.
         rows_per_row_group: Maximum number of rows of a row group.
         local: Rows of local nights that join the train rows; None without any.
+        balance: Train rows of each group of them.
     """
 
     uri: str
@@ -314,6 +334,7 @@ class Target:
     min_files: int
     rows_per_row_group: int
     local: LocalRows | None = None
+    balance: Balance | None = None
 
 
 def write_features(
@@ -354,10 +375,11 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
     else:
         parts = {"test": keep}
     scaled = preprocessor.transform(flows.columns)
-    contract = features_contract(preprocessor.columns, local=target.local is not None)
+    contract = features_contract(preprocessor.columns, local=target.balance is not None)
     levels = [taxonomy.parents(19, level)[flows.labels] for level in (19, 6, 2)]
     arrays = [*map(pa.array, (flows.keys, *scaled, *levels)), pa.array(flows.blocks, mask=flows.blocks == NO_BLOCK)]
-    arrays += [pa.array(flows.local.astype(np.int32))] if target.local is not None else []
+    if target.balance is not None:
+        arrays.append(pa.array(np.where(flows.local, target.balance.rows_of(flows.groups), 0).astype(np.int32)))
     table = pa.Table.from_arrays(arrays, schema=contract)
     metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe.name}
     for name, mask in parts.items():

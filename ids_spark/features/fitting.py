@@ -15,6 +15,7 @@ from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMis
 from ids_spark.dataset.taxonomy import CLASS19
 from ids_spark.features import feature_table, preprocess
 from ids_spark.features.feature_table import FeatureCounts
+from ids_spark.features.local_balance import Balance
 from ids_spark.features.local_split import LocalHeldOut, Survey, survey
 from ids_spark.features.validation_rows import HeldOut
 from ids_spark.lake.filesystem import exists, files_in, write_bytes, write_json
@@ -39,22 +40,20 @@ class _LocalNights:
     held_out: LocalHeldOut
     data_origin: str
 
-    def facts(self, kept: FeatureCounts) -> dict[str, Any]:
+    def facts(self, kept: FeatureCounts, balance: Balance) -> dict[str, Any]:
         """Return the facts of a feature table on its local rows, in JSON."""
         rows = {"train_rows": kept.local["train"], "held_out_rows": kept.local["validation"]}
         of_devices = {"devices": len(self.found.devices), "data_origin": self.data_origin}
-        return rows | self.held_out.facts(self.found) | of_devices
+        return rows | self.held_out.facts(self.found.dates) | of_devices | {"balance": balance.total}
 
     def note(self, kept: FeatureCounts) -> str:
         """Return a sentence on the local rows."""
-        facts = self.facts(kept)
         held = {
-            "date": f"the nights {shown(facts['held_out_dates'])}",
-            "source": f"{len(facts['held_out_sources'])} whole source files",
-            "rows": f"runs of {self.held_out.run_rows} rows of the only source file",
+            "date": f"the nights {shown(sorted(self.held_out.dates))}",
+            "rows": f"the last {self.held_out.share:.0%} of the rows of each source file",
         }
         return (
-            f"{facts['train_rows']} benign rows of local nights are in train, {facts['held_out_rows']} are held out:"
+            f"{kept.local['train']} benign rows of local nights are in train, {kept.local['validation']} are held out:"
             f" {held[self.held_out.by]}"
         )
 
@@ -74,7 +73,7 @@ def _local_nights(
     found = survey(spark_context, files_in(lake.uri(_LOCAL), SUFFIX))
     if not found.rows:
         return None
-    held_out = LocalHeldOut.of_survey(found, config.local_held_out, config.block_rows)
+    held_out = LocalHeldOut.of_dates(found.dates, config.local_held_out)
     return _LocalNights(found, held_out, facts["data_origin"])
 
 
@@ -110,12 +109,14 @@ def write_recipe(
     share = config.sample_rows / max(1, train_rows)
     held_out = HeldOut(config.validation_share, config.blocked_share, config.block_rows)
     measured = feature_table.measure_train(spark_context, buckets, recipe, held_out, share, local)
-    fitted = preprocess.fit(recipe, *measured)
+    fitted = preprocess.fit(recipe, measured.moments, measured.sample, measured.benign)
     dropped = [f for f in fitted.features if not f.kept]
     log.info("fitted rows=%d kept=%d dropped=%s", fitted.rows, len(fitted.kept), [f.name for f in dropped])
 
     table = f"features/{config.recipe}"
-    target = feature_table.Target(staged(table), held_out, config.files, config.rows_per_row_group, local)
+    target = feature_table.Target(
+        staged(table), held_out, config.files, config.rows_per_row_group, local, measured.balance
+    )
     kept = feature_table.write_features(spark_context, buckets, fitted, target)
 
     report = Report(feature_schema=schema.name, data_origin=origin, tables=[table])
@@ -147,7 +148,7 @@ def write_recipe(
     table_facts = {"run_id": run_id, "feature_schema": schema.name, "data_origin": origin, "rows": rows}
     table_facts |= {"row_groups": kept.row_groups, "classes_absent_in_train": absent, "preprocessor": fitted.sha256()}
     table_facts["blocked_rows"] = kept.blocks.total()
-    if nights is not None:
-        table_facts["local"] = nights.facts(kept)
+    if nights is not None and measured.balance is not None:
+        table_facts["local"] = nights.facts(kept, measured.balance)
     write_json(f"{target.uri}/{TABLE_FACTS}", table_facts)
     return report

@@ -1,7 +1,8 @@
 """Which rows of local nights are held out for the threshold, and which train.
 
 The last nights are held out, as a model will score nights that come after those it was trained on. Without two nights
-whole source files are held out, and of a single file runs of its rows.
+the last rows of each source file are. Both are later traffic of devices that train: a threshold from devices that the
+model has not seen misses attacks on those that it has (README, Decisions).
 """
 
 import zlib
@@ -15,14 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import SparkContext
 
-from ids_spark.base.arrays import Floats, Ids, Mask
+from ids_spark.base.arrays import Floats, Ids, Keys, Mask
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset.tables import TABLES
-from ids_spark.features.validation_rows import NO_BLOCK, HeldOut
 from ids_spark.ingest import row_hash
 from ids_spark.lake.parquet import read_file
 
-HeldOutBy = Literal["date", "source", "rows"]
+HeldOutBy = Literal["date", "rows"]
 _FLOWS: Final = TABLES["flows"]
 _NONE: Final = "none"
 
@@ -83,102 +83,84 @@ class LocalHeldOut:
     """Which local rows are held out.
 
     Attributes:
-        by: Whole dates, whole source files, or runs of rows.
-        names: The dates in ISO 8601, or the source files, that are held out; empty for runs of rows.
-        share: Share of the runs of rows that is held out, chosen by hash.
-        run_rows: Rows of such a run in its source file.
+        by: Whole dates, or the last rows of each source file.
+        dates: The dates in ISO 8601 that are held out; empty for rows.
+        share: Share of the rows of each source file that is held out, where no dates are.
     """
 
     by: HeldOutBy
-    names: frozenset[str] = frozenset()
+    dates: frozenset[str] = frozenset()
     share: float = 0.0
-    run_rows: int = 200
 
     @staticmethod
-    def of_survey(found: Survey, share: float, run_rows: int) -> "LocalHeldOut":
-        """Choose what is held out of some rows: about a share, at least one date or file, and never all of them.
+    def of_dates(dates: Sequence[str], share: float) -> "LocalHeldOut":
+        """Choose what is held out: about a share of the dates, the last ones, at least one and never all of them.
 
         Args:
-            found: The rows.
-            share: Of the dates; of the files, and of their rows; or of the runs.
-            run_rows: Rows of a run.
+            dates: Of the rows, ascending.
+            share: Of the dates, or of the rows of each source file.
         """
-        dates = found.dates
-        if len(dates) > 1:
-            return LocalHeldOut("date", frozenset(dates[-_number(share, len(dates)) :]), share, run_rows)
-        if len(found.source_files) > 1:
-            return LocalHeldOut("source", frozenset(_chosen_files(found.source_files, share)), share, run_rows)
-        return LocalHeldOut("rows", frozenset(), share, run_rows)
+        if len(dates) < 2:
+            return LocalHeldOut("rows", frozenset(), share)
+        held = max(1, min(len(dates) - 1, int(share * len(dates) + 0.5)))
+        return LocalHeldOut("date", frozenset(dates[-held:]), share)
 
     @staticmethod
     def of_facts(facts: Mapping[str, Any]) -> "LocalHeldOut":
         """Return the choice that a feature table has recorded, see `facts`."""
-        names = facts["held_out_dates"] if facts["held_out_by"] == "date" else facts["held_out_sources"]
-        return LocalHeldOut(facts["held_out_by"], frozenset(names), facts["held_out_share"], facts["run_rows"])
+        by: HeldOutBy = facts["held_out_by"]
+        dates = facts["held_out_dates"] if by == "date" else ()
+        return LocalHeldOut(by, frozenset(dates), facts["held_out_share"])
 
-    def facts(self, found: Survey) -> dict[str, Any]:
-        """Return the choice for the facts of a table, in JSON."""
-        held = [date for date in found.dates if self.by != "date" or date in self.names]
-        train = [date for date in found.dates if self.by != "date" or date not in self.names]
+    def facts(self, dates: Sequence[str]) -> dict[str, Any]:
+        """Return the choice for the facts of a table, in JSON; dates: of the rows, ascending."""
         return {
             "held_out_by": self.by,
-            "train_dates": train,
-            "held_out_dates": held,
-            "held_out_sources": sorted(self.names) if self.by == "source" else [],
+            "train_dates": [date for date in dates if date not in self.dates],
+            "held_out_dates": [date for date in dates if self.by == "rows" or date in self.dates],
             "held_out_share": self.share,
-            "run_rows": self.run_rows,
         }
 
     def rows(self, table: pa.Table) -> Mask:
-        """Return which rows are held out, shape (rows,).
+        """Return which rows are held out, shape (rows,); not those without a place, if no dates are.
 
         Args:
-            table: Local rows with the columns `source_file`, `source_row` and `event_date`.
+            table: Local rows with the columns `event_date` and `place`.
         """
         if self.by == "rows":
-            in_run: Mask = self._runs(table) != NO_BLOCK
-            return in_run
-        column = table["event_date"].cast(pa.string()) if self.by == "date" else table["source_file"]
-        found: Mask = np.asarray(pc.is_in(column, pa.array(sorted(self.names), pa.string())))
+            later = pc.fill_null(pc.greater_equal(table["place"].cast(pa.float64()), 1 - self.share), False)
+        else:
+            later = pc.is_in(table["event_date"].cast(pa.string()), pa.array(sorted(self.dates), pa.string()))
+        found: Mask = np.asarray(later)
         return found
 
     def blocks(self, table: pa.Table) -> Ids:
         """Return the block of each held-out row: rows that may be false alarms together; shape (rows,).
 
-        A block's id is a hash of 24 bits: of night and device, or night and source file if the row has no device; of
-        the source file; or of the run.
+        A block's id is a hash of 24 bits of night and device, or of night and source file if the row has no device.
 
         Args:
-            table: Local rows that are held out, with the columns `source_file`, `source_row`, `event_date`, `device`.
+            table: Local rows that are held out, with the columns `source_file`, `event_date` and `device`.
         """
-        if self.by == "rows":
-            return self._runs(table)
-        files = _hashes(table["source_file"])
-        if self.by == "source":
-            return _ids([files])
-        devices = table["device"]
-        names = np.where(np.asarray(devices.is_valid()), _hashes(devices.fill_null("")), files)
-        days = table["event_date"].cast(pa.int32()).to_numpy().astype(np.float64)
-        return _ids([days, names, np.asarray(devices.is_valid()).astype(np.float64)])
-
-    def _runs(self, table: pa.Table) -> Ids:
-        everything = np.ones(len(table), dtype=np.bool_)
-        rule = HeldOut(0.0, self.share, self.run_rows)
-        return rule.blocks(table["source_file"], table["source_row"].to_numpy(), everything)
+        days = table["event_date"].cast(pa.int32()).fill_null(-1).to_numpy().astype(np.float64)
+        keys = row_hash.row_keys([days, *_names(table)])
+        ids: Ids = (keys & 0xFFFFFF).astype(np.int32)
+        return ids
 
 
-def _number(share: float, of: int) -> int:
-    return max(1, min(of - 1, int(share * of + 0.5)))
+def groups(table: pa.Table) -> Keys:
+    """Return the group of each row, rows of one device, or of one source file if they name none; shape (rows,).
+
+    Args:
+        table: Local rows with the columns `source_file` and `device`.
+    """
+    return row_hash.row_keys(_names(table))
 
 
-def _chosen_files(files: Mapping[str, int], share: float) -> list[str]:
-    """Choose files in the order of their hashes, at most a share of them and of their rows; else the smallest one."""
-    most_rows, most = share * sum(files.values()), _number(share, len(files))
-    chosen: list[str] = []
-    for name in sorted(files, key=lambda name: (_hash(name), name)):
-        if len(chosen) < most and sum(files[each] for each in chosen) + files[name] <= most_rows:
-            chosen.append(name)
-    return chosen or [min(files, key=lambda name: (files[name], name))]
+def _names(table: pa.Table) -> list[Floats]:
+    named = np.asarray(table["device"].is_valid())
+    names = np.where(named, _hashes(table["device"].fill_null("")), _hashes(table["source_file"]))
+    return [names, named.astype(np.float64)]
 
 
 def _hash(name: str) -> int:
@@ -191,9 +173,3 @@ def _hashes(column: pa.ChunkedArray) -> Floats:
     hashes = np.array([_hash(name) for name in encoded.dictionary.to_pylist()], dtype=np.float64)
     found: Floats = hashes[encoded.indices.to_numpy(zero_copy_only=False)]
     return found
-
-
-def _ids(columns: Sequence[Floats]) -> Ids:
-    keys = row_hash.row_keys(columns) if len(columns[0]) else np.empty(0, dtype=np.int64)
-    ids: Ids = (keys & 0xFFFFFF).astype(np.int32)
-    return ids

@@ -38,7 +38,7 @@ TEXT_COLUMNS: Final = (
 )
 """Columns of `flows/` with few values."""
 _NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again from the bucket and label19
-BROUGHT: Final = ("event_date", "event_time", "device")
+BROUGHT: Final = ("event_date", "event_time", "place", "device")
 """Columns of `tables.FLOW_ORIGIN` that only local rows have, and bring with them."""
 _ROWS_PER_TASK: Final = 400_000
 _LABELS_SHOWN: Final = 30

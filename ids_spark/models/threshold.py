@@ -41,7 +41,7 @@ _LONGEST_REASON: Final = 300
 _OLDER_TAIL: Final = 2_000
 _FEWEST_BLOCK_ROWS: Final = 3
 """Rows of blocks expected at a rate from which the blocks are used for it, as for `smallest_rate`."""
-_BLOCKS_OF: Final = {"date": "a device on a date", "source": "a source file", "rows": "a run of rows of a source file"}
+_BLOCKS_OF: Final = {"date": "a device on a date", "rows": "the last rows of a device or source file"}
 _TAIL_SHARE: Final = 1.1 * RATES[0]  # more than the first level needs, for ties at it
 
 
@@ -163,7 +163,7 @@ class LocalOrigin:
 
     Attributes:
         dates: Held-out dates as `YYYY-MM-DD`, ascending; may be empty.
-        held_out_by: What was held out as a whole: `date`, `source` (a file) or `rows` (a run of rows of a file).
+        held_out_by: What was held out: whole dates (`date`), or the last rows of each source file (`rows`).
     """
 
     dates: tuple[str, ...]
@@ -185,8 +185,7 @@ class LocalOrigin:
 class BlockScores:
     """Scores of a block of benign rows that was held out as a whole.
 
-    Of the data set, it is a run of rows in a source file; of the site's own nights, a device on a date or a source
-    file.
+    Of the data set, it is a run of rows in a source file; of the site's own nights, a device or source file on a date.
 
     Attributes:
         rows: At least 1.

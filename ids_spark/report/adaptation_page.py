@@ -107,7 +107,7 @@ class Learned:
         held_out_rows: Flows held out for the threshold.
         train_dates: Nights in training; empty if flows have no date.
         held_out_dates: Nights held out.
-        held_out_by: What was held out together: `date`, `source` or `rows`.
+        held_out_by: What was held out: nights (`date`), or the last rows of each source file (`rows`).
         devices: Number of devices.
         dropped: Flows not used, by reason that is no suspicion: duplicates, limits.
     """

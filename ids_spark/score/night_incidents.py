@@ -135,9 +135,9 @@ def levels_of(model: Model) -> Levels:
         at = model.novelty.levels(RATES)
         categories, rows, distances = (*categories, UNKNOWN), [*rows, model.novelty.rows], tuple(at.tolist())
         counts.append(model.novelty.counts(at))
-    # Blocks of another kind are devices that training did not see: fitted to their rates, κ hides attacks.
-    of_devices = scores.local is not None and scores.local.held_out_by == "date"
-    blocks = _blocks_of(scores, logits, names, categories) if of_devices and scores.blocks else None
+    # Blocks of the data set are runs of rows: they do not tell how rates differ between devices.
+    local = scores.local is not None and scores.blocks
+    blocks = _blocks_of(scores, logits, names, categories) if local else None
     return Levels(StoredCounts(categories, np.array(counts), np.array(rows), blocks), logits, distances)
 
 

@@ -53,9 +53,10 @@ class TrainSteps:
         ensemble_size: Networks in the model. Above 1 it returns (batch, ensemble_size, n_classes) in training.
         steps_per_epoch: Steps of each rank in an epoch.
         seed: Seed of dropout.
-        row_weights: Weights in the loss of a row of the data set, and of one of the site's own nights. If given, blocks
-            have the column `local` after the features. Their mean over all train rows is 1, so that the loss is a
-            weighted mean and does not depend on the number of ranks.
+        row_weights: Weights in the loss of a row of the data set, and of a local one that is alone in its group; the
+            latter times n ** -1/2 in a group of n rows. If given, blocks have the column `local` after the features.
+            The mean over all train rows is 1, so that the loss is a weighted mean and does not depend on the number of
+            ranks.
     """
 
     def __init__(
@@ -171,7 +172,9 @@ class TrainSteps:
         if self._row_weights is None:
             return columns, None
         of_data_set, of_local = self._row_weights
-        return columns[:, :-1], of_data_set + (of_local - of_data_set) * columns[:, -1]
+        rows = columns[:, -1]
+        weights = tf.where(rows > 0, of_local * tf.math.rsqrt(tf.maximum(rows, 1.0)), of_data_set)
+        return columns[:, :-1], weights
 
     def _losses(self, labels: Any, predicted: Any, smoothing: float, *, training: bool) -> Any:
         """Return the loss of each row, shape (batch,); of an ensemble in training (batch, ensemble_size)."""

@@ -54,7 +54,7 @@ class FeatureTable:
         return int(self.local[f"{split}_rows"]) if self.local is not None else 0
 
     def local_weight(self, config: TrainConfig) -> float:
-        """Return the weight in the loss of a row of the site's own nights, where one of the data set has weight 1."""
+        """Return the mean weight in the loss of the site's own rows, where a row of the data set has weight 1."""
         local = self.local_rows("train")
         if config.local_weight is not None or not local:
             return config.local_weight or 1.0
@@ -110,13 +110,17 @@ class TrainingTask:
 
     @property
     def row_weights(self) -> tuple[float, float] | None:
-        """Weights in the loss of a row of the data set and of a local one, with mean 1 over train; None if equal."""
+        """Weights in the loss of a row of the data set, and of a local one that is alone in its group.
+
+        Of a group of n rows, a local one weighs n ** -1/2 of the latter (`features.local_balance`). The mean over train
+        is 1. None without local rows.
+        """
         local, rows = self.table.local_rows("train"), self.table.rows["train"]
-        weight = self.table.local_weight(self.config)
-        if not local or weight == 1:
+        if not local or self.table.local is None:
             return None
-        mean = (rows - local + local * weight) / rows
-        return 1 / mean, weight / mean
+        total = local * self.table.local_weight(self.config)
+        mean = (rows - local + total) / rows
+        return 1 / mean, total / self.table.local["balance"] / mean
 
 
 def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:

@@ -243,7 +243,7 @@ def fit_novelty(task: TrainingTask) -> Novelty | None:
         for columns, labels in blocks:
             benign = columns[labels == BENIGN_ID]
             for i in range(1 + local):
-                rows[i].append(benign[benign[:, -1] == i][:, :-1] if local else benign)
+                rows[i].append(benign[(benign[:, -1] > 0) == i][:, :-1] if local else benign)
             seen += len(labels)
             enough = all(sum(len(part) for part in rows[i]) >= wanted for i in range(1 + local))
             if enough or (seen >= _NOVELTY_READ and not local):  # local rows may be the last ones
@@ -272,7 +272,7 @@ def score_validation_rows(
         for columns, labels in blocks:
             features = np.ascontiguousarray(columns[:, : len(task.columns)])
             extra = dict(zip(more, columns[:, len(task.columns) :].T, strict=True))
-            used = (labels != BENIGN_ID) | (extra[_LOCAL] == 1) if local else np.ones(len(labels), dtype=np.bool_)
+            used = (labels != BENIGN_ID) | (extra[_LOCAL] > 0) if local else np.ones(len(labels), dtype=np.bool_)
             parts.append(_scored(steps, detector, features[used], labels[used], wanted))
             parts[-1] += (_block_ids(extra.get("block"), len(labels))[used],)
             wanted = 0 if sum(len(each[4]) for each in parts) >= _BASELINE_ROWS else _BASELINE_ROWS

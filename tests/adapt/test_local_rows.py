@@ -71,6 +71,7 @@ def test_every_flow_of_the_nights_becomes_a_benign_row_with_its_origin(
         date = FIRST + dt.timedelta(days=i)
         own = rows[rows["source_file"] == f"event_date={date}/a.parquet"]
         assert own["source_row"].tolist() == list(range(30))
+        np.testing.assert_array_equal(own["place"], (np.arange(30) + 0.5) / 30)
         assert set(own["event_date"]) == {date}
         assert own["device"].tolist() == frame["device_id"].tolist()
         assert own["event_time"].tolist() == frame["event_time"].tolist()
@@ -332,8 +333,14 @@ def test_windows_of_another_length_than_the_data_set_are_taken_and_noted(
     table = pa.Table.from_pandas(night(30, 1).assign(capture_file="ward.pcap", device_id=None), preserve_index=False)
     footer = Extraction(window=window, by="capture", capture="ward.pcap", packets={"ipv4": 30 * window}, windows=30)
     (tmp_path / f"logs/event_date={FIRST}").mkdir(parents=True)
-    pq.write_table(table.replace_schema_metadata(footer.metadata()), tmp_path / f"logs/event_date={FIRST}/ward.parquet")
+    for piece in range(2):
+        own = footer.model_copy(update={"piece": piece})
+        path = tmp_path / f"logs/event_date={FIRST}/ward-{1 - piece}.parquet"  # names do not give the order
+        pq.write_table(table.replace_schema_metadata(own.metadata()), path)
     assert run_job("ingest", ingest__local=tmp_path / "logs") == 0
-    assert set(local(lake)["source_file"]) == {"ward.pcap"}
+    rows = local(lake)
+    assert set(rows["source_file"]) == {"ward.pcap"}
+    assert rows["source_row"].tolist() == list(range(60))
+    np.testing.assert_allclose(rows["place"], (np.arange(60) + 0.5) / 60)  # of the capture, not of a file
     assert facts(lake)["window_lengths"] == [window]
     assert any(f"local windows of {window} packets" in note for note in audit(lake)["notes"]) == noted

@@ -66,8 +66,8 @@ def test_the_last_night_is_held_out_whole_and_the_others_train_without_duplicate
     flows = local_flows(lake)
     last = flows["event_date"] == FIRST + dt.timedelta(days=3)
     train, validation, test = (features(lake, split) for split in ("train", "validation", "test"))
-    ours = train[train["local"] == 1]
-    held = validation[validation["local"] == 1]
+    ours = train[train["local"] > 0]
+    held = validation[validation["local"] > 0]
     assert sorted(held["row_key"]) == sorted(flows.loc[last, "row_key"])
     assert sorted(ours["row_key"]) == sorted(flows.loc[~last, "row_key"].drop_duplicates())
     assert (len(ours), len(held)) == (40 + 42 + 40, 43)
@@ -80,6 +80,12 @@ def test_the_last_night_is_held_out_whole_and_the_others_train_without_duplicate
     assert (found["train_dates"], found["held_out_dates"]) == (days[:3], days[3:])
     assert (found["train_rows"], found["held_out_rows"], found["devices"]) == (122, 43, 3)
     assert found["data_origin"] == "measured"
+    devices = flows.drop_duplicates("row_key").set_index("row_key")["device"]
+    of_device = devices[ours["row_key"]].value_counts()
+    assert of_device.nunique() > 1
+    for rows in (ours, held):  # also held-out rows have the train rows of their device
+        assert rows["local"].tolist() == of_device[devices[rows["row_key"]]].tolist()
+    assert found["balance"] == pytest.approx(np.sqrt(of_device).sum())
     audit = pd.read_parquet(max((lake / "audit").glob("*-features.parquet"))).iloc[0]
     assert audit["rows_in"] == audit["rows_out"] + audit["rows_duplicate"]
     counts = {each["what"]: each["rows"] for each in audit["counts"] if each["class_name"] is None}
@@ -88,7 +94,7 @@ def test_the_last_night_is_held_out_whole_and_the_others_train_without_duplicate
 
 
 def _attacks_that_train(lake: Path, train: pd.DataFrame) -> int:
-    keys = set(train.loc[train["local"] == 1, "row_key"])
+    keys = set(train.loc[train["local"] > 0, "row_key"])
     return len({key for key, label in zip(train["row_key"], train["label19"], strict=True) if label and key in keys})
 
 
@@ -97,13 +103,32 @@ def test_held_out_rows_of_a_device_in_a_night_are_one_block(run_job: RunJob, lak
     flows = local_flows(lake)
     last = flows[flows["event_date"] == FIRST + dt.timedelta(days=3)]
     validation = features(lake, "validation")
-    held = validation[validation["local"] == 1].merge(last.drop_duplicates("row_key")[["row_key", "device"]])
+    held = validation[validation["local"] > 0].merge(last.drop_duplicates("row_key")[["row_key", "device"]])
     assert len(held) == 43
     blocks = held.groupby("device")["block"].agg(["min", "max"])
     assert (blocks["min"] == blocks["max"]).all()
     assert held["block"].nunique() == 3
     assert validation.loc[validation["local"] == 0, "block"].isna().all()
     assert facts(lake)["blocked_rows"] == 43
+
+
+def test_of_one_night_the_last_rows_of_each_file_are_held_out(run_job: RunJob, lake: Path, tmp_path: Path) -> None:
+    for name, rows, seed in (("a.parquet", 40, 1), ("b.parquet", 8, 2)):
+        write_night(tmp_path / "logs", night(rows, seed), FIRST, name)
+    assert run_job("ingest", ingest__local=tmp_path / "logs") == 0
+    assert run_job("features", **SETTINGS) == 0
+    flows, validation, train = local_flows(lake), features(lake, "validation"), features(lake, "train")
+    last = flows["source_row"] >= flows["source_file"].map(lambda name: 30 if name.endswith("a.parquet") else 6)
+    held, ours = validation[validation["local"] > 0], train[train["local"] > 0]
+    assert sorted(held["row_key"]) == sorted(flows.loc[last, "row_key"])
+    assert sorted(ours["row_key"]) == sorted(flows.loc[~last, "row_key"])
+    of_device = flows[~last]["device"].value_counts()
+    joined = held.merge(flows[["row_key", "device"]])
+    assert joined["local"].tolist() == of_device[joined["device"]].tolist()
+    assert joined["block"].nunique() == 3  # devices
+    found = facts(lake)["local"]
+    assert isinstance(found, dict)
+    assert (found["held_out_by"], found["held_out_rows"]) == ("rows", 12)
 
 
 def test_the_preprocessor_is_fitted_on_the_data_set_and_local_train_rows(run_job: RunJob, lake: Path) -> None:
@@ -127,7 +152,7 @@ def test_files_mix_local_rows_with_the_others(run_job: RunJob, lake: Path) -> No
     assert run_job("features", **SETTINGS) == 0
     for path in sorted((lake / "features/paper/split=train").glob("*.parquet")):
         rows = pd.read_parquet(path)
-        assert 0 < rows["local"].mean() < 1
+        assert 0 < (rows["local"] > 0).mean() < 1
         unsigned = rows["row_key"].to_numpy().view(np.uint64)
         assert (unsigned[1:] >= unsigned[:-1]).all()
 
@@ -156,7 +181,7 @@ def test_rows_that_are_left_out_neither_train_nor_are_held_out(run_job: RunJob, 
     gone = set(flows.loc[flows["left_out"].notna(), "row_key"]) - set(flows.loc[flows["left_out"].isna(), "row_key"])
     for split in ("train", "validation"):
         rows = features(lake, split)
-        assert not gone & set(rows.loc[rows["local"] == 1, "row_key"])
+        assert not gone & set(rows.loc[rows["local"] > 0, "row_key"])
     audit = pd.read_parquet(max((lake / "audit").glob("*-features.parquet"))).iloc[0]
     assert audit["rows_left_out"] == changed > 0
     found = facts(lake)["local"]

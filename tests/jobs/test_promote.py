@@ -22,9 +22,7 @@ HELD_OUT = {
     "held_out_by": "date",
     "train_dates": [str(DATES[0])],
     "held_out_dates": [str(DATES[1])],
-    "held_out_sources": [],
     "held_out_share": 0.5,
-    "run_rows": 200,
 }
 """What a model states of the local nights that it has learned."""
 

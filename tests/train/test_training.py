@@ -202,11 +202,19 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
     assert worker.score_validation_rows(older, steps, state, None)[0] == dataclasses.replace(one, blocks=())
 
 
+def group_of(keys: np.ndarray) -> np.ndarray:
+    """Return the group of local rows: 0, 1, or 2 for three times as many."""
+    return np.minimum(keys % 15 // 3, 2)
+
+
 def with_local_rows(folder: Path, target: Path) -> Path:
     """Copy a lake; a third of the benign train and validation rows of its feature table become local ones."""
     shutil.copytree(folder, target)
     table = target / "lake/features/paper"
     counts = {}
+    train = pd.read_parquet(table / "split=train")
+    keys = train.loc[(train["label2"] == 0) & (train["row_key"] % 3 == 0), "row_key"].to_numpy()
+    sizes = np.bincount(group_of(keys))
     for split in ("train", "validation", "test"):
         counts[split] = 0
         for path in (table / f"split={split}").rglob("*.parquet"):
@@ -217,7 +225,8 @@ def with_local_rows(folder: Path, target: Path) -> Path:
             block = np.where(local, key % 7, block) if split == "validation" else block
             held_out = pa.array(np.nan_to_num(block, nan=-1).astype(np.int32), mask=np.isnan(block))
             rows = rows.set_column(rows.schema.get_field_index("block"), "block", held_out)
-            pq.write_table(rows.append_column("local", pa.array(local.astype(np.int32))), path)
+            of_group = np.where(local, sizes[group_of(key)], 0).astype(np.int32)
+            pq.write_table(rows.append_column("local", pa.array(of_group)), path)
             counts[split] += int(local.sum())
     facts = json.loads((table / "_table.json").read_text())
     facts["local"] = {
@@ -228,6 +237,7 @@ def with_local_rows(folder: Path, target: Path) -> Path:
         "held_out_by": "date",
         "devices": 7,
         "data_origin": "synthetic",
+        "balance": float(np.sqrt(sizes).sum()),
     }
     (table / "_table.json").write_text(json.dumps(facts))
     return target
@@ -245,7 +255,7 @@ def local_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_with_local_rows_the_benign_validation_scores_are_of_the_held_out_ones_alone(local_run: Path) -> None:
     model = artifact.read_model(str(newest(local_run)))
     held_out = pd.read_parquet(local_run / "lake/features/paper/split=validation")
-    local, attack = held_out["local"] == 1, held_out["label6"] > 0
+    local, attack = held_out["local"] > 0, held_out["label6"] > 0
     x = held_out[[column_of(name) for name in model.card.features]].to_numpy(np.float32)
     network = architectures.build("gru_dnn", x.shape[1], 6, model.card.hyperparameters)
     network.set_weights(model.weights)
@@ -285,21 +295,23 @@ def test_the_card_states_the_local_rows_and_the_loss_weighs_them(local_run: Path
     task = TrainingTask(
         open_features(Lake(str(local_run / "lake")), "paper", 1), "", "", "", model.card, TrainConfig(), 7
     )
-    same = dataclasses.replace(task, config=TrainConfig(local_weight=1))
-    assert same.row_weights is None
     weighted = dataclasses.replace(task, config=TrainConfig(local_weight=4))
     train, validation = (pd.read_parquet(table / f"split={split}") for split in ("train", "validation"))
-    assert facts["train_rows"] == train["local"].sum()
+    assert facts["train_rows"] == (train["local"] > 0).sum()
     of_data_set, of_local = weighted.row_weights
-    assert of_local == pytest.approx(4 * of_data_set)
-    assert np.where(train["local"] == 1, of_local, of_data_set).mean() == pytest.approx(1)
+    relative = {n: n**-0.5 for n in train["local"].unique() if n}  # a row of a large group weighs less
+    assert len(relative) == 3
+    mean = np.mean([relative[n] for n in train["local"] if n])
+    weights = {0: 1.0} | {n: 4 * each / mean for n, each in relative.items()}
+    assert of_local / of_data_set == pytest.approx(4 / mean)
+    assert train["local"].map(weights).mean() * of_data_set == pytest.approx(1)
 
     columns = [column_of(name) for name in model.card.features]
     network = architectures.build("gru_dnn", len(columns), 6, model.card.hyperparameters)
     network.set_weights(model.weights)
     p = network(validation[columns].to_numpy(np.float32)).numpy()
     losses = -np.log(p[np.arange(len(p)), validation["label6"]])
-    expected = np.average(losses, weights=np.where(validation["local"] == 1, 4, 1))
+    expected = np.average(losses, weights=validation["local"].map(weights))
     assert model.card.training["best_validation_loss"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -312,14 +324,16 @@ def test_by_default_local_rows_weigh_a_tenth_of_the_data_set(
 ) -> None:
     table = open_features(Lake(str(features / "lake")), "paper", 2)
     assert table.local is None
-    table = dataclasses.replace(table, rows={"train": rows, "validation": 9}, local={"train_rows": local})
+    table = dataclasses.replace(
+        table, rows={"train": rows, "validation": 9}, local={"train_rows": local, "balance": local / 2}
+    )
     card = card_of(table, TrainConfig(), "dnn", 6, "paper", "v")
     assert card.local["weight"] == pytest.approx(weight)
     task = TrainingTask(table, "", "", "", card, TrainConfig(), 7)
     if local:
         of_data_set, of_local = task.row_weights
-        assert (of_data_set * (rows - local) + of_local * local) / rows == pytest.approx(1)
-        assert of_local * local <= 0.1001 * of_data_set * (rows - local)
+        assert (of_data_set * (rows - local) + of_local * local / 2) / rows == pytest.approx(1)
+        assert of_local * local / 2 <= 0.1001 * of_data_set * (rows - local)
     else:
         assert task.row_weights is None
 
@@ -334,8 +348,8 @@ def test_the_second_detector_learns_local_rows_and_as_many_of_the_data_set(
     train = pd.read_parquet(local_run / "lake/features/paper/split=train")
     benign = train[train["label2"] == 0]
     columns = [column_of(name) for name in card.features]
-    means = {i: benign.loc[benign["local"] == i, columns].mean().to_numpy() for i in (0, 1)}
-    rows = benign["local"].value_counts()
+    means = {i: benign.loc[(benign["local"] > 0) == i, columns].mean().to_numpy() for i in (0, 1)}
+    rows = (benign["local"] > 0).value_counts()
     every = worker.fit_novelty(task)  # fewer rows than are always kept
     np.testing.assert_allclose(every.centre, benign[columns].mean().to_numpy(), rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(worker, "_LAB_ROWS", 0)

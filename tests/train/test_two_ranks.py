@@ -21,13 +21,14 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 
 def local() -> np.ndarray:
-    """Return which of these rows are of the site's own nights, 1 or 0: a fifth, at other places in each batch."""
-    return (np.random.default_rng(9).random(STEPS * BATCH) < 0.2).astype(np.float32)
+    """Return the rows of the group of each row, 0 for four of five, which are not of the site's own nights."""
+    which = np.random.default_rng(9).choice(4, STEPS * BATCH, p=[0.8, 0.05, 0.05, 0.1])
+    return np.array([0, 1, 16, 9])[which].astype(np.float32)
 
 
 def row_weights() -> tuple[float, float]:
-    """Return weights of 1 and 5 with mean 1 over these rows."""
-    mean = 1 + 4 * local().mean()
+    """Return the weights of a row with 0 and of one with 1, in the ratio of 1 to 5, so that the mean is 1."""
+    mean = np.mean([5 * n**-0.5 if n else 1 for n in local()])
     return 1 / mean, 5 / mean
 
 
@@ -82,7 +83,8 @@ def test_ranks_train_what_keras_trains_on_the_whole_batch(
     oracle = model_of("dnn", 100)
     start = oracle.get_weights()
     x, y = rows()
-    weights = np.where(local() == 1, *row_weights()[::-1]) if weighted else np.ones(len(y))
+    of_data_set, of_one = row_weights()
+    weights = np.array([of_one / n**0.5 if n else of_data_set for n in local()]) if weighted else np.ones(len(y))
     assert weights.mean() == pytest.approx(1)
     oracle.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", ["accuracy"])
     fitted = oracle.fit(x, y, BATCH, EPOCHS, verbose=0, shuffle=False, sample_weight=weights)
