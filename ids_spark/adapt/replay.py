@@ -210,11 +210,9 @@ def _operating_point(model: Model) -> float:
 def _row_groups(lake: Lake, split: Split, models: Sequence[Model]) -> list[RowGroup]:
     """Return the row groups of a split; none if the lake lacks it."""
     uri = lake.uri(f"flows/split={split}")
-    if not files_in(uri, SUFFIX):
-        return []
     wanted = {name for model in models for name in model.card.features}
     found = []
-    for row_group, types in sources.parquet_row_groups(uri):
+    for row_group, types in (each for file in files_in(uri, SUFFIX) for each in sources.parquet_row_groups(file)):
         own = ColumnNames(types).schema()
         missing = sorted(wanted - set(types))
         if missing or own is None or any(own.name != model.preprocessor.schema.name for model in models):

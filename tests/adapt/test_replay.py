@@ -14,6 +14,7 @@ from ids_spark.base.arrays import as_rows
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.taxonomy import CLASS19, parents
 from ids_spark.ingest.sources import SourceUnusable
+from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import Lake
 from ids_spark.models import architectures
 from ids_spark.models.artifact import Model, ModelUnusable
@@ -47,10 +48,14 @@ def scored(model: Model, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return flagged, p.argmax(axis=1)
 
 
-def test_counts_of_two_models_are_those_of_their_networks(spark: SparkSession, lake: Lake) -> None:
+def test_counts_of_two_models_are_those_of_their_networks(
+    spark: SparkSession, lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
     models = [write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 2, 1.0)]
     frame, own = write_rows_of_test(lake, ROWS), write_local_rows(lake, ROWS)
+    write_json(lake.uri("flows/split=local/_table.json"), {})  # no flows, and nothing to warn of
     found = replay(spark.sparkContext, lake, models, every)
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
 
     frame = frame[~frame["duplicate"]]
     labels = frame["label19"].to_numpy()
