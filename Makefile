@@ -238,7 +238,7 @@ outside: setup ## Other captures: called attack, flagged, false incidents, witho
 
 contamination: LAKE := $(if $(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 .PHONY: contamination
-contamination: package ## Attacks in the nights that are learned: what the review leaves. LAKE= OUT= ARGS=--train
+contamination: package ## Attacks in the nights that are learned: what is left, with ARGS=--adapt their cost. LAKE= OUT=
 	$(demo_model)
 	$(ENV); python -m tests.bench.contamination --lake $(call quoted,$(LAKE)) --out $(call quoted,$(OUT)) $(ARGS)
 
