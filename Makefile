@@ -141,10 +141,23 @@ verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VE
 	  $(call path,verdict.owner,$(OWNER)) $(call path,verdict.reason,$(REASON)) \
 	  $(if $(UNTIL),--set verdict.until=$(UNTIL)))
 
+# A week of a synthetic hospital whose benign flows differ from those of the data set, with attacks on one night.
+define demo_week
+	$(demo_model)
+	for day in 7 6 5 4 3 2 1; do \
+	  night=$$(date -u -d "-$$day days" +%F 2>/dev/null || date -u -v-$${day}d +%F); \
+	  test -d $(call quoted,$(LAKE)/week)/event_date=$$night || { $(call submit,synthesize_night) \
+	    $(call path,synthesize_night.target,$(LAKE)/week) --set synthesize_night.date=$$night \
+	    --set synthesize_night.feature_schema=release39 --set synthesize_night.shift=1 \
+	    --set synthesize_night.flows=30000 --set synthesize_night.episodes=$$((day == 4 ? 4 : 0)); } || exit; \
+	done
+endef
+adapt: LAKE := $(if $(LOGS)$(OWN_LAKE),$(LAKE),runs/nightly)
 .PHONY: adapt
-adapt: package ## Learn the newest NIGHTS (default 7) of LOGS (default: those extracted to LAKE): a challenger, a page
-	$(call submit,adapt,conf/site.yaml) $(call path,adapt.flow_logs,$(or $(LOGS),$(LAKE)/flow_logs)) \
-	  --set adapt.nights=$(NIGHTS) --set adapt.model=$(NIGHT)
+adapt: package ## Learn the newest NIGHTS (7) of LOGS (default: extracted to LAKE; or a demo): a challenger of NIGHT, a page
+	$(if $(LOGS)$(OWN_LAKE),,$(demo_week))
+	$(call submit,adapt,conf/site.yaml) --set adapt.nights=$(NIGHTS) --set adapt.model=$(NIGHT) \
+	  $(call path,adapt.flow_logs,$(or $(LOGS),$(LAKE)/$(if $(OWN_LAKE),flow_logs,week)))
 
 .PHONY: promote
 promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=
