@@ -135,7 +135,7 @@ def write_local(
         The report, which lists the staged tables.
 
     Raises:
-        NightMissing: the logs hold none of the nights, or no flow.
+        NightMissing: the logs hold none of the nights, or no flow that can be used.
         SchemaMismatch: the logs of a night are of another release than the flows of the data set.
         KeyUnusable: columns are pseudonymised, and there is no key.
     """
@@ -161,6 +161,12 @@ def write_local(
     counts.reconcile()
     if counts.read.total() != rows:
         raise NotReconciled(f"{rows} rows in the files of the nights, {counts.read.total()} read")
+    if not counts.flows.total():  # an empty table would replace good local rows
+        reasons = shown([f"{n} {reason}" for (*_, reason), n in counts.quarantined.most_common()])
+        raise NightMissing(
+            f"{score.flow_logs}: none of the {rows} flows of the nights can be used ({reasons}). Nothing was"
+            " ingested; correct the flow logs, or choose other nights"
+        )
     if data_set is None:
         copy_other_quarantine(lake, plan.quarantine)
     found = survey(spark_context, files_in(staged(TABLE), SUFFIX))
@@ -330,7 +336,8 @@ def _nights(
         return each, sources
     if refusals:
         raise refusals[0]
-    raise NightMissing(f"{score.flow_logs}: the nights {shown([str(date) for date in dates])} hold no flow as parquet")
+    chosen = shown([str(date) for date in dates])
+    raise NightMissing(f"{score.flow_logs}: the nights {chosen} hold no flow as parquet; choose other nights")
 
 
 def _places(sources: Sequence[NightSource]) -> list[_Place]:

@@ -8,16 +8,16 @@ the reason `incident` (`suspicious_cells`), and with them the rows of that devic
 row that is e times nearer to attacks than to all else is left out by itself.
 
 Other reasons: `verdict`, flows of an incident that people found true; `outlier`, rows at a distance from everything
-known that hardly any other local row has. Without two dates, source files take the place of nights, or else runs of
-rows; rows of a device that only one of them shows must be nearer to attacks. Executors read, score and compare; the
-driver sees counts and the rows that may be left out.
+known that hardly any other local row has. Flows of an incident that people found benign stay. Without two dates, source
+files take the place of nights, or else runs of rows; rows of a device that only one of them shows must be nearer to
+attacks. Executors read, score and compare; the driver sees counts and the rows that may be left out.
 """
 
 import datetime as dt
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -82,6 +82,8 @@ _MICROSECONDS: Final = 60_000_000  # of a minute
 _NO_DATE: Final = -1
 _COLUMNS: Final = ("source_file", "source_row", "row_key", "event_date", "event_time", "device")
 _PLACE: Final = ("group", "device", "window")
+_AlertKey = tuple[str, int, int]
+"""Device, window of time and category of an alert."""
 _CANDIDATE: Final = pa.schema(
     [
         ("group", pa.int64()),
@@ -206,6 +208,7 @@ class _Task:
         categories: Of each class of the model; -1 for Benign.
         far: Distance of the second detector beyond which a row is compared with everything known.
         found_true: Device, window and category of alerts of incidents that people found true.
+        found_benign: The same of incidents that people found benign, without those.
     """
 
     model: Model
@@ -214,7 +217,8 @@ class _Task:
     window_minutes: int
     categories: Ints
     far: float
-    found_true: frozenset[tuple[str, int, int]]
+    found_true: frozenset[_AlertKey]
+    found_benign: frozenset[_AlertKey]
 
 
 def review(
@@ -250,6 +254,7 @@ def review(
     names = model.card.class_names
     categories = list(dict.fromkeys(category_of(name) for name in names[1:]))
     far = model.novelty.levels(RATES)[-1] if model.novelty is not None else np.inf
+    decided = _decided(lake, categories, window_minutes)
     task = _Task(
         model,
         what,
@@ -257,7 +262,8 @@ def review(
         window_minutes,
         np.array([-1, *(categories.index(category_of(name)) for name in names[1:])]),
         float(far),
-        _found_true(lake, categories, window_minutes),
+        frozenset(decided["true"]),
+        frozenset(decided["benign"] - decided["true"]),
     )
     places, candidates = _compared(spark_context, local, task)
     reasons = _reasons(places, candidates, what, len(categories))
@@ -376,11 +382,11 @@ def _at_level(name: str, level: Sequence[str]) -> int:
     return level.index(next(each for each in lineage_of(name) if each in level))
 
 
-def _found_true(lake: Lake, categories: Sequence[str], window_minutes: int) -> frozenset[tuple[str, int, int]]:
-    """Return device, window and category of the alerts of incidents whose newest verdict is that they were attacks."""
-    found = set()
+def _decided(lake: Lake, categories: Sequence[str], window_minutes: int) -> dict[str, set[_AlertKey]]:
+    """Return the alerts of incidents whose newest verdict is that they were attacks, `true`, or not, `benign`."""
+    found: dict[str, set[_AlertKey]] = {"true": set(), "benign": set()}
     for (date, incident), given in verdicts.by_incident(verdicts.read(lake)).items():
-        if given.kind is None or given.kind["verdict"] != "true":
+        if given.kind is None:
             continue
         alerts = lake.read("alerts", equal={"incident_id": incident}, event_date=date).to_pylist()
         devices = {each["name"] for each in given.kind["entities"]}
@@ -390,8 +396,9 @@ def _found_true(lake: Lake, categories: Sequence[str], window_minutes: int) -> f
                 continue
             window = int(start.timestamp()) // (60 * window_minutes)
             names = devices if alert["is_source"] else {alert["entity"]}
-            found |= {(name, window, categories.index(alert["category"])) for name in names}
-    return frozenset(found)
+            keys = {(name, window, categories.index(alert["category"])) for name in names}
+            found[given.kind["verdict"]] |= keys
+    return found
 
 
 def _compared(spark_context: SparkContext, row_groups: Sequence[RowGroup], task: _Task) -> tuple[pa.Table, pa.Table]:
@@ -425,8 +432,9 @@ def _compare(table: pa.Table, task: _Task) -> tuple[pa.Table, pa.Table]:
         model.novelty.distances(matrix) >= task.far if model.novelty is not None else np.zeros(len(matrix), np.bool_)
     )
     category = task.categories[class_ids]
-    true = _in_alerts(rows, category, logits, task)
-    at = np.flatnonzero((logits > _NEARLY_CALLED) | novel | true)
+    true = _in_alerts(rows, category, logits, task.found_true)
+    benign = _in_alerts(rows, category, logits, task.found_benign) & ~true
+    at = np.flatnonzero(((logits > _NEARLY_CALLED) | novel | true) & ~benign)
     found = distances_of(compressed(matrix[at]), rows.fold[at], task.what)
     outlier = novel[at] & (np.minimum(found.attacks, found.normal) > task.what.far)
     likeness = np.where((logits[at] > _NEARLY_CALLED) & ~np.isnan(found.likeness), found.likeness, -np.inf)
@@ -453,13 +461,13 @@ def _compare(table: pa.Table, task: _Task) -> tuple[pa.Table, pa.Table]:
     ).cast(_CANDIDATE)
 
 
-def _in_alerts(rows: _Rows, category: Ints, logits: Floats, task: _Task) -> Mask:
-    """Return which rows are of an alert that people found true, shape (rows,)."""
+def _in_alerts(rows: _Rows, category: Ints, logits: Floats, alerts: Collection[_AlertKey]) -> Mask:
+    """Return which rows are flows of some alerts, shape (rows,)."""
     found = np.zeros(len(logits), dtype=np.bool_)
-    for device, window, of_category in task.found_true:
-        own = (rows.window == window) & (category == of_category) & (logits > _NEARLY_CALLED)
-        if own.any():
-            found |= own & pc.equal(rows.device, device).to_numpy(zero_copy_only=False)
+    windows = np.array(sorted({window for _, window, _ in alerts}), dtype=np.int64)
+    own = np.flatnonzero((logits > _NEARLY_CALLED) & np.isin(rows.window, windows))
+    names = rows.device.take(pa.array(own)).to_pylist()
+    found[own] = [key in alerts for key in zip(names, rows.window[own].tolist(), category[own].tolist(), strict=True)]
     return found
 
 

@@ -153,6 +153,18 @@ def test_many_unusable_rows_make_the_result_incomplete(run_job: RunJob, lake: Pa
     assert len(local(lake)) == 30
 
 
+def test_nights_without_a_usable_row_are_refused_and_the_local_rows_stay(
+    run_job: RunJob, lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_nights(tmp_path / "logs", 1)
+    assert run_job("ingest", ingest__local=tmp_path / "logs") == 0
+    before = content(lake / "flows") | content(lake / "quarantine")
+    write_night(tmp_path / "broken", night(20, 3).assign(Rate=np.nan), FIRST)
+    assert run_job("ingest", ingest__local=tmp_path / "broken") == 2
+    assert "none of the 20 flows of the nights can be used (20 missing)" in caplog.text
+    assert content(lake / "flows") | content(lake / "quarantine") == before
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_used(run_job: RunJob, lake: Path, tmp_path: Path) -> None:
     write_nights(tmp_path / "logs", 2)
     (tmp_path / f"logs/event_date={FIRST}/b.parquet").write_bytes(b"PAR1 no parquet PAR1")

@@ -190,24 +190,38 @@ def test_rows_far_from_everything_known_are_outliers(spark: SparkSession, tmp_pa
     assert found.by_reason == {"incident": 10, "outlier": 2}
 
 
-def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSession, tmp_path: Path) -> None:
-    rows, _ = local()
-    lake = lake_of(tmp_path, rows)
-    night, device, hour = NIGHTS[1], "pump-2", 7
+def decide(lake: Lake, verdict: str, night: dt.date, device: str, hour: int) -> None:
+    """Write the alert of an incident and a verdict on it."""
     start = dt.datetime.combine(night, dt.time(hour), dt.UTC)
     entity = {"kind": "device_id", "name": device, "flows": 10}
     alert = {"incident_id": "i1", "entity_kind": "device_id", "entity": device, "is_source": False}
     alert |= {"window_start": start, "category": "DDoS"}
-    given = {"event_date": night, "incident_id": "i1", "verdict": "true", "category": "DDoS", "entities": [entity]}
+    given = {"event_date": night, "incident_id": "i1", "verdict": verdict, "category": "DDoS", "entities": [entity]}
     given |= {"run_id": "20260302T000000Z-aa", "created_at": start}
     write_rows(lake.uri(f"alerts/event_date={night}/part-00000.parquet"), [alert], ALERTS)
     write_rows(lake.uri("verdicts/20260302T000000Z-aa.parquet"), [given], VERDICTS)
+
+
+def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSession, tmp_path: Path) -> None:
+    rows, _ = local()
+    lake = lake_of(tmp_path, rows)
+    night, device, hour = NIGHTS[1], "pump-2", 7
+    decide(lake, "true", night, device, hour)
     _, written = reviewed(spark, lake, tmp_path)
     out = written[written["left_out"] == "verdict"]
     assert len(out) == 10
     assert set(out["device"]) == {device}
     assert {time.hour for time in out["event_time"]} == {hour}
     assert set(out["event_date"]) == {night}
+
+
+def test_flows_of_an_incident_that_was_found_benign_are_learned(spark: SparkSession, tmp_path: Path) -> None:
+    rows, planted = local()
+    lake = lake_of(tmp_path, rows)
+    decide(lake, "benign", *ATTACK_AT)
+    found, written = reviewed(spark, lake, tmp_path)
+    assert found.by_reason == {}
+    assert not np.any(left_out_of(written, rows)[planted] != "")
 
 
 def test_a_second_review_replaces_the_reasons_of_the_first(spark: SparkSession, tmp_path: Path) -> None:
