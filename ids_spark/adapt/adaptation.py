@@ -18,6 +18,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
 from ids_spark.config.train import TrainConfig
+from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.features import fitting
 from ids_spark.lake.filesystem import absolute, write_bytes
 from ids_spark.lake.store import Lake
@@ -79,14 +80,13 @@ def adapt(run: Run) -> Report:
     afterwards leaves every alias as it was.
 
     Raises:
-        NightMissing: the flow logs hold no night that was asked for.
-        ModelUnusable: the model has no champion that can be read.
+        NightMissing: the flow logs hold no night that was asked for, or no flow that can be learned.
+        ModelUnusable: the model has no champion that can be read and compared.
+        TableMissing: the lake has no flows of the data set.
+        SchemaMismatch: they are of another release than the champion.
     """
     clock, own, lake = _Clock(), run.config.adapt, run.lake
-    models = lake.uri("models")
-    champion = registry.model_of_alias(models, own.model, "champion")
-    if champion is None:  # not reached: `model_of_alias` raises; for the type checker
-        raise artifact.ModelUnusable(f"model {own.model} has no champion")
+    champion = _champion(lake, own.model)
     with clock.step("local nights"):
         report = local_rows.write_local(run.spark_context, lake, run.staged, _nights(run.config), run.run_id)
         run.commit(report.tables)
@@ -100,10 +100,10 @@ def adapt(run: Run) -> Report:
         recipe = run.config.features.model_copy(update={"recipe": own.recipe, "local": True})
         run.commit(fitting.write_recipe(run.spark_context, lake, run.staged, recipe, run.run_id).tables)
         table = open_features(lake, own.recipe, run.config.train.ranks)
+        facts = _facts(table)
     with clock.step("training"):
         challenger = _train(run, champion, table)
     with clock.step("comparison"):
-        facts = _facts(table)
         judged = gate.judge(run.spark_context, lake, champion, challenger, own.most_recall_lost)
     adaptation = _adaptation(run, (champion, challenger), judged, report, left_out, facts, clock)
     report.tables = _stage_results(run, adaptation, challenger, judged)
@@ -115,6 +115,26 @@ def adapt(run: Run) -> Report:
     page = lake.uri(f"{report.tables[0]}/adaptation.html")
     report.lines = adaptation_page.summary(adaptation, page)
     return report
+
+
+def _champion(lake: Lake, name: str) -> Model:
+    """Return the champion, after a check of all that later steps need of it and of the lake.
+
+    Raises:
+        ModelUnusable, TableMissing, SchemaMismatch: see `adapt`.
+    """
+    champion = registry.model_of_alias(lake.uri("models"), name, "champion")
+    if champion is None or champion.validation_scores is None:  # a champion without a threshold flags nothing
+        raise artifact.ModelUnusable(
+            f"model {name} has no champion with validation scores, with which a challenger is compared; train it again"
+        )
+    found, expected = lake.facts("flows", "jobs/ingest.py")["feature_schema"], champion.preprocessor.schema.name
+    if found != expected:
+        raise SchemaMismatch(
+            f"{lake.uri('flows')} is of feature schema {found}, the champion {champion.card.version} of {name} of"
+            f" {expected}; ingest the data set of {expected} again, or name a model of {found} in adapt.model"
+        )
+    return champion
 
 
 def challenger_statement(model: Model) -> str:

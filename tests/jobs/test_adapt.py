@@ -8,10 +8,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from ids_spark.adapt.evaluation import read_evaluation
+from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import Lake
 from ids_spark.models import registry
-from ids_spark.models.artifact import read_model
+from ids_spark.models.artifact import read_model, write_model
 from tests.support import in_process
+from tests.support.local_nights import write_nights
+from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
 
 NAME = "dnn-19-operational"
 NIGHTS = ("2026-03-01", "2026-03-02", "2026-03-03", "2026-03-04")
@@ -101,6 +104,22 @@ def test_what_is_missing_is_named(hospital: Path) -> None:
     settings = (f"adapt.flow_logs={hospital}/logs", "adapt.last_date=2026-02-01")
     code, log = in_process.run(hospital, "adapt", f"adapt.model={NAME}", *settings)
     assert (code, "no folder event_date=YYYY-MM-DD up to 2026-02-01" in log) == (2, True)
+
+
+def test_a_lake_without_the_data_set_of_the_champion_is_refused_before_anything_is_written(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = Lake(f"{tmp_path}/lake")
+    write_model(lake.uri(f"models/{CARD.name}/{CARD.version}"), CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
+    write_nights(tmp_path / "logs", 1)
+    settings = (f"adapt.model={CARD.name}", f"adapt.flow_logs={tmp_path}/logs")
+    code, log = in_process.run(tmp_path, "adapt", *settings)
+    assert (code, "run jobs/ingest.py" in log) == (2, True), log
+    assert not (tmp_path / "lake/flows").exists()
+    write_json(lake.uri("flows/_table.json"), {"feature_schema": "original45"})
+    code, log = in_process.run(tmp_path, "adapt", *settings)
+    assert (code, "is of feature schema original45" in log) == (2, True), log
+    assert not (tmp_path / "lake/flows/split=local").exists()
 
 
 def test_a_challenger_that_forgets_is_refused(adapted: tuple[Path, str]) -> None:
