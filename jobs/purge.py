@@ -29,7 +29,9 @@ def run(context: job.Context) -> Report:
     for table in (*retention.BY_DATE, *retention.BY_RUN):
         what = "dates" if table in retention.BY_DATE else "files"
         report.counts[f"{what} removed from {table}", "", None] = len(done.dates.get(table, ()))
-    span = f"removed {done.span[0]} to {done.span[1]}" if done.span else "no date is older"
+    removed = [f"removed {done.span[0]} to {done.span[1]}"] if done.span else []
+    removed += [f"{rows} rows of older nights removed from {table}" for table, rows in local.items()]
+    span = "; ".join(removed) or "no date is older"
     report.notes.append(f"dates before {first} are not kept: {span}")
     report.notes += [f"{path} has no date in its name; it was not removed" for path in done.undated]
     return report

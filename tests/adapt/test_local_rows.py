@@ -320,6 +320,9 @@ def test_purge_removes_local_rows_of_old_nights_only(run_job: RunJob, lake: Path
     assert run_job("ingest", ingest__local=tmp_path / "logs") == 0
     others = len(pd.read_parquet(lake / "quarantine/job=ingest")) - 2
     assert run_job("purge", purge__today="2026-03-12", purge__older_than_days=10) == 0
+    [note] = audit(lake, "purge")["notes"]
+    assert "29 rows of older nights removed from flows/split=local" in note
+    assert "no date is older" not in note
     rows = local(lake)
     assert set(rows["event_date"]) == {FIRST + dt.timedelta(days=1)}
     assert len(rows) == 199
