@@ -4,9 +4,11 @@ A cell is an entity, a window of time and a category. For each level of evidence
 compared with what false alarms give. Benign flows of category g reach level l at the rate λ, estimated from the benign
 validation rows and from tonight's cells without an alert. An entity's own rate is λ times a factor with a gamma prior
 (mean 1, shape κ, fitted by maximum likelihood to all entities) that its earlier nights and its other windows of tonight
-inform. Held-out flows of the site's own nights come in blocks, a device on a date: these are entities of the fit as
-well, so that κ of a device without a history is that of the site's devices. So K is negative binomial (gamma-Poisson),
-and P(K ≥ k) is a regularised incomplete beta function. The p-value of a cell is the smallest of its levels times their
+inform. So K is negative binomial (gamma-Poisson), and P(K ≥ k) is a regularised incomplete beta function. Held-out
+flows of the site's own nights come in blocks, a device in an hour. The gamma shape of K is at most the one fitted to
+their counts: the false alarms of a device are not spread evenly over its hours.
+
+The p-value of a cell is the smallest of its levels times their
 number (Bonferroni). That of the second detector, which knows no attack, is multiplied by `_UNKNOWN_WEIGHT`, so that it
 takes a small part of the budget.
 
@@ -62,8 +64,8 @@ class StoredCounts:
         categories: Names, G.
         counts: Rows of each category at or above each level; shape (G, L).
         rows: Benign validation rows on which each category was counted; shape (G,). 0: nothing is known.
-        blocks: The same counts of each device on each held-out night of the site, shape (B, G, L), and its rows, shape
-            (B,); None without such nights.
+        blocks: The same counts of each device in each hour of the site's held-out nights, shape (B, G, L), and its
+            rows, shape (B,); None without such nights.
     """
 
     categories: tuple[str, ...]
@@ -175,6 +177,7 @@ class _Null:
         rates: λ; shape (G, L).
         tonight: Flagged flows outside of alerts, shape (G, L), and flows there, shape (G,).
         shapes: κ; shape (G, L).
+        most: Highest shape of K, from the blocks; infinite without; shape (G, L).
         known: Index in the arrays below of each entity, -1 if it has few flows; shape (entities,).
         flagged, expected: Of known entities, earlier nights and tonight without left out cells; shape (known, G, L).
         cell_flagged: Flagged flows that each cell adds to `flagged`: 0 if left out; shape (cells, L).
@@ -187,6 +190,7 @@ class _Null:
     rates: Floats
     tonight: tuple[Floats, Floats]
     shapes: Floats
+    most: Floats
     known: Ints
     flagged: Floats
     expected: Floats
@@ -213,7 +217,8 @@ class _Null:
         e[has] = np.maximum(self.expected[known[has], category[has]] - (own_flows[:, None] * rates)[has], 0)
         own_shape = shapes + k
         factor = np.maximum(own_shape / (shapes + e), _LOWEST_FACTOR)
-        return 1 / (1 / own_shape + 1 / self.counts[category]), flows[:, None] * rates * factor
+        shape = np.minimum(1 / (1 / own_shape + 1 / self.counts[category]), self.most[category])
+        return shape, flows[:, None] * rates * factor
 
 
 def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mask, tonight: bool) -> _Null:
@@ -231,9 +236,9 @@ def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mas
     base = np.where(apart, n, rows + np.where(pooled, n, 0))
     rates = np.minimum(counts / np.maximum(base, 1.0), 1.0)
     known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out if tonight else None)
-    shapes = _shapes(flagged, expected, _likelihoods_of_blocks(stored))
+    shapes = _best(np.stack([_likelihood(flagged, expected, shape) for shape in _SHAPES]))
     return _Null(
-        counts, rates, (found, flows), shapes, known, flagged, expected, cell_flagged, left_out,
+        counts, rates, (found, flows), shapes, _most(stored), known, flagged, expected, cell_flagged, left_out,
         tonight, np.where(np.array(stored.categories) == UNKNOWN, _UNKNOWN_WEIGHT, 1.0),
     )  # fmt: skip
 
@@ -271,17 +276,15 @@ def _own(cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask | None
     return known, flagged, np.maximum(expected, 0), cell_flagged
 
 
-def _shapes(flagged: Floats, expected: Floats, of_blocks: Floats) -> Floats:
-    """Return κ by maximum likelihood for each category and level; shape (G, L).
+def _best(likelihoods: Floats) -> Floats:
+    """Return the candidate for κ with the highest likelihood, shape (G, L); the largest one of equal ones.
 
     Args:
-        flagged, expected: Of known entities; shape (known, G, L).
-        of_blocks: From `_likelihoods_of_blocks`.
+        likelihoods: Of each candidate; shape (candidates, G, L).
     """
-    best = np.full(flagged.shape[1:], _SHAPES[0])
-    highest = np.full(flagged.shape[1:], -np.inf)
-    for i, shape in enumerate(_SHAPES):
-        likelihood = _likelihood(flagged, expected, shape) + of_blocks[i]
+    best = np.full(likelihoods.shape[1:], _SHAPES[0])
+    highest = np.full(likelihoods.shape[1:], -np.inf)
+    for shape, likelihood in zip(_SHAPES, likelihoods, strict=True):
         better = likelihood > highest + 1e-9
         best[better], highest = shape, np.maximum(highest, likelihood)
     return best
@@ -299,20 +302,20 @@ def _likelihood(flagged: Floats, expected: Floats, shape: float) -> Floats:
     return likelihood
 
 
-def _likelihoods_of_blocks(stored: StoredCounts) -> Floats:
-    """Return the log-likelihood of each κ by the blocks, 0 without blocks; shape (candidates, G, L).
+def _most(stored: StoredCounts) -> Floats:
+    """Return the shape that is fitted to the blocks, shape (G, L); infinite without blocks.
 
     Categories of the network are taken together, as most have few false alarms or none.
     """
     if stored.blocks is None:
-        return np.zeros((len(_SHAPES), *stored.counts.shape))
+        return np.full(stored.counts.shape, np.inf)
     flagged, rows = stored.blocks
     rates = stored.counts / np.maximum(stored.rows, 1)[:, np.newaxis]
     expected = rows[:, np.newaxis, np.newaxis] * rates
     found = np.stack([_likelihood(flagged.astype(np.float64), expected, shape) for shape in _SHAPES])
     of_network = np.array(stored.categories) != UNKNOWN
     found[:, of_network] = found[:, of_network].sum(axis=1, keepdims=True)
-    return found
+    return _best(found)
 
 
 def reached(k: Floats, shape: Floats, mean: Floats) -> Floats:

@@ -205,7 +205,8 @@ def _merged(one: _Flows, other: _Flows) -> _Flows:
 
 def _read_local(index: int, schema: FeatureSchema, local: LocalRows) -> _Flows:
     """Return the local rows of one train bucket that are in use; those that train are not equal to another of them."""
-    names = ["row_key", "label19", "source_file", "event_date", "place", "device", "left_out", *schema.features]
+    names = ["row_key", "label19", "source_file", "event_date", "event_time", "place", "device", "left_out"]
+    names += schema.features
     table = pa.concat_tables([_in_bucket(uri, names, schema, index, local.buckets) for uri in local.files])
     used = table.filter(pc.is_null(table["left_out"])).combine_chunks()
     keys, labels = used["row_key"].to_numpy(), used["label19"].to_numpy()

@@ -25,6 +25,8 @@ from ids_spark.lake.parquet import read_file
 HeldOutBy = Literal["date", "rows"]
 _FLOWS: Final = TABLES["flows"]
 _NONE: Final = "none"
+_HOUR: Final = 3_600_000_000
+"""In microseconds."""
 
 
 @dataclass
@@ -137,13 +139,16 @@ class LocalHeldOut:
     def blocks(self, table: pa.Table) -> Ids:
         """Return the block of each held-out row: rows that may be false alarms together; shape (rows,).
 
-        A block's id is a hash of 24 bits of night and device, or of night and source file if the row has no device.
+        A block's id is a hash of 24 bits of night, hour (of rows with a time) and device, or source file if the row has
+        no device.
 
         Args:
-            table: Local rows that are held out, with the columns `source_file`, `event_date` and `device`.
+            table: Local rows that are held out, with the columns `source_file`, `event_date`, `event_time` and
+                `device`.
         """
         days = table["event_date"].cast(pa.int32()).fill_null(-1).to_numpy().astype(np.float64)
-        keys = row_hash.row_keys([days, *_names(table)])
+        times = table["event_time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).fill_null(-_HOUR).to_numpy()
+        keys = row_hash.row_keys([days, (times // _HOUR).astype(np.float64), *_names(table)])
         ids: Ids = (keys & 0xFFFFFF).astype(np.int32)
         return ids
 

@@ -41,7 +41,7 @@ _LONGEST_REASON: Final = 300
 _OLDER_TAIL: Final = 2_000
 _FEWEST_BLOCK_ROWS: Final = 3
 """Rows of blocks expected at a rate from which the blocks are used for it, as for `smallest_rate`."""
-_BLOCKS_OF: Final = {"date": "a device on a date", "rows": "the last rows of a device or source file"}
+_HELD_OUT_BY: Final = ("date", "rows")
 _TAIL_SHARE: Final = 1.1 * RATES[0]  # more than the first level needs, for ties at it
 
 
@@ -117,7 +117,7 @@ class Threshold:
                 f" {self.benign_rows:,} benign validation rows support no rate below {self.smallest_rate:.2g} (rule of"
                 " three)."
             )
-        if self.block_rates:
+        if self.block_rates and self.local is None:
             sentences.append(
                 f"In blocks of benign rows that were kept out of training as a whole ({len(self.block_rates)}):"
                 f" {min(self.block_rates):.2%} to {max(self.block_rates):.2%}."
@@ -127,7 +127,7 @@ class Threshold:
     def _on_origin(self) -> str:
         if self.local is None:
             return "The threshold is the laboratory's: no flow of this site was held out for it."
-        blocks = f", in {len(self.block_rates):,} blocks ({self.local.block})" if self.block_rates else ""
+        blocks = f", in {len(self.block_rates):,} blocks (a device in an hour)" if self.block_rates else ""
         return f"The threshold rests on {self.benign_rows:,} local benign flows{self.local.of_dates}{blocks}."
 
     def _on_recall(self) -> list[str]:
@@ -175,17 +175,12 @@ class LocalOrigin:
         first, last = (self.dates[0], self.dates[-1]) if self.dates else ("", "")
         return f" of {first}" * (first != "") + f" to {last}" * (last != first)
 
-    @property
-    def block(self) -> str:
-        """What a block is."""
-        return _BLOCKS_OF[self.held_out_by]
-
 
 @dataclass(frozen=True)
 class BlockScores:
     """Scores of a block of benign rows that was held out as a whole.
 
-    Of the data set, it is a run of rows in a source file; of the site's own nights, a device or source file on a date.
+    Of the data set, it is a run of rows in a source file; of the site's own nights, a device or source file in an hour.
 
     Attributes:
         rows: At least 1.
@@ -582,7 +577,7 @@ def _fault_of_local(found: ValidationScores) -> str:
     if local is None:
         return "a block of the data set has classes" if any(block.classes or block.unknown for block in blocks) else ""
     dates = local.dates
-    if local.held_out_by not in _BLOCKS_OF or list(dates) != sorted(set(dates)) or not all(map(_is_date, dates)):
+    if local.held_out_by not in _HELD_OUT_BY or list(dates) != sorted(set(dates)) or not all(map(_is_date, dates)):
         return "the dates or kind of its local rows are unknown or out of order"
     if any(len(block.classes) != len(block.highest) for block in blocks):
         return "the classes of one of its blocks do not fit the scores"

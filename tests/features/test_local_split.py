@@ -21,6 +21,7 @@ def table(files: list[str], days: list[str] | None = None, devices: list[str | N
             "source_file": pa.array(files),
             "place": pa.array(places),
             "event_date": pa.array(dates, pa.date32()),
+            "event_time": pa.nulls(rows, pa.timestamp("us", tz="UTC")),
             "device": pa.array(devices or [None] * rows, pa.string()),
         }
     )
@@ -53,7 +54,7 @@ def test_of_one_night_the_last_rows_of_each_file_are_held_out(dates: list[str]) 
     assert not rule.rows(unplaced).any()
 
 
-def test_a_block_is_a_night_of_a_device_or_of_a_file() -> None:
+def test_a_block_is_an_hour_of_a_device_or_of_a_file() -> None:
     rule = LocalHeldOut("date", frozenset(DAYS))
     rows = table(list("aabbcd"), [*DAYS[:2], *DAYS[:2], DAYS[0], DAYS[0]], ["x", "x", "x", None, "y", None])
     blocks = rule.blocks(rows).tolist()
@@ -61,7 +62,14 @@ def test_a_block_is_a_night_of_a_device_or_of_a_file() -> None:
     assert len(set(blocks)) == 5
     assert all(0 <= block < 2**24 for block in blocks)
     assert len(rule.blocks(rows.slice(0, 0))) == 0
-    undated = rows.set_column(2, "event_date", pa.nulls(6, pa.date32()))
+    hours = [dt.datetime(2026, 3, 1, 9, minute, tzinfo=dt.UTC) for minute in (0, 59)]
+    times = pa.array([*hours, hours[1] + dt.timedelta(minutes=1), None], pa.timestamp("us", tz="UTC"))
+    one = table(["a"] * 4, [DAYS[0]] * 4, ["x"] * 4)
+    one = one.set_column(one.column_names.index("event_time"), "event_time", times)
+    first, same, next_hour, unknown = rule.blocks(one).tolist()
+    assert first == same
+    assert len({first, next_hour, unknown}) == 3
+    undated = rows.set_column(rows.column_names.index("event_date"), "event_date", pa.nulls(6, pa.date32()))
     assert len(set(LocalHeldOut("rows", share=0.5).blocks(undated).tolist())) == 4
 
 

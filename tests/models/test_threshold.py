@@ -547,9 +547,9 @@ def test_scores_of_local_rows_are_read_as_written_with_the_classes_of_each_block
 @pytest.mark.parametrize(
     ("dates", "held_out_by", "text"),
     [
-        (("2026-11-03", "2026-11-05"), "date", " of 2026-11-03 to 2026-11-05, in 40 blocks (a device on a date)."),
-        (("2026-11-03",), "rows", " of 2026-11-03, in 40 blocks (the last rows of a device or source file)."),
-        ((), "rows", ", in 40 blocks (the last rows of a device or source file)."),
+        (("2026-11-03", "2026-11-05"), "date", " of 2026-11-03 to 2026-11-05, in 40 blocks (a device in an hour)."),
+        (("2026-11-03",), "rows", " of 2026-11-03, in 40 blocks (a device in an hour)."),
+        ((), "rows", ", in 40 blocks (a device in an hour)."),
     ],
 )
 def test_the_statement_says_on_which_flows_the_threshold_rests(dates, held_out_by, text):
