@@ -17,6 +17,7 @@ from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.tables import flows_contract
 from ids_spark.extract.footer import Extraction
 from ids_spark.lake.store import Lake
+from tests.support.audits import newest_audit
 from tests.support.flows import RunJob, synthetic_frame, write_synthetic_source
 from tests.support.in_process import run
 from tests.support.local_nights import FIRST, night, write_night, write_nights
@@ -52,7 +53,7 @@ def facts(lake: Path) -> dict[str, object]:
 
 
 def audit(lake: Path, job: str = "ingest") -> pd.Series:
-    return pd.read_parquet(max((lake / "audit").glob(f"*-{job}.parquet"))).iloc[0]
+    return newest_audit(lake, job)
 
 
 def content(folder: Path) -> dict[str, bytes]:

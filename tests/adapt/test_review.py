@@ -55,7 +55,7 @@ def flows(points: np.ndarray, label: int, **columns: Any) -> pa.Table:
             frame[name] = value
     frame = frame.assign(class19=CLASS19[label], class6="", class2="", label19=label)
     frame = frame.assign(duplicate=False, label_conflict=False, left_out=None)
-    for name in ("event_date", "event_time", "device"):
+    for name in ("event_date", "event_time", "place", "device"):
         if name not in frame:
             frame[name] = None
     contract = flows_contract(RELEASE_39.features)

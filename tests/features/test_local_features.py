@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.features import preprocess
+from tests.support.audits import newest_audit
 from tests.support.flows import RunJob, write_synthetic_source
 from tests.support.in_process import run
 from tests.support.local_nights import FIRST, night, write_night
@@ -86,7 +87,7 @@ def test_the_last_night_is_held_out_whole_and_the_others_train_without_duplicate
     for rows in (ours, held):  # also held-out rows have the train rows of their device
         assert rows["local"].tolist() == of_device[devices[rows["row_key"]]].tolist()
     assert found["balance"] == pytest.approx(np.sqrt(of_device).sum())
-    audit = pd.read_parquet(max((lake / "audit").glob("*-features.parquet"))).iloc[0]
+    audit = newest_audit(lake, "features")
     assert audit["rows_in"] == audit["rows_out"] + audit["rows_duplicate"]
     counts = {each["what"]: each["rows"] for each in audit["counts"] if each["class_name"] is None}
     assert counts["label conflicts with local rows"] <= 2
@@ -182,7 +183,7 @@ def test_rows_that_are_left_out_neither_train_nor_are_held_out(run_job: RunJob, 
     for split in ("train", "validation"):
         rows = features(lake, split)
         assert not gone & set(rows.loc[rows["local"] > 0, "row_key"])
-    audit = pd.read_parquet(max((lake / "audit").glob("*-features.parquet"))).iloc[0]
+    audit = newest_audit(lake, "features")
     assert audit["rows_left_out"] == changed > 0
     found = facts(lake)["local"]
     assert isinstance(found, dict)

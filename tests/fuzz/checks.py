@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-import pandas as pd
 import pyarrow.parquet as pq
 
 from tests.fuzz.case import Case
+from tests.support.audits import newest_audit
 from tests.support.nights import DATE
 
 DONE, REFUSED, DEGRADED = 0, 2, 3
@@ -102,7 +102,7 @@ def _last_error(records: list[logging.LogRecord], output: str) -> str:
 
 def _table_faults(case: Case, records: list[logging.LogRecord], output: str) -> list[str]:
     job = "ingest" if case.table == "flows" else "score"
-    audit = pd.read_parquet(max((case.lake / "audit").glob(f"*-{job}.parquet"))).iloc[0]
+    audit = newest_audit(case.lake, job)
     faults = []
     accounted = audit.rows_out + audit.rows_quarantined + audit.rows_duplicate + audit.rows_joined + audit.rows_left_out
     if audit.rows_in != accounted:

@@ -13,6 +13,7 @@ from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.lake.store import Lake
 from ids_spark.models import registry
 from ids_spark.models.artifact import Model
+from tests.support.audits import newest_audit
 from tests.support.flows import RunJob
 from tests.support.replayed import DATES, NAME, NEW, OLD, write_local_rows, write_model, write_rows_of_test
 
@@ -43,7 +44,7 @@ def versions(lake: Lake, highest_benign: float) -> tuple[Model, Model]:
 
 
 def last_audit(lake: Lake, tmp_path: Path) -> pd.Series:
-    return pd.read_parquet(max((tmp_path / "lake/audit").glob("*-promote.parquet"))).iloc[0]
+    return newest_audit(tmp_path / "lake", "promote")
 
 
 def test_the_first_champion_is_evaluated_and_compared_with_nothing(

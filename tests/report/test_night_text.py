@@ -35,13 +35,13 @@ def test_a_night_is_its_state_its_first_incidents_and_its_page() -> None:
 )
 def test_a_night_without_incidents_says_why(night: Night, text: str) -> None:
     found = night_text.lines(night, PAGE)
-    assert len(found) == 2
+    assert len(found) == 3  # state, stage, page
     assert text in found[0]
 
 
 def test_many_incidents_and_names_of_others_stay_short_and_printable() -> None:
     found = night_text.lines(hostile(), PAGE)
-    assert found[-2].strip() == "and 45 more"
+    assert found[-3].strip() == "and 45 more"
     assert all(line.isprintable() and len(line) < 250 for line in found)
 
 

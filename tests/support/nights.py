@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ids_spark.dataset.taxonomy import parents
 from ids_spark.models import architectures, artifact, threshold
 from ids_spark.models.artifact import Model, ModelCard
+from tests.support.audits import newest_audit
 from tests.support.in_process import run
 
 DATE = dt.date(2026, 3, 1)
@@ -73,7 +74,7 @@ def night_row(folder: Path, role: str = "champion", date: dt.date = DATE) -> pd.
 
 def audit(folder: Path) -> pd.Series:
     """Return the newest audit row of a scoring run."""
-    return pd.read_parquet(max((folder / "lake/audit").glob("*-score.parquet"))).iloc[0]
+    return newest_audit(folder / "lake", "score")
 
 
 def comparable(folder: Path, date: dt.date = DATE) -> dict[str, Any]:
