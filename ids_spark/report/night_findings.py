@@ -321,11 +321,14 @@ def not_shown(night: Night) -> list[Row]:
 
 
 def false_alarms(night: Night) -> FalseAlarms:
-    """Return how many of the flagged flows may be false alarms."""
+    """Return how many of the flows that the network flags may be false alarms.
+
+    Flows that only the second detector flags have a rate of their own, which the expectation does not contain.
+    """
     row = night.champion
     expected, rows = number_or(row["expected_false_alarms"]), row["benign_validation_rows"]
     return FalseAlarms(
-        row["flows_flagged"],
+        row["flows_flagged"] - (row.get("flows_unknown") or 0),
         row["rows_scored"],
         number_or(row["threshold_logit"]),
         expected,

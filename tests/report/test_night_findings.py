@@ -153,6 +153,7 @@ def test_every_issue_is_found_serious_ones_first() -> None:
         ({"flows_flagged": 12, "flows_allowed": 12}, "all_allowed"),
         ({"flows_flagged": 900_000, "flows_allowed": 0}, "unexplained"),
         ({"flows_flagged": 12, "flows_allowed": 11}, "no_incident"),
+        ({"flows_flagged": 900_000, "flows_unknown": 899_990, "flows_allowed": 0}, "no_incident"),
         ({"rows_scored": 0}, "not_scored"),
         ({"incidents_shown": 1}, "incidents_missing"),
     ],
