@@ -80,10 +80,7 @@ def _ingest_data_set(context: job.Context) -> tuple[Report, dict[str, Any]]:
     report.count("read", done.read)
     report.count("flows", done.flows)
     report.count("joined", done.joined)
-    for (split, label, reason), n in sorted(done.quarantined.items()):
-        report.counts[f"quarantined: {reason}", split, label] = n
-    for (rule, split, label), n in sorted(done.warnings.items()):
-        report.counts[f"warned: {rule}", split, label] = n
+    done.count_faults(report)
     done.reconcile()
     report.notes += files.unread_notes(file for file in source.unread if file.reason not in files.USUAL)
     report.inputs = sorted({row_group.name for row_group in source.row_groups})

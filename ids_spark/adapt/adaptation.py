@@ -109,7 +109,7 @@ def adapt(run: Run) -> Report:
     report.tables = _stage_results(run, adaptation, challenger, judged)
     report.models = [f"{own.model}/{model.card.version}" for model in (champion, challenger)]
     report.data_origin = challenger.card.data_origin
-    report.notes += [challenger_statement(challenger), judged.comparison.statement(), *_left_out_notes(left_out)]
+    report.notes += [_threshold_statement(challenger), judged.comparison.statement(), *_left_out_notes(left_out)]
     if adaptation.refusals:
         report.degrade(f"the challenger {challenger.card.version} is refused: {' '.join(adaptation.refusals)}")
     page = lake.uri(f"{report.tables[0]}/adaptation.html")
@@ -137,7 +137,7 @@ def _champion(lake: Lake, name: str) -> Model:
     return champion
 
 
-def challenger_statement(model: Model) -> str:
+def _threshold_statement(model: Model) -> str:
     """Return a sentence on the threshold of a model."""
     scores = model.validation_scores
     return scores.operating_point().statement() if scores is not None else "The model has no validation scores."
@@ -267,7 +267,7 @@ def _figures(model: Model, judged: Judged, place: int) -> ModelFigures:
     }
     return ModelFigures(
         version=model.card.version,
-        statement=challenger_statement(model),
+        statement=_threshold_statement(model),
         benign=benign,
         recall={each.class_name: Flagged(each.rows, (each.champion, each.challenger)[place]) for each in classes},
         own_recall={

@@ -555,10 +555,7 @@ def _report(sources: Sequence[NightSource], counts: IngestCounts, found: Survey,
     report.count("read", counts.read)
     report.count("flows", counts.flows)
     report.count("left out: most rows", counts.left_out)
-    for (split, label, reason), n in sorted(counts.quarantined.items()):
-        report.counts[f"quarantined: {reason}", split, label] = n
-    for (rule, split, label), n in sorted(counts.warnings.items()):
-        report.counts[f"warned: {rule}", split, label] = n
+    counts.count_faults(report)
     dates = [str(source.event_date) for source in sources]
     report.notes.append(
         f"{found.rows.total()} local rows of {len(dates)} night(s), {dates[0]} to {dates[-1]}, and"

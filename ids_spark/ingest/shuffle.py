@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.base.errors import InputError, NotReconciled
+from ids_spark.base.report import Report
 from ids_spark.base.spark_tasks import run_shuffled
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
@@ -135,6 +136,13 @@ class IngestCounts:
         self.joined += other.joined
         self.left_out += other.left_out
         self.parts += other.parts
+
+    def count_faults(self, report: Report) -> None:
+        """Add quarantined rows by reason, and warnings by rule, to a report."""
+        for (split, label, reason), n in sorted(self.quarantined.items()):
+            report.counts[f"quarantined: {reason}", split, label] = n
+        for (rule, split, label), n in sorted(self.warnings.items()):
+            report.counts[f"warned: {rule}", split, label] = n
 
     def reconcile(self) -> None:
         """Check that every row read is a flow, part of one, left out or in quarantine, for each split and class.
