@@ -1,14 +1,15 @@
 """Raw cells to float64, and rows with a fault to quarantine; for ingest and scoring. Pure functions."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ids_spark.base.arrays import Floats, Mask
+from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.base.text import shortened, valid_text
 from ids_spark.dataset.tables import QUARANTINE
 
@@ -17,6 +18,7 @@ _NUMBER: Final = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan)
 MISSING: Final = "missing"
 NOT_A_NUMBER: Final = "not_a_number"
 UNPARSABLE: Final = "unparsable"
+_NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # in Arrow's text, and in JSON of Python
 
 Faults = dict[str, dict[str, Mask]]
 """Reason → feature → rows, shape (rows,). A row with several reasons is counted under the first."""
@@ -41,7 +43,13 @@ def any_fault(faults: Faults, rows: int) -> Mask:
     return bad
 
 
-def refused_rows(table: pa.Table, faults: Faults, features: Sequence[str], known: Mapping[str, Any]) -> pa.Table:
+def refused_rows(
+    table: pa.Table,
+    faults: Faults,
+    features: Sequence[str],
+    known: Mapping[str, Any],
+    cell: Callable[[str], str] | None = None,
+) -> pa.Table:
     """Return one quarantine row for each row with a fault: raw values, the reason, and the features at fault.
 
     Args:
@@ -49,43 +57,83 @@ def refused_rows(table: pa.Table, faults: Faults, features: Sequence[str], known
         faults: Of these rows.
         features: Columns whose raw values are kept.
         known: Other columns of `tables.QUARANTINE`: one value for all rows, or an array or list with one per row.
+        cell: Returns what is stored of a text that is no number; default: the text.
     """
     bad = np.flatnonzero(any_fault(faults, len(table)))
-    raw = _raw_values(table.select(list(features)).take(pa.array(bad))) if len(bad) else []
-    rows = []
-    for values, i in zip(raw, bad.tolist(), strict=True):
-        where = {reason: [f for f, mask in masks.items() if mask[i]] for reason, masks in faults.items()}
-        rows.append(
-            {
-                **{name: _of_row(value, i) for name, value in known.items()},
-                "reason": next(reason for reason, found in where.items() if found),
-                "features": list(dict.fromkeys(feature for found in where.values() for feature in found)),
-                "raw": json.dumps(values),
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=QUARANTINE)
+    if not len(bad):
+        return QUARANTINE.empty_table()
+    columns = {name: _of_rows(value, bad, QUARANTINE.field(name).type) for name, value in known.items()}
+    columns["reason"] = _first_reasons(faults, bad)
+    columns["features"] = _features_at_fault(faults, bad)
+    columns["raw"] = _as_json(table.select(list(features)).take(pa.array(bad)), cell)
+    return pa.table([columns.get(f.name, pa.nulls(len(bad), f.type)) for f in QUARANTINE], schema=QUARANTINE)
 
 
-def _raw_values(table: pa.Table) -> list[dict[str, Any]]:
-    def as_json(column: pa.ChunkedArray) -> pa.ChunkedArray:
-        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-            return column
-        if pa.types.is_dictionary(column.type):  # shortened before a long text that repeats is copied
-            encoded = column.unify_dictionaries().combine_chunks()
-            return as_json(pa.chunked_array([encoded.dictionary])).take(encoded.indices)
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            column = column.cast(pa.string(), safe=False)  # decimals, bytes
-        return shortened(valid_text(column))
-
-    rows: list[dict[str, Any]] = pa.table({name: as_json(table[name]) for name in table.column_names}).to_pylist()
-    return rows
-
-
-def _of_row(value: Any, row: int) -> Any:
+def _of_rows(value: Any, bad: Ints, kind: pa.DataType) -> pa.Array:
     if isinstance(value, np.ndarray):
-        found = value[row]
-        return found.item() if isinstance(found, np.generic) else found
-    return value[row] if isinstance(value, list) else value
+        return pa.array(value[bad].tolist(), kind)
+    if isinstance(value, list):
+        return pa.array([value[i] for i in bad.tolist()], kind)
+    return pa.nulls(len(bad), kind) if value is None else pa.repeat(pa.scalar(value, kind), len(bad))
+
+
+def _first_reasons(faults: Faults, bad: Ints) -> pa.Array:
+    codes = np.zeros(len(bad), dtype=np.int32)
+    for code, masks in reversed(list(enumerate(faults.values()))):
+        for mask in masks.values():
+            codes[mask[bad]] = code
+    return pa.array(list(faults), pa.string()).take(pa.array(codes))
+
+
+def _features_at_fault(faults: Faults, bad: Ints) -> pa.Array:
+    """Return the features at fault of each bad row, those of the first reason first, each once."""
+    names: list[str] = []
+    flags: list[Mask] = []
+    for masks in faults.values():
+        for feature, mask in masks.items():
+            fresh = mask[bad]
+            for name, earlier in zip(names, flags, strict=True):
+                if name == feature:
+                    fresh = fresh & ~earlier
+            names.append(feature)
+            flags.append(fresh)
+    of_row = np.column_stack(flags)
+    offsets = np.append(0, np.cumsum(of_row.sum(axis=1))).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(names, pa.string()).take(pa.array(np.nonzero(of_row)[1]))
+    )
+
+
+def _as_json(table: pa.Table, cell: Callable[[str], str] | None) -> pa.Array:
+    """Return each row as a JSON object, without a Python object for each cell that is a number."""
+    parts: list[Any] = []
+    for i, name in enumerate(table.column_names):
+        parts += [f"{', ' if i else '{'}{json.dumps(name)}: ", _json_values(table[name], cell).combine_chunks()]
+    joined = pc.binary_join_element_wise(*parts, "}" if parts else "{}", "")
+    return joined if parts else pa.repeat(joined, len(table))
+
+
+def _json_values(column: pa.ChunkedArray, cell: Callable[[str], str] | None) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        texts = (column.cast(pa.float32()) if pa.types.is_float16(kind) else column).cast(pa.string())
+        if pa.types.is_floating(kind) and not pc.all(pc.is_finite(column)).as_py():
+            at = pc.index_in(texts, value_set=pa.array(list(_NOT_FINITE)))
+            texts = pc.coalesce(pa.chunked_array([pa.array(list(_NOT_FINITE.values()))]).take(at), texts)
+        return pc.fill_null(texts, "null")
+    if pa.types.is_dictionary(kind):  # shortened before a long text that repeats is copied
+        encoded = column.unify_dictionaries().combine_chunks()
+        return pc.fill_null(_json_values(pa.chunked_array([encoded.dictionary]), cell).take(encoded.indices), "null")
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        column = column.cast(pa.string(), safe=False)  # decimals, bytes
+    encoded = shortened(valid_text(column)).combine_chunks().dictionary_encode()
+    texts = [json.dumps(_stored(text, cell)) for text in encoded.dictionary.to_pylist()]
+    return pc.fill_null(pa.chunked_array([pa.array(texts, pa.string())]).take(encoded.indices), "null")
+
+
+def _stored(text: str | None, cell: Callable[[str], str] | None) -> str | None:
+    is_number = text is None or re.match(_NUMBER, text.strip().strip('"')) is not None
+    return text if cell is None or text is None or is_number else cell(text)
 
 
 def _to_double(column: pa.ChunkedArray, feature: str, faults: Faults) -> Floats:
