@@ -109,16 +109,21 @@ define demo
 endef
 DEMO_NETWORK = --set 'extract.networks=[192.0.2.0/24]' $(call path,extract.inventory,$(LAKE)/captures/_inventory.csv)
 
-DEMO_INVENTORY = $(call path,score.inventory,$(LAKE)/captures/_inventory.csv)
+# Its data are synthetic, so nothing in them is to be hidden.
+DEMO_PLAIN = --set 'score.pseudonymise=[]'
+DEMO_SCORE = $(DEMO_PLAIN) $(call path,score.inventory,$(LAKE)/captures/_inventory.csv)
+
+# The configuration for flow logs and captures of a hospital: identifiers are stored as pseudonyms, under its key.
+HOSPITAL = $(if $(filter-out file,$(origin CONF)),$(CONF),conf/nightly/night.yaml)
 
 # $1: folder of captures, $2: folder of flow logs, $3: date, or nothing for every new night, $4: settings of extract,
-# $5: settings of score.
+# $5: settings of score, $6: configuration of both.
 # With refused or broken captures (exit code 3) the others are scored, and the last line says so.
 define extract_and_score
-	@extracted=0 scored=0; { $(call submit,extract) $(call path,extract.captures,$(1)) \
+	@extracted=0 scored=0; { $(call submit,extract,$(6)) $(call path,extract.captures,$(1)) \
 	  $(call path,extract.target,$(2)) $(if $(3),--set extract.date=$(3)) $(4); } || extracted=$$?; \
 	test $$extracted = 0 || test $$extracted = 3 || exit $$extracted; \
-	{ $(call submit,score) $(call path,score.flow_logs,$(2)) --set "score.models=[$(NIGHT)]" \
+	{ $(call submit,score,$(6)) $(call path,score.flow_logs,$(2)) --set "score.models=[$(NIGHT)]" \
 	  --set $(if $(3),score.date=$(3),score.pending_nights=true) $(5); } || scored=$$?; \
 	test $$extracted = 0 || echo 'make: parts of the captures were not extracted; the messages of extract, above, and' \
 	  'audit/ name them' >&2; \
@@ -129,10 +134,10 @@ endef
 nightly: package ## Page of night DATE of LOGS by model NIGHT of LAKE; of CAPTURES, by default of all new nights; or a demo
 	$(if $(and $(LOGS),$(CAPTURES)),$(error LOGS and CAPTURES are given; expected one of them))
 	$(if $(LOGS),,$(if $(CAPTURES),$(if $(OWN_LAKE),,$(demo_model)),$(demo)))
-	$(if $(LOGS),$(call submit,score) --set score.date=$(DATE) $(call path,score.flow_logs,$(LOGS)) \
+	$(if $(LOGS),$(call submit,score,$(HOSPITAL)) --set score.date=$(DATE) $(call path,score.flow_logs,$(LOGS)) \
 	  --set "score.models=[$(NIGHT)]",$(if $(CAPTURES),\
-	  $(call extract_and_score,$(CAPTURES),$(LAKE)/flow_logs,$(if $(OWN_DATE),$(DATE))),\
-	  $(call extract_and_score,$(LAKE)/captures,$(LAKE)/ward_logs,$(DATE),$(DEMO_NETWORK),$(DEMO_INVENTORY))))
+	  $(call extract_and_score,$(CAPTURES),$(LAKE)/flow_logs,$(if $(OWN_DATE),$(DATE)),,,$(HOSPITAL)),\
+	  $(call extract_and_score,$(LAKE)/captures,$(LAKE)/ward_logs,$(DATE),$(DEMO_NETWORK),$(DEMO_SCORE))))
 
 .PHONY: verdict
 verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VERDICT= OWNER= REASON= (UNTIL= for mute)
@@ -156,7 +161,7 @@ adapt: LAKE := $(if $(LOGS)$(OWN_LAKE),$(LAKE),runs/nightly)
 .PHONY: adapt
 adapt: package ## Learn the newest NIGHTS (7) of LOGS (default: extracted to LAKE; or a demo): a challenger of NIGHT, a page
 	$(if $(LOGS)$(OWN_LAKE),,$(demo_week))
-	$(call submit,adapt,conf/site.yaml) --set adapt.nights=$(NIGHTS) --set adapt.model=$(NIGHT) \
+	$(call submit,adapt,$(HOSPITAL)) --config conf/site.yaml $(if $(LOGS)$(OWN_LAKE),,$(DEMO_PLAIN)) --set adapt.nights=$(NIGHTS) --set adapt.model=$(NIGHT) \
 	  $(call path,adapt.flow_logs,$(or $(LOGS),$(LAKE)/$(if $(OWN_LAKE),flow_logs,week)))
 
 .PHONY: promote

@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from ids_spark.runtime import job
-from tests.support.flows import ROOT, RunJob
+from tests.support.flows import PLAIN, ROOT, RunJob
 from tests.support.once import made_once
 
 # Spark's Python workers must import this checkout and use this interpreter.
@@ -112,7 +112,8 @@ def run_job(spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
     def run(name: str, **settings: object) -> int:
         module: ModuleType = importlib.import_module(f"jobs.{name}")
-        arguments = [part for key, value in settings.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
+        chosen = [PLAIN, *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
+        arguments = [part for setting in chosen for part in ("--set", setting)]
         if "lake" not in settings:
             arguments += ["--set", f"lake={tmp_path / 'lake'}"]
         with caplog.at_level(logging.INFO):

@@ -20,7 +20,6 @@ from pyspark import SparkContext
 
 from ids_spark.adapt.local_caps import Caps, caps_of
 from ids_spark.alerts.evidence import entity_keys
-from ids_spark.alerts.pseudonyms import Pseudonyms, load_key
 from ids_spark.base.arrays import Ids, Ints, Keys
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.report import Report, combined_origin
@@ -40,6 +39,7 @@ from ids_spark.lake.filesystem import absolute, copy_all, exists, files_in, make
 from ids_spark.lake.parquet import SUFFIX, keep_only, open_part, part_name, part_writer, write_part
 from ids_spark.lake.store import TABLE_FACTS, Lake
 from ids_spark.score import night_files, night_reader
+from ids_spark.score.identifiers import Identifiers, identifiers_of
 from ids_spark.score.night_files import NightMissing, NightRowGroup, NightSource, Purpose
 from ids_spark.score.night_reader import NightRows, ReadSpec
 
@@ -98,16 +98,14 @@ class _Task:
     Attributes:
         read_spec: Columns to read.
         entities: Columns that name a device, in order of preference.
-        pseudonymise: Columns whose values are replaced.
-        pseudonyms: Replaces them; None without any.
+        identifiers: What of the flow logs identifies somebody, and the key of its pseudonyms.
         caps: Which rows are kept.
         plan: Of the shuffle.
     """
 
     read_spec: ReadSpec
     entities: tuple[str, ...]
-    pseudonymise: tuple[str, ...]
-    pseudonyms: Pseudonyms | None
+    identifiers: Identifiers
     caps: Caps
     plan: ShufflePlan
 
@@ -137,12 +135,15 @@ def write_local(
     Raises:
         NightMissing: the logs hold none of the nights, or no flow that can be used.
         SchemaMismatch: the logs of a night are of another release than the flows of the data set.
-        KeyUnusable: columns are pseudonymised, and there is no key.
+        KeyUnusable: the flow logs have identifiers, and there is no key.
     """
     score = _reading(config)
+    identifiers = identifiers_of(score)
     known = _facts_of(lake) if data_set is None else data_set
     nights = _nights(score, _dates(config), None if known is None else FEATURE_SCHEMAS[known["feature_schema"]])
     schema, sources = nights
+    for source in sources:
+        identifiers.require_key(source.columns, f"{score.flow_logs}/event_date={source.event_date}", score)
     places = _places(sources)
     rows = sum(source.rows for source in sources)
     origin = combined_origin(*(source.data_origin for source in sources))
@@ -154,7 +155,7 @@ def write_local(
     )
     spec = ReadSpec(schema, schema.features, score.pass_through, score.event_time, run_id)
     entities = tuple(name for name in config.alerts.entities if name in score.pass_through)
-    task = _Task(spec, entities, config.score.pseudonymise, load_key(config.score), Caps(), plan)
+    task = _Task(spec, entities, identifiers, Caps(), plan)
     items = _items(spark_context, places)
     task = replace(task, caps=_caps(spark_context, items, task, config, rows))
     counts = shuffle.shuffled(spark_context, list(enumerate(items)), lambda item: _scatter(*item, task), plan)
@@ -429,8 +430,7 @@ class _Devices:
             empty = np.asarray(pc.fill_null(pc.equal(plain, ""), True))
             free = (codes < 0) & (found >= 0) & ~np.append(empty, True)[found]
             codes[free] = found[free] + count
-            hidden = task.pseudonyms is not None and name in task.pseudonymise
-            parts.append(task.pseudonyms.pseudonymised(plain) if hidden and task.pseudonyms else plain)
+            parts.append(task.identifiers.values(name, plain))
             count += len(plain)
         return _Devices(pa.concat_arrays(parts), codes)
 
@@ -503,9 +503,7 @@ def _flows(rows: NightRows, place: _Place, devices: _Devices, task: _Task) -> pa
     n, passed = len(rows.source_rows), rows.pass_through
     files = pa.repeat(place.file, n)
     if _CAPTURE in passed.column_names:
-        captures = passed[_CAPTURE].cast(pa.string()).combine_chunks()
-        if task.pseudonyms is not None and _CAPTURE in task.pseudonymise:
-            captures = task.pseudonyms.pseudonymised(captures)
+        captures = task.identifiers.values(_CAPTURE, passed[_CAPTURE].cast(pa.string()).combine_chunks())
         files = pc.if_else(pc.fill_null(pc.equal(captures, ""), True), files, captures)
     known: dict[str, Any] = {
         "source_file": files,

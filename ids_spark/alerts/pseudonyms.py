@@ -24,7 +24,11 @@ LENGTH: Final = 32
 """Hex characters of a pseudonym."""
 SHORTEST_KEY: Final = 32
 """Minimum characters of a key; `openssl rand -hex 32` gives 64."""
-_REMEDY: Final = "make one with: (umask 077; openssl rand -hex 32 > FILE), and set score.pseudonym_key_file=FILE"
+REMEDY: Final = (
+    "make one with: (umask 077; openssl rand -hex 32 > FILE), and set score.pseudonym_key_file=FILE; or store"
+    " identifiers as they are: --set 'score.pseudonymise=[]' (make: SET='score.pseudonymise=[]')"
+)
+"""What to do without a key."""
 _MODES: Final = (0o600, 0o400)
 _BLOCK: Final = 64  # bytes of a block of SHA-256
 _KEY_NAME: Final = b"ids_spark: which key"
@@ -48,7 +52,7 @@ class Pseudonyms:
 
     def __init__(self, key: bytes) -> None:
         if len(key) < SHORTEST_KEY:
-            raise KeyUnusable(f"the pseudonym key has {len(key)} bytes; expected at least {SHORTEST_KEY}; {_REMEDY}")
+            raise KeyUnusable(f"the pseudonym key has {len(key)} bytes; expected at least {SHORTEST_KEY}; {REMEDY}")
         self._key = key
 
     def __repr__(self) -> str:
@@ -58,6 +62,10 @@ class Pseudonyms:
     def key_id(self) -> str:
         """An id of the key in 8 hex characters: nights with the same id can be joined."""
         return hmac.digest(self._key, _KEY_NAME, "sha256").hex()[:8]
+
+    def of(self, text: str) -> str:
+        """Return the pseudonym of a text; empty text stays empty. Characters that are no text are hashed as escapes."""
+        return _hash_under(self._key)(text) if text else text
 
     def pseudonymised(self, column: pa.Array | pa.ChunkedArray) -> pa.Array:
         """Return the pseudonyms of a column's values, as text of `LENGTH` characters, shape (rows,).
@@ -81,7 +89,7 @@ def _hash_under(key: bytes) -> Callable[[str], str]:
 
     def hash_of(value: str) -> str:
         of_value, found = inner.copy(), outer.copy()
-        of_value.update(value.encode())
+        of_value.update(value.encode(errors="backslashreplace"))  # names of files can hold surrogates
         found.update(of_value.digest())
         return found.hexdigest()[:LENGTH]
 
@@ -89,7 +97,7 @@ def _hash_under(key: bytes) -> Callable[[str], str]:
 
 
 def load_key(settings: ScoreConfig) -> Pseudonyms | None:
-    """Return the pseudonymiser, or None if no column is to be pseudonymised; then no key is read.
+    """Return the pseudonymiser; None if nothing is to be pseudonymised, or if no setting asks for it and no key is set.
 
     A key is text of at least `SHORTEST_KEY` characters without surrounding white space; its UTF-8 bytes are the HMAC
     key. A key file takes precedence over the environment variable.
@@ -97,17 +105,19 @@ def load_key(settings: ScoreConfig) -> Pseudonyms | None:
     Raises:
         KeyUnusable: there is no key, it is too short or not text, or users other than its owner may read its file.
     """
-    if not settings.pseudonymise:
+    if settings.pseudonymise == ():
         return None
     if settings.pseudonym_key_file is not None:
         return _checked(_of_file(settings.pseudonym_key_file), settings.pseudonym_key_file)
     variable = settings.pseudonym_key_env
     key = os.environ.get(variable, "")
+    if not key.strip() and settings.pseudonymise is None:
+        return None
     if not key.strip():
-        columns = ", ".join(settings.pseudonymise)
+        columns = ", ".join(settings.pseudonymise or ())
         raise KeyUnusable(
             f"score.pseudonymise names {columns}, but there is no key: score.pseudonym_key_file is not set and the"
-            f" environment variable {variable} is {'empty' if variable in os.environ else 'absent'}; {_REMEDY}"
+            f" environment variable {variable} is {'empty' if variable in os.environ else 'absent'}; {REMEDY}"
         )
     return _checked(key, f"environment variable {variable}")
 
@@ -124,16 +134,16 @@ def _of_file(name: str) -> str:
                 )
             return file.read().decode()
     except OSError as error:
-        raise KeyUnusable(f"{name}: {error.strerror}; expected a file with the pseudonym key; {_REMEDY}") from None
+        raise KeyUnusable(f"{name}: {error.strerror}; expected a file with the pseudonym key; {REMEDY}") from None
     except UnicodeDecodeError:  # its message would show a byte of the key
-        raise KeyUnusable(f"{name} is not UTF-8 text; {_REMEDY}") from None
+        raise KeyUnusable(f"{name} is not UTF-8 text; {REMEDY}") from None
 
 
 def _checked(text: str, where: str) -> Pseudonyms:
     key = text.strip()
     if len(key) < SHORTEST_KEY:
-        raise KeyUnusable(f"{where}: a key of {len(key)} characters; expected at least {SHORTEST_KEY}; {_REMEDY}")
+        raise KeyUnusable(f"{where}: a key of {len(key)} characters; expected at least {SHORTEST_KEY}; {REMEDY}")
     try:
         return Pseudonyms(key.encode())
     except UnicodeEncodeError:  # the environment variable holds bytes that are not text
-        raise KeyUnusable(f"{where} is not UTF-8 text; {_REMEDY}") from None
+        raise KeyUnusable(f"{where} is not UTF-8 text; {REMEDY}") from None

@@ -59,7 +59,10 @@ class ScoreConfig(Section):
             `capture_file`; of these, those that no file of a night has are left out.
         event_time: Column of `pass_through` with the time of a flow; may be absent from the logs.
         column_aliases: Column name in the logs → official feature name.
-        pseudonymise: Columns of `pass_through` to replace by a keyed hash.
+        pseudonymise: Columns of `pass_through` to replace by a keyed hash, beside those that no setting declares; not
+            set: all but those of `not_identifiers`; empty: none, and flow logs are stored as they are. Without a key, a
+            night that has such columns is refused.
+        not_identifiers: Columns of `pass_through` that identify nobody.
         pseudonym_key_env: Environment variable with the key.
         pseudonym_key_file: File with the key, readable by its owner only; takes precedence over the variable.
         columns: Groups of optional columns in a night's predictions; fewer groups are faster.
@@ -95,7 +98,8 @@ class ScoreConfig(Section):
     )
     event_time: str = "event_time"
     column_aliases: dict[str, str] = {}
-    pseudonymise: tuple[ColumnName, ...] = ()
+    pseudonymise: tuple[ColumnName, ...] | None = None
+    not_identifiers: tuple[ColumnName, ...] = ("packets",)
     pseudonym_key_env: str = "IDS_SPARK_PSEUDONYM_KEY"
     pseudonym_key_file: str | None = None
     columns: tuple[ColumnGroup, ...] = ("levels", "top3", "attributions")
@@ -106,6 +110,17 @@ class ScoreConfig(Section):
     learning_nights: LearningNights = 14
     provisional_nights: Annotated[int, Field(ge=1, le=28)] = 7
     device_learning_nights: LearningNights = 7
+
+    @property
+    def identifiers(self) -> tuple[str, ...]:
+        """Columns of `pass_through` that identify somebody: those of `pseudonymise`, and those that nothing declares.
+
+        None if `pseudonymise` is empty.
+        """
+        if self.pseudonymise == ():
+            return ()
+        named, others = self.pseudonymise or (), (self.event_time, *self.not_identifiers)
+        return tuple(column for column in self.pass_through if column in named or column not in others)
 
     @model_validator(mode="after")
     def _one_way_to_name_nights(self) -> "ScoreConfig":
@@ -124,8 +139,9 @@ class ScoreConfig(Section):
             raise ValueError("score.first_date and score.last_date go together")
         if self.first_date and self.last_date and self.first_date > self.last_date:
             raise ValueError(f"score.first_date {self.first_date} is after score.last_date {self.last_date}")
-        not_passed = sorted(set(self.pseudonymise) - set(self.pass_through))
-        if self.event_time in self.pseudonymise:
+        chosen_columns = self.pseudonymise or ()
+        not_passed = sorted(set(chosen_columns) - set(self.pass_through))
+        if self.event_time in chosen_columns:
             raise ValueError(f"score.pseudonymise names {self.event_time}, which is a time; remove it")
         if self.event_time not in self.pass_through:
             raise ValueError(f"score.event_time is {self.event_time}, not in score.pass_through")

@@ -4,10 +4,9 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from ids_spark.alerts import allow_list, pseudonyms, severity
+from ids_spark.alerts import allow_list, severity
 from ids_spark.alerts.allow_list import AllowList
 from ids_spark.alerts.known_devices import KnownDevices, known_devices
-from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import combined_origin
@@ -21,6 +20,7 @@ from ids_spark.models import artifact, registry
 from ids_spark.models.artifact import Model, ModelUnusable
 from ids_spark.models.threshold import Threshold, ValidationScores
 from ids_spark.report.format import counted
+from ids_spark.score.identifiers import Identifiers, identifiers_of
 from ids_spark.score.night_files import NightSource
 
 _EVENT_TIME: Final = "event_time"
@@ -37,7 +37,7 @@ class ScoringContext:
         challenger: A second model for comparison; None without one.
         policy: Severities.
         allow_list: Accepted behaviour.
-        pseudonyms: For the columns in `score.pseudonymise`; None without any.
+        identifiers: What of the flow logs identifies somebody, and the key of its pseudonyms.
         inventory: Of the devices; None without one.
         known: The devices of the inventory, as the night names them.
         run_id: Of the run.
@@ -49,7 +49,7 @@ class ScoringContext:
     challenger: Model | None
     policy: SeverityPolicy
     allow_list: AllowList
-    pseudonyms: Pseudonyms | None
+    identifiers: Identifiers
     inventory: Inventory | None
     known: KnownDevices
     run_id: str
@@ -80,8 +80,8 @@ class ScoringContext:
         if self.inventory is not None:
             found = f"{counted(len(self.inventory.devices), 'device')}, SHA-256 {self.inventory.sha256[:16]}…"
             facts["inventory"] = f"{self.config.score.inventory}, {found}"
-        if self.pseudonyms is not None:
-            facts["pseudonyms"] = f"{', '.join(self.config.score.pseudonymise)}, key {self.pseudonyms.key_id}"
+        if self.identifiers.key_id is not None:
+            facts["pseudonyms"] = f"{', '.join(self.identifiers.hidden)}, key {self.identifiers.key_id}"
         return facts
 
 
@@ -121,7 +121,7 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
             f"champion {champion.card.version} uses feature schema {champion.preprocessor.schema.name}, challenger"
             f" {challenger.card.version} uses {challenger.preprocessor.schema.name}; promote one of the same schema"
         )
-    key, inventory = pseudonyms.load_key(config.score), None
+    identifiers, inventory = identifiers_of(config.score), None
     if config.score.inventory is not None:
         inventory = read_inventory(absolute(config.score.inventory))
     columns = [column for column in config.score.pass_through if column != config.score.event_time]
@@ -131,9 +131,9 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
         challenger,
         severity.read_severity_policy(config.alerts.severity_policy),
         allow_list.read_allow_list(config.alerts.allow_list, now.date(), columns),
-        key,
+        identifiers,
         inventory,
-        known_devices(inventory, config.score.pseudonymise, key),
+        known_devices(inventory, identifiers.hidden, identifiers.pseudonyms),
         run_id,
         now,
     )

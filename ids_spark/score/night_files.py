@@ -132,11 +132,16 @@ class NightSource:
         facts = [(file.name, file.rows, file.footer_sha256) for file in self.flow_files]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """Pass-through columns that a file has."""
+        return frozenset[str]().union(*(row_group.pass_through for row_group in self.row_groups))
+
     def pass_through(self, config: ScoreConfig) -> tuple[str, ...]:
         """Return the columns that are copied to predictions: those chosen, or those of the default that a file has."""
         if "pass_through" in config.model_fields_set:
             return config.pass_through
-        found = {config.event_time}.union(*(row_group.pass_through for row_group in self.row_groups))
+        found = self.columns | {config.event_time}
         return tuple(column for column in config.pass_through if column in found)
 
     @property

@@ -33,7 +33,7 @@ class PageInputs(BaseModel):
     Attributes:
         allow_list, agreement, facts: As in `night_findings.Night`.
         most_lines: `alerts.most_lines`.
-        pseudonymised: `score.pseudonymise`.
+        pseudonymised: Columns whose values are pseudonyms.
     """
 
     allow_list: tuple[dict[str, str], ...] = ()
@@ -58,7 +58,7 @@ def inputs_of(row: Row, config: Config) -> PageInputs:
         SchemaMismatch: the column holds something else.
     """
     if row["page_inputs"] is None:
-        return PageInputs(most_lines=config.alerts.most_lines, pseudonymised=config.score.pseudonymise)
+        return PageInputs(most_lines=config.alerts.most_lines, pseudonymised=config.score.pseudonymise or ())
     try:
         return PageInputs.model_validate_json(row["page_inputs"])
     except ValidationError as error:

@@ -32,6 +32,7 @@ from ids_spark.ingest.sources import bin_pack, scoring_tasks
 from ids_spark.lake.parquet import keep_only, part_name, part_writer, write_part
 from ids_spark.models import inference, threshold
 from ids_spark.score import night_reader, prediction_columns
+from ids_spark.score.identifiers import Identifiers
 from ids_spark.score.night_files import NightRowGroup
 from ids_spark.score.night_flags import Flags, as_evidence, count_champion, covered, flags_of
 from ids_spark.score.night_reader import NightRows
@@ -50,12 +51,13 @@ def score_row_groups(spark_context: SparkContext, row_groups: Sequence[NightRowG
     partitions = [
         [by_row_group[row_group] for row_group in partition] for partition in bin_pack(list(by_row_group), tasks)
     ]
-    key, known = task.pseudonyms, task.known  # sent with the function: a broadcast would leave them in a file on disk
-    shared = spark_context.broadcast(replace(task, pseudonyms=None, known=KnownDevices()))
+    # Sent with the function: a broadcast would leave the key and the devices in a file on disk.
+    identifiers, known = task.identifiers, task.known
+    shared = spark_context.broadcast(replace(task, identifiers=Identifiers(), known=KnownDevices()))
 
     def score_partition(numbered: tuple[int, list[NightRowGroup]]) -> NightCounts:
         index, own = numbered
-        return _score_partition(index, own, replace(shared.value, pseudonyms=key, known=known))
+        return _score_partition(index, own, replace(shared.value, identifiers=identifiers, known=known))
 
     total = no_counts(task)
     for scored in run_each(spark_context, list(enumerate(partitions)), score_partition):
@@ -134,7 +136,7 @@ def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) ->
         task.alerts.sources,
         task.alerts.window_minutes,
         file,
-        _names_of(task),
+        task.identifiers.values,
         task.alerts.target,
     )
     total.rows_scored += n
@@ -152,7 +154,7 @@ def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) ->
     known: dict[str, Any] = {
         "source_file": prediction_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),
-        **_pass_through(rows.pass_through, task),
+        **_columns(task.identifiers.columns(rows.pass_through)),
         **prediction_columns.score_columns(probabilities, ids, task.contract),
         "attack_logit": pa.array(logits.astype(np.float32)),
         **columns_of_flags,
@@ -200,31 +202,8 @@ def _flows(rows: NightRows, task: NightTask) -> pa.Table:
     return rows.pass_through.rename_columns(names)
 
 
-def _names_of(task: NightTask) -> Callable[[str, pa.Array], pa.Array] | None:
-    """Return the function that replaces the entities of pseudonymised columns; None without any."""
-    pseudonyms = task.pseudonyms
-    if pseudonyms is None:
-        return None
-    chosen = task.config.pseudonymise
-
-    def names(column: str, plain: pa.Array) -> pa.Array:
-        return pseudonyms.pseudonymised(plain) if column in chosen else plain
-
-    return names
-
-
-def _pseudonymise(flows: pa.Table, task: NightTask) -> pa.Table:
-    """Return the table with pseudonyms in the columns of `score.pseudonymise`."""
-    if task.pseudonyms is not None:
-        for name in set(task.config.pseudonymise) & set(flows.column_names):
-            place = flows.column_names.index(name)
-            flows = flows.set_column(place, name, task.pseudonyms.pseudonymised(flows[name]))
-    return flows
-
-
-def _pass_through(columns: pa.Table, task: NightTask) -> dict[str, Any]:
-    columns = _pseudonymise(columns, task)
-    return {name: columns[name].combine_chunks() for name in columns.column_names}
+def _columns(table: pa.Table) -> dict[str, pa.Array]:
+    return {name: table[name].combine_chunks() for name in table.column_names}
 
 
 def _constants(task: NightTask, rows: int) -> dict[str, Any]:

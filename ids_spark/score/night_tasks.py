@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from ids_spark.alerts.allow_list import AllowList
 from ids_spark.alerts.evidence import merge_evidence, merge_traffic
 from ids_spark.alerts.known_devices import KnownDevices
-from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.config.score import AlertsConfig, ScoreConfig
 from ids_spark.dataset.tables import EVIDENCE, TRAFFIC, night_predictions
 from ids_spark.features import drift
 from ids_spark.models.artifact import Model
 from ids_spark.score import night_reader
+from ids_spark.score.identifiers import Identifiers
 
 MOST_UNKNOWN: Final = 10_000
 """Devices that the inventory lacks, of which flows are counted."""
@@ -53,7 +53,7 @@ class NightTask:
         alerts: Settings of alerts.
         policy: Severity of each class.
         allow_list: Accepted behaviour.
-        pseudonyms: For the columns in `config.pseudonymise`; None without any.
+        identifiers: What of the flow logs identifies somebody, and the key of its pseudonyms.
         known: Devices of the inventory.
         target: URI of the staged predictions.
         quarantine: URI of the staged quarantine.
@@ -69,7 +69,7 @@ class NightTask:
     alerts: AlertsConfig
     policy: SeverityPolicy
     allow_list: AllowList
-    pseudonyms: Pseudonyms | None
+    identifiers: Identifiers
     known: KnownDevices
     target: str
     quarantine: str

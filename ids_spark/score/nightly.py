@@ -104,10 +104,14 @@ def score_night(
         missing: For a night without flow logs: the reason, from `degradation.missing`.
 
     Raises:
+        KeyUnusable: the flow logs have identifiers, and there is no key.
         WindowLengthMismatch: a model may not score flow logs of this window length.
         NotReconciled: a row was neither scored nor quarantined, a fault of this program.
     """
     begin, date = time.monotonic(), source.event_date
+    scoring.identifiers.require_key(
+        source.columns, f"{scoring.config.score.flow_logs}/event_date={date}", scoring.config.score
+    )
     models = {
         role: model
         for role, model in (("champion", scoring.champion), ("challenger", scoring.challenger))
@@ -194,7 +198,7 @@ def _task(
         alerts=config.alerts,
         policy=scoring.policy,
         allow_list=scoring.allow_list,
-        pseudonyms=scoring.pseudonyms,
+        identifiers=scoring.identifiers,
         known=scoring.known,
         target=staged(f"predictions/{place}/model={scoring.champion.card.name}"),
         quarantine=staged(f"quarantine/job=score/{place}"),
@@ -238,13 +242,13 @@ def _unknown_devices(scoring: ScoringContext, counts: NightCounts) -> Row:
 def _page_inputs(scoring: ScoringContext, counts: NightCounts) -> night_outputs.PageInputs:
     return night_outputs.PageInputs(
         allow_list=tuple(
-            {name: str(value) for name, value in entry.as_text(scoring.config.score.pseudonymise).items()}
+            {name: str(value) for name, value in entry.as_text(scoring.identifiers.hidden).items()}
             for entry in scoring.allow_list.entries
         ),
         agreement=counts.agreement if scoring.challenger is not None else None,
         facts=scoring.facts(),
         most_lines=scoring.config.alerts.most_lines,
-        pseudonymised=scoring.config.score.pseudonymise,
+        pseudonymised=scoring.identifiers.hidden,
     )
 
 

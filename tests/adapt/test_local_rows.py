@@ -235,7 +235,15 @@ def test_the_device_is_the_first_entity_with_a_value_or_its_pseudonym(
     assert run_job("ingest", ingest__local=tmp_path / "logs") == 0
     assert local(lake)["device"].tolist() == ["pump-1", "10.0.0.2", None, "10.0.0.4"]
     monkeypatch.setenv("IDS_SPARK_PSEUDONYM_KEY", KEY)
-    assert run_job("ingest", ingest__local=tmp_path / "logs", score__pseudonymise="[src_ip]") == 0
+    assert (
+        run_job(
+            "ingest",
+            ingest__local=tmp_path / "logs",
+            score__pseudonymise="[src_ip]",
+            score__not_identifiers="[device_id]",
+        )
+        == 0
+    )
     hidden = Pseudonyms(KEY.encode()).pseudonymised(pa.array(frame["src_ip"]))
     assert local(lake)["device"].tolist() == ["pump-1", hidden[1].as_py(), None, hidden[3].as_py()]
 

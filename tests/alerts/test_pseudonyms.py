@@ -133,6 +133,19 @@ def test_no_key_is_read_if_nothing_is_pseudonymised(tmp_path):
     assert load_key(settings(tmp_path / "absent", columns=())) is None
 
 
+def test_without_a_setting_a_key_is_read_where_there_is_one(monkeypatch, key_file):
+    assert load_key(settings(columns=None)) is None
+    monkeypatch.setenv(VARIABLE, OTHER)
+    assert load_key(settings(columns=None)).key_id == Pseudonyms(OTHER.encode()).key_id
+    assert load_key(settings(key_file(KEY), columns=None)).key_id == Pseudonyms(KEY.encode()).key_id
+
+
+def test_one_text_has_the_pseudonym_of_its_column_also_if_it_is_no_unicode():
+    key = Pseudonyms(KEY.encode())
+    assert [key.of(text) for text in ("pump-1", "")] == [expected("pump-1"), ""]
+    assert key.of("pump-\udce9") == expected("pump-\\udce9")
+
+
 @pytest.mark.parametrize(("value", "state"), [(None, "absent"), ("", "empty"), (" \n", "empty")])
 def test_an_absent_key_is_refused_with_the_columns_named(monkeypatch, value, state):
     if value is not None:

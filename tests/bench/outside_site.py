@@ -14,6 +14,7 @@ from ids_spark.models.artifact import Model
 from ids_spark.runtime import job
 from tests.bench import outside_nights
 from tests.bench.outside_nights import Halves
+from tests.support.flows import PLAIN
 
 NETWORKS: Final = "[10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,192.0.2.0/24]"
 """Private networks, and that of the synthetic ward."""
@@ -51,7 +52,7 @@ class Site:
             JobFailed: it was refused or failed.
         """
         module = importlib.import_module(f"jobs.{name}")
-        chosen = [f"lake={lake or self.folder / 'lake'}", *self._settings, *settings]
+        chosen = [f"lake={lake or self.folder / 'lake'}", PLAIN, *self._settings, *settings]
         arguments = [part for file in self._configs for part in ("--config", file)]
         code = job.main(module.run, "", [*arguments, *(part for each in chosen for part in ("--set", each))])
         if code not in (job.DONE, job.DEGRADED):

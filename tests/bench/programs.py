@@ -53,7 +53,11 @@ class Programs:
     ) -> Usage:
         """Run a job of this project on a lake; settings override configuration files."""
         options = [part for file in configs for part in ("--config", file)]
-        options += [part for key, value in {"lake": lake, **settings}.items() for part in ("--set", f"{key}={value}")]
+        options += [
+            part
+            for key, value in {"lake": lake, "score.pseudonymise": "[]", **settings}.items()
+            for part in ("--set", f"{key}={value}")
+        ]
         return self.submit(log, "--py-files", str(self._zip), f"jobs/{name}.py", *options, slots=slots)
 
     def synthesize(self, scale: float, **settings: object) -> Path:

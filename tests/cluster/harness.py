@@ -19,6 +19,7 @@ import psutil
 import pyspark
 
 from ids_spark.base import packaging
+from tests.support.flows import PLAIN
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPARK = Path(pyspark.__file__).parent
@@ -240,7 +241,7 @@ def start(
     more: dict[str, str] | None = None,
 ) -> psutil.Popen:
     """Start one job's documented line in `folder`; its lake is `folder`/lake."""
-    chosen = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
+    chosen = [part for setting in ("lake=lake", PLAIN, *settings) for part in ("--set", setting)]
     return psutil.Popen(
         [
             "spark-submit",

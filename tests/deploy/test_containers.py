@@ -288,7 +288,7 @@ def test_drivers_run_a_job_of_this_project_with_a_configuration_that_it_accepts(
         config = load(files, [arguments[i + 1] for i, part in enumerate(arguments) if part == "--set"])
         assert config.lake == "/lake"
         if name == "score":
-            assert config.score.pseudonymise
+            assert config.score.identifiers
             assert config.score.pseudonym_key_file == "/tmp/ids_spark/pseudonym_key"
     assert len(images) == 1
     sizes = dict(re.findall(r"spark.executor.(cores|instances)\s+(\d+)", settings()["spark-defaults.conf"]))

@@ -16,7 +16,7 @@ import pytest
 
 from ids_spark.dataset.features import RELEASE_39
 from tests.support import hostile_files
-from tests.support.flows import ROOT, synthetic_frame
+from tests.support.flows import PLAIN, ROOT, synthetic_frame
 from tests.support.nights import DATE, MODEL
 from tests.support.submitting import prepare
 
@@ -31,7 +31,7 @@ NAMES: Final = list(RELEASE_39.features)
 def submitted(folder: Path, job: str, *settings: str) -> tuple[int, float, str]:
     """Run a job to its end; return exit code, the peak memory of all its processes in MB, and its output."""
     usage, log = folder / "usage.json", folder / "output.txt"
-    options = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
+    options = [part for setting in ("lake=lake", PLAIN, *settings) for part in ("--set", setting)]
     command = ["spark-submit", "--master", "local[2]", "--py-files", "ids_spark.zip", f"{ROOT}/jobs/{job}.py", *options]
     cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     meter = [sys.executable, f"{ROOT}/tests/bench/measure.py", str(usage), cpus, "--", *command]

@@ -24,6 +24,7 @@ from ids_spark.runtime import job
 from tests.fuzz import checks, csv_tree, documents, lake_files, model_files, nights, parquet_sources
 from tests.fuzz.case import Base, Case, Make
 from tests.fuzz.draw import Draw
+from tests.support.flows import PLAIN
 from tests.support.in_process import records_to, run
 from tests.support.nights import DATE, MODEL, make_nights
 
@@ -162,7 +163,7 @@ def _run(case: Case) -> int:
 def _job(case: Case, name: str, settings: list[str]) -> int:
     module = importlib.import_module(f"jobs.{name}")
     arguments = ["--config", case.config] if case.config else []
-    arguments += [part for setting in (*settings, f"lake={case.lake}") for part in ("--set", setting)]
+    arguments += [part for setting in (PLAIN, *settings, f"lake={case.lake}") for part in ("--set", setting)]
     return job.main(module.run, module.__doc__ or "", arguments)
 
 

@@ -441,6 +441,10 @@ def test_a_model_without_validation_scores_refuses_the_night(nights: Path, tmp_p
     ("settings", "message"),
     [
         (("score.pseudonymise=[src_ip]",), "score.pseudonymise names src_ip, but there is no key"),
+        (
+            ("score.pseudonymise=null",),
+            "column(s) flow_id, device_id, src_ip can identify a device or a person",
+        ),
         (("score.pass_through=[event_time,model,flow_id]",), "score.pass_through contains model,"),
         (("score.pass_through=[event_time,class_name]",), "score.pass_through contains class_name,"),
         (("score.models=[dnn-2-paper]",), "no model 'dnn-2-paper'"),

@@ -11,6 +11,8 @@ from ids_spark.dataset.features import FEATURE_SCHEMAS
 ROOT = Path(__file__).resolve().parents[2]
 RunJob = Callable[..., int]
 """Type of the fixture `run_job`: runs a job in this process and returns its exit code."""
+PLAIN = "score.pseudonymise=[]"
+"""Setting of every job that a test starts, unless it gives another: flow logs of tests are stored as they are."""
 
 
 def synthetic_frame(rows: int, seed: int, schema: str = "release39") -> pd.DataFrame:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ids_spark.runtime import job
+from tests.support.flows import PLAIN
 
 
 def run(folder: Path, name: str, *settings: str) -> tuple[int, str]:
@@ -16,7 +17,7 @@ def run(folder: Path, name: str, *settings: str) -> tuple[int, str]:
     The test needs the fixture `spark`, directly or through another fixture.
     """
     module = importlib.import_module(f"jobs.{name}")
-    arguments = [part for setting in (f"lake={folder}/lake", *settings) for part in ("--set", setting)]
+    arguments = [part for setting in (f"lake={folder}/lake", PLAIN, *settings) for part in ("--set", setting)]
     log = io.StringIO()
     with records_to(logging.StreamHandler(log)):
         code = job.main(module.run, module.__doc__ or "", arguments)

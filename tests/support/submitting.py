@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ids_spark.base import packaging
-from tests.support.flows import ROOT
+from tests.support.flows import PLAIN, ROOT
 
 
 def prepare(folder: Path) -> Path:
@@ -24,7 +24,7 @@ def start(
 ) -> "subprocess.Popen[str]":
     """Start one job's documented line in `folder`, in a separate process group; its lake is `folder`/lake."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYSPARK_PYTHON")}
-    options = [part for setting in ("lake=lake", *settings) for part in ("--set", setting)]
+    options = [part for setting in ("lake=lake", PLAIN, *settings) for part in ("--set", setting)]
     spark = ["--master", master, *(part for each in conf for part in ("--conf", each)), "--py-files", "ids_spark.zip"]
     return subprocess.Popen(
         ["spark-submit", *spark, str(ROOT / "jobs" / f"{job}.py"), *options],
