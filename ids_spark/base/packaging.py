@@ -3,8 +3,10 @@
 python -m ids_spark.base.packaging dist/ids_spark.zip
 """
 
+import functools
 import importlib.resources
 import io
+import json
 import os
 import subprocess
 import sys
@@ -16,15 +18,20 @@ from pathlib import Path
 import ids_spark
 
 _PACKED = (".py", ".json", ".j2")
+_COMMIT = "_commit.json"
+"""In the package: the commit of a zip that was made from a git checkout."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal sources give equal bytes
 
 
 def archive() -> bytes:
-    """Return the content of the zip file; works whether the package is in a folder or in a zip file."""
+    """Return the content of the zip file, with the commit; the package may be in a folder or in a zip file."""
+    files = {path: file.read_bytes() for path, file in _files(importlib.resources.files("ids_spark"), "ids_spark")}
+    if commit := _commit():
+        files[f"ids_spark/{_COMMIT}"] = json.dumps({"commit": commit}).encode()
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for path, file in sorted(_files(importlib.resources.files("ids_spark"), "ids_spark")):
-            zipped.writestr(zipfile.ZipInfo(path, _EPOCH), file.read_bytes(), zipfile.ZIP_DEFLATED)
+        for path, data in sorted(files.items()):
+            zipped.writestr(zipfile.ZipInfo(path, _EPOCH), data, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 
 
@@ -36,8 +43,18 @@ def _files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
             yield f"{path}/{entry.name}", entry
 
 
+@functools.cache
 def code_version() -> str:
-    """Return the version, with the commit if the code runs from a git checkout."""
+    """Return the version, with the commit that the code, or its zip file, was made from, where it is known."""
+    commit = _commit()
+    return f"{ids_spark.__version__}+{commit}" if commit else ids_spark.__version__
+
+
+def _commit() -> str:
+    """Return the commit: that of the zip file, else of the git checkout; empty where there is neither."""
+    packed = importlib.resources.files("ids_spark").joinpath(_COMMIT)
+    if packed.is_file():
+        return str(json.loads(packed.read_bytes())["commit"])
     folder = Path(ids_spark.__file__).parent
     try:
         done = subprocess.run(
@@ -48,8 +65,8 @@ def code_version() -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ids_spark.__version__
-    return f"{ids_spark.__version__}+{done.stdout.strip()}" if done.returncode == 0 else ids_spark.__version__
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":

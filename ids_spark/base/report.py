@@ -1,5 +1,6 @@
 """The report of a job, from which its audit row is made."""
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Report:
         counts: Rows by (kind, split, class name or None); a kind is for example `flows` or `quarantined: missing`.
         notes: Sentences for the reader of the audit.
         models: `name/version` of every model read or written.
+        aliases: Time of the newest change, and SHA-256 of the file, of aliases that were used or written, by model.
         inputs: Files that were read, if the job names them.
         feature_schema: Name of the feature schema, if the job has one.
         data_origin: `measured` or `synthetic`; None when no row was read.
@@ -44,6 +46,7 @@ class Report:
     counts: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    aliases: dict[str, tuple[dt.datetime, str]] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
     feature_schema: str | None = None
     data_origin: str | None = None
@@ -73,6 +76,7 @@ class Report:
         self.notes += [note for note in other.notes if note not in self.notes]
         self.degraded += other.degraded
         self.lines += other.lines
+        self.aliases |= other.aliases
         self.inputs += other.inputs
         self.models += [model for model in other.models if model not in self.models]
         self.data_origin = "synthetic" if "synthetic" in (self.data_origin, other.data_origin) else other.data_origin

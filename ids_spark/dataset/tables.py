@@ -181,6 +181,11 @@ AUDIT: Final = _contract(
     ("config_sha256", pa.string()),
     ("code_version", pa.string()),
     ("error", pa.string()),
+    ("aliases", pa.list_(pa.struct([("model", pa.string()), ("changed_at", _TIME), ("sha256", pa.string())]))),
+    ("actor", pa.string()),
+    ("host", pa.string()),
+    ("previous", pa.list_(pa.string())),
+    ("sha256", pa.string()),
 )
 
 _ENTITY: Final = pa.struct([("kind", pa.string()), ("name", pa.string()), ("flows", pa.int64())])
@@ -766,7 +771,12 @@ TABLES: Final[Mapping[str, Table]] = {
         retention="run_id",
         renamed=_FEATURE_SET,
     ),
-    "audit": Table("audit/{run_id}-{job}.parquet", AUDIT, ("run_id",), added=("rows_joined", "rows_left_out")),
+    "audit": Table(
+        "audit/{run_id}-{job}.parquet",
+        AUDIT,
+        ("run_id",),
+        added=("rows_joined", "rows_left_out", "aliases", "actor", "host", "previous", "sha256"),
+    ),
 }
 """Every table, by its folder below the lake's root."""
 

@@ -207,6 +207,21 @@ def files_in(uri: str, ending: str) -> list[str]:
     return [f"{uri.rstrip('/')}/{name}" for name in sorted(visible)]
 
 
+def newest_files(uri: str, ending: str, most: int) -> list[str]:
+    """Return the URIs of the newest files of a folder by time of modification, and of as many by name.
+
+    A copy of a lake may have lost the times; names that begin with a time are in the order of it.
+    """
+    fs, path = resolve(uri)
+    found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    files = [
+        i for i in found if i.type == pafs.FileType.File and i.base_name.endswith(ending) and i.base_name[0] not in "._"
+    ]
+    by_time = sorted(files, key=lambda info: (info.mtime_ns or 0, info.base_name))[-most:]
+    by_name = sorted(files, key=lambda info: str(info.base_name))[-most:]
+    return [f"{uri.rstrip('/')}/{name}" for name in sorted({info.base_name for info in (*by_time, *by_name)})]
+
+
 def sizes_in(uri: str) -> dict[str, int]:
     """Return the bytes of every file below a folder, hidden ones too, by relative path ("" for a single file)."""
     fs, path = resolve(uri)

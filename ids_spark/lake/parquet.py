@@ -97,6 +97,13 @@ def write_table(uri: str, table: pa.Table) -> None:
     pq.write_table(table, path, filesystem=fs)
 
 
+def table_bytes(table: pa.Table) -> bytes:
+    """Return a small table as the content of a parquet file."""
+    stream = pa.BufferOutputStream()
+    pq.write_table(table, stream)
+    return bytes(stream.getvalue().to_pybytes())
+
+
 def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str, Any]) -> pa.Table:
     """Return columns of one parquet file, under their present names, of the rows with the values in `equal`.
 

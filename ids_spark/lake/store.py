@@ -38,19 +38,22 @@ from ids_spark.lake.filesystem import (
     remove,
     remove_if_empty,
     renames,
+    replace_bytes,
     require_below,
     resolve,
     sizes_in,
     write_bytes,
 )
 from ids_spark.lake.journal import Journal, read_journal
-from ids_spark.lake.parquet import SUFFIX, read_file, write_table
+from ids_spark.lake.parquet import SUFFIX, read_file, table_bytes, write_table
 
 log = logging.getLogger(__name__)
 
 _STAGING: Final = ".staging"
 _TRASH: Final = ".trash"
 TABLE_FACTS: Final = "_table.json"
+_TOP: Final = frozenset({"models", *(table.path.split("/", 1)[0] for table in TABLES.values())})
+"""Folders of tables below the root."""
 _PATIENCE_S: Final = 600.0
 _READERS: Final = 16  # files read at once: on an object store each costs requests
 _LONGEST_REASON: Final = 300
@@ -150,7 +153,8 @@ class Lake:
         Args:
             name: Name of the table in `tables.TABLES`.
             rows: Rows with the columns of the contract; columns that a mapping lacks become null.
-            staged: Function from a path to the URI of its staged version; default: written in place, without a commit.
+            staged: Function from a path to the URI of its staged version; default: written in place, without a commit;
+                the file appears with its whole content.
             **partition: Every value of the path of the table.
 
         Returns:
@@ -172,7 +176,10 @@ class Lake:
             raise ValueError(f"{name}: found {rows.schema}, expected {table.contract}")
         file = place if place.endswith(SUFFIX) else f"{place}/part-00000{SUFFIX}"
         require_below(self.root, self.uri(file))
-        write_table((staged or self.uri)(file), rows)
+        if staged is None:
+            replace_bytes(self.uri(file), table_bytes(rows))
+        else:
+            write_table(staged(file), rows)
         return place
 
     def facts(self, table: str, written_by: str) -> dict[str, Any]:
@@ -232,13 +239,21 @@ class Lake:
         lease.expire(self.root)
         self._remove_empty(job)
 
-    def discard(self, job: str, run_id: str) -> None:
-        """Remove the staged files of a run that will not commit; `recover` finishes a commit that has begun."""
+    def discard(self, job: str, run_id: str) -> bool:
+        """Remove the staged files of a run that will not commit; return False if its commit has begun.
+
+        `recover` finishes such a commit.
+        """
         if any(journal.writer(name) == run_id for name in self._names("", journal.PREFIX)):
-            return
+            return False
         with contextlib.suppress(InputError):  # behind a link that leads out of the lake nothing was staged
             self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
             self._remove_empty(job)
+        return True
+
+    def holds_tables(self) -> bool:
+        """Return whether the root is a lake: whether it has the folder of a table."""
+        return not _TOP.isdisjoint(self._names(""))
 
     def _names(self, folder: str, start: str = "") -> list[str]:
         path = f"{self._root}/{folder}".rstrip("/")

@@ -1,13 +1,39 @@
 """The audit row of a run."""
 
 import datetime as dt
+import os
+import pwd
+import socket
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pyarrow as pa
 
 from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
+from ids_spark.dataset.tables import AUDIT
 from ids_spark.lake.store import Lake
+from ids_spark.runtime import chain
+
+Status = Literal["done", "degraded", "refused", "failed"]
+_LOGIN: Final = Path("/proc/self/loginuid")
+_NO_LOGIN: Final = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """A row that was written.
+
+    Attributes:
+        path: Below the root of the lake.
+        sha256: Its hash, by which later rows name it.
+    """
+
+    path: str
+    sha256: str
 
 
 def write_audit_row(
@@ -18,9 +44,10 @@ def write_audit_row(
     started: dt.datetime,
     config: Config,
     report: Report,
-    error: str | None,
-) -> str:
-    """Write the one row of a run in `audit/`, as a parquet file; return its path below the lake's root.
+    status: Status,
+    error: str | None = None,
+) -> AuditRow:
+    """Write the one row of a run in `audit/`, as a parquet file; in place, the file appears with its whole content.
 
     Args:
         lake: The lake of the run.
@@ -30,7 +57,8 @@ def write_audit_row(
         started: Start of the run, UTC.
         config: Of the run; holds no secret.
         report: Facts of the run.
-        error: Message of the failure; None for a successful run.
+        status: How the run ended.
+        error: Message of the failure or refusal.
     """
     finished = dt.datetime.now(dt.UTC)
     counts = [
@@ -40,7 +68,7 @@ def write_audit_row(
     row: dict[str, Any] = {
         "run_id": run_id,
         "job": job,
-        "status": "failed" if error else "degraded" if report.degraded else "done",
+        "status": status,
         "started_at": started,
         "finished_at": finished,
         "seconds": (finished - started).total_seconds(),
@@ -60,5 +88,37 @@ def write_audit_row(
         "config_sha256": config.sha256(),
         "code_version": code_version(),
         "error": error,
+        "aliases": [
+            {"model": model, "changed_at": changed_at, "sha256": sha256}
+            for model, (changed_at, sha256) in sorted(report.aliases.items())
+        ],
+        "actor": actor(),
+        "host": socket.gethostname(),
+        "previous": chain.heads(lake),
     }
-    return lake.write("audit", [row], staged, run_id=run_id, job=job)
+    [stored] = pa.Table.from_pylist([row], schema=AUDIT).to_pylist()  # as it will be read, for its hash
+    stored["sha256"] = chain.sha256_of(stored)
+    return AuditRow(lake.write("audit", [stored], staged, run_id=run_id, job=job), stored["sha256"])
+
+
+def actor() -> str:
+    """Return the user that runs the process, and whom the session belongs to if that is another one.
+
+    The latter is the user of the login, which the kernel keeps across `sudo` and `su`; where there was no login, as in
+    cron and containers, the one that `sudo` names.
+    """
+    uid = os.geteuid()
+    user, login = _name_of(uid), os.environ.get("SUDO_USER", "")
+    try:
+        session = int(_LOGIN.read_text())
+        login = _name_of(session) if session != _NO_LOGIN else login
+    except (OSError, ValueError):
+        pass  # no Linux
+    return user if login in ("", user) else f"{user} for {login}"
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container may run as any number
+        return f"uid {uid}"

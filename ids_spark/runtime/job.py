@@ -23,7 +23,7 @@ from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.lake.lease import Lease
 from ids_spark.lake.store import Lake
-from ids_spark.runtime.audit import write_audit_row
+from ids_spark.runtime.audit import Status, write_audit_row
 
 log = logging.getLogger(__name__)
 
@@ -84,29 +84,60 @@ def new_run_id() -> str:
 def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None = None) -> int:
     """Run a job and return its exit code: 0 done, 3 done but incomplete, 2 refused (configuration or input), 1 failed.
 
-    A refused run writes nothing. A failed run writes its audit row and nothing else. A run whose report is `degraded`
-    has written its tables.
+    A refused or failed run writes its audit row and nothing else, and a refused one not even that where there is no
+    lake yet. A run whose report is `degraded` has written its tables.
 
     Args:
         run: The job; stages tables and lists them in its report; commits nothing itself.
         doc: The job's module docstring, shown by `--help`.
         argv: Arguments; default those of the process.
     """
-    name = run.__globals__.get("__file__", "job")
-    job = Path(name).stem
+    job = _name_of(run)
+    given = _configured(job, run.__module__, doc, argv)
+    return REFUSED if given is None else _run(run, job, *given)
+
+
+def check(run: Callable[[Config, Lake], list[str]], doc: str, argv: Sequence[str] | None = None) -> int:
+    """Run a job that only reads, and return its exit code: 0 done, 3 faults were found, 2 refused.
+
+    It starts no Spark session, writes nothing, not even an audit row, and does not complete the commits of killed runs.
+
+    Args:
+        run: The job; logs what it finds, and returns the faults, one line each.
+        doc: The job's module docstring, shown by `--help`.
+        argv: Arguments; default those of the process.
+    """
+    given = _configured(_name_of(run), run.__module__, doc, argv)
+    if given is None:
+        return REFUSED
+    try:
+        faults = run(*given)
+    except InputError as error:
+        log.error("%s", error)
+        return REFUSED
+    for fault in faults:
+        log.error("%s", printable(fault))
+    return DEGRADED if faults else DONE
+
+
+def _name_of(run: Callable[..., object]) -> str:
+    return Path(run.__globals__.get("__file__", "job")).stem
+
+
+def _configured(job: str, module: str, doc: str, argv: Sequence[str] | None) -> tuple[Config, Lake] | None:
+    """Return configuration and lake of a job; None, with a message, if they are refused."""
     parser = argparse.ArgumentParser(prog=f"{job}.py", description=doc, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     given = parser.parse_args(argv)
     log_to_stderr(logging.INFO)
-    logging.getLogger(run.__module__).setLevel(logging.INFO)
+    logging.getLogger(module).setLevel(logging.INFO)
     try:
         config = load(given.config, given.set)
-        lake = Lake(config.lake)
+        return config, Lake(config.lake)
     except InputError as error:
         log.error("%s", error)
-        return REFUSED
-    return _run(run, job, config, lake)
+        return None
 
 
 def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake) -> int:
@@ -118,25 +149,12 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         lake.recover(job)
         report = run(context)
         report.reconcile()
-        audit = write_audit_row(lake, context.staged, job, run_id, started, config, report, None)
+        status: Status = "degraded" if report.degraded else "done"
+        audit = write_audit_row(lake, context.staged, job, run_id, started, config, report, status)
         context.lease.check()
-        lake.commit(job, run_id, [*report.tables, audit])
+        lake.commit(job, run_id, [*report.tables, audit.path])
     except Exception as error:
-        lake.discard(job, run_id)
-        if isinstance(error, InputError):
-            log.error("%s", error)
-            return REFUSED
-        known = str(error) if isinstance(error, Interrupted) else full_disk(error, lake.root)
-        if known is not None:
-            log.error("%s", known)
-        else:
-            log.exception("%s failed", job)
-        try:
-            text = f"{type(error).__name__}: {error}"
-            write_audit_row(lake, None, job, run_id, started, config, Report(), text)
-        except (OSError, InputError) as unwritten:  # often because the lake itself failed
-            log.error("the audit row of this failure could not be written: %s", unwritten)
-        return FAILED
+        return _failed(error, context, started)
     finally:
         context.lease.end()
         if running is None and "spark" in vars(context):
@@ -148,9 +166,9 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
             "the flows, or the training data of the model, are synthetic; the figures do not describe real traffic"
         )
     log.info(
-        "%s %s in=%d out=%d quarantined=%d duplicate=%d joined=%d left_out=%d seconds=%.1f",
+        "%s %s in=%d out=%d quarantined=%d duplicate=%d joined=%d left_out=%d seconds=%.1f head=%s",
         job,
-        "degraded" if report.degraded else "done",
+        status,
         report.rows_in,
         report.rows_out,
         report.rows_quarantined,
@@ -158,9 +176,37 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         report.rows_joined,
         report.rows_left_out,
         (dt.datetime.now(dt.UTC) - started).total_seconds(),
+        audit.sha256,
     )
     _print(report.lines)
     return DEGRADED if report.degraded else DONE
+
+
+def _failed(error: Exception, context: Context, started: dt.datetime) -> int:
+    """Log why a run ended, remove what it has staged, and write its audit row; return the exit code."""
+    lake, job, run_id = context.lake, context.job, context.run_id
+    began = not lake.discard(job, run_id)
+    if isinstance(error, InputError):
+        log.error("%s", error)
+        status: Status = "refused"
+        code, text = REFUSED, str(error)
+    else:
+        known = str(error) if isinstance(error, Interrupted) else full_disk(error, lake.root)
+        if known is not None:
+            log.error("%s", known)
+        else:
+            log.exception("%s failed", job)
+        status, code, text = "failed", FAILED, f"{type(error).__name__}: {error}"
+    if began:  # its audit row is part of the commit, and others may have named it already
+        log.warning("the commit of this run has begun; the next job of this lake completes it, with its audit row")
+        return code
+    try:
+        if code == FAILED or lake.holds_tables():
+            row = write_audit_row(lake, None, job, run_id, started, context.config, Report(), status, text)
+            log.info("%s %s run_id=%s head=%s", job, status, run_id, row.sha256)
+    except (OSError, InputError) as unwritten:  # often because the lake itself failed
+        log.warning("the audit row of this run could not be written: %s", unwritten)
+    return code
 
 
 def _print(lines: Sequence[str]) -> None:

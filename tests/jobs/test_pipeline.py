@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19, class6_of
 from ids_spark.features import preprocess
+from tests.support.audits import drop_refusals
 from tests.support.flows import write_synthetic_source
 from tests.support.in_process import run
 from tests.support.submitting import prepare, submit
@@ -200,4 +201,5 @@ def test_a_changed_byte_in_a_model_file_refuses_to_score_and_writes_nothing(
     assert code == 2
     assert f"{file} was changed after training" in output
     assert "Traceback" not in output
+    assert drop_refusals(folder / "lake") == 1
     assert sorted(str(path) for path in (folder / "lake").rglob("*")) == before

@@ -1,4 +1,4 @@
-"""Bad input: one clear message, exit code 2, and an unchanged lake."""
+"""Bad input: one clear message, exit code 2, and a lake that is unchanged but for the audit row."""
 
 import shutil
 import time
@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from ids_spark.runtime.job import full_disk
+from tests.support.audits import drop_refusals
 from tests.support.flows import RunJob, synthetic_frame, write_synthetic_source
 from tests.support.in_process import run
 from tests.support.submitting import prepare, submit
@@ -40,10 +41,12 @@ def _lake(prepared: Path, tmp_path: Path) -> None:
 
 
 def refused(run_job: RunJob, tmp_path: Path, caplog: Caplog, job: str = "ingest", **settings: object) -> str:
-    """Run a job that must refuse; returns its message after a check that the lake is unchanged."""
+    """Run a job that must refuse; returns its message after a check that the lake has only its audit row more."""
     before = {str(p): p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*")}
     caplog.clear()
+    lake_exists = (tmp_path / "lake").exists()
     assert run_job(job, **settings) == 2
+    assert drop_refusals(tmp_path / "lake") == lake_exists
     assert {str(p): p.stat().st_mtime_ns for p in (tmp_path / "lake").rglob("*") if p.is_file()} == {
         p: t for p, t in before.items() if Path(p).is_file()
     }

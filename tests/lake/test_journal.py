@@ -17,6 +17,7 @@ from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.journal import JournalUnusable, read_journal
 from ids_spark.lake.lease import active_runs, expire
 from ids_spark.lake.store import Lake
+from tests.support.audits import drop_refusals
 from tests.support.flows import RunJob
 
 ENTRY = {"job": "ingest", "run_id": "run1", "tables": ["flows"]}
@@ -221,6 +222,7 @@ def test_a_job_ends_with_one_message_and_exit_code_2(
     (tmp_path / "lake" / name).symlink_to(tmp_path / "outside/victim" / ("" if "." not in name[1:] else "a"))
     before = content(tmp_path)
     assert run_job("purge") == 2
+    assert drop_refusals(tmp_path / "lake") == (name != "audit")
     assert content(tmp_path) == before
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1

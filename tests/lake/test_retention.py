@@ -14,6 +14,7 @@ from ids_spark.lake import retention
 from ids_spark.lake.filesystem import resolve, write_bytes
 from ids_spark.lake.retention import BY_DATE, BY_RUN, first_kept, purge
 from ids_spark.lake.store import Lake
+from tests.support.audits import drop_refusals
 from tests.support.flows import ROOT
 
 NOW = dt.datetime(2026, 3, 1, 4, tzinfo=dt.UTC)
@@ -225,4 +226,5 @@ def test_the_job_refuses_a_today_to_come_and_removes_nothing(run_job, lake, capl
     before = files(lake)
     assert run_job("purge", purge__today="2199-01-01") == 2
     assert "purge.today is 2199-01-01, in the future" in caplog.text
+    assert drop_refusals(Path(resolve(lake.root)[1])) == 1
     assert files(lake) == before

@@ -1,10 +1,17 @@
 import datetime as dt
 import json
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import zipfile
 
 import pyarrow.parquet as pq
 import pytest
 
 import ids_spark
+from ids_spark.base import packaging
 from ids_spark.base.errors import NotReconciled
 from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
@@ -12,7 +19,7 @@ from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import AUDIT
 from ids_spark.lake.store import Lake
-from ids_spark.runtime.audit import write_audit_row
+from ids_spark.runtime.audit import actor, write_audit_row
 
 STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)
 
@@ -37,7 +44,8 @@ def test_an_audit_row_is_read_as_written(tmp_path):
     report = Report(9, 3, 1, 1, 2, 2, notes=["mind this"], models=["dnn-2-paper/v1"], feature_schema="release39")
     report.count("flows", {("train", "DoS-TCP"): 2, ("test", "Benign"): 1})
     report.counts["label conflicts", "train", None] = 0
-    path = write_audit_row(Lake(str(tmp_path)), None, "ingest", "r", STARTED, config, report, None)
+    report.aliases["dnn-2-paper"] = STARTED, "ab"
+    path = write_audit_row(Lake(str(tmp_path)), None, "ingest", "r", STARTED, config, report, "done").path
     assert path == "audit/r-ingest.parquet"
     table = pq.read_table(tmp_path / path)
     assert table.schema.equals(AUDIT)
@@ -58,10 +66,14 @@ def test_an_audit_row_is_read_as_written(tmp_path):
     assert json.loads(row["config"])["train"]["epochs"] == 3
     assert row["config_sha256"] == config.sha256() != Config().sha256()
     assert row["code_version"] == code_version()
+    assert row["aliases"] == [{"model": "dnn-2-paper", "changed_at": STARTED, "sha256": "ab"}]
+    assert row["actor"].split(" for ")[0] == pwd.getpwuid(os.geteuid()).pw_name
+    assert (row["host"], row["previous"]) == (socket.gethostname(), [])
 
 
 def test_a_failed_run_leaves_an_audit_row_with_its_error(tmp_path):
-    path = write_audit_row(Lake(str(tmp_path)), None, "train", "r", STARTED, Config(), Report(), "ValueError: no")
+    lake, report = Lake(str(tmp_path)), Report()
+    path = write_audit_row(lake, None, "train", "r", STARTED, Config(), report, "failed", "ValueError: no").path
     [row] = Lake(str(tmp_path)).read("audit").to_pylist()
     assert path == "audit/r-train.parquet"
     assert (row["status"], row["error"], row["counts"]) == ("failed", "ValueError: no", [])
@@ -69,6 +81,35 @@ def test_a_failed_run_leaves_an_audit_row_with_its_error(tmp_path):
 
 def test_the_code_version_starts_with_that_of_the_package():
     assert code_version().split("+")[0] == ids_spark.__version__
+
+
+def test_the_zip_file_knows_its_commit_without_git(tmp_path):
+    archive = tmp_path / "elsewhere.zip"
+    archive.write_bytes(packaging.archive())
+    code = "from ids_spark.base import packaging; import sys; print(packaging.code_version(), len(packaging.archive()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(archive)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [code_version(), str(len(archive.read_bytes()))]
+    assert zipfile.ZipFile(archive).read("ids_spark/_commit.json")
+
+
+@pytest.mark.parametrize(
+    ("sudo", "expected"), [(None, "{user}"), ("a.nurse", "{user} for a.nurse"), ("{user}", "{user}")]
+)
+def test_the_actor_is_the_user_and_who_called_sudo(monkeypatch, sudo, expected):
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    if actor() != user:
+        pytest.skip("the kernel knows a login of this session, which counts instead of sudo's variable")
+    if sudo is not None:
+        monkeypatch.setenv("SUDO_USER", sudo.format(user=user))
+    assert actor() == expected.format(user=user)
 
 
 def test_a_note_that_several_parts_of_a_run_share_is_kept_once() -> None:

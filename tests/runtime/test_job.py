@@ -50,7 +50,10 @@ def test_an_input_error_of_a_task_refuses_the_job_with_its_whole_message(
         raise kind(MESSAGE)
 
     assert ended(task) == (2, MESSAGE)
-    assert audit(tmp_path) == []  # a refused run writes nothing
+    assert audit(tmp_path) == []  # there is no lake yet
+    assert ended(lambda _: None)[0] == 0
+    assert ended(task) == (2, MESSAGE)
+    assert sorted(audit(tmp_path)) == [("done", None), ("refused", MESSAGE)]
 
 
 def test_lines_of_a_job_are_printed_once_it_is_done_in_any_encoding(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.audits import drop_refusals
 from tests.support.browser import Page
 from tests.support.nights import DATE, audit, content_of, copy, night_row, score
 
@@ -79,6 +80,7 @@ def test_nights_that_all_fail_are_refused_with_every_message(nights: Path, folde
     code, output = score(folder, *RANGE, date=None)
     assert code == 2, output
     assert all(f"{date} was not scored" in output for date in (DATE, NEXT, THIRD))
+    assert drop_refusals(folder / "lake") == 1
     assert content_of(folder) == before
 
 

@@ -23,6 +23,7 @@ from ids_spark.alerts.evidence import entity_keys
 from ids_spark.dataset.tables import SCHEMA_VERSION
 from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, UNKNOWN, class6_of
 from ids_spark.models import artifact
+from tests.support.audits import drop_refusals
 from tests.support.browser import Page, check_structure, numbers
 from tests.support.nights import (
     DATE,
@@ -482,4 +483,5 @@ def assert_refused(folder: Path, message: str, *settings: str) -> None:
     assert code == 2, output
     assert message in output
     assert "Traceback" not in output
+    assert drop_refusals(folder / "lake") == 1
     assert content_of(folder) == before
