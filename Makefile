@@ -30,12 +30,15 @@ DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
 NIGHT   ?= gru_dnn-19-operational
 NIGHTS  ?= 7
 DAYS    ?= 90
+HEAD     ?=
+KEYS     ?=
 VERDICTS ?=
 IDS      ?=
 VERDICT  ?=
 OWNER    ?=
 REASON   ?=
 FORCE    ?=
+SIGN     ?=
 UNTIL    ?=
 OUT     ?= runs/bench
 ROUNDS  ?= 3
@@ -165,10 +168,16 @@ adapt: package ## Learn the newest NIGHTS (7) of LOGS (default: extracted to LAK
 	  $(call path,adapt.flow_logs,$(or $(LOGS),$(LAKE)/$(if $(OWN_LAKE),flow_logs,week)))
 
 .PHONY: promote
-promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=
+promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=; SIGN=1
 	$(call submit,promote) --set promote.model=$(NIGHT) --set promote.version=$(or $(VERSION),latest) \
 	  --set promote.alias=$(or $(ALIAS),champion) $(if $(FORCE),--set promote.force=true) \
+	  $(if $(SIGN),--set promote.sign=true) \
 	  $(if $(REASON),$(call path,promote.reason,$(REASON)))
+
+.PHONY: verify
+verify: package ## Check the hash chain of the audit of LAKE. HEAD= a logged hash, KEYS= public keys: also models and aliases
+	$(call submit,verify) $(if $(HEAD),--set verify.head=$(HEAD)) \
+	  $(if $(KEYS),--set "score.trusted_keys=$(call list,$(KEYS))")
 
 .PHONY: purge
 purge: package ## Remove nights older than DAYS (default 90) from every table of LAKE except the audit
@@ -270,7 +279,8 @@ nights: package ## Precision and false lines of incidents on nights with truth. 
 .PHONY: package
 package: $(ZIP) ## Build dist/ids_spark.zip for spark-submit --py-files
 
-$(ZIP): $(SOURCES) $(VENV)/.ready
+# The zip file names the commit, so it is made again after one.
+$(ZIP): $(SOURCES) $(VENV)/.ready $(wildcard .git/logs/HEAD)
 	@$(ENV); python -m ids_spark.base.packaging $@
 
 # Names of version 0.1, to be removed in 0.3.

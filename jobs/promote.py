@@ -2,12 +2,14 @@
 
     spark-submit --py-files dist/ids_spark.zip jobs/promote.py --set lake=LAKE --set promote.model=MODEL [MORE]
 
-with MORE: --set promote.version=VERSION (or latest, or previous), --set promote.alias=challenger.
+with MORE: --set promote.version=VERSION (or latest, or previous), --set promote.alias=challenger, --set
+promote.sign=true (signs the version and the aliases with train.sign_key, whatever signatures they have).
 
 Reads: `models/<name>/<version>/`; checks the hash of every file. Before a version becomes champion, it and the present
 champion score the test rows of `flows/`: it is refused if the recall of a class fell by more than
 `adapt.most_recall_lost` beyond chance, unless promote.force=true and promote.reason=WHY are set.
-Writes: `models/<name>/_aliases.json` and `models/<name>/<version>/evaluation.json`, in one commit with the audit row.
+Writes, in one commit with the audit row: `models/<name>/_aliases.json`, with `train.sign_key` its signature, and
+`models/<name>/<version>/evaluation.json`.
 `promote.version=previous` rolls back without a comparison.
 """
 
@@ -24,9 +26,10 @@ from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.ingest.sources import SourceUnusable
 from ids_spark.lake.filesystem import files_in, write_bytes
 from ids_spark.lake.parquet import SUFFIX
-from ids_spark.models import artifact, registry
+from ids_spark.models import registry, signatures
 from ids_spark.models.artifact import Model, ModelCard, ModelUnusable
 from ids_spark.models.registry import Aliases
+from ids_spark.models.signatures import SignKey, SignKeyUnusable, Trust
 from ids_spark.runtime import job
 
 log = logging.getLogger(__name__)
@@ -39,37 +42,68 @@ class RecallFell(InputError):
 def run(context: job.Context) -> Report:
     """Promote one version."""
     config, models = context.config.promote, context.lake.uri("models")
-    before, now = registry.read_aliases(models, config.model), dt.datetime.now(dt.UTC)
-    reason = config.reason if config.force else None
-    after = registry.promote(models, config.model, config.version, config.alias, context.run_id, now, reason)
-    version = after.holder(config.alias)
-    model = artifact.read_model(f"{models}/{config.model}/{version}")
+    signing = signatures.open_signing(context.lake, context.config.score.trusted_keys, context.config.train.sign_key)
+    if config.sign and signing.key is None:
+        raise SignKeyUnusable("promote.sign is set, but train.sign_key is not; expected the key that signs")
+    trust = None if config.sign else signing.trust
+    before, now = registry.read_aliases(models, config.model, trust), dt.datetime.now(dt.UTC)
+    reason = config.reason if config.force else "signed again" if config.sign else None
+    after = registry.promote(
+        models, config.model, config.version, config.alias, context.run_id, now, reason, trust, again=config.sign
+    )
+    version = str(after.holder(config.alias))
+    model = registry.read_version(models, config.model, version, trust)
     report = Report(models=[f"{config.model}/{version}"], data_origin=model.card.data_origin)
+    if (recorded := after.recorded()) is not None:
+        report.aliases[config.model] = recorded
     if after == before:
         report.notes.append(f"{config.model}: {version} is already the {config.alias}; nothing changed")
         return report
     if config.version == registry.PREVIOUS:
         report.lines += _stored_card(models, model, report)
-    elif config.alias == "champion":
-        _compare(context, model, _champion(models, config.model, before, report), report, now)
-    write_bytes(context.staged(registry.aliases_path(config.model)), after.to_json())
-    report.tables.append(registry.aliases_path(config.model))
+    elif config.alias == "champion" and before.champion != version:
+        _compare(context, model, _champion(models, config, before, signing.trust, report), report, now)
+    report.tables += registry.stage_aliases(context.staged, config.model, after, signing.key)
+    if config.sign and signing.key is not None:
+        _sign(context, model, signing.key, report)
     for change in after.history[len(before.history) :]:
         report.notes.append(
             f"{config.model}: {change.alias} is {change.version or 'none'}, was {change.previous or 'none'}"
         )
+    if signing.key is not None:
+        report.notes.append(f"{config.model}: aliases were signed by the key {signing.key.key_id}")
     log.info("promoted model=%s version=%s alias=%s", config.model, version, config.alias)
     return report
 
 
-def _champion(models: str, name: str, before: Aliases, report: Report) -> Model | None:
-    """Return the present champion; None with a note if there is none, or none that can be read."""
+def _sign(context: job.Context, model: Model, key: SignKey, report: Report) -> None:
+    """Stage the signature of a version, whatever signature it has."""
+    name, version = model.card.name, model.card.version
+    path = f"models/{name}/{version}/{signatures.MODEL_SIGNATURE}"
+    write_bytes(context.staged(path), key.sign("model", signatures.of_model(name, version, model.sha256)))
+    report.tables.append(path)
+    report.notes.append(f"{name}: {version} was signed by the key {key.key_id}")
+
+
+def _champion(models: str, config: PromoteConfig, before: Aliases, trust: Trust | None, report: Report) -> Model | None:
+    """Return the present champion; None with a note if there is none, or none that can be read.
+
+    Raises:
+        ModelUnusable: it cannot be read, signatures are checked, and the promotion is not forced. Otherwise whoever can
+            damage the champion could spare a version the comparison.
+    """
+    name = config.model
     if before.champion is None:
         report.notes.append(f"{name}: there was no champion to compare with")
         return None
     try:
-        return registry.model_of_alias(models, name, "champion")
+        return registry.model_of_alias(models, name, "champion", trust)
     except ModelUnusable as error:
+        if trust is not None and not config.force:
+            raise ModelUnusable(
+                f"the champion, with which {name} is compared, cannot be used: {error}. Or promote without a"
+                " comparison: promote.force=true and promote.reason=WHY"
+            ) from error
         report.notes.append(f"{name}: not compared with the champion, which cannot be read: {error}")
         return None
 

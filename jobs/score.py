@@ -27,7 +27,6 @@ from dataclasses import replace
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.report import Report
 from ids_spark.base.text import one_line
-from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models import registry
 from ids_spark.runtime import job
 from ids_spark.score import degradation, night_context, night_files, nightly, pending_nights, split
@@ -47,6 +46,8 @@ def run(context: job.Context) -> Report:
     models = [model.card for model in (scoring.champion, scoring.challenger) if model is not None]
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
+    if scoring.aliases is not None:
+        report.aliases[card.name] = scoring.aliases
     if not config.pending_nights:
         dates = night_files.dates_of(config, now.date())
     elif not (dates := pending_nights.pending(context.lake, scoring)):
@@ -72,10 +73,12 @@ def run(context: job.Context) -> Report:
     _report_failures(failures, report, context.lake.root)
     if not any(row["rows_scored"] for rows in scored.rows.values() for row in rows):
         return report
+    if config.trusted_keys:
+        return report  # a signed promotion names the champion
     adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
     if adopted is not None:
-        write_bytes(context.staged(registry.aliases_path(card.name)), adopted.to_json())
-        report.tables.append(registry.aliases_path(card.name))
+        report.tables += registry.stage_aliases(context.staged, card.name, adopted, None)
+        report.aliases[card.name] = adopted.recorded() or report.aliases[card.name]
         report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
     return report
 

@@ -22,8 +22,10 @@ from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.features import fitting
 from ids_spark.lake.filesystem import absolute, write_bytes
 from ids_spark.lake.store import Lake
-from ids_spark.models import artifact, registry
+from ids_spark.models import artifact, registry, signatures
 from ids_spark.models.artifact import Model, ModelCard
+from ids_spark.models.registry import Aliases
+from ids_spark.models.signatures import Signing, Trust
 from ids_spark.report import adaptation_page
 from ids_spark.report.adaptation_page import Adaptation, Flagged, Learned, LeftOut, ModelFigures
 from ids_spark.score import night_files
@@ -82,11 +84,14 @@ def adapt(run: Run) -> Report:
     Raises:
         NightMissing: the flow logs hold no night that was asked for, or no flow that can be learned.
         ModelUnusable: the model has no champion that can be read and compared.
+        SignatureRefused: `score.trusted_keys` is set, and the champion or the aliases are not signed as they should be.
+        SignKeyUnusable: the challenger and its alias cannot be signed.
         TableMissing: the lake has no flows of the data set.
         SchemaMismatch: they are of another release than the champion.
     """
     clock, own, lake = _Clock(), run.config.adapt, run.lake
-    champion = _champion(lake, own.model)
+    signing = signatures.open_signing(lake, run.config.score.trusted_keys, run.config.train.sign_key)
+    champion = _champion(lake, own.model, signing.trust)
     with clock.step("local nights"):
         report = local_rows.write_local(run.spark_context, lake, run.staged, _nights(run.config), run.run_id)
         run.commit(report.tables)
@@ -102,11 +107,13 @@ def adapt(run: Run) -> Report:
         table = open_features(lake, own.recipe, run.config.train.ranks)
         facts = _facts(table)
     with clock.step("training"):
-        challenger = _train(run, champion, table)
+        challenger = _train(run, champion, table, signing)
     with clock.step("comparison"):
         judged = gate.judge(run.spark_context, lake, champion, challenger, own.most_recall_lost)
     adaptation = _adaptation(run, (champion, challenger), judged, report, left_out, facts, clock)
-    report.tables = _stage_results(run, adaptation, challenger, judged)
+    report.tables, aliases = _stage_results(run, adaptation, challenger, judged, signing)
+    if (recorded := aliases.recorded()) is not None:
+        report.aliases[own.model] = recorded
     report.models = [f"{own.model}/{model.card.version}" for model in (champion, challenger)]
     report.data_origin = challenger.card.data_origin
     report.notes += [_threshold_statement(challenger), judged.comparison.statement(), *_left_out_notes(left_out)]
@@ -117,13 +124,13 @@ def adapt(run: Run) -> Report:
     return report
 
 
-def _champion(lake: Lake, name: str) -> Model:
+def _champion(lake: Lake, name: str, trust: Trust | None) -> Model:
     """Return the champion, after a check of all that later steps need of it and of the lake.
 
     Raises:
         ModelUnusable, TableMissing, SchemaMismatch: see `adapt`.
     """
-    champion = registry.model_of_alias(lake.uri("models"), name, "champion")
+    champion = registry.model_of_alias(lake.uri("models"), name, "champion", trust)
     if champion is None or champion.validation_scores is None:  # a champion without a threshold flags nothing
         raise artifact.ModelUnusable(
             f"model {name} has no champion with validation scores, with which a challenger is compared; train it again"
@@ -167,7 +174,7 @@ def _nights(config: Config) -> Config:
     return config.model_copy(update={"ingest": config.ingest.model_copy(update=chosen)})
 
 
-def _train(run: Run, champion: Model, table: FeatureTable) -> Model:
+def _train(run: Run, champion: Model, table: FeatureTable, signing: Signing) -> Model:
     """Train a model of the champion's kind, and commit it beside the champion, which becomes one if it was alone."""
     card, name = champion.card, run.config.adapt.model
     models = run.lake.uri("models")
@@ -181,14 +188,15 @@ def _train(run: Run, champion: Model, table: FeatureTable) -> Model:
         run.config.seed,
         run.run_id,
         initial,
+        champion.sha256 if initial else None,
+        signing.key,
     )
     tables = list(trained.tables)
-    adopted = registry.adopt(models, name, run.run_id, run.now)
+    adopted = registry.adopt(models, name, run.run_id, run.now, signing.trust)
     if adopted is not None:
-        write_bytes(run.staged(registry.aliases_path(name)), adopted.to_json())
-        tables.append(registry.aliases_path(name))
+        tables += registry.stage_aliases(run.staged, name, adopted, signing.key)
     run.commit(tables)
-    return artifact.read_model(f"{models}/{name}/{run.run_id}")
+    return registry.read_version(models, name, run.run_id, signing.trust)
 
 
 def _settings(config: TrainConfig, card: ModelCard) -> TrainConfig:
@@ -277,19 +285,21 @@ def _figures(model: Model, judged: Judged, place: int) -> ModelFigures:
     )
 
 
-def _stage_results(run: Run, adaptation: Adaptation, challenger: Model, judged: Judged) -> list[str]:
-    """Stage page, evaluation card and, unless the challenger is refused, its alias; return their paths."""
+def _stage_results(
+    run: Run, adaptation: Adaptation, challenger: Model, judged: Judged, signing: Signing
+) -> tuple[list[str], Aliases]:
+    """Stage page, evaluation card and, unless the challenger is refused, its alias; return their paths, and aliases."""
     name, version = challenger.card.name, challenger.card.version
     page = f"reports/adaptation/{name}/{version}"
     adaptation_page.write_page(run.staged(page), adaptation)
     card = evaluation.evaluation_of(challenger, judged.replayed, 1, run.run_id, run.now)
     write_bytes(run.staged(evaluation.path_of(name, version)), card.to_json())
     tables = [page, evaluation.path_of(name, version)]
-    if judged.comparison.accepted:
-        aliases = registry.promote(run.lake.uri("models"), name, version, "challenger", run.run_id, run.now)
-        write_bytes(run.staged(registry.aliases_path(name)), aliases.to_json())
-        tables.append(registry.aliases_path(name))
-    return tables
+    models = run.lake.uri("models")
+    if not judged.comparison.accepted:
+        return tables, registry.read_aliases(models, name, signing.trust)
+    aliases = registry.promote(models, name, version, "challenger", run.run_id, run.now, trust=signing.trust)
+    return tables + registry.stage_aliases(run.staged, name, aliases, signing.key), aliases
 
 
 def _left_out_notes(left_out: pa.Table) -> list[str]:

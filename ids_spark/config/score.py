@@ -45,6 +45,8 @@ class ScoreConfig(Section):
         split: Split to score, and its name in `metrics/`.
         models: Names below `models/`, such as `gru_dnn-19-operational`; empty: all. A night is scored by exactly one.
         version: A version, or `latest`; for splits. Nights use the champion.
+        trusted_keys: Files of Ed25519 public keys in PEM, outside the lake. With any, only models and aliases that one
+            of them signed are used; without, no signature is checked.
         batch_rows: Flows in one forward pass.
         flow_logs: Folder of flow logs: parquet files below `event_date=YYYY-MM-DD/`.
         date: Night to score.
@@ -85,6 +87,7 @@ class ScoreConfig(Section):
     split: PathPart = "test"
     models: tuple[PathPart, ...] = ()
     version: PathPart = "latest"
+    trusted_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     batch_rows: Count = 16_384
     flow_logs: str | None = None
     date: NightDate | None = None
@@ -230,6 +233,8 @@ class PromoteConfig(Section):
         alias: Alias to set.
         force: Make a version champion although the recall of a class fell; needs `reason`.
         reason: Why, for the audit and the history of the alias.
+        sign: Sign the version and the aliases with `train.sign_key`, whatever signatures they have: for models that are
+            older than the key, and for a new key.
     """
 
     model: PathPart = "gru_dnn-19-operational"
@@ -237,12 +242,23 @@ class PromoteConfig(Section):
     alias: Literal["champion", "challenger"] = "champion"
     force: bool = False
     reason: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    sign: bool = False
 
     @model_validator(mode="after")
     def _force_has_a_reason(self) -> "PromoteConfig":
         if self.force and (self.reason is None or not self.reason.strip()):
             raise ValueError("promote.force needs promote.reason: why this version becomes champion all the same")
         return self
+
+
+class VerifyConfig(Section):
+    """`jobs/verify.py`: checks the hash chain of the audit and, with `score.trusted_keys`, the signatures of models.
+
+    Attributes:
+        head: Hash that a run logged (`head=`): the row of that run must be in the audit.
+    """
+
+    head: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 class PurgeConfig(Section):

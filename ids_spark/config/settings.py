@@ -19,6 +19,7 @@ from ids_spark.config.score import (
     ScoreConfig,
     Section,
     VerdictConfig,
+    VerifyConfig,
 )
 from ids_spark.config.synthetic import SynthesizeCapturesConfig, SynthesizeNightConfig
 from ids_spark.config.train import TrainConfig
@@ -190,6 +191,7 @@ class Config(Section):
     promote: PromoteConfig = PromoteConfig()
     adapt: AdaptConfig = AdaptConfig()
     purge: PurgeConfig = PurgeConfig()
+    verify: VerifyConfig = VerifyConfig()
     leakage: LeakageConfig = LeakageConfig()
 
     def as_json(self) -> str:

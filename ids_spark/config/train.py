@@ -1,14 +1,18 @@
 """Settings of `jobs/train.py`: models, their hyperparameters and their training."""
 
-from typing import Annotated, Literal, get_args
+import re
+from typing import Annotated, Final, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ids_spark.config.score import Count, Section
 
 ModelName = Literal["dnn", "gru_dnn", "lstm"]
 Classes = Literal[2, 6, 19]
 FeatureSetName = Literal["paper", "operational"]
+_LIKE_A_KEY: Final = (
+    r"[\r\n]|-----|^[0-9a-fA-F]{64}$|^[A-Za-z0-9+/]{43}=$|^[A-Za-z0-9+/]{64}$|^env:(?![A-Za-z_][A-Za-z0-9_]*$)"
+)
 
 
 class ModelConfig(Section):
@@ -75,6 +79,8 @@ class TrainConfig(Section):
         start_timeout: Seconds until all ranks must have started.
         resume: Continue an interrupted run with the same settings after its last complete epoch.
         tensorboard: Write an event for each epoch to `tensorboard/<model>/<version>` in the lake.
+        sign_key: Signs models and aliases in `train`, `adapt` and `promote`: file of an Ed25519 private key (PEM, or 64
+            hexadecimal digits), readable by its owner only, or `env:NAME`, an environment variable with one.
     """
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=1)] = ("dnn", "gru_dnn")
@@ -100,6 +106,7 @@ class TrainConfig(Section):
     start_timeout: Count = 120
     resume: bool = False
     tensorboard: bool = False
+    sign_key: str | None = None
     dnn: ModelConfig = ModelConfig()
     gru_dnn: ModelConfig = ModelConfig()
     lstm: ModelConfig = ModelConfig()
@@ -108,6 +115,14 @@ class TrainConfig(Section):
     def peak_learning_rate(self) -> float:
         """The learning rate after warm-up."""
         return self.learning_rate * self.batch_size / (self.reference_batch or self.batch_size)
+
+    @field_validator("sign_key", mode="before")
+    @classmethod
+    def _names_a_key(cls, value: object) -> object:
+        """Refuse a key in place of its name, without showing it: the configuration is in logs and in the audit."""
+        if value is None or (isinstance(value, str) and value and not re.search(_LIKE_A_KEY, value)):
+            return value
+        raise ValueError("found something else, perhaps the key itself; expected the path of a file, or env:NAME")
 
     @model_validator(mode="after")
     def _ensembles_are_dense(self) -> "TrainConfig":

@@ -128,8 +128,12 @@ def write_model(
     preprocessor: Preprocessor,
     validation_scores: ValidationScores | None = None,
     novelty: Novelty | None = None,
-) -> None:
-    """Write a model directory, the manifest last: a directory without a manifest is incomplete."""
+) -> str:
+    """Write a model directory, the manifest last: a directory without a manifest is incomplete.
+
+    Returns:
+        The SHA-256 of the manifest.
+    """
     packed = io.BytesIO()
     np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
     content = {"format": _FORMAT, "class_names": card.class_names, "preprocessor_sha256": preprocessor.sha256()}
@@ -148,18 +152,31 @@ def write_model(
     for name, data in files.items():
         write_bytes(f"{uri}/{name}", data)
     manifest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    write_bytes(f"{uri}/{_MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
+    packed_manifest = (json.dumps(manifest, indent=2) + "\n").encode()
+    write_bytes(f"{uri}/{_MANIFEST}", packed_manifest)
+    return hashlib.sha256(packed_manifest).hexdigest()
 
 
-def read_model(uri: str) -> Model:
+def read_model(uri: str, sha256: str | None = None) -> Model:
     """Read a model directory, after a check of every file against the manifest.
 
+    Args:
+        uri: The directory.
+        sha256: Of the manifest, if the model was read and checked before.
+
     Raises:
-        ModelUnusable: a file is missing, differs from the manifest, is of another model or cannot be parsed.
+        ModelUnusable: a file is missing, differs from the manifest, is of another model or cannot be parsed; or the
+            manifest is another one than before.
     """
     if not exists(f"{uri}/{_MANIFEST}"):
         raise ModelUnusable(f"{uri} holds no complete model ({_MANIFEST} is missing); run jobs/train.py")
     manifest = read_bytes(f"{uri}/{_MANIFEST}")
+    sha256_of_manifest = hashlib.sha256(manifest).hexdigest()
+    if sha256 not in (None, sha256_of_manifest):
+        raise ModelUnusable(
+            f"{uri} was changed while it was in use: the SHA-256 of its manifest is {sha256_of_manifest[:16]}…, it was"
+            f" {str(sha256)[:16]}…; restore the directory or choose another model"
+        )
     data = _checked(uri, manifest)
     try:
         content = _as_present(json.loads(data[_CARD]), uri)
@@ -202,7 +219,7 @@ def read_model(uri: str) -> Model:
             f"{uri}: its detector of unknown attacks is of {len(detector.centre)} features; expected"
             f" {len(card.features)}; restore the directory or retrain"
         )
-    return Model(card, weights, fitted, hashlib.sha256(manifest).hexdigest(), validation_scores, detector)
+    return Model(card, weights, fitted, sha256_of_manifest, validation_scores, detector)
 
 
 def _card_of(content: dict[str, Any]) -> ModelCard:

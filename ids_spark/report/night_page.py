@@ -15,7 +15,9 @@ from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS6, CLASS19, CLASS
 from ids_spark.features import drift
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.store import Lake
-from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions, read_model
+from ids_spark.models import registry
+from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions
+from ids_spark.models.signatures import Trust
 from ids_spark.report import html, night_figures, night_findings, packet_counts
 from ids_spark.report.night_findings import Night, Row
 from ids_spark.report.style import png
@@ -49,10 +51,10 @@ TREND: Final[Mapping[str, str]] = {
 """Column of `nights/` and title of each figure that is shown for seven nights."""
 
 
-def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
+def night_of_lake(lake: Lake, event_date: dt.date, trust: Trust | None = None) -> Night:
     """Read the tables of a night and of the six dates before it.
 
-    A model whose directory was removed or changed since has no card.
+    A model whose directory was removed or changed since, or, with trusted keys, is not signed by one, has no card.
 
     Raises:
         NightUnknown: the champion did not score the night.
@@ -64,7 +66,7 @@ def night_of_lake(lake: Lake, event_date: dt.date) -> Night:
         _rows_of(lake, "incidents", event_date),
         _rows_of(lake, "drift", event_date),
         nights,
-        cards={row["role"]: card for row in nights[event_date] if (card := _card_of(lake, row)) is not None},
+        cards={row["role"]: card for row in nights[event_date] if (card := _card_of(lake, row, trust)) is not None},
         alerts=_rows_of(lake, "alerts", event_date),
     )
     log.info("night read date=%s incidents=%d", event_date, night.champion["incidents"])  # raises without a champion
@@ -220,12 +222,12 @@ def _rows_of(lake: Lake, table: str, event_date: dt.date) -> list[Row]:
     return rows
 
 
-def _card_of(lake: Lake, row: Row) -> ModelCard | None:
+def _card_of(lake: Lake, row: Row, trust: Trust | None) -> ModelCard | None:
     name, version = row["model"], row["model_version"]
     if version not in model_versions(lake.uri("models"), name):
         return None
     try:
-        model = read_model(lake.uri(f"models/{name}/{version}"))
+        model = registry.read_version(lake.uri("models"), name, version, trust)
     except ModelUnusable as error:
         log.warning("model has no card model=%s version=%s error=%s", name, version, error)
         return None

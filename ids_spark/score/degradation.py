@@ -179,6 +179,15 @@ def _rows_unknown(file: NightFile) -> bool:
     return file.reason is not None and not file.rows and file.reason != "no_rows"
 
 
+def challenger(reason: str) -> Row:
+    """Return the reason of a night that the champion scored alone, although there is a challenger.
+
+    Args:
+        reason: Why the challenger could not be used.
+    """
+    return _reason("challenger_refused", f"the challenger was not used: {reason}")
+
+
 def _reason(name: str, text: str) -> Row:
     return {"reason": name, "text": printable(text)}
 

@@ -10,14 +10,16 @@ from ids_spark.alerts.known_devices import KnownDevices, known_devices
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import combined_origin
+from ids_spark.base.text import one_line
 from ids_spark.config.score import ColumnGroup, ScoreConfig
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import night_predictions
 from ids_spark.extract.inventory import Inventory, read_inventory
 from ids_spark.lake.filesystem import absolute
 from ids_spark.lake.store import Lake
-from ids_spark.models import artifact, registry
+from ids_spark.models import artifact, registry, signatures
 from ids_spark.models.artifact import Model, ModelUnusable
+from ids_spark.models.signatures import Trust
 from ids_spark.models.threshold import Threshold, ValidationScores
 from ids_spark.report.format import counted
 from ids_spark.score.identifiers import Identifiers, identifiers_of
@@ -35,6 +37,9 @@ class ScoringContext:
         config: Of the run.
         champion: The model whose scores become predictions and alerts.
         challenger: A second model for comparison; None without one.
+        challenger_refused: Why the challenger could not be used; None if it is, or if there is none.
+        aliases: Newest change and hash of the aliases that name them; None where nothing was promoted.
+        signed: What is known of the signatures of champion and challenger, as text by name.
         policy: Severities.
         allow_list: Accepted behaviour.
         identifiers: What of the flow logs identifies somebody, and the key of its pseudonyms.
@@ -47,6 +52,9 @@ class ScoringContext:
     config: Config
     champion: Model
     challenger: Model | None
+    challenger_refused: str | None
+    aliases: tuple[dt.datetime, str] | None
+    signed: dict[str, str]
     policy: SeverityPolicy
     allow_list: AllowList
     identifiers: Identifiers
@@ -74,6 +82,7 @@ class ScoringContext:
         """Return further inputs of the result as text by name, without secrets."""
         alerts = self.config.alerts
         facts = {
+            **self.signed,
             "severity policy": f"{alerts.severity_policy or 'built in'}, SHA-256 {self.policy.sha256()[:16]}…",
             "allow-list": f"{alerts.allow_list or 'none'}, SHA-256 {self.allow_list.sha256()[:16]}…",
         }
@@ -105,22 +114,22 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
     Raises:
         InputError: no model or several match; a pass-through column has the name of a prediction column; or the key,
             the severity policy, the allow-list or the inventory is invalid.
-        ModelUnusable: a model was changed after training, has no validation scores, or uses another feature schema.
+        ModelUnusable: the champion was changed after training, or has no validation scores.
+        SignatureRefused: `score.trusted_keys` is set, and the champion or the aliases are not signed as they should be.
     """
     _refuse_taken_names(config.score)
     models_uri, name = lake.uri("models"), _name_of(lake, config)
-    champion = registry.model_of_alias(models_uri, name, "champion")
-    challenger = registry.model_of_alias(models_uri, name, "challenger") if config.score.challenger else None
+    trust = signatures.open_trust(lake, config.score.trusted_keys)
+    present = registry.read_aliases(models_uri, name, trust)
+    champion = registry.model_of_alias(models_uri, name, "champion", trust)
     if champion is None:  # not reached: `model_of_alias` raises; for the type checker
         raise ModelUnusable(f"model {name} has no champion")
-    for model in (champion, challenger):
-        if model is not None:
-            validation_scores_of_model(model)
-    if challenger is not None and challenger.preprocessor.schema != champion.preprocessor.schema:
-        raise ModelUnusable(
-            f"champion {champion.card.version} uses feature schema {champion.preprocessor.schema.name}, challenger"
-            f" {challenger.card.version} uses {challenger.preprocessor.schema.name}; promote one of the same schema"
-        )
+    validation_scores_of_model(champion)
+    challenger, refused = None, None
+    try:
+        challenger = _challenger(models_uri, champion, trust) if config.score.challenger else None
+    except ModelUnusable as error:
+        refused = one_line(error)
     identifiers, inventory = identifiers_of(config.score), None
     if config.score.inventory is not None:
         inventory = read_inventory(absolute(config.score.inventory))
@@ -129,6 +138,9 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
         config,
         champion,
         challenger,
+        refused,
+        present.recorded(),
+        _signed(models_uri, champion, challenger, trust),
         severity.read_severity_policy(config.alerts.severity_policy),
         allow_list.read_allow_list(config.alerts.allow_list, now.date(), columns),
         identifiers,
@@ -137,6 +149,42 @@ def open_context(lake: Lake, config: Config, run_id: str, now: dt.datetime) -> S
         run_id,
         now,
     )
+
+
+def _challenger(models_uri: str, champion: Model, trust: Trust | None) -> Model | None:
+    """Return the challenger; None if there is none.
+
+    Raises:
+        ModelUnusable: it cannot score the nights of the champion.
+    """
+    challenger = registry.model_of_alias(models_uri, champion.card.name, "challenger", trust)
+    if challenger is None:
+        return None
+    validation_scores_of_model(challenger)
+    if challenger.preprocessor.schema != champion.preprocessor.schema:
+        raise ModelUnusable(
+            f"champion {champion.card.version} uses feature schema {champion.preprocessor.schema.name}, challenger"
+            f" {challenger.card.version} uses {challenger.preprocessor.schema.name}; promote one of the same schema"
+        )
+    return challenger
+
+
+def _signed(models_uri: str, champion: Model, challenger: Model | None, trust: Trust | None) -> dict[str, str]:
+    """Return what is known of the signatures of the models, for the page."""
+    name = champion.card.name
+    texts = {}
+    for title, model in (("signature", champion), ("signature of the challenger", challenger)):
+        if model is None:
+            continue
+        own = signatures.stated_key(f"{models_uri}/{name}/{model.card.version}/{signatures.MODEL_SIGNATURE}")
+        of_aliases = signatures.stated_key(f"{models_uri}/{name}/{signatures.ALIASES_SIGNATURE}")
+        if trust is not None:
+            texts[title] = f"model signed by key {own}, aliases by key {of_aliases}, both in score.trusted_keys"
+        elif own is None:
+            texts[title] = "unsigned model"
+        else:
+            texts[title] = f"signature of key {own} not checked: score.trusted_keys is not set"
+    return texts
 
 
 def _refuse_taken_names(config: ScoreConfig) -> None:

@@ -137,6 +137,8 @@ def score_night(
     late = night_files.late_rows(lake, source)
     before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
     degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score)
+    if scoring.challenger_refused is not None:
+        degraded.append(degradation.challenger(scoring.challenger_refused))
     shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
     shared |= {**stage.row(), **_unknown_devices(scoring, counts)}
     rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]

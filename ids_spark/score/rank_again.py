@@ -20,6 +20,7 @@ from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import ALERTS, TABLES
 from ids_spark.lake.store import Lake
+from ids_spark.models.signatures import open_trust
 from ids_spark.report import night_page
 from ids_spark.score.night_incidents import ranked
 from ids_spark.score.night_outputs import WRITTEN, inputs_of, stage
@@ -90,7 +91,7 @@ def rank_again(
         config: Its `alerts.most_lines` and `score.pseudonymise` are used if `nights/` does not hold those of the
             scoring.
     """
-    date, page = night.date, night_page.night_of_lake(lake, night.date)
+    date, page = night.date, night_page.night_of_lake(lake, night.date, open_trust(lake, config.score.trusted_keys))
     champion = page.champion
     inputs = inputs_of(champion, config)
     incidents, alerts, counts = ranked(

@@ -31,7 +31,7 @@ from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import exists
 from ids_spark.lake.parquet import keep_only, open_part, part_name, write_part
 from ids_spark.lake.store import Lake
-from ids_spark.models import artifact, inference
+from ids_spark.models import artifact, inference, registry, signatures
 from ids_spark.models.artifact import Model
 from ids_spark.score import prediction_columns
 
@@ -115,13 +115,15 @@ def score_split(
 
     Raises:
         SchemaMismatch: a file lacks a feature of a model; nothing is scored.
+        SignatureRefused: `score.trusted_keys` is set, and a model is not signed as it should be.
     """
     now = dt.datetime.now(dt.UTC)
     source, flows_origin = _flows_of(lake, config)
     row_groups = sources.parquet_row_groups(source)
-    models = [
-        artifact.read_model(uri) for uri in artifact.choose_models(lake.uri("models"), config.models, config.version)
-    ]
+    trust = signatures.open_trust(lake, config.trusted_keys)
+    chosen = artifact.choose_models(lake.uri("models"), config.models, config.version)
+    versions = [uri.rsplit("/", 2) for uri in chosen]
+    models = [registry.read_version(models_uri, name, version, trust) for models_uri, name, version in versions]
     row_groups_of = [_columns_of(row_groups, model) for model in models]
 
     report = Report(feature_schema=models[0].preprocessor.schema.name, data_origin=flows_origin)

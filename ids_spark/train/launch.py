@@ -62,11 +62,14 @@ def resumed(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
     ]
 
 
-def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
+def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[str]:
     """Train models of one architecture and configuration, one after the other, on `config.ranks` Spark tasks.
 
     Ranks take ten seconds or more to start, so they start once for all models. Rank 0 writes the directory of each
     model as soon as it is trained.
+
+    Returns:
+        The SHA-256 of the manifest of each model, as rank 0 wrote it.
 
     Raises:
         TooFewRows: there are fewer rows than one global batch.
@@ -122,6 +125,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> None:
             f"training of {tasks[len(trained) - 1].card.name} diverged in {trained[-1]['diverged']}, learning rate"
             f" {config.peak_learning_rate:g}; set train.learning_rate lower"
         )
+    return [each["manifest_sha256"] for each in trained]
 
 
 def _require_slots(spark_context: SparkContext, ranks: int) -> None:

@@ -75,6 +75,7 @@ class TrainingTask:
         seed: Seed of weights, dropout and shuffle.
         threads: TensorFlow threads of a rank, set by `launch`.
         initial: URI of a model directory whose weights are the first; empty for fresh ones.
+        initial_sha256: Of its manifest, as the driver has checked it.
     """
 
     table: FeatureTable
@@ -86,6 +87,7 @@ class TrainingTask:
     seed: int
     threads: int = 1
     initial: str = ""
+    initial_sha256: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ class TrainingTask:
         """Hash of everything that determines the result of training; settings such as `resume` do not."""
         settings = self.config.model_dump(
             mode="json",
-            exclude={"resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard"},
+            exclude={"resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard", "sign_key"},
         )
         card = (self.card.name, self.card.hyperparameters, self.card.features)
         parts = (self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)

@@ -8,7 +8,9 @@ from pyspark import SparkContext
 from ids_spark.base.report import Report
 from ids_spark.config.train import TrainConfig
 from ids_spark.lake.store import Lake
+from ids_spark.models import signatures
 from ids_spark.models.artifact import read_model
+from ids_spark.models.signatures import SignKey
 from ids_spark.train.launch import launch, resumed
 from ids_spark.train.tasks import FeatureTable, TrainingTask, card_of, require_same
 
@@ -22,6 +24,8 @@ def train_models(
     seed: int,
     run_id: str,
     initial: str = "",
+    initial_sha256: str | None = None,
+    key: SignKey | None = None,
 ) -> Report:
     """Train models and stage their directories; ranks start once for each architecture.
 
@@ -34,25 +38,39 @@ def train_models(
         seed: Seed of weights, dropout and shuffle.
         run_id: Of the run, and version of the models.
         initial: URI of a model directory whose weights are the first of every model; empty for fresh ones.
+        initial_sha256: Of its manifest, if it was checked before.
+        key: Signs the models; None: they are not signed.
 
     Raises:
         ModelUnusable: `initial` is no model.
         OtherModel: a model has another architecture, other hyperparameters, classes or features than `initial`.
     """
     report = Report(feature_schema=table.preprocessor.schema.name, data_origin=table.preprocessor.data_origin)
+    first = read_model(initial, initial_sha256) if initial else None
     tasks = []
     for architecture, feature_set, classes in itertools.product(config.models, config.feature_sets, config.classes):
         card = card_of(table, config, architecture, classes, feature_set, run_id)
         path = f"models/{card.name}/{card.version}"
         checkpoint = lake.uri(f"checkpoints/{card.name}.npz")
         tensorboard_dir = lake.uri(f"tensorboard/{card.name}/{card.version}") if config.tensorboard else ""
-        if initial:
-            require_same(read_model(initial).card, card)  # before ranks start
-        task = TrainingTask(table, staged(path), checkpoint, tensorboard_dir, card, config, seed, initial=initial)
+        of_first = ""
+        if first is not None:
+            require_same(first.card, card)  # before ranks start
+            of_first = first.sha256
+        task = TrainingTask(
+            *(table, staged(path), checkpoint, tensorboard_dir, card, config, seed),
+            initial=initial,
+            initial_sha256=of_first,
+        )
         tasks.append(task)
         report.models.append(f"{card.name}/{card.version}")
         report.tables.append(path)
     for _, group in itertools.groupby(resumed(tasks) if config.resume else tasks, lambda task: task.card.architecture):
-        launch(spark_context, list(group))
+        own = list(group)
+        for task, sha256 in zip(own, launch(spark_context, own), strict=True):
+            if key is not None:  # what the rank has written, whatever is in its folder by now
+                signatures.sign_model(task.target, key, task.card.name, task.card.version, sha256)
+    if key is not None:
+        report.notes.append(f"models were signed by the key {key.key_id}")
     report.rows_in = report.rows_out = table.rows["train"] + table.rows["validation"]
     return report

@@ -105,7 +105,7 @@ def _train_one(
     steps = TrainSteps(
         model, config, len(card.class_names), ensemble_size, task.steps_per_epoch, task.seed, task.row_weights
     )
-    initial = read_model(task.initial) if task.initial else None
+    initial = read_model(task.initial, task.initial_sha256) if task.initial else None
     first = warm_start.initial_weights(initial, task.table.preprocessor, model) if initial else None
     state = _start(task, steps, first)
     if state.history and hvd.rank() == 0:
@@ -135,9 +135,10 @@ def _train_one(
     if task.columns not in detectors:
         detectors[task.columns] = fit_novelty(task)
     validation_scores, detector = score_validation_rows(task, steps, state, detectors[task.columns])
+    manifest_sha256 = ""
     if hvd.rank() == 0:
         preprocessor = task.table.preprocessor
-        write_model(
+        manifest_sha256 = write_model(
             task.target, replace(card, training=training), state.best, preprocessor, validation_scores, detector
         )
         if detector is None:
@@ -146,7 +147,7 @@ def _train_one(
                 f" {novelty.least_rows(len(task.columns))} benign train rows"
             )
         progress_file.add(f"trained {card.name} epochs={training['epochs']} best_epoch={state.best_epoch}")
-    return training
+    return {**training, "manifest_sha256": manifest_sha256}
 
 
 def _start(task: TrainingTask, steps: TrainSteps, initial: Weights | None) -> TrainingState:

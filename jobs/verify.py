@@ -1,0 +1,59 @@
+"""Checks a lake: the hash chain of its audit and, with trusted keys, the signatures of all models and aliases.
+
+    spark-submit --py-files dist/ids_spark.zip jobs/verify.py --set lake=LAKE [MORE]
+
+with MORE: --set verify.head=HASH, the `head=` of the last log line of a run: its row, and all before it, must be there;
+--set 'score.trusted_keys=[FILE]', public keys.
+
+Reads: `audit/`; with trusted keys `models/`.
+Writes: nothing, so that it can run with read access only; it is not in the audit itself.
+Exit code 0: everything is as it was written. 3: it is not; every fault is named, the first broken link first.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+
+from ids_spark.config.settings import Config
+from ids_spark.lake.store import Lake
+from ids_spark.models import artifact, registry, signatures
+from ids_spark.models.artifact import ModelUnusable
+from ids_spark.models.signatures import Trust
+from ids_spark.runtime import chain, job
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, lake: Lake) -> list[str]:
+    """Check audit and signatures."""
+    trust = signatures.open_trust(lake, config.score.trusted_keys)
+    checked = chain.check(lake, config.verify.head)
+    log.info("audit rows=%d before_the_chain=%d heads=%s", checked.rows, checked.before, " ".join(checked.heads))
+    if trust is None:
+        log.info("signatures of models were not checked: score.trusted_keys is not set")
+        return checked.faults
+    return [*checked.faults, *dict.fromkeys(_unsigned(lake, trust))]
+
+
+def _unsigned(lake: Lake, trust: Trust) -> Iterator[str]:
+    """Yield what is wrong with each model and each file of aliases."""
+    models = lake.uri("models")
+    for name in artifact.model_names(models):
+        versions = artifact.model_versions(models, name)
+        for version in versions:
+            try:
+                registry.read_version(models, name, version, trust)
+            except ModelUnusable as error:
+                yield str(error)
+        try:
+            present = registry.read_aliases(models, name, trust)
+            for alias in registry.ALIASES:
+                if present.holder(alias) is not None:
+                    registry.model_of_alias(models, name, alias, trust)
+        except ModelUnusable as error:
+            yield str(error)
+        log.info("checked model=%s versions=%d", name, len(versions))
+
+
+if __name__ == "__main__":
+    sys.exit(job.check(run, __doc__))
