@@ -6,7 +6,8 @@
 #   anything else        a command: spark-submit …, python …
 #
 # If IDS_SPARK_MASTER is set (spark://… or k8s://…), every role authenticates with the secret in the file spark_auth,
-# and encrypts network traffic and spilled data. If it is not set, spark-submit runs in local mode and needs no secret.
+# and encrypts network traffic and spilled data, with the settings of conf/cluster/security.conf. If it is not set,
+# spark-submit runs in local mode and needs no secret.
 #
 #   IDS_SPARK_SECRETS   folder of secret files (default /run/secrets); each is copied to IDS_SPARK_PRIVATE, so that only
 #                       its owner can read it, for any mode of the mounted volume
@@ -19,6 +20,8 @@ role=${1:-}
 master=${IDS_SPARK_MASTER:-}
 secrets=${IDS_SPARK_SECRETS:-/run/secrets}
 private=${IDS_SPARK_PRIVATE:-/tmp/ids_spark}
+security=$(dirname "$0")/../conf/cluster/security.conf
+umask 027  # files of the lake, of executors and of their Python processes
 
 refuse() { printf 'entrypoint: %s\n' "$*" >&2; exit 2; }
 
@@ -46,10 +49,8 @@ add_settings() {  # to a copy of SPARK_CONF_DIR; the last line of a setting wins
   find -L "$SPARK_CONF_DIR" -maxdepth 1 -type f -exec cp --no-preserve=mode -t "$private/conf" {} +
   {
     printf '\n'
-    printf '%s=%s\n' spark.master "$master" \
-      spark.driver.host "$address" spark.driver.bindAddress "$address" \
-      spark.ui.killEnabled false \
-      spark.authenticate true spark.network.crypto.enabled true spark.io.encryption.enabled true
+    cat "$security"
+    printf '%s=%s\n' spark.master "$master" spark.driver.host "$address" spark.driver.bindAddress "$address"
     case $master in
       # Spark reads the secret from a file only on Kubernetes; there a value would be part of every executor pod.
       k8s://*) printf '%s=%s\n' spark.authenticate.secret.file "$private/spark_auth" ;;

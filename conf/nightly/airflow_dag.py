@@ -1,4 +1,8 @@
-"""The night as an Airflow DAG: needs apache-airflow-providers-apache-spark and a connection `spark_default`."""
+"""The night as an Airflow DAG: needs apache-airflow-providers-apache-spark and a connection `spark_default`.
+
+The worker of Airflow that submits has the cluster's settings (`export SPARK_CONF_DIR=…`, see `conf/cluster`): jobs
+refuse a cluster without encryption. Secrets do not belong in the connection, whose options are on the command line.
+"""
 
 import datetime as dt
 

@@ -23,6 +23,8 @@ from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.lake.lease import Lease
 from ids_spark.lake.store import Lake
+from ids_spark.models.signatures import ENVIRONMENT
+from ids_spark.runtime import cluster_security
 from ids_spark.runtime.audit import Status, write_audit_row
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class Context:
     @cached_property
     def spark(self) -> SparkSession:
         """The Spark session; started on first use, because some jobs need no executors."""
-        return session(f"ids_spark {self.job}")
+        return session(f"ids_spark {self.job}", self.config.open_cluster, secret_variables(self.config))
 
     @cached_property
     def lease(self) -> Lease:
@@ -229,8 +231,27 @@ def full_disk(error: BaseException, lake: str) -> str | None:
     )
 
 
-def session(app: str) -> SparkSession:
-    """Start or reuse the Spark session; in local mode all its ports are on the loopback interface."""
+def secret_variables(config: Config) -> tuple[str, ...]:
+    """Return the names of the environment variables in which the driver finds its keys."""
+    key = config.train.sign_key or ""
+    signing = (key.removeprefix(ENVIRONMENT),) if key.startswith(ENVIRONMENT) else ()
+    return (config.score.pseudonym_key_env, *signing)
+
+
+def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -> SparkSession:
+    """Start or reuse the Spark session; in local mode all its ports are on the loopback interface.
+
+    Python processes of executors, and with them the ranks, find these secrets and that of the cluster empty in their
+    environment.
+
+    Args:
+        app: Name of the application.
+        open_cluster: Also connect to a cluster without the encryption of `cluster_security.REQUIRED`.
+        secrets: Names of environment variables with secrets of the driver.
+
+    Raises:
+        InputError: connections to the cluster are not encrypted, executors would get a secret, or no task could run.
+    """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     progress = str(sys.stderr.isatty()).lower()  # no progress bar in a log file
@@ -238,13 +259,18 @@ def session(app: str) -> SparkSession:
     SparkContext._ensure_initialized()  # spark-submit's settings can be read only after the JVM is connected
     given = SparkContext._jvm.SparkConf()  # type: ignore[union-attr]
     master = given.get("spark.master", "local[*]")
+    cluster_security.require_encryption(given, master, open_cluster)
+    cluster_security.refuse_secrets_for_executors(given, secrets)
     if master.startswith("local"):
         local = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
         for key, value in local.items():
             builder = builder.config(key, value)
         builder = builder.master(master)
     _require_a_slot(given, master)
-    return builder.getOrCreate()
+    spark = builder.getOrCreate()
+    for name in (cluster_security.SPARK_SECRET, *secrets):
+        spark.sparkContext.environment[name] = ""
+    return spark
 
 
 def _require_a_slot(given: Any, master: str) -> None:

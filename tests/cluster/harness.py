@@ -30,12 +30,6 @@ _SMALL = {
     "spark.cores.max": "2",
     "spark.ui.showConsoleProgress": "false",
 }
-# Without authentication Spark cannot encrypt. The last line of a property is used.
-_OPEN = {
-    "spark.authenticate": "false",
-    "spark.network.crypto.enabled": "false",
-    "spark.io.encryption.enabled": "false",
-}
 
 TRAINING = (
     "ingest.rows_per_file=4000",
@@ -112,11 +106,16 @@ class Cluster:
         return self.folder / "settings"
 
     @property
+    def local_dirs(self) -> Path:
+        """Folder for shuffle files and temporary files."""
+        return self.shuffle or self.folder / "shuffle"
+
+    @property
     def environment(self) -> dict[str, str]:
         """Environment of all processes of the cluster and of jobs; no variable contains the path of the checkout."""
         kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
         python = {name: str(Path(os.environ["PYSPARK_PYTHON"])) for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")}
-        local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.shuffle or self.folder / "shuffle")}
+        local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.local_dirs)}
         return (
             kept
             | python
@@ -137,17 +136,24 @@ class Cluster:
         waited(lambda: self.workers_alive() == 2, 60, "two workers")
 
     def start_settings(self) -> None:
-        """Write a copy of `conf/cluster` with the secret, readable by its owner only, as documented for users."""
+        """Write a copy of `conf/cluster` with the secret, readable by its owner only, as documented for users.
+
+        Without a secret, a copy of its `spark-defaults.conf` alone, which has no authentication.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "shuffle").mkdir(exist_ok=True)
         self.settings.mkdir(mode=0o700)
-        for file in (ROOT / "conf/cluster").iterdir():
-            shutil.copyfile(file, self.settings / file.name)
-        secret = {"spark.authenticate.secret": self.secret} if self.secret else _OPEN
-        defaults = self.settings / "spark-defaults.conf"
-        with defaults.open("a") as file:
-            file.writelines(f"{key} {value}\n" for key, value in (_SMALL | secret | self.more).items())
-        defaults.chmod(0o600)
+        told = _SMALL | self.more
+        if self.secret:
+            for file in (ROOT / "conf/cluster").iterdir():
+                shutil.copyfile(file, self.settings / file.name)
+                (self.settings / file.name).chmod(0o600)
+            told |= {"spark.authenticate.secret": self.secret}
+        else:
+            shutil.copyfile(ROOT / "conf/cluster/spark-defaults.conf", self.settings / "spark-defaults.conf")
+        with (self.settings / "spark-defaults.conf").open("a") as file:
+            if self.secret:
+                file.write((ROOT / "conf/cluster/security.conf").read_text())
+            file.writelines(f"{key} {value}\n" for key, value in told.items())
 
     def start_worker(self, name: str) -> None:
         """Start one worker of one core with its own work folder."""
@@ -239,9 +245,22 @@ def start(
     options: Sequence[str] = (),
     master: str = "",
     more: dict[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> psutil.Popen:
-    """Start one job's documented line in `folder`; its lake is `folder`/lake."""
-    chosen = [part for setting in ("lake=lake", PLAIN, *settings) for part in ("--set", setting)]
+    """Start one job's documented line in `folder`; its lake is `folder`/lake.
+
+    Args:
+        cluster: Its settings are those of the job.
+        folder: Of `prepare`.
+        job: Name of the job.
+        settings: Settings of the job.
+        options: Options of spark-submit.
+        master: Another master than the cluster's.
+        more: Further environment variables.
+        arguments: Further arguments, after the settings.
+    """
+    opened = () if cluster.secret else ("open_cluster=true",)
+    chosen = [part for setting in ("lake=lake", PLAIN, *opened, *settings) for part in ("--set", setting)]
     return psutil.Popen(
         [
             "spark-submit",
@@ -252,6 +271,7 @@ def start(
             "ids_spark.zip",
             f"jobs/{job}.py",
             *chosen,
+            *arguments,
         ],
         cwd=folder,
         env=cluster.environment | (more or {}),

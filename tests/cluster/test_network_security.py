@@ -5,8 +5,10 @@ On a cluster without authentication the same probes find open ports, which shows
 
 import contextlib
 import pickle
+import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -48,53 +50,108 @@ def intruder(cluster: Cluster, night: Night, tmp_path_factory: pytest.TempPathFa
     end(job)
 
 
-def found_open(cluster: Cluster, folder: Path) -> tuple[set[ports.Port], dict[ports.Port, list[str]], psutil.Popen]:
-    """Return all ports while two ranks train, the answers of those that need no secret, and the running job."""
+@dataclass(frozen=True)
+class Training:
+    """What is seen of a job while two ranks train.
+
+    Attributes:
+        ports: Every listening port of cluster and job.
+        answered: Answers of the ports that need no secret.
+        processes: Command line and environment of every process of cluster and job.
+        progressed: Whether the ranks trained on after all these requests.
+    """
+
+    ports: set[ports.Port]
+    answered: dict[ports.Port, list[str]]
+    processes: list[tuple[str, dict[str, str]]]
+    progressed: bool
+
+
+def trained(cluster: Cluster, folder: Path) -> Training:
+    """Look at a job of two ranks from outside, then end it."""
     checkpoint = folder / "lake/checkpoints/dnn-6-paper.npz"
     checkpoint.unlink(missing_ok=True)
-    job = start(cluster, folder, "train", *_LONG)
-    waited(checkpoint.exists, 180, "the first epoch", job)
-    found = ports.listening(cluster.processes | {"job": job})
-    return found, ports.open_ports(found), job
-
-
-def test_no_port_answers_without_the_secret_while_ranks_train(cluster: Cluster, copy: Path) -> None:
-    found, answered, job = found_open(cluster, copy)
+    job = start(cluster, folder, "train", *_LONG, more={"IDS_SPARK_PSEUDONYM_KEY": _KEY})
     try:
-        assert {port.program for port in found} >= {
-            *("master.Master", "worker.Worker", "CoarseGrainedExecutorBackend"),
-            *("pyspark.daemon", "java driver", "python driver"),
-        }
-        assert {port.address for port in found} == {"127.0.0.1"}
-        # The web pages of master and workers need no password; a job has no page.
-        pages = {port for port in answered if port.program in ("master.Master", "worker.Worker")}
-        assert len(pages) == 3
-        assert [what for port in pages for what in answered[port] if not what.startswith("http: ")] == []
-        others = {port: what for port, what in answered.items() if port not in pages}
-        assert [port.program for port in others] == ["java driver"]
-        assert list(others.values()) == [_SUBMITTED]
-        before = (copy / "lake/checkpoints/dnn-6-paper.npz").stat().st_mtime_ns
-        waited(
-            lambda: (copy / "lake/checkpoints/dnn-6-paper.npz").stat().st_mtime_ns > before, 30, "another epoch", job
-        )
+        waited(checkpoint.exists, 180, "the first epoch", job)
+        found, seen = ports.listening(cluster.processes | {"job": job}), processes(cluster, job)
+        answered = ports.open_ports(found)
+        before = checkpoint.stat().st_mtime_ns
+        waited(lambda: checkpoint.stat().st_mtime_ns > before, 30, "another epoch", job)
+        return Training(found, answered, seen, progressed=True)
     finally:
         end(job)
 
 
+def processes(cluster: Cluster, job: psutil.Popen) -> list[tuple[str, dict[str, str]]]:
+    """Return command line and environment of every process of a cluster and a job, as /proc has them."""
+    found = []
+    for process in (*cluster.processes.values(), job):
+        for member in family(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append((" ".join(member.cmdline()), member.environ()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def training(cluster: Cluster, night: Night, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A training with keys in the environment of the driver."""
+    return trained(cluster, Path(shutil.copytree(night.folder, tmp_path_factory.mktemp("training") / "night")))
+
+
+def test_no_port_answers_without_the_secret_while_ranks_train(training: Training) -> None:
+    assert {port.program for port in training.ports} >= {
+        *("master.Master", "worker.Worker", "CoarseGrainedExecutorBackend"),
+        *("pyspark.daemon", "java driver", "python driver"),
+    }
+    assert {port.address for port in training.ports} == {"127.0.0.1"}
+    # The web pages of master and workers need no password; a job has no page.
+    pages = {port for port in training.answered if port.program in ("master.Master", "worker.Worker")}
+    assert len(pages) == 3
+    assert [what for port in pages for what in training.answered[port] if not what.startswith("http: ")] == []
+    others = {port: what for port, what in training.answered.items() if port not in pages}
+    assert [port.program for port in others] == ["java driver"]
+    assert list(others.values()) == [_SUBMITTED]
+    assert training.progressed
+
+
+def test_executors_and_ranks_get_no_secret_that_they_do_not_need(cluster: Cluster, training: Training) -> None:
+    ranks = [(line, told) for line, told in training.processes if "gloo_exec_fn" in line]
+    executors = [(line, told) for line, told in training.processes if "CoarseGrainedExecutorBackend" in line]
+    tasks = [(line, told) for line, told in training.processes if "pyspark.daemon" in line]
+    assert len(ranks) >= 2
+    assert len(executors) == 2
+    assert len(tasks) >= 2
+    # The JVM of an executor authenticates with the secret, which its Python processes do not need.
+    assert all(str(cluster.secret) in told.values() for _, told in executors)
+    for line, told in (*ranks, *tasks):
+        assert str(cluster.secret) not in told.values(), line
+    # The driver's keys are with the driver alone: a task that needs one receives it with its function.
+    for line, told in (*ranks, *tasks, *executors):
+        assert _KEY not in told.values(), line
+    # Horovod's key, and the path of the rendezvous, are in the environment of ranks and on no command line.
+    horovod = {
+        told[name] for _, told in ranks for name in ("HOROVOD_SECRET_KEY", "IDS_SPARK_RENDEZVOUS") if name in told
+    }
+    assert horovod
+    for secret in (str(cluster.secret), _KEY, *horovod):
+        assert [line for line, _ in training.processes if secret in line] == []
+    for line, _ in executors:
+        assert "-Dspark.network.crypto.cipher=AES/GCM/NoPadding" in line
+        assert "-Dspark.network.crypto.saslFallback=false" in line
+
+
 def test_the_same_probes_find_every_spark_port_open_without_authentication(copy: Path, tmp_path: Path) -> None:
     without_secret = Cluster(tmp_path / "open", secret=None)
-    job = None
     try:
         without_secret.start()
-        _, answered, job = found_open(without_secret, copy)
+        answered = trained(without_secret, copy).answered
         for program in ("master.Master", "worker.Worker", "CoarseGrainedExecutorBackend", "java driver"):
             assert any(
                 w.startswith("spark rpc") for p, what in answered.items() if p.program == program for w in what
             ), program
         assert any("spark file: the file" in what for what in answered.values())
     finally:
-        if job is not None:
-            end(job)
         without_secret.stop()
 
 
@@ -230,30 +287,3 @@ def test_no_command_line_shows_the_secret(cluster: Cluster, copy: Path) -> None:
     assert finished(job)[0] == 0
     assert any("CoarseGrainedExecutorBackend" in line for line in lines)
     assert [line for line in lines if str(cluster.secret) in line] == []
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda file: file.chmod(0o644), "has mode 644, so other users can read the secret; expected 600"),
-        (
-            lambda file: file.write_text("spark.authenticate true\n"),
-            "holds no spark.authenticate.secret of at least 32",
-        ),
-        (
-            lambda file: file.write_text(
-                "spark.authenticate true\nspark.authenticate.secret ${env:SECRET_OF_THE_CLUSTER_12345678}\n"
-            ),
-            "holds no spark.authenticate.secret of at least 32",
-        ),
-    ],
-)
-def test_nothing_starts_from_settings_that_others_read_or_that_hold_no_secret(
-    tmp_path: Path, spoil: Callable[[Path], object], message: str
-) -> None:
-    spoiled = Cluster(tmp_path / "spoiled")
-    spoiled.start_settings()
-    spoil(spoiled.settings / "spark-defaults.conf")
-    code, output = finished(start(spoiled, prepare(tmp_path / "work"), "ingest", master="local[1]"), 30)
-    assert code == 2
-    assert message in output

@@ -13,6 +13,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from ids_spark.config.loader import load
+from tests.support.container import Container
 from tests.support.flows import ROOT
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -21,6 +22,7 @@ ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
 MANIFESTS = sorted((ROOT / "conf" / "kubernetes").glob("*.yaml"))
 LOCKS = ROOT / "conf" / "locks"
 UID = 10001
+SECRET = "synthetic0secret0of0the0tests0000000"
 
 
 # --- the image --------------------------------------------------------------------------------------------------
@@ -82,8 +84,8 @@ def test_every_file_of_the_package_and_of_the_jobs_may_enter_the_build():
 
 
 def test_every_module_that_the_image_runs_is_in_the_repository():
-    run = re.findall(r"python -m (ids_spark[.\w]+)", DOCKERFILE.read_text())
-    assert run
+    run = re.findall(r"python -m ((?:ids_spark|supply_chain)[.\w]+)", DOCKERFILE.read_text())
+    assert len(run) == 2
     for module in run:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
@@ -112,7 +114,7 @@ def test_the_image_runs_as_a_fixed_user_and_has_no_compiler(variant: str):
 
 def test_bases_are_pinned_to_a_release_of_python_3_11_and_of_cuda_12_2():
     defaults = dict(rest.split("=", 1) for stage, name, rest in instructions() if name == "ARG" and not stage)
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", defaults["PYTHON_IMAGE"])
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", defaults["PYTHON_IMAGE"])
     assert re.fullmatch(r"nvidia/cuda:12\.2\.\d+-devel-ubuntu22\.04", defaults["CUDA_IMAGE"])
     assert defaults["VARIANT"] == "cpu"
     names = {stage for stage, _, _ in instructions()}
@@ -149,7 +151,7 @@ def test_every_lock_that_is_installed_exists_and_has_a_hash_for_every_package():
     assert {"build.txt", "run.txt", "run-gpu.txt", "horovod.txt"} <= named
     for name in named:
         assert (LOCKS / name).is_file(), name
-        if name.endswith(".txt"):
+        if name.endswith(".txt") and name != "jars_removed.txt":
             assert all(hashes for _, hashes in locked(name).values()), name
 
 
@@ -198,10 +200,12 @@ def test_every_service_is_the_one_image_as_its_user_without_privileges():
         assert (build / service["build"]["dockerfile"]).resolve() == DOCKERFILE
 
 
-def test_ports_are_published_on_loopback_alone():
-    published = [port for service in services().values() for port in service.get("ports", [])]
-    assert published
-    assert all(isinstance(port, str) and port.startswith("127.0.0.1:") for port in published)
+def test_no_service_is_reached_from_outside_or_reaches_out():
+    networks = yaml.safe_load(COMPOSE.read_text())["networks"]
+    assert networks == {"cluster": {"internal": True}}
+    for name, service in services().items():
+        assert service["networks"] == ["cluster"], name
+        assert not {"ports", "expose", "network_mode"} & set(service), name
 
 
 def test_all_services_take_the_secret_from_a_file_outside_the_repository():
@@ -270,7 +274,11 @@ def test_a_pod_runs_as_the_images_user_and_may_do_nothing_else(name: str):
         assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
         assert "secretKeyRef" not in str(container["env"])
         assert {"name": "IDS_SPARK_SECRETS", "value": "/run/ids_spark"} in container["env"]
-    assert volumes["secrets"]["secret"] == {"secretName": "ids-spark", "defaultMode": 0o440}
+        assert "ephemeral-storage" in container["resources"]["limits"]
+    secret = volumes["secrets"]["secret"]
+    assert (secret["secretName"], secret["defaultMode"]) == ("ids-spark", 0o440)
+    # Only the driver of a night needs the pseudonym key; without `items`, every key of the secret is mounted.
+    assert secret.get("items") == (None if name == "score" else [{"key": "spark_auth", "path": "spark_auth"}])
     assert volumes["tmp"]["emptyDir"]["medium"] == "Memory"  # the entrypoint puts secrets there
     assert not any("hostPath" in volume for volume in volumes.values())
 
@@ -303,18 +311,44 @@ def test_the_driver_may_manage_executors_and_read_no_secret():
     assert {one["metadata"].get("namespace", one["metadata"].get("name")) for one in manifests()} == {"ids-spark"}
 
 
+def selected(policy: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a network policy is for pods with these labels."""
+    return policy["spec"]["podSelector"].get("matchLabels", {}).items() <= labels.items()
+
+
+def test_egress_of_each_pod_is_a_list():
+    policies = [one for one in manifests() if one["kind"] == "NetworkPolicy"]
+    labels = {name: dict(pod["metadata"]["labels"]) for name, pod in pods().items()}
+    labels["executor"]["spark-role"] = "executor"  # set by Spark
+    [denies] = [policy for policy in policies if policy["spec"]["podSelector"] == {}]
+    assert denies["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    reached: dict[str, list[tuple[str, list[int]]]] = {}
+    for name, told in labels.items():
+        rules = [rule for policy in policies if selected(policy, told) for rule in policy["spec"].get("egress", [])]
+        for rule in rules:
+            assert rule["to"], "a rule without `to` reaches every address"
+            for peer in rule["to"]:
+                assert peer.get("ipBlock", {}).get("cidr", "192.0.2.1/32").endswith("/32")
+            kinds = sorted(kind for peer in rule["to"] for kind in peer)
+            reached.setdefault(name, []).append((kinds[0], [port["port"] for port in rule.get("ports", [])]))
+    shared = [("podSelector", []), ("namespaceSelector", [53, 53])]
+    assert reached["executor"] == shared
+    assert reached["score"] == reached["train"] == [*shared, ("ipBlock", [443, 6443])]
+    ingress = [rule for policy in policies for rule in policy["spec"].get("ingress", [])]
+    assert ingress == [{"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "ids-spark"}}}]}]
+
+
 def test_spark_makes_executors_from_the_template_without_a_secret(spark: SparkSession, tmp_path: Path):
     jvm = spark.sparkContext._jvm
-    (tmp_path / "spark_auth").write_text("synthetic0secret0of0the0tests0000000")
     (tmp_path / "executor.yaml").write_text(settings()["executor.yaml"])
     conf = jvm.org.apache.spark.SparkConf(False)
-    lines = [line for line in settings()["spark-defaults.conf"].splitlines() if not line.startswith("#")]
-    told = dict(line.split(maxsplit=1) for line in lines) | {
-        "spark.master": "k8s://https://kubernetes.default.svc",
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted" / "spark-defaults.conf").write_text(settings()["spark-defaults.conf"])
+    driver = Container(tmp_path / "driver", "k8s://https://kubernetes.default.svc")
+    driver.secret("spark_auth", SECRET)
+    driver.environment["SPARK_CONF_DIR"] = str(tmp_path / "mounted")
+    told = driver.settings() | {
         "spark.app.name": "synthetic",
-        "spark.driver.host": "192.0.2.1",
-        "spark.authenticate": "true",
-        "spark.authenticate.secret.file": str(tmp_path / "spark_auth"),
         "spark.kubernetes.executor.podTemplateFile": str(tmp_path / "executor.yaml"),
     }
     for name, value in told.items():
@@ -341,4 +375,14 @@ def test_spark_makes_executors_from_the_template_without_a_secret(spark: SparkSe
     assert pod["spec"]["securityContext"] == template["securityContext"]
     assert pod["spec"]["serviceAccountName"] == "ids-spark-executor"
     assert security.getSecretKey() not in text(made.container()) + text(made.pod())
+    assert SECRET not in text(made.container()) + text(made.pod())
     assert "_SPARK_AUTH_SECRET" not in text(made.container())
+    # The JVM of an executor is started with the properties of the driver's connections.
+    options = {entry["value"] for entry in container["env"] if entry["name"].startswith("SPARK_JAVA_OPT_")}
+    assert options >= {
+        "-Dspark.authenticate=true",
+        "-Dspark.network.crypto.enabled=true",
+        "-Dspark.network.crypto.authEngineVersion=2",
+        "-Dspark.network.crypto.cipher=AES/GCM/NoPadding",
+        "-Dspark.network.crypto.saslFallback=false",
+    }
