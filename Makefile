@@ -14,6 +14,7 @@ ENV     := . $(VENV)/env.sh
 LOCKS   := $(wildcard conf/locks/*.txt)
 SOURCES := $(shell find ids_spark -type f -not -name "*.pyc")
 ZIP     := dist/ids_spark.zip
+BILL    := dist/ids_spark.cdx.json
 
 DATA    ?=
 LAKE    ?= $(if $(DATA),runs/local,runs/synthetic)
@@ -242,6 +243,10 @@ test-cluster: package ## A Spark master and two workers on loopback: jobs, fault
 check: setup ## Format, lint, types, import rule
 	$(ENV); ruff format --check .; ruff check .; mypy; lint-imports --no-cache
 
+.PHONY: audit-deps
+audit-deps: setup ## Known vulnerabilities of locked packages and jars, each with a decision. ARGS="--database FOLDER"
+	$(ENV); python -m supply_chain.audit $(ARGS)
+
 .PHONY: format
 format: setup ## Format the sources; write the tables of settings in jobs/README.md
 	$(ENV); ruff format .; ruff check --fix .; python -m tests.support.settings_docs
@@ -277,11 +282,14 @@ nights: package ## Precision and false lines of incidents on nights with truth. 
 	  $(if $(DATA),--data $(call quoted,$(DATA)))
 
 .PHONY: package
-package: $(ZIP) ## Build dist/ids_spark.zip for spark-submit --py-files
+package: $(ZIP) $(BILL) ## Build dist/ids_spark.zip for spark-submit --py-files, and its bill of materials (CycloneDX)
 
 # The zip file names the commit, so it is made again after one.
 $(ZIP): $(SOURCES) $(VENV)/.ready $(wildcard .git/logs/HEAD)
 	@$(ENV); python -m ids_spark.base.packaging $@
+
+$(BILL): $(LOCKS) $(wildcard supply_chain/*.py) ids_spark/__init__.py $(VENV)/.ready
+	@$(ENV); python -m supply_chain.sbom $@
 
 # Names of version 0.1, to be removed in 0.3.
 .PHONY: table replica

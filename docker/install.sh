@@ -97,11 +97,20 @@ build_horovod() {
     HOROVOD_WITHOUT_MPI=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO MAKEFLAGS="-j$(nproc)" \
     pip_install --no-cache-dir --no-binary horovod -r "$locks/horovod.txt"
 }
+remove_jars() {  # those that no job needs
+  local jars name _
+  jars=$venv/lib/python3.11/site-packages/pyspark/jars
+  [ -d "$jars" ] || return 0
+  while read -r name _; do
+    case $name in '' | '#'*) ;; *) rm -f "$jars/$name"-[0-9]*.jar ;; esac
+  done <"$locks/jars_removed.txt"
+}
 
 step venv    "$locks/build.in"    "virtual environment (Python 3.11)"                      "$python" -m venv "$venv"
 step build   "$locks/build.txt"   "build tools"                                            pip_install -r "$locks/build.txt"
 step run     "$locks/$run"        "packages: pyspark, tensorflow, petastorm (~2 min)"      pip_install -r "$locks/$run"
 step horovod "$locks/horovod.txt" "$horovod"                                               build_horovod
+remove_jars  # after each step that may have installed pyspark again
 if [ "$want" = dev ]; then
   step dev   "$locks/dev.txt"     "test and check tools"                                   pip_install -r "$locks/dev.txt"
 fi

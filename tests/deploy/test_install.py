@@ -1,7 +1,10 @@
 """docker/install.sh and make on machines as they are, without the packages: every step counts as done."""
 
+import fcntl
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +154,19 @@ def test_java_unpacks_its_libraries_where_programs_may_run(made: str) -> None:
     assert sourced(made, options) == (0, os.environ.get(options, ""), "")
 
 
+def test_jars_that_no_job_needs_are_deleted_and_no_others(tmp_path: Path) -> None:
+    jars = tmp_path / "venv" / "lib" / "python3.11" / "site-packages" / "pyspark" / "jars"
+    jars.mkdir(parents=True)
+    gone = ["derby-10.14.2.0.jar", "json-1.8.jar", "hive-shims-0.23-2.3.9.jar", "guava-14.0.1.jar"]
+    kept = ["json4s-ast_2.12-3.7.0-M11.jar", "spark-core_2.12-3.5.9.jar", "json-smart-1.jar", "guava-extra-1.jar"]
+    for name in (*gone, *kept):
+        (jars / name).touch()
+    for _ in range(2):
+        code, output, _ = install(tmp_path / "venv")
+        assert code == 0, output
+        assert sorted(path.name for path in jars.iterdir()) == sorted(kept)
+
+
 def test_a_path_with_blanks_is_refused_in_one_sentence(tmp_path: Path) -> None:
     code, output, _ = install(tmp_path / "my folder" / "venv")
     assert code == 2
@@ -173,7 +189,7 @@ def checkout_with(folder: Path, spark_submit: str) -> Path:
     """A checkout that make takes for installed, with a Python program in place of spark-submit."""
     checkout = folder / "checkout"
     (checkout / ".venv" / "bin").mkdir(parents=True)
-    for part in ("conf", "docker", "ids_spark", "jobs"):
+    for part in ("conf", "docker", "ids_spark", "jobs", "supply_chain"):
         (checkout / part).symlink_to(ROOT / part)
     shutil.copyfile(ROOT / "Makefile", checkout / "Makefile")
     fake = checkout / ".venv" / "bin" / "spark-submit"
@@ -185,7 +201,8 @@ def checkout_with(folder: Path, spark_submit: str) -> Path:
     fake.chmod(0o755)
     (checkout / ".venv" / "env.sh").write_text(f'export PATH="{fake.parent}:$PATH"\n')
     (checkout / "dist").mkdir()
-    for made in (checkout / ".venv" / ".ready", checkout / "dist" / "ids_spark.zip"):
+    made_files = (".venv/.ready", "dist/ids_spark.zip", "dist/ids_spark.cdx.json")
+    for made in (checkout / name for name in made_files):
         made.touch()
         os.utime(made, (4e9, 4e9))  # newer than every source
     return checkout
@@ -243,7 +260,7 @@ def test_the_script_of_a_night_extracts_captures_if_there_are_any(
 ) -> None:
     codes = f"CODES = dict(extract={extract}, score={score}, purge={purge})\n"
     script = str(checkout_with(tmp_path, codes + JOBS_OF_NIGHT) / "conf" / "nightly" / "night.sh")
-    known = {**SHELL, "LAKE": "/lake", "LOGS": "/logs"}
+    known = {**SHELL, "LAKE": "/lake", "LOGS": "/logs", "IDS_SPARK_LOCKS": str(tmp_path / "locks")}
     expected = [
         "extract|/lake|/pcaps|/logs|None",
         "score|/lake|None|flow_logs|/logs",
@@ -254,6 +271,42 @@ def test_the_script_of_a_night_extracts_captures_if_there_are_any(
     if not extract:
         ended = subprocess.run([script], env=known, capture_output=True, text=True, check=False)
         assert (ended.returncode, ended.stdout.splitlines()) == (code, expected[1:jobs])
+
+
+def test_one_night_of_a_lake_runs_at_a_time_and_the_lock_is_in_a_private_folder(tmp_path: Path) -> None:
+    checkout = checkout_with(tmp_path, "")
+    (checkout / ".venv" / "bin" / "spark-submit").write_text("#!/bin/sh\necho ran\n")
+    script = str(checkout / "conf" / "nightly" / "night.sh")
+    home = tmp_path / "home"
+    home.mkdir()
+    known = {**{k: v for k, v in SHELL.items() if not k.startswith("XDG_")}, "HOME": str(home), "LOGS": "/logs"}
+
+    def night(lake: str, **more: str) -> subprocess.CompletedProcess[str]:
+        told = known | {"LAKE": lake} | more
+        return subprocess.run([script], env=told, capture_output=True, text=True, check=False)
+
+    assert night("/lake").returncode == 0
+    folder = home / ".local/state/ids_spark"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    [lock] = folder.iterdir()
+    assert stat.S_IMODE(lock.stat().st_mode) & 0o037 == 0
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        taken = night("/lake")
+        assert (taken.returncode, taken.stdout) == (75, "")
+        assert re.search(
+            r"another run for /lake has not ended \(pid \d+ on .+ since .+\); nothing was done", taken.stderr
+        )
+        assert night("/another").returncode == 0
+    assert night("/lake").returncode == 0
+    folder.chmod(0o777)
+    opened = night("/lake")
+    assert (opened.returncode, opened.stdout) == (2, "")
+    assert "is open to other users" in opened.stderr
+    (tmp_path / "link").symlink_to(folder)
+    assert night("/lake", IDS_SPARK_LOCKS=str(tmp_path / "link")).returncode == 2
+    assert "/tmp" not in (ROOT / "conf" / "nightly" / "crontab").read_text()
+    assert "/var/lock" not in (ROOT / "conf" / "nightly" / "crontab").read_text()
 
 
 def test_make_trains_a_demo_model_for_captures_only_without_a_lake(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What the project is made of: packages and jars, known vulnerabilities, bill of materials. No job imports it."""
