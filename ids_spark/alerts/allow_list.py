@@ -32,6 +32,8 @@ _TIME: Final = pa.timestamp("us", tz="UTC")
 class AllowListUnusable(InputError):
     """Raised when an allow-list cannot be read or an entry is invalid; the message lists every fault."""
 
+    quotes_identifiers = True
+
 
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]

@@ -43,6 +43,8 @@ _DAY: Final = dt.timedelta(days=1)
 class InventoryRefused(InputError):
     """Raised when an inventory cannot be read, or a line of it has a fault."""
 
+    quotes_identifiers = True
+
 
 @dataclass(frozen=True)
 class Maintenance:

@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import pwd
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +12,24 @@ from typing import Any, Final, Literal
 
 import pyarrow as pa
 
+from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import AUDIT
 from ids_spark.lake.store import Lake
 from ids_spark.runtime import chain
+from ids_spark.score.identifiers import identifiers_of
 
 Status = Literal["done", "degraded", "refused", "failed"]
 _LOGIN: Final = Path("/proc/self/loginuid")
 _NO_LOGIN: Final = 2**32 - 1
+_IDENTIFYING: Final = re.compile(
+    r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w) | "(?:[^"\\]|\\.)*"
+    | (?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w) | (?<!\w)(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?!\w)""",
+    re.VERBOSE,
+)
+"""Quoted texts, IPv4 and Ethernet addresses."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,25 @@ def write_audit_row(
     [stored] = pa.Table.from_pylist([row], schema=AUDIT).to_pylist()  # as it will be read, for its hash
     stored["sha256"] = chain.sha256_of(stored)
     return AuditRow(lake.write("audit", [stored], staged, run_id=run_id, job=job), stored["sha256"])
+
+
+def text_of(error: Exception, config: Config) -> str:
+    """Return the message of an error for the audit, which no purge removes.
+
+    If identifiers have pseudonyms, addresses and quoted texts are replaced by theirs. Of messages that may hold more,
+    and of errors that are no refusals, the class remains: the message is in the log.
+    """
+    kind = type(error).__name__
+    whole = str(error) if isinstance(error, InputError) else f"{kind}: {error}"
+    try:
+        pseudonyms = identifiers_of(config.score).pseudonyms
+    except InputError as unusable:  # there is a key, but it cannot be read
+        return whole if str(unusable) == str(error) else kind
+    if pseudonyms is None:
+        return whole
+    if not isinstance(error, InputError | Interrupted) or getattr(error, "quotes_identifiers", False):
+        return f"{kind}: the message may name devices, and is in the log of the run"
+    return _IDENTIFYING.sub(lambda found: pseudonyms.of(found[0].strip("'\"")), whole)
 
 
 def actor() -> str:

@@ -25,7 +25,7 @@ from ids_spark.lake.lease import Lease
 from ids_spark.lake.store import Lake
 from ids_spark.models.signatures import ENVIRONMENT
 from ids_spark.runtime import cluster_security
-from ids_spark.runtime.audit import Status, write_audit_row
+from ids_spark.runtime.audit import Status, text_of, write_audit_row
 
 log = logging.getLogger(__name__)
 
@@ -191,19 +191,20 @@ def _failed(error: Exception, context: Context, started: dt.datetime) -> int:
     if isinstance(error, InputError):
         log.error("%s", error)
         status: Status = "refused"
-        code, text = REFUSED, str(error)
+        code = REFUSED
     else:
         known = str(error) if isinstance(error, Interrupted) else full_disk(error, lake.root)
         if known is not None:
             log.error("%s", known)
         else:
             log.exception("%s failed", job)
-        status, code, text = "failed", FAILED, f"{type(error).__name__}: {error}"
+        status, code = "failed", FAILED
     if began:  # its audit row is part of the commit, and others may have named it already
         log.warning("the commit of this run has begun; the next job of this lake completes it, with its audit row")
         return code
     try:
         if code == FAILED or lake.holds_tables():
+            text = text_of(error, context.config)
             row = write_audit_row(lake, None, job, run_id, started, context.config, Report(), status, text)
             log.info("%s %s run_id=%s head=%s", job, status, run_id, row.sha256)
     except (OSError, InputError) as unwritten:  # often because the lake itself failed

@@ -11,15 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 
 import ids_spark
+from ids_spark.alerts.allow_list import AllowListUnusable
+from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.base import packaging
-from ids_spark.base.errors import NotReconciled
+from ids_spark.base.errors import InputError, NotReconciled
 from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import AUDIT
+from ids_spark.extract.inventory import InventoryRefused
 from ids_spark.lake.store import Lake
-from ids_spark.runtime.audit import actor, write_audit_row
+from ids_spark.runtime.audit import actor, text_of, write_audit_row
+from ids_spark.score.identifiers import identifiers_of
 
 STARTED = dt.datetime(2024, 5, 1, 2, 3, 4, 567890, tzinfo=dt.UTC)
 
@@ -77,6 +81,44 @@ def test_a_failed_run_leaves_an_audit_row_with_its_error(tmp_path):
     [row] = Lake(str(tmp_path)).read("audit").to_pylist()
     assert path == "audit/r-train.parquet"
     assert (row["status"], row["error"], row["counts"]) == ("failed", "ValueError: no", [])
+
+
+KEY_OF_A_TEST = "0123456789abcdef0123456789abcdef"
+QUOTING = "'pump-1' is 10.20.0.9, \"Ward 7\" is 00:1B:44:11:3a:B7 of the champion's site; dnn-6/v1.2.3.4.5 stays"
+
+
+def config_with_key(monkeypatch):
+    monkeypatch.setenv("IDS_SPARK_PSEUDONYM_KEY", KEY_OF_A_TEST)
+    return Config()
+
+
+def test_the_message_of_a_refusal_names_no_device_if_devices_have_pseudonyms(monkeypatch):
+    assert text_of(InputError(QUOTING), Config()) == QUOTING
+    found = text_of(InputError(QUOTING), config_with_key(monkeypatch))
+    of = Pseudonyms(KEY_OF_A_TEST.encode()).of
+    assert found == (
+        f"{of('pump-1')} is {of('10.20.0.9')}, {of('Ward 7')} is {of('00:1B:44:11:3a:B7')} of the champion's site;"
+        " dnn-6/v1.2.3.4.5 stays"
+    )
+
+
+@pytest.mark.parametrize("kind", [ValueError, InventoryRefused, AllowListUnusable])
+def test_of_other_messages_the_class_remains(monkeypatch, kind):
+    assert "pump-1" in text_of(kind("pump-1"), Config())
+    found = text_of(kind("pump-1"), config_with_key(monkeypatch))
+    assert kind.__name__ in found
+    assert "pump-1" not in found
+
+
+def test_a_key_that_cannot_be_read_hides_messages_but_its_own(tmp_path):
+    key = tmp_path / "key"
+    key.write_text(KEY_OF_A_TEST)
+    key.chmod(0o644)
+    config = load([], [f"score.pseudonym_key_file={key}"])
+    with pytest.raises(InputError) as error:
+        identifiers_of(config.score)
+    assert text_of(error.value, config) == str(error.value)
+    assert text_of(InputError("pump-1"), config) == "InputError"
 
 
 def test_the_code_version_starts_with_that_of_the_package():
