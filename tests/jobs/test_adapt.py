@@ -10,9 +10,11 @@ from pyspark.sql import SparkSession
 from ids_spark.adapt.evaluation import read_evaluation
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import Lake
-from ids_spark.models import registry
+from ids_spark.models import artifact, registry
 from ids_spark.models.artifact import read_model, write_model
+from ids_spark.models.signatures import open_trust
 from tests.support import in_process
+from tests.support.keys import key_pair
 from tests.support.local_nights import write_nights
 from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
 
@@ -122,14 +124,23 @@ def test_a_lake_without_the_data_set_of_the_champion_is_refused_before_anything_
     assert not (tmp_path / "lake/flows/split=local").exists()
 
 
-def test_a_challenger_that_forgets_is_refused(adapted: tuple[Path, str]) -> None:
+def test_a_challenger_that_forgets_is_refused(adapted: tuple[Path, str], tmp_path: Path) -> None:
+    """With keys: the champion is signed first, and what the run has trained is signed too."""
     folder, _ = adapted
-    models = Lake(f"{folder}/lake").uri("models")
+    lake, keys = Lake(f"{folder}/lake"), key_pair(tmp_path)
+    models, trust = lake.uri("models"), open_trust(lake, [str(keys.public)])
     before = registry.read_aliases(models, NAME)
+    champion = (f"promote.model={NAME}", f"promote.version={before.champion}", "promote.sign=true")
+    run(folder, "promote", *champion, *keys.signing)
     forgetful = [setting for setting in TRAIN if "epochs" not in setting and "rate" not in setting]
     settings = (f"adapt.model={NAME}", f"adapt.flow_logs={folder}/logs", "adapt.nights=2", "adapt.review=false")
-    code, log = in_process.run(folder, "adapt", *settings, *forgetful, "train.epochs=1", "train.learning_rate=0.00001")
+    code, log = in_process.run(folder, "adapt", *settings, keys.trusting)
+    assert (code, "train.sign_key is not set" in log) == (2, True), log  # before anything is written
+    settings += ("train.epochs=1", "train.learning_rate=0.00001", *keys.signing)
+    code, log = in_process.run(folder, "adapt", *settings, *forgetful)
     assert code == 3, log
     assert "is refused" in log
-    after = registry.read_aliases(models, NAME)
+    newest = artifact.model_versions(models, NAME)[-1]
+    assert registry.read_version(models, NAME, newest, trust).card.version == newest
+    after = registry.read_aliases(models, NAME, trust)
     assert (after.champion, after.challenger) == (before.champion, before.challenger)

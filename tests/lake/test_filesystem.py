@@ -4,6 +4,7 @@ HDFS is not among them: its client needs a Hadoop installation, which a test mac
 """
 
 import contextlib
+import datetime as dt
 import io
 import json
 import os
@@ -25,16 +26,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from ids_spark.base.errors import InputError
-from ids_spark.config.settings import IngestConfig
+from ids_spark.base.report import Report
+from ids_spark.config.settings import Config, IngestConfig
 from ids_spark.ingest import sources
 from ids_spark.lake import filesystem, store
 from ids_spark.lake.filesystem import exists, files_in, is_file, read_bytes, resolve, sizes_in, write_bytes, write_json
 from ids_spark.lake.parquet import keep_only, write_part, write_rows
 from ids_spark.lake.store import Lake, TooLarge
-from ids_spark.models import artifact
+from ids_spark.models import artifact, registry
+from ids_spark.models.signatures import SignatureRefused, open_trust, sign_model
+from ids_spark.runtime import chain
+from ids_spark.runtime.audit import write_audit_row
 from ids_spark.train import checkpoint, data_loader
 from tests.support.flows import write_synthetic_source
 from tests.support.frames import Captured, ethernet, ipv4, pcap, tcp
+from tests.support.keys import key_pair
 from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS, training_state
 from tests.support.submitting import prepare, submit
 
@@ -255,6 +261,30 @@ def seen(made: Lake) -> dict[str, str]:
 
 def all_of(run_id: str) -> dict[str, str]:
     return dict.fromkeys((f"flows/part-{run_id}", "flows/split=train/part-1", "flows/_table.json", TABLES[1]), run_id)
+
+
+def test_audit_and_signed_models_are_checked_on_every_storage(
+    place: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    lake, keys, now = Lake(place), key_pair(tmp_path_factory.mktemp("keys")), dt.datetime.now(dt.UTC)
+    assert not lake.holds_tables()
+    rows = [
+        write_audit_row(lake, None, "score", f"2026030{i}T000000Z-a", now, Config(), Report(), "done")
+        for i in (1, 2, 3)
+    ]
+    assert lake.holds_tables()
+    assert chain.heads(lake) == [rows[-1].sha256]
+    assert chain.check(lake, rows[0].sha256).faults == []
+    fs, path = resolve(lake.uri(rows[1].path))
+    fs.delete_file(path)
+    assert any(rows[1].sha256 in fault for fault in chain.check(lake).faults)
+
+    uri, trust = lake.uri(f"models/{CARD.name}/{CARD.version}"), open_trust(lake, [str(keys.public)])
+    sha256 = artifact.write_model(uri, CARD, WEIGHTS, PREPROCESSOR, VALIDATION_SCORES)
+    with pytest.raises(SignatureRefused, match="is not signed"):
+        registry.read_version(lake.uri("models"), CARD.name, CARD.version, trust)
+    sign_model(uri, keys.sign_key, CARD.name, CARD.version, sha256)
+    assert registry.read_version(lake.uri("models"), CARD.name, CARD.version, trust).sha256 == sha256
 
 
 def test_a_commit_on_s3_replaces_whole_tables_and_leaves_nothing_behind(s3: str) -> None:

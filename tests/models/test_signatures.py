@@ -354,6 +354,10 @@ def test_an_attacked_champion_spares_no_version_the_comparison(
     site.train(V2, keys=site.keys)
     assert site.promote(V2) == 2
     assert ATTACKS[attack] in caplog.text
+    if attack is edit_weights:  # a person may decide otherwise, on record
+        caplog.clear()
+        assert site.promote(V2, *site.keys.signing, "promote.force=true", "promote.reason=broken into") == 0
+        assert site.context().champion.card.version == V2
 
 
 def test_a_file_that_was_swapped_after_the_check_is_refused(site: Site) -> None:

@@ -14,6 +14,7 @@ from ids_spark.dataset.taxonomy import CLASSES
 from tests.support.broken_night import EXTRA, break_night
 from tests.support.browser import Page, numbers
 from tests.support.in_process import run
+from tests.support.keys import key_pair
 from tests.support.nights import (
     DATE,
     FLOWS,
@@ -168,6 +169,22 @@ def test_a_challenger_scores_the_same_night_and_is_compared(nights: Path, tmp_pa
     assert both - near <= int(shown.replace(",", "")) <= both + near
     assert set(read(folder, "incidents")["model_version"]) == {first.card.version}
     assert set(read(folder, "drift")["model_version"]) == {first.card.version}
+
+    keys, before = key_pair(tmp_path / "keys"), read(folder, "incidents")
+    for version, alias in ((first.card.version, "champion"), (second.card.version, "challenger")):
+        chosen = (f"promote.model={MODEL}", f"promote.version={version}", f"promote.alias={alias}")
+        code, output = run(folder, "promote", *chosen, "promote.sign=true", *keys.signing)
+        assert code == 0, output
+    (folder / "lake/models" / MODEL / second.card.version / "signature.json").unlink()
+    code, output = score(folder, keys.trusting)
+    assert code == 3, output  # the champion has scored the night alone
+    assert set(read(folder, "nights")["role"]) == {"champion"}
+    [reason] = night_row(folder)["degraded"]
+    assert reason["reason"] == "challenger_refused"
+    page = (folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text()
+    assert "the challenger was not used" in page
+    assert f"model signed by key {keys.sign_key.key_id}" in page
+    assert read(folder, "incidents")["incident_id"].tolist() == before["incident_id"].tolist()
 
 
 @pytest.mark.parametrize(("classes", "architecture"), [(2, "gru_dnn"), (6, "dnn")])

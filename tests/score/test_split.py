@@ -18,8 +18,10 @@ from ids_spark.dataset.taxonomy import CLASS19, class6_of
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.store import Lake
 from ids_spark.models import architectures, artifact
+from ids_spark.models.signatures import SignatureRefused
 from ids_spark.score import split
 from tests.support.flows import synthetic_frame
+from tests.support.keys import key_pair
 from tests.support.models import CARD, PREPROCESSOR
 
 ROWS = 200
@@ -129,6 +131,16 @@ def test_other_spellings_and_columns_that_hold_something_else_are_read(
         assert rows["attack_probability"].tolist() == before[name]
         assert rows["source_row"].tolist() == list(range(ROWS))
         assert set(rows["source_file"]) == {"flows.parquet"}
+
+
+def test_with_trusted_keys_every_model_must_be_signed(
+    spark: SparkSession, lake: Lake, flows: Path, tmp_path: Path
+) -> None:
+    keys = key_pair(tmp_path / "keys")
+    config = ScoreConfig(source=str(flows), split="test", trusted_keys=(str(keys.public),))
+    with pytest.raises(SignatureRefused, match="is not signed"):
+        split.score_split(spark.sparkContext, lake, lambda table: f"{tmp_path}/staged/{table}", config, "run-1")
+    assert not (tmp_path / "staged").exists()
 
 
 def test_files_that_are_not_read_are_named(

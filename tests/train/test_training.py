@@ -25,8 +25,9 @@ from tensorboard.util.tensor_util import make_ndarray
 from ids_spark.config.train import TrainConfig
 from ids_spark.dataset.features import column_of
 from ids_spark.lake.store import Lake
-from ids_spark.models import architectures, artifact
-from ids_spark.models.artifact import Model
+from ids_spark.models import architectures, artifact, registry
+from ids_spark.models.artifact import Model, ModelUnusable
+from ids_spark.models.signatures import open_trust
 from ids_spark.train import checkpoint, worker
 from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState
 from ids_spark.train.launch import resumed
@@ -35,6 +36,7 @@ from ids_spark.train.tasks import FeatureTable, OtherModel, TrainingTask, card_o
 from ids_spark.train.training import train_models
 from tests.support.flows import write_synthetic_source
 from tests.support.in_process import run
+from tests.support.keys import key_pair
 from tests.support.submitting import prepare, start, submit
 
 SETTINGS = (
@@ -83,7 +85,8 @@ def whole_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of six uninterrupted epochs on two ranks."""
     folder = tmp_path_factory.mktemp("whole") / "copy"
     shutil.copytree(features, folder)
-    code, output = run(folder, "train", *SETTINGS, "train.epochs=6", "train.tensorboard=true")
+    sign = f"train.sign_key={key_pair(folder / 'keys').private}"
+    code, output = run(folder, "train", *SETTINGS, "train.epochs=6", "train.tensorboard=true", sign)
     assert code == 0, output
     for epoch in range(1, 7):
         assert output.count(f"gru_dnn-6-paper epoch {epoch}/6 loss=") == 1
@@ -369,7 +372,8 @@ def test_a_run_may_start_from_the_weights_of_another_model(
     champion = artifact.read_model(str(newest(whole_run)))
     lake = Lake(str(tmp_path))
     arguments = (spark.sparkContext, lake, lake.uri, table)
-    [path] = train_models(*arguments, config, 8, "20261128T000000Z-ab", str(newest(whole_run))).tables
+    initial = str(newest(whole_run)), champion.sha256
+    [path] = train_models(*arguments, config, 8, "20261128T000000Z-ab", *initial).tables
     found = artifact.read_model(lake.uri(path))
     assert found.card.training["initial"] == f"{champion.card.name}/{champion.card.version}"
     fresh = architectures.build("gru_dnn", len(champion.card.features), 6, champion.card.hyperparameters)
@@ -379,6 +383,15 @@ def test_a_run_may_start_from_the_weights_of_another_model(
     other = config.model_copy(update={"classes": (19,)})
     with pytest.raises(OtherModel, match="found classes 6; expected 19"):
         train_models(*arguments, other, 8, "20261128T000001Z-ab", str(newest(whole_run)))
+    with pytest.raises(ModelUnusable, match="was changed while it was in use"):
+        train_models(*arguments, config, 8, "20261128T000002Z-ab", str(newest(whole_run)), "0" * 64)
+
+
+def test_a_training_run_signs_what_its_rank_has_written(whole_run: Path) -> None:
+    public = whole_run / "keys/key.pub"
+    trust = open_trust(Lake(str(whole_run / "lake")), [str(public)])
+    version = newest(whole_run)
+    registry.read_version(str(version.parents[1]), version.parent.name, version.name, trust)  # raises if not signed
 
 
 def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
