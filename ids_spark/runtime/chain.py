@@ -75,7 +75,7 @@ def _link(uri: str) -> tuple[str | None, Sequence[str]]:
     """Return the hash of a row and those that it names; nothing for a row without, or a damaged file."""
     try:
         file = pq.ParquetFile(pa.BufferReader(read_bytes(uri)))
-        [row] = file.read(["sha256", "previous"]).to_pylist()
+        [row] = file.read(["sha256", "previous"], use_threads=False).to_pylist()
         own, previous = row["sha256"], row["previous"] or []
     except _UNREADABLE:
         return None, ()
@@ -177,7 +177,7 @@ class _Links:
 def _read(uri: str) -> dict[str, Any] | str:
     """Return a row, or why it is none."""
     try:
-        [row] = pq.read_table(pa.BufferReader(read_bytes(uri))).to_pylist()
+        [row] = pq.ParquetFile(pa.BufferReader(read_bytes(uri))).read(use_threads=False).to_pylist()
         times = [row[name] for name in ("started_at", "finished_at")]
         if not all(isinstance(time, dt.datetime) and time.tzinfo is not None for time in times):
             raise ValueError("its times are no times")

@@ -199,6 +199,7 @@ def test_the_rows_of_runs_at_once_are_merged_by_the_next(tmp_path: Path) -> None
         "from ids_spark.config.settings import Config\n"
         "from ids_spark.lake.store import Lake\n"
         "from ids_spark.runtime.audit import write_audit_row\n"
+        "print(flush=True)\n"
         "sys.stdin.readline()\n"
         "for i in range(5):\n"
         "    now = dt.datetime.now(dt.UTC)\n"
@@ -207,12 +208,22 @@ def test_the_rows_of_runs_at_once_are_merged_by_the_next(tmp_path: Path) -> None
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), f"20260302T00000{i}Z-"], stdin=subprocess.PIPE, env=environment
+            [sys.executable, "-c", code, str(tmp_path), f"20260302T00000{i}Z-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
         )
         for i in range(2)
     ]
     for process in both:
-        process.communicate(b"go\n", timeout=60)
+        assert process.stdout is not None
+        process.stdout.readline()  # it has imported everything, and waits
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in both:
+        process.communicate(timeout=60)
         assert process.returncode == 0
     last = written(tmp_path, "20260303T000000Z-b")
     found = chain.check(Lake(str(tmp_path)), first)
