@@ -13,6 +13,7 @@ Exit code 0: everything is as it was written. 3: it is not; every fault is named
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ids_spark.config.settings import Config
 from ids_spark.lake.store import Lake
@@ -32,7 +33,7 @@ def run(config: Config, lake: Lake) -> list[str]:
     if trust is None:
         log.info("signatures of models were not checked: score.trusted_keys is not set")
         return checked.faults
-    return [*checked.faults, *dict.fromkeys(_unsigned(lake, trust))]
+    return [*checked.faults, *dict.fromkeys(_unsigned(lake, replace(trust, thorough=True)))]
 
 
 def _unsigned(lake: Lake, trust: Trust) -> Iterator[str]:

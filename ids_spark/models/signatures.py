@@ -16,11 +16,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -29,10 +31,8 @@ from pydantic import Field, ValidationError
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import one_line
 from ids_spark.config.score import Section
-from ids_spark.dataset.features import SchemaMismatch
-from ids_spark.dataset.tables import TABLES
 from ids_spark.lake.filesystem import absolute, exists, files_in, read_bytes, write_bytes
-from ids_spark.lake.parquet import read_file
+from ids_spark.lake.parquet import SUFFIX
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelUnusable
 
@@ -51,8 +51,9 @@ _MAKE_PRIVATE: Final = (
     "make one with: (umask 077; openssl genpkey -algorithm ed25519 -out KEY), and set train.sign_key=KEY"
 )
 _MAKE_PUBLIC: Final = "make it from the private key with: openssl pkey -in KEY -pubout -out FILE"
-_RECORDED_BY: Final[Mapping[str, int]] = {"promote": 20, "adapt": 20, "score": 5}
-"""Newest audit rows of each job in which the state of aliases is looked up."""
+_RECORDED_BY: Final[Mapping[str, int]] = {"promote": 100, "adapt": 100, "score": 10}
+"""Newest audit rows of each job in which a run looks up the state of aliases."""
+_READERS: Final = 16
 
 
 class SignKeyUnusable(InputError):
@@ -265,10 +266,12 @@ class Trust:
     Attributes:
         lake: Whose models are checked.
         keys: Public keys by id.
+        thorough: Look up the state of aliases in all audit rows, not only in the newest ones.
     """
 
     lake: Lake
     keys: Mapping[str, Ed25519PublicKey]
+    thorough: bool = False
 
     def require_model(self, uri: str, name: str, version: str, manifest_sha256: str) -> None:
         """Check the signature of a model that was read.
@@ -347,18 +350,28 @@ class Trust:
 
     def _recorded(self, name: str) -> Iterator[tuple[dt.datetime, str, str]]:
         """Yield newest change, hash and audit row of the aliases of a model, as earlier runs state them."""
-        for job, most in _RECORDED_BY.items():
-            for uri in files_in(self.lake.uri("audit"), f"-{job}.parquet")[-most:]:
-                try:
-                    rows = read_file(uri, TABLES["audit"], ["aliases"], {}).to_pylist()
-                except (SchemaMismatch, pa.ArrowException, OSError) as error:
-                    log.warning(
-                        "the state of aliases in an audit row cannot be read uri=%s error=%s", uri, one_line(error)
-                    )
-                    continue
-                for each in (each for row in rows for each in row["aliases"] or ()):
+        uris = files_in(self.lake.uri("audit"), SUFFIX)
+        if not self.thorough:
+            uris = [uri for job, most in _RECORDED_BY.items() for uri in _of_job(uris, job)[-most:]]
+        with ThreadPoolExecutor(_READERS) as pool:
+            for uri, rows in zip(uris, pool.map(_aliases_of, uris), strict=True):
+                for each in rows:
                     if each["model"] == name and each["changed_at"] is not None:
                         yield each["changed_at"], str(each["sha256"]), uri.rsplit("/", 1)[1]
+
+
+def _of_job(uris: Sequence[str], job: str) -> list[str]:
+    return [uri for uri in uris if uri.endswith(f"-{job}{SUFFIX}")]
+
+
+def _aliases_of(uri: str) -> list[dict[str, Any]]:
+    """Return what an audit row states of aliases; nothing for rows of older versions, or a damaged file."""
+    try:
+        rows = pq.ParquetFile(pa.BufferReader(read_bytes(uri))).read(["aliases"], use_threads=False).to_pylist()
+        return [each for row in rows for each in row.get("aliases") or ()]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        log.warning("the state of aliases in an audit row cannot be read uri=%s error=%s", uri, one_line(error))
+        return []
 
 
 def _parsed(uri: str) -> _Signature:

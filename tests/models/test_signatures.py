@@ -300,6 +300,16 @@ def test_an_audit_row_of_a_night_recognises_aliases_that_were_put_back(site: Sit
         site.context()
 
 
+def test_rows_of_other_runs_hide_older_aliases_from_nights_but_not_from_verify(site: Site, caplog: Log) -> None:
+    put_back_older_aliases(site)
+    [row] = site.lake.read("audit").slice(0, 1).to_pylist()
+    for i in range(100):
+        site.lake.write("audit", [{**row, "aliases": []}], run_id=f"29991231T000000Z-{i:08d}", job="promote")
+    assert site.context().champion.card.version == V1
+    assert site.run(jobs.verify, site.keys.trusting) == 3
+    assert "is an older one that was put back" in caplog.text
+
+
 def test_models_older_than_the_key_are_signed_by_a_promotion(tmp_path: Path, caplog: Log) -> None:
     made = Site(tmp_path)
     made.train(V1)
