@@ -110,14 +110,15 @@ def _report_failures(failures: Sequence[tuple[dt.date, Exception]], report: Repo
     """
     messages = []
     for date, error in failures:
-        refusal = str(error) if isinstance(error, InputError) else job.full_disk(error, lake)
-        messages.append(f"{date} was not scored, its earlier result was not changed: {refusal or one_line(error)}")
+        refusal = error if isinstance(error, InputError) else job.full_disk(error, lake)
+        first, *more = refusal.args if refusal else (one_line(error),)
+        messages.append(InputError(f"{date} was not scored, its earlier result was not changed: {first}", *more))
         log.error("%s", messages[-1], exc_info=None if refusal else error)
     if failures and not report.tables and not report.notes:
         faults = [error for _, error in failures if not isinstance(error, InputError)]
-        raise faults[0] if faults else InputError("\n".join(messages))
+        raise faults[0] if faults else InputError(*(line for message in messages for line in message.args))
     for message in messages:
-        report.degrade(" ".join(message.split()))
+        report.degrade(" ".join(str(message).split()))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 
 from ids_spark.adapt.replay import Replayed
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import Section
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
@@ -180,7 +181,7 @@ def read_evaluation(models_uri: str, name: str, version: str, model_sha256: str)
     if not exists(uri):
         return None
     try:
-        content = json.loads(read_bytes(uri))
+        content = json_text.loads(read_bytes(uri))
         if content["format"] != 1:
             raise ValueError(f"format {str(content['format'])[:80]}, expected 1")
         if content["sha256"] != _hash(content["evaluation"]):

@@ -89,7 +89,7 @@ def refuse(faults: Sequence[str]) -> None:
     """
     if faults:
         listed = [*faults[:_MOST_FAULTS], *([f"and {len(faults) - _MOST_FAULTS} more"] * (len(faults) > _MOST_FAULTS))]
-        raise VerdictsRefused("verdicts have {} fault(s):\n  {}".format(len(faults), "\n  ".join(listed)))
+        raise VerdictsRefused(f"verdicts have {len(faults)} fault(s):", *listed)
 
 
 def find_incidents(

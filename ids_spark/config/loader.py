@@ -71,7 +71,7 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
         found = len(faults) + error.error_count()
         faults += described(error, Config)
     if faults or config is None:
-        raise ConfigError("configuration has {} fault(s):\n  {}".format(found, "\n  ".join(faults)))
+        raise ConfigError(f"configuration has {found} fault(s):", *faults)
     return config
 
 

@@ -89,7 +89,7 @@ def check(
         return model.model_validate(content, context=dict(context or {}))
     except ValidationError as found:
         count, faults = found.error_count(), described(found, model)
-    raise error("{} has {} fault(s):\n  {}\n  See {}".format(where, count, "\n  ".join(faults), example))
+    raise error(f"{where} has {count} fault(s):", *faults, f"See {example}")
 
 
 def described(error: ValidationError, model: type[BaseModel]) -> list[str]:

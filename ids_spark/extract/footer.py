@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from ids_spark.base import json_text
 from ids_spark.base.text import one_line
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def of_metadata(metadata: Mapping[bytes, bytes] | None, file: str) -> Extraction
     if text is None:
         return None
     try:
-        return Extraction.model_validate_json(text)
-    except ValidationError as error:
+        return Extraction.model_validate_json(json_text.checked(text))
+    except ValueError as error:
         log.warning("not used: metadata %s file=%s error=%s", KEY, file, one_line(error))
         return None

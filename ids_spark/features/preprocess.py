@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base import json_text
 from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, column_of
@@ -198,7 +199,7 @@ def from_json(text: str, where: str) -> Preprocessor:
             number is missing, infinite, out of order or of another type.
     """
     try:
-        content: Any = json.loads(text)
+        content: Any = json_text.loads(text)
         if content["format"] != _FORMAT:
             raise PreprocessorUnusable(
                 f"{where}: format {str(content['format'])[:80]}, expected format {_FORMAT}; rerun jobs/features.py"

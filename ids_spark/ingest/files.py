@@ -4,7 +4,6 @@ No file is skipped without a reason. Reasons in `HARMLESS` are of files that hol
 ones and documents; every other reason is of a file that should hold rows but cannot be read.
 """
 
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import shown
 from ids_spark.ingest import other_logs
@@ -32,6 +32,7 @@ HEAD_BYTES: Final = 4096
 LONGEST_LINE: Final = 1 << 16
 """Bytes of a line of CSV; an official one has at most 1,200."""
 _AT_ONCE: Final = 16
+_LARGEST_COMMIT: Final = 256 << 20  # bytes of a commit of a Delta table: 500,000 files
 _MOST_ROWS_PER_BYTE: Final = 1000  # of a constant table with dictionaries and run lengths: about 60
 _FORMATS: Final[Mapping[str, Format]] = {
     ".csv": "csv",
@@ -341,9 +342,9 @@ def _delta_state(log_uri: str) -> frozenset[str]:
     if [int(name[:20]) for name in commits] != list(range(first, first + len(commits))):
         raise ValueError(f"commits {first} to {len(commits)} are not all there")
     for name in commits:
-        for line in read_bytes(f"{log_uri}/{name}").decode().splitlines():
+        for line in read_bytes(f"{log_uri}/{name}", _LARGEST_COMMIT).decode().splitlines():
             if line.strip():
-                _apply(json.loads(line), state, log_uri)
+                _apply(json_text.loads(line), state, log_uri)
     return frozenset(state)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.logs import printable
 from ids_spark.base.spark_tasks import balanced
 from ids_spark.base.text import one_line, shown
 from ids_spark.config.settings import IngestConfig
@@ -149,10 +150,9 @@ def discover(config: IngestConfig) -> Source:
     faults += _copies([file for file in found if _is_capture(file)])
     faults += _mixture({name: each.schema for name, each in usable.items()})
     if faults:
-        shown = _same_faults_once(faults, [file.name for file in listing])
-        more = f"\n  and {len(shown) - _MAX_FAULTS_SHOWN} more" if len(shown) > _MAX_FAULTS_SHOWN else ""
-        text = "\n  ".join(shown[:_MAX_FAULTS_SHOWN])
-        raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {count} file(s):\n  {text}{more}")
+        shown = _same_faults_once(faults, [printable(file.name) for file in listing])
+        more = [f"and {len(shown) - _MAX_FAULTS_SHOWN} more"] * (len(shown) > _MAX_FAULTS_SHOWN)
+        raise SourceUnusable(f"{source}: {len(faults)} fault(s) in {count} file(s):", *shown[:_MAX_FAULTS_SHOWN], *more)
     synthetic = exists(f"{base}/{SYNTHETIC_MARK}")
     if synthetic and not _is_complete(f"{base}/{SYNTHETIC_MARK}"):
         raise SourceUnusable(f"{source}: this synthetic data set is incomplete; rerun jobs/synthesize.py")

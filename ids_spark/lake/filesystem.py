@@ -11,16 +11,20 @@ secrets.
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 
 _EXPECTED: Final = "expected a local path or a file:, hdfs: or s3a: URI"
@@ -29,6 +33,15 @@ _REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ANY_REGION: Final = "us-east-1"  # accepted by servers other than Amazon's
 _AT_ONCE: Final = 16  # requests to an object store
 _TRIES: Final = 100  # to make a folder: a job that ends may remove its empty parents meanwhile
+_UNFINISHED: Final = ".new"  # end of the name of a file that will replace another
+SET_ASIDE: Final = ".set-aside-"
+"""Start of the names of files that are not as this program writes them."""
+_LONGEST_OLD: Final = 200  # characters of the old name that the new one holds
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
+
+
+class FileTooLarge(InputError, ValueError):
+    """Raised when a file is larger than any that this program writes, or is asked to read as a whole."""
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -116,19 +129,52 @@ def absolute(uri: str) -> str:
 
 
 def require_below(root: str, uri: str) -> None:
-    """Raise `InputError` if a path is not below a root, also when links on the way are followed.
+    """Raise `InputError` if a path is not below a root, or a part of it below the root is a symbolic link.
 
-    Only local file systems have links; on others the names alone decide.
+    Only local file systems have links; on others the names alone decide. A link that is made after this check is
+    followed: whoever can make links while a job runs can write where the user of the job can.
     """
     fs, path = resolve(uri)
     top = resolve(root)[1]
+    expected = path
     if isinstance(fs, pafs.LocalFileSystem):
+        expected = f"{os.path.realpath(top)}{path.removeprefix(top)}"
         path, top = os.path.realpath(path), os.path.realpath(top)
-    if not path.startswith(f"{top.rstrip('/')}/") or ".." in path.split("/"):
-        raise InputError(
-            f"{uri} leads to {path}; expected a path in {top}; nothing was changed; remove the link, or move the folder"
-            " that it leads to into the lake"
-        )
+    if not path.startswith(f"{top.rstrip('/')}/") or ".." in path.split("/") or path != expected:
+        raise _link(uri, path, top)
+
+
+def require_plain(root: str, folders: Iterable[str]) -> None:
+    """Raise `InputError` if these folders of a root hold, or are, a symbolic link, or a name in them is no UTF-8.
+
+    Only local file systems can. The root itself may be behind a link.
+    """
+    fs, top = resolve(root)
+    if isinstance(fs, pafs.LocalFileSystem):
+        for folder in folders:
+            if os.path.islink(f"{top}/{folder}"):
+                raise _link(f"{top}/{folder}", os.path.realpath(f"{top}/{folder}"), top)
+            for entry in _entries(f"{top}/{folder}"):
+                shown = os.fsencode(entry.path).decode(errors="backslashreplace")
+                if entry.is_symlink():
+                    raise _link(shown, os.path.realpath(entry.path), top)
+                if not entry.name.isascii() and entry.name.encode(errors="replace").decode() != entry.name:
+                    raise InputError(f"{shown}: its name is no UTF-8; nothing was changed; rename or remove it")
+
+
+def _entries(path: str) -> Iterator["os.DirEntry[str]"]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(entry.path)
+
+
+def _link(uri: str, target: str, top: str) -> InputError:
+    return InputError(
+        f"{uri} leads to {target}; expected a path in {top} without symbolic links; nothing was changed; remove the"
+        " link, or move what it leads to in its place"
+    )
 
 
 def exists(uri: str) -> bool:
@@ -143,23 +189,71 @@ def is_file(uri: str) -> bool:
     return bool(fs.get_file_info(path).type == pafs.FileType.File)
 
 
-def read_bytes(uri: str) -> bytes:
+def is_plain_file(uri: str) -> bool:
+    """Return whether something is a file: no folder, symbolic link, device or pipe, whose reading may not end.
+
+    Raises:
+        FileNotFoundError: there is nothing of this name.
+    """
+    fs, path = resolve(uri)
+    if isinstance(fs, pafs.LocalFileSystem):
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    if not exists(uri):
+        raise FileNotFoundError(uri)
+    return is_file(uri)
+
+
+def names_in(uri: str) -> list[str]:
+    """Return the names of files and folders in a folder, sorted; none if it is missing.
+
+    On a local file system also of links, and of names that are no UTF-8, with surrogates as in `os.fsdecode`.
+    """
+    fs, path = resolve(uri)
+    try:
+        if isinstance(fs, pafs.LocalFileSystem):
+            return sorted(os.listdir(path))
+        return sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
+    except (FileNotFoundError, NotADirectoryError):  # another job may have removed an empty folder while it was listed
+        return []
+
+
+def read_bytes(uri: str, most: int = json_text.MOST_BYTES) -> bytes:
     """Return a whole file.
 
     Raises:
         FileNotFoundError: it does not exist.
+        FileTooLarge: it has more than `most` bytes.
     """
     fs, path = resolve(uri)
     with fs.open_input_file(path) as stream:
-        return bytes(stream.read())
+        content = bytes(stream.read(most + 1))
+    if len(content) > most:
+        raise FileTooLarge(
+            f"{uri} has more than {most:,} bytes; expected a file as a job writes it, or a smaller one; remove the file"
+            " or give another one"
+        )
+    return content
 
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a whole file; makes its folder if needed. Atomic only on S3: for files in staging."""
     fs, path = resolve(uri)
     make_folder(fs, path.rsplit("/", 1)[0])
+    if isinstance(fs, pafs.LocalFileSystem):
+        _write_local(path, content, os.O_CREAT | os.O_TRUNC)
+        return
     with fs.open_output_stream(path) as stream:
         stream.write(content)
+
+
+def _write_local(path: str, content: bytes, flags: int) -> None:
+    try:
+        with open(os.open(path, os.O_WRONLY | _NO_LINK | flags, 0o640), "wb") as stream:
+            stream.write(content)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _link(path, os.path.realpath(path), os.path.dirname(path)) from error
 
 
 def replace_bytes(uri: str, content: bytes) -> None:
@@ -171,8 +265,50 @@ def replace_bytes(uri: str, content: bytes) -> None:
     if not renames(fs):
         write_bytes(uri, content)  # an object becomes visible when it is complete
         return
-    write_bytes(f"{uri}.new", content)
-    fs.move(f"{path}.new", path)
+    unfinished = f"{path}.{secrets.token_hex(8)}{_UNFINISHED}"  # a name that nobody can have made a link of
+    make_folder(fs, path.rsplit("/", 1)[0])
+    try:
+        if isinstance(fs, pafs.LocalFileSystem):
+            _write_local(unfinished, content, os.O_CREAT | os.O_EXCL)
+        else:
+            with fs.open_output_stream(unfinished) as stream:
+                stream.write(content)
+        fs.move(unfinished, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fs.delete_file(unfinished)
+        raise
+
+
+def remove_unfinished(uri: str) -> None:
+    """Remove what killed runs left of `replace_bytes` for a file; no other run may replace it meanwhile."""
+    folder, name = uri.rsplit("/", 1)
+    for each in names_in(folder):
+        if each.startswith(f"{name}.") and each.endswith(_UNFINISHED):
+            remove(f"{folder}/{each}")
+
+
+def set_aside(uri: str) -> str:
+    """Rename a file or folder that is not as this program writes it, and return its new name, which no job reads.
+
+    The new name begins with `SET_ASIDE` and holds the old one. On a local file system a link itself is renamed.
+
+    Raises:
+        OSError: it cannot be renamed, or is no longer there.
+    """
+    fs, path = resolve(uri)
+    folder, name = path.rsplit("/", 1)
+    new = f"{SET_ASIDE}{secrets.token_hex(4)}{name[:_LONGEST_OLD]}"
+    if isinstance(fs, pafs.LocalFileSystem):
+        os.rename(path, f"{folder}/{new}")
+    else:
+        move(fs, path, f"{folder}/{new}")
+    return new
+
+
+def name_before(new: str) -> str:
+    """Return the name that a file had before `set_aside`, or its beginning."""
+    return new[len(SET_ASIDE) + 8 :]
 
 
 def remove(uri: str) -> None:
@@ -192,12 +328,12 @@ def remove_if_empty(uri: str) -> None:
 
 def read_json(uri: str) -> Any:
     """Return a JSON file's content."""
-    return json.loads(read_bytes(uri))
+    return json_text.loads(read_bytes(uri))
 
 
 def write_json(uri: str, content: Any) -> None:
     """Write a JSON file, indented for people."""
-    write_bytes(uri, (json.dumps(content, indent=2, sort_keys=False) + "\n").encode())
+    write_bytes(uri, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def files_in(uri: str, ending: str) -> list[str]:

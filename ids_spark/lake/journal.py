@@ -1,19 +1,22 @@
 """The journal of a commit: a file `.commit-<run>.json` that lists the staged tables which replace tables of the lake.
 
 Anyone who can write to the lake can write a journal, and the next job acts on it. So every name must match a strict
-pattern, and nothing is moved or deleted for a journal that does not.
+pattern; a journal that does not is set aside, and nothing is moved or deleted for it. One whose names do match can move
+a table that is staged in the lake to another place in the lake, and nothing that its writer could not do without it.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.base.names import NAME, PLACE
+from ids_spark.base.text import one_line
 from ids_spark.config.score import PathPart, Section
-from ids_spark.lake.filesystem import read_bytes
+from ids_spark.lake.filesystem import is_plain_file, read_bytes
 
 PREFIX: Final = ".commit-"
 TAKEN_BY: Final = "~"
@@ -25,7 +28,7 @@ _File = Annotated[str, Field(pattern=f"^({PLACE})?$")]
 
 
 class JournalUnusable(InputError):
-    """Raised when a file named like a journal is none that a job of this program wrote."""
+    """Raised when a file named like a journal is none that a job of this version wrote; the message says why."""
 
 
 class Journal(Section):
@@ -64,32 +67,25 @@ def read_journal(uri: str, lists_files: bool) -> Journal:
 
     Raises:
         FileNotFoundError: it does not exist; another job has finished the commit.
-        JournalUnusable: it is not as a job of this program writes it.
+        JournalUnusable: it is not as a job of this version writes it.
+        OSError: the lake cannot be read.
     """
-    name = uri.rsplit("/", 1)[1]
-    match = _FILE_NAME.fullmatch(name)
+    match = _FILE_NAME.fullmatch(uri.rsplit("/", 1)[1])
+    if match is None:
+        raise JournalUnusable("its name holds no id of a run")
+    if not is_plain_file(uri):
+        raise JournalUnusable("it is a link, or no file")
     try:
-        found = Journal.model_validate_json(read_bytes(uri))
-    except FileNotFoundError:
-        raise
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise _unusable(uri, f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
-    except OSError as error:
-        raise _unusable(uri, str(error)) from error
-    if match is None or match[1] != found.run_id:
-        raise _unusable(uri, f"it names run {found.run_id}, the name of the file another")
+        found = Journal.model_validate_json(json_text.checked(read_bytes(uri)))
+    except ValueError as error:
+        raise JournalUnusable(json_text.fault_of(error)) from error
+    except PermissionError as error:
+        raise JournalUnusable(one_line(error)) from error
+    if match[1] != found.run_id:
+        raise JournalUnusable(f"it names run {found.run_id}, the name of the file another")
     if lists_files != (found.files is not None):
-        raise _unusable(uri, "it lists files" if found.files is not None else "it does not list files")
+        raise JournalUnusable("it lists files" if found.files is not None else "it does not list files")
     return found
-
-
-def _unusable(uri: str, reason: str) -> JournalUnusable:
-    return JournalUnusable(
-        f"{uri} is not the journal of a commit ({reason}); expected the names of a run and its tables, as a job writes"
-        " them. Nothing was moved or deleted. Remove the file; if a job was interrupted, run it again"
-    )
 
 
 def owner(name: str) -> str:

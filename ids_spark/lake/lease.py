@@ -9,20 +9,37 @@ separate folder as empty while another writes into it.
 import contextlib
 import datetime as dt
 import json
+import logging
 import os
 import platform
+import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
-import pyarrow.fs as pafs
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import Interrupted
-from ids_spark.lake.filesystem import exists, read_bytes, remove, replace_bytes, resolve
+from ids_spark.base.names import NAME
+from ids_spark.base.text import one_line
+from ids_spark.lake.filesystem import (
+    exists,
+    is_plain_file,
+    names_in,
+    read_bytes,
+    remove,
+    remove_unfinished,
+    replace_bytes,
+    resolve,
+    set_aside,
+)
+
+log = logging.getLogger(__name__)
 
 _PREFIX: Final = ".running-"
+_FILE_NAME: Final = re.compile(rf"{re.escape(_PREFIX)}({NAME}(~[0-9a-f]+)?)\.json")
+_LARGEST: Final = 10_000  # bytes
 _HEARTBEAT_S: Final = 30.0
 _EXPIRES_S: Final = 600.0  # clocks of machines differ by seconds, and a process may be blocked by its disk
 
@@ -90,14 +107,33 @@ class Lease:
 
 def active_runs(root: str) -> frozenset[str]:
     """Return the ids of the active runs of a lake."""
-    return frozenset(run_id for run_id, active in _runs(root) if active)
+    found = set()
+    for name in _names(root):
+        with contextlib.suppress(FileNotFoundError, _NoHeartbeat):
+            if _is_active(f"{root}/{name}"):
+                found.add(run_of(name))
+    return frozenset(found)
 
 
 def expire(root: str) -> None:
-    """Remove the heartbeat files of runs that are no longer active."""
-    for run_id, active in _runs(root):
+    """Remove the heartbeat files of runs that are no longer active; sets those aside that no run can have written."""
+    for name in _names(root):
+        uri = f"{root}/{name}"
+        try:
+            active = _is_active(uri)
+        except FileNotFoundError:
+            continue  # the run has just ended
+        except _NoHeartbeat as error:
+            with contextlib.suppress(OSError):  # another job was first, or it cannot be renamed: it stays unused
+                log.warning(
+                    "not used: heartbeat=%s, because %s; expected machine and process as this version writes them; it"
+                    " is now %s; remove this file once no job of another version runs on the lake",
+                    *(uri, error, set_aside(uri)),
+                )
+            continue
         if not active:
-            remove(_uri(root, run_id))
+            remove(uri)
+            remove_unfinished(uri)
 
 
 def identity_of(process: psutil.Process) -> dict[str, Any]:
@@ -105,14 +141,17 @@ def identity_of(process: psutil.Process) -> dict[str, Any]:
     return {"machine": _machine(), "pid": process.pid, "started": _started(process)}
 
 
-def _runs(root: str) -> Iterator[tuple[str, bool]]:
-    fs, path = resolve(root)
-    for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        name = info.base_name
-        if info.type == pafs.FileType.File and name.startswith(_PREFIX) and name.endswith(".json"):
-            run_id = name.removeprefix(_PREFIX).removesuffix(".json")
-            with contextlib.suppress(FileNotFoundError):  # the run has just ended
-                yield run_id, _is_active(_identity_in(_uri(root, run_id)), info.mtime)
+def run_of(name: str) -> str:
+    """Return, from the name of a heartbeat file, the run that wrote it."""
+    return name.removeprefix(_PREFIX).removesuffix(".json")
+
+
+class _NoHeartbeat(Exception):
+    """Raised for a file that no run can have written; the message says why."""
+
+
+def _names(root: str) -> list[str]:
+    return [name for name in names_in(root) if name.startswith(_PREFIX) and name.endswith(".json")]
 
 
 def _uri(root: str, run_id: str) -> str:
@@ -120,15 +159,32 @@ def _uri(root: str, run_id: str) -> str:
 
 
 def _identity_in(uri: str) -> dict[str, Any]:
-    """Return the content of a heartbeat file; empty if it is none, as if of another machine: the file then expires."""
+    """Return the content of a heartbeat file; empty if only other users may read it, as if of another machine.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        _NoHeartbeat: no run can have written it.
+    """
+    if _FILE_NAME.fullmatch(uri.rsplit("/", 1)[1]) is None or not is_plain_file(uri):
+        raise _NoHeartbeat("its name holds no id of a run, or it is a link, or no file")
     try:
-        found = json.loads(read_bytes(uri))
+        found = json_text.loads(read_bytes(uri, _LARGEST))
         return {"machine": str(found["machine"]), "pid": int(found["pid"]), "started": float(found["started"])}
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except PermissionError:
         return {}
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise _NoHeartbeat(one_line(error)) from error
 
 
-def _is_active(identity: dict[str, Any], heartbeat: dt.datetime | None) -> bool:
+def _is_active(uri: str) -> bool:
+    """Return whether the run of a heartbeat file is active.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        _NoHeartbeat: no run can have written it.
+    """
+    identity, fs_path = _identity_in(uri), resolve(uri)
+    heartbeat = fs_path[0].get_file_info(fs_path[1]).mtime
     if identity.get("machine") == _machine() and identity["pid"] > 0:
         try:
             process = psutil.Process(identity["pid"])
@@ -136,7 +192,8 @@ def _is_active(identity: dict[str, Any], heartbeat: dt.datetime | None) -> bool:
             return same and bool(process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
-    return heartbeat is None or (dt.datetime.now(dt.UTC) - heartbeat).total_seconds() < _EXPIRES_S
+    # A time in the future, which anyone can set, does not make a run active for ever.
+    return heartbeat is None or abs((dt.datetime.now(dt.UTC) - heartbeat).total_seconds()) < _EXPIRES_S
 
 
 def _started(process: psutil.Process) -> float:

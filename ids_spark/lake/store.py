@@ -12,7 +12,6 @@ it before it reads.
 
 import contextlib
 import datetime as dt
-import json
 import logging
 import time
 import uuid
@@ -24,23 +23,29 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from pydantic import Field, TypeAdapter
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.names import is_place
 from ids_spark.dataset.tables import TABLES
 from ids_spark.lake import journal, lease
 from ids_spark.lake.filesystem import (
+    SET_ASIDE,
     copy_all,
     delete_all,
     exists,
     files_in,
     make_folder,
+    name_before,
+    names_in,
     read_bytes,
     remove,
     remove_if_empty,
     renames,
     replace_bytes,
     require_below,
+    require_plain,
     resolve,
+    set_aside,
     sizes_in,
     write_bytes,
 )
@@ -54,6 +59,8 @@ _TRASH: Final = ".trash"
 TABLE_FACTS: Final = "_table.json"
 _TOP: Final = frozenset({"models", *(table.path.split("/", 1)[0] for table in TABLES.values())})
 """Folders of tables below the root."""
+_FOLDERS: Final = (*sorted(_TOP), "checkpoints", "tensorboard", "reports", _STAGING, _TRASH, ".purge")
+"""Folders of the root that jobs read and write."""
 _PATIENCE_S: Final = 600.0
 _READERS: Final = 16  # files read at once: on an object store each costs requests
 _LONGEST_REASON: Final = 300
@@ -192,7 +199,7 @@ class Lake:
         if not exists(uri):
             raise TableMissing(f"{self.uri(table)} holds no complete table; run {written_by} on this lake first")
         try:
-            facts = _Facts(uri, written_by, json.loads(read_bytes(uri)))
+            facts = _Facts(uri, written_by, json_text.loads(read_bytes(uri)))
             for name in facts.keys() & _FACTS.keys():
                 facts[name] = _FACTS[name].validate_python(facts[name], strict=True)
         except (ValueError, TypeError, RecursionError) as error:
@@ -219,20 +226,22 @@ class Lake:
     def recover(self, job: str) -> None:
         """Finish the commits of killed runs, and remove files that ended runs of this job staged.
 
-        Files of active runs are not changed; waits for their commits.
+        Files of active runs are not changed; waits for their commits. Journals and heartbeats that are not as jobs
+        write them are set aside with a warning: they stop no job, and what their runs staged stays.
 
         Raises:
             Interrupted: the commit of an active run takes longer than ten minutes.
-            InputError: a journal is not as jobs write it, or a link leads out of the lake; nothing was changed.
+            InputError: there is a symbolic link in the lake, or a name that is no UTF-8; nothing was changed.
         """
+        require_plain(self.root, _FOLDERS)
         staged = self._names(f"{_STAGING}/{job}")  # before the active runs: a run takes its lease before it stages
-        while journals := self._names("", journal.PREFIX):
+        while journals := self._journals():
             active = lease.active_runs(self.root)
             for name in journals:
                 if journal.owner(name) not in active:
                     self._take_over(name)
             self._wait_for_active_commits()
-        active = lease.active_runs(self.root)
+        active = lease.active_runs(self.root) | self._set_aside_runs()
         for run_id in staged:
             if run_id not in active:
                 self._remove(self.uri(f"{_STAGING}/{job}/{run_id}"))
@@ -256,17 +265,37 @@ class Lake:
         return not _TOP.isdisjoint(self._names(""))
 
     def _names(self, folder: str, start: str = "") -> list[str]:
-        path = f"{self._root}/{folder}".rstrip("/")
-        try:
-            found = self._fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        except FileNotFoundError:  # another job removed the empty folder while it was listed
-            return []
-        return sorted(info.base_name for info in found if info.base_name.startswith(start))
+        return [name for name in names_in(self.uri(folder).rstrip("/")) if name.startswith(start)]
+
+    def _journals(self) -> list[str]:
+        """Return the names of the journals; sets those aside that are not as a job writes them."""
+        found = []
+        for name in self._names("", journal.PREFIX):
+            uri = self.uri(name)
+            try:
+                read_journal(uri, lists_files=not renames(self._fs))
+                found.append(name)
+            except FileNotFoundError:
+                continue  # another job has finished the commit
+            except journal.JournalUnusable as error:
+                with contextlib.suppress(OSError):  # another job was first, or it cannot be renamed: it stays unused
+                    log.warning(
+                        "not used: journal=%s, because %s; expected the names of a run and its tables as this version"
+                        " writes them; nothing was moved or deleted for it; it is now %s; if a job was interrupted, run"
+                        " it again, then remove this file",
+                        *(uri, error, set_aside(uri)),
+                    )
+        return found
+
+    def _set_aside_runs(self) -> frozenset[str]:
+        """Return the runs whose journals or heartbeats were set aside: what they staged may be needed yet."""
+        names = [name_before(name) for name in self._names("", SET_ASIDE)]
+        return frozenset(map(journal.writer, names)) | frozenset(map(lease.run_of, names))
 
     def _wait_for_active_commits(self) -> None:
         """Wait until no active run is committing."""
         deadline = time.monotonic() + self._patience_s
-        while busy := {journal.owner(name) for name in self._names("", journal.PREFIX)} & lease.active_runs(self.root):
+        while busy := {journal.owner(name) for name in self._journals()} & lease.active_runs(self.root):
             if time.monotonic() > deadline:
                 raise Interrupted(
                     f"{self.root}: run {min(busy)} is committing its tables for more than {self._patience_s / 60:.0f}"
@@ -279,8 +308,8 @@ class Lake:
         """Finish the commit of an ended run, unless another job takes it first."""
         try:
             self._entry(self.uri(name))  # refused before anything is moved
-        except FileNotFoundError:
-            return  # another job was first, or the run has just completed its commit
+        except (FileNotFoundError, journal.JournalUnusable):
+            return  # another job was first, or the run has just completed its commit; or it was replaced meanwhile
         with lease.Lease(self.root, f"{journal.writer(name)}{journal.TAKEN_BY}{uuid.uuid4().hex[:8]}") as taken:
             uri = self.uri(f"{journal.PREFIX}{taken.run_id}.json") if renames(self._fs) else self.uri(name)
             with contextlib.suppress(FileNotFoundError):

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from ids_spark.base import json_text, npz
 from ids_spark.base.errors import InputError
 from ids_spark.base.names import is_name
-from ids_spark.base.npz import read_npz
 from ids_spark.config.train import ModelConfig
 from ids_spark.config.yaml_file import described
 from ids_spark.dataset.taxonomy import CLASSES, Level
@@ -141,7 +141,7 @@ def write_model(
     if card.local is None:
         del fields["local"]
     files = {
-        _CARD: (json.dumps(content | fields, indent=2) + "\n").encode(),
+        _CARD: (json.dumps(content | fields, indent=2, allow_nan=False) + "\n").encode(),
         _WEIGHTS: packed.getvalue(),
         _PREPROCESSOR: preprocessor.to_json().encode(),
     }
@@ -179,10 +179,10 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
         )
     data = _checked(uri, manifest)
     try:
-        content = _as_present(json.loads(data[_CARD]), uri)
+        content = _as_present(json_text.loads(data[_CARD]), uri)
         preprocessor_sha256 = str(content.pop("preprocessor_sha256"))
         card = _card_of(content)
-        packed = read_npz(data[_WEIGHTS])
+        packed = npz.read_npz(data[_WEIGHTS])
         weights: Weights = [packed[key] for key in sorted(packed)]
         fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
         validation_scores = None
@@ -273,14 +273,14 @@ def _checked(uri: str, content: bytes) -> dict[str, bytes]:
     """Return the content of every file in the manifest, after a check of its hash."""
     data: dict[str, bytes] = {}
     try:
-        manifest: dict[str, str] = TypeAdapter(dict[str, str]).validate_python(json.loads(content))
+        manifest: dict[str, str] = TypeAdapter(dict[str, str]).validate_python(json_text.loads(content))
         expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
         expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES, _NOVELTY) if name in manifest}
     except _UNREADABLE as error:
         raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({_shown(error)}); restore it or retrain") from error
     for name, sha256 in expected.items():
         try:
-            data[name] = read_bytes(f"{uri}/{name}")
+            data[name] = read_bytes(f"{uri}/{name}", npz.MOST_BYTES if name.endswith(".npz") else json_text.MOST_BYTES)
         except OSError as error:
             raise ModelUnusable(f"{uri}/{name} is missing; restore the directory or retrain") from error
         found = hashlib.sha256(data[name]).hexdigest()

@@ -12,8 +12,9 @@ import hashlib
 from collections.abc import Callable
 from typing import Final, Literal, overload
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
+from ids_spark.base import json_text
 from ids_spark.base.names import is_name
 from ids_spark.config.score import PathPart, Section
 from ids_spark.lake.filesystem import exists, read_bytes, write_bytes
@@ -131,13 +132,10 @@ def read_aliases(models_uri: str, name: str, trust: Trust | None = None) -> Alia
         return Aliases()
     content = read_bytes(uri)
     try:
-        found = Aliases.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        reason = first["msg"].removeprefix("Value error, ")
+        found = Aliases.model_validate_json(json_text.checked(content))
+    except ValueError as error:
         raise ModelUnusable(
-            f"{uri} is not a file of aliases ({where}: {reason}); restore it, or remove it and promote again:"
+            f"{uri} is not a file of aliases ({json_text.fault_of(error)}); restore it, or remove it and promote again:"
             f" {_remedy(name, 'champion')}"
         ) from error
     if trust is not None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base import json_text
 from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASSES
@@ -383,7 +384,7 @@ def from_json(text: str, where: str) -> ValidationScores:
         ValidationScoresUnusable: when it is not JSON, of another format, or its numbers contradict each other.
     """
     try:
-        content: Any = json.loads(text)
+        content: Any = json_text.loads(text)
         found_format = content.pop("format")
         if found_format not in (_FORMAT, _OLDER) or type(found_format) is not int:
             raise ValidationScoresUnusable(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
@@ -118,7 +118,7 @@ def check(run: Callable[[Config, Lake], list[str]], doc: str, argv: Sequence[str
         log.error("%s", error)
         return REFUSED
     for fault in faults:
-        log.error("%s", printable(fault))
+        log.error("%s", fault)
     return DEGRADED if faults else DONE
 
 
@@ -128,7 +128,7 @@ def _name_of(run: Callable[..., object]) -> str:
 
 def _configured(job: str, module: str, doc: str, argv: Sequence[str] | None) -> tuple[Config, Lake] | None:
     """Return configuration and lake of a job; None, with a message, if they are refused."""
-    parser = argparse.ArgumentParser(prog=f"{job}.py", description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser = _Arguments(prog=f"{job}.py", description=doc, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     given = parser.parse_args(argv)
@@ -140,6 +140,12 @@ def _configured(job: str, module: str, doc: str, argv: Sequence[str] | None) -> 
     except InputError as error:
         log.error("%s", error)
         return None
+
+
+class _Arguments(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End the process; the message quotes arguments."""
+        super().error(printable(message))
 
 
 def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake) -> int:
@@ -162,7 +168,7 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         if running is None and "spark" in vars(context):
             context.spark.stop()
     for note in report.notes:
-        log.warning("%s", printable(note))  # names of files can hold line ends
+        log.warning("%s", note)
     if report.data_origin == "synthetic":
         log.warning(
             "the flows, or the training data of the model, are synthetic; the figures do not describe real traffic"
@@ -193,7 +199,7 @@ def _failed(error: Exception, context: Context, started: dt.datetime) -> int:
         status: Status = "refused"
         code = REFUSED
     else:
-        known = str(error) if isinstance(error, Interrupted) else full_disk(error, lake.root)
+        known = error if isinstance(error, Interrupted) else full_disk(error, lake.root)
         if known is not None:
             log.error("%s", known)
         else:
@@ -214,21 +220,21 @@ def _failed(error: Exception, context: Context, started: dt.datetime) -> int:
 
 def _print(lines: Sequence[str]) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    for line in lines:  # a terminal may lack characters of names
+    for line in map(printable, lines):  # a terminal may lack characters of names
         sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stdout.flush()
 
 
-def full_disk(error: BaseException, lake: str) -> str | None:
-    """Return a message for a full disk, of the driver or an executor; None for any other error."""
+def full_disk(error: BaseException, lake: str) -> Interrupted | None:
+    """Return an error with a message for a full disk, of the driver or an executor; None for any other error."""
     found = _DISK_IS_FULL.search(str(error))
     if found is None:
         return None
-    return (
-        f"a disk is full: {found[0].strip()}\n"
-        f"  expected room for the new tables in {lake} or another folder of the settings (extract.target), and"
-        " for shuffled rows on every machine (SPARK_LOCAL_DIRS, spark.local.dir); tests/README.md gives sizes\n"
-        "  the old tables are unchanged; free space and run the same command again"
+    return Interrupted(
+        f"a disk is full: {found[0].strip()}",
+        f"expected room for the new tables in {lake} or another folder of the settings (extract.target), and"
+        " for shuffled rows on every machine (SPARK_LOCAL_DIRS, spark.local.dir); tests/README.md gives sizes",
+        "the old tables are unchanged; free space and run the same command again",
     )
 
 

@@ -10,10 +10,11 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ids_spark.alerts.export import EXPORTS, common
 from ids_spark.alerts.ranking import OPEN
+from ids_spark.base import json_text
 from ids_spark.base.text import one_line
 from ids_spark.config.score import Count
 from ids_spark.config.settings import Config
@@ -60,8 +61,8 @@ def inputs_of(row: Row, config: Config) -> PageInputs:
     if row["page_inputs"] is None:
         return PageInputs(most_lines=config.alerts.most_lines, pseudonymised=config.score.pseudonymise or ())
     try:
-        return PageInputs.model_validate_json(row["page_inputs"])
-    except ValidationError as error:
+        return PageInputs.model_validate_json(json_text.checked(row["page_inputs"].encode()))
+    except ValueError as error:
         raise SchemaMismatch(
             f"nights/: page_inputs of run {row['run_id']} is not as jobs/score.py writes it ({one_line(error)}); score"
             " the night again"

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ids_spark.base import json_text, npz
 from ids_spark.base.errors import InputError
-from ids_spark.base.npz import read_npz
 from ids_spark.lake.filesystem import exists, read_bytes, replace_bytes
 
 _FORMAT: Final = 2
@@ -67,7 +67,7 @@ def write_checkpoint(uri: str, state: TrainingState, fingerprint: str) -> None:
         "history": state.history,
         "seconds": state.seconds,
     }
-    arrays["state"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+    arrays["state"] = np.frombuffer(json.dumps(facts, allow_nan=False).encode(), dtype=np.uint8)
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     replace_bytes(uri, packed.getvalue())
@@ -82,8 +82,8 @@ def read_checkpoint(uri: str, fingerprint: str) -> TrainingState | None:
     if not exists(uri):
         return None
     try:
-        packed = read_npz(read_bytes(uri))
-        facts = json.loads(packed["state"].tobytes())
+        packed = npz.read_npz(read_bytes(uri, npz.MOST_BYTES))
+        facts = json_text.loads(packed["state"].tobytes())
         found, found_format = facts["fingerprint"], facts["format"]
         state = TrainingState(
             _all(packed, "w"),

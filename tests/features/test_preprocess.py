@@ -158,7 +158,7 @@ def test_one_extreme_value_drops_no_feature_and_can_be_stored(extreme):
         (lambda c: c.update(rows=1.5), "rows or reference_rows is not a whole number"),
         (lambda c: c.update(rows=-1), "rows or reference_rows is not a whole number"),
         (lambda c: c.update(min_std=None), "min_std no finite number"),
-        (lambda c: c["features"][0].update(mean=float("nan")), "expected finite numbers"),
+        (lambda c: c["features"][0].update(mean=float("nan")), "NaN is not a finite number"),
         (lambda c: c["features"][0].update(low="0"), "expected finite numbers"),
         (lambda c: c["features"][0].update(std=0.0), "expected a standard deviation above 0"),
         (lambda c: c["features"][0].update(kept=1), "name, reason or kept is of another type"),

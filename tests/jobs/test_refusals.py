@@ -204,8 +204,7 @@ def test_unusable_rows_below_the_limit_are_quarantined_with_their_raw_values(
 def test_a_full_disk_is_named_with_what_to_do() -> None:
     with pytest.raises(OSError, match="No space left") as error, open("/dev/full", "wb", buffering=0) as full:
         full.write(b"flows")
-    said = full_disk(error.value, "file:///lake")
-    assert said is not None
+    said = str(full_disk(error.value, "file:///lake"))
     assert said.startswith("a disk is full: [Errno 28] No space left on device\n")
     assert "file:///lake" in said
     assert "free space and run the same command again" in said

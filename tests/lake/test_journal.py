@@ -6,6 +6,8 @@ Each case is an exploit that changed files outside the lake, or ended a job with
 import datetime as dt
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import pytest
 
 from ids_spark.base.errors import InputError
 from ids_spark.lake import retention
-from ids_spark.lake.filesystem import write_json
+from ids_spark.lake.filesystem import replace_bytes, write_json
 from ids_spark.lake.journal import JournalUnusable, read_journal
-from ids_spark.lake.lease import active_runs, expire
+from ids_spark.lake.lease import Lease, active_runs
 from ids_spark.lake.store import Lake
 from tests.support.audits import drop_refusals
 from tests.support.flows import RunJob
@@ -54,6 +56,20 @@ def refused(lake: Lake, tmp_path: Path, job: str = "ingest") -> str:
     return str(error.value)
 
 
+def is_set_aside(lake: Lake, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> bool:
+    """Start a job; returns whether it renamed one file, with a warning, and changed nothing else anywhere."""
+    before, folder = content(tmp_path), tmp_path / "lake"
+    caplog.clear()
+    lake.recover("features")
+    [path] = folder.glob(".set-aside-*")
+    [record] = caplog.records
+    assert f"={lake.uri(name)}, because " in record.getMessage()
+    assert path.name in record.getMessage()
+    assert record.levelname == "WARNING"
+    path.rename(folder / name)
+    return content(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -87,35 +103,88 @@ def refused(lake: Lake, tmp_path: Path, job: str = "ingest") -> str:
     ],
     ids=str,
 )
-def test_a_journal_with_other_names_is_refused(lake: Lake, tmp_path: Path, changed: dict[str, Any]) -> None:
-    path = tmp_path / "lake/.commit-run1.json"
-    path.write_text(json.dumps(ENTRY | changed))
-    message = refused(lake, tmp_path)
-    assert ".commit-run1.json is not the journal of a commit" in message
-    assert "Nothing was moved or deleted. Remove the file" in message
-    path.unlink()
+def test_a_journal_with_other_names_is_set_aside(
+    lake: Lake, tmp_path: Path, changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lake/.commit-run1.json").write_text(json.dumps(ENTRY | changed))
+    assert is_set_aside(lake, tmp_path, ".commit-run1.json", caplog)
+    lake.recover("ingest")
+    assert (tmp_path / "lake/.staging/ingest/run1/flows/part-0").exists(), (
+        "may be needed to complete the commit by hand"
+    )
+    assert not (tmp_path / "lake/.staging/ingest/placed").exists()
+
+
+def test_a_broken_journal_of_a_run_that_seems_active_makes_no_job_wait(lake: Lake, tmp_path: Path) -> None:
+    heartbeat = {"machine": "another", "pid": 1, "started": 0.0}
+    (tmp_path / "lake/.running-run1.json").write_text(json.dumps(heartbeat))
+    (tmp_path / "lake/.commit-run1.json").write_text("{")
+    begin = time.monotonic()
     lake.recover("features")
+    lake.commit("ingest", "placed", ["flows"])
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", '{"job": "ingest", "run', "[]", "null", "1", '"x"', "\xff\xfe", "[" * 100_000, '{"a":' * 5_000, "{}"],
-    ids=lambda text: text[:8] or "empty",
-)
-def test_a_journal_that_is_cut_or_no_json_is_refused(lake: Lake, tmp_path: Path, text: str) -> None:
+    ["", "{", '{"job": "ingest", "run', "[]", "null", "1", '"x"', "\xff\xfe", "[" * 100_000, '{"a":' * 5_000, "{}",
+     json.dumps(ENTRY)[:-1] + ', "job": "ingest"}', json.dumps(ENTRY | {"format": 2}), " " * (33 << 20)],
+    ids=lambda text: text.strip()[-30:] or f"{len(text)} blanks",
+)  # fmt: skip
+def test_a_journal_that_is_cut_or_no_json_or_of_another_version_is_set_aside(
+    lake: Lake, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "lake/.commit-run1.json").write_text(text, "latin-1")
-    assert "Remove the file" in refused(lake, tmp_path)
+    assert is_set_aside(lake, tmp_path, ".commit-run1.json", caplog)
 
 
-@pytest.mark.parametrize("name", [".commit-.json", ".commit-run1", ".commit-run1.json.new", ".commit-run1~x.json"])
-def test_a_file_named_almost_like_a_journal_is_refused(lake: Lake, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [".commit-.json", ".commit-run1", ".commit-run1.json.new", ".commit-run1~x.json", ".commit-..json",
+     ".commit-a\nb.json", f".commit-{'x' * 240}.json"],
+)  # fmt: skip
+def test_a_file_named_almost_like_a_journal_is_set_aside(
+    lake: Lake, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "lake" / name).write_text(json.dumps(ENTRY))
-    assert f"{name} is not the journal of a commit" in refused(lake, tmp_path)
+    assert is_set_aside(lake, tmp_path, name, caplog)
 
 
-def test_a_folder_named_like_a_journal_is_refused(lake: Lake, tmp_path: Path) -> None:
-    (tmp_path / "lake/.commit-run1.json").mkdir()
-    assert ".commit-run1.json is not the journal of a commit" in refused(lake, tmp_path)
+def test_a_journal_whose_name_is_no_text_is_set_aside(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "lake" / os.fsdecode(b".commit-\xff.json")).write_text(json.dumps(ENTRY))
+    (tmp_path / "lake" / os.fsdecode(b".running-\xff.json")).write_text("{}")
+    lake.recover("features")
+    assert len(list((tmp_path / "lake").glob(".set-aside-*"))) == 2
+
+
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a journal": lambda path: path.symlink_to(path.with_name("journal")),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", [".commit-run1.json", ".running-run1.json"])
+def test_what_is_no_plain_file_is_set_aside(
+    lake: Lake, tmp_path: Path, name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_json(lake.uri("journal"), ENTRY)
+    SPECIAL[kind](tmp_path / "lake" / name)
+    assert is_set_aside(lake, tmp_path, name, caplog)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the user root may read and rename everything")
+def test_a_journal_that_can_neither_be_read_nor_renamed_stops_no_job(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "lake/.commit-run1.json"
+    path.write_text(json.dumps(ENTRY))
+    path.chmod(0)
+    path.parent.chmod(0o500)
+    lake.recover("features")
+    path.parent.chmod(0o700)
+    assert path.exists()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +196,7 @@ def test_a_folder_named_like_a_journal_is_refused(lake: Lake, tmp_path: Path) ->
 def test_a_journal_of_an_object_store_lists_plain_files_of_its_tables(tmp_path: Path, files: Any) -> None:
     path = tmp_path / ".commit-run1.json"
     path.write_text(json.dumps(ENTRY | {"files": files}))
-    with pytest.raises(JournalUnusable, match="Nothing was moved or deleted"):
+    with pytest.raises(JournalUnusable):
         read_journal(str(path), lists_files=True)
     path.write_text(json.dumps(ENTRY | {"files": {"flows": ["", "a/part-0", "_table.json"]}}))
     assert read_journal(str(path), lists_files=True).files == {"flows": ("", "a/part-0", "_table.json")}
@@ -186,40 +255,85 @@ def test_a_purge_deletes_nothing_behind_a_link(lake: Lake, tmp_path: Path, place
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", '"x"', "{}", '{"machine": 1, "pid": [], "started": null}', "\xff", "[" * 100_000]
-    + [json.dumps({"machine": "m", "pid": pid, "started": 0.0}) for pid in (-1, 10**30, "x", 1.5)],
-    ids=lambda text: text[:40] or "empty",
+    + [json.dumps({"machine": "m", "pid": pid, "started": 0.0}) for pid in (10**30, "x")]
+    + ['{"machine": "m", "pid": 1, "started": NaN}', " " * 11_000],
+    ids=lambda text: text.strip()[:40] or f"{len(text)} blanks",
 )
-def test_a_heartbeat_that_cannot_be_read_expires(tmp_path: Path, text: str) -> None:
+def test_a_heartbeat_that_no_run_can_have_written_is_set_aside(
+    lake: Lake, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lake/.running-run1.json").write_text(text, "latin-1")
+    assert active_runs(lake.root) == frozenset()
+    assert is_set_aside(lake, tmp_path, ".running-run1.json", caplog)
+
+
+@pytest.mark.parametrize("run", ["", "..", "x\n", "a b", "é", "x" * 230])
+def test_a_heartbeat_with_another_name_is_set_aside(
+    lake: Lake, tmp_path: Path, run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f".running-{run}.json"
+    (tmp_path / "lake" / name).write_text(json.dumps({"machine": "another", "pid": 1, "started": 0.0}))
+    assert is_set_aside(lake, tmp_path, name, caplog)
+
+
+def test_a_heartbeat_of_the_future_does_not_last(tmp_path: Path) -> None:
     path = tmp_path / ".running-run1.json"
-    path.write_text(text, "latin-1")
+    path.write_text(json.dumps({"machine": "another", "pid": 1, "started": 0.0}))
     assert active_runs(str(tmp_path)) == {"run1"}
-    os.utime(path, times=(0.0, 0.0))
-    assert active_runs(str(tmp_path)) == frozenset()
-    expire(str(tmp_path))
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing", "device"])
-def test_only_files_are_heartbeats(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / ".running-run1.json"
-    make = {
-        "folder": path.mkdir,
-        "pipe": lambda: os.mkfifo(path),
-        "link to nothing": lambda: path.symlink_to("nothing"),
-        "device": lambda: path.symlink_to("/dev/zero"),
-    }
-    make[kind]()
+    os.utime(path, times=(2e9, 4e9))
     assert active_runs(str(tmp_path)) == frozenset()
 
 
-@pytest.mark.parametrize("name", [".commit-run1.json", ".staging", "audit"])
+def test_a_file_is_not_written_through_a_link_that_was_there_before(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "lake"
+    victim.write_text("of somebody else")
+    folder.mkdir()
+    with Lease(str(folder), "run1", heartbeat_s=0.01):
+        for name in (".running-run1.json.new", ".running-run1.json~"):
+            (folder / name).symlink_to(victim)
+        time.sleep(0.1)
+    (folder / "a.json").symlink_to(victim)
+    with pytest.raises(InputError, match="without symbolic links"):
+        write_json(str(folder / "a.json"), 1)
+    replace_bytes(str(folder / "a.json"), b"1")
+    assert not (folder / "a.json").is_symlink()
+    assert victim.read_text() == "of somebody else"
+
+
+@pytest.mark.parametrize("place", ["flows/part-1", "alerts", "models/m/v/model.json", "checkpoints", "reports/night"])
+@pytest.mark.parametrize("target", ["flows", "../outside/victim", "nothing"])
+def test_a_lake_with_a_link_is_refused_before_anything_is_read(
+    lake: Lake, tmp_path: Path, place: str, target: str
+) -> None:
+    path = tmp_path / "lake" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(tmp_path / "lake" / target)
+    message = refused(lake, tmp_path)
+    assert f"lake/{place} leads to" in message
+    assert "remove the link" in message
+    if "/" not in place:
+        with pytest.raises(InputError, match="without symbolic links"):
+            lake.staged("ingest", "run2", place)
+
+
+def test_a_name_that_is_no_text_is_refused(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "lake/flows" / os.fsdecode(b"a\xff.parquet")).touch()
+    assert "no UTF-8" in refused(lake, tmp_path)
+
+
+def test_names_of_any_language_are_read(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "lake/flows/é 病.txt").touch()
+    lake.recover("features")
+
+
+@pytest.mark.parametrize("name", [".staging", "audit"])
 def test_a_job_ends_with_one_message_and_exit_code_2(
     run_job: RunJob, lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """The job is one that removes nothing here and then stages its audit row."""
     if (tmp_path / "lake" / name).exists():
         (tmp_path / "lake" / name).rename(tmp_path / "moved away")
-    (tmp_path / "lake" / name).symlink_to(tmp_path / "outside/victim" / ("" if "." not in name[1:] else "a"))
+    (tmp_path / "lake" / name).symlink_to(tmp_path / "outside/victim")
     before = content(tmp_path)
     assert run_job("purge") == 2
     assert drop_refusals(tmp_path / "lake") == (name != "audit")

@@ -16,7 +16,8 @@ from ids_spark.lake.store import Lake
 from ids_spark.runtime import job
 from tests.support import submitting
 
-MESSAGE = "a.csv lacks 2 columns:\n  Rate\n  IAT ≥ 0\nadd them"
+LINES = ("a.csv lacks 2 columns:", "Rate", "IAT ≥ 0", "add them")
+MESSAGE = "\n  ".join(LINES)
 Ended = Callable[[Callable[[int], None]], tuple[int, str]]
 
 
@@ -47,7 +48,7 @@ def test_an_input_error_of_a_task_refuses_the_job_with_its_whole_message(
     ended: Ended, tmp_path: Path, kind: type[InputError]
 ) -> None:
     def task(_: int) -> None:
-        raise kind(MESSAGE)
+        raise kind(*LINES)
 
     assert ended(task) == (2, MESSAGE)
     assert audit(tmp_path) == []  # there is no lake yet
@@ -75,7 +76,7 @@ def test_an_input_error_raised_from_another_error_refuses_the_job(ended: Ended) 
         try:
             int("x")
         except ValueError as error:
-            raise InputError(MESSAGE) from error
+            raise InputError(*LINES) from error
 
     assert ended(task) == (2, MESSAGE)
 
@@ -91,13 +92,13 @@ def test_a_text_that_imitates_a_refusal_is_a_failure(ended: Ended, tmp_path: Pat
 def test_an_input_error_that_was_caught_before_another_error_is_a_failure(ended: Ended) -> None:
     def handled(_: int) -> None:
         try:
-            raise InputError(MESSAGE)
+            raise InputError(*LINES)
         except InputError as error:
             raise RuntimeError("broken") from error
 
     def over(_: int) -> None:
         try:
-            raise InputError(MESSAGE)
+            raise InputError(*LINES)
         except InputError:
             pass
         raise RuntimeError("broken")
@@ -153,7 +154,7 @@ def test_an_input_error_of_one_task_is_raised_once_and_its_task_is_not_repeated(
     def refuses(item: int) -> list[int]:
         (tmp_path / str(item)).touch(exist_ok=False)  # fails when the task is repeated
         if item == 1:
-            raise SchemaMismatch(MESSAGE)
+            raise SchemaMismatch(*LINES)
         return [item]
 
     def scatter(item: int) -> Iterator[tuple[int, int]]:
@@ -162,7 +163,7 @@ def test_an_input_error_of_one_task_is_raised_once_and_its_task_is_not_repeated(
 
     def gather(index: int, records: Iterable[int]) -> int:
         if index == 2 and not list(records):
-            raise SchemaMismatch(MESSAGE)
+            raise SchemaMismatch(*LINES)
         return 0
 
     runs: list[Callable[[], object]] = [
