@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ids_spark.base import process
 from ids_spark.base.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def run_shuffled(
     """
 
     def scattered(own: Iterable[Item]) -> Iterator[tuple[int, Record | InputError]]:
+        process.begin()
         for item in own:
             try:
                 yield from scatter(item)
@@ -105,6 +107,7 @@ def run_shuffled(
 
 def _attempt(do: Callable[[Item], Result]) -> Callable[[Item], Result | InputError]:
     def attempt(item: Item) -> Result | InputError:
+        process.begin()
         try:
             return do(item)
         except InputError as error:

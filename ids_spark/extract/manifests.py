@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final
 import pyarrow.fs as pafs
 from pydantic import Field, TypeAdapter
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.base.names import NAME
 from ids_spark.base.text import one_line
@@ -168,8 +169,9 @@ class ExtractedLogs:
         """Reserve the folder for this run and complete what killed runs left; afterwards remove what it has not used.
 
         Raises:
-            InputError: the folder cannot be made, another run writes to it, or a journal is not as a run writes it.
+            InputError: the folder cannot be made, is a link, or another run writes to it.
         """
+        filesystem.require_below(self.root, self.folder)
         try:
             filesystem.make_folder(self._fs, f"{self._path}/{FOLDER}")
         except OSError as error:
@@ -178,11 +180,11 @@ class ExtractedLogs:
                 " one, or change its owner or mode"
             ) from error
         with Lease(self.folder, self._run_id):
+            expire(self.folder)
             if others := active_runs(self.folder) - {self._run_id}:
                 raise InputError(
                     f"{self.root}: run {min(others)} writes to it now; expected one run at a time; wait for its end"
                 )
-            expire(self.folder)
             self._repair()
             try:
                 yield
@@ -195,7 +197,7 @@ class ExtractedLogs:
         """Return the manifest of a capture; None if it has none that can be read, so that it is extracted again."""
         uri = f"{self.folder}/{key}{_MANIFEST}"
         try:
-            found = _MANIFESTS.validate_json(filesystem.read_bytes(uri))
+            found = _MANIFESTS.validate_json(_content(uri))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -237,7 +239,10 @@ class ExtractedLogs:
 
     def _complete(self, key: str, entry: Replacement) -> None:
         """Carry out a journal, from wherever an earlier run stopped."""
+        for path in (*(file.path for file in entry.new), *entry.removed):
+            filesystem.require_below(self.root, f"{self.root}/{path}")
         for file in entry.new:
+            filesystem.require_below(self.root, f"{self.folder}/{file.staged}")
             staged = f"{self._path}/{FOLDER}/{file.staged}"
             if self._fs.get_file_info(staged).type == pafs.FileType.File:
                 filesystem.move(self._fs, staged, f"{self._path}/{file.path}")
@@ -251,27 +256,40 @@ class ExtractedLogs:
         names = self._names()
         for name in (name for name in names if name.endswith(_JOURNAL)):
             uri = f"{self.folder}/{name}"
+            try:
+                entry = _REPLACEMENTS.validate_json(_content(uri))
+            except ValueError as error:
+                with contextlib.suppress(OSError):  # it cannot be renamed: it stays unused
+                    log.warning(
+                        "not used: journal=%s, because %s; expected the files of a capture as this version writes them;"
+                        " nothing was moved or deleted for it; it is now %s; extract again with extract.again=true,"
+                        " then remove this file",
+                        *(uri, json_text.fault_of(error), filesystem.set_aside(uri)),
+                    )
+                continue
             log.warning("completing a replacement that a killed run began journal=%s", uri)
-            self._complete(name.removesuffix(_JOURNAL), self._journal(uri))
+            self._complete(name.removesuffix(_JOURNAL), entry)
         for name in (name for name in names if name.endswith(_UNFINISHED)):
             filesystem.remove(f"{self.folder}/{name}")
         for name in (name for name in names if name.startswith(_WRITING)):
             log.warning("removing files of a killed run folder=%s/%s", self.folder, name)
             self._remove_folder(f"{self._path}/{FOLDER}/{name}")
 
-    def _journal(self, uri: str) -> Replacement:
-        try:
-            return _REPLACEMENTS.validate_json(filesystem.read_bytes(uri))
-        except ValueError as error:
-            raise InputError(
-                f"{uri} is not the journal of an extraction ({one_line(error)}); nothing was moved or deleted; remove"
-                " the file, and extract again with extract.again=true"
-            ) from error
-
     def _names(self) -> list[str]:
-        found = self._fs.get_file_info(pafs.FileSelector(f"{self._path}/{FOLDER}", allow_not_found=True))
-        return sorted(info.base_name for info in found)
+        return [name for name in filesystem.names_in(self.folder) if not name.startswith(filesystem.SET_ASIDE)]
 
     def _remove_folder(self, path: str) -> None:
         if self._fs.get_file_info(path).type == pafs.FileType.Directory:
             self._fs.delete_dir(path)
+
+
+def _content(uri: str) -> bytes:
+    """Return a file of JSON.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is a link, no file, or no JSON within the limits of `json_text`.
+    """
+    if not filesystem.is_plain_file(uri):
+        raise ValueError("it is a link, or no file")
+    return json_text.checked(filesystem.read_bytes(uri))

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from ids_spark.base.logs import printable
 from ids_spark.report.style import BLUE, GREY
 
 Pair = tuple[str, float | None, float | None]
@@ -53,7 +54,8 @@ def _draw(axes: Axes, rows: Sequence[Pair]) -> None:
         ("challenger", challenger, BLUE, "D"),
     ):
         axes.scatter([x for x, _ in found], [y for _, y in found], s=26, color=colour, marker=marker, label=label)
-    axes.set_yticks(range(len(rows)), [name[:40] for name, _, _ in rows], fontsize=8)
+    names = [printable(name[:40]) for name, _, _ in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.25)

@@ -12,7 +12,7 @@ from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models.tail_fit import upper_rate
 from ids_spark.report import html
 from ids_spark.report.adaptation_figures import devices_before_after, recall_before_after
-from ids_spark.report.format import counted, percent
+from ids_spark.report.format import cell, counted, percent
 from ids_spark.report.style import png
 
 _LISTED: Final = 40
@@ -209,12 +209,12 @@ def render_page(adaptation: Adaptation) -> str:
 
 def summary(adaptation: Adaptation, page: str) -> list[str]:
     """Return both models side by side, the decision, and the path of the page, as lines for a terminal."""
-    table = Table(title=f"Adaptation of {adaptation.model}")
+    table = Table(title=cell(f"Adaptation of {adaptation.model}"))
     table.add_column("")
     table.add_column("champion", justify="right")
     table.add_column("challenger", justify="right")
     before, after = adaptation.champion, adaptation.challenger
-    table.add_row("version", before.version, after.version)
+    table.add_row("version", cell(before.version), cell(after.version))
     rows = counted(after.total.rows, "held-out local flow")
     table.add_row(f"flagged of {rows}", before.total.text, after.total.text)
     scores = ("–" if side.macro_f1 is None else f"{side.macro_f1:.4f}" for side in (before, after))
@@ -223,7 +223,7 @@ def summary(adaptation: Adaptation, page: str) -> list[str]:
     table.add_row(f"recall, {adaptation.budget}", "", "")
     for name, of_champion, of_challenger in adaptation.classes:
         if of_champion.rows:
-            table.add_row(f"  {name}", of_champion.text, of_challenger.text)
+            table.add_row(cell(f"  {name}"), of_champion.text, of_challenger.text)
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as captured:
         console.print(table)

@@ -14,6 +14,7 @@ from ids_spark.evaluate.benchmark import TABLE, Row, Setting, scored_rows, tidy
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
+from ids_spark.report.format import cell
 
 _SYNTHETIC: Final = "SYNTHETIC FLOWS: every row was generated. These figures do not describe real traffic."
 _UNKNOWN: Final = "–"
@@ -83,12 +84,12 @@ def print_tables(rows: Sequence[Row], setting: Setting, console: Console) -> Non
         for row, following in zip(found, [*found[1:], None], strict=True):
             last = following is not None and origin_of(following) != origin_of(row)
             cells = [name_of(row), origin_of(row), *(column.text(row) for column in shown)]
-            table.add_row(*(Text(cell) for cell in cells), end_section=last)
+            table.add_row(*map(cell, cells), end_section=last)
         console.print(table)
     for line in legend(rows):
-        console.print(Text(line))
+        console.print(cell(line))
     for note in notes(rows, setting):
-        console.print(Text(note))
+        console.print(cell(note))
     if setting.data_origin != "measured":
         console.print(Text(_SYNTHETIC, style="bold white on red"))
 

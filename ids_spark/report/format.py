@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rich.text import Text
+
+from ids_spark.base.logs import printable
 from ids_spark.dataset.features import FEATURE_DESCRIPTIONS
 from ids_spark.ingest import files
 from ids_spark.ingest.quality import RULES
@@ -139,6 +142,11 @@ def attribution(entry: Mapping[str, Any]) -> str:
     description = FEATURE_DESCRIPTIONS.get(name)
     value, moved = amount(entry["value"]), f"{number_or(entry['contribution']):+.1f}".replace("-", "−")
     return f"{description} {value} ({name}, {moved})" if description else f"{name} {value} ({moved})"
+
+
+def cell(text: str) -> Text:
+    """Return a text for a table on the terminal: without markup, control characters escaped."""
+    return Text(printable(text))
 
 
 def as_markdown(text: str) -> str:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ids_spark.evaluate import budget
 from ids_spark.evaluate.budget import Budget
 from ids_spark.evaluate.precision import Decided, Precision
-from ids_spark.report.format import amount, counted
+from ids_spark.report.format import amount, cell, counted
 
 
 def print_precision(precision: Precision, console: Console) -> None:
@@ -27,7 +26,7 @@ def print_precision(precision: Precision, console: Console) -> None:
     for heading in ("incidents shown", "true", "benign", "undecided", "precision", "95 % interval"):
         table.add_column(heading, justify="right")
     for name, decided in precision.categories.items():
-        table.add_row(escape(name), *_cells(decided))
+        table.add_row(cell(name), *_cells(decided))
     table.add_section()
     table.add_row("all", *_cells(precision.total))
     console.print(table)

@@ -15,6 +15,7 @@ from ids_spark.evaluate.metrics import AVERAGED
 from ids_spark.evaluate.results import SHOWN, ScoredModel
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.report import html, run_figures
+from ids_spark.report.format import cell
 from ids_spark.report.style import png
 
 _NAMED: Final = 3  # confusions in the text; the table and the matrix show more
@@ -170,7 +171,7 @@ def print_comparison(models: Sequence[ScoredModel], split: str, console: Console
     for model in models:
         figures = [_formatted(model.averages.get(metric), ".4f") for metric in SHOWN]
         trained = [_formatted(model.training.get("epochs"), "d"), _formatted(model.training.get("seconds"), ".0f")]
-        table.add_row(model.title, model.feature_set, str(model.classes), *figures, *trained)
+        table.add_row(*map(cell, (model.title, model.feature_set, str(model.classes), *figures, *trained)))
     console.print(table)
 
 

@@ -16,8 +16,9 @@ from typing import Any, Final, NoReturn
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+from ids_spark.base import process
 from ids_spark.base.errors import InputError, Interrupted
-from ids_spark.base.logs import log_to_stderr, printable
+from ids_spark.base.logs import printable
 from ids_spark.base.report import Report
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
@@ -132,7 +133,7 @@ def _configured(job: str, module: str, doc: str, argv: Sequence[str] | None) -> 
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     given = parser.parse_args(argv)
-    log_to_stderr(logging.INFO)
+    process.begin(logging.INFO)
     logging.getLogger(module).setLevel(logging.INFO)
     try:
         config = load(given.config, given.set)

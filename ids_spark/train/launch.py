@@ -11,6 +11,7 @@ from typing import Any, Final
 from pyspark import SparkContext
 
 from ids_spark.base.errors import InputError, Interrupted
+from ids_spark.base.logs import printable
 from ids_spark.lake.filesystem import exists
 from ids_spark.train import checkpoint, horovod_security, local_name, progress
 from ids_spark.train.bootstrap import packed
@@ -94,7 +95,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[s
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
         with (
-            progress.following(progress.progress_uri(tasks[0].checkpoint), log.info),
+            progress.following(progress.progress_uri(tasks[0].checkpoint), lambda line: log.info("%s", line)),
             horovod_security.secured(driver) as network,
             local_name.rank_environment(_is_local(spark_context)) as name,
         ):
@@ -167,9 +168,14 @@ def _task_cpus(spark_context: SparkContext) -> int:
 
 
 class _RankOutput(io.TextIOBase):
-    """Writes the ranks' output to this process' stderr, without Horovod's prefix on every line."""
+    """Writes the ranks' output to this process' stderr, indented, without Horovod's prefix on every line.
+
+    Like other lines that are no record of this process' log, none begins with a time; see `base.logs`.
+    """
 
     def write(self, text: str) -> int:
-        sys.stderr.write(re.sub(r"^\[\d+\]<std(?:out|err)>:", "", text, flags=re.MULTILINE))
+        for line in text.replace("\t", "    ").splitlines():
+            own = re.sub(r"^\[\d+\]<std(?:out|err)>:", "", line)
+            sys.stderr.write(f"    {printable(own)}\n" if own else "\n")
         sys.stderr.flush()
         return len(text)

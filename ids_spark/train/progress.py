@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ids_spark.lake.filesystem import read_bytes, remove, replace_bytes
+from ids_spark.base import json_text
+from ids_spark.base.errors import InputError
+from ids_spark.lake.filesystem import read_bytes, remove, remove_unfinished, replace_bytes
 
 _INTERVAL_S: Final = 1.0
 
@@ -45,8 +47,10 @@ def following(uri: str, handle: Callable[[str], None]) -> Iterator[None]:
 
     def read() -> None:
         nonlocal handled
-        with contextlib.suppress(OSError, ValueError):  # not written yet, or being replaced
-            lines = json.loads(read_bytes(uri))
+        with contextlib.suppress(OSError, ValueError, InputError):  # not written yet, or being replaced
+            lines = json_text.loads(read_bytes(uri))
+            if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+                return
             for line in lines[handled:]:
                 handle(line)
             handled = len(lines)
@@ -64,3 +68,4 @@ def following(uri: str, handle: Callable[[str], None]) -> Iterator[None]:
         thread.join()
         read()
         remove(uri)
+        remove_unfinished(uri)

@@ -7,6 +7,7 @@ from pyspark import SparkContext
 
 from ids_spark.base.report import Report
 from ids_spark.config.train import TrainConfig
+from ids_spark.lake.filesystem import remove_unfinished, require_below
 from ids_spark.lake.store import Lake
 from ids_spark.models import signatures
 from ids_spark.models.artifact import read_model
@@ -65,6 +66,10 @@ def train_models(
         tasks.append(task)
         report.models.append(f"{card.name}/{card.version}")
         report.tables.append(path)
+    for task in tasks:
+        for uri in filter(None, (task.checkpoint, task.tensorboard_dir)):  # written in place
+            require_below(lake.root, uri)
+        remove_unfinished(task.checkpoint)
     for _, group in itertools.groupby(resumed(tasks) if config.resume else tasks, lambda task: task.card.architecture):
         own = list(group)
         for task, sha256 in zip(own, launch(spark_context, own), strict=True):

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ids_spark.base.logs import log_to_stderr
+from ids_spark.base import process
 from ids_spark.dataset.taxonomy import BENIGN_ID
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models import architectures, novelty, threshold
@@ -54,7 +54,7 @@ def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
     os.environ["HOROVOD_CYCLE_TIME"] = f"{cycle_ms(tasks):.3f}"  # read by `init`
     with gloo_priority.low_priority_message_threads():
         hvd.init()
-    log_to_stderr(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
+    process.begin(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
     tf.get_logger().setLevel("ERROR")  # it warns of the graphs of every further model
     tf.config.threading.set_intra_op_parallelism_threads(tasks[0].threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one would compete with Horovod's thread

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import os
 from itertools import count
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_two_runs_at_a_time_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../x.parquet", "event_date=2024-05-01/other.parquet", "/etc/passwd"])
-def test_a_journal_that_leads_elsewhere_moves_and_deletes_nothing(tmp_path, path):
+def test_a_journal_that_leads_elsewhere_is_set_aside_and_moves_and_deletes_nothing(tmp_path, path, caplog):
     folder = tmp_path / "logs"
     replace(folder, "run0", OLD)
     victim = tmp_path / "x.parquet"
@@ -117,11 +118,48 @@ def test_a_journal_that_leads_elsewhere_moves_and_deletes_nothing(tmp_path, path
     ):
         (folder / f"_extract/{KEY}.commit").write_text(json.dumps(journal))
         before = content(folder)
-        logs = ExtractedLogs(str(folder), "run1")
-        with pytest.raises(InputError, match="is not the journal of an extraction"), logs.opened():
+        with ExtractedLogs(str(folder), "run1").opened():
             pass
         assert content(folder) == before
         assert victim.read_text() == "keep"
+        [set_aside] = folder.glob("_extract/.set-aside-*")
+        assert set_aside.name in caplog.messages[-1]
+        assert "extract again with extract.again=true" in caplog.messages[-1]
+        set_aside.unlink()
+
+
+@pytest.mark.parametrize("name", [f"{KEY}.commit", ".running-run9.json", f"{KEY}.json"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "broken", "huge"])
+def test_what_no_run_can_have_written_stops_no_run(tmp_path, name, kind):
+    replace(tmp_path, "run0", OLD)
+    path = tmp_path / "_extract" / name
+    path.unlink(missing_ok=True)
+    make = {
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "broken": lambda: path.write_text("{"),
+        "huge": lambda: path.write_text(" " * (33 << 20)),
+    }
+    make[kind]()
+    with ExtractedLogs(str(tmp_path), "run1").opened():
+        assert (ExtractedLogs(str(tmp_path), "run1").manifest(KEY) is None) == name.startswith(f"{KEY}.json")
+    assert content(tmp_path) == {path: f"run0 {path}" for path in OLD}
+
+
+@pytest.mark.parametrize("place", ["event_date=2024-05-01", "_extract", "_extract/writing-run0"])
+def test_logs_are_not_written_through_a_link(tmp_path, place):
+    victim, logs = tmp_path / "victim", tmp_path / "logs"
+    victim.mkdir()
+    (victim / NEW[0].rpartition("/")[2]).write_text("of somebody else")
+    (logs / place).parent.mkdir(parents=True)
+    (logs / place).symlink_to(victim)
+    if "writing" in place:
+        replace(logs, "run0", NEW[:1])  # the link is removed like other files of a killed run
+    else:
+        with pytest.raises(InputError, match="without symbolic links"):
+            replace(logs, "run0", NEW[:1])
+    assert [path.read_text() for path in victim.iterdir() if path.name.startswith("flows")] == ["of somebody else"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"capture": 1}', "null"])

@@ -1,5 +1,7 @@
 """The page of an adaptation: both models, the decision, what was left out."""
 
+from dataclasses import replace
+
 from ids_spark.report.adaptation_page import Adaptation, Flagged, Learned, LeftOut, ModelFigures, render_page, summary
 from tests.support.browser import Page
 
@@ -59,3 +61,13 @@ def test_the_lines_for_a_terminal_name_the_page_and_the_command() -> None:
     assert "make promote NIGHT=gru_dnn-19-operational VERSION=v2" in lines[-2]
     assert any("ARP_Spoofing" in line and line.count("50.0%") == 2 for line in lines)
     assert "refused: it fell" in summary(_adaptation(refusals=["it fell"]), "")[-2]
+
+
+def test_names_from_data_are_text_and_nothing_else() -> None:
+    name = "$\\frac{$ [red]\x1b[31m\u202e\n2026-11-28 INFO forged"
+    figures = replace(_adaptation().champion, version=name, benign={(NIGHTS[0], name): Flagged(10, 1)})
+    adaptation = _adaptation(champion=figures, challenger=figures, model=name)
+    assert not {c for c in render_page(adaptation) if not c.isprintable()} - {"\n"}
+    table = summary(adaptation, "")[:-3]  # the job escapes what it prints
+    assert all(line.isprintable() for line in table)
+    assert any("[red]\\x1b[31m\\u202e\\n2026" in line for line in table)

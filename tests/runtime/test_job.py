@@ -1,6 +1,8 @@
 """How a job ends when one of its Spark tasks fails."""
 
 import io
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -180,21 +182,60 @@ def test_an_input_error_of_one_task_is_raised_once_and_its_task_is_not_repeated(
         assert str(error.value) == MESSAGE
 
 
-def test_a_refusal_of_a_task_is_one_message_without_a_stack_trace(tmp_path: Path) -> None:
-    job_file = tmp_path / "refusing.py"
-    job_file.write_text(
-        "import sys\n"
-        "from ids_spark.base.errors import InputError\n"
-        "from ids_spark.base.spark_tasks import run_each\n"
-        "from ids_spark.runtime import job\n"
-        "def task(item):\n"
-        "    raise InputError(f'found {item}, expected nothing')\n"
-        "def run(context):\n"
-        "    run_each(context.spark.sparkContext, [0, 1, 2], task)\n"
-        "sys.exit(job.main(run, 'A job.'))\n"
-    )
-    code, output = submitting.submit(submitting.prepare(tmp_path / "work"), str(job_file.with_suffix("")))
+FORGED = "2026-11-28 01:02:03,456 INFO    forged done in=5 out=5"
+SUBMITTED = f"""
+import contextlib, logging, sys, warnings
+import pyarrow as pa
+from ids_spark.base.errors import InputError
+from ids_spark.base.spark_tasks import run_each, run_shuffled
+from ids_spark.lake.parquet import write_rows
+from ids_spark.runtime import job
+log = logging.getLogger("ids_spark.test")
+data = "a\\n{FORGED}\\r{FORGED}\\u2028{FORGED}\\x1b[2K\\u202e"
+schema = pa.schema([("a", pa.int64())])
+def writes(item):
+    write_rows(f"out/task{{item}}/deep/part.parquet", [{{"a": 1}}], schema)
+    log.warning("unreadable file=%s", data)
+    warnings.warn(data)
+    return [item]
+def fails(item):
+    raise ValueError(data)
+def refuses(item):
+    raise InputError(f"found {{item}}, expected nothing")
+def run(context):
+    spark = context.spark.sparkContext
+    run_each(spark, [0], writes)
+    run_shuffled(spark, [1], 1, lambda item: [(0, item)], lambda _, items: [writes(item) for item in items])
+    write_rows("out/driver/part.parquet", [{{"a": 1}}], schema)
+    with contextlib.suppress(Exception):
+        run_each(spark, [0], fails)
+    log.warning("and now a refusal")
+    run_each(spark, [0, 1, 2], refuses)
+sys.exit(job.main(run, "A job."))
+"""
+
+
+def test_a_submitted_job_withholds_files_from_others_and_text_from_data_imitates_no_record(tmp_path: Path) -> None:
+    """Umask 000, as a service manager may leave it; records of driver, Python workers and Spark share one stream."""
+    (tmp_path / "hostile.py").write_text(SUBMITTED)
+    before = os.umask(0)
+    try:
+        code, output = submitting.submit(submitting.prepare(tmp_path / "work"), str(tmp_path / "hostile"))
+    finally:
+        os.umask(before)
     assert code == 2
-    assert output.count("found 0, expected nothing") == 1
+    made = list((tmp_path / "work/out").rglob("*"))
+    assert len(made) == 3 + 3 + 2
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_file()} == {0o640}
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_dir()} == {0o750}
+
+    assert output.count("unreadable file=a\\n2026") == 2
+    assert len(re.findall(r"(?m)^[^ ].*WARNING .*UserWarning: a$", output)) == 2
+    assert output.count("forged done") > 2 * 3 + 2 * 3
+    assert not [line for line in re.split(r"[\n\r\u2028]", output) if line.startswith(FORGED)]
+    assert {c for c in output if not c.isprintable()} <= {"\n", "\t"}
+
+    _, _, refusal = output.partition("and now a refusal")
+    assert refusal.count("found 0, expected nothing") == 1
     for word in ("Traceback", "Exception", "\tat ", "found 1"):
-        assert word not in output, output
+        assert word not in refusal, output
