@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import one_line
 from ids_spark.config.score import Section
@@ -376,10 +377,7 @@ def _aliases_of(uri: str) -> list[dict[str, Any]]:
 
 def _parsed(uri: str) -> _Signature:
     try:
-        content = read_bytes(uri)
-        if len(content) > _LARGEST:
-            raise ValueError(f"{len(content)} bytes")
-        return _Signature.model_validate_json(content)
-    except (ValidationError, ValueError, OSError) as error:
+        return _Signature.model_validate_json(json_text.checked(read_bytes(uri, _LARGEST)))
+    except (ValueError, OSError) as error:
         reason = one_line(error)
         raise SignatureRefused(f"{uri} is no file of a signature ({reason}); restore it, or sign again") from error
