@@ -106,6 +106,15 @@ def products(name: str, n_features: int, n_classes: int, hyperparameters: Mappin
     return n_features * bins * embedding + ARCHITECTURES[name].products(inputs, n_classes, hyperparameters)
 
 
+def least_weights(name: str, n_features: int, n_classes: int, hyperparameters: Mapping[str, Any]) -> int:
+    """Return a lower bound of the number of weights of a model, without making it; arguments as for `build`."""
+    members = ensemble_size_of(hyperparameters)
+    if name not in ARCHITECTURES:
+        return 0
+    # Members of an ensemble share their kernels; each has a scale of its own for every input of the first layer.
+    return products(name, n_features, n_classes, hyperparameters) // members + (members > 1) * members * n_features
+
+
 def build(
     name: str,
     n_features: int,

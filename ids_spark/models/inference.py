@@ -69,11 +69,18 @@ def _build(model: Model) -> tuple[Any, Any]:
 
 
 def _require_fitting_sizes(model: Model) -> None:
-    """Check that no layer is larger than every dimension of the weights, before a network of that size is made.
+    """Check that a network has no more weights than are stored, before one of that size is made.
 
     Raises:
-        ValueError: one is.
+        ValueError: a layer is larger than every dimension of the weights, or the layers need more numbers than there
+            are.
     """
+    from ids_spark.models import architectures
+
+    card, stored = model.card, sum(weights.size for weights in model.weights)
+    needed = architectures.least_weights(card.architecture, len(card.features), card.classes, card.hyperparameters)
+    if needed > stored:
+        raise ValueError(f"a network of at least {needed} weights, but {stored} are stored")
     own, largest = model.card.hyperparameters, max((size for w in model.weights for size in w.shape), default=0)
     sizes = [own["bins"], own["embedding"], *own["dense"], own["ensemble_size"]]
     if model.card.architecture != "dnn":  # which has no recurrent layer

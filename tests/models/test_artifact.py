@@ -193,7 +193,7 @@ def test_weights_that_are_not_real_finite_numbers_are_refused(stored, value):
 
 def test_weights_that_do_not_fit_the_architecture_are_refused_before_a_large_network_is_made(stored):
     model, rows = read_model(str(stored)), np.zeros((1, 2), np.float32)
-    for dense, reason in (([10**9], "a layer of 1000000000 units"), ([3], "weight")):
+    for dense, reason in (([10**9], "at least 8000000000 weights"), ([9], "at least 72 weights"), ([3], "weight")):
         card = dataclasses.replace(model.card, hyperparameters=ModelConfig(dense=dense).model_dump(mode="json"))
         with pytest.raises(ModelUnusable, match=f"do not fit its architecture .*{reason}"):
             inference.forward(dataclasses.replace(model, card=card, sha256=reason), rows, 8)

@@ -260,7 +260,7 @@ def test_a_champion_whose_directory_is_gone_is_refused_not_replaced(lake, tmp_pa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "content: Invalid JSON"),
+        ("", "content: Expecting value"),
         ("[]", "content: Input should be an object"),
         ('{"format": 2}', "format: Input should be 1"),
         ('{"champions": "x"}', "champions: Extra inputs are not permitted"),
