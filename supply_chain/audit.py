@@ -43,6 +43,7 @@ class Finding(BaseModel):
         version: Version of the package; None for a jar, whose name holds it.
         inside: Libraries within a jar that are meant.
         source: Key of a source of the list.
+        reference: Where the source is a page of its own: its address.
         ids: Identifiers as the source has them, aliases included.
         found_in: Where the source names another version: that one.
         decision: `not_reachable`, `removed`, or `waived`.
@@ -56,6 +57,7 @@ class Finding(BaseModel):
     version: str | None = None
     inside: str | None = None
     source: str
+    reference: str | None = None
     ids: tuple[str, ...] = Field(min_length=1)
     found_in: str | None = None
     decision: Literal["not_reachable", "removed", "waived"]

@@ -53,6 +53,22 @@ def require_encryption(conf: Any, master: str, open_cluster: bool) -> None:
         )
 
 
+def refuse_secret_on_command_line(command: str) -> None:
+    """Refuse a job that was given the cluster's secret as an option, which every user of the machine can read.
+
+    Args:
+        command: Command line of the driver's JVM.
+
+    Raises:
+        InputError: it holds the secret.
+    """
+    if "spark.authenticate.secret=" in command:
+        raise InputError(
+            "the command line holds spark.authenticate.secret, and every user of this machine can read it (ps); write"
+            " it to spark-defaults.conf in SPARK_CONF_DIR instead, and create a new secret"
+        )
+
+
 def refuse_secrets_for_executors(conf: Any, secrets: Iterable[str]) -> None:
     """Refuse environment variables with secrets for executors, where every process of a worker's user could read them.
 

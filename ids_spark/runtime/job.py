@@ -1,10 +1,12 @@
 """Start and end of every job: arguments, configuration, session, logging, commit, audit row, exit code."""
 
 import argparse
+import contextlib
 import datetime as dt
 import logging
 import os
 import re
+import stat
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -35,6 +37,7 @@ FAILED: Final = 1
 REFUSED: Final = 2
 DEGRADED: Final = 3
 
+_PRIVATE: Final = f"ids_spark-{os.getuid()}"
 _DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 
 
@@ -258,7 +261,8 @@ def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -
         secrets: Names of environment variables with secrets of the driver.
 
     Raises:
-        InputError: connections to the cluster are not encrypted, executors would get a secret, or no task could run.
+        InputError: connections to the cluster are not encrypted, a secret is on the command line or for executors, or
+            no task could run.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -269,8 +273,14 @@ def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -
     master = given.get("spark.master", "local[*]")
     cluster_security.require_encryption(given, master, open_cluster)
     cluster_security.refuse_secrets_for_executors(given, secrets)
+    system = SparkContext._jvm.System  # type: ignore[union-attr]
+    cluster_security.refuse_secret_on_command_line(system.getProperty("sun.java.command") or "")
     if master.startswith("local"):
         local = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
+        if not (os.environ.get("SPARK_LOCAL_DIRS") or given.get("spark.local.dir", "")):
+            temporary = "java.io.tmpdir"  # default of spark.local.dir, which Spark cannot be given without a warning
+            if not system.getProperty(temporary).endswith(_PRIVATE):
+                system.setProperty(temporary, private_folder(system.getProperty(temporary)))
         for key, value in local.items():
             builder = builder.config(key, value)
         builder = builder.master(master)
@@ -279,6 +289,27 @@ def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -
     for name in (cluster_security.SPARK_SECRET, *secrets):
         spark.sparkContext.environment[name] = ""
     return spark
+
+
+def private_folder(base: str) -> str:
+    """Return a folder for Spark's temporary files that only this user can enter; Spark makes those files readable.
+
+    Args:
+        base: Folder for temporary files of every user.
+
+    Raises:
+        InputError: the path is a link, or a file or folder of another user.
+    """
+    path = f"{base}/{_PRIVATE}"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise InputError(
+            f"{path}, for temporary files, is not a folder of this user; remove it, or set SPARK_LOCAL_DIRS"
+        )
+    os.chmod(path, 0o700)
+    return path
 
 
 def _require_a_slot(given: Any, master: str) -> None:

@@ -20,6 +20,15 @@ def test_every_job_ran_on_the_cluster_and_reconciles(night: Night) -> None:
     assert sorted(path.name for path in night.folder.iterdir()) == ["ids_spark.zip", "jobs", "lake"]
 
 
+def test_nothing_that_a_job_leaves_is_open_to_other_users(cluster: Cluster, night: Night) -> None:
+    """Files of the lake, from driver and executors, and everything below the folder for shuffled rows."""
+    for path in (night.folder / "lake").rglob("*"):
+        assert path.stat().st_mode & 0o027 == 0, path
+    assert list(cluster.local_dirs.iterdir())
+    for path in cluster.local_dirs.iterdir():
+        assert path.stat().st_mode & 0o007 == 0, path
+
+
 def test_both_workers_ran_executors_of_every_job_and_one_rank_each(cluster: Cluster, night: Night) -> None:
     for name in ("worker-1", "worker-2"):
         assert len(list((cluster.folder / name).glob("app-*"))) >= 4

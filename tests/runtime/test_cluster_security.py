@@ -63,6 +63,15 @@ def test_a_key_for_the_environment_of_executors_is_refused_without_showing_it() 
         assert "0123456789" not in str(refused.value)
 
 
+def test_a_secret_on_the_command_line_is_refused_without_showing_it(spark: SparkSession) -> None:
+    command = spark.sparkContext._jvm.System.getProperty("sun.java.command")
+    assert "org.apache.spark.deploy.SparkSubmit" in command
+    cluster_security.refuse_secret_on_command_line(command)
+    with pytest.raises(InputError, match="every user of this machine can read it") as refused:
+        cluster_security.refuse_secret_on_command_line(f"{command} --conf spark.authenticate.secret=0123456789")
+    assert "0123456789" not in str(refused.value)
+
+
 def test_python_processes_of_executors_find_keys_empty(spark: SparkSession) -> None:
     def of_task(_: object) -> list[tuple[str | None, str | None]]:
         import os

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -239,3 +240,16 @@ def test_a_submitted_job_withholds_files_from_others_and_text_from_data_imitates
     assert refusal.count("found 0, expected nothing") == 1
     for word in ("Traceback", "Exception", "\tat ", "found 1"):
         assert word not in refusal, output
+
+
+def test_temporary_files_of_spark_are_in_a_folder_of_the_user_alone(tmp_path: Path) -> None:
+    made = Path(job.private_folder(str(tmp_path)))
+    assert made.parent == tmp_path
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    made.chmod(0o777)
+    assert job.private_folder(str(tmp_path)) == str(made)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    made.rename(tmp_path / "elsewhere")
+    made.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is not a folder of this user"):
+        job.private_folder(str(tmp_path))
