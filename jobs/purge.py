@@ -1,40 +1,84 @@
-"""Retention: removes old nights from every table except the audit.
+"""Retention: removes what is older than a number of days from every table, and prints what remains and why.
 
     spark-submit --py-files dist/ids_spark.zip jobs/purge.py --set lake=LAKE --set purge.older_than_days=90
 
-Removes: folders `event_date=…` of every table of nights, files of `metrics/` and `confusion/`, and rows of local nights
-in `flows/split=local` and `quarantine/job=ingest`, with dates more than `purge.older_than_days` before `purge.today`.
+Removes what is more than `purge.older_than_days` before `purge.today`: folders `event_date=…` of every table of nights;
+rows of local nights in `flows/split=local` and `quarantine/job=ingest`; feature tables and pages of adaptations that
+were made of such nights; figures, pages, predictions of labelled splits, checkpoints and refused rows of the data set
+by the day on which they were written; verdicts on such nights, except what still applies, which loses owner and reason.
+Of any age: what ended runs staged. Each table has its rule in `dataset.tables`.
 """
 
 import datetime as dt
 import sys
+from collections.abc import Callable
+
+from pyspark import SparkContext
 
 from ids_spark.adapt import local_purge
+from ids_spark.alerts import verdict_purge
+from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
+from ids_spark.base.text import one_line, shown
+from ids_spark.dataset.tables import TABLES
+from ids_spark.ingest.files import UNREADABLE
 from ids_spark.lake import retention
 from ids_spark.runtime import job
+from ids_spark.score import night_purge
 
 
 def run(context: job.Context) -> Report:
-    """Remove the dates before the limit."""
-    config = context.config.purge
+    """Remove what is older than the limit."""
+    config, lake = context.config.purge, context.lake
     first = retention.first_kept(config.older_than_days, config.today, dt.datetime.now(dt.UTC))
-    done = retention.purge(context.lake, first)
-    local = local_purge.purge_local(
-        lambda: context.spark.sparkContext, context.lake, context.staged, first, context.run_id
-    )
-    report = Report(tables=list(local))
-    for table, rows in local.items():
-        report.counts[f"rows removed from {table}", "", None] = rows
-    for table in (*retention.BY_DATE, *retention.BY_RUN):
-        what = "dates" if table in retention.BY_DATE else "files"
+    done = retention.purge(lake, first)
+    staged, report, rows = context.staged, Report(), dict[str, int]()
+    steps: dict[str, Callable[[], dict[str, int]]] = {
+        "rows of flows": lambda: local_purge.purge_local(_spark(context), lake, staged, first, context.run_id),
+        "verdicts": lambda: verdict_purge.purge_verdicts(lake, staged, first),
+        "ended incidents of the first night": lambda: night_purge.purge_ended(lake, staged, first, context.config),
+    }
+    damaged = []
+    for what, step in steps.items():
+        try:
+            rows |= step()
+        except (InputError, *UNREADABLE) as error:  # the other steps are done all the same
+            damaged.append(f"{what} were not purged: {one_line(error)}")
+    report.tables = list(rows)
+    for table in retention.WHOLE:
+        what = "dates" if table in retention.BY_DATE else "entries"
         report.counts[f"{what} removed from {table}", "", None] = len(done.dates.get(table, ()))
+    for table, n in rows.items():
+        if n:
+            report.counts[f"rows removed from {table}", "", None] = n
     removed = [f"removed {done.span[0]} to {done.span[1]}"] if done.span else []
-    removed += [f"{rows} rows of older nights removed from {table}" for table, rows in local.items()]
-    span = "; ".join(removed) or "no date is older"
+    removed += [f"{n} old rows removed from {table}" for table, n in rows.items() if n]
+    span = "; ".join(removed) or "nothing is older"
     report.notes.append(f"dates before {first} are not kept: {span}")
+    if done.ended_runs:
+        report.notes.append(f"removed what ended runs staged: {shown(done.ended_runs)}")
     report.notes += [f"{path} has no date in its name; it was not removed" for path in done.undated]
+    for text in damaged:
+        report.degrade(text)
+    report.lines = _lines(first, done, rows, retention.others(lake))
     return report
+
+
+def _spark(context: job.Context) -> Callable[[], SparkContext]:
+    return lambda: context.spark.sparkContext
+
+
+def _lines(first: dt.date, done: retention.Purged, rows: dict[str, int], others: list[str]) -> list[str]:
+    """Return what was removed by table, and what remains and why."""
+    lines = [f"before {first}, removed:"]
+    lines += [f"  {table}: {min(dates)} to {max(dates)} ({len(dates)})" for table, dates in sorted(done.dates.items())]
+    lines += [f"  {table}: {n:,} rows" for table, n in rows.items() if n]
+    lines += [f"  staged by {len(done.ended_runs):,} ended run(s)"] if done.ended_runs else []
+    lines = lines if len(lines) > 1 else [f"before {first}, removed: nothing"]
+    lines.append("remains, whatever its age:")
+    lines += [f"  {name}: {table.remains}" for name, table in TABLES.items() if table.remains]
+    lines += [f"  {name}: no table of the lake; remove what is too old in it yourself" for name in others]
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Retention of local rows: flows of old nights leave `flows/split=local`, and the quarantine of its ingest."""
+"""Retention of rows of flows: local rows of old nights leave `flows/split=local`, old rows the quarantine of ingest."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from pyspark import SparkContext
 
 from ids_spark.adapt import local_rows
 from ids_spark.dataset.tables import QUARANTINE
-from ids_spark.lake.filesystem import make_folder, resolve
-from ids_spark.lake.parquet import open_part, part_name, part_writer
+from ids_spark.lake.filesystem import files_in, make_folder, resolve
+from ids_spark.lake.parquet import SUFFIX, open_part, part_name, part_writer
 from ids_spark.lake.store import Lake
 
 _DATE: Final = len("event_date=")
@@ -20,7 +20,7 @@ _DATE: Final = len("event_date=")
 def purge_local(
     spark_context: Callable[[], SparkContext], lake: Lake, staged: Callable[[str], str], first: dt.date, run_id: str
 ) -> dict[str, int]:
-    """Stage the tables that have local rows of nights before a date without them.
+    """Stage the tables that have rows of nights before a date, or refused rows of runs before it, without them.
 
     Args:
         spark_context: Starts Spark; called only if there is a row to remove.
@@ -55,21 +55,19 @@ def _since(first: dt.date) -> Callable[[pa.Table], pa.Table]:
 
 def _purge_quarantine(lake: Lake, staged: Callable[[str], str], first: dt.date) -> int:
     """Stage the quarantine of ingest without rows of nights before a date; return their number, 0 if none is staged."""
-    uris = local_rows.quarantine_files(lake)
+    uris = files_in(lake.uri(local_rows.QUARANTINE_TABLE), SUFFIX)
     old = 0
     for uri in uris:
         with open_part(uri) as file:
-            old += int(pc.sum(_is_old(file.read(["source_file"]), first)).as_py() or 0)
+            old += int(pc.sum(_is_old(file.read(["source_file", "split", "run_id"]), first)).as_py() or 0)
     if not old:
         return 0
     target = staged(local_rows.QUARANTINE_TABLE)
-    local_rows.copy_other_quarantine(lake, target)
     for i, uri in enumerate(uris):
+        start = uri.rsplit("/", 1)[1].split("-", 1)[0]
         with (
             open_part(uri) as file,
-            part_writer(
-                target, part_name(i, local_rows.FILE_START), QUARANTINE, {}, ("source_file", "reason")
-            ) as write,
+            part_writer(target, part_name(i, start), QUARANTINE, {}, ("source_file", "reason")) as write,
         ):
             for group in range(len(file.rows)):
                 table = file.read(QUARANTINE.names, group).replace_schema_metadata()
@@ -78,5 +76,11 @@ def _purge_quarantine(lake: Lake, staged: Callable[[str], str], first: dt.date) 
 
 
 def _is_old(table: pa.Table, first: dt.date) -> pa.ChunkedArray:
-    """Return which refused rows are of nights before a date; their file names begin with the folder of the night."""
-    return pc.less(pc.utf8_slice_codeunits(table["source_file"], _DATE, _DATE + 10), str(first))
+    """Return which refused rows are of before a date: local ones by their night, with which their file names begin.
+
+    Those of the data set are as old as the run that refused them.
+    """
+    of_night = pc.utf8_slice_codeunits(table["source_file"], _DATE, _DATE + 10)
+    of_run = pc.less(pc.utf8_slice_codeunits(table["run_id"], 0, 8), f"{first:%Y%m%d}")
+    local = pc.equal(table["split"], local_rows.SPLIT)
+    return pc.fill_null(pc.if_else(pc.fill_null(local, False), pc.less(of_night, str(first)), of_run), False)

@@ -265,7 +265,7 @@ class PurgeConfig(Section):
     """`jobs/purge.py`: retention.
 
     Attributes:
-        older_than_days: Partitions of dates before `today` minus this number of days are removed.
+        older_than_days: What is of a date before `today` minus this number of days is removed.
         today: Date to count back from; default: today in UTC.
     """
 

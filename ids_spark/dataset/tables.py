@@ -407,7 +407,7 @@ VERDICTS: Final = _contract(
     ("run_id", pa.string()),
     ("created_at", _TIME),
 )
-"""`verdicts/{run_id}.parquet`: what people decided about incidents, never purged.
+"""`verdicts/{run_id}.parquet`: what people decided about incidents.
 
 `verdict` is `true`, `benign`, `mute`, `close` or `unlearn`; `until` the last night of a `mute`. `entities` are those of
 the incident's alerts. `learned`, for `benign`: of each entity and category the windows with most flagged flows.
@@ -526,6 +526,7 @@ NIGHTS: Final = _contract(
     ("drift_moderate", pa.int64()),
     ("drift_significant", pa.int64()),
     ("page_inputs", pa.string()),
+    ("key_id", pa.string()),
     ("seconds", pa.float64()),
     ("scored_at", _TIME),
     ("code_version", pa.string()),
@@ -559,6 +560,7 @@ p-value from which a cell is an alert, `cells` the cells tested. `false_alarm_ra
 `recall` is that of each attack class of the validation rows at the operating point. `incidents_not_shown` counts open
 incidents beyond the most lines, `incidents_ended` lists those of the night before that did not continue. `page_inputs`,
 only of the champion, is what page and exports need beside the tables, as JSON (`score.night_outputs.PageInputs`).
+`key_id` is the id of the key of pseudonyms; null without one, and in files of older versions.
 """
 
 
@@ -617,12 +619,12 @@ def require(found: pa.Schema, expected: pa.Schema, where: str) -> None:
         raise SchemaMismatch(f"{where}: {'; '.join(faults)}. Rerun the job that writes this table with this version")
 
 
-Retention = Literal["event_date", "run_id", "never"]
+Retention = Literal["event_date", "run_id", "modified", "nights", "rows", "never"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the lake.
+    """One table of the lake, or folder of other files.
 
     Attributes:
         path: Path of one partition, or of the file of one run, below the lake's root; `{name}` is replaced by a value.
@@ -631,8 +633,10 @@ class Table:
             Without columns: files that are not parquet.
         keys: Columns that identify a row, together with the values in the path.
         partition: Column that is part of the path of a partition, not of its files; None: the table has no partitions.
-        retention: Date that `jobs/purge.py` compares: that in `event_date=…`, or the one at the start of the run id in
-            the file name; `never`: the job does not purge the table.
+        retention: Date that `jobs/purge.py` compares: that in `event_date=…` (`event_date`), that at the start of the
+            run id in the path (`run_id`), the day on which the newest file was written (`modified`), the oldest night
+            that it was made of (`nights`), or one of each row (`rows`); `never`: the job does not purge the table.
+        remains: What a purge leaves, and why; empty if nothing of an old date is left.
         renamed: Name in version 0.1, by present name of the column.
         added: Columns that older versions did not write; read as null.
     """
@@ -641,7 +645,8 @@ class Table:
     contract: pa.Schema
     keys: tuple[str, ...] = ()
     partition: str | None = None
-    retention: Retention = "never"
+    retention: Retention = field(kw_only=True)
+    remains: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
     added: tuple[str, ...] = ()
 
@@ -670,7 +675,8 @@ _FEATURE_SET: Final = {"feature_set": "profile"}
 def _of_nights(
     name: str, contract: pa.Schema, keys: tuple[str, ...] = (), path: str = "", added: tuple[str, ...] = (), **old: str
 ) -> Table:
-    return Table(f"{name}/event_date={{event_date}}{path}", contract, keys, "event_date", "event_date", old, added)
+    place = f"{name}/event_date={{event_date}}{path}"
+    return Table(place, contract, keys, "event_date", retention="event_date", renamed=old, added=added)
 
 
 TABLES: Final[Mapping[str, Table]] = {
@@ -679,6 +685,8 @@ TABLES: Final[Mapping[str, Table]] = {
         flows_contract(()),
         _ROW,
         "split",
+        retention="rows",
+        remains="rows of the data set, which are of no night",
         renamed={"label_conflict": "two_label"},
         added=tuple(FLOW_ORIGIN.names),
     ),
@@ -687,9 +695,11 @@ TABLES: Final[Mapping[str, Table]] = {
         features_contract((), local=True),
         ("row_key", "label19"),
         "split",
+        retention="nights",
+        remains="recipes without rows of removed nights",
         added=("block", "local"),
     ),
-    "quarantine/job=ingest": Table("quarantine/job=ingest", QUARANTINE, _ROW),
+    "quarantine/job=ingest": Table("quarantine/job=ingest", QUARANTINE, _ROW, retention="rows"),
     "predictions": _of_nights(
         "predictions",
         pa.schema([column for column in night_predictions((), "", ()) if column.name != "model"]),
@@ -716,7 +726,13 @@ TABLES: Final[Mapping[str, Table]] = {
     ),
     "traffic": _of_nights("traffic", TRAFFIC, ("entity_key", "window_start")),
     "entity_history": _of_nights("entity_history", HISTORY, ("entity_key", "category")),
-    "verdicts": Table("verdicts/{run_id}.parquet", VERDICTS, ("run_id", "incident_id")),
+    "verdicts": Table(
+        "verdicts/{run_id}.parquet",
+        VERDICTS,
+        ("run_id", "incident_id"),
+        retention="rows",
+        remains="verdicts that still apply to later nights, without owner and reason",
+    ),
     "drift": _of_nights("drift", DRIFT, ("kind", "name"), drift_level="band", drift_index="psi"),
     "nights": _of_nights(
         "nights",
@@ -749,14 +765,19 @@ TABLES: Final[Mapping[str, Table]] = {
             "devices_unknown",
             "devices_unknown_found",
             "page_inputs",
+            "key_id",
         ),
         benign_validation_rows="calibration_rows",
     ),
     "quarantine/job=score": _of_nights("quarantine/job=score", QUARANTINE, _ROW),
     "exports": _of_nights("exports", _contract()),
     "reports/night": _of_nights("reports/night", _contract()),
-    "split_predictions": Table("split_predictions/split={split}/model={model}", SPLIT_PREDICTIONS, _ROW, "split"),
-    "quarantine/job=score_split": Table("quarantine/job=score_split/split={split}/model={model}", QUARANTINE, _ROW),
+    "split_predictions": Table(
+        "split_predictions/split={split}/model={model}", SPLIT_PREDICTIONS, _ROW, "split", retention="modified"
+    ),
+    "quarantine/job=score_split": Table(
+        "quarantine/job=score_split/split={split}/model={model}", QUARANTINE, _ROW, retention="modified"
+    ),
     "metrics": Table(
         "metrics/{run_id}.parquet",
         METRICS,
@@ -771,10 +792,24 @@ TABLES: Final[Mapping[str, Table]] = {
         retention="run_id",
         renamed=_FEATURE_SET,
     ),
+    "reports/adaptation": Table("reports/adaptation/{model}/{run_id}", _contract(), retention="nights"),
+    "reports/run": Table("reports/run", _contract(), retention="modified"),
+    "reports/benchmark": Table("reports/benchmark", _contract(), retention="modified"),
+    "reports/leakage": Table("reports/leakage", _contract(), retention="modified"),
+    "checkpoints": Table("checkpoints/{model}.npz", _contract(), retention="modified"),
+    "tensorboard": Table("tensorboard/{model}/{run_id}", _contract(), retention="run_id"),
+    "models": Table(
+        "models/{model}/{run_id}",
+        _contract(),
+        retention="never",
+        remains="weights, thresholds and scores: numbers learned also from removed nights, until a person removes them",
+    ),
     "audit": Table(
         "audit/{run_id}-{job}.parquet",
         AUDIT,
         ("run_id",),
+        retention="never",
+        remains="what was done to the lake: settings, counts, names of models and files, pseudonyms with a key",
         added=("rows_joined", "rows_left_out", "aliases", "actor", "host", "previous", "sha256"),
     ),
 }

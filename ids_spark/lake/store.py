@@ -264,6 +264,24 @@ class Lake:
         """Return whether the root is a lake: whether it has the folder of a table."""
         return not _TOP.isdisjoint(self._names(""))
 
+    def discard_ended(self) -> list[str]:
+        """Remove what ended runs of all jobs staged, and tables that their commits replaced; return their run ids.
+
+        Runs that are active, or whose commit is not finished, are left out.
+        """
+        staged = {(job, run_id) for job in self._names(_STAGING) for run_id in self._names(f"{_STAGING}/{job}")}
+        replaced = self._names(_TRASH)  # before the active runs: a run takes its lease before it stages
+        busy = lease.active_runs(self.root) | {journal.writer(name) for name in self._names("", journal.PREFIX)}
+        places = {f"{_STAGING}/{job}/{run_id}": run_id for job, run_id in staged}
+        places |= {f"{_TRASH}/{run_id}": run_id for run_id in replaced}
+        ended = {place: run_id for place, run_id in places.items() if run_id not in busy}
+        for place in ended:
+            self._remove(self.uri(place))
+        for job in {job for job, _ in staged}:
+            self._remove_empty(job)
+        remove_if_empty(self.uri(_TRASH))
+        return sorted(set(ended.values()))
+
     def _names(self, folder: str, start: str = "") -> list[str]:
         return [name for name in names_in(self.uri(folder).rstrip("/")) if name.startswith(start)]
 
