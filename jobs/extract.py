@@ -10,7 +10,7 @@ extracted from each capture. A capture that has not changed is not read again. O
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.logs import printable
@@ -24,6 +24,7 @@ from ids_spark.extract.inventory import read_inventory
 from ids_spark.extract.manifests import ExtractedLogs
 from ids_spark.lake.filesystem import absolute
 from ids_spark.runtime import job
+from ids_spark.score.identifiers import identifiers_of
 
 log = logging.getLogger(__name__)
 _NAMES_SHOWN = 5
@@ -38,7 +39,9 @@ def run(context: job.Context) -> Report:
         )
     captures, target = absolute(config.captures), absolute(config.target)
     changes.refuse_target(captures, target)
-    listing = find_captures(captures)
+    identifiers = identifiers_of(context.config.score)
+    name_of = identifiers.file
+    listing = find_captures(captures, name_of)
     origin = changes.data_origin_of(captures, target)
     by_mac = config.device == "mac"
     inventory = None if config.inventory is None else read_inventory(absolute(config.inventory))
@@ -50,24 +53,26 @@ def run(context: job.Context) -> Report:
     with logs.opened():
         if origin == "synthetic":
             changes.mark_synthetic(target)
-        report = (_joined if config.join_files else _each)(context, listing, plan, logs)
-    report.notes += [] if inventory is None else inventory.notes
+        report = (_joined if config.join_files else _each)(context, listing, plan, logs, name_of)
+    report.notes += [] if inventory is None else inventory.notes(identifiers.column)
     return report
 
 
-def _each(context: job.Context, listing: Listing, plan: Plan, logs: ExtractedLogs) -> Report:
+def _each(
+    context: job.Context, listing: Listing, plan: Plan, logs: ExtractedLogs, name_of: Callable[[str], str]
+) -> Report:
     """Extract each capture that has changed."""
-    found = changes.changes(listing.captures, plan.config, plan.devices.names, plan.data_origin, logs)
+    found = changes.changes(listing.captures, plan.config, plan.devices.names, plan.data_origin, logs, name_of)
     log.info("to extract captures=%d unchanged=%d target=%s", len(found.changed), len(found.unchanged), logs.root)
     done = []
     if found.changed:
         done = extraction.extract_captures(context.spark.sparkContext, found.changed, plan, logs)
     if not found.unchanged:
-        _refuse_all(done)
-    report = summary.report_of(done, listing, plan.data_origin, plan.config.date)
+        _refuse_all(done, name_of)
+    report = summary.report_of(done, listing, plan.data_origin, plan.config.date, name_of=name_of)
     if found.unchanged:
         report.notes.append(f"{len(found.unchanged):,} capture(s) have not changed since they were extracted")
-    if broken := [f"{each.capture}: {each.fault}" for each in found.unchanged if each.fault]:
+    if broken := [f"{name_of(each.capture)}: {each.fault}" for each in found.unchanged if each.fault]:
         report.notes.append(f"{len(broken):,} of them cannot be read to their end: {shown(broken, _NAMES_SHOWN)}")
     dates = {date for each in done for date in each.seen} | {date for each in found.unchanged for date in each.seen}
     if plan.config.date is not None and str(plan.config.date) not in dates:
@@ -75,30 +80,32 @@ def _each(context: job.Context, listing: Listing, plan: Plan, logs: ExtractedLog
     if found.vanished:
         report.notes.append(
             f"{len(found.vanished):,} capture(s) extracted before are no longer there, their flow logs stay:"
-            f" {shown(found.vanished, _NAMES_SHOWN)}"
+            f" {shown([name_of(name) for name in found.vanished], _NAMES_SHOWN)}"
         )
     return report
 
 
-def _joined(context: job.Context, listing: Listing, plan: Plan, logs: ExtractedLogs) -> Report:
+def _joined(
+    context: job.Context, listing: Listing, plan: Plan, logs: ExtractedLogs, name_of: Callable[[str], str]
+) -> Report:
     """Extract all captures together if one of them has changed."""
     config = plan.config
     stamp = changes.joined_stamp(listing.captures, config, plan.devices.names, plan.data_origin)
     if changes.joined_is_current(stamp, config, logs):
-        report = summary.report_of([], listing, plan.data_origin, config.date, {})
+        report = summary.report_of([], listing, plan.data_origin, config.date, {}, name_of)
         report.notes.append("no capture has changed since they were extracted")
         return report
-    done = joining.extract_joined(context.spark.sparkContext, listing.captures, stamp, plan, logs)
-    _refuse_all(done.captures)
-    report = summary.report_of(done.captures, listing, plan.data_origin, config.date, done.counts)
+    done = joining.extract_joined(context.spark.sparkContext, listing.captures, stamp, plan, logs, name_of)
+    _refuse_all(done.captures, name_of)
+    report = summary.report_of(done.captures, listing, plan.data_origin, config.date, done.counts, name_of)
     for note in done.kept:
         report.degrade(note)
     return report
 
 
-def _refuse_all(done: Sequence[CaptureDone]) -> None:
+def _refuse_all(done: Sequence[CaptureDone], name_of: Callable[[str], str]) -> None:
     if done and all(each.refused is not None for each in done):
-        reasons = (f"{printable(each.capture.name)}: {each.refused}" for each in done[:_NAMES_SHOWN])
+        reasons = (f"{printable(name_of(each.capture.name))}: {each.refused}" for each in done[:_NAMES_SHOWN])
         raise InputError(f"no file can be read as a capture: {'; '.join(reasons)}")
 
 

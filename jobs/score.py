@@ -86,9 +86,10 @@ def run(context: job.Context) -> Report:
 def _night(context: job.Context, scoring: ScoringContext, date: dt.date, scored: nightly.ScoredNights) -> Report:
     """Score one night; one without flow logs is refused if `score.date` names it, else reported as degraded."""
     config, missing = scoring.config.score, None
-    source = night_files.find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)
+    schema, identifiers = scoring.champion.preprocessor.schema, scoring.identifiers
+    source = night_files.find_night(config, date, schema, scoring.needed, identifiers=identifiers)
     if source is None:
-        text = degradation.not_found(config, date)
+        text = degradation.not_found(config, date, identifiers)
         if config.date is not None:
             raise night_files.NightMissing(text)
         if degradation.was_scored(context.lake, date):
@@ -97,7 +98,7 @@ def _night(context: job.Context, scoring: ScoringContext, date: dt.date, scored:
     spark = context.spark.sparkContext
     report = nightly.score_night(spark, context.lake, context.staged, source, scoring, scored, missing)
     if missing is None:
-        report.notes += [f"{date}: not read: {note}" for note in degradation.similar_notes(config, date)]
+        report.notes += [f"{date}: not read: {note}" for note in degradation.similar_notes(config, date, identifiers)]
     return report
 
 

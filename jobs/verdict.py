@@ -82,13 +82,13 @@ def _row(line: Line, night: StoredNight, incident: str, run_id: str, now: dt.dat
 
 
 def _notes(rows: Sequence[verdicts.Row]) -> list[str]:
-    """Return who decided what and why, for the audit."""
+    """Return who decided what, for the audit; why, free text, is in `verdicts/` only, which is purged."""
     notes = []
     for row in rows[:_NOTES]:
         until = f" until {row['until']}" if row["until"] else ""
         notes.append(
             f"{row['event_date']}: incident {row['incident_id']}, {row['incident']}: {row['verdict']}{until}, by"
-            f" {row['owner']}: {row['reason']}"
+            f" {row['owner']}"
         )
     if len(rows) > _NOTES:
         notes.append(f"{len(rows) - _NOTES:,} more verdicts are in verdicts/{rows[0]['run_id']}.parquet")

@@ -140,7 +140,8 @@ def write_local(
     score = _reading(config)
     identifiers = identifiers_of(score)
     known = _facts_of(lake) if data_set is None else data_set
-    nights = _nights(score, _dates(config), None if known is None else FEATURE_SCHEMAS[known["feature_schema"]])
+    expected = None if known is None else FEATURE_SCHEMAS[known["feature_schema"]]
+    nights = _nights(score, _dates(config), expected, identifiers)
     schema, sources = nights
     for source in sources:
         identifiers.require_key(source.columns, f"{score.flow_logs}/event_date={source.event_date}", score)
@@ -178,6 +179,7 @@ def write_local(
         facts | _rows_facts(found) | {"window_lengths": lengths, "rows_left_out": counts.left_out.total()},
     )
     report = _report(sources, counts, found, config)
+    report.notes += identifiers.notes()
     report.feature_schema, report.data_origin = schema.name, origin
     if known is not None and schema == RELEASE_39 and lengths:
         report.notes += _window_notes(lengths, known.get("window"))
@@ -316,7 +318,7 @@ def _dates(config: Config) -> list[dt.date]:
 
 
 def _nights(
-    score: ScoreConfig, dates: Sequence[dt.date], schema: FeatureSchema | None
+    score: ScoreConfig, dates: Sequence[dt.date], schema: FeatureSchema | None, identifiers: Identifiers
 ) -> tuple[FeatureSchema, list[NightSource]]:
     """Find the nights; without a schema, that of the logs is taken.
 
@@ -327,7 +329,7 @@ def _nights(
     refusals = []
     for each in [schema] if schema is not None else FEATURE_SCHEMAS.values():
         try:
-            found = [night_files.find_night(score, date, each, each.features, _PURPOSE) for date in dates]
+            found = [night_files.find_night(score, date, each, each.features, _PURPOSE, identifiers) for date in dates]
         except SchemaMismatch as error:
             refusals.append(error)
             continue
@@ -398,7 +400,7 @@ def _caps(spark_context: SparkContext, items: Sequence[list[_Place]], task: _Tas
                 yield place.file_hash, numbers, np.zeros(own.rows, dtype=np.int64)
                 continue
             only = replace(group, pass_through=entities, nested_time=None)
-            for read in night_reader.read_row_group(only, narrow.read_spec):
+            for read in night_reader.read_row_group(only, narrow.read_spec, narrow.identifiers):
                 yield place.file_hash, read.source_rows, _Devices.of(read.pass_through, narrow).row_keys
 
     return caps_of(spark_context, items, rows_of, rows, ingest.local_rows_per_device, ingest.local_rows)
@@ -454,7 +456,7 @@ def _scatter(index: int, places: Sequence[_Place], task: _Task) -> Iterator[tupl
     with contextlib.ExitStack() as open_files:
         refuse: Callable[[pa.Table], None] | None = None
         for place in places:
-            for rows in night_reader.read_row_group(place.row_group, task.read_spec):
+            for rows in night_reader.read_row_group(place.row_group, task.read_spec, task.identifiers):
                 if len(rows.refused) and refuse is None:
                     refuse = open_files.enter_context(_quarantine(index, task, metadata, counts))
                 if len(rows.refused) and refuse is not None:

@@ -78,7 +78,7 @@ class Entry(Section):
     """Accepted behaviour. An entry covers a flow if all its conditions hold.
 
     Attributes:
-        reason: Why it is accepted; written to the audit and the page.
+        reason: Why it is accepted; written to the audit and the page, unless identifiers are pseudonymised.
         owner: Who is responsible.
         expires: The last night that it covers.
         where: Accepted values by pass-through column; at least one column, because an entry with a class alone would
@@ -117,13 +117,17 @@ class Entry(Section):
         return self
 
     def as_text(self, pseudonymised: Collection[str] = ()) -> dict[str, str | dt.date]:
-        """Return the entry as text by field, for the page; for pseudonymised columns only the number of values."""
+        """Return the entry as text by field, for the page; for pseudonymised columns only the number of values.
+
+        If there are any, the reason is left out, as it can name devices.
+        """
         fields = {c: f"{len(v)} value(s)" if c in pseudonymised else ", ".join(v) for c, v in self.where.items()}
         for key, names in (("class_name", self.class_name), ("category", self.category)):
             if names is not None:
                 fields[key] = ", ".join(names)
         fields |= {key: f"{at:%H:%M}" for key, at in (("from", self.starts), ("until", self.ends)) if at is not None}
-        return {"reason": self.reason, "owner": self.owner, "expires": self.expires, **fields}
+        reason = "see the allow-list" if pseudonymised else self.reason
+        return {"reason": reason, "owner": self.owner, "expires": self.expires, **fields}
 
     def covers(self, table: pa.Table, lineages: list[frozenset[str]], codes: NDArray[np.int64]) -> Mask:
         """Return which flows meet every condition except expiry, shape (rows,).
@@ -192,11 +196,17 @@ class AllowList(Section):
                 mask |= covered
         return mask, counts
 
-    def notes(self, night: dt.date, counts: Iterable[int]) -> list[str]:
-        """Return notes for the audit: flows covered by each entry, and expired entries; without values of columns."""
+    def notes(self, night: dt.date, counts: Iterable[int], hidden: bool = False) -> list[str]:
+        """Return notes for the audit: flows covered by each entry, and expired entries; without values of columns.
+
+        Args:
+            night: Date of the flow logs.
+            counts: Flagged flows that each entry covers.
+            hidden: Whether reasons are left out, as they can name devices.
+        """
         notes = []
         for i, (entry, covered) in enumerate(zip(self.entries, counts, strict=True), start=1):
-            named = f"allow-list entry {i} ({entry.reason}; {entry.owner})"
+            named = f"allow-list entry {i} ({entry.owner if hidden else f'{entry.reason}; {entry.owner}'})"
             if entry.expires < night:
                 notes.append(f"{named} expired on {entry.expires} and covers nothing; renew or remove it")
             elif covered:

@@ -30,6 +30,8 @@ _JOINERS: Final = "\u200c\u200d"  # some scripts need them between letters
 class VerdictsRefused(InputError):
     """Raised when verdicts cannot be used; the message lists every fault."""
 
+    quotes_identifiers = True
+
 
 class Line(NamedTuple):
     """A verdict on one incident.

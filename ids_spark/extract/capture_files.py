@@ -3,12 +3,13 @@
 import datetime as dt
 import hashlib
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ids_spark.base.errors import InputError
-from ids_spark.base.text import one_line, shown
+from ids_spark.base.text import shown
 from ids_spark.extract import formats, records
 from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File
@@ -102,6 +103,14 @@ class Listing:
     refused: tuple[Refusal, ...]
     harmless: tuple[File, ...]
 
+    def renamed(self, name_of: Callable[[str], str]) -> "Listing":
+        """Return the listing with other names of files, for people: captures cannot be opened by them."""
+        return Listing(
+            tuple(replace(each, name=name_of(each.name)) for each in self.captures),
+            tuple(replace(each, name=name_of(each.name)) for each in self.refused),
+            tuple(replace(each, name=name_of(each.name)) for each in self.harmless),
+        )
+
     def notes(self) -> list[str]:
         """Return a sentence for each reason for which files are not read."""
         by_reason: dict[str, list[str]] = {}
@@ -122,8 +131,12 @@ def key_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:_KEY_DIGITS]
 
 
-def find_captures(folder: str) -> Listing:
+def find_captures(folder: str, name_of: Callable[[str], str] = str) -> Listing:
     """Find every capture below a folder (or one file); opens each file that its name does not exclude.
+
+    Args:
+        folder: The folder.
+        name_of: Returns by which name a message calls a file.
 
     Raises:
         InputError: there is no such folder, or no file in it could be a capture.
@@ -141,11 +154,12 @@ def find_captures(folder: str) -> Listing:
         tuple(each for each in judged if isinstance(each, Refusal)),
         tuple(each for each in judged if isinstance(each, File)),
     )
+    told = listing.renamed(name_of)
     if not listing.captures and not listing.refused:
-        notes = "".join(f"; {note}" for note in files.unread_notes(listing.harmless, _NAMES_SHOWN))
+        notes = "".join(f"; {note}" for note in files.unread_notes(told.harmless, _NAMES_SHOWN))
         raise InputError(f"{folder}: found no capture; expected pcap or pcapng files, also gzip{notes}")
     if not listing.captures:
-        raise InputError(f"{folder}: no file can be read as a capture: {'; '.join(listing.notes())}")
+        raise InputError(f"{folder}: no file can be read as a capture: {'; '.join(told.notes())}")
     return listing
 
 
@@ -174,7 +188,7 @@ def _judge(file: File) -> Capture | Refusal | File:
             return Refusal(file.name, f"{other.reason}; put the packet captures here instead")
         return file.unread("document") if files.is_document(file.name) else Refusal(file.name, str(refused))
     except files.UNREADABLE as error:
-        return Refusal(file.name, f"it cannot be read ({one_line(error)}); fetch it again")
+        return Refusal(file.name, f"it cannot be read ({type(error).__name__}); fetch it again")
     try:
         date = _date_of(file.name)
     except ValueError:

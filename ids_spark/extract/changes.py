@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,7 +39,12 @@ class Changes:
 
 
 def changes(
-    captures: Sequence[Capture], config: ExtractConfig, names: Mapping[int, str], data_origin: str, logs: ExtractedLogs
+    captures: Sequence[Capture],
+    config: ExtractConfig,
+    names: Mapping[int, str],
+    data_origin: str,
+    logs: ExtractedLogs,
+    name_of: Callable[[str], str] = str,
 ) -> Changes:
     """Compare captures with the manifests of earlier runs.
 
@@ -49,6 +54,7 @@ def changes(
         names: Names of devices by key.
         data_origin: `measured` or `synthetic`.
         logs: The flow logs.
+        name_of: Returns by which name a message calls a capture.
 
     Raises:
         InputError: the logs hold rows of captures of these names in another folder that is still there.
@@ -56,7 +62,7 @@ def changes(
     keys = {capture.key for capture in captures}
     known = logs.keys()
     manifests = logs.manifests(key for key in known if key != JOINED)
-    _refuse_other_folder(captures, manifests, logs.root)
+    _refuse_other_folder(captures, manifests, logs.root, name_of)
     present = logs.present()
     changed, unchanged = [], []
     for capture in captures:
@@ -72,7 +78,9 @@ def changes(
     return Changes(tuple(changed), tuple(unchanged), tuple(vanished))
 
 
-def _refuse_other_folder(captures: Sequence[Capture], manifests: Mapping[str, Manifest], root: str) -> None:
+def _refuse_other_folder(
+    captures: Sequence[Capture], manifests: Mapping[str, Manifest], root: str, name_of: Callable[[str], str]
+) -> None:
     """Raise `InputError` if captures would take the place of others; those of a folder that was moved may."""
     others = {
         capture.name: manifests[capture.key].folder
@@ -81,9 +89,11 @@ def _refuse_other_folder(captures: Sequence[Capture], manifests: Mapping[str, Ma
     }
     taken = [name for name, folder in others.items() if filesystem.exists(f"{folder}/{name}")]
     if taken:
+        folder = others[taken[0]]
+        names = shown([name_of(name) for name in taken], _NAMES_SHOWN)
         raise InputError(
-            f"{root} holds the flow logs of {shown(taken, _NAMES_SHOWN)} of {others[taken[0]]}, which captures of the"
-            f" same names in {captures[0].folder} would replace; expected one folder of captures for one folder of flow"
+            f"{root} holds the flow logs of {names} of {folder}, which captures of the same names"
+            f" in {captures[0].folder} would replace; expected one folder of captures for one folder of flow"
             " logs; set extract.target (with make: LAKE), or give a folder that holds both"
         )
 

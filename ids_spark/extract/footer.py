@@ -4,10 +4,10 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ids_spark.base import json_text
-from ids_spark.base.text import one_line
+from ids_spark.base.text import shown
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ def of_metadata(metadata: Mapping[bytes, bytes] | None, file: str) -> Extraction
         return None
     try:
         return Extraction.model_validate_json(json_text.checked(text))
-    except ValueError as error:
-        log.warning("not used: metadata %s file=%s error=%s", KEY, file, one_line(error))
+    except ValueError as error:  # its text quotes values
+        faults = error.errors() if isinstance(error, ValidationError) else []
+        places = sorted({".".join(map(str, fault["loc"])) for fault in faults})
+        log.warning("not used: metadata %s file=%s faults in=%s", KEY, file, shown(places) or type(error).__name__)
         return None

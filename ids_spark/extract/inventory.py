@@ -16,7 +16,7 @@ import hashlib
 import io
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -117,12 +117,16 @@ class Inventory:
     devices: tuple[Device, ...]
     ignored: tuple[str, ...] = ()
 
-    @property
-    def notes(self) -> list[str]:
-        """Notes for the audit."""
+    def notes(self, name_of: Callable[[str], str] = str) -> list[str]:
+        """Return notes for the audit.
+
+        Args:
+            name_of: Returns by which name a note calls a column.
+        """
         if not self.ignored:
             return []
-        return [f"{self.uri}: column(s) not used: {shown(self.ignored)}; known are {', '.join((*REQUIRED, *OPTIONAL))}"]
+        names = shown([name_of(name) for name in self.ignored])
+        return [f"{self.uri}: column(s) not used: {names}; known are {', '.join((*REQUIRED, *OPTIONAL))}"]
 
     def names(self, by_mac: bool) -> dict[int, str]:
         """Return the name of each device by its key (see `devices.Devices`).

@@ -8,7 +8,7 @@ import dataclasses
 import datetime as dt
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,7 +67,12 @@ class _PartitionDone:
 
 
 def extract_joined(
-    spark_context: "SparkContext", captures: Sequence[Capture], stamp: str, plan: Plan, logs: ExtractedLogs
+    spark_context: "SparkContext",
+    captures: Sequence[Capture],
+    stamp: str,
+    plan: Plan,
+    logs: ExtractedLogs,
+    name_of: Callable[[str], str] = str,
 ) -> Joined:
     """Extract all captures together and replace the logs of their dates.
 
@@ -79,6 +84,7 @@ def extract_joined(
         stamp: Of all of them.
         plan: What tasks have in common.
         logs: The flow logs.
+        name_of: Returns by which name a note calls a capture.
 
     Raises:
         NotReconciled: packets read and packets accounted for differ: a fault of this program.
@@ -114,7 +120,7 @@ def extract_joined(
     everything.reconcile("all captures")
     if everything.records != sum(piece.ending.records for each in pieces.values() for piece in each if piece.ending):
         raise NotReconciled(f"{everything.records} packets counted, but the files have other records")
-    kept = _replace(done, counts, files, stamp, plan, logs)
+    kept = _replace(done, counts, files, stamp, plan, logs, name_of)
     return Joined(sorted(done, key=lambda each: each.capture.name), dict(counts), kept)
 
 
@@ -246,6 +252,7 @@ def _replace(
     stamp: str,
     plan: Plan,
     logs: ExtractedLogs,
+    name_of: Callable[[str], str],
 ) -> list[str]:
     """Make the dates part of the logs; return notes on those that were not replaced."""
     only = plan.config.date
@@ -271,7 +278,7 @@ def _replace(
     logs.replace(JOINED, manifest, [file for date in new for file in files.get(date, [])], replaced)
     return [
         f"{date}: its flow logs were kept, because they are also from captures that cannot be read now:"
-        f" {shown(lost[date])}"
+        f" {shown([name_of(name) for name in lost[date]])}"
         for date in kept
     ]
 

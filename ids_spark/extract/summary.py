@@ -2,7 +2,8 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from ids_spark.base.logs import printable
@@ -41,6 +42,7 @@ def report_of(
     data_origin: str,
     only: dt.date | None,
     joined: Mapping[str, PacketCounts] | None = None,
+    name_of: Callable[[str], str] = str,
 ) -> Report:
     """Return the report of captures that were extracted; packets are its rows.
 
@@ -50,7 +52,10 @@ def report_of(
         data_origin: `measured` or `synthetic`.
         only: Date whose rows were written; None: every date.
         joined: Counts by date if windows continue across files, so that captures have no windows of their own.
+        name_of: Returns by which name the report calls a file.
     """
+    done = [replace(each, capture=replace(each.capture, name=name_of(each.capture.name))) for each in done]
+    listing = listing.renamed(name_of)
     report = Report(feature_schema=SCHEMA.name, data_origin=data_origin)
     sound = [each for each in done if each.refused is None]
     by_date = by_date_of(sound) if joined is None else joined

@@ -491,7 +491,7 @@ def _by_content(file: File) -> File:
     except OSError as error:
         if document:  # no rows are lost with it
             return file
-        log.warning("unreadable file=%s error=%s", file.uri, str(error).splitlines()[0])
+        log.warning("a file cannot be read error=%s", error.strerror or type(error).__name__)  # notes name it
         return file.unread("no_permission" if isinstance(error, PermissionError) else "unreadable_file")
     other = other_logs.by_content(head)
     if other is not None:

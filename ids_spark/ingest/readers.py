@@ -1,5 +1,6 @@
 """Raw files to typed rows, by row group, in batches of bounded size."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from ids_spark.base.text import one_line, short
+from ids_spark.base.text import one_line
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import files
@@ -137,10 +138,13 @@ def _cut(line: bytes) -> bytes:
 
 
 def _read_csv(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]:
-    broken: list[tuple[int, str]] = []  # (row number, text) of lines with too few or too many fields
+    # Row number, fields found and fields expected of lines with too few or too many: which cell is of which column is
+    # unknown, so that none is kept.
+    broken: list[tuple[int, int, int]] = []
 
     def skip_broken(row: Any) -> str:
-        broken.append((int(row.number) - 2, short(str(row.text))))  # line numbers start at 1 and count the header
+        number = int(row.number) - 2  # line numbers start at 1 and count the header
+        broken.append((number, int(row.actual_columns), int(row.expected_columns)))
         return "skip"
 
     names = [*(row_group.columns or schema.features), *([row_group.label] if row_group.label else [])]
@@ -166,7 +170,7 @@ def _read_csv(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]
         rows: NDArray[np.int64]
         for batch in reader:
             # The handler has run for every line up to this batch, and perhaps for later ones.
-            skipped = np.array([number for number, _ in broken], dtype=np.int64)
+            skipped = np.array([number for number, _, _ in broken], dtype=np.int64)
             rows = np.setdiff1d(np.arange(next_row, next_row + len(batch) + len(skipped)), skipped)[: len(batch)]
             next_row = int(rows[-1]) + 1 if len(rows) else next_row
             yield type_rows(_renamed(pa.Table.from_batches([batch]), row_group, schema), row_group, schema, rows)
@@ -177,7 +181,7 @@ def _read_csv(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]
             yield _broken_lines(broken[reported:], row_group, schema)
 
 
-def _broken_lines(lines: Sequence[tuple[int, str]], row_group: RowGroup, schema: FeatureSchema) -> TypedRows:
+def _broken_lines(lines: Sequence[tuple[int, int, int]], row_group: RowGroup, schema: FeatureSchema) -> TypedRows:
     rows: list[dict[str, Any]] = [
         {
             "source_file": row_group.name,
@@ -186,10 +190,10 @@ def _broken_lines(lines: Sequence[tuple[int, str]], row_group: RowGroup, schema:
             "label": row_group.class19,
             "reason": WRONG_FIELD_COUNT,
             "features": [],
-            "raw": text,
+            "raw": json.dumps({"fields": found, "expected": expected}),
             "run_id": None,
         }
-        for number, text in lines
+        for number, found, expected in lines
     ]
     read = Counter({(row_group.split or "", row_group.class19 or ""): len(rows)})
     return TypedRows(read, typed_contract(schema).empty_table(), pa.Table.from_pylist(rows, schema=QUARANTINE))

@@ -9,6 +9,7 @@ import datetime as dt
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -22,6 +23,8 @@ from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.filesystem import absolute, exists, is_file, resolve
 from ids_spark.lake.store import Lake
 from ids_spark.report.packet_counts import kinds
+from ids_spark.score import night_files
+from ids_spark.score.identifiers import PLAIN, Identifiers
 from ids_spark.score.night_files import NightFile, NightMissing, NightSource
 from ids_spark.score.night_packets import packets_of
 from ids_spark.score.night_tasks import NightCounts
@@ -80,14 +83,15 @@ def _dates_in(name: str) -> list[dt.date]:
     return dates
 
 
-def other_files(config: ScoreConfig, event_date: dt.date) -> list[str]:
+def other_files(config: ScoreConfig, event_date: dt.date, identifiers: Identifiers) -> list[str]:
     """Return notes on the files in the folder of a night without flow logs, such as hidden ones: names and reasons.
 
     Packet captures and logs of other programs are named also if they lie in the folder of all nights.
     """
     root = absolute(config.flow_logs or "").rstrip("/")
-    found = files.inventory(f"{root}/event_date={event_date}", table=root)
-    return files.unread_notes([*found, *_no_flows(root)], _NAMED)
+    found = night_files.listed_files(f"{root}/event_date={event_date}", root, identifiers)
+    beside = [replace(file, name=identifiers.file(file.name)) for file in _no_flows(root)]
+    return files.unread_notes([*found, *beside], _NAMED)
 
 
 def _no_flows(root: str) -> list[files.File]:
@@ -105,17 +109,17 @@ def missing(text: str) -> Row:
     return _reason(MISSING, text)
 
 
-def not_found(config: ScoreConfig, date: dt.date) -> str:
+def not_found(config: ScoreConfig, date: dt.date, identifiers: Identifiers = PLAIN) -> str:
     """Return a sentence on a night without flow logs: what was found instead, and what to do."""
     text = (
         f"{absolute(config.flow_logs or '')}/event_date={date} holds no flow logs; expected parquet files of that night"
     )
-    return "; ".join([text, *similar_notes(config, date), *other_files(config, date)])
+    return "; ".join([text, *similar_notes(config, date, identifiers), *other_files(config, date, identifiers)])
 
 
-def similar_notes(config: ScoreConfig, date: dt.date) -> list[str]:
+def similar_notes(config: ScoreConfig, date: dt.date, identifiers: Identifiers = PLAIN) -> list[str]:
     """Return a note on folders that hold the date in another spelling, if there are any; they are not read."""
-    similar = similar_folders(config, date)
+    similar = [identifiers.folder(name) for name in similar_folders(config, date)]
     return [f"found {shown(similar, _NAMED)}, expected event_date={date}; rename it"] if similar else []
 
 

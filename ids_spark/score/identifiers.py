@@ -1,15 +1,20 @@
-"""What of flow logs can identify somebody, and its pseudonyms: columns, file names, cells and names of columns.
+r"""What of flow logs can identify somebody, and its pseudonyms: columns, file names, cells and names of columns.
 
 A column of `score.pass_through` identifies somebody unless `score.not_identifiers` names it. So does every file name,
-except those that Spark gives to its files: people name files after devices, wards and days. A cell of a feature column
-that is no number can hold anything, as can the name of a column that nobody declared: of a CSV file without a header,
-the first flow is taken for the names.
+except those that Spark, Delta and `jobs/synthesize_night.py` give: people name files after devices, wards and days. A
+cell of a feature column that is no number can hold anything, as can the name of a column that nobody declared: of a CSV
+file without a header, the first flow is taken for the names.
+
+    find LOGS/event_date=DATE -type f -printf '%P\n' | python -m ids_spark.score.identifiers FILE-OF-KEY
+
+prints the pseudonym beside each name.
 """
 
 import re
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TextIO
 
 import pyarrow as pa
 
@@ -20,7 +25,8 @@ from ids_spark.config.score import ScoreConfig
 _SPARK_PART: Final = re.compile(
     r"part-\d{5}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([-.]c\d{3})?(\.(snappy|gz|zstd|lz4))?\.(parquet|csv)(\.gz)?"
 )
-_OF_A_WRITER: Final = re.compile(r"_SUCCESS|_delta_log/\d{20}\.(json|checkpoint\.parquet)")
+_OF_A_WRITER: Final = re.compile(r"_SUCCESS|flows-\d{5}\.parquet|_delta_log/\d{20}\.(json|checkpoint\.parquet)")
+_DATE: Final = re.compile(r"((event[-_]?)?(date|day|dt|ds|year|month)=)?[\d\W_]*(/(month|day)=\d{1,2})*")
 _ENDINGS: Final = ("parquet", "csv", "csv.gz", "json", "txt", "crc", "pcap", "pcapng", "pcap.gz", "pcapng.gz")
 
 
@@ -39,9 +45,18 @@ class Identifiers:
     declared: frozenset[str] = frozenset()
 
     @property
+    def hides(self) -> bool:
+        """Whether there is a key, so that identifiers are replaced."""
+        return self.pseudonyms is not None
+
+    @property
     def key_id(self) -> str | None:
         """An id of the key; None without one."""
         return None if self.pseudonyms is None else self.pseudonyms.key_id
+
+    def notes(self) -> list[str]:
+        """Return a note for the audit on the key; none without one."""
+        return [f"identifiers are stored as pseudonyms under the key {self.key_id}"] if self.hides else []
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -64,12 +79,16 @@ class Identifiers:
     def file(self, name: str) -> str:
         """Return the name of a file below the folder of its night: its pseudonym, with the ending of the name.
 
-        Names that Spark and Delta give to their files stay as they are.
+        Names that programs give to their files stay as they are.
         """
         if self.pseudonyms is None or _SPARK_PART.fullmatch(name) or _OF_A_WRITER.fullmatch(name):
             return name
         ending = max((each for each in _ENDINGS if name.lower().endswith(f".{each}")), key=len, default="")
         return self.pseudonyms.of(name) + (f".{ending}" if ending else "")
+
+    def folder(self, name: str) -> str:
+        """Return the name of a folder of the flow logs: its pseudonym, unless it is a date in any spelling."""
+        return name if self.pseudonyms is None or _DATE.fullmatch(name) else self.pseudonyms.of(name)
 
     def cell(self, text: str) -> str:
         """Return a cell of a feature column that is no number as its pseudonym; empty text stays empty."""
@@ -78,6 +97,10 @@ class Identifiers:
     def column(self, name: str) -> str:
         """Return the name of a column of a file: its pseudonym, unless the settings name the column."""
         return short(name) if self.pseudonyms is None or name in self.declared else self.pseudonyms.of(name)
+
+    def kind(self, kind: pa.DataType) -> str:
+        """Return the type of a column as text: with a key without the names of its fields."""
+        return short(str(kind)) if self.pseudonyms is None else str(kind).split("<", 1)[0]
 
     def error(self, error: BaseException) -> str:
         """Return the text of an error of a reader in one line: with a key only its class, as it can quote cells."""
@@ -104,6 +127,10 @@ class Identifiers:
             )
 
 
+PLAIN: Final = Identifiers()
+"""Without a key: everything stays as it is."""
+
+
 def identifiers_of(settings: ScoreConfig, spellings: Iterable[str] = ()) -> Identifiers:
     """Return the identifiers of flow logs by the settings; reads the key.
 
@@ -117,3 +144,28 @@ def identifiers_of(settings: ScoreConfig, spellings: Iterable[str] = ()) -> Iden
     """
     declared = frozenset((*settings.pass_through, *settings.not_identifiers, *settings.column_aliases, *spellings))
     return Identifiers(settings.identifiers, load_key(settings), declared)
+
+
+def main(key_file: str, names: Iterable[str], output: TextIO) -> None:
+    """Print the pseudonym of each name and the name, so that whoever has the key finds the file or device again.
+
+    Args:
+        key_file: File with the key.
+        names: One a line.
+        output: Where the lines go.
+
+    Raises:
+        KeyUnusable: the key is too short, or users other than its owner may read it.
+    """
+    key = load_key(ScoreConfig(pseudonym_key_file=key_file))
+    for name in (line.rstrip("\n") for line in names):
+        output.write(f"{name if key is None else key.of(name)}\t{name}\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("expected the file of the key, and names on standard input, one a line")
+    try:
+        main(sys.argv[1], sys.stdin, sys.stdout)
+    except KeyUnusable as unusable:
+        sys.exit(str(unusable))

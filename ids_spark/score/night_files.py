@@ -14,7 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from ids_spark.base.errors import InputError
 from ids_spark.base.logs import printable
 from ids_spark.base.report import combined_origin
-from ids_spark.base.text import one_line, short
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed, own_features
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
@@ -34,6 +33,7 @@ from ids_spark.ingest.files import File
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
 from ids_spark.lake.filesystem import absolute, exists, resolve
 from ids_spark.lake.store import Lake
+from ids_spark.score.identifiers import PLAIN, Identifiers
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +197,7 @@ def find_night(
     schema: FeatureSchema,
     needed: Sequence[str],
     purpose: Purpose = SCORING,
+    identifiers: Identifiers = PLAIN,
 ) -> NightSource | None:
     """Find and check the files of a night; reads footers only.
 
@@ -206,6 +207,7 @@ def find_night(
         schema: Of the model; its features never count as extra columns, whether models use them or not.
         needed: Official names of the features that models use.
         purpose: What the night is read for.
+        identifiers: Replaces names of files, and of columns that no setting declares.
 
     Returns:
         None if the night has no folder or no parquet file.
@@ -216,12 +218,12 @@ def find_night(
     """
     root = absolute(config.flow_logs or "").rstrip("/")
     folder = f"{root}/event_date={event_date}"
-    listing = files.inventory(folder, table=root)
+    listing = listed_files(folder, root, identifiers)
     if not any(file.format or file.lost for file in listing):
         return None
     marked = exists(f"{root}/{SYNTHETIC_MARK}")
     with ThreadPoolExecutor(_THREADS) as pool:
-        inspections = list(pool.map(lambda file: _inspect(file, config, schema, needed), listing))
+        inspections = list(pool.map(lambda file: _inspect(file, config, schema, needed, identifiers), listing))
     faults = [each.schema_fault for each in inspections if each.schema_fault is not None]
     if faults and not any(each.file.reason is None for each in inspections):
         shown = "; ".join(faults[:_MOST_SHOWN])
@@ -245,6 +247,24 @@ def find_night(
         tuple(sorted({column for each in inspections for column in each.extra_columns})),
         combined_origin("synthetic" if marked else None, *(each.data_origin for each in inspections)),
     )
+
+
+def listed_files(folder: str, root: str, identifiers: Identifiers) -> list[File]:
+    """Return every file below the folder of a night, under the name by which tables and messages call it.
+
+    Raises:
+        UnsupportedTable: see `files.inventory`.
+    """
+    try:
+        listing = files.inventory(folder, root)
+    except files.UnsupportedTable:
+        if not identifiers.hides:
+            raise
+        raise files.UnsupportedTable(  # the message would name folders and actions of the log
+            f"{folder}: found the metadata of an Iceberg or Hudi table, or of a Delta table that cannot be read;"
+            " expected plain parquet, or a Delta table of reader version 1; export the table to plain parquet"
+        ) from None
+    return [replace(file, name=identifiers.file(file.name)) for file in listing]
 
 
 def late_rows(lake: Lake, source: NightSource) -> int:
@@ -276,7 +296,9 @@ class _Inspection:
     data_origin: str | None = None
 
 
-def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str]) -> _Inspection:
+def _inspect(
+    file: File, config: ScoreConfig, schema: FeatureSchema, needed: Sequence[str], identifiers: Identifiers
+) -> _Inspection:
     """Return the content of a file's footer."""
     if file.format in ("csv", "csv.gz"):
         return _Inspection(NightFile(file.name, 0, _csv_reason(file)))
@@ -290,18 +312,19 @@ def _inspect(file: File, config: ScoreConfig, schema: FeatureSchema, needed: Seq
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except files.UNREADABLE as error:
         damage = files.reason_of(file, error)
-        log.warning("unreadable file=%s reason=%s error=%s", file.uri, damage, one_line(error))
+        log.warning("unreadable file=%s reason=%s error=%s", file.name, damage, identifiers.error(error))
         return _Inspection(NightFile(file.name, 0, damage))
     if not files.plausible(groups, file.size):
         return _Inspection(NightFile(file.name, 0, "implausible_rows"))
     columns = ColumnNames(arrow.names, config.column_aliases)
-    fault = _schema_fault(file.name, columns, schema, needed)
+    fault = _schema_fault(file.name, columns, schema, needed, identifiers)
     known = columns.of(schema)
     used = {feature: known[feature] for feature in needed if feature in known}
     nested = {column.name: column.type for column in arrow if pa.types.is_nested(column.type)}
-    nested_time = short(str(nested[config.event_time])) if config.event_time in nested else None
+    nested_time = identifiers.kind(nested[config.event_time]) if config.event_time in nested else None
     pass_through = tuple(column for column in config.pass_through if column in set(arrow.names) - set(nested))
-    extra = tuple(sorted(set(arrow.names) - set(known.values()) - set(pass_through)))
+    ignored = set(arrow.names) - set(known.values()) - set(pass_through)
+    extra = tuple(sorted({identifiers.column(name) for name in ignored}))
     own_fault = _fault_of(arrow, columns.ambiguous(schema), list(used.values()), pass_through)
     extraction = of_metadata(arrow.metadata, file.name)
     empty = None if sum(groups) or extraction else "no_rows"  # no packet of a capture may be in a window
@@ -326,7 +349,9 @@ def _sha256(footer: pq.FileMetaData) -> str:
     return hashlib.sha256(content.getvalue()).hexdigest()
 
 
-def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed: Sequence[str]) -> _SchemaFault | None:
+def _schema_fault(
+    name: str, columns: ColumnNames, schema: FeatureSchema, needed: Sequence[str], identifiers: Identifiers
+) -> _SchemaFault | None:
     """Return why a file's columns are not those of the schema; None if they are."""
     known = columns.of(schema)
     missing = [feature for feature in needed if feature not in known]
@@ -338,7 +363,7 @@ def _schema_fault(name: str, columns: ColumnNames, schema: FeatureSchema, needed
     if missing and (other := other_logs.by_columns(columns)) is not None:
         return _SchemaFault(other.key, f"{printable(name)} is {other.reason}")
     if missing:
-        near = columns.near(missing, set(columns.names) - set(known.values()))
+        near = columns.near(missing, [] if identifiers.hides else set(columns.names) - set(known.values()))
         shown = listed(f"{f} (did you mean {near[f]!r}?)" if f in near else f for f in missing)
         text = f"{printable(name)} lacks {len(missing)} feature column(s) of {schema.name}: {shown}"
         return _SchemaFault(_MISSING_COLUMNS, text)

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Mask
-from ids_spark.base.text import one_line
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import files, quality
 from ids_spark.ingest.parse import Faults, any_fault, refused_rows, to_doubles
 from ids_spark.lake.filesystem import resolve
 from ids_spark.score import pass_through
+from ids_spark.score.identifiers import PLAIN, Identifiers
 from ids_spark.score.night_files import NightRowGroup
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,19 @@ class ReadSpec:
     run_id: str
 
 
-def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[NightRows]:
+def read_row_group(
+    night_row_group: NightRowGroup, spec: ReadSpec, identifiers: Identifiers = PLAIN
+) -> Iterator[NightRows]:
     """Read one row group, convert it to doubles and check it; yields one piece, or several of a large row group.
 
     A row with a missing or unparsable value, NaN, or a violated `reject` rule is refused. If a row group, or the rest
     of it, cannot be read, these rows are refused; the footer gives their number. Infinities are accepted: preprocessing
     saturates them. A pass-through column that is too large is null and counted.
+
+    Args:
+        night_row_group: The row group.
+        spec: Columns to read.
+        identifiers: Replaces cells that are no number in what is kept of refused rows. Pass-through columns stay plain.
     """
     row_group, done = night_row_group.row_group, 0
     reason = night_row_group.reason
@@ -93,14 +100,15 @@ def read_row_group(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[N
         if reason is None:
             for read, unread in _tables(night_row_group, spec):
                 table = read.slice(0, row_group.rows - done)  # never more rows than the footer claims
-                yield _checked(table, row_group.first_row + done, unread, night_row_group, spec)
+                yield _checked(table, row_group.first_row + done, unread, night_row_group, spec, identifiers)
                 done += len(table)
             reason = UNREADABLE
     except _TooLarge:
         reason = TOO_LARGE
     except files.UNREADABLE as error:
         reason = UNREADABLE
-        log.warning("unreadable file=%s row_group=%s error=%s", row_group.uri, row_group.index, one_line(error))
+        shown = identifiers.error(error)
+        log.warning("unreadable file=%s row_group=%s error=%s", row_group.name, row_group.index, shown)
     yield from _refused_rest(night_row_group, done, spec, reason)
 
 
@@ -120,7 +128,7 @@ def without_unscorable(
         The other rows, and the refused ones as `tables.QUARANTINE`.
     """
     faults = {UNSCORABLE: {spec.features[i]: bad & (columns == i) for i in np.unique(columns[bad]).tolist()}}
-    refused = _refused(pa.table(rows.values), faults, rows.source_rows, file, spec)
+    refused = _refused(pa.table(rows.values), faults, rows.source_rows, file, spec, PLAIN)  # numbers only
     good = np.flatnonzero(~bad)
     values = {name: column[good] for name, column in rows.values.items()}
     kept = replace(
@@ -189,7 +197,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _checked(
-    table: pa.Table, first_row: int, unread: list[str], night_row_group: NightRowGroup, spec: ReadSpec
+    table: pa.Table,
+    first_row: int,
+    unread: list[str],
+    night_row_group: NightRowGroup,
+    spec: ReadSpec,
+    identifiers: Identifiers,
 ) -> NightRows:
     """Return the rows of a table, converted and checked."""
     columns = {feature: table[night_row_group.columns[feature]] for feature in spec.features}
@@ -220,7 +233,7 @@ def _checked(
         values={name: column[good] for name, column in values.items()},
         pass_through=passed.take(pa.array(good)),
         source_rows=rows.source_rows[good],
-        refused=_refused(raw, faults, rows.source_rows, night_row_group.row_group.name, spec),
+        refused=_refused(raw, faults, rows.source_rows, night_row_group.row_group.name, spec, identifiers),
     )
 
 
@@ -247,14 +260,16 @@ def _kind(name: str, spec: ReadSpec) -> pa.DataType:
     return pass_through.TIME if name == spec.event_time else pa.string()
 
 
-def _refused(raw: pa.Table, faults: Faults, numbers: NDArray[np.int64], file: str, spec: ReadSpec) -> pa.Table:
+def _refused(
+    raw: pa.Table, faults: Faults, numbers: NDArray[np.int64], file: str, spec: ReadSpec, identifiers: Identifiers
+) -> pa.Table:
     """Return the rows with a fault as `tables.QUARANTINE`, few at once, because each becomes Python objects."""
     at, parts = np.flatnonzero(any_fault(faults, len(raw))), [QUARANTINE.empty_table()]
     for start in range(0, len(at), _REFUSED_AT_ONCE):
         own = at[start : start + _REFUSED_AT_ONCE]
         chosen = {reason: {f: mask[own] for f, mask in masks.items()} for reason, masks in faults.items()}
         known = {"source_file": file, "source_row": numbers[own], "split": "night", "run_id": spec.run_id}
-        parts.append(refused_rows(raw.take(pa.array(own)), chosen, spec.features, known))
+        parts.append(refused_rows(raw.take(pa.array(own)), chosen, spec.features, known, identifiers.cell))
     return pa.concat_tables(parts)
 
 

@@ -87,7 +87,7 @@ def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: Nigh
 
         def predictions() -> Iterator[pa.Table]:
             for row_group in row_groups:
-                for rows in night_reader.read_row_group(row_group, task.read_spec):
+                for rows in night_reader.read_row_group(row_group, task.read_spec, task.identifiers):
                     total.add_read(rows)
                     refuse(rows.refused)
                     if len(rows.source_rows):

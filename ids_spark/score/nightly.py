@@ -316,6 +316,7 @@ def _night_row(
         "recall": [asdict(each) for each in threshold.recalls],
         "benign_validation_rows": threshold.benign_rows,
         "smallest_rate": threshold.smallest_rate,
+        "key_id": scoring.identifiers.key_id,
         "drift_moderate": levels["moderate"] if champion else None,
         "drift_significant": levels["significant"] if champion else None,
         "scored_at": scoring.now,
@@ -346,13 +347,14 @@ def _night_report(
     for reason in row["degraded"]:
         report.degrade(f"{date}: {reason['text']}")
     if scoring.inventory is not None:
-        report.notes += scoring.inventory.notes
+        report.notes += scoring.inventory.notes(scoring.identifiers.column)
         found = counted(row["devices_unknown_found"], "device")
         report.notes.append(f"{date}: the inventory lacks {found} of this night")
     report.notes += [
+        *scoring.identifiers.notes(),
         f"{date}: {row['stage_text']}",
         champion.threshold.statement(),  # the same for every night of a run
-        *scoring.allow_list.notes(source.event_date, counts.allowed_by_entry.tolist()),
+        *scoring.allow_list.notes(source.event_date, counts.allowed_by_entry.tolist(), scoring.identifiers.hides),
     ]
     report.inputs = [
         f"event_date={date}/{file.name}: {file.rows} rows{f', not scored: {file.reason}' if file.reason else ''}"

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Ints, Mask
-from ids_spark.base.text import LONGEST, one_line, short
+from ids_spark.base.text import LONGEST, short
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,9 @@ def _text_of_chunk(array: pa.Array) -> pa.Array:
         array.validate(full=True)
     except pa.ArrowException as error:
         if not _holds_bytes(kind):
-            log.warning("a pass-through column has no text form and is null type=%s error=%s", kind, one_line(error))
+            log.warning(
+                "a pass-through column has no text form and is null type=%s error=%s", kind, type(error).__name__
+            )
             return pa.nulls(len(array), pa.string())
         return _mapped(array.cast(pa.binary()), _text_of_bytes)
     if (pc.max(pc.binary_length(array)).as_py() or 0) > LONGEST:

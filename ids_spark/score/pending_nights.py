@@ -42,7 +42,9 @@ def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date) -> bool:
     config, card = scoring.config.score, scoring.champion.card
     stored = _stored(lake, date)
     try:
-        source = find_night(config, date, scoring.champion.preprocessor.schema, scoring.needed)
+        source = find_night(
+            config, date, scoring.champion.preprocessor.schema, scoring.needed, identifiers=scoring.identifiers
+        )
     except InputError:
         return False  # scoring states the reason
     if source is None:

@@ -235,15 +235,8 @@ def test_the_device_is_the_first_entity_with_a_value_or_its_pseudonym(
     assert run_job("ingest", ingest__local=tmp_path / "logs") == 0
     assert local(lake)["device"].tolist() == ["pump-1", "10.0.0.2", None, "10.0.0.4"]
     monkeypatch.setenv("IDS_SPARK_PSEUDONYM_KEY", KEY)
-    assert (
-        run_job(
-            "ingest",
-            ingest__local=tmp_path / "logs",
-            score__pseudonymise="[src_ip]",
-            score__not_identifiers="[device_id]",
-        )
-        == 0
-    )
+    settings = {"score__pseudonymise": "[src_ip]", "score__not_identifiers": "[device_id]"}
+    assert run_job("ingest", ingest__local=tmp_path / "logs", **settings) == 0
     hidden = Pseudonyms(KEY.encode()).pseudonymised(pa.array(frame["src_ip"]))
     assert local(lake)["device"].tolist() == ["pump-1", hidden[1].as_py(), None, hidden[3].as_py()]
 
@@ -330,8 +323,8 @@ def test_purge_removes_local_rows_of_old_nights_only(run_job: RunJob, lake: Path
     others = len(pd.read_parquet(lake / "quarantine/job=ingest")) - 2
     assert run_job("purge", purge__today="2026-03-12", purge__older_than_days=10) == 0
     [note] = audit(lake, "purge")["notes"]
-    assert "29 rows of older nights removed from flows/split=local" in note
-    assert "no date is older" not in note
+    assert "29 old rows removed from flows/split=local" in note
+    assert "nothing is older" not in note
     rows = local(lake)
     assert set(rows["event_date"]) == {FIRST + dt.timedelta(days=1)}
     assert len(rows) == 199

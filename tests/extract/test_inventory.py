@@ -124,7 +124,7 @@ def test_every_column_and_two_addresses_of_one_device(tmp_path: Path) -> None:
     assert (pump.patient_connected, pump.criticality) == (True, 5)
     assert (monitor.type, monitor.patient_connected, monitor.criticality, monitor.windows) == (None, False, 2, ())
     assert found.ignored == ("room",)
-    [note] = found.notes
+    [note] = found.notes()
     assert "room" in note
     assert "maintenance" in note
 
@@ -159,6 +159,6 @@ def test_addresses_in_every_spelling() -> None:
 
 def test_the_example_in_conf_is_accepted() -> None:
     found = read_inventory(str(Path(__file__).parents[2] / "conf/inventory.csv"))
-    assert found.notes == []
+    assert found.notes() == []
     assert len(found.devices) == 5
     assert {device.criticality for device in found.devices} == {1, 4, 5}

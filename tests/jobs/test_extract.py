@@ -2,6 +2,8 @@
 
 import datetime as dt
 import gzip
+import hashlib
+import hmac
 import json
 import os
 import random
@@ -495,3 +497,26 @@ def test_a_capture_that_can_no_longer_be_read_keeps_its_logs(tmp_path: Path, joi
     write(tmp_path / "pcaps/b.pcap", pcap(traffic(30, MAY_1 + DAY, "10.0.0.8")))
     extract(tmp_path, f"extract.join_files={join}", expected=3)
     assert rows(tmp_path).groupby("date")["packets"].sum().to_dict() == {"2024-05-01": 20, "2024-05-02": 30}
+
+
+def test_with_a_key_names_of_captures_are_in_neither_log_nor_audit(tmp_path: Path) -> None:
+    marker, key = "patient-4711-tap", "0123456789abcdef0123456789abcdef-key-of-a-test"
+    (tmp_path / "key").write_text(key)
+    (tmp_path / "key").chmod(0o600)
+    content = pcap(traffic(30))
+    for name, part in {"a": content, "cut": content[:-40], "garbage": b"no capture" * 9, "empty": b""}.items():
+        write(tmp_path / "pcaps" / f"{marker}-{name}.pcap", part)
+    write(tmp_path / "pcaps" / f"{marker}.odt", b"x")
+    settle(tmp_path / "pcaps")
+    settings = ("score.pseudonymise=null", f"score.pseudonym_key_file={tmp_path}/key")
+    log = extract(tmp_path, *settings, expected=3)
+    os.unlink(tmp_path / "pcaps" / f"{marker}-a.pcap")
+    log += extract(tmp_path, *settings, expected=3)
+    assert "no longer there" in log
+    assert marker not in log
+    audits = [pq.read_table(path, partitioning=None).to_pylist() for path in (tmp_path / "lake/audit").iterdir()]
+    assert marker not in str(audits)
+    names = [
+        hmac.new(key.encode(), f"{marker}-{name}.pcap".encode(), hashlib.sha256).hexdigest() for name in ("a", "cut")
+    ]
+    assert all(f"{name[:32]}.pcap" in str(audits) for name in names)

@@ -66,6 +66,7 @@ def test_identifiers_of_a_table_are_replaced_and_other_columns_kept() -> None:
         "part-00017-3f2b8a1c-0d4e-4f5a-9b6c-7d8e9f0a1b2c.c000.zstd.parquet",
         "part-00001-3f2b8a1c-0d4e-4f5a-9b6c-7d8e9f0a1b2c-c000.csv.gz",
         "_SUCCESS",
+        "flows-00003.parquet",
         "_delta_log/00000000000000000012.json",
     ],
 )
@@ -79,6 +80,7 @@ def test_names_that_spark_and_delta_give_stay_as_they_are(name: str) -> None:
         ("pump-7.parquet", ".parquet"),
         ("device_id=pump-7/part-00000-3f2b8a1c-0d4e-4f5a-9b6c-7d8e9f0a1b2c-c000.snappy.parquet", ".parquet"),
         ("part-00000-pump.parquet", ".parquet"),
+        ("pump-00003.parquet", ".parquet"),
         ("part-00000-3f2b8a1c-0d4e-4f5a-9b6c-7d8e9f0a1b2c-c000.pump7.parquet", ".parquet"),
         ("Ward 3.CSV.GZ", ".csv.gz"),
         ("notes.pump-7", ""),
