@@ -215,12 +215,6 @@ def keep_local(lake: Lake, staged: Callable[[str], str], schema: str, window: in
     return [f"{nights} are kept"]
 
 
-def quarantine_files(lake: Lake) -> list[str]:
-    """Return the files of the quarantine with rows of nights."""
-    uris = files_in(lake.uri(QUARANTINE_TABLE), SUFFIX)
-    return [uri for uri in uris if uri.rsplit("/", 1)[1].startswith(f"{FILE_START}-")]
-
-
 def copy_other_quarantine(lake: Lake, target: str) -> None:
     """Copy the files of the quarantine with rows of the data set to a folder."""
     _copy(lake.uri(QUARANTINE_TABLE), target, lambda name: not name.startswith(f"{FILE_START}-"))

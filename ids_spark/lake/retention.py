@@ -96,7 +96,7 @@ def purge(lake: Lake, first: dt.date) -> Purged:
     for table in WHOLE:
         require_below(lake.root, lake.uri(table))
         require_below(lake.root, lake.uri(f"{_HIDDEN}/{table}"))
-    purged = Purged(ended_runs=lake.discard_ended())
+    purged = Purged(ended_runs=lake.discard_ended(first))
     _delete(lake, purged)
     fs, root = resolve(lake.root)
     for table in WHOLE:

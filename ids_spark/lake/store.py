@@ -57,9 +57,9 @@ log = logging.getLogger(__name__)
 _STAGING: Final = ".staging"
 _TRASH: Final = ".trash"
 TABLE_FACTS: Final = "_table.json"
-_TOP: Final = frozenset({"models", *(table.path.split("/", 1)[0] for table in TABLES.values())})
+_TOP: Final = frozenset(table.path.split("/", 1)[0] for table in TABLES.values())
 """Folders of tables below the root."""
-_FOLDERS: Final = (*sorted(_TOP), "checkpoints", "tensorboard", "reports", _STAGING, _TRASH, ".purge")
+_FOLDERS: Final = (*sorted(_TOP), _STAGING, _TRASH, ".purge")
 """Folders of the root that jobs read and write."""
 _PATIENCE_S: Final = 600.0
 _READERS: Final = 16  # files read at once: on an object store each costs requests
@@ -264,14 +264,21 @@ class Lake:
         """Return whether the root is a lake: whether it has the folder of a table."""
         return not _TOP.isdisjoint(self._names(""))
 
-    def discard_ended(self) -> list[str]:
+    def discard_ended(self, first: dt.date) -> list[str]:
         """Remove what ended runs of all jobs staged, and tables that their commits replaced; return their run ids.
 
-        Runs that are active, or whose commit is not finished, are left out.
+        Runs that are active, or whose commit is not finished, are left out; so are those whose journal or heartbeat was
+        set aside, unless they began before a date: then these files are removed, too.
+
+        Args:
+            first: The date.
         """
+        for name in self._names("", SET_ASIDE):
+            if self._began_before(first, name_before(name)):
+                remove(self.uri(name))
         staged = {(job, run_id) for job in self._names(_STAGING) for run_id in self._names(f"{_STAGING}/{job}")}
         replaced = self._names(_TRASH)  # before the active runs: a run takes its lease before it stages
-        busy = lease.active_runs(self.root) | {journal.writer(name) for name in self._names("", journal.PREFIX)}
+        busy = lease.active_runs(self.root) | set(map(journal.writer, self._journals())) | self._set_aside_runs()
         places = {f"{_STAGING}/{job}/{run_id}": run_id for job, run_id in staged}
         places |= {f"{_TRASH}/{run_id}": run_id for run_id in replaced}
         ended = {place: run_id for place, run_id in places.items() if run_id not in busy}
@@ -281,6 +288,12 @@ class Lake:
             self._remove_empty(job)
         remove_if_empty(self.uri(_TRASH))
         return sorted(set(ended.values()))
+
+    @staticmethod
+    def _began_before(first: dt.date, name: str) -> bool:
+        """Return whether the run of a journal or heartbeat began before a date; its id begins with its time."""
+        begin = (run[:8] for run in (journal.writer(name), lease.run_of(name)))
+        return any(day.isdecimal() and len(day) == 8 and day < f"{first:%Y%m%d}" for day in begin)
 
     def _names(self, folder: str, start: str = "") -> list[str]:
         return [name for name in names_in(self.uri(folder).rstrip("/")) if name.startswith(start)]

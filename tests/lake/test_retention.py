@@ -215,6 +215,18 @@ def test_what_ended_runs_staged_and_replaced_goes_at_any_age_and_that_of_active_
     assert files(lake) == expected_files(0, 89, 90)
 
 
+def test_files_that_were_set_aside_and_what_their_runs_staged_go_with_the_date_of_the_run(lake):
+    runs = {n: f"{days_ago(n):%Y%m%d}T010000Z-aa" for n in (90, 91)}
+    for run in runs.values():
+        write_bytes(lake.uri(f".set-aside-0a1b2c3d.commit-{run}.json"), b"x")
+        write_bytes(lake.uri(f".staging/score/{run}/predictions/event_date={TODAY}/part-0.parquet"), b"x")
+    assert purge(lake, days_ago(90)).ended_runs == [runs[91]]
+    assert {name for name in files(lake) if name.startswith(".s")} == {
+        f".set-aside-0a1b2c3d.commit-{runs[90]}.json",
+        f".staging/score/{runs[90]}/predictions/event_date={TODAY}/part-0.parquet",
+    }
+
+
 def test_folders_that_are_no_table_are_named(lake):
     for name in ("flow_logs/event_date=2020-01-01/a.parquet", "notes.txt", ".hidden/x"):
         write_bytes(lake.uri(name), b"x")
