@@ -181,7 +181,7 @@ verify: package ## Check the hash chain of the audit of LAKE. HEAD= a logged has
 	  $(if $(KEYS),--set "score.trusted_keys=$(call list,$(KEYS))")
 
 .PHONY: purge
-purge: package ## Remove nights older than DAYS (default 90) from every table of LAKE except the audit
+purge: package ## Remove what is older than DAYS (default 90) from every table of LAKE; prints what remains, and why
 	$(call submit,purge) --set purge.older_than_days=$(DAYS)
 
 .PHONY: report

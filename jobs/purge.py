@@ -23,6 +23,7 @@ from ids_spark.base.text import one_line, shown
 from ids_spark.dataset.tables import TABLES
 from ids_spark.ingest.files import UNREADABLE
 from ids_spark.lake import retention
+from ids_spark.lake.filesystem import exists
 from ids_spark.runtime import job
 from ids_spark.score import night_purge
 
@@ -60,7 +61,9 @@ def run(context: job.Context) -> Report:
     report.notes += [f"{path} has no date in its name; it was not removed" for path in done.undated]
     for text in damaged:
         report.degrade(text)
-    report.lines = _lines(first, done, rows, retention.others(lake))
+    kept = {name: table.remains for name, table in TABLES.items() if table.remains and exists(lake.uri(name))}
+    kept |= dict.fromkeys(retention.others(lake), "no table of the lake; remove what is too old in it yourself")
+    report.lines = _lines(first, done, rows, kept)
     return report
 
 
@@ -68,7 +71,7 @@ def _spark(context: job.Context) -> Callable[[], SparkContext]:
     return lambda: context.spark.sparkContext
 
 
-def _lines(first: dt.date, done: retention.Purged, rows: dict[str, int], others: list[str]) -> list[str]:
+def _lines(first: dt.date, done: retention.Purged, rows: dict[str, int], kept: dict[str, str]) -> list[str]:
     """Return what was removed by table, and what remains and why."""
     lines = [f"before {first}, removed:"]
     lines += [f"  {table}: {min(dates)} to {max(dates)} ({len(dates)})" for table, dates in sorted(done.dates.items())]
@@ -76,9 +79,7 @@ def _lines(first: dt.date, done: retention.Purged, rows: dict[str, int], others:
     lines += [f"  staged by {len(done.ended_runs):,} ended run(s)"] if done.ended_runs else []
     lines = lines if len(lines) > 1 else [f"before {first}, removed: nothing"]
     lines.append("remains, whatever its age:")
-    lines += [f"  {name}: {table.remains}" for name, table in TABLES.items() if table.remains]
-    lines += [f"  {name}: no table of the lake; remove what is too old in it yourself" for name in others]
-    return lines
+    return [*lines, *(f"  {name}: {why}" for name, why in kept.items())]
 
 
 if __name__ == "__main__":

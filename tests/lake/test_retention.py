@@ -313,11 +313,17 @@ def test_a_purge_killed_by_the_system_leaves_whole_nights_or_none(tmp_path, stat
     assert files(lake) == set()
 
 
-def test_the_job_counts_what_it_removed_by_table(run_job, lake):
+def test_the_job_counts_what_it_removed_by_table_and_prints_what_remains(run_job, lake, capsys):
     write_bytes(lake.uri("alerts/notes.txt"), b"x")
+    write_bytes(lake.uri("flow_logs/event_date=2020-01-01/a.parquet"), b"x")
     assert run_job("purge", purge__older_than_days=90, purge__today=TODAY) == 0
     kept = {name for name in files(lake) if not name.endswith("-purge.parquet")}
-    assert kept == expected_files(0, 89, 90) | {"alerts/notes.txt"}
+    assert kept == expected_files(0, 89, 90) | {"alerts/notes.txt", "flow_logs/event_date=2020-01-01/a.parquet"}
+    removed, remains = capsys.readouterr().out.split("remains")
+    assert f"  alerts: {days_ago(400)} to {days_ago(91)} (2)" in removed
+    assert {line.split(":")[0].strip() for line in remains.splitlines()[1:]} == {
+        *("audit", "flows", "features", "models", "verdicts", "flow_logs"),
+    }
     [audit] = Path(resolve(lake.root)[1]).glob("audit/*-purge.parquet")
     [row] = pd.read_parquet(audit).to_dict("records")
     counts = {count["what"]: count["rows"] for count in row["counts"]}

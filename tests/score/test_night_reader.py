@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ids_spark.alerts.pseudonyms import Pseudonyms
 from ids_spark.base.text import short
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.score import night_files, night_reader
+from ids_spark.score.identifiers import Identifiers
 from ids_spark.score.night_reader import NightRows, ReadSpec
 from tests.support.flows import synthetic_frame
 
@@ -140,7 +142,9 @@ def test_rules_that_only_warn_count_the_rows_that_are_scored(tmp_path: Path) -> 
     assert rows.warnings["negative_time_between_packets"] == 1
 
 
-def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(tmp_path: Path) -> None:
+def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frame = flows(600)
     read(tmp_path, frame, row_group_size=300, compression="gzip")
     path = tmp_path / f"event_date={DATE}" / "a.parquet"
@@ -157,9 +161,19 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(tmp_path: 
     assert len(bad.source_rows) == 0
     assert bad.refused["reason"].unique().to_pylist() == ["unreadable_row_group"]
     assert bad.refused["source_row"].to_pylist() == list(range(300, 600))
+    assert "file=a.parquet" in caplog.text
+    caplog.clear()
+    hidden = Identifiers((), Pseudonyms(b"a key of a test, long enough for HMAC"))
+    renamed = night_files.find_night(config, DATE, RELEASE_39, RELEASE_39.features, identifiers=hidden)
+    assert renamed is not None
     path.unlink()
     [gone] = night_reader.read_row_group(source.row_groups[0], SPEC)
     assert gone.refused["reason"].to_pylist() == ["unreadable_row_group"] * 300
+    caplog.clear()
+    [gone] = night_reader.read_row_group(renamed.row_groups[0], SPEC, hidden)
+    assert gone.refused["source_file"].unique().to_pylist() == [hidden.file("a.parquet")]
+    assert hidden.file("a.parquet") in caplog.text
+    assert "a.parquet" not in caplog.text.replace(hidden.file("a.parquet"), "")
 
 
 def test_a_file_that_cannot_be_used_has_all_of_its_rows_refused(tmp_path: Path) -> None:

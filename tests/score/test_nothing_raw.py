@@ -3,9 +3,11 @@
 After a purge of the date, neither the marker nor any pseudonym of it is in anything but the audit.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import hmac
+import io
 import json
 import re
 from pathlib import Path
@@ -103,7 +105,7 @@ def holding_pseudonyms(folder: Path, nights: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def night(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with the lake of a marked night, and the log of its scoring."""
+    """A folder with the lake of a marked night, and all that its scoring logged and printed."""
     folder = copy(nights, tmp_path_factory.mktemp("marked") / "night")
     logs = folder / "logs" / f"event_date={DATE}"
     whole = pa.concat_tables(pq.ParquetFile(path).read() for path in sorted(logs.glob("*.parquet")))
@@ -124,17 +126,19 @@ def night(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     (folder / "inventory.csv").write_text(INVENTORY)
     (folder / "key").write_text(KEY + "\n")
     (folder / "key").chmod(0o600)
-    code, log = score(
-        folder,
-        "score.pseudonymise=null",
-        f"score.pseudonym_key_file={folder}/key",
-        f"score.inventory={folder}/inventory.csv",
-        f"alerts.allow_list={folder}/allowed.yaml",
-        "score.learning_nights=0",
-        "alerts.false_incidents=50",
-    )
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code, log = score(
+            folder,
+            "score.pseudonymise=null",
+            f"score.pseudonym_key_file={folder}/key",
+            f"score.inventory={folder}/inventory.csv",
+            f"alerts.allow_list={folder}/allowed.yaml",
+            "score.learning_nights=0",
+            "alerts.false_incidents=50",
+        )
     assert code == 3, log  # degraded: broken files
-    return folder, log
+    assert f"night {DATE}" in printed.getvalue()
+    return folder, log + printed.getvalue()
 
 
 def test_a_marker_in_identifiers_names_and_a_broken_row_is_in_nothing_that_is_written(
