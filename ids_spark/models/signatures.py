@@ -9,13 +9,14 @@ where every run that wrote or used aliases states their newest change.
 """
 
 import datetime as dt
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,11 +310,11 @@ class Trust:
             "restore the file, or, if you know what it should be, promote again: jobs/promote.py --set"
             f" promote.model={name} --set promote.version=VERSION --set promote.sign=true"
         )
-        recorded = max(self._recorded(name), default=None, key=lambda each: each[0])
+        recorded = self._recorded.get(name)
         if content is None:
             if recorded is not None:
                 raise SignatureRefused(
-                    f"{uri} is missing; audit row {recorded[2]} names a change of {recorded[0]:%Y-%m-%d %H:%M:%S}: it"
+                    f"{uri} is missing; audit row {recorded[1]} names a change of {recorded[0]:%Y-%m-%d %H:%M:%S}: it"
                     f" was removed; {remedy}"
                 )
             return
@@ -322,7 +323,7 @@ class Trust:
         if recorded is not None and (newest is None or newest < recorded[0]):
             raise SignatureRefused(
                 f"{uri} is an older one that was put back: its newest change is of"
-                f" {newest or 'no time'}, audit row {recorded[2]} names one of {recorded[0]}; {remedy}"
+                f" {newest or 'no time'}, audit row {recorded[1]} names one of {recorded[0]}; {remedy}"
             )
 
     def _require(self, uri: str, of: str, kind: Kind, expected: Mapping[str, str], remedy: str) -> None:
@@ -349,16 +350,19 @@ class Trust:
             raise SignatureRefused(f"{uri} is the signature of {stated}, not of {own}: it was copied; {remedy}")
         raise SignatureRefused(f"{of} was changed after it was signed by the key {found.key}; {remedy}")
 
-    def _recorded(self, name: str) -> Iterator[tuple[dt.datetime, str, str]]:
-        """Yield newest change, hash and audit row of the aliases of a model, as earlier runs state them."""
+    @functools.cached_property
+    def _recorded(self) -> Mapping[str, tuple[dt.datetime, str]]:
+        """Newest change of the aliases of each model that an earlier run states, and the audit row."""
         uris = files_in(self.lake.uri("audit"), SUFFIX)
         if not self.thorough:
             uris = [uri for job, most in _RECORDED_BY.items() for uri in _of_job(uris, job)[-most:]]
+        found: dict[str, tuple[dt.datetime, str]] = {}
         with ThreadPoolExecutor(_READERS) as pool:
             for uri, rows in zip(uris, pool.map(_aliases_of, uris), strict=True):
                 for each in rows:
-                    if each["model"] == name and each["changed_at"] is not None:
-                        yield each["changed_at"], str(each["sha256"]), uri.rsplit("/", 1)[1]
+                    state = each["changed_at"], uri.rsplit("/", 1)[1]
+                    found[each["model"]] = max(found.get(each["model"], state), state)
+        return found
 
 
 def _of_job(uris: Sequence[str], job: str) -> list[str]:
@@ -369,7 +373,9 @@ def _aliases_of(uri: str) -> list[dict[str, Any]]:
     """Return what an audit row states of aliases; nothing for rows of older versions, or a damaged file."""
     try:
         rows = pq.ParquetFile(pa.BufferReader(read_bytes(uri))).read(["aliases"], use_threads=False).to_pylist()
-        return [each for row in rows for each in row.get("aliases") or ()]
+        return [
+            each for row in rows for each in row.get("aliases") or () if isinstance(each["changed_at"], dt.datetime)
+        ]
     except (pa.ArrowException, OSError, ValueError) as error:
         log.warning("the state of aliases in an audit row cannot be read uri=%s error=%s", uri, one_line(error))
         return []
