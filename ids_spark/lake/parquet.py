@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ids_spark.base.errors import NotReconciled
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import Table, require
-from ids_spark.lake.filesystem import files_in, make_folder, resolve
+from ids_spark.lake.filesystem import files_in, make_folder, read_bytes, resolve
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ SUFFIX: Final = ".parquet"
 WHOLE_ROWS: Final = 600_000
 """Rows of a row group up to which it is read at once, which is faster; a larger one is read in pieces."""
 PIECE_ROWS: Final = 131_072
+LARGEST_ROW: Final = 256 << 20
+"""Most bytes of the row of a file with one row."""
 
 
 def part_name(index: int, start: str = "part") -> str:
@@ -95,6 +97,26 @@ def write_table(uri: str, table: pa.Table) -> None:
     fs, path = resolve(uri)
     make_folder(fs, path.rsplit("/", 1)[0])
     pq.write_table(table, path, filesystem=fs)
+
+
+def read_row(uri: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the one row of a small file; of named columns, those that it has.
+
+    Raises:
+        ValueError: it has another number of rows, or states more than `LARGEST_ROW` bytes, or is itself too large.
+        ArrowException: it is no parquet file.
+        OSError: it cannot be read.
+    """
+    file = pq.ParquetFile(pa.BufferReader(read_bytes(uri)))
+    footer = file.metadata
+    size = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+    if footer.num_rows != 1 or size > LARGEST_ROW:
+        raise ValueError(f"{footer.num_rows} rows of {size:,} bytes; expected one of at most {LARGEST_ROW:,}")
+    names = (
+        file.schema_arrow.names if columns is None else [name for name in columns if name in file.schema_arrow.names]
+    )
+    [row] = file.read(names, use_threads=False).to_pylist() if names else [{}]
+    return dict(row)
 
 
 def table_bytes(table: pa.Table) -> bytes:

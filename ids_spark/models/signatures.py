@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -34,7 +33,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.base.text import one_line
 from ids_spark.config.score import Section
 from ids_spark.lake.filesystem import absolute, exists, files_in, read_bytes, write_bytes
-from ids_spark.lake.parquet import SUFFIX
+from ids_spark.lake.parquet import SUFFIX, read_row
 from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelUnusable
 
@@ -372,11 +371,9 @@ def _of_job(uris: Sequence[str], job: str) -> list[str]:
 def _aliases_of(uri: str) -> list[dict[str, Any]]:
     """Return what an audit row states of aliases; nothing for rows of older versions, or a damaged file."""
     try:
-        rows = pq.ParquetFile(pa.BufferReader(read_bytes(uri))).read(["aliases"], use_threads=False).to_pylist()
-        return [
-            each for row in rows for each in row.get("aliases") or () if isinstance(each["changed_at"], dt.datetime)
-        ]
-    except (pa.ArrowException, OSError, ValueError) as error:
+        states = read_row(uri, ["aliases"]).get("aliases") or ()
+        return [each for each in states if isinstance(each["changed_at"], dt.datetime)]
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         log.warning("the state of aliases in an audit row cannot be read uri=%s error=%s", uri, one_line(error))
         return []
 

@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import one_line
-from ids_spark.lake.filesystem import files_in, newest_files, read_bytes
-from ids_spark.lake.parquet import SUFFIX
+from ids_spark.lake.filesystem import files_in, newest_files
+from ids_spark.lake.parquet import SUFFIX, read_row
 from ids_spark.lake.store import Lake
 
 Row = Mapping[str, Any]
@@ -74,8 +73,7 @@ def heads(lake: Lake) -> list[str]:
 def _link(uri: str) -> tuple[str | None, Sequence[str]]:
     """Return the hash of a row and those that it names; nothing for a row without, or a damaged file."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(read_bytes(uri)))
-        [row] = file.read(["sha256", "previous"], use_threads=False).to_pylist()
+        row = read_row(uri, ["sha256", "previous"])
         own, previous = row["sha256"], row["previous"] or []
     except _UNREADABLE:
         return None, ()
@@ -177,7 +175,7 @@ class _Links:
 def _read(uri: str) -> dict[str, Any] | str:
     """Return a row, or why it is none."""
     try:
-        [row] = pq.ParquetFile(pa.BufferReader(read_bytes(uri))).read(use_threads=False).to_pylist()
+        row = read_row(uri)
         times = [row[name] for name in ("started_at", "finished_at")]
         if not all(isinstance(time, dt.datetime) and time.tzinfo is not None for time in times):
             raise ValueError("its times are no times")
@@ -186,7 +184,7 @@ def _read(uri: str) -> dict[str, Any] | str:
         sha256_of(row)
     except _UNREADABLE as error:
         return f"is no audit row ({one_line(error)})"
-    return dict(row)
+    return row
 
 
 def _previous(row: Row) -> Sequence[Any]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed448, rsa
@@ -308,6 +310,17 @@ def test_rows_of_other_runs_hide_older_aliases_from_nights_but_not_from_verify(s
     assert site.context().champion.card.version == V1
     assert site.run(jobs.verify, site.keys.trusting) == 3
     assert "is an older one that was put back" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", "column of text"], ids=["empty", "damaged", "other type"])
+def test_an_audit_row_that_cannot_be_read_stops_no_night(site: Site, content: bytes | str) -> None:
+    path = site.folder / "lake/audit/29991231T000000Z-aa-promote.parquet"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        pq.write_table(pa.table({"aliases": [[content]]}), path)
+    assert site.context().champion.card.version == V1
+    assert site.run(jobs.verify, site.keys.trusting) == 3
 
 
 def test_models_older_than_the_key_are_signed_by_a_promotion(tmp_path: Path, caplog: Log) -> None:
