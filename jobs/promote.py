@@ -68,7 +68,7 @@ def run(context: job.Context) -> Report:
         _sign(context, model, signing.key, report)
     for change in after.history[len(before.history) :]:
         report.notes.append(
-            f"{config.model}: {change.alias} is {change.version or 'none'}, was {change.previous or 'none'}"
+            f"{config.model}: {change.alias} is {change.version or 'none'}, was {before.holder(change.alias) or 'none'}"
         )
     if signing.key is not None:
         report.notes.append(f"{config.model}: aliases were signed by the key {signing.key.key_id}")

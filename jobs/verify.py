@@ -19,7 +19,7 @@ from ids_spark.config.settings import Config
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, registry, signatures
 from ids_spark.models.artifact import ModelUnusable
-from ids_spark.models.signatures import Trust
+from ids_spark.models.signatures import NotSigned, Trust
 from ids_spark.runtime import chain, job
 
 log = logging.getLogger(__name__)
@@ -33,19 +33,16 @@ def run(config: Config, lake: Lake) -> list[str]:
     if trust is None:
         log.info("signatures of models were not checked: score.trusted_keys is not set")
         return checked.faults
-    return [*checked.faults, *dict.fromkeys(_unsigned(lake, replace(trust, thorough=True)))]
+    return [*checked.faults, *dict.fromkeys(_faults(lake, replace(trust, thorough=True)))]
 
 
-def _unsigned(lake: Lake, trust: Trust) -> Iterator[str]:
-    """Yield what is wrong with each model and each file of aliases."""
+def _faults(lake: Lake, trust: Trust) -> Iterator[str]:
+    """Yield what is wrong with each model and each file of aliases.
+
+    A version without a signature of a trusted key is no fault unless it has an alias: nothing uses it.
+    """
     models = lake.uri("models")
     for name in artifact.model_names(models):
-        versions = artifact.model_versions(models, name)
-        for version in versions:
-            try:
-                registry.read_version(models, name, version, trust)
-            except ModelUnusable as error:
-                yield str(error)
         try:
             present = registry.read_aliases(models, name, trust)
             for alias in registry.ALIASES:
@@ -53,7 +50,14 @@ def _unsigned(lake: Lake, trust: Trust) -> Iterator[str]:
                     registry.model_of_alias(models, name, alias, trust)
         except ModelUnusable as error:
             yield str(error)
-        log.info("checked model=%s versions=%d", name, len(versions))
+        for version in artifact.model_versions(models, name):
+            try:
+                registry.read_version(models, name, version, trust)
+                log.info("signed: model %s version %s", name, version)
+            except NotSigned:
+                log.info("not signed by a trusted key, so that nothing may use it: model %s version %s", name, version)
+            except ModelUnusable as error:
+                yield str(error)
 
 
 if __name__ == "__main__":

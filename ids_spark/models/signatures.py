@@ -69,6 +69,10 @@ class SignatureRefused(ModelUnusable):
     """Raised when a model or a file of aliases is not signed by a trusted key, or is not what was signed."""
 
 
+class NotSigned(SignatureRefused):
+    """Raised when there is no signature, or one of an unknown key."""
+
+
 class SignKey:
     """A private key. It stays in the driver: it cannot be pickled, and its `repr` does not contain it."""
 
@@ -328,10 +332,10 @@ class Trust:
     def _require(self, uri: str, of: str, kind: Kind, expected: Mapping[str, str], remedy: str) -> None:
         trusted = f"expected a signature of a key in score.trusted_keys ({', '.join(sorted(self.keys))})"
         if not exists(uri):
-            raise SignatureRefused(f"{of} is not signed ({uri} is missing); {trusted}; {remedy}")
+            raise NotSigned(f"{of} is not signed ({uri} is missing); {trusted}; {remedy}")
         found = _parsed(uri)
         if found.key not in self.keys:
-            raise SignatureRefused(
+            raise NotSigned(
                 f"{of} is signed by the key {found.key}, which is unknown; {trusted}; add its public key if it is"
                 f" yours, else {remedy}"
             )
