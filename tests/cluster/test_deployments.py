@@ -99,7 +99,7 @@ def container(folder: Path, master: str, secret: str) -> Container:
 def submitted(run: Container, work: Path, probe: str, *options: str) -> dict[str, Any]:
     """What a probe finds that spark-submit starts in a container."""
     code, text = run.run(
-        "spark-submit", *options, "--py-files", str(work / "ids_spark.zip"), str(work / f"jobs/{probe}.py"), timeout=120
+        "spark-submit", *options, "--py-files", str(work / "ids_spark.zip"), str(work / f"jobs/{probe}.py"), timeout=240
     )
     assert code == 0, text
     return found_in(text)
@@ -157,7 +157,7 @@ for number, told in enumerate(json.loads(CLIENTS)):
 
 
 def test_clients_with_weaker_settings_are_refused_by_the_master(cluster: Cluster, tmp_path: Path) -> None:
-    quick = dict.fromkeys(("spark.rpc.lookupTimeout", "spark.rpc.askTimeout", "spark.network.auth.rpcTimeout"), "4s")
+    quick = dict.fromkeys(("spark.rpc.lookupTimeout", "spark.rpc.askTimeout", "spark.network.auth.rpcTimeout"), "20s")
     same = cluster_security.REQUIRED | quick | {"spark.authenticate.secret": str(cluster.secret)}
     clients = {
         "the same settings": {},
@@ -191,7 +191,7 @@ def test_a_job_refuses_a_cluster_that_its_command_line_weakens(cluster: Cluster,
     )
     weaker = ("spark.network.crypto.saslFallback=true", "spark.network.crypto.cipher=AES/CTR/NoPadding")
     options = [part for setting in weaker for part in ("--conf", setting)]
-    code, output = finished(start(cluster, work, "spark", options=options), 60)
+    code, output = finished(start(cluster, work, "spark", options=options), 120)
     assert code == 2, output
     assert "spark.network.crypto.saslFallback is true, expected false" in output
     assert "spark.network.crypto.cipher is AES/CTR/NoPadding, expected AES/GCM/NoPadding" in output
