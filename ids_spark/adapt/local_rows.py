@@ -454,7 +454,7 @@ def _scatter(index: int, places: Sequence[_Place], task: _Task) -> Iterator[tupl
                 if len(rows.refused) and refuse is None:
                     refuse = open_files.enter_context(_quarantine(index, task, metadata, counts))
                 if len(rows.refused) and refuse is not None:
-                    refuse(_refused(rows.refused, place))
+                    refuse(_refused(rows.refused.rows, place))
                 yield from _kept(rows, place, task, counts)
         if index == 0 and refuse is None:  # without refused rows an empty table replaces an older one
             open_files.enter_context(_quarantine(index, task, metadata, counts))
@@ -480,7 +480,7 @@ def _kept(rows: NightRows, place: _Place, task: _Task, counts: IngestCounts) -> 
     """Yield the rows of a piece that are kept; adds all of its rows to the counts."""
     own = (SPLIT, _BENIGN)
     counts.read[own] += len(rows.source_rows) + len(rows.refused)
-    for item in rows.refused["reason"].value_counts().to_pylist():
+    for item in rows.refused.rows["reason"].value_counts().to_pylist():
         counts.quarantined[*own, item["values"]] += item["counts"]
     counts.warnings.update({(rule, *own): n for rule, n in rows.warnings.items()})
     if not len(rows.source_rows):

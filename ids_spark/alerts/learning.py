@@ -25,7 +25,7 @@ import pyarrow as pa
 from ids_spark.alerts.evidence import FILE_KIND, entity_keys
 from ids_spark.alerts.verdicts import with_columns
 from ids_spark.base.arrays import Floats, Ints, Mask
-from ids_spark.dataset.taxonomy import UNKNOWN
+from ids_spark.dataset.taxonomy import QUARANTINED, UNKNOWN
 
 LEARNING: Final = "learning"
 """State of an incident with weak evidence of a site or device that learns."""
@@ -81,7 +81,8 @@ def marked(
         all_learn = bool(own) and len(own) == row["devices_found"] and keys.issuperset(own)
         of_site = learning.site and row["category"] in categories
         name = "site" if of_site else "device" if all_learn else None
-        found.append(None if row["previous_id"] in confirmed else name)
+        refused = row["category"] == QUARANTINED  # no model has to learn that rows are faulty
+        found.append(None if refused or row["previous_id"] in confirmed else name)
     return with_columns(incidents, {"learning": found})
 
 

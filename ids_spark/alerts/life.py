@@ -50,6 +50,7 @@ class NightIncidents(NamedTuple):
     devices: Ints | None = None
 
 
+_SCORED: Final = ("rows_scored", "rows_imputed")
 COLUMNS: Final = ("incident_id", "category", "state", "flows", "since", "lead_entity")
 CHAMPION_COLUMNS: Final = ("model", "model_version", "false_incidents")
 ALERT_COLUMNS: Final = ("incident_id", "entity_kind", "entity", "is_source")
@@ -78,8 +79,8 @@ def earlier_nights(lake: Lake, date: dt.date) -> dict[dt.date, NightIncidents]:
 
 def _read(lake: Lake, day: dt.date) -> NightIncidents | None:
     try:
-        rows = lake.read("nights", ["rows_scored", *CHAMPION_COLUMNS], {"role": "champion"}, event_date=day).to_pylist()
-        if not any(row["rows_scored"] for row in rows):
+        rows = lake.read("nights", [*_SCORED, *CHAMPION_COLUMNS], {"role": "champion"}, event_date=day).to_pylist()
+        if not any(row[name] for row in rows for name in _SCORED):
             return None
         return NightIncidents(
             lake.read("incidents", COLUMNS, event_date=day),

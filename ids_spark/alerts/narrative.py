@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ids_spark.base.logs import printable
-from ids_spark.dataset.taxonomy import UNKNOWN
+from ids_spark.dataset.taxonomy import QUARANTINED, UNKNOWN
 
 Incident = Mapping[str, Any]
 """A row of `tables.INCIDENTS`."""
@@ -40,6 +40,7 @@ _CAUSES: Final[Mapping[str, tuple[str, str, str]]] = {
         "an authorised scanner or inventory reached {whom}",
     ),
     "Spoofing": ("addresses of {whom} moved to another device, as after a replacement or a failover",) * 3,
+    QUARANTINED: ("the exporter of the flow logs writes faulty values for {whom}",) * 3,
     UNKNOWN: ("{whom} got new software, settings or tasks",) * 3,
 }
 """Harmless causes of each category, of one source, of several, and without a known source."""
@@ -151,10 +152,14 @@ def rate(value: float) -> str:
     return f"{100 * value:.2g}%" if value < 0.1 else f"{100 * value:.0f}%"
 
 
+def _is_refused(incident: Incident) -> bool:
+    return bool(incident["category"] == QUARANTINED)
+
+
 def _what(incident: Incident) -> str:
     who = attackers(incident) + _more(incident, "sources")
     whom = victims(incident) + ("" if attacks_others(incident) else _more(incident, "devices"))
-    flows = _counted(incident["flows"], "flagged flow")
+    flows = _counted(incident["flows"], "quarantined flow" if _is_refused(incident) else "flagged flow")
     return f"{_capital(who)} against {whom}: {_classes(incident)}, {flows}, {_when(incident)}."
 
 
@@ -177,8 +182,10 @@ def _how_much(incident: Incident) -> str:
     name = "an unknown entity" if entity is None else name_of(incident["lead_kind"], entity)
     when = "without a time" if window is None else f"in the window from {window:%H:%M} UTC"
     flagged = "an unknown number" if incident["lead_flagged"] is None else f"{incident['lead_flagged']:,}"
-    were = f"{flagged} of {_counted(incident['lead_flows'], 'flow')} of {name} {when} were flagged"
-    of_which = f"of which false alarms explain {explained(incident)}"
+    where = "in quarantine" if _is_refused(incident) else "flagged"
+    were = f"{flagged} of {_counted(incident['lead_flows'], 'flow')} of {name} {when} were {where}"
+    usual = "the usual share explains" if _is_refused(incident) else "false alarms explain"
+    of_which = f"of which {usual} {explained(incident)}"
     return _capital(f"{were}, {of_which}; {_own(incident)}, {_peers(incident)}.")
 
 
@@ -215,6 +222,8 @@ def _the(incident: Incident, column: str, text: str) -> str:
 
 def _classes(incident: Incident) -> str:
     classes = incident["classes"] or ()
+    if _is_refused(incident):
+        return "flows with faulty values, which the model could not see as they are"
     if incident["category"] == UNKNOWN:
         return "traffic unlike benign training data and unlike every known attack"
     if len(classes) <= 1:  # it has all flows, which are stated anyway

@@ -25,6 +25,7 @@ from ids_spark.dataset.taxonomy import (
     CLASS2,
     CLASS6,
     CLASS19,
+    QUARANTINED,
     UNKNOWN,
     UnknownClass,
     class2_of,
@@ -36,10 +37,10 @@ log = logging.getLogger(__name__)
 Severity = Literal["critical", "high", "medium", "low", "informational"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "medium", "low", "informational")
 """Worst first; the index of a severity is its id."""
-CATEGORIES: Final = tuple(dict.fromkeys((*CLASS6, *CLASS2, UNKNOWN)))
-"""The six categories, `Attack`, the attack class of a model of two classes, and `Unknown`."""
+CATEGORIES: Final = tuple(dict.fromkeys((*CLASS6, *CLASS2, UNKNOWN, QUARANTINED)))
+"""The six categories, `Attack`, the attack class of a model of two classes, `Unknown` and `Quarantined`."""
 NAMES: Final = frozenset((*CLASS19, *CATEGORIES))
-"""All classes that a model of any level may predict, and `Unknown`."""
+"""All classes that a model of any level may predict, `Unknown` and `Quarantined`."""
 
 
 class SeverityPolicyUnusable(InputError):
@@ -66,7 +67,8 @@ def _known_class(name: str) -> str:
 
 
 def category_of(class_name: str) -> str:
-    """Return the category of a class of any level; `Attack` and `Unknown` are categories of their own.
+    """Return the category of a class of any level; `Attack`, `Unknown` and `Quarantined` are categories of
+    their own.
 
     Raises:
         UnknownClass: no level has such a class.
@@ -79,10 +81,14 @@ def category_of(class_name: str) -> str:
 def lineage_of(class_name: str) -> frozenset[str]:
     """Return all names by which a rule can select a class: its own, its category, and `Benign` or `Attack`.
 
+    `Quarantined` has its own name alone: nobody knows what is in rows that were refused, so a rule has to name them.
+
     Raises:
         UnknownClass: no level has such a class.
     """
     category = category_of(class_name)
+    if category == QUARANTINED:
+        return frozenset((QUARANTINED,))
     return frozenset((class_name, category, class2_of(category)))
 
 
@@ -93,6 +99,7 @@ class Categories(Section):
         Attack: Attacks found by a model of two classes, which does not distinguish them.
         DDoS, DoS, MQTT, Recon, Spoofing: The categories of CICIoMT2024.
         Unknown: Flows that resemble neither benign flows nor a known attack; default: medium.
+        Quarantined: Rows that were refused, far more of them than usual; default: medium.
     """
 
     Attack: Severity
@@ -102,6 +109,7 @@ class Categories(Section):
     Recon: Severity
     Spoofing: Severity
     Unknown: Severity = "medium"
+    Quarantined: Severity = "medium"
 
     @model_validator(mode="before")
     @classmethod
@@ -220,7 +228,14 @@ class SeverityPolicy(Section):
 
 DEFAULT: Final = SeverityPolicy(
     categories=Categories(
-        Attack="medium", DDoS="high", DoS="high", MQTT="high", Recon="low", Spoofing="high", Unknown="medium"
+        Attack="medium",
+        DDoS="high",
+        DoS="high",
+        MQTT="high",
+        Recon="low",
+        Spoofing="high",
+        Unknown="medium",
+        Quarantined="medium",
     ),
     classes={
         "MQTT-DDoS-Connect_Flood": "critical",

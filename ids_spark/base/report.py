@@ -24,6 +24,7 @@ class Report:
         rows_joined: Rows that are part of another row that was written.
         rows_left_out: Rows that the result does not describe, by design: packets in no window, local rows beyond the
             most rows of a setting, local rows that may be attacks.
+        rows_imputed: Rows refused that were scored as well, with the only feature at fault at its benign median.
         tables: Staged tables to commit.
         counts: Rows by (kind, split, class name or None); a kind is for example `flows` or `quarantined: missing`.
         notes: Sentences for the reader of the audit.
@@ -42,6 +43,7 @@ class Report:
     rows_duplicate: int = 0
     rows_joined: int = 0
     rows_left_out: int = 0
+    rows_imputed: int = 0
     tables: list[str] = field(default_factory=list)
     counts: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -71,6 +73,7 @@ class Report:
         self.rows_duplicate += other.rows_duplicate
         self.rows_joined += other.rows_joined
         self.rows_left_out += other.rows_left_out
+        self.rows_imputed += other.rows_imputed
         self.tables += other.tables
         self.counts |= other.counts
         self.notes += [note for note in other.notes if note not in self.notes]

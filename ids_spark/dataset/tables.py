@@ -100,6 +100,21 @@ QUARANTINE: Final = _contract(
     ("raw", pa.string()),
     ("run_id", pa.string()),
 )
+"""`quarantine/…`: one row for each row that was refused; `reason` is that of the first fault, `features` the columns at
+fault (null: the row could not be read), `raw` the values of its features as JSON."""
+
+
+def night_quarantine(pass_through: Sequence[str], event_time: str) -> pa.Schema:
+    """`quarantine/job=score/event_date=…`: as `QUARANTINE`, with the pass-through columns as in `night_predictions`.
+
+    They are null where they could not be read. `scored` says whether the row is in `predictions/` as well, with the
+    only feature at fault at its benign median. A pass-through column with the name of a column of `QUARANTINE` is left
+    out.
+    """
+    own = (*QUARANTINE.names, "scored")
+    passed = ((name, _TIME if name == event_time else pa.string()) for name in pass_through if name not in own)
+    return _contract(*((field.name, field.type) for field in QUARANTINE), *passed, ("scored", pa.bool_()))
+
 
 SPLIT_PREDICTIONS: Final = _contract(
     ("source_file", pa.string()),
@@ -164,6 +179,7 @@ AUDIT: Final = _contract(
     ("rows_duplicate", pa.int64()),
     ("rows_joined", pa.int64()),
     ("rows_left_out", pa.int64()),
+    ("rows_imputed", pa.int64()),
     (
         "counts",
         pa.list_(
@@ -287,11 +303,11 @@ INCIDENTS: Final = _contract(
 """`incidents/`: one row for each incident of the night, shown or not.
 
 An incident is a set of alerts (see `ALERTS`) that belong to one attack: the same entity in adjacent windows, or alerts
-that share most of their flows. `category` is that of its alerts, or `Unknown`. `classes` are the predicted attack
-classes by flagged flows, `share` each class's part of the attack probability: first the class that gives the severity,
-then by share. `sources` and `devices`
-are the entities with the most flagged flows, at most 20, `…_found` their number; both may be empty. `flows` are flagged
-flows that no allow-list entry covers, each counted in one incident only.
+that share most of their flows. `category` is that of its alerts, also `Unknown` or `Quarantined`. `classes` are the
+predicted attack classes by flagged flows, `share` each class's part of the attack probability: first the class that
+gives the severity, then by share. `sources` and `devices` are the entities with the most flagged flows, at most 20,
+`…_found` their number; both may be empty. `flows` are flagged flows that no allow-list entry covers, each counted in
+one incident only.
 
 `lead_…` describe its most significant alert: entity, window (null without event times), flagged flows at the level
 that gave its p-value, all flows of the entity in that window, and the flagged flows that false alarms explain.
@@ -391,7 +407,8 @@ HISTORY: Final = _contract(
 )
 """`entity_history/`: flagged flows at each level of `threshold.RATES` of each entity and category, in the windows of
 the night whose count false alarms explain. `expected` are the flagged flows that the night's rates of false alarms
-explain, `flows` all flows of these windows. Entities with few flows are left out."""
+explain, `flows` all flows of these windows. Entities with few flows, or with many that were scored with a feature at
+its benign median, are left out."""
 
 VERDICTS: Final = _contract(
     ("event_date", pa.date32()),
@@ -449,6 +466,18 @@ _PACKETS: Final = pa.struct(
     ]
 )
 
+_REFUSED_OF: Final = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("name", pa.string()),
+        ("rows", pa.int64()),
+        ("flows", pa.int64()),
+        ("scored", pa.int64()),
+        ("flagged", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+
 NIGHTS: Final = _contract(
     ("run_id", pa.string()),
     ("role", pa.string()),
@@ -458,12 +487,16 @@ NIGHTS: Final = _contract(
     ("rows_in", pa.int64()),
     ("rows_scored", pa.int64()),
     ("rows_quarantined", pa.int64()),
+    ("rows_imputed", pa.int64()),
     ("rows_late", pa.int64()),
     ("rows_of_another_date", pa.int64()),
     ("files", pa.list_(pa.struct([("name", pa.string()), ("rows", pa.int64()), ("reason", pa.string())]))),
     ("files_sha256", pa.string()),
     ("extra_columns", pa.list_(pa.string())),
     ("quarantine", pa.list_(pa.struct([("reason", pa.string()), ("rows", pa.int64())]))),
+    ("quarantine_usual", pa.float64()),
+    ("quarantine_entities", pa.list_(_REFUSED_OF)),
+    ("quarantine_entities_found", pa.int64()),
     ("warnings", pa.list_(pa.struct([("rule", pa.string()), ("rows", pa.int64())]))),
     ("degraded", pa.list_(pa.struct([("reason", pa.string()), ("text", pa.string())]))),
     ("unread_times", pa.list_(pa.struct([("type", pa.string()), ("rows", pa.int64())]))),
@@ -543,6 +576,14 @@ flagged flows that match an allow-list entry. `hour` of `class_mix` is null if f
 the reason `missing`. `unread_times` counts flows with a value that is no event time, by the type of the column;
 `unread_columns` those without the value of a pass-through column that was too large to read. All three are null in
 files of older versions.
+`rows_in` = `rows_scored` + `rows_quarantined`. `rows_imputed` are those of the quarantined rows that were scored as
+well, with the only feature at fault at its benign median; so `predictions/` has `rows_scored` + `rows_imputed` rows,
+which are what `flows_flagged` and `expected_false_alarms` are of. Drift and `class_mix` are of the scored rows alone.
+`quarantine_usual` is the highest share of quarantined rows that is usual (see `score.degradation`).
+`quarantine_entities` lists devices and sources with quarantined rows, those with most flagged rows first, and
+`quarantine_entities_found` is their number; `rows` are quarantined, of all `flows` of the entity, `scored` and
+`flagged` those of them that were imputed, and flagged then; `reason` is the most frequent one. Null in files of older
+versions.
 `packets` are those of the `captures` that the flow logs were extracted from (null if their number is unknown): `seen`
 in all, `invisible` those that no flow describes, by kind of `extract.packets.KINDS` and `single` (alone, so in no
 window), `marks` those with a mark of `extract.packets.MARKS`; null for logs without captures, and in files of older
@@ -573,8 +614,9 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
     or above that of the second detector), `flagged` (not benign, and on no allow-list), `severity` (null if not
     flagged), and the model and run that scored the row. Group `levels` adds classes and ids at every level up to the
     model's, `top3` the three most probable classes, `attributions` the features that contributed most to the score of
-    some flagged rows, `lineage` the hash of the features. `model` is part of the path, `model=…`, not of the files. A
-    flow without a finite score has no row; it is in quarantine.
+    some flagged rows, `lineage` the hash of the features. `model` is part of the path, `model=…`, not of the files.
+    `imputed` names the feature that was at fault and therefore scored at its benign median, null for all others; these
+    rows are in quarantine too. Other refused rows have no row here.
     """
     chosen = set(groups)
     levels = [
@@ -592,6 +634,7 @@ def night_predictions(pass_through: Sequence[str], event_time: str, groups: Sequ
         ("state", pa.string()),
         ("flagged", pa.bool_()),
         ("severity", pa.string()),
+        ("imputed", pa.string()),
         *((("top3", pa.list_(TOP)),) if "top3" in chosen else ()),
         *((("attributions", pa.list_(ATTRIBUTION)),) if "attributions" in chosen else ()),
         ("model", pa.string()),
@@ -707,7 +750,7 @@ TABLES: Final[Mapping[str, Table]] = {
         "/model={model}",
         attributions="reasons",
         flagged="alert",
-        added=("state",),
+        added=("state", "imputed"),
     ),
     "alerts": _of_nights(
         "alerts",
@@ -739,6 +782,10 @@ TABLES: Final[Mapping[str, Table]] = {
         NIGHTS,
         ("role",),
         added=(
+            "rows_imputed",
+            "quarantine_usual",
+            "quarantine_entities",
+            "quarantine_entities_found",
             "degraded",
             "unread_times",
             "unread_columns",
@@ -769,7 +816,7 @@ TABLES: Final[Mapping[str, Table]] = {
         ),
         benign_validation_rows="calibration_rows",
     ),
-    "quarantine/job=score": _of_nights("quarantine/job=score", QUARANTINE, _ROW),
+    "quarantine/job=score": _of_nights("quarantine/job=score", night_quarantine((), ""), _ROW, added=("scored",)),
     "exports": _of_nights("exports", _contract()),
     "reports/night": _of_nights("reports/night", _contract()),
     "split_predictions": Table(
@@ -810,7 +857,7 @@ TABLES: Final[Mapping[str, Table]] = {
         ("run_id",),
         retention="never",
         remains="what was done to the lake: settings, counts, names of models and files, pseudonyms with a key",
-        added=("rows_joined", "rows_left_out", "aliases", "actor", "host", "previous", "sha256"),
+        added=("rows_joined", "rows_left_out", "rows_imputed", "aliases", "actor", "host", "previous", "sha256"),
     ),
 }
 """Every table, by its folder below the lake's root."""

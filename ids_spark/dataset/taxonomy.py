@@ -43,6 +43,8 @@ CLASSES: Final[dict[Level, tuple[str, ...]]] = {2: CLASS2, 6: CLASS6, 19: CLASS1
 BENIGN_ID: Final = 0  # at every level
 UNKNOWN: Final = "Unknown"
 """Class and category of flows that resemble neither benign flows nor a known attack; no model predicts it."""
+QUARANTINED: Final = "Quarantined"
+"""Class and category of rows that were refused, so that no model has seen them as they are."""
 
 _SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.pcap)?(\.(?i:csv|csv\.gz|parquet|parq|pq))?$")
 

@@ -23,6 +23,7 @@ from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import shown
 from ids_spark.ingest import other_logs
+from ids_spark.ingest.parquet_limits import BeyondLimits
 from ids_spark.lake.filesystem import exists, read_bytes, resolve
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,13 @@ _UNREAD: Final[dict[str, str]] = {
     "unreadable_file": "it cannot be read as parquet, it may be truncated; fetch it again",
     "unknown_type": "it has a column of a type that this version of pyarrow cannot read; write it as double or text",
     "implausible_rows": "its footer claims more rows than its size can hold; fetch it again",
+    "too_large_footer": "its footer, which lists its columns and row groups, is too large; write it with fewer of them",
+    "too_many_columns": "it has more columns than flow logs can have; write the columns of flows alone",
+    "too_many_row_groups": "it has more row groups than can be read; write it in larger ones",
+    "too_long_name": "it has a column with a name of more than 1,024 bytes; rename it",
+    "too_deep": "it has columns nested too deep; write it without them",
+    "too_large_page": "a page of it is too large once it is decompressed; write it with pages of 1 MB, the default",
+    "too_many_files": "files beyond the most that a folder may have; write fewer and larger ones",
     "implausible_text": "unpacked it holds more than 200 times its size; unpack it yourself if that is right",
 }
 _BESIDE: Final = {key: f"{key}_beside" for key in ("packet_capture", *(each.key for each in other_logs.OTHER_LOGS))}
@@ -280,6 +288,8 @@ def plausible(rows: Sequence[int], size: int) -> bool:
 
 def reason_of(file: File, error: BaseException) -> str:
     """Return the reason why a file with the name of a parquet file cannot be read."""
+    if isinstance(error, BeyondLimits):
+        return error.reason
     if isinstance(error, PermissionError):
         return "no_permission"
     if isinstance(error, pa.ArrowNotImplementedError):

@@ -14,6 +14,7 @@ from ids_spark.base.text import one_line
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import files
+from ids_spark.ingest.parquet_limits import BeyondLimits, check_row_group
 from ids_spark.ingest.rows import LABEL, TypedRows, type_rows, typed_contract
 from ids_spark.ingest.sources import HEADER_BYTES, RowGroup, SourceUnusable, csv_header, csv_stream
 from ids_spark.lake.parquet import open_part
@@ -34,7 +35,7 @@ def read_typed(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows
             yield from _read_csv(row_group, schema)
         else:
             yield from _read_parquet(row_group, schema)
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except (pa.ArrowException, OSError, MemoryError, BeyondLimits) as error:
         raise SourceUnusable(
             f"{row_group.uri}: its content cannot be read ({one_line(error)}); fetch the file again"
         ) from error
@@ -44,6 +45,7 @@ def _read_parquet(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedR
     stored = row_group.columns or schema.features
     names = [*stored, *([row_group.label] if row_group.label else [])]
     first = row_group.first_row
+    check_row_group(row_group.uri, row_group.index or 0, names)
     with open_part(row_group.uri, [row_group.label] if row_group.label else ()) as file:
         for table in file.pieces(names, row_group.index or 0):
             numbers = np.arange(first, first + len(table))

@@ -24,7 +24,7 @@ from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.columns import ColumnNames, listed, recognise
 from ids_spark.dataset.features import RELEASE_39, FeatureSchema, SchemaMismatch
-from ids_spark.ingest import files, other_logs
+from ids_spark.ingest import files, other_logs, parquet_limits
 from ids_spark.ingest.files import File, Format
 from ids_spark.lake.filesystem import absolute, exists, is_file, read_json, resolve
 from ids_spark.lake.parquet import SUFFIX, PartFile
@@ -341,6 +341,7 @@ def _detail(reason: str, error: BaseException) -> str:
 def _read_footer(file: File) -> _Header:
     fs, path = resolve(file.uri)
     with fs.open_input_file(path) as stream:
+        parquet_limits.check_footer(stream)
         part = PartFile(stream)
         names, size = part.schema.names, stream.size()
         types = {name: part.schema.field(i).type for i, name in enumerate(names)}

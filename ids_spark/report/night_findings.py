@@ -34,6 +34,7 @@ State = Literal[
 Trust = Literal["yes", "care", "no"]
 
 TREND_NIGHTS: Final = 7
+_FEWEST_QUARANTINED: Final = 5  # rows from which a share above the usual is stated
 _SERIOUS_SHARE, _NOTABLE_SHARE = 0.05, 0.01  # of rows; the first is the default of ingest.max_rejected_share
 _INVISIBLE_SHARE: Final = 0.1  # of packets; some IPv6 and spanning tree is on every network
 _FEWEST_NIGHTS: Final = 3  # earlier ones; the median of fewer is not used
@@ -47,6 +48,7 @@ _STATED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "missing": ("nothing_scored",),
     "nothing_scored": ("nothing_scored", "quarantined"),
     "rows_refused": ("quarantined",),
+    "rows_refused_alike": ("quarantined",),
     "files_unreadable": ("files_refused",),
     "few_flows": ("unusual_volume",),
     "many_flows": ("unusual_volume",),
@@ -151,6 +153,11 @@ class Night:
         return self.champion.get("degraded") or ()
 
     @property
+    def predicted(self) -> int:
+        """Flows of the champion with a prediction: those scored, and those scored with one feature at its median."""
+        return int(self.champion["rows_scored"] + (self.champion.get("rows_imputed") or 0))
+
+    @property
     def flow_files(self) -> list[Row]:
         """Files that hold flows, or should."""
         return [file for file in self.champion["files"] or () if file["reason"] not in files.HARMLESS]
@@ -199,7 +206,7 @@ class FalseAlarms:
 
     Attributes:
         flagged: Flows of the night that were flagged.
-        scored: Flows of the night that were scored.
+        scored: Flows of the night with a prediction.
         threshold_logit: Log-odds of an attack from which a flow is flagged.
         expected: Flows flagged on a night of `scored` benign flows.
         at_most: Flows that at most 2.5 % of such nights exceed; see `predictive_bound`.
@@ -299,7 +306,7 @@ def state(night: Night) -> State:
     row = night.champion
     if _is_missing(row):
         return "missing"
-    if not row["rows_scored"]:
+    if not night.predicted:
         return "not_scored"
     if night.shown:
         return "incidents"
@@ -329,10 +336,10 @@ def false_alarms(night: Night) -> FalseAlarms:
     expected, rows = number_or(row["expected_false_alarms"]), row["benign_validation_rows"]
     return FalseAlarms(
         row["flows_flagged"] - (row.get("flows_unknown") or 0),
-        row["rows_scored"],
+        night.predicted,
         number_or(row["threshold_logit"]),
         expected,
-        predictive_bound(expected, rows, row["rows_scored"]),
+        predictive_bound(expected, rows, night.predicted),
         rows,
         number_or(row["smallest_rate"]),
     )
@@ -384,7 +391,7 @@ def false_incidents(night: Night) -> FalseIncidents:
 
 def false_alarm_rates(night: Night) -> list[FalseAlarmRate]:
     """Return the rates of false alarms at the operating point, by category; none in nights of older versions."""
-    rates, flows = night.champion.get("false_alarm_rates") or (), night.champion["rows_scored"]
+    rates, flows = night.champion.get("false_alarm_rates") or (), night.predicted
     found: dict[str, FalseAlarmRate] = {}
     for each in sorted(rates, key=lambda each: -float(each["rate"])):
         category, stored, tonight = each["category"], number_or(each["stored"]), number_or(each["tonight"])
@@ -412,6 +419,26 @@ def mean_recall(found: Mapping[str, tuple[int, float]]) -> float:
     return statistics.fmean(known) if known else math.nan
 
 
+def quarantined(night: Night) -> Issue | None:
+    """Return that more flows are in quarantine than is usual, or than 1 %; None where there are not."""
+    row = night.champion
+    rows, count, usual = row["rows_in"], row["rows_quarantined"], row.get("quarantine_usual")
+    if not rows or not count:
+        return None
+    above = usual is not None and count >= _FEWEST_QUARANTINED and count > usual * rows
+    if not above and count <= _NOTABLE_SHARE * rows:
+        return None
+    return Issue(
+        "quarantined", count > _SERIOUS_SHARE * rows, {"rows": count, "of": rows, "usual": usual if above else None}
+    )
+
+
+def hidden(night: Night) -> Issue | None:
+    """Return `quarantined` for the first line of the page, unless this states it already."""
+    stated = any("quarantined" in _STATED_BY.get(reason["reason"], ()) for reason in night.degraded)
+    return None if stated or not night.predicted else quarantined(night)
+
+
 def trust(found: Sequence[Issue]) -> Trust:
     """Return whether the figures can be trusted, given all issues of the night."""
     return "no" if any(issue.serious for issue in found) else "care" if found else "yes"
@@ -432,11 +459,11 @@ def _is_missing(row: Row) -> bool:
 
 def _issues_of_rows(night: Night) -> Iterator[Issue]:
     row = night.champion
-    rows, scored, quarantined = row["rows_in"], row["rows_scored"], row["rows_quarantined"]
+    rows, scored, refused = row["rows_in"], row["rows_scored"], row["rows_quarantined"]
     if not scored:
         yield Issue("nothing_scored", True)
-    if rows != scored + quarantined:
-        yield Issue("not_reconciled", True, {"rows_in": rows, "scored": scored, "quarantined": quarantined})
+    if rows != scored + refused:
+        yield Issue("not_reconciled", True, {"rows_in": rows, "scored": scored, "quarantined": refused})
     if len(night.shown) != row["incidents_shown"]:
         yield Issue("incidents_differ", True, {"listed": len(night.shown), "counted": row["incidents_shown"]})
     if beyond := not_shown(night):
@@ -450,9 +477,11 @@ def _issues_of_rows(night: Night) -> Iterator[Issue]:
             yield Issue(kind, False, {"rows": sum(of.values()), "names": list(of)})
     if (packets := row.get("packets")) and (invisible := share_invisible(packets)) > _INVISIBLE_SHARE:
         yield Issue("packets_invisible", False, {"share": invisible})
-    for kind, count in (("quarantined", quarantined), ("other_date", row["rows_of_another_date"] or 0)):
-        if rows and count / rows > _NOTABLE_SHARE:
-            yield Issue(kind, count / rows > _SERIOUS_SHARE, {"rows": count, "of": rows})
+    if (issue := quarantined(night)) is not None:
+        yield issue
+    count = row["rows_of_another_date"] or 0
+    if rows and count / rows > _NOTABLE_SHARE:
+        yield Issue("other_date", count / rows > _SERIOUS_SHARE, {"rows": count, "of": rows})
 
 
 def _issues_of_volume(night: Night) -> Iterator[Issue]:

@@ -38,6 +38,8 @@ LISTED_ENTITIES: Final = 3
 """Number of sources, and of devices, named on the line of an incident."""
 DRAWN_INCIDENTS: Final = 12
 """Number of incidents drawn by time; the first ones."""
+LISTED_REFUSED: Final = 20
+"""Number of devices and sources with quarantined flows, listed before `details` is opened."""
 LISTED_FILES: Final = 20
 """Number of files that could not be read, listed before `details` is opened."""
 TREND: Final[Mapping[str, str]] = {
@@ -143,6 +145,8 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         sentences=narrative.sentences,
         title_of=narrative.title,
         issues=issues,
+        hidden=night_findings.hidden(night),
+        listed_refused=LISTED_REFUSED,
         trust=night_findings.trust(issues),
         classes=classes_of(night),
         differences=differences(champion, challenger) if challenger else [],

@@ -30,6 +30,11 @@ def lines(night: Night, page: str) -> list[str]:
     """
     state, shown = night_findings.state(night), night.shown
     text = f"{counted(len(shown), 'incident')} to look at" if state == "incidents" else _STATES[state]
+    hidden = night_findings.quarantined(night)
+    if hidden is not None:
+        rows, of = hidden.facts["rows"], hidden.facts["of"]
+        usual = "" if hidden.facts["usual"] is None else ", more than usual"
+        text += f"; {rows:,} of {counted(of, 'flow')} ({rows / of:.2%}) in quarantine{usual}"
     found = [f"night {night.event_date}{' (degraded)' if night.degraded else ''}: {text}"]
     for row in shown[:_LISTED]:
         when = observed(row, night.event_date, "%H:%M")

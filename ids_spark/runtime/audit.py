@@ -87,6 +87,7 @@ def write_audit_row(
         "rows_duplicate": report.rows_duplicate,
         "rows_joined": report.rows_joined,
         "rows_left_out": report.rows_left_out,
+        "rows_imputed": report.rows_imputed,
         "counts": counts,
         "notes": report.notes,
         "models": report.models,

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
+from ids_spark.alerts import quarantined
 from ids_spark.base.logs import printable
 from ids_spark.base.text import shown
 from ids_spark.config.score import ScoreConfig
@@ -31,6 +32,9 @@ from ids_spark.score.night_tasks import NightCounts
 
 MISSING: Final = "missing"
 """Reason of a night without flow logs."""
+SHARE_ON_PAGE: Final = 0.01
+"""Share of refused rows that is never usual, however many the nights before had."""
+_TIMES_USUAL: Final = 2.0
 FEWEST_NIGHTS: Final = 3
 """Earlier nights with flows; from fewer, no usual number of flows is computed."""
 _NAMED: Final = 3
@@ -123,8 +127,40 @@ def similar_notes(config: ScoreConfig, date: dt.date, identifiers: Identifiers =
     return [f"found {shown(similar, _NAMED)}, expected event_date={date}; rename it"] if similar else []
 
 
+def usual_refused(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> float:
+    """Return the highest share of refused rows that is usual.
+
+    Twice the median share of the nights before `date` that have flows, at least `quarantined.FIRST_SHARE`, which holds
+    if they are too few, and at most `SHARE_ON_PAGE`, so that many nights of more and more refused rows do not make them
+    usual.
+    """
+    shares = [refused / rows for refused, rows in _refused_of(date, nights)]
+    usual = _TIMES_USUAL * statistics.median(shares) if len(shares) >= FEWEST_NIGHTS else 0.0
+    return min(max(usual, quarantined.FIRST_SHARE), SHARE_ON_PAGE)
+
+
+def refused_before(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> tuple[int, int]:
+    """Return the refused rows, and all rows, of the nights before `date`."""
+    found = _refused_of(date, nights)
+    return sum(refused for refused, _ in found), sum(rows for _, rows in found)
+
+
+def _refused_of(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
+    """Return refused rows and all rows of each night before `date` that has flows."""
+    return [
+        (row.get("rows_quarantined") or 0, row["rows_in"])
+        for other, rows in nights.items()
+        for row in rows
+        if other < date and row["role"] == "champion" and row["rows_in"]
+    ]
+
+
 def reasons(
-    source: NightSource, counts: NightCounts, before: Mapping[dt.date, Sequence[Mapping[str, Any]]], config: ScoreConfig
+    source: NightSource,
+    counts: NightCounts,
+    before: Mapping[dt.date, Sequence[Mapping[str, Any]]],
+    config: ScoreConfig,
+    alike: float = 0.0,
 ) -> list[Row]:
     """Return why a night with flow logs is degraded, most important first; empty for a usual night.
 
@@ -133,6 +169,7 @@ def reasons(
         counts: Of all its tasks.
         before: Rows of `nights/` of earlier nights by date.
         config: `volume_factor`, `max_rejected_share` and `max_invisible_share`.
+        alike: Refused rows that all entities have alike, from `quarantined.alike`.
 
     Returns:
         `reason`, a name, and `text`, a sentence for people, as in the column `degraded` of `nights/`.
@@ -140,11 +177,19 @@ def reasons(
     rows, refused = counts.rows_read, counts.quarantined.total()
     found = []
     if not counts.rows_scored:
-        found.append(_reason("nothing_scored", f"none of {rows:,} flow(s) was scored{_by_reason(counts)}"))
+        text = f"none of {rows:,} flow(s) was scored{_by_reason(counts)}"
+        if counts.rows_imputed:
+            text += f"; {counts.rows_imputed:,} of them were scored with one feature at its benign median"
+        found.append(_reason("nothing_scored", text))
     elif refused > config.max_rejected_share * rows:
         share = f"{refused:,} of {rows:,} flows ({refused / rows:.1%}) were refused"
         limit = f"more than score.max_rejected_share ({config.max_rejected_share:.1%})"
         found.append(_reason("rows_refused", f"{share}, {limit}{_by_reason(counts)}"))
+    if counts.rows_scored and alike > usual_refused(source.event_date, before) * rows:
+        text = (
+            f"devices or sources have faulty flows alike, {refused:,} of {rows:,} ({refused / rows:.1%}): look at the"
+        )
+        found.append(_reason("rows_refused_alike", f"{text} exporter of the flow logs{_by_reason(counts)}"))
     unknown = [f"{file.name} ({file.reason})" for file in source.flow_files if _rows_unknown(file)]
     if unknown:
         text = f"{len(unknown):,} of {len(source.flow_files):,} file(s) could not be read, so their flows are unknown"

@@ -28,7 +28,7 @@ from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed, own_features
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
 from ids_spark.extract.footer import Extraction, of_metadata
-from ids_spark.ingest import files, other_logs
+from ids_spark.ingest import files, other_logs, parquet_limits
 from ids_spark.ingest.files import File
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
 from ids_spark.lake.filesystem import absolute, exists, resolve
@@ -44,6 +44,8 @@ _READABLE: Final = (
     pa.types.is_string,
     pa.types.is_large_string,
 )
+MOST_FILES: Final = 20_000
+"""Files of a night that are read, by name. Each costs the driver a request and a line of the page."""
 _THREADS: Final = 16
 _MOST_SHOWN: Final = 10
 _FOLDER: Final = "event_date="
@@ -222,6 +224,7 @@ def find_night(
     if not any(file.format or file.lost for file in listing):
         return None
     marked = exists(f"{root}/{SYNTHETIC_MARK}")
+    listing = _within_limit(listing)
     with ThreadPoolExecutor(_THREADS) as pool:
         inspections = list(pool.map(lambda file: _inspect(file, config, schema, needed, identifiers), listing))
     faults = [each.schema_fault for each in inspections if each.schema_fault is not None]
@@ -267,6 +270,19 @@ def listed_files(folder: str, root: str, identifiers: Identifiers) -> list[File]
     return [replace(file, name=identifiers.file(file.name)) for file in listing]
 
 
+def _within_limit(listing: Sequence[File]) -> list[File]:
+    """Return the files of a night, with one entry in place of those beyond `MOST_FILES`."""
+    kept, beyond = list(listing[:MOST_FILES]), listing[MOST_FILES:]
+    if not beyond:
+        return kept
+    more = sum(file.reason not in files.HARMLESS for file in beyond)
+    reason = "too_many_files" if more else beyond[0].reason
+    return [
+        *kept,
+        replace(beyond[0], name=f"{beyond[0].name} and all after it ({len(beyond):,})", format=None, reason=reason),
+    ]
+
+
 def late_rows(lake: Lake, source: NightSource) -> int:
     """Return the rows of a night that arrived after its date was first scored; 0 if it was not scored before.
 
@@ -307,6 +323,7 @@ def _inspect(
     fs, path = resolve(file.uri)
     try:
         with fs.open_input_file(path) as stream:
+            parquet_limits.check_footer(stream)
             footer = pq.ParquetFile(stream)
             arrow, metadata = footer.schema_arrow, footer.metadata
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ids_spark.alerts import false_alarms, incidents, learning, life, night_cells, ranking, verdicts
+from ids_spark.alerts import false_alarms, incidents, learning, life, night_cells, quarantined, ranking, verdicts
 from ids_spark.alerts.false_alarms import StoredCounts
 from ids_spark.alerts.incidents import NightFacts
 from ids_spark.alerts.known_devices import KnownDevices
 from ids_spark.alerts.learning import Learning
 from ids_spark.alerts.life import NightIncidents
+from ids_spark.alerts.quarantined import Refusals
 from ids_spark.alerts.severity import SeverityPolicy, category_of
 from ids_spark.alerts.verdicts import InForce
 from ids_spark.base.arrays import Ints
@@ -176,6 +177,7 @@ def find(
     earlier: Earlier,
     learns: Learning | None = None,
     known: KnownDevices | None = None,
+    refusals: Refusals | None = None,
 ) -> FoundIncidents:
     """Return the incidents of a night.
 
@@ -189,6 +191,7 @@ def find(
         earlier: Earlier nights, of which later dates are not used, and verdicts.
         learns: Whether the site and which devices are learning; default: none.
         known: Devices of the inventory; default: none.
+        refusals: Refused rows of the night; default: none.
     """
     categories = levels.stored.categories
     index = {name: i for i, name in enumerate(categories)}
@@ -202,22 +205,26 @@ def find(
     found, own_alerts = incidents.incidents_of(
         cells, tested, evidence, categories, alerts.window_minutes, policy, night, known
     )
+    refusals = refusals or Refusals()
+    of_refused = quarantined.found(refusals, tested.alpha, alerts, policy, night, known)
+    found, own_alerts = pa.concat_tables([found, of_refused[0]]), pa.concat_tables([own_alerts, of_refused[1]])
+    cells_tested = tested.tested + of_refused[2]
     found, ended = life.compare(night.event_date, found, own_alerts, earlier.nights)
     decided = verdicts.by_incident(earlier.given).items()
     confirmed = {incident for (_, incident), own_verdicts in decided if own_verdicts.confirmed}
     differing = learning.differing(categories, tested.stored, tested.used)
     found = learning.marked(found, learns or Learning(), confirmed, differing)
-    found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, tested.tested, alerts.most_lines)
+    found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, cells_tested, alerts.most_lines)
     facts = {
         **counts,
-        "incidents_ended": ended if tested.tested else [],
+        "incidents_ended": ended if cells_tested else [],
         "false_incidents": alerts.false_incidents,
         "false_incidents_expected": tested.expected_false,
         "alpha": tested.alpha,
-        "cells": tested.tested,
+        "cells": cells_tested,
         "false_alarm_rates": _rates(levels, tested),
     }
-    return FoundIncidents(found, own_alerts, tested.history, facts)
+    return FoundIncidents(found, own_alerts, quarantined.without_imputed(tested.history, refusals), facts)
 
 
 def ranked(

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ids_spark.base.arrays import Floats, Mask
+from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.features import FeatureSchema
-from ids_spark.dataset.tables import QUARANTINE
-from ids_spark.ingest import files, quality
+from ids_spark.dataset.tables import QUARANTINE, night_quarantine
+from ids_spark.ingest import files, parquet_limits, quality
+from ids_spark.ingest.parquet_limits import BeyondLimits
 from ids_spark.ingest.parse import Faults, any_fault, refused_rows, to_doubles
 from ids_spark.lake.filesystem import resolve
 from ids_spark.score import pass_through
@@ -33,8 +35,30 @@ TOO_LARGE: Final = "too_large_text"
 UNSCORABLE: Final = "no_finite_score"
 PIECE_ROWS: Final = 131_072
 _TEXT_PIECE_ROWS: Final = 16_384  # if features are text, of which refused rows keep up to 512 characters each
-_REFUSED_AT_ONCE: Final = 8_192  # rows that are Python objects at one time
+_REFUSED_AT_ONCE: Final = 8_192  # rows of which raw values are text at one time
 LARGEST_COLUMN: Final = 256 << 20  # bytes of one text column in a piece
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Rows that are refused. Those of which one feature alone is at fault can be scored without it.
+
+    Attributes:
+        rows: As `tables.night_quarantine`, without `scored`.
+        single: Place in `rows` of each row of which one feature alone is at fault, ascending.
+        feature: Index in `ReadSpec.features` of that feature, of the same shape.
+        values: Features of the rows `single`, by name; that feature is NaN or a value that the model cannot use.
+        unread: Whether the rows could not be read at all, not even their identifiers.
+    """
+
+    rows: pa.Table
+    single: Ints
+    feature: Ints
+    values: dict[str, Floats]
+    unread: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,7 @@ class NightRows:
         pass_through: Pass-through columns of the same rows; the event time as a time, all others as text, encoded as a
             dictionary where the file has one.
         source_rows: Number of each such row in its file.
-        refused: As `tables.QUARANTINE`.
+        refused: All other rows.
         warnings: Rows that can be scored but violate a rule of severity `warn`, by rule.
         unread_times: Rows that can be scored and have a value that is no event time, by the type of the column.
         unread_columns: Rows that can be scored whose value is null because the column is too large, by its name.
@@ -55,7 +79,7 @@ class NightRows:
     values: dict[str, Floats]
     pass_through: pa.Table
     source_rows: NDArray[np.int64]
-    refused: pa.Table
+    refused: Refused
     warnings: Counter[str] = field(default_factory=Counter)
     unread_times: Counter[str] = field(default_factory=Counter)
     unread_columns: Counter[str] = field(default_factory=Counter)
@@ -79,6 +103,18 @@ class ReadSpec:
     event_time: str
     run_id: str
 
+    @property
+    def quarantine(self) -> pa.Schema:
+        """Columns of refused rows: as `tables.night_quarantine`, without `scored`."""
+        contract = night_quarantine(self.pass_through, self.event_time)
+        return pa.schema([field for field in contract if field.name != "scored"])
+
+    @property
+    def nothing_refused(self) -> Refused:
+        """No row."""
+        none = np.empty(0, dtype=np.int64)
+        return Refused(self.quarantine.empty_table(), none, none, {name: np.empty(0) for name in self.features})
+
 
 def read_row_group(
     night_row_group: NightRowGroup, spec: ReadSpec, identifiers: Identifiers = PLAIN
@@ -86,7 +122,8 @@ def read_row_group(
     """Read one row group, convert it to doubles and check it; yields one piece, or several of a large row group.
 
     A row with a missing or unparsable value, NaN, or a violated `reject` rule is refused. If a row group, or the rest
-    of it, cannot be read, these rows are refused; the footer gives their number. Infinities are accepted: preprocessing
+    of it, cannot be read, these rows are refused; the footer gives their number. Their identifiers are read if these
+    columns can be. Infinities are accepted: preprocessing
     saturates them. A pass-through column that is too large is null and counted.
 
     Args:
@@ -105,16 +142,19 @@ def read_row_group(
             reason = UNREADABLE
     except _TooLarge:
         reason = TOO_LARGE
+    except BeyondLimits as error:
+        reason = error.reason
+        log.warning("refused file=%s row_group=%s error=%s", row_group.name, row_group.index, identifiers.error(error))
     except files.UNREADABLE as error:
         reason = UNREADABLE
         shown = identifiers.error(error)
         log.warning("unreadable file=%s row_group=%s error=%s", row_group.name, row_group.index, shown)
-    yield from _refused_rest(night_row_group, done, spec, reason)
+    yield from _refused_rest(night_row_group, done, spec, reason, identifiers)
 
 
 def without_unscorable(
     rows: NightRows, bad: Mask, columns: NDArray[np.int64], file: str, spec: ReadSpec
-) -> tuple[NightRows, pa.Table]:
+) -> tuple[NightRows, Refused]:
     """Separate rows without a finite score from the others.
 
     Args:
@@ -125,10 +165,10 @@ def without_unscorable(
         spec: Its features.
 
     Returns:
-        The other rows, and the refused ones as `tables.QUARANTINE`.
+        The other rows, and the refused ones.
     """
     faults = {UNSCORABLE: {spec.features[i]: bad & (columns == i) for i in np.unique(columns[bad]).tolist()}}
-    refused = _refused(pa.table(rows.values), faults, rows.source_rows, file, spec, PLAIN)  # numbers only
+    refused = _refused(pa.table(rows.values), faults, rows, file, spec, PLAIN)  # numbers only
     good = np.flatnonzero(~bad)
     values = {name: column[good] for name, column in rows.values.items()}
     kept = replace(
@@ -147,6 +187,7 @@ def _tables(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[tuple[pa
     features = [night_row_group.columns[feature] for feature in spec.features]
     fs, path = resolve(row_group.uri)
     with fs.open_input_file(path) as stream:
+        parquet_limits.check_footer(stream)
         footer = pq.ParquetFile(stream)
         schema = footer.schema_arrow  # read anew on each access
         kinds = {name: schema.field(name).type for name in (*features, *night_row_group.pass_through)}
@@ -156,6 +197,9 @@ def _tables(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[tuple[pa
             raise _TooLarge
         unread = [name for name in night_row_group.pass_through if sizes.get(name, 0) > LARGEST_COLUMN]
         columns = [*features, *(name for name in night_row_group.pass_through if name not in unread)]
+        parquet_limits.check_pages(
+            stream, footer.metadata, row_group.index or 0, frozenset(columns), parquet_limits.is_local(fs)
+        )
         file = pq.ParquetFile(
             stream,
             metadata=footer.metadata,
@@ -220,7 +264,7 @@ def _checked(
         values,
         passed,
         np.arange(first_row, first_row + len(table)),
-        QUARANTINE.empty_table(),
+        spec.nothing_refused,
         Counter({name: n for name, mask in warning_masks.items() if (n := int((mask & ~bad).sum()))}),
         Counter({kind: n for kind, mask in unread_times.items() if (n := int((mask & ~bad).sum()))}),
         Counter({name: n for name in unread if (n := int((~bad).sum()))}),
@@ -233,7 +277,7 @@ def _checked(
         values={name: column[good] for name, column in values.items()},
         pass_through=passed.take(pa.array(good)),
         source_rows=rows.source_rows[good],
-        refused=_refused(raw, faults, rows.source_rows, night_row_group.row_group.name, spec, identifiers),
+        refused=_refused(raw, faults, rows, night_row_group.row_group.name, spec, identifiers),
     )
 
 
@@ -261,37 +305,100 @@ def _kind(name: str, spec: ReadSpec) -> pa.DataType:
 
 
 def _refused(
-    raw: pa.Table, faults: Faults, numbers: NDArray[np.int64], file: str, spec: ReadSpec, identifiers: Identifiers
-) -> pa.Table:
-    """Return the rows with a fault as `tables.QUARANTINE`, few at once, because each becomes Python objects."""
+    raw: pa.Table, faults: Faults, rows: NightRows, file: str, spec: ReadSpec, identifiers: Identifiers
+) -> Refused:
+    """Return the rows with a fault, few at once, because their raw values become text.
+
+    Args:
+        raw: Features as the file has them.
+        faults: Of these rows.
+        rows: The same rows, before any is left out.
+        file: Name of the file.
+        spec: Columns to read.
+        identifiers: Replaces cells that are no number.
+    """
     at, parts = np.flatnonzero(any_fault(faults, len(raw))), [QUARANTINE.empty_table()]
     for start in range(0, len(at), _REFUSED_AT_ONCE):
         own = at[start : start + _REFUSED_AT_ONCE]
         chosen = {reason: {f: mask[own] for f, mask in masks.items()} for reason, masks in faults.items()}
-        known = {"source_file": file, "source_row": numbers[own], "split": "night", "run_id": spec.run_id}
+        known = {"source_file": file, "source_row": rows.source_rows[own], "split": "night", "run_id": spec.run_id}
         parts.append(refused_rows(raw.take(pa.array(own)), chosen, spec.features, known, identifiers.cell))
-    return pa.concat_tables(parts)
+    table = pa.concat_tables(parts)
+    single = np.flatnonzero(np.asarray(pc.list_value_length(table["features"])) == 1)
+    first = pc.list_element(table["features"].take(pa.array(single)), 0)
+    feature = pc.index_in(first, value_set=pa.array(spec.features, pa.string())).cast(pa.int64()).to_numpy()
+    values = {name: column[at[single]] for name, column in rows.values.items()}
+    return Refused(_with_identifiers(table, rows.pass_through.take(pa.array(at)), spec), single, feature, values)
 
 
-def _refused_rest(night_row_group: NightRowGroup, done: int, spec: ReadSpec, reason: str) -> Iterator[NightRows]:
+def _with_identifiers(table: pa.Table, passed: pa.Table, spec: ReadSpec) -> pa.Table:
+    """Return rows as `QUARANTINE` with their pass-through columns."""
+    columns = [(table if f.name in table.column_names else passed)[f.name] for f in spec.quarantine]
+    return pa.table([c.cast(f.type) for c, f in zip(columns, spec.quarantine, strict=True)], schema=spec.quarantine)
+
+
+def _refused_rest(
+    night_row_group: NightRowGroup, done: int, spec: ReadSpec, reason: str, identifiers: Identifiers
+) -> Iterator[NightRows]:
     """Yield the rows from number `done` of the row group on, all refused for one reason."""
     row_group = night_row_group.row_group
+    try:
+        for passed in _identifiers(night_row_group, done, spec):
+            yield _refused_whole(row_group.name, row_group.first_row + done, passed, spec, reason)
+            done += len(passed)
+    except (*files.UNREADABLE, KeyError) as error:
+        shown = identifiers.error(error)
+        log.warning("unreadable identifiers file=%s row_group=%s error=%s", row_group.name, row_group.index, shown)
+    for start in range(done, row_group.rows, PIECE_ROWS):
+        rows = min(PIECE_ROWS, row_group.rows - start)
+        nulls = pa.table({name: pa.nulls(rows, _kind(name, spec)) for name in spec.pass_through})
+        yield _refused_whole(row_group.name, row_group.first_row + start, nulls, spec, reason, rows)
+
+
+def _identifiers(night_row_group: NightRowGroup, done: int, spec: ReadSpec) -> Iterator[pa.Table]:
+    """Yield the pass-through columns of the rows from number `done` of a row group on; none if its file has none.
+
+    Raises:
+        One of `files.UNREADABLE`, or KeyError: they cannot be read.
+    """
+    if not night_row_group.pass_through or not spec.pass_through:
+        return
+    left, start = night_row_group.row_group.rows, 0
+    for read, unread in _tables(night_row_group, replace(spec, features=())):
+        table = read.slice(0, left)
+        left -= len(table)
+        if start + len(table) > done:
+            yield _passed_through(table.slice(max(0, done - start)), unread, night_row_group, spec)[0]
+        start += len(table)
+
+
+def _refused_whole(
+    file: str, first_row: int, passed: pa.Table, spec: ReadSpec, reason: str, unread: int = 0
+) -> NightRows:
+    """Return rows that are all refused for one reason.
+
+    Args:
+        file: Name of the file.
+        first_row: Number of the first row.
+        passed: Pass-through columns.
+        spec: Columns to read.
+        reason: The reason.
+        unread: Number of rows if their identifiers could not be read either.
+    """
+    rows = unread or len(passed)
     constant: dict[str, Any] = {
-        "source_file": row_group.name,
+        "source_file": file,
         "split": "night",
-        "label": None,
         "reason": reason,
-        "features": None,
         "raw": json.dumps(None),
         "run_id": spec.run_id,
     }
+    numbers = pa.array(np.arange(first_row, first_row + rows))
+    arrays = [numbers if f.name == "source_row" else _repeated(constant.get(f.name), f.type, rows) for f in QUARANTINE]
+    table = _with_identifiers(pa.Table.from_arrays(arrays, schema=QUARANTINE), passed, spec)
     nothing = pa.table({name: pa.array([], _kind(name, spec)) for name in spec.pass_through})
-    for start in range(done, row_group.rows, PIECE_ROWS):
-        rows = min(PIECE_ROWS, row_group.rows - start)
-        numbers = pa.array(np.arange(row_group.first_row + start, row_group.first_row + start + rows))
-        arrays = [numbers if f.name == "source_row" else _repeated(constant[f.name], f.type, rows) for f in QUARANTINE]
-        refused = pa.Table.from_arrays(arrays, schema=QUARANTINE)
-        yield NightRows({name: np.empty(0) for name in spec.features}, nothing, np.empty(0, dtype=np.int64), refused)
+    none = spec.nothing_refused
+    return NightRows(none.values, nothing, none.single, replace(none, rows=table, unread=bool(unread)))
 
 
 def _repeated(value: Any, kind: pa.DataType, times: int) -> pa.Array:

@@ -22,24 +22,23 @@ from pyspark import SparkContext
 from ids_spark.alerts import evidence
 from ids_spark.alerts.evidence import FlowKeys
 from ids_spark.alerts.known_devices import KnownDevices
-from ids_spark.base.arrays import Floats32, Ids, as_rows
+from ids_spark.base.arrays import Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
-from ids_spark.dataset.tables import QUARANTINE, SCHEMA_VERSION
+from ids_spark.dataset.tables import SCHEMA_VERSION, STATES, night_quarantine
 from ids_spark.features import drift
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.sources import bin_pack, scoring_tasks
 from ids_spark.lake.parquet import keep_only, part_name, part_writer, write_part
 from ids_spark.models import inference, threshold
-from ids_spark.score import night_reader, prediction_columns
+from ids_spark.score import night_reader, night_refused, prediction_columns
 from ids_spark.score.identifiers import Identifiers
 from ids_spark.score.night_files import NightRowGroup
 from ids_spark.score.night_flags import Flags, as_evidence, count_champion, covered, flags_of
-from ids_spark.score.night_reader import NightRows
+from ids_spark.score.night_reader import NightRows, Refused
 from ids_spark.score.night_tasks import LevelledModel, NightCounts, NightTask, no_counts
 
 UNKNOWN_HOUR: Final = -1
-_TIME: Final = "event_time"  # its name in incidents and in the allow-list
 _HOURS_A_DAY: Final = 24
 _PLAIN: Final = ("flow_id",)  # distinct in every row, so a dictionary saves nothing
 
@@ -74,37 +73,67 @@ def _score_partition(index: int, row_groups: Sequence[NightRowGroup], task: Nigh
 
         @functools.cache  # opened with the first refused row
         def quarantine() -> Callable[[pa.Table], None]:
+            columns = night_quarantine(task.read_spec.pass_through, task.config.event_time)
             return open_files.enter_context(
-                part_writer(task.quarantine, name, QUARANTINE, metadata, ("source_file", "reason"))
+                part_writer(task.quarantine, name, columns, metadata, ("source_file", "reason"))
             )
-
-        def refuse(rows: pa.Table) -> None:
-            if len(rows):
-                quarantine()(rows)
-                total.quarantined.update(
-                    {each["values"]: each["counts"] for each in rows["reason"].value_counts().to_pylist()}
-                )
 
         def predictions() -> Iterator[pa.Table]:
             for row_group in row_groups:
+                file = row_group.row_group.name
                 for rows in night_reader.read_row_group(row_group, task.read_spec, task.identifiers):
                     total.add_read(rows)
-                    refuse(rows.refused)
+                    refused = [rows.refused] if len(rows.refused) else []
                     if len(rows.source_rows):
-                        predicted, lost = _predict(row_group.row_group.name, rows, task, total)
-                        refuse(lost)
+                        predicted, lost = _predict(file, rows, task, total)
+                        refused += [lost] if len(lost) else []
                         yield predicted
+                    for each in refused:
+                        yield from _refuse(file, each, task, total, quarantine())
 
         texts = [f.name for f in contract if pa.types.is_string(f.type) and f.name not in _PLAIN]
         write_part(task.target, name, predictions(), contract, metadata, [*texts, "top3.list.element.class_name"])
         if index == 0:  # without refused rows an empty table replaces an older one
             quarantine()
-    total.merged_traffic(), total.champion.merged_evidence(), total.challenger.merged_evidence()
+    total.merged_traffic(), total.merged_refused(), total.champion.merged_evidence(), total.challenger.merged_evidence()
     total.parts.append(name)
     return total
 
 
-def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) -> tuple[pa.Table, pa.Table]:
+def _refuse(
+    file: str, refused: Refused, task: NightTask, total: NightCounts, write: Callable[[pa.Table], None]
+) -> Iterator[pa.Table]:
+    """Write and count refused rows; yield predictions of those that one feature at its benign median makes scorable."""
+    logits, flagged = np.full(len(refused), np.nan), np.zeros(len(refused), dtype=np.bool_)
+    if len(refused.single):
+        at = pa.array(refused.single)
+        passed = refused.rows.select([f.name for f in refused.rows.schema if f.name in task.read_spec.pass_through])
+        columns = [
+            passed[name].take(at) if name in passed.column_names else pa.nulls(len(at), pa.string())
+            for name in task.read_spec.pass_through
+        ]
+        numbers = refused.rows["source_row"].to_numpy()[refused.single]
+        rows = NightRows(
+            refused.values,
+            pa.table(columns, names=list(task.read_spec.pass_through)),
+            numbers,
+            task.read_spec.nothing_refused,
+        )
+        predicted, _ = _predict(file, rows, task, total, refused.feature)
+        place = refused.single[np.searchsorted(numbers, predicted["source_row"].to_numpy())]
+        logits[place] = predicted["attack_logit"].to_numpy()
+        flagged[place] = np.asarray(pc.not_equal(predicted["state"].cast(pa.string()), STATES[0]))
+        yield predicted
+    write(task.identifiers.columns(refused.rows).append_column("scored", pa.array(~np.isnan(logits))))
+    total.quarantined.update(
+        {each["values"]: each["counts"] for each in refused.rows["reason"].value_counts().to_pylist()}
+    )
+    night_refused.count(file, refused, logits, flagged, task, total)
+
+
+def _predict(
+    file: str, rows: NightRows, task: NightTask, total: NightCounts, imputed: Ints | None = None
+) -> tuple[pa.Table, Refused]:
     """Score one row group.
 
     Args:
@@ -112,45 +141,43 @@ def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) ->
         rows: Its rows that can be scored.
         task: Of the night.
         total: Counts are added to it.
+        imputed: Index in the features of `task.read_spec` of the feature that is at its benign median, of each row;
+            default: of none.
 
     Returns:
-        Predictions, one row for each flow, and as `tables.QUARANTINE` the flows without a finite score, whose feature
-        values are finite but too large for the model.
+        Predictions, one row for each flow, and the flows without a finite score, whose feature values are finite but
+        too large for the model; of imputed rows these are left out.
     """
     levelled, card, config = task.champion, task.champion.model.card, task.config
-    matrix, probabilities = _forward(levelled, rows, config.batch_rows)
-    logits, lost = threshold.attack_logits(probabilities), QUARANTINE.empty_table()
+    matrix, probabilities = _forward(levelled, rows, task, imputed)
+    logits, lost = threshold.attack_logits(probabilities), task.read_spec.nothing_refused
     if (bad := np.isnan(logits)).any():
         columns = np.array([task.read_spec.features.index(name) for name in card.features])
         rows, lost = night_reader.without_unscorable(
             rows, bad, columns[np.abs(matrix).argmax(axis=1)], file, task.read_spec
         )
         matrix, probabilities, logits = matrix[~bad], probabilities[~bad], logits[~bad]
+        imputed = None if imputed is None else imputed[~bad]
     n = len(rows.source_rows)
     hours, other_date = _hours(rows.pass_through[config.event_time], task.event_date)
     ids = prediction_columns.predicted_ids(probabilities, card.classes)
-    flows = _flows(rows, task)
-    keys = evidence.keys_of(
-        flows,
-        task.alerts.entities,
-        task.alerts.sources,
-        task.alerts.window_minutes,
-        file,
-        task.identifiers.values,
-        task.alerts.target,
-    )
-    total.rows_scored += n
-    total.scored_by_file[file] += n
-    total.of_another_date += other_date
-    total.bin_counts.add(drift.count_bins(levelled.model.preprocessor.histograms(card.features), rows.values))
-    total.champion.class_mix += _class_mix(hours, ids[card.classes])
+    flows = night_refused.flows_of(rows.pass_through, task)
+    keys = night_refused.keys_of(flows, file, task)
+    if imputed is None:
+        total.rows_scored += n
+        total.scored_by_file[file] += n
+        total.of_another_date += other_date
+        total.bin_counts.add(drift.count_bins(levelled.model.preprocessor.histograms(card.features), rows.values))
+        total.champion.class_mix += _class_mix(hours, ids[card.classes])
+    else:
+        total.rows_imputed += n
     total.traffic.append(evidence.traffic(keys))
     if task.known.devices:
         total.add_unknown(task.known.unknown(keys.devices))
     flags = flags_of(levelled, matrix, probabilities, logits)
     columns_of_flags = count_champion(file, rows, flows, keys, task, matrix, flags, total)
     if task.challenger is not None:
-        _score_challenger(file, rows, flows, keys, task, task.challenger, flags, hours, total)
+        _score_challenger(file, rows, flows, keys, task, task.challenger, flags, hours, total, imputed)
     known: dict[str, Any] = {
         "source_file": prediction_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),
@@ -160,15 +187,36 @@ def _predict(file: str, rows: NightRows, task: NightTask, total: NightCounts) ->
         **columns_of_flags,
         **_constants(task, n),
     }
-    if "lineage" in config.columns:
+    if imputed is not None:
+        known["imputed"] = prediction_columns.dictionary(imputed.astype(np.int32), task.read_spec.features)
+    elif "lineage" in config.columns:
         known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.features]))
     return prediction_columns.assemble(known, task.contract), lost
 
 
-def _forward(levelled: LevelledModel, rows: NightRows, batch_rows: int) -> tuple[Floats32, Floats32]:
-    model = levelled.model
-    matrix = as_rows(model.preprocessor.transform(rows.values, model.card.features))
-    return matrix, inference.forward(model, matrix, batch_rows)
+def _forward(
+    levelled: LevelledModel, rows: NightRows, task: NightTask, imputed: Ints | None
+) -> tuple[Floats32, Floats32]:
+    """Return scaled features and probabilities of rows; `imputed` as in `_predict`.
+
+    The benign median of a feature is that of the model's benign validation rows, its reference of attributions.
+    """
+    model, values = levelled.model, rows.values
+    places: dict[str, Mask] = {}
+    if imputed is not None:
+        places = {name: imputed == i for i, name in enumerate(task.read_spec.features) if (imputed == i).any()}
+        # A number that preprocessing accepts: NaN would hide infinities of other rows of the column from it.
+        values = {
+            name: np.where(places[name], 0.0, column) if name in places else column for name, column in values.items()
+        }
+    matrix = as_rows(model.preprocessor.transform(values, model.card.features))
+    if model.validation_scores is not None:  # the scoring context refuses models without
+        for column, (name, median) in enumerate(
+            zip(model.card.features, model.validation_scores.baseline, strict=True)
+        ):
+            if name in places:
+                matrix[places[name], column] = median
+    return matrix, inference.forward(model, matrix, task.config.batch_rows)
 
 
 def _score_challenger(
@@ -181,25 +229,21 @@ def _score_challenger(
     of_champion: Flags,
     hours: Ids,
     total: NightCounts,
+    imputed: Ints | None,
 ) -> None:
     """Add counts and evidence of the challenger for the same flows."""
-    matrix, probabilities = _forward(levelled, rows, task.config.batch_rows)
+    matrix, probabilities = _forward(levelled, rows, task, imputed)
     logits = threshold.attack_logits(probabilities)
     flags = flags_of(levelled, matrix, probabilities, logits)
     known = np.isfinite(logits)  # a flow without a finite score is neither flagged nor counted
-    total.challenger.class_mix += _class_mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
+    if imputed is None:
+        total.challenger.class_mix += _class_mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
     total.challenger.flagged += len(flags.at)
     total.challenger.unknown += int(flags.unknown.sum())
     total.flagged_by_both += len(np.intersect1d(flags.at, of_champion.at, assume_unique=True))
     allowed, _ = covered(flows, task, flags)
     found = as_evidence(file, rows, flags, allowed)
     total.challenger.evidence.append(evidence.evidence(keys, found))
-
-
-def _flows(rows: NightRows, task: NightTask) -> pa.Table:
-    """Return the pass-through columns with plain values, the time of a flow under the name `event_time`."""
-    names = [_TIME if name == task.config.event_time else name for name in rows.pass_through.column_names]
-    return rows.pass_through.rename_columns(names)
 
 
 def _columns(table: pa.Table) -> dict[str, pa.Array]:

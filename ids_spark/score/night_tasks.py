@@ -116,15 +116,22 @@ class ModelCounts:
 class NightCounts:
     """Counts over the flows of a night: rows_read = rows_scored + quarantined.
 
+    Flows that were refused and scored with one feature at its benign median count as flagged, as evidence and as
+    traffic, but not as scored, and not for drift and the mix of classes.
+
     Attributes:
         bin_counts: Counts of the champion's features by bin.
         allowed_by_entry: Flagged flows that each entry of the allow-list covers, shape (entries,).
         champion, challenger: Counts of each model.
         flagged_by_both: Flows that both models flagged.
-        traffic: Parts of all scored flows by entity and window, as `tables.TRAFFIC`.
+        traffic: Parts of all flows with a prediction by entity and window, as `tables.TRAFFIC`.
+        refused: Parts of the refused flows, counted by `night_refused.counted`.
+        refused_traffic: Parts of the refused flows without a prediction, as `traffic`.
+        refused_unread: Refused flows whose identifiers could not be read, by the name of their file.
         rows_read: Flows found.
         rows_scored: Flows with a prediction.
-        quarantined: Flows without one, by reason.
+        rows_imputed: Flows in quarantine that were scored with one feature at its benign median.
+        quarantined: Flows in quarantine, by reason.
         warnings: Scored flows that violate a rule of severity `warn`, by rule.
         flows_allowed: Flagged flows that any entry of the allow-list covers.
         flows_explained: Flagged flows with attributions.
@@ -142,8 +149,12 @@ class NightCounts:
     challenger: ModelCounts = field(default_factory=ModelCounts)
     flagged_by_both: int = 0
     traffic: list[pa.Table] = field(default_factory=list)
+    refused: list[pa.Table] = field(default_factory=list)
+    refused_traffic: list[pa.Table] = field(default_factory=list)
+    refused_unread: Counter[str] = field(default_factory=Counter)
     rows_read: int = 0
     rows_scored: int = 0
+    rows_imputed: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     flows_allowed: int = 0
@@ -169,6 +180,13 @@ class NightCounts:
         """Return the traffic as one table; the parts are replaced by it."""
         self.traffic = [merge_traffic(self.traffic)] if self.traffic else [TRAFFIC.empty_table()]
         return self.traffic[0]
+
+    def merged_refused(self) -> tuple[pa.Table, pa.Table]:
+        """Return the refused flows and their traffic as one table each; the parts are replaced by them."""
+        if self.refused:
+            self.refused = [merge_evidence(self.refused)]
+            self.refused_traffic = [merge_traffic(self.refused_traffic)]
+        return (*self.refused, EVIDENCE.empty_table())[0], (*self.refused_traffic, TRAFFIC.empty_table())[0]
 
     def add_read(self, rows: night_reader.NightRows) -> None:
         """Add rows that were read, before they are scored."""
@@ -198,8 +216,12 @@ class NightCounts:
             "scored_by_file",
             "flagged_by_both",
             "traffic",
+            "refused",
+            "refused_traffic",
+            "refused_unread",
             "rows_read",
             "rows_scored",
+            "rows_imputed",
             "flows_allowed",
             "flows_explained",
             "of_another_date",

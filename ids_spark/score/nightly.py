@@ -13,7 +13,10 @@ from typing import Any, Final
 
 from pyspark import SparkContext
 
+from ids_spark.alerts import quarantined
+from ids_spark.alerts.evidence import merge_traffic
 from ids_spark.alerts.incidents import NightFacts
+from ids_spark.alerts.quarantined import Refusals
 from ids_spark.base import packaging
 from ids_spark.base.arrays import Ints
 from ids_spark.base.errors import NotReconciled
@@ -130,16 +133,19 @@ def score_night(
     earlier, traffic = scored_nights.before(night_incidents.earlier_of(lake, date)), counts.merged_traffic()
     names = [file.name for file in source.files]
     stage = stages.stage_of(date, traffic, names, earlier, scoring.champion.card, scoring.config.score)
+    before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
+    refusals = _refusals(date, counts, before)
     outcomes = [
-        _outcome(source, scoring, role, model, levels[role], counts, earlier, stage) for role, model in models.items()
+        _outcome(source, scoring, role, model, levels[role], counts, earlier, stage, refusals)
+        for role, model in models.items()
     ]
     found = outcomes[0].found
-    late = night_files.late_rows(lake, source)
-    before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
-    degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score)
+    late, alike = night_files.late_rows(lake, source), quarantined.alike(refusals)
+    degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score, alike)
     if scoring.challenger_refused is not None:
         degraded.append(degradation.challenger(scoring.challenger_refused))
     shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
+    shared |= _quarantine_columns(date, refusals, before)
     shared |= {**stage.row(), **_unknown_devices(scoring, counts)}
     rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
     inputs = _page_inputs(scoring, counts)
@@ -158,11 +164,12 @@ def score_night(
     scored_nights.rows[date], scored_nights.found[date] = rows, found
     scored_nights.devices[date] = stages.devices_of(traffic)
     log.info(
-        "scored night=%s in=%d scored=%d quarantined=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
+        "scored night=%s in=%d scored=%d quarantined=%d imputed=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
         date,
         counts.rows_read,
         counts.rows_scored,
         counts.quarantined.total(),
+        counts.rows_imputed,
         counts.champion.flagged,
         rows[0]["incidents"],
         rows[0]["incidents_shown"],
@@ -209,6 +216,28 @@ def _task(
     )
 
 
+def _refusals(date: dt.date, counts: NightCounts, before: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> Refusals:
+    """Return the refused rows of a night as evidence; none costs nothing."""
+    if not counts.quarantined:
+        return Refusals()
+    rows, traffic = counts.merged_refused()
+    all_flows = merge_traffic([counts.merged_traffic(), traffic])
+    unread = tuple(sorted(counts.refused_unread.items()))
+    return Refusals(rows, all_flows, unread, degradation.refused_before(date, before))
+
+
+def _quarantine_columns(
+    date: dt.date, refusals: Refusals, before: Mapping[dt.date, Sequence[Mapping[str, Any]]]
+) -> Row:
+    """Return the columns of `tables.NIGHTS` on whose rows are in quarantine, and on how many are usual."""
+    listed, number = quarantined.entities(refusals)
+    return {
+        "quarantine_usual": degradation.usual_refused(date, before),
+        "quarantine_entities": listed,
+        "quarantine_entities_found": number,
+    }
+
+
 def _outcome(
     source: NightSource,
     scoring: ScoringContext,
@@ -218,8 +247,12 @@ def _outcome(
     counts: NightCounts,
     earlier: Earlier,
     stage: SiteStage,
+    refusals: Refusals,
 ) -> ModelOutcome:
-    """Return the incidents of a model; those of a challenger are compared with no earlier night."""
+    """Return the incidents of a model; those of a challenger are compared with no earlier night.
+
+    Incidents of refused rows are the champion's.
+    """
     card, config, own = model.card, scoring.config.alerts, getattr(counts, role)
     point = scoring.operating_point(model)
     facts = NightFacts(
@@ -227,8 +260,11 @@ def _outcome(
     )
     before = earlier if role == "champion" else Earlier()
     evidence, traffic = own.merged_evidence(), counts.merged_traffic()
+    own_refusals = refusals if role == "champion" else None
     learns, known = stage.learning, None if scoring.inventory is None else scoring.known
-    found = night_incidents.find(evidence, traffic, levels, config, scoring.policy, facts, before, learns, known)
+    found = night_incidents.find(
+        evidence, traffic, levels, config, scoring.policy, facts, before, learns, known, own_refusals
+    )
     return ModelOutcome(role, model, point, own, found)
 
 
@@ -277,7 +313,7 @@ def _night_row(
     """Return the row of `nights/` of one model, without `rows_late`, `seconds` and `degraded`."""
     levels = Counter(row["drift_level"] for row in drift_rows if row["kind"] == "feature")
     model, threshold = outcome.model, outcome.threshold
-    champion, n = outcome.role == "champion", counts.rows_scored
+    champion, n = outcome.role == "champion", counts.rows_scored + counts.rows_imputed
     packets = packets_of(source)
     return {
         "run_id": scoring.run_id,
@@ -288,6 +324,7 @@ def _night_row(
         "rows_in": counts.rows_read,
         "rows_scored": counts.rows_scored,
         "rows_quarantined": counts.quarantined.total(),
+        "rows_imputed": counts.rows_imputed,
         "rows_of_another_date": counts.of_another_date,
         "files": [{"name": f.name, "rows": f.rows, "reason": f.reason} for f in source.files],
         "files_sha256": source.sha256,
@@ -333,7 +370,7 @@ def _night_report(
     date = str(source.event_date)
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name, data_origin=scoring.origin(source))
     report.rows_in, report.rows_out = counts.rows_read, counts.rows_scored
-    report.rows_quarantined = counts.quarantined.total()
+    report.rows_quarantined, report.rows_imputed = counts.quarantined.total(), counts.rows_imputed
     report.tables = [TABLES[name].place(event_date=date) for name in kept_by("event_date")]
     rows = {"scored": counts.rows_scored, "flagged": counts.champion.flagged, "late rows": row["rows_late"]}
     rows |= {"rows of another date": counts.of_another_date, "flows on the allow-list": counts.flows_allowed}
@@ -343,6 +380,8 @@ def _night_report(
     rows |= {f"warned: {rule}": n for rule, n in sorted(counts.warnings.items())}
     rows |= {f"no event time: {kind}": n for kind, n in sorted(counts.unread_times.items())}
     rows |= {f"too large to read: {name}": n for name, n in sorted(counts.unread_columns.items())}
+    if counts.rows_imputed:
+        rows["quarantined and scored with one feature at its benign median"] = counts.rows_imputed
     report.counts = {(what, date, None): n for what, n in rows.items()}
     for reason in row["degraded"]:
         report.degrade(f"{date}: {reason['text']}")

@@ -26,6 +26,7 @@ from ids_spark.dataset.tables import QUARANTINE, SPLIT_PREDICTIONS, TABLES
 from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.evaluate.results import Results, unseen_classes
 from ids_spark.ingest import row_hash, sources
+from ids_spark.ingest.parquet_limits import BeyondLimits, check_row_group
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import exists
@@ -298,6 +299,7 @@ def _tables_of(row_group: RowGroup, features: Sequence[str]) -> Iterator[pa.Tabl
     """
     first = row_group.first_row
     try:
+        check_row_group(row_group.uri, row_group.index or 0, row_group.columns)
         with open_part(row_group.uri) as file:
             types = {name: file.schema.field(name).type for name in _OPTIONAL if file.schema.names.count(name) == 1}
             present = [name for name, kind in types.items() if kind == _OPTIONAL[name]]
@@ -312,7 +314,7 @@ def _tables_of(row_group: RowGroup, features: Sequence[str]) -> Iterator[pa.Tabl
                     table = table.append_column("source_file", name)
                 first += len(table)
                 yield table
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, BeyondLimits) as error:
         raise sources.SourceUnusable(
             f"{row_group.uri}: its content cannot be read ({one_line(error)}); write the file again"
         ) from error

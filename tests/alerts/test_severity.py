@@ -44,7 +44,16 @@ def test_the_example_in_conf_equals_the_default():
 def test_every_class_of_every_level_has_a_severity_by_default():
     for names in CLASSES.values():
         assert set(DEFAULT.severities(pa.array(names)).to_pylist()) <= set(SEVERITIES)
-    assert set(Categories.model_fields) == set(CATEGORIES) - {"Benign"} == {*CLASS6[1:], CLASS2[1], "Unknown"}
+    assert (
+        set(Categories.model_fields)
+        == set(CATEGORIES) - {"Benign"}
+        == {
+            *CLASS6[1:],
+            CLASS2[1],
+            "Unknown",
+            "Quarantined",
+        }
+    )
 
 
 @pytest.mark.parametrize(

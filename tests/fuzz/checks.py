@@ -144,10 +144,13 @@ def _is_named(name: str, mentions: str) -> bool:
 
 
 def _counts(folder: Path) -> Counter[str]:
-    """Return rows by file, and check that no row is there twice."""
+    """Return rows by file, without predictions of rows that are in quarantine as well."""
     found: Counter[str] = Counter()
     for path in sorted(folder.rglob("*.parquet")):
-        table = pq.ParquetFile(path).read(["source_file"])
+        file = pq.ParquetFile(path)
+        table = file.read(["source_file", *({"imputed"} & set(file.schema_arrow.names))])
+        if "imputed" in table.column_names:
+            table = table.filter(table["imputed"].is_null())
         found.update(table["source_file"].to_pylist())
     return found
 

@@ -125,7 +125,7 @@ def test_every_issue_is_found_serious_ones_first() -> None:
     assert found == [
         Issue("not_reconciled", True, {"rows_in": 1_200_100, "scored": 1_199_800, "quarantined": 90_000}),
         Issue("incidents_differ", True, {"listed": 0, "counted": 1}),
-        Issue("quarantined", True, {"rows": 90_000, "of": 1_200_100}),
+        Issue("quarantined", True, {"rows": 90_000, "of": 1_200_100, "usual": 0.002}),
         Issue("other_origin", True, {"trained_on": "measured", "scored": "synthetic"}),
         Issue("incidents_not_shown", False, {"incidents": 7}),
         Issue("other_date", False, {"rows": 24_000, "of": 1_200_100}),
@@ -233,3 +233,24 @@ def test_amounts_read_as_people_write_them(value: float | None, text: str) -> No
 )
 def test_figures_beside_bars_are_short(value: float, text: str) -> None:
     assert night_figures.compact(value) == text
+
+
+def test_more_quarantined_flows_than_usual_are_stated_once() -> None:
+    assert night_findings.quarantined(QUIET) is None
+    above = with_row(QUIET, rows_quarantined=2_500)
+    issue = night_findings.hidden(above)
+    assert issue == Issue("quarantined", False, {"rows": 2_500, "of": 1_200_000, "usual": 0.002})
+    assert issue in night_findings.issues(above)
+    assert night_findings.quarantined(with_row(QUIET, rows_in=900, rows_quarantined=4)) is None
+    of_older_versions = with_row(above, quarantine_usual=None)
+    assert night_findings.quarantined(of_older_versions) is None
+    reason = [{"reason": "rows_refused_alike", "text": "the exporter"}]
+    stated = with_row(above, degraded=reason)
+    assert night_findings.hidden(stated) is None
+    assert "quarantined" not in {issue.kind for issue in night_findings.issues(stated)}
+
+
+def test_flows_scored_with_one_feature_at_its_median_have_a_prediction() -> None:
+    night = with_row(QUIET, rows_scored=0, rows_imputed=1_000, rows_quarantined=1_200_000)
+    assert night_findings.state(night) != "not_scored"
+    assert night_findings.false_alarms(night).scored == night.predicted == 1_000

@@ -300,7 +300,7 @@ def test_every_kind_of_issue_has_a_sentence() -> None:
     assert {kind: numbers(text) for kind, text in page.texts("data-issue").items()} == {
         "not_reconciled": ["1,200,100", "1,199,800", "90,000"],
         "incidents_differ": ["0", "1"],
-        "quarantined": ["90,000", "1,200,100", "7.5%"],
+        "quarantined": ["90,000", "1,200,100", "7.5%", "0.2%"],
         "packets_invisible": ["15.1%"],
         "other_origin": [],
         "other_date": ["24,000", "1,200,100", "2.0%"],
@@ -389,7 +389,8 @@ def test_the_challenger_is_compared_at_the_classes_that_both_predict() -> None:
 
 def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     lake, night = Lake(str(tmp_path)), busy()
-    artifact.write_model(lake.uri(f"models/{MODEL}/{VERSION}"), CARD, WEIGHTS, PREPROCESSOR)
+    card = dataclasses.replace(CARD, name=MODEL, version=VERSION)
+    artifact.write_model(lake.uri(f"models/{MODEL}/{VERSION}"), card, WEIGHTS, PREPROCESSOR)
     sha256 = artifact.read_model(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
     night = with_row(dataclasses.replace(night, nights=night.nights), model_sha256=sha256)
     write_rows(lake.uri(f"incidents/event_date={DATE}/a.parquet"), night.incidents[::-1], INCIDENTS)
@@ -405,7 +406,7 @@ def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     assert found.alerts_of.keys() == night.alerts_of.keys()
     assert found.champion == night.champion
     assert [date.day for date, row in found.trend.items() if row is None] == [9, 11]
-    assert found.cards == {"champion": CARD}
+    assert found.cards == {"champion": card}
     old = write_rows(lake.uri("nights/event_date=2026-07-13/a.parquet"), night.nights[DATE], NIGHTS.remove(0))
     assert old is None
     assert night_page.night_of_lake(lake, DATE).trend[dt.date(2026, 7, 13)] is None
@@ -618,3 +619,22 @@ def test_what_the_inventory_says_of_an_incident_and_of_devices_that_it_lacks() -
     assert (flows, numbers(sentence)) == ("30", ["30", "40"])
     assert page.element("unknown-devices").get("data-devices") == "12"
     assert "x<i>" in text_of(page.root)
+
+
+def test_devices_and_sources_with_quarantined_flows_are_all_listed_below_the_first_line() -> None:
+    refused = [
+        {"kind": "device_id", "name": f"pump-{i:03}", "rows": 90 - i // 5, "flows": 400, "scored": 9, "flagged": 5,
+         "reason": "not_a_number"} for i in range(120)
+    ]  # fmt: skip
+    refused.append({**refused[0], "kind": "source_file", "name": "<a>.parquet", "flows": None, "reason": None})
+    night = with_row(QUIET, rows_scored=1_191_000, rows_quarantined=9_000, rows_imputed=1_080,
+                     quarantine_entities=refused, quarantine_entities_found=130)  # fmt: skip
+    page = Page(page_of(night))
+    check_structure(page)
+    assert numbers(page.text("headline"))[:4] == ["9,000", "1,200,000", "0.75%", "0.2%"]
+    assert {name for name, _ in page.all("data-refused-of")} == {each["name"] for each in refused}
+    assert numbers(page.text("more-refused-of"))[0] == "101"
+    assert ["pump-000 device_id", "90", "400", "9", "5", "not_a_number"] in page.rows
+    assert page.texts("data-issue").keys() == {"quarantined"}
+    assert [answer for answer, _ in page.all("data-answer")] == ["yes", "care"]
+    assert not Page(page_of(with_row(QUIET, rows_quarantined=0))).has("quarantine")

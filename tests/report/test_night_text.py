@@ -29,6 +29,7 @@ def test_a_night_is_its_state_its_first_incidents_and_its_page() -> None:
         (QUIET, "no flow flagged"),
         (with_row(QUIET, flows_flagged=900_000), "no incident stands out, but more flows are flagged"),
         (with_row(QUIET, rows_scored=0), "no flow was scored"),
+        (with_row(QUIET, rows_quarantined=2_600), "2,600 of 1,200,000 flows (0.22%) in quarantine, more than usual"),
         (with_row(QUIET, degraded=[{"reason": "few_flows", "text": "few"}]), "(degraded)"),
         (dataclasses.replace(busy(), incidents=busy().incidents[5:]), "not listed"),
     ],

@@ -58,7 +58,7 @@ def test_features_are_doubles_and_rows_are_numbered_through_the_file(tmp_path: P
         found = np.concatenate([part.values[name] for part in parts])
         assert found.dtype == np.float64
         assert found.tolist() == frame[name].tolist()
-    assert all(part.refused.schema == QUARANTINE and not len(part.refused) for part in parts)
+    assert all(part.refused.rows.schema.names[:8] == QUARANTINE.names and not len(part.refused) for part in parts)
 
 
 def test_pass_through_columns_are_text_and_null_where_the_file_lacks_them(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_rows_that_cannot_be_scored_are_refused_with_reason_features_and_raw_val
     assert rows.source_rows.tolist() == [0, 4, 7]
     assert rows.pass_through["flow_id"].to_pylist() == ["f0", "f4", "f7"]
     assert np.isinf(rows.values["Rate"][1])
-    found = rows.refused.to_pylist()
+    found = rows.refused.rows.to_pylist()
     assert [(row["source_row"], row["reason"], row["features"]) for row in found] == [
         (1, "not_a_number", ["Rate"]),
         (2, "share_out_of_range", ["ack_flag_number"]),
@@ -159,8 +159,8 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(
     good, bad = (rows for row_group in source.row_groups for rows in night_reader.read_row_group(row_group, SPEC))
     assert len(good.source_rows) == 300
     assert len(bad.source_rows) == 0
-    assert bad.refused["reason"].unique().to_pylist() == ["unreadable_row_group"]
-    assert bad.refused["source_row"].to_pylist() == list(range(300, 600))
+    assert bad.refused.rows["reason"].unique().to_pylist() == ["unreadable_row_group"]
+    assert bad.refused.rows["source_row"].to_pylist() == list(range(300, 600))
     assert "file=a.parquet" in caplog.text
     caplog.clear()
     hidden = Identifiers((), Pseudonyms(b"a key of a test, long enough for HMAC"))
@@ -168,10 +168,10 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(
     assert renamed is not None
     path.unlink()
     [gone] = night_reader.read_row_group(source.row_groups[0], SPEC)
-    assert gone.refused["reason"].to_pylist() == ["unreadable_row_group"] * 300
+    assert gone.refused.rows["reason"].to_pylist() == ["unreadable_row_group"] * 300
     caplog.clear()
     [gone] = night_reader.read_row_group(renamed.row_groups[0], SPEC, hidden)
-    assert gone.refused["source_file"].unique().to_pylist() == [hidden.file("a.parquet")]
+    assert gone.refused.rows["source_file"].unique().to_pylist() == [hidden.file("a.parquet")]
     assert hidden.file("a.parquet") in caplog.text
     assert "a.parquet" not in caplog.text.replace(hidden.file("a.parquet"), "")
 
@@ -180,9 +180,9 @@ def test_a_file_that_cannot_be_used_has_all_of_its_rows_refused(tmp_path: Path) 
     table = pa.Table.from_pandas(flows(4), preserve_index=False)
     twice = pa.table([*table.columns, table["Rate"]], names=[*table.column_names, "Rate"])
     [rows] = read(tmp_path, twice)
-    assert rows.refused["reason"].to_pylist() == ["duplicated_column"] * 4
-    assert rows.refused["source_row"].to_pylist() == [0, 1, 2, 3]
-    assert rows.refused["features"].null_count == 4
+    assert rows.refused.rows["reason"].to_pylist() == ["duplicated_column"] * 4
+    assert rows.refused.rows["source_row"].to_pylist() == [0, 1, 2, 3]
+    assert rows.refused.rows["features"].null_count == 4
     assert rows.pass_through.num_rows == 0
     assert all(len(values) == 0 for values in rows.values.values())
 
@@ -195,8 +195,8 @@ def test_rows_without_a_finite_score_are_separated_from_the_others(tmp_path: Pat
     assert kept.source_rows.tolist() == [0, 2]
     assert kept.pass_through["flow_id"].to_pylist() == ["f0", "f2"]
     assert kept.values["Rate"].tolist() == rows.values["Rate"][[0, 2]].tolist()
-    assert refused.schema == QUARANTINE
-    assert [(row["source_row"], row["reason"], row["features"]) for row in refused.to_pylist()] == [
+    assert refused.rows.schema == SPEC.quarantine
+    assert [(row["source_row"], row["reason"], row["features"]) for row in refused.rows.to_pylist()] == [
         (1, "no_finite_score", ["Rate"]),
         (3, "no_finite_score", [RELEASE_39.features[0]]),
     ]
@@ -228,11 +228,11 @@ def test_bytes_that_are_not_utf8_cost_no_flow_as_identifier_and_its_own_as_featu
         [rows] = read(tmp_path, table, use_dictionary=dictionary)
         assert rows.pass_through["device_id"].to_pylist() == ["pump \\xe9"]
         assert rows.values["Std"].tolist() == [1.5]
-        assert [(row["source_row"], row["reason"]) for row in rows.refused.to_pylist()] == [
+        assert [(row["source_row"], row["reason"]) for row in rows.refused.rows.to_pylist()] == [
             (1, "unparsable"),
             (2, "unparsable"),
         ]
-        assert json.loads(rows.refused["raw"][0].as_py())["Std"] == "2.5\\xff"
+        assert json.loads(rows.refused.rows["raw"][0].as_py())["Std"] == "2.5\\xff"
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_a_large_row_group_is_read_in_pieces_with_the_same_rows(tmp_path: Path) 
     frame["device_id"] = [f"pump-{i % 7}" for i in range(250)]
     pieces = read(tmp_path, frame)
     assert [len(piece.source_rows) + len(piece.refused) for piece in pieces] == [100, 100, 50]
-    assert [row["source_row"] for piece in pieces for row in piece.refused.to_pylist()] == [3, 120]
+    assert [row["source_row"] for piece in pieces for row in piece.refused.rows.to_pylist()] == [3, 120]
     good = [i for i in range(250) if i not in (3, 120)]
     assert np.concatenate([piece.source_rows for piece in pieces]).tolist() == good
     for column in ("flow_id", "device_id"):
@@ -271,7 +271,7 @@ def test_a_row_group_that_is_damaged_after_its_first_pieces_loses_only_the_rest(
     assert source is not None
     pieces = [rows for row_group in source.row_groups for rows in night_reader.read_row_group(row_group, SPEC)]
     scored = sum(len(piece.source_rows) for piece in pieces)
-    refused = pa.concat_tables([piece.refused for piece in pieces])
+    refused = pa.concat_tables([piece.refused.rows for piece in pieces])
     assert 100 <= scored < 1000
     assert scored + len(refused) == 1000
     assert refused["source_row"].to_pylist() == list(range(scored, 1000))
@@ -296,4 +296,4 @@ def test_a_text_column_that_is_too_large_is_null_and_counted_or_as_feature_refus
     assert rows.unread_columns == {"device_id": 20}
     frame = flows(20).assign(Std="9" * 1_000)
     [rows] = read(tmp_path, frame, use_dictionary=False)
-    assert rows.refused["reason"].to_pylist() == ["too_large_text"] * 20
+    assert rows.refused.rows["reason"].to_pylist() == ["too_large_text"] * 20

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -53,7 +54,9 @@ def test_of_a_broken_night_every_flow_is_scored_or_quarantined_with_its_reason(n
     assert code == 3, output
     row, refused, predictions = night_row(folder), read(folder, "quarantine/job=score"), read(folder, "predictions")
     assert row["rows_in"] == broken.rows == broken.scored + sum(broken.quarantined.values()) == ROWS - broken.lost
+    imputed, predictions = predictions[predictions["imputed"].notna()], predictions[predictions["imputed"].isna()]
     assert row["rows_scored"] == len(predictions) == broken.scored
+    assert row["rows_imputed"] == len(imputed) == refused["scored"].sum()
     assert row["rows_quarantined"] == len(refused) == sum(broken.quarantined.values())
     assert {entry["reason"]: entry["rows"] for entry in row["quarantine"]} == dict(broken.quarantined)
     assert refused["reason"].value_counts().to_dict() == dict(broken.quarantined)
@@ -70,6 +73,19 @@ def test_of_a_broken_night_every_flow_is_scored_or_quarantined_with_its_reason(n
         assert scored_ids.isdisjoint(broken.flow_ids[kind])
     of_nan = refused[refused["reason"] == "not_a_number"]
     assert {tuple(features) for features in of_nan["features"]} == {("AVG",)}
+    # One feature at fault: scored without it, and still in quarantine. Two of them, or a row that was not read: not.
+    of_kind = {flow: kind for kind, flows in broken.flow_ids.items() for flow in flows}
+    assert set(map(of_kind.get, imputed["flow_id"])) == {"nan", "share", "text"}
+    assert set(map(of_kind.get, refused["flow_id"][~refused["scored"]])) == {"negative_rate", "duplicated_column"}
+    assert imputed.set_index("flow_id")["imputed"].to_dict() == {
+        flow: features[0] for flow, features in refused[refused["scored"]][["flow_id", "features"]].to_numpy()
+    }
+    assert refused["device_id"].notna().all()
+    drift = read(folder, "drift")
+    assert set(drift.loc[drift["kind"] == "feature", "rows"]) == {broken.scored}
+    assert sum(each["flows"] for each in row["class_mix"]) == broken.scored
+    traffic = read(folder, "traffic")
+    assert traffic.loc[~traffic["is_source"], "flows"].sum() == broken.scored + len(imputed)
     where = of_nan.iloc[0]
     flow = pq.ParquetFile(logs / where["source_file"]).read().slice(int(where["source_row"]), 1)
     assert flow["flow_id"].to_pylist()[0] in broken.flow_ids["nan"]
@@ -85,6 +101,7 @@ def test_of_a_broken_night_every_flow_is_scored_or_quarantined_with_its_reason(n
     assert [each["reason"] for each in row["degraded"]] == ["files_unreadable", "files_not_scored"]
     page = Page((folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text())
     assert all(name in page.text("refused-files") for name in broken.files)
+    assert {name for name, _ in page.all("data-refused-of")} == {*refused["device_id"], *refused["src_ip"].dropna()}
 
 
 def test_a_rerun_changes_nothing_but_run_and_times_and_leaves_other_dates_alone(nights: Path, tmp_path: Path) -> None:
@@ -272,3 +289,28 @@ def test_a_night_keeps_the_results_of_a_split_that_was_scored_on_its_date(nights
     of_night = read(folder, "predictions", today)
     assert len(of_night) + len(read(folder, "quarantine/job=score", today)) == len(logs_of(folder, today))
     assert set(of_night["source_file"]).isdisjoint(of_split["source_file"])
+
+
+def test_nan_in_one_feature_of_every_attack_flow_hides_no_device_and_no_source(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    truth = pd.read_parquet(folder / "logs/_truth" / f"event_date={DATE}")
+    hidden = set(truth["flow_id"][truth["class19"] != "Benign"])
+    whose: set[str] = set()
+    for path in sorted((folder / "logs" / f"event_date={DATE}").glob("*.parquet")):
+        table = pq.ParquetFile(path).read()
+        chosen = pc.is_in(table["flow_id"], pa.array(sorted(hidden)))
+        nan = pc.if_else(chosen, float("nan"), table["Rate"])
+        of_attacks = table.filter(chosen)
+        whose |= {*of_attacks["device_id"].to_pylist(), *of_attacks["src_ip"].to_pylist()} - {None}
+        pq.write_table(table.set_column(table.column_names.index("Rate"), "Rate", nan), path)
+    code, output = score(folder)
+    assert code in (0, 3), output
+    row, predictions = night_row(folder), read(folder, "predictions")
+    assert row["rows_quarantined"] == row["rows_imputed"] == len(hidden) > 100
+    assert set(predictions["flow_id"][predictions["imputed"] == "Rate"]) == hidden
+    assert predictions["flagged"][predictions["imputed"].notna()].mean() > 0.5
+    incidents = read(folder, "incidents")
+    assert "Quarantined" in set(incidents["category"])
+    page = Page((folder / "lake/reports/night" / f"event_date={DATE}" / "night.html").read_text())
+    assert {name for name, _ in page.all("data-refused-of")} == whose
+    assert "in quarantine" in page.text("headline") or "refused" in page.text("headline")

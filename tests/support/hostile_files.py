@@ -79,6 +79,32 @@ def bomb(path: Path, header: list[str], row: list[str] | None) -> None:
             stream.write(block)
 
 
+def nested_columns(path: Path, depth: int) -> None:
+    """Write a parquet file of some kilobytes that is only a footer: one column, nested so deep."""
+    groups = [b"\x48\x01g\x15" + _varint(1) + b"\0"] * (depth + 1)  # a name, and one child
+    leaf = b"\x15" + _varint(5) + b"\x25" + _varint(1) + b"\x18\x01x\0"  # an optional double
+    count, length = len(groups) + 1, bytearray()
+    while count >= 128:
+        length.append(count & 127 | 128)
+        count >>= 7
+    schema = b"\x19\xfc" + bytes([*length, count]) + b"".join(groups) + leaf
+    footer = b"\x15" + _varint(1) + schema + b"\x16" + _varint(0) + b"\x19\x0c\0"
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+
+def page_bomb(path: Path, name: str, values: int = 20_000_000) -> None:
+    """Write a parquet file of some kilobytes: its footer claims 1,000 doubles, its only page holds 160 MB of zeros."""
+    table = pa.table({name: np.zeros(values)})
+    options: dict[str, Any] = {"write_statistics": False, "store_schema": False, "use_dictionary": False}
+    options |= {"row_group_size": values, "data_page_size": 2_000_000_000, "write_batch_size": values}
+    pq.write_table(table, path, compression="zstd", **options)
+    content, chunk = path.read_bytes(), pq.read_metadata(path).row_group(0).column(0)
+    size = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - size : -8].replace(_varint(values), _varint(1_000))
+    footer = footer.replace(_varint(chunk.total_uncompressed_size), _varint(8_100))
+    path.write_bytes(content[: -8 - size] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+
 def _varint(number: int) -> bytes:
     zigzag, found = number << 1, bytearray()
     while zigzag >= 128:

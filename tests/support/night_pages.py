@@ -67,7 +67,8 @@ def scored(**more: Any) -> dict:
     """A night of 1,200,000 flows, 200 of them refused."""
     return {
         "role": "champion", "model_sha256": "0123456789abcdef" * 4, "rows_in": 1_200_000, "rows_scored": 1_199_800,
-        "rows_quarantined": 200, "rows_late": 0, "rows_of_another_date": 0,
+        "rows_quarantined": 200, "rows_imputed": 0, "quarantine_usual": 0.002, "quarantine_entities": [],
+        "quarantine_entities_found": 0, "key_id": None, "rows_late": 0, "rows_of_another_date": 0,
         "files": [{"name": f"flows-{i:02d}.parquet", "rows": 50_000, "reason": None} for i in range(24)],
         "extra_columns": [], "quarantine": [{"reason": "missing", "rows": 150}, {"reason": "negative", "rows": 50}],
         "warnings": [], "degraded": [], "unread_times": [], "unread_columns": [], "packets": None, "files_sha256": None,
