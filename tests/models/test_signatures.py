@@ -396,14 +396,6 @@ def test_a_file_that_was_swapped_after_the_check_is_refused(site: Site) -> None:
         read_model(str(site.path()), checked.sha256)
 
 
-def test_the_page_of_a_night_shows_no_card_of_a_model_that_is_not_signed(site: Site) -> None:
-    trust = open_trust(site.lake, [str(site.keys.public)])
-    assert registry.read_version(site.lake.uri("models"), NAME, V1, trust).card.version == V1
-    sign_by_another(site)
-    with pytest.raises(ModelUnusable):
-        registry.read_version(site.lake.uri("models"), NAME, V1, trust)
-
-
 # Keys
 
 

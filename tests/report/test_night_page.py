@@ -18,12 +18,14 @@ from ids_spark.ingest import files
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
+from ids_spark.models.signatures import open_trust, sign_model
 from ids_spark.report import night_figures, night_findings, night_page
 from ids_spark.report.night_findings import Night
 from tests.support import incidents
 from tests.support.browser import Page, check_structure, numbers, show, text_of
 from tests.support.evidence import Group, background, found_in
 from tests.support.incidents import DATE, MODEL, VERSION, at, incident
+from tests.support.keys import key_pair
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
 from tests.support.night_pages import OLD, PACKETS, QUIET, busy, drift, hostile, mix, rates, scored, with_row
 from tests.support.published_schemas import ecs_faults, ocsf_faults
@@ -388,10 +390,9 @@ def test_the_challenger_is_compared_at_the_classes_that_both_predict() -> None:
 
 
 def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
-    lake, night = Lake(str(tmp_path)), busy()
-    card = dataclasses.replace(CARD, name=MODEL, version=VERSION)
-    artifact.write_model(lake.uri(f"models/{MODEL}/{VERSION}"), card, WEIGHTS, PREPROCESSOR)
-    sha256 = artifact.read_model(lake.uri(f"models/{MODEL}/{VERSION}")).sha256
+    lake, night, keys = Lake(str(tmp_path / "lake")), busy(), key_pair(tmp_path)
+    card, uri = dataclasses.replace(CARD, name=MODEL, version=VERSION), lake.uri(f"models/{MODEL}/{VERSION}")
+    sha256 = artifact.write_model(uri, card, WEIGHTS, PREPROCESSOR)
     night = with_row(dataclasses.replace(night, nights=night.nights), model_sha256=sha256)
     write_rows(lake.uri(f"incidents/event_date={DATE}/a.parquet"), night.incidents[::-1], INCIDENTS)
     write_rows(lake.uri(f"alerts/event_date={DATE}/a.parquet"), night.alerts, ALERTS)
@@ -407,10 +408,14 @@ def test_the_lake_is_read_as_scoring_writes_it(tmp_path: Path) -> None:
     assert found.champion == night.champion
     assert [date.day for date, row in found.trend.items() if row is None] == [9, 11]
     assert found.cards == {"champion": card}
+    trust = open_trust(lake, [str(keys.public)])
+    assert night_page.night_of_lake(lake, DATE, trust).cards == {}  # it is not signed
+    sign_model(uri, keys.sign_key, MODEL, VERSION, sha256)
+    assert night_page.night_of_lake(lake, DATE, trust).cards == {"champion": card}
     old = write_rows(lake.uri("nights/event_date=2026-07-13/a.parquet"), night.nights[DATE], NIGHTS.remove(0))
     assert old is None
     assert night_page.night_of_lake(lake, DATE).trend[dt.date(2026, 7, 13)] is None
-    (tmp_path / f"models/{MODEL}/{VERSION}/weights.npz").write_bytes(b"x")
+    (tmp_path / f"lake/models/{MODEL}/{VERSION}/weights.npz").write_bytes(b"x")
     changed = night_page.night_of_lake(lake, DATE)
     assert changed.cards == {}
     assert Page(page_of(changed)).has("card-missing")
