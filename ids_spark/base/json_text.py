@@ -1,6 +1,7 @@
 """JSON that others may have written, checked before its values are used: one reader for every file of this package."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
@@ -64,8 +65,8 @@ def fault_of(error: ValueError) -> str:
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in found if names.count(name) > 1)[:80]!r} is there twice")
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"key {twice[:80]!r} is there twice")
     return found
 
 

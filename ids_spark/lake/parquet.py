@@ -30,6 +30,8 @@ WHOLE_ROWS: Final = 600_000
 PIECE_ROWS: Final = 131_072
 LARGEST_ROW: Final = 256 << 20
 """Most bytes of the row of a file with one row."""
+MOST_VALUES: Final = 10_000_000
+"""Most values of such a row, in lists: equal ones take no space in the file, but 8 bytes and more in memory."""
 
 
 def part_name(index: int, start: str = "part") -> str:
@@ -103,20 +105,31 @@ def read_row(uri: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
     """Return the one row of a small file; of named columns, those that it has.
 
     Raises:
-        ValueError: it has another number of rows, or states more than `LARGEST_ROW` bytes, or is itself too large.
-        ArrowException: it is no parquet file.
+        ValueError: it is no parquet file, has another number of rows, states more than `LARGEST_ROW` bytes or
+            `MOST_VALUES` values, is itself too large, or holds a value that Python has no type for.
         OSError: it cannot be read.
     """
-    file = pq.ParquetFile(pa.BufferReader(read_bytes(uri)))
-    footer = file.metadata
-    size = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
-    if footer.num_rows != 1 or size > LARGEST_ROW:
-        raise ValueError(f"{footer.num_rows} rows of {size:,} bytes; expected one of at most {LARGEST_ROW:,}")
-    names = (
-        file.schema_arrow.names if columns is None else [name for name in columns if name in file.schema_arrow.names]
-    )
-    [row] = file.read(names, use_threads=False).to_pylist() if names else [{}]
+    content = read_bytes(uri)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        _require_one_small_row(file.metadata)
+        known = file.schema_arrow.names
+        names = known if columns is None else [name for name in columns if name in known]
+        [row] = file.read(names, use_threads=False).to_pylist() if names else [{}]
+    except (pa.ArrowException, OSError, OverflowError, TypeError, KeyError) as error:  # OverflowError: a time
+        raise ValueError(f"cannot be read: {error}") from error
     return dict(row)
+
+
+def _require_one_small_row(footer: pq.FileMetaData) -> None:
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+    if footer.num_rows != 1 or size > LARGEST_ROW or values > MOST_VALUES:
+        raise ValueError(
+            f"{footer.num_rows} rows of {size:,} bytes and {values:,} values; expected one of at most"
+            f" {LARGEST_ROW:,} and {MOST_VALUES:,}"
+        )
 
 
 def table_bytes(table: pa.Table) -> bytes:

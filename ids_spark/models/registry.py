@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Final, Literal, overload
 
-from pydantic import model_validator
+from pydantic import AwareDatetime, model_validator
 
 from ids_spark.base import json_text
 from ids_spark.base.names import is_name
@@ -46,7 +46,7 @@ class Change(Section):
     version: PathPart | None
     previous: PathPart | None
     sha256: str | None
-    at: dt.datetime
+    at: AwareDatetime
     run_id: str
     reason: str | None = None
 

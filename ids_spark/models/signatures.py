@@ -20,9 +20,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-import pyarrow as pa
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -52,8 +51,11 @@ _MAKE_PRIVATE: Final = (
     "make one with: (umask 077; openssl genpkey -algorithm ed25519 -out KEY), and set train.sign_key=KEY"
 )
 _MAKE_PUBLIC: Final = "make it from the private key with: openssl pkey -in KEY -pubout -out FILE"
-_RECORDED_BY: Final[Mapping[str, int]] = {"promote": 100, "adapt": 100, "score": 10}
-"""Newest audit rows of each job in which a run looks up the state of aliases."""
+_RECORDED_BY: Final[Mapping[str, int | None]] = {"promote": None, "adapt": None, "score": 10}
+"""Audit rows of each job in which a run looks up the state of aliases: all, or so many of the newest that can be read.
+Only promotions and adaptations, which are few, change aliases where signatures are checked."""
+_LATER: Final = dt.timedelta(hours=1)
+"""Clocks of machines differ by less. Beyond it a row was inserted, and would end every night."""
 _READERS: Final = 16
 
 
@@ -357,14 +359,15 @@ class Trust:
     def _recorded(self) -> Mapping[str, tuple[dt.datetime, str]]:
         """Newest change of the aliases of each model that an earlier run states, and the audit row."""
         uris = files_in(self.lake.uri("audit"), SUFFIX)
-        if not self.thorough:
-            uris = [uri for job, most in _RECORDED_BY.items() for uri in _of_job(uris, job)[-most:]]
+        of_jobs = {None: uris} if self.thorough else {job: _of_job(uris, job) for job in _RECORDED_BY}
         found: dict[str, tuple[dt.datetime, str]] = {}
         with ThreadPoolExecutor(_READERS) as pool:
-            for uri, rows in zip(uris, pool.map(_aliases_of, uris), strict=True):
-                for each in rows:
-                    state = each["changed_at"], uri.rsplit("/", 1)[1]
-                    found[each["model"]] = max(found.get(each["model"], state), state)
+            for job, own in of_jobs.items():
+                most = len(own) if job is None else _RECORDED_BY[job] or len(own)
+                for uri, states in _newest_states(pool, own, most):
+                    for model, changed_at in states:
+                        state = changed_at, uri.rsplit("/", 1)[1]
+                        found[model] = max(found.get(model, state), state)
         return found
 
 
@@ -372,14 +375,32 @@ def _of_job(uris: Sequence[str], job: str) -> list[str]:
     return [uri for uri in uris if uri.endswith(f"-{job}{SUFFIX}")]
 
 
-def _aliases_of(uri: str) -> list[dict[str, Any]]:
-    """Return what an audit row states of aliases; nothing for rows of older versions, or a damaged file."""
+_States = list[tuple[str, dt.datetime]]
+
+
+def _newest_states(pool: ThreadPoolExecutor, uris: Sequence[str], most: int) -> list[tuple[str, _States]]:
+    """Return what the newest audit rows state of aliases; a file that cannot be read takes the place of no other."""
+    found: list[tuple[str, _States]] = []
+    left = list(uris)
+    while left and (lacking := most - len(found)) > 0:
+        read, left = left[-lacking:], left[:-lacking]
+        states = zip(read, pool.map(_aliases_of, read), strict=True)
+        found += [(uri, own) for uri, own in states if own is not None]
+    return found
+
+
+def _aliases_of(uri: str) -> _States | None:
+    """Return what an audit row states of aliases, nothing for rows of older versions; None for a damaged file."""
     try:
-        states = read_row(uri, ["aliases"]).get("aliases") or ()
-        return [each for each in states if isinstance(each["changed_at"], dt.datetime)]
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        log.warning("the state of aliases in an audit row cannot be read uri=%s error=%s", uri, one_line(error))
-        return []
+        states = [(each["model"], each["changed_at"]) for each in read_row(uri, ["aliases"]).get("aliases") or ()]
+        if not all(isinstance(model, str) for model, _ in states):
+            raise ValueError("the name of a model is no text")
+        if any(at - dt.datetime.now(dt.UTC) > _LATER for _, at in states):
+            raise ValueError("it states a time that is to come")
+    except (OSError, ValueError, TypeError, KeyError) as error:  # TypeError: no time, or one without a zone
+        log.warning("the state of aliases in an audit row cannot be used uri=%s error=%s", uri, one_line(error))
+        return None
+    return states
 
 
 def _parsed(uri: str) -> _Signature:

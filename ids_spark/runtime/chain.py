@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pyarrow as pa
-
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import one_line
 from ids_spark.lake.filesystem import files_in, newest_files
@@ -36,7 +34,8 @@ _LATER: Final = dt.timedelta(hours=1)
 """A run that starts so long after another has ended sees its row: longer than a commit and its recovery take."""
 _RUN_TIME: Final = "%Y%m%dT%H%M%SZ"  # names of rows begin so
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, TypeError, KeyError)
+_MOST_PREVIOUS: Final = 1_000  # more than runs at once
+_UNREADABLE: Final = (OSError, ValueError, TypeError, KeyError)
 
 
 class AuditMissing(InputError):
@@ -62,22 +61,32 @@ def _time(value: object) -> str:
 def heads(lake: Lake) -> list[str]:
     """Return the hashes of the rows that no other row names, sorted; none before the first row with a hash.
 
-    They are looked for among the newest rows only, so that the time does not grow with the audit.
+    They are looked for among the newest rows only, so that the time does not grow with the audit. Files that are no
+    rows, which anyone can add, do not count among them.
     """
+    links: dict[str, _Link | None] = {}
     with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(_link, newest_files(lake.uri(_FOLDER), SUFFIX, _NEWEST)))
+        most = _NEWEST
+        while more := set(newest_files(lake.uri(_FOLDER), SUFFIX, most)) - links.keys():
+            links |= zip(more, pool.map(_link, more), strict=True)
+            most = _NEWEST + sum(link is None for link in links.values())
+    found = [link for link in links.values() if link is not None]
     named = {name for _, previous in found for name in previous}
     return sorted({own for own, _ in found if own is not None} - named)
 
 
-def _link(uri: str) -> tuple[str | None, Sequence[str]]:
-    """Return the hash of a row and those that it names; nothing for a row without, or a damaged file."""
+_Link = tuple[str | None, Sequence[str]]
+
+
+def _link(uri: str) -> _Link | None:
+    """Return the hash of a row, if it has one, and those that it names; None for a file that is no row."""
     try:
-        row = read_row(uri, ["sha256", "previous"])
-        own, previous = row["sha256"], row["previous"] or []
+        row = read_row(uri, ["run_id", "sha256", "previous"])
+        own, previous = row.get("sha256"), row.get("previous") or []
+        links = [name for name in previous if _is_hash(name)]
     except _UNREADABLE:
-        return None, ()
-    return (own if _is_hash(own) else None), [name for name in previous if _is_hash(name)]
+        return None
+    return ((own if _is_hash(own) else None), links) if "run_id" in row else None
 
 
 def _is_hash(value: object) -> bool:
@@ -111,19 +120,21 @@ def check(lake: Lake, head: str | None = None) -> Checked:
     Raises:
         AuditMissing: the lake has no row.
     """
-    uris = files_in(lake.uri(_FOLDER), SUFFIX)
+    uris, now = files_in(lake.uri(_FOLDER), SUFFIX), dt.datetime.now(dt.UTC)
     with ThreadPoolExecutor(_READERS) as pool:
-        read = dict(zip((uri.rsplit("/", 1)[1] for uri in uris), pool.map(_read, uris), strict=True))
+        # Also rows in folders, which other readers of `audit/` find: none of them takes the place of another.
+        names = [uri.removeprefix(f"{lake.uri(_FOLDER)}/") for uri in uris]
+        read = dict(zip(names, pool.map(_read, uris), strict=True))
     rows = {name: row for name, row in read.items() if isinstance(row, dict)}
     if not uris:
         raise AuditMissing(f"{lake.uri(_FOLDER)} holds no audit row; expected a lake that a job has written; set lake")
     order = sorted(rows, key=lambda name: (rows[name]["finished_at"], name))
     chained = {name: rows[name] for name in order if rows[name].get("sha256") is not None}
-    links = _Links(chained)
+    links = _Links(chained, now)
     found = {name: [reason] for name, reason in read.items() if isinstance(reason, str)}
     for name in order:
         of_links = links.faults(name) if name in chained else links.faults_without_hash(rows[name])
-        found[name] = [*_name_fault(name, rows[name]), *of_links]
+        found[name] = [*_name_fault(name, rows[name]), *_time_fault(rows[name], now), *of_links]
     faults = [
         f"audit/{name}: {text}"
         for name in sorted(found, key=lambda name: f"{rows[name]['finished_at']:{_RUN_TIME}}" if name in rows else name)
@@ -139,7 +150,7 @@ def check(lake: Lake, head: str | None = None) -> Checked:
 class _Links:
     """The links of all rows with a hash, which are in the order of their end."""
 
-    def __init__(self, rows: Mapping[str, Row]) -> None:
+    def __init__(self, rows: Mapping[str, Row], now: dt.datetime) -> None:
         self._rows = rows
         self._named = {name for row in rows.values() for name in _previous(row)}
         self._stated = {row["sha256"] for row in rows.values()}
@@ -147,20 +158,21 @@ class _Links:
         self.heads = sorted(self._stated - self._named)
         ended = [row["finished_at"] for row in rows.values()]
         self._first_end = min(ended, default=None)
-        self._last_start = max((row["started_at"] for row in rows.values()), default=None)
+        started = [row["started_at"] for row in rows.values() if row["started_at"] - now < _LATER]
+        self._last_start = max(started, default=None)
 
     def faults(self, name: str) -> Iterator[str]:
         """Yield what is wrong with a row that has a hash."""
         row = self._rows[name]
         own = row["sha256"]
-        if own not in self.sound:
-            yield f"was changed: its content has the SHA-256 {sha256_of(row)}, it states {own}"
+        if (found := sha256_of(row)) != own:  # which may be that of another row
+            yield f"was changed: its content has the SHA-256 {found}, it states {own}"
         for previous in _previous(row):
             if previous not in self._stated:
                 yield f"the row before it, SHA-256 {previous}, is not in audit/: it was removed or changed"
-        if not _previous(row) and self._first_end is not None and self._first_end + _LATER < row["started_at"]:
+        if not _previous(row) and self._first_end is not None and row["started_at"] - self._first_end > _LATER:
             yield "names no row before it, although there were some: it was inserted, or a row between them removed"
-        if own not in self._named and self._last_start is not None and row["finished_at"] + _LATER < self._last_start:
+        if own not in self._named and self._last_start is not None and self._last_start - row["finished_at"] > _LATER:
             yield "is named by no later row, although there are some: it was inserted, or a row after it removed"
 
     def faults_without_hash(self, row: Row) -> Iterator[str]:
@@ -179,8 +191,11 @@ def _read(uri: str) -> dict[str, Any] | str:
         times = [row[name] for name in ("started_at", "finished_at")]
         if not all(isinstance(time, dt.datetime) and time.tzinfo is not None for time in times):
             raise ValueError("its times are no times")
-        if not all(isinstance(name, str) for name in [row["run_id"], row["job"], *_previous(row)]):
-            raise ValueError("run_id, job and previous are no texts")
+        if not (isinstance(row["run_id"], str) and isinstance(row["job"], str)):
+            raise ValueError("run_id and job are no texts")
+        hashes = [*_previous(row), *([] if row.get("sha256") is None else [row["sha256"]])]
+        if len(hashes) > _MOST_PREVIOUS or not all(map(_is_hash, hashes)):
+            raise ValueError("sha256 and previous are no SHA-256")
         sha256_of(row)
     except _UNREADABLE as error:
         return f"is no audit row ({one_line(error)})"
@@ -189,6 +204,12 @@ def _read(uri: str) -> dict[str, Any] | str:
 
 def _previous(row: Row) -> Sequence[Any]:
     return row.get("previous") or ()
+
+
+def _time_fault(row: Row, now: dt.datetime) -> Iterator[str]:
+    last = max(row["started_at"], row["finished_at"])
+    if last - now > _LATER:
+        yield f"states {last}, which is to come: it was inserted, or the clock of its machine was wrong"
 
 
 def _name_fault(name: str, row: Row) -> Iterator[str]:

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -40,3 +41,11 @@ def test_what_is_no_json_or_too_much_of_it_is_refused(text: str | bytes, finding
     if isinstance(text, bytes):
         with pytest.raises(ValueError, match=finding):
             json_text.checked(text)
+
+
+def test_a_key_that_is_there_twice_among_many_is_found_at_once() -> None:
+    keys = [f'"k{i}":1' for i in range(200_000)]
+    start = time.process_time()
+    with pytest.raises(ValueError, match="key 'k199999' is there twice"):
+        json_text.loads("{" + ",".join([*keys, keys[-1]]) + "}")
+    assert time.process_time() - start < 20  # a comparison of each key with each takes half an hour

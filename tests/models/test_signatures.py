@@ -2,6 +2,7 @@
 
 import copyreg
 import dataclasses
+import datetime as dt
 import hashlib
 import io
 import json
@@ -307,25 +308,62 @@ def test_an_audit_row_of_a_night_recognises_aliases_that_were_put_back(site: Sit
         site.context()
 
 
-def test_rows_of_other_runs_hide_older_aliases_from_nights_but_not_from_verify(site: Site, caplog: Log) -> None:
+def test_inserted_rows_do_not_hide_older_aliases(site: Site, caplog: Log) -> None:
     put_back_older_aliases(site)
     [row] = site.lake.read("audit").slice(0, 1).to_pylist()
-    for i in range(100):
+    for i in range(101):
         site.lake.write("audit", [{**row, "aliases": []}], run_id=f"29991231T000000Z-{i:08d}", job="promote")
-    assert site.context().champion.card.version == V1
+    with pytest.raises(ModelUnusable, match="older one that was put back"):
+        site.context()
     assert site.run(jobs.verify, site.keys.trusting) == 3
     assert "is an older one that was put back" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", "column of text"], ids=["empty", "damaged", "other type"])
-def test_an_audit_row_that_cannot_be_read_stops_no_night(site: Site, content: bytes | str) -> None:
+def test_broken_rows_do_not_hide_older_aliases(site: Site) -> None:
+    kept = {name: site.path(NAME, name).read_bytes() for name in ("_aliases.json", "_aliases.sig.json")}
+    site.train(V2, keys=site.keys)
+    assert site.promote(V2) == 0
+    for path in list((site.folder / "lake/audit").iterdir()):
+        path.rename(path.with_name(path.name.replace("-promote", "-score")))  # as if only a night had stated it
+    for i in range(20):
+        (site.folder / f"lake/audit/29991231T000000Z-{i:08d}-score.parquet").write_bytes(b"PAR1")
+    for name, content in kept.items():
+        site.path(NAME, name).write_bytes(content)
+    with pytest.raises(ModelUnusable, match="older one that was put back"):
+        site.context()
+
+
+def _states(model: Any, changed_at: Any) -> pa.Table:
+    return pa.table({"aliases": [[{"model": model, "changed_at": changed_at}]]})
+
+
+UNUSABLE_ROWS = {
+    "empty": b"",
+    "damaged": b"PAR1",
+    "other type": pa.table({"aliases": [["text"]]}),
+    "no model": pa.table({"aliases": [[{"changed_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}]]}),
+    "model of another type": _states([NAME], dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
+    "no zone": _states(NAME, dt.datetime(2026, 1, 1)),
+    "to come": _states(NAME, dt.datetime(9999, 12, 31, 23, 59, tzinfo=dt.UTC)),
+    "beyond the calendar": _states(NAME, pa.scalar(2**62, pa.timestamp("us", "UTC"))),
+    "equal values that take gigabytes": pa.table(
+        {"aliases": pa.ListArray.from_arrays(pa.array([0, 11_000_000], pa.int32()), pa.nulls(11_000_000))}
+    ),
+}
+
+
+@pytest.mark.parametrize("content", UNUSABLE_ROWS.values(), ids=list(UNUSABLE_ROWS))
+def test_an_audit_row_that_cannot_be_used_stops_no_job(site: Site, content: bytes | pa.Table) -> None:
     path = site.folder / "lake/audit/29991231T000000Z-aa-promote.parquet"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        pq.write_table(pa.table({"aliases": [[content]]}), path)
+        pq.write_table(content, path)
     assert site.context().champion.card.version == V1
+    assert site.promote(V1) == 0  # its own row, written with all heads
     assert site.run(jobs.verify, site.keys.trusting) == 3
+    path.unlink()
+    assert site.run(jobs.verify, site.keys.trusting) == 0
 
 
 def test_models_older_than_the_key_are_signed_by_a_promotion(tmp_path: Path, caplog: Log) -> None:

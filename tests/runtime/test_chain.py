@@ -169,6 +169,64 @@ def test_a_file_that_is_no_row_is_named_and_stops_no_run(tmp_path: Path, content
     assert fault.startswith("audit/20260302T050000Z-x-score.parquet: is no audit row")
 
 
+def test_an_edited_row_is_named_where_its_original_is_in_a_folder_below(tmp_path: Path) -> None:
+    rows = chain_of(tmp_path, 4)
+    (tmp_path / "audit/zz").mkdir()
+    (tmp_path / "audit" / file_of(rows[1])).rename(tmp_path / "audit/zz" / file_of(rows[1]))
+    put(tmp_path, {**rows[1], "notes": ["nothing happened"]})
+    found = "\n".join(faults(tmp_path))
+    assert f"audit/{file_of(rows[1])}: was changed" in found
+    assert f"audit/zz/{file_of(rows[1])}: is the row of another file" in found
+
+
+def test_an_inserted_row_that_states_the_hash_of_another_one_is_named(tmp_path: Path) -> None:
+    rows = chain_of(tmp_path, 4)
+    forged = {**row_of(2, [rows[1]["sha256"]], job="promote"), "sha256": rows[2]["sha256"]}
+    put(tmp_path, forged)
+    [fault] = faults(tmp_path)
+    assert fault.startswith(f"audit/{file_of(forged)}: was changed")
+
+
+def test_a_row_of_the_future_is_named_and_hides_no_other_fault(tmp_path: Path) -> None:
+    rows = chain_of(tmp_path, 3)
+    late = dt.datetime(9999, 12, 31, 23, 30, tzinfo=dt.UTC)
+    future = sealed(row_of(2, [rows[-1]["sha256"]], job="promote", started_at=late, finished_at=late))
+    put(tmp_path, future)
+    [fault] = faults(tmp_path)
+    assert fault.startswith(f"audit/{file_of(future)}: states 9999-12-31")
+    put(tmp_path, {**rows[1], "rows_in": 5})
+    assert "was changed" in "\n".join(faults(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sha256": [["x"]]},
+        {"sha256": ["x"]},
+        {"previous": [["x"]]},
+        {"previous": pa.array([[2**62]], pa.list_(pa.timestamp("us", "UTC")))},
+        {"previous": [["f" * 64] * 2_000]},
+    ],
+    ids=["a list", "no hash", "names no hash", "a time beyond the calendar", "names too many"],
+)
+def test_a_row_with_other_links_is_named_and_stops_no_run(tmp_path: Path, columns: dict[str, Any]) -> None:
+    rows = chain_of(tmp_path, 2)
+    table = pa.Table.from_pylist([row_of(2, [])], schema=AUDIT)
+    for name, values in columns.items():
+        table = table.drop_columns([name]).append_column(name, pa.array(values) if isinstance(values, list) else values)
+    pq.write_table(table, tmp_path / "audit" / file_of(row_of(2, [])))
+    assert rows[-1]["sha256"] in chain.heads(Lake(str(tmp_path)))
+    [fault] = faults(tmp_path)
+    assert fault.startswith(f"audit/{file_of(row_of(2, []))}: is no audit row")
+
+
+def test_files_that_are_no_rows_do_not_hide_the_head(tmp_path: Path) -> None:
+    rows = chain_of(tmp_path, 3)
+    for i in range(100):
+        (tmp_path / "audit" / f"zz-{i}.parquet").write_bytes(b"PAR1")
+    assert chain.heads(Lake(str(tmp_path))) == [rows[-1]["sha256"]]
+
+
 def test_rows_of_older_versions_are_before_the_chain(tmp_path: Path) -> None:
     old = {name: value for name, value in row_of(-3, []).items() if name != "previous"}
     columns = [name for name in AUDIT.names if name not in ("sha256", "previous", "actor", "host", "aliases")]
