@@ -110,7 +110,7 @@ def of(kind: str, name: str | None) -> list[dict[str, Any]]:
 
 def varied() -> pa.Table:
     """Every class of every level with every severity, entity, kind of null and number that is not finite."""
-    classes = dict.fromkeys((*CLASS19, *CLASS6, *CLASS2, "Unknown"))
+    classes = dict.fromkeys((*CLASS19, *CLASS6, *CLASS2, "Unknown", "Quarantined"))
     severities = itertools.cycle([*common.SEVERITIES, "unheard-of", None])
     flow = {"source_file": None, "source_row": None, "class_name": None, "device": "x", "source": "10.0.0.1"}
     gaps: Iterator[dict[str, Any]] = itertools.cycle(

@@ -159,3 +159,14 @@ def test_the_usual_share_of_a_device_with_few_nights_is_that_of_its_type():
         "usual share of 3 other devices of its type is 0.21%"
         in narrative.sentences(incidents.port_scan() | {"own_peers": 3, "own_nights": 0})[1]
     )
+
+
+def test_an_incident_of_quarantined_flows_speaks_of_no_flag_and_no_false_alarm() -> None:
+    incident = {**incidents.unknown(), "category": "Quarantined"}
+    incident["classes"] = [{**incident["classes"][0], "class_name": "Quarantined"}]
+    text = " ".join(narrative.sentences(incident))
+    assert "31 quarantined flows" in text
+    assert "were in quarantine, of which the usual share explains" in text
+    assert "exporter" in text
+    assert "flagged" not in text
+    assert "false alarms" not in text

@@ -138,6 +138,8 @@ def test_a_class_is_selected_by_its_name_its_category_and_attack():
     assert severity.lineage_of("Benign") == {"Benign"}
     assert severity.lineage_of("Unknown") == {"Unknown", "Attack"}
     assert severity.category_of("Unknown") == "Unknown"
+    assert severity.lineage_of("Quarantined") == {"Quarantined"}  # `Attack` in a policy does not mean it
+    assert severity.category_of("Quarantined") == "Quarantined"
     with pytest.raises(UnknownClass, match="'Worm' is not a known class; expected one of ARP_Spoofing, Attack"):
         DEFAULT.severities(pa.array(["DDoS", "Worm"]))
 

@@ -23,7 +23,7 @@ SOUND = NightFile("a.parquet", 90)
 
 
 def reasons(
-    scored: int, *files: NightFile, refused: int = 0, before: tuple[int, ...] = (), **settings: Any
+    scored: int, *files: NightFile, refused: int = 0, before: tuple[int, ...] = (), alike: float = 0.0, **settings: Any
 ) -> list[str]:
     counts = NightCounts(BinCounts(0, [], NONE, NONE, NONE), NONE, rows_read=scored + refused, rows_scored=scored)
     counts.quarantined = Counter({"missing": refused} if refused else {})
@@ -33,7 +33,7 @@ def reasons(
         for i, rows in enumerate(before, start=1)
     }
     source = NightSource(DATE, (), files or (SOUND,), (), "measured")
-    found = degradation.reasons(source, counts, nights, ScoreConfig(flow_logs="logs", date=DATE, **settings))
+    found = degradation.reasons(source, counts, nights, ScoreConfig(flow_logs="logs", date=DATE, **settings), alike)
     assert all(each["text"] for each in found)
     return [each["reason"] for each in found]
 
@@ -108,6 +108,34 @@ def test_a_share_of_refused_rows_above_the_setting_degrades() -> None:
     assert reasons(94, refused=6) == ["rows_refused"]
     assert reasons(94, refused=6, max_rejected_share=0.06) == []
     assert reasons(0, refused=100) == ["nothing_scored"]
+
+
+def test_refused_rows_of_all_entities_alike_degrade_above_what_is_usual() -> None:
+    assert reasons(9_980, refused=20, alike=10) == []
+    assert reasons(9_980, refused=20, alike=11) == ["rows_refused_alike"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "usual"),
+    [
+        ((), 0.001),
+        ((90, 90), 0.001),  # two nights are too few
+        ((0, 0, 0), 0.001),
+        ((1, 2, 3, 4), 0.005),  # twice the median of shares of one in a thousand
+        ((0, 0, 0, 500), 0.001),  # one bad night makes nothing usual
+        ((20, 20, 20), 0.01),  # nor do many above 1 %
+    ],
+)
+def test_the_usual_share_of_refused_rows_is_that_of_the_nights_before_within_limits(
+    refused: tuple[int, ...], usual: float
+) -> None:
+    nights = {
+        DATE - dt.timedelta(days=i): [{"role": "champion", "rows_in": 1_000, "rows_quarantined": n}]
+        for i, n in enumerate(refused, start=1)
+    }
+    nights[DATE] = [{"role": "champion", "rows_in": 1_000, "rows_quarantined": 999}]
+    assert degradation.usual_refused(DATE, nights) == pytest.approx(usual)
+    assert degradation.refused_before(DATE, nights) == (sum(refused), 1_000 * len(refused))
 
 
 def test_files_whose_flows_are_unknown_or_not_scored_degrade() -> None:

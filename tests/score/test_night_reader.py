@@ -161,6 +161,9 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(
     assert len(bad.source_rows) == 0
     assert bad.refused.rows["reason"].unique().to_pylist() == ["unreadable_row_group"]
     assert bad.refused.rows["source_row"].to_pylist() == list(range(300, 600))
+    assert bad.refused.rows["flow_id"].to_pylist() == [f"f{i}" for i in range(300, 600)]  # these columns can be read
+    assert bad.refused.rows["device_id"].unique().to_pylist() == ["pump-1"]
+    assert not bad.refused.unread
     assert "file=a.parquet" in caplog.text
     caplog.clear()
     hidden = Identifiers((), Pseudonyms(b"a key of a test, long enough for HMAC"))
@@ -169,6 +172,8 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_read(
     path.unlink()
     [gone] = night_reader.read_row_group(source.row_groups[0], SPEC)
     assert gone.refused.rows["reason"].to_pylist() == ["unreadable_row_group"] * 300
+    assert gone.refused.unread
+    assert gone.refused.rows["device_id"].null_count == 300
     caplog.clear()
     [gone] = night_reader.read_row_group(renamed.row_groups[0], SPEC, hidden)
     assert gone.refused.rows["source_file"].unique().to_pylist() == [hidden.file("a.parquet")]
