@@ -158,7 +158,7 @@ def require_plain(root: str, folders: Iterable[str]) -> None:
                 shown = os.fsencode(entry.path).decode(errors="backslashreplace")
                 if entry.is_symlink():
                     raise _link(shown, os.path.realpath(entry.path), top)
-                if not entry.name.isascii() and entry.name.encode(errors="replace").decode() != entry.name:
+                if not _is_utf8(entry.name):
                     raise InputError(f"{shown}: its name is no UTF-8; nothing was changed; rename or remove it")
 
 
@@ -215,6 +215,34 @@ def names_in(uri: str) -> list[str]:
         return sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
     except (FileNotFoundError, NotADirectoryError):  # another job may have removed an empty folder while it was listed
         return []
+
+
+def entries_in(uri: str) -> dict[str, pafs.FileType]:
+    """Return the type of each entry of a folder by name, sorted, links followed; none if it is missing or no folder.
+
+    On a local file system names that are no UTF-8 are left out: pyarrow can list and open none of them.
+    """
+    fs, path = resolve(uri)
+    try:
+        if isinstance(fs, pafs.LocalFileSystem):
+            with os.scandir(path) as entries:
+                found = {entry.name: _type_of(entry) for entry in entries if _is_utf8(entry.name)}
+        else:
+            listed = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+            found = {info.base_name: info.type for info in listed}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return dict(sorted(found.items()))
+
+
+def _type_of(entry: "os.DirEntry[str]") -> pafs.FileType:
+    if entry.is_dir():
+        return pafs.FileType.Directory
+    return pafs.FileType.File if entry.is_file() else pafs.FileType.Unknown
+
+
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or name.encode(errors="replace").decode() == name
 
 
 def read_bytes(uri: str, most: int = json_text.MOST_BYTES) -> bytes:

@@ -21,7 +21,7 @@ from ids_spark.base.text import shown
 from ids_spark.config.score import ScoreConfig
 from ids_spark.ingest import files
 from ids_spark.ingest.sources import SYNTHETIC_MARK
-from ids_spark.lake.filesystem import absolute, exists, is_file, resolve
+from ids_spark.lake.filesystem import absolute, entries_in, exists, is_file, resolve
 from ids_spark.lake.store import Lake
 from ids_spark.report.packet_counts import kinds
 from ids_spark.score import night_files
@@ -66,8 +66,7 @@ def similar_folders(config: ScoreConfig, event_date: dt.date) -> list[str]:
     if is_file(root):
         return []
     fs, path = resolve(root)
-    found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    names = [info.base_name for info in found if info.type == pafs.FileType.Directory]
+    names = [name for name, kind in entries_in(root).items() if kind == pafs.FileType.Directory]
     similar = [name for name in names if event_date in _dates_in(unquote(name))]
     for year, month, day in (("%Y", "%m", "%d"), ("%Y", "%-m", "%-d")):
         nested = f"{event_date:year={year}/month={month}/day={day}}"
@@ -102,9 +101,7 @@ def _no_flows(root: str) -> list[files.File]:
     """Return captures and logs of other programs among the first files in a folder, or the one file that it is."""
     uris = [root]
     if not is_file(root):
-        fs, path = resolve(root)
-        listed = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        uris = [f"{root}/{name}" for name in sorted(i.base_name for i in listed if i.type == pafs.FileType.File)]
+        uris = [f"{root}/{name}" for name, kind in entries_in(root).items() if kind == pafs.FileType.File]
     return [file for file in map(files.single, uris[:_OPENED]) if file.reason in files.NO_FLOWS]
 
 

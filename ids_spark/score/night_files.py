@@ -31,7 +31,7 @@ from ids_spark.extract.footer import Extraction, of_metadata
 from ids_spark.ingest import files, other_logs, parquet_limits
 from ids_spark.ingest.files import File
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
-from ids_spark.lake.filesystem import absolute, exists, resolve
+from ids_spark.lake.filesystem import absolute, entries_in, exists, resolve
 from ids_spark.lake.store import Lake
 from ids_spark.score.identifiers import PLAIN, Identifiers
 
@@ -183,13 +183,11 @@ def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
 
 def dates_in(flow_logs: str) -> list[dt.date]:
     """Return the nights that a folder of flow logs has folders of, oldest first."""
-    root = absolute(flow_logs).rstrip("/")
-    fs, path = resolve(root)
     dates = []
-    for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)):
-        if info.type == pafs.FileType.Directory and info.base_name.startswith(_FOLDER):
+    for name, kind in entries_in(absolute(flow_logs).rstrip("/")).items():
+        if kind == pafs.FileType.Directory and name.startswith(_FOLDER):
             with contextlib.suppress(ValueError):
-                dates.append(dt.date.fromisoformat(info.base_name.removeprefix(_FOLDER)))
+                dates.append(dt.date.fromisoformat(name.removeprefix(_FOLDER)))
     return sorted(dates)
 
 

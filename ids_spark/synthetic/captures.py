@@ -20,7 +20,7 @@ from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
 from ids_spark.lake.store import Lake
 from ids_spark.synthetic import frames, ward
-from ids_spark.synthetic.target import refuse_other_content, remove_folder
+from ids_spark.synthetic.target import hidden_folder, refuse_other_content, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def write_captures(config: SynthesizeCapturesConfig, seed: int) -> CapturesRepor
     if seed < 0:
         raise InputError(f"synthesize_captures: found seed {seed}; expected at least 0")
     refuse_other_content(config.target, "captures", "synthesize_captures")
-    root, night, hidden = Lake(config.target).root, f"event_date={date}", f".writing-{date}"
+    root, night = Lake(config.target).root, f"event_date={date}"
     midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
     packets = ward.packets_of(date, seed, config.attacks)
     files = _files(packets, int(midnight.timestamp()) * 1_000_000_000)
@@ -80,7 +80,7 @@ def write_captures(config: SynthesizeCapturesConfig, seed: int) -> CapturesRepor
     )
     filesystem.write_json(f"{root}/{SYNTHETIC_MARK}", _MARK)  # first, so that no packet is mistaken for a captured one
     fs, path = filesystem.resolve(root)
-    remove_folder(fs, f"{path}/{hidden}")
+    hidden = hidden_folder(root, date)
     try:
         filesystem.make_folder(fs, f"{path}/{hidden}")
         for name, of_hour in files.items():

@@ -191,7 +191,7 @@ def _refuse_other_content(target: str) -> None:
     expected = "expected no folder, an empty one, or a synthetic data set; set synthesize.target to another folder"
     if kind == pafs.FileType.File:
         raise InputError(f"{target} is a file; {expected}")
-    found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path)))
+    found = filesystem.names_in(target)
     if found and not _is_synthetic(target):
         raise InputError(
             f"{target} holds {len(found)} entries ({', '.join(found[:3])}) and no {SYNTHETIC_MARK} of a synthetic"

@@ -33,7 +33,7 @@ from ids_spark.lake.store import Lake
 from ids_spark.synthetic import sampler
 from ids_spark.synthetic.distributions import ClassModel, class_model, shifted
 from ids_spark.synthetic.plan import generator
-from ids_spark.synthetic.target import refuse_other_content, remove_folder
+from ids_spark.synthetic.target import hidden_folder, refuse_other_content, remove_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -113,10 +113,11 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
     """
     date = config.date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     config = config.model_copy(update={"date": date, "own_episodes": config.attacks})
-    root, night, hidden = Lake(config.target).root, f"event_date={date}", f".writing-{date}"
+    root, night = Lake(config.target).root, f"event_date={date}"
     if seed < 0:
         raise InputError(f"synthesize_night: found seed {seed}; expected at least 0")
     refuse_other_content(config.target, "nights", "synthesize_night")
+    hidden = hidden_folder(root, date)
     tasks = plan_night(f"{root}/{hidden}", config, seed)
     report = NightReport(
         seed=seed,
@@ -130,7 +131,6 @@ def write_night(spark: "SparkSession", config: SynthesizeNightConfig, seed: int)
         f"{root}/{SYNTHETIC_MARK}", _MARK
     )  # before the first row, so that no row is mistaken for measured
     fs, path = filesystem.resolve(root)
-    remove_folder(fs, f"{path}/{hidden}")
     try:
         run_each(spark.sparkContext, tasks, write_night_file)
         filesystem.write_json(f"{root}/{hidden}/{TRUTH}/{night}/{SYNTHETIC_MARK}", asdict(report))

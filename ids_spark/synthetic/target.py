@@ -1,5 +1,8 @@
 """Folders that synthetic nights and captures are written to: nothing of somebody else is replaced."""
 
+import datetime as dt
+import secrets
+
 import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError
@@ -15,10 +18,9 @@ def refuse_other_content(target: str, content: str, job: str) -> None:
         content: `nights` or `captures`, which the mark of the folder has to state.
         job: Whose setting `target` it is.
     """
-    fs, path = filesystem.resolve(target)
     found, mark = ["a file"], f"{target.rstrip('/')}/{SYNTHETIC_MARK}"
     if not filesystem.is_file(target):
-        found = sorted(info.base_name for info in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
+        found = filesystem.names_in(target)
     if found and not (filesystem.exists(mark) and f'"{content}": true'.encode() in filesystem.read_bytes(mark)):
         raise InputError(
             f"{target}: found {', '.join(found[:3])}, and no {SYNTHETIC_MARK} of synthetic {content}; expected no"
@@ -30,3 +32,15 @@ def remove_folder(fs: pafs.FileSystem, path: str) -> None:
     """Remove a folder if it exists."""
     if fs.get_file_info(path).type == pafs.FileType.Directory:
         fs.delete_dir(path)
+
+
+def hidden_folder(root: str, date: dt.date) -> str:
+    """Return the name of a new hidden folder for the files of a date until they are complete.
+
+    Folders that killed runs left are removed. Nobody can have put a link in the place of the new one.
+    """
+    start, (fs, path) = f".writing-{date}", filesystem.resolve(root)
+    for name in filesystem.names_in(root):
+        if name.startswith(start):
+            remove_folder(fs, f"{path}/{name}")
+    return f"{start}-{secrets.token_hex(8)}"

@@ -12,6 +12,7 @@ for this project, which groups them into incidents. The other cases write class 
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ class Part:
 
         def run(target: Path) -> Taken:
             if name == "ids_spark":
-                (target / "models").symlink_to(self._lake / "models", target_is_directory=True)
+                shutil.copytree(self._lake / "models", target / "models", copy_function=os.link)
                 settings = {"score.flow_logs": logs, "score.date": _DATE, "score.models": f"[{MODEL}]"}
                 settings["score.columns"] = "[levels]"  # the others write only these
                 return Taken(self._programs.job("score", settings, target))

@@ -321,10 +321,13 @@ def test_a_rerun_replaces_its_date_and_no_other(spark: SparkSession, tmp_path: P
     assert names == {"_SYNTHETIC.json", "_truth", f"event_date={DATE}", f"event_date={other}"}
 
 
-def test_a_failed_run_leaves_the_night_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_failed_run_leaves_the_night_as_it_was(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synthetic_night.write_night(spark, asked_for(tmp_path, flows=500), 7)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
-    (tmp_path / f".writing-{DATE}").write_text("in the way")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "known")
+    (tmp_path / f".writing-{DATE}-known").write_text("in the way")
     with pytest.raises(Exception, match=r"Cannot create directory|Not a directory"):
         synthetic_night.write_night(spark, asked_for(tmp_path, flows=900), 7)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
