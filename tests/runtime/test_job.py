@@ -1,7 +1,6 @@
 """How a job ends when one of its Spark tasks fails."""
 
 import io
-import os
 import re
 import stat
 import sys
@@ -18,6 +17,7 @@ from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.lake.store import Lake
 from ids_spark.runtime import job
 from tests.support import submitting
+from tests.support.modes import umask
 
 LINES = ("a.csv lacks 2 columns:", "Rate", "IAT ≥ 0", "add them")
 MESSAGE = "\n  ".join(LINES)
@@ -219,11 +219,8 @@ sys.exit(job.main(run, "A job."))
 def test_a_submitted_job_withholds_files_from_others_and_text_from_data_imitates_no_record(tmp_path: Path) -> None:
     """Umask 000, as a service manager may leave it; records of driver, Python workers and Spark share one stream."""
     (tmp_path / "hostile.py").write_text(SUBMITTED)
-    before = os.umask(0)
-    try:
+    with umask(0):
         code, output = submitting.submit(submitting.prepare(tmp_path / "work"), str(tmp_path / "hostile"))
-    finally:
-        os.umask(before)
     assert code == 2
     made = list((tmp_path / "work/out").rglob("*"))
     assert len(made) == 3 + 3 + 2

@@ -25,6 +25,7 @@ from ids_spark.dataset.taxonomy import CLASS2, CLASS6, CLASS19, CLASSES, UNKNOWN
 from ids_spark.models import artifact
 from tests.support.audits import drop_refusals
 from tests.support.browser import Page, check_structure, numbers
+from tests.support.modes import open_to_others
 from tests.support.nights import (
     DATE,
     FLOWS,
@@ -66,6 +67,10 @@ def scored(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, output = score(folder, "alerts.explained_rows=64", *settings)
     assert code == 0, output
     return folder
+
+
+def test_no_file_of_a_night_is_for_other_users(scored: Path) -> None:
+    assert not open_to_others(scored / "lake")
 
 
 def scaled(folder: Path, flows: pd.DataFrame, name: str = MODEL) -> np.ndarray:

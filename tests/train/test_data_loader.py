@@ -1,5 +1,6 @@
 """The data loader over real Petastorm readers and real parquet."""
 
+import contextlib
 import pickle
 import shutil
 import threading
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ids_spark.dataset.tables import features_contract
-from ids_spark.lake.parquet import part_name, write_part
+from ids_spark.lake.parquet import open_part, part_name, write_part
 from ids_spark.train import data_loader
 from ids_spark.train.data_loader import LoadedRows, Shard, epochs, one_pass, read_ahead
 
@@ -189,6 +190,22 @@ def test_no_metadata_of_a_part_file_is_unpickled(split: str, tmp_path: Path, exp
     folder.mkdir()
     for path in Path(split.removeprefix("file://")).iterdir():
         pq.write_table(pq.read_table(path).replace_schema_metadata(exploit), folder / path.name)
+    np.testing.assert_array_equal(once(f"file://{folder}"), np.arange(ALL_ROWS))
+
+
+def test_no_arrow_type_of_a_part_file_is_unpickled(split: str, tmp_path: Path, exploit: dict[str, str]) -> None:
+    """A column whose type is said to be one of Python: old versions of pyarrow unpickled it (CVE-2023-47248)."""
+    folder, [attack] = tmp_path / "split=train", set(exploit.values())
+    kind = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": attack}
+    folder.mkdir()
+    for path in Path(split.removeprefix("file://")).iterdir():
+        rows = pq.read_table(path)
+        fields = [field.with_metadata(kind) if field.name == "block" else field for field in rows.schema]
+        pq.write_table(rows.cast(pa.schema(fields)), folder / path.name)
+        content = (folder / path.name).read_bytes()
+        assert b"ARROW:schema" in content
+        with open_part(str(folder / path.name)) as part, contextlib.suppress(pa.ArrowException, NotImplementedError):
+            part.read(part.schema.names)
     np.testing.assert_array_equal(once(f"file://{folder}"), np.arange(ALL_ROWS))
 
 

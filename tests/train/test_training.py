@@ -37,6 +37,7 @@ from ids_spark.train.training import train_models
 from tests.support.flows import write_synthetic_source
 from tests.support.in_process import run
 from tests.support.keys import key_pair
+from tests.support.modes import open_to_others
 from tests.support.submitting import prepare, start, submit
 
 SETTINGS = (
@@ -91,6 +92,11 @@ def whole_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for epoch in range(1, 7):
         assert output.count(f"gru_dnn-6-paper epoch {epoch}/6 loss=") == 1
     return folder
+
+
+def test_no_file_of_driver_tasks_and_ranks_is_for_other_users(whole_run: Path) -> None:
+    assert {path.name for path in (whole_run / "lake").iterdir()} >= {"flows", "features", "checkpoints", "tensorboard"}
+    assert not open_to_others(whole_run / "lake")
 
 
 @pytest.fixture(scope="module")
