@@ -53,6 +53,8 @@ def faults_of(
     faults = []
     if code not in (DONE, REFUSED, DEGRADED):
         faults.append(f"exit code {code}: {_last_error(records, output)}")
+    elif case.planted and code != DONE:
+        faults.append(f"a journal or heartbeat ended a job with exit code {code}: {_last_error(records, output)}")
     elif _TRACE.search(output):
         faults.append(f"a stack trace at exit code {code}: {_last_error(records, output)}")
     if found := _CONTROL.search(output):
