@@ -436,7 +436,7 @@ def test_a_model_that_the_interrupted_job_had_not_started_is_trained_from_the_be
     reached, earlier, none = (
         TrainingTask(table, "", str(tmp_path / f"{card.name}.npz"), "", card, config, 7) for card in cards
     )
-    stood = TrainingState([np.ones(1)], [], [np.ones(1)], history=[{"epoch": 1}])
+    stood = TrainingState([np.ones(1)], [], [np.ones(1)], 0.5, 1, history=[{"epoch": 1}])
     checkpoint.write_checkpoint(earlier.checkpoint, stood, "of another run")
     with pytest.raises(CheckpointUnusable, match=r"dnn-6-paper\.npz is of a run with other settings"):
         resumed([reached, earlier, none])
