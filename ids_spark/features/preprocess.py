@@ -191,7 +191,7 @@ class Preprocessor:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
-def from_json(text: str, where: str) -> Preprocessor:
+def from_json(text: str | bytes, where: str) -> Preprocessor:
     """Return the preprocessor that `to_json` wrote.
 
     Raises:

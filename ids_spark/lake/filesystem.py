@@ -254,13 +254,12 @@ def read_bytes(uri: str, most: int = json_text.MOST_BYTES) -> bytes:
     """
     fs, path = resolve(uri)
     with fs.open_input_file(path) as stream:
-        content = bytes(stream.read(most + 1))
-    if len(content) > most:
-        raise FileTooLarge(
-            f"{uri} has more than {most:,} bytes; expected a file as a job writes it, or a smaller one; remove the file"
-            " or give another one"
-        )
-    return content
+        size = stream.size()
+        if size > most:
+            raise FileTooLarge(
+                f"{uri} has more than {most:,} bytes; expected a file as a job writes it, or a smaller one"
+            )
+        return bytes(stream.read(size))
 
 
 def write_bytes(uri: str, content: bytes) -> None:

@@ -26,7 +26,7 @@ from ids_spark.config.yaml_file import described
 from ids_spark.dataset.taxonomy import CLASSES, Level
 from ids_spark.features import preprocess
 from ids_spark.features.preprocess import Preprocessor
-from ids_spark.lake.filesystem import exists, files_in, read_bytes, write_bytes
+from ids_spark.lake.filesystem import FileTooLarge, exists, files_in, read_bytes, write_bytes
 from ids_spark.models import novelty, threshold
 from ids_spark.models.novelty import Novelty
 from ids_spark.models.threshold import ValidationScores
@@ -170,7 +170,7 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
     """
     if not exists(f"{uri}/{_MANIFEST}"):
         raise ModelUnusable(f"{uri} holds no complete model ({_MANIFEST} is missing); run jobs/train.py")
-    manifest = read_bytes(f"{uri}/{_MANIFEST}")
+    manifest = _read(uri, _MANIFEST)
     sha256_of_manifest = hashlib.sha256(manifest).hexdigest()
     if sha256 not in (None, sha256_of_manifest):
         raise ModelUnusable(
@@ -269,6 +269,15 @@ def _as_present(content: Any, uri: str) -> dict[str, Any]:
     return content
 
 
+def _read(uri: str, name: str) -> bytes:
+    try:
+        return read_bytes(f"{uri}/{name}", npz.MOST_BYTES if name.endswith(".npz") else json_text.MOST_BYTES)
+    except OSError as error:
+        raise ModelUnusable(f"{uri}/{name} is missing; restore the directory or retrain") from error
+    except FileTooLarge as error:
+        raise ModelUnusable(f"{error.args[0]}; restore the directory or retrain") from error
+
+
 def _checked(uri: str, content: bytes) -> dict[str, bytes]:
     """Return the content of every file in the manifest, after a check of its hash."""
     data: dict[str, bytes] = {}
@@ -279,10 +288,7 @@ def _checked(uri: str, content: bytes) -> dict[str, bytes]:
     except _UNREADABLE as error:
         raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({_shown(error)}); restore it or retrain") from error
     for name, sha256 in expected.items():
-        try:
-            data[name] = read_bytes(f"{uri}/{name}", npz.MOST_BYTES if name.endswith(".npz") else json_text.MOST_BYTES)
-        except OSError as error:
-            raise ModelUnusable(f"{uri}/{name} is missing; restore the directory or retrain") from error
+        data[name] = _read(uri, name)
         found = hashlib.sha256(data[name]).hexdigest()
         if found != sha256:
             raise ModelUnusable(

@@ -142,7 +142,7 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
                 f"{name}/split={split} has {groups} row groups for {ranks} ranks;"
                 f" set features.files >= {ranks} and rerun jobs/features.py, or train with fewer ranks"
             )
-    fitted = preprocess.from_json(read_bytes(f"{uri}/_preprocessor.json").decode(), uri)
+    fitted = preprocess.from_json(read_bytes(f"{uri}/_preprocessor.json"), uri)
     if fitted.sha256() != facts["preprocessor"]:
         raise InputError(f"{uri}/_preprocessor.json is not the one that made this table; rerun jobs/features.py")
     absent = frozenset(facts["classes_absent_in_train"])

@@ -263,3 +263,8 @@ def test_the_transform_can_be_inverted(value):
         [back] = recipe.inverted(recipe.transformed(np.array([value])))
         assert back == pytest.approx(value, rel=1e-12, abs=1e-18)
         assert np.isnan(recipe.inverted(recipe.transformed(np.array([np.nan])))).all()
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(PreprocessorUnusable, match="is not a preprocessor"):
+        from_json(b"\xff{}", "here")

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.config.train import ModelConfig
 from ids_spark.models import inference, novelty
@@ -303,3 +304,10 @@ def test_a_model_of_version_0_1_still_loads_with_a_warning(stored, caplog):
     assert found.card.feature_set == expected.card.feature_set
     assert found.validation_scores == expected.validation_scores
     assert "was written by version 0.1 (format 2); version 0.3 will no longer read it" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.json"])
+def test_a_file_that_is_too_large_is_not_read(stored, name):
+    with (stored / name).open("ab") as stream:
+        stream.truncate(json_text.MOST_BYTES + 1)
+    assert f"{stored}/{name} has more than {json_text.MOST_BYTES:,} bytes" in refusal(stored)
