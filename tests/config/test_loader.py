@@ -111,7 +111,7 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
     [
         (
             "trian.epochs=5",
-            "trian: unknown key, did you mean 'train'? Known here: lake, seed, open_cluster, synthesize, synthesize_night,",
+            "trian: unknown key, did you mean 'train'? Known here: lake, seed, open_cluster,",
         ),
         ("train.epoch=5", "train.epoch: unknown key, did you mean 'epochs'? Known here: models, classes, feature_set"),
         (
