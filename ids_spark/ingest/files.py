@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import shown
-from ids_spark.ingest import other_logs
+from ids_spark.ingest import other_logs, parquet_limits
 from ids_spark.ingest.parquet_limits import BeyondLimits
 from ids_spark.lake.filesystem import exists, read_bytes, resolve
 
@@ -53,6 +53,7 @@ _DOCUMENTS: Final = re.compile(
 _MAY_BE_LOG: Final = re.compile(r"\.(log|jsonl?|txt)$", re.IGNORECASE)
 _ICEBERG: Final = re.compile(r"/metadata/(version-hint\.text|[^/]+\.metadata\.json)$")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint(\.\d{10}\.(\d{10}))?\.parquet")  # of a version, in parts
+_ACTIONS: Final = ("add", "remove", "protocol")  # of a checkpoint
 _PARQUET: Final = b"PAR1"
 _CONTENT: Final[Sequence[tuple[bytes, str]]] = (
     (_PARQUET, "parquet"),
@@ -343,7 +344,11 @@ def _delta_state(log_uri: str) -> frozenset[str]:
     for match in complete.get(checkpoint, ()):
         fs, path = resolve(f"{log_uri}/{match[0]}")
         with fs.open_input_file(path) as stream:
-            for action in pq.ParquetFile(stream).read(columns=["add", "remove", "protocol"]).to_pylist():
+            parquet_limits.check_footer(stream)
+            file = pq.ParquetFile(stream)
+            for i in range(file.num_row_groups):
+                parquet_limits.check_pages(stream, file.metadata, i, frozenset(_ACTIONS), parquet_limits.is_local(fs))
+            for action in file.read(columns=list(_ACTIONS)).to_pylist():
                 _apply(action, state, log_uri)
     commits = [name for name in names if re.fullmatch(r"\d{20}\.json", name) and name[:20] > checkpoint]
     if not checkpoint and not commits:

@@ -174,9 +174,9 @@ def reasons(
     rows, refused = counts.rows_read, counts.quarantined.total()
     found = []
     if not counts.rows_scored:
-        text = f"none of {rows:,} flow(s) was scored{_by_reason(counts)}"
+        text = f"none of {rows:,} flow(s) was scored{' as it is' if counts.rows_imputed else ''}{_by_reason(counts)}"
         if counts.rows_imputed:
-            text += f"; {counts.rows_imputed:,} of them were scored with one feature at its benign median"
+            text += f"; {counts.rows_imputed:,} were scored with one feature at its benign median"
         found.append(_reason("nothing_scored", text))
     elif refused > config.max_rejected_share * rows:
         share = f"{refused:,} of {rows:,} flows ({refused / rows:.1%}) were refused"

@@ -14,7 +14,7 @@ import pytest
 
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import RELEASE_39
-from ids_spark.ingest import parquet_limits
+from ids_spark.ingest import files, parquet_limits
 from ids_spark.ingest.parquet_limits import BeyondLimits
 from ids_spark.score import night_files, night_reader
 from ids_spark.score.night_reader import ReadSpec
@@ -143,6 +143,14 @@ def test_files_beyond_the_most_of_a_night_are_counted_in_one_line(
     assert [file.reason for file in source.files] == [None, None, None, "too_many_files"]
     assert source.files[-1].name == "3.parquet and all after it (3)"
     assert source.rows == 30
+
+
+def test_a_checkpoint_of_a_delta_table_is_checked_as_well(tmp_path: Path) -> None:
+    log = tmp_path / "_delta_log"
+    log.mkdir()
+    hostile_files.nested_columns(log / f"{7:020}.checkpoint.parquet", 4_000)
+    with pytest.raises(files.UnsupportedTable, match="nested more than 32 levels deep"):
+        files.inventory(str(tmp_path))
 
 
 def test_every_damaged_footer_is_told(tmp_path: Path) -> None:
