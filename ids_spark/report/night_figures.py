@@ -5,6 +5,7 @@ Counts that differ by powers of ten never share an axis: a flood of a million fl
 
 import datetime as dt
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ids_spark.alerts import narrative
+from ids_spark.alerts import narrative, pseudonyms
 from ids_spark.features import drift
 from ids_spark.report.format import drift_index, number_or
 from ids_spark.report.night_findings import Row
@@ -27,6 +28,8 @@ _EMPTY: Final = "#ececf0"
 _NAMED_EDGES: Final = 3
 _TIMELINE_WIDTH: Final = 6.6
 _SHORTEST: Final = 0.12  # hours, so that a bar is visible
+_PSEUDONYM: Final = re.compile(rf"\b([0-9a-f]{{8}})[0-9a-f]{{{pseudonyms.LENGTH - 8}}}\b")
+_LONGEST_LABEL: Final = 62  # characters beside a bar at noon
 _WIDTH: Final = 4.2  # inches; 403 CSS pixels, nearly unscaled on a phone
 
 
@@ -45,9 +48,11 @@ def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
         colour = SEVERITY_COLOURS.get(str(row["severity"]), GREY)
         axes.barh(i, max(last - first, _SHORTEST), 0.34, min(first, HOURS + 1.5), color=colour)
         right = first > HOURS / 2
-        text = f"{row['rank']}  {_ascii(narrative.title(row))}"
+        text = f"{row['rank']}  {_label(narrative.title(row))}"
         place = (min(max(last, first + _SHORTEST), HOURS + 2.4) if right else first, i - 0.27)
-        axes.text(*place, text, fontsize=7.5, ha="right" if right else "left", va="bottom", parse_math=False)
+        axes.text(
+            *place, text, fontsize=7.5, ha="right" if right else "left", va="bottom", parse_math=False
+        ).set_in_layout(False)  # else a long name shrinks the axes
     axes.set_ylim(len(incidents) - 0.6, -0.85)
     axes.set_yticks([])
     axes.grid(axis="x", alpha=0.25)
@@ -164,9 +169,13 @@ def _span(row: Row, event_date: dt.date) -> tuple[float, float]:
     return min(max(first, 0.0), HOURS), min(max(last, 0.0), HOURS)
 
 
-def _ascii(text: str) -> str:
-    """Return a text with characters that the font may lack as question marks."""
-    return text.encode("ascii", "replace").decode()
+def _label(text: str) -> str:
+    """Return the title of an incident in at most `_LONGEST_LABEL` characters, of a pseudonym the first eight.
+
+    Characters that the font may lack become question marks.
+    """
+    plain = _PSEUDONYM.sub(r"\1..", text.encode("ascii", "replace").decode())
+    return plain if len(plain) <= _LONGEST_LABEL else plain[: _LONGEST_LABEL - 2] + ".."
 
 
 def _places(without_time: bool) -> NDArray[np.float64]:

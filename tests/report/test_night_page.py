@@ -553,6 +553,10 @@ def test_the_pictures_have_the_right_figures() -> None:
     (axes,) = night_figures.timeline([late], DATE).axes
     assert axes.patches[0].get_x() + axes.patches[0].get_width() == pytest.approx(24)
     assert axes.texts[0].get_text() == "1  DoS-TCP: an unknown source against $\\x$ ?"
+    hidden = incident(1, "high", {"DoS-TCP": 1}, {"9a9c77a32ce8c6bbd80875af2573c007": 1}, {"x" * 300: 1}, at(9, 50))
+    (axes,) = night_figures.timeline([hidden], DATE).axes
+    assert axes.texts[0].get_text() == "1  DoS-TCP: 9a9c77a3.. against " + "x" * 32 + ".."
+    assert not axes.texts[0].get_in_layout()
     mix_by_hour = night_page.by_hour(night.champion)
     assert {name: int(counts.sum()) for name, counts in mix_by_hour.items()} == {
         "Benign": 1_180_230, "DDoS": 18_900, "MQTT": 72, "Recon": 288, "Spoofing": 310
