@@ -37,6 +37,7 @@ _UNFINISHED: Final = ".new"  # end of the name of a file that will replace anoth
 SET_ASIDE: Final = ".set-aside-"
 """Start of the names of files that are not as this program writes them."""
 _LONGEST_OLD: Final = 200  # characters of the old name that the new one holds
+_MOST_LEVELS: Final = 32  # of folders below one of the root
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -147,6 +148,8 @@ def require_below(root: str, uri: str) -> None:
 def require_plain(root: str, folders: Iterable[str]) -> None:
     """Raise `InputError` if these folders of a root hold, or are, a symbolic link, or a name in them is no UTF-8.
 
+    So it does if folders are nested deeper than paths of tables can be.
+
     Only local file systems can. The root itself may be behind a link.
     """
     fs, top = resolve(root)
@@ -162,12 +165,14 @@ def require_plain(root: str, folders: Iterable[str]) -> None:
                     raise InputError(f"{shown}: its name is no UTF-8; nothing was changed; rename or remove it")
 
 
-def _entries(path: str) -> Iterator["os.DirEntry[str]"]:
+def _entries(path: str, level: int = 0) -> Iterator["os.DirEntry[str]"]:
+    if level > _MOST_LEVELS:
+        raise InputError(f"{path}: folders are nested too deeply; nothing was changed; remove the first of them")
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
         for entry in entries:
             yield entry
             if entry.is_dir(follow_symlinks=False):
-                yield from _entries(entry.path)
+                yield from _entries(entry.path, level + 1)
 
 
 def _link(uri: str, target: str, top: str) -> InputError:
@@ -251,15 +256,33 @@ def read_bytes(uri: str, most: int = json_text.MOST_BYTES) -> bytes:
     Raises:
         FileNotFoundError: it does not exist.
         FileTooLarge: it has more than `most` bytes.
+        OSError: it cannot be read, or is a folder, pipe or device.
     """
     fs, path = resolve(uri)
+    if isinstance(fs, pafs.LocalFileSystem):
+        return _read_local(uri, path, most)
     with fs.open_input_file(path) as stream:
         size = stream.size()
-        if size > most:
-            raise FileTooLarge(
-                f"{uri} has more than {most:,} bytes; expected a file as a job writes it, or a smaller one"
-            )
+        _require_size(uri, size, most)
         return bytes(stream.read(size))
+
+
+def _read_local(uri: str, path: str, most: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # to open a pipe may else take for ever
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "is no file, but a folder, pipe or device", path)
+        _require_size(uri, state.st_size, most)
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read(state.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _require_size(uri: str, size: int, most: int) -> None:
+    if size > most:
+        raise FileTooLarge(f"{uri} has more than {most:,} bytes; expected a file as a job writes it, or a smaller one")
 
 
 def write_bytes(uri: str, content: bytes) -> None:

@@ -41,7 +41,7 @@ _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "prepro
 _VALIDATION_SCORES: Final = "validation_scores.json"
 _NOVELTY: Final = "novelty.npz"
 _LONGEST_REASON: Final = 300
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, InputError)
 """Errors that damaged or foreign content of a file raises."""
 Weights = list[NDArray[Any]]
 
@@ -190,6 +190,8 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
             if name in data:
                 validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
         detector = novelty.from_bytes(data[_NOVELTY]) if _NOVELTY in data else None
+    except ModelUnusable:
+        raise
     except _UNREADABLE as error:
         raise ModelUnusable(f"{uri}: cannot be parsed ({_shown(error)}); restore the directory or retrain") from error
     if not (is_name(card.name) and is_name(card.version)):  # they become parts of paths
@@ -272,10 +274,14 @@ def _as_present(content: Any, uri: str) -> dict[str, Any]:
 def _read(uri: str, name: str) -> bytes:
     try:
         return read_bytes(f"{uri}/{name}", npz.MOST_BYTES if name.endswith(".npz") else json_text.MOST_BYTES)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ModelUnusable(f"{uri}/{name} is missing; restore the directory or retrain") from error
     except FileTooLarge as error:
         raise ModelUnusable(f"{error.args[0]}; restore the directory or retrain") from error
+    except OSError as error:
+        raise ModelUnusable(
+            f"{uri}/{name} cannot be read ({_shown(error)}); restore the directory or retrain"
+        ) from error
 
 
 def _checked(uri: str, content: bytes) -> dict[str, bytes]:

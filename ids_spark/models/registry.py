@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, model_validator
 
 from ids_spark.base import json_text
 from ids_spark.base.names import is_name
+from ids_spark.base.text import one_line
 from ids_spark.config.score import PathPart, Section
 from ids_spark.lake.filesystem import exists, read_bytes, write_bytes
 from ids_spark.models import artifact, signatures
@@ -130,12 +131,13 @@ def read_aliases(models_uri: str, name: str, trust: Trust | None = None) -> Alia
         if trust is not None:
             trust.require_aliases(name, None, None)
         return Aliases()
-    content = read_bytes(uri)
     try:
+        content = read_bytes(uri)
         found = Aliases.model_validate_json(json_text.checked(content))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        fault = json_text.fault_of(error) if isinstance(error, ValueError) else one_line(error)
         raise ModelUnusable(
-            f"{uri} is not a file of aliases ({json_text.fault_of(error)}); restore it, or remove it and promote again:"
+            f"{uri} is not a file of aliases ({fault}); restore it, or remove it and promote again:"
             f" {_remedy(name, 'champion')}"
         ) from error
     if trust is not None:

@@ -219,7 +219,7 @@ def open_trust(lake: Lake, files: Sequence[str]) -> "Trust | None":
 
     Raises:
         TrustedKeyUnusable: a file cannot be read, holds no Ed25519 public key in PEM, is below the lake's root, or
-            users other than its owner may write it.
+            others may write it or, as all users may write its folder, replace it.
     """
     if not files:
         return None
@@ -246,6 +246,12 @@ def _public(name: str, lake: Lake) -> Ed25519PublicKey:
         raise TrustedKeyUnusable(
             f"{name} has mode {mode:04o}; only its owner may write a trusted key; compare its content with the"
             f" original, and run chmod go-w {name}"
+        )
+    folder = stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode)
+    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
+        raise TrustedKeyUnusable(
+            f"{name} is in a folder of mode {folder:04o}, where every user can replace it; compare its content with the"
+            f" original, and run chmod o-w {os.path.dirname(path)}"
         )
     if b"PRIVATE KEY" in content:
         raise TrustedKeyUnusable(f"{name} holds a private key; expected the public one; {_MAKE_PUBLIC}")

@@ -321,6 +321,18 @@ def test_a_name_that_is_no_text_is_refused(lake: Lake, tmp_path: Path) -> None:
     assert "no UTF-8" in refused(lake, tmp_path)
 
 
+def test_folders_nested_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of them exceed what a recursion can hold, two thousand the longest path."""
+    (tmp_path / "audit").mkdir()
+    monkeypatch.chdir(tmp_path / "audit")
+    for _ in range(40):
+        os.mkdir("a")
+        os.chdir("a")
+    os.chdir(tmp_path)
+    with pytest.raises(InputError, match="nested too deeply"):
+        Lake(str(tmp_path)).recover("score")
+
+
 def test_names_of_any_language_are_read(lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "lake/flows/é 病.txt").touch()
     lake.recover("features")

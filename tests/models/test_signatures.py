@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -99,10 +100,12 @@ def rewritten(folder: Path, name: str = "weights.npz", change: Callable[[bytes],
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def forged_history(site: Site) -> None:
+def forged_history(site: Site, version: str = V1) -> None:
     """Make the aliases name the present manifest, as an attacker without a key can."""
     aliases = json.loads(site.path(NAME, "_aliases.json").read_text())
-    aliases["history"][-1]["sha256"] = hashlib.sha256((site.path() / "manifest.json").read_bytes()).hexdigest()
+    aliases["history"][-1]["sha256"] = hashlib.sha256(
+        (site.path(NAME, version) / "manifest.json").read_bytes()
+    ).hexdigest()
     site.path(NAME, "_aliases.json").write_text(json.dumps(aliases))
 
 
@@ -293,6 +296,29 @@ def test_a_bad_challenger_does_not_stop_the_night_and_is_said(site: Site) -> Non
     context = site.context()
     assert (context.champion.card.version, context.challenger) == (V1, None)
     assert "was changed after it was signed" in str(context.challenger_refused)
+
+
+@pytest.mark.parametrize("name", ["model.json", "preprocessor.json", "validation_scores.json", "weights.npz"])
+def test_a_challenger_with_any_broken_file_stops_no_night(site: Site, name: str) -> None:
+    site.train(V2)
+    assert site.promote(V2, "train.sign_key=null", alias="challenger") == 0
+    for content in (b"{}", b"null", b"[" * 1000, b"\xff"):
+        rewritten(site.path(NAME, V2), name, lambda old, content=content: content)  # type: ignore[misc]
+        forged_history(site, V2)
+        context = site.context("score.trusted_keys=[]")
+        assert (context.champion.card.version, context.challenger) == (V1, None)
+        assert f"{NAME}/{V2}" in str(context.challenger_refused)
+
+
+@pytest.mark.parametrize("name", ["_aliases.json", "_aliases.sig.json", f"{V1}/signature.json", f"{V1}/weights.npz"])
+def test_a_pipe_or_folder_in_place_of_a_file_is_refused_at_once(site: Site, name: str) -> None:
+    path = site.path(NAME, name)
+    path.unlink()
+    for make in (os.mkfifo, os.mkdir):
+        make(path)
+        with pytest.raises(ModelUnusable, match="is no file, but a folder, pipe or device"):
+            site.context()
+        path.unlink() if path.is_fifo() else path.rmdir()
 
 
 def test_an_audit_row_of_a_night_recognises_aliases_that_were_put_back(site: Site) -> None:
@@ -565,6 +591,10 @@ def test_trusted_keys_are_outside_the_lake_and_written_by_their_owner_only(site:
     public.chmod(0o444)
     assert open_trust(site.lake, [str(public)]) is not None
     public.chmod(0o644)
+    public.parent.chmod(0o777)
+    assert "is in a folder of mode 0777" in refused(public)
+    public.parent.chmod(0o1777)  # as /tmp: others can add files, but replace none
+    assert open_trust(site.lake, [str(public)]) is not None
     public.write_bytes(b"nothing")
     assert "is no Ed25519 public key" in refused(public)
     assert open_trust(site.lake, []) is None
