@@ -245,7 +245,7 @@ check: setup ## Format, lint, types, import rule
 
 .PHONY: audit-deps
 audit-deps: setup ## Known vulnerabilities of locked packages and jars, each with a decision. ARGS="--database FOLDER"
-	$(ENV); python -m supply_chain.audit $(ARGS)
+	$(ENV); PYTHONPATH=docker python -m supply_chain.audit $(ARGS)
 
 .PHONY: format
 format: setup ## Format the sources; write the tables of settings in jobs/README.md
@@ -288,8 +288,8 @@ package: $(ZIP) $(BILL) ## Build dist/ids_spark.zip for spark-submit --py-files,
 $(ZIP): $(SOURCES) $(VENV)/.ready $(wildcard .git/logs/HEAD)
 	@$(ENV); python -m ids_spark.base.packaging $@
 
-$(BILL): $(LOCKS) $(wildcard supply_chain/*.py) ids_spark/__init__.py $(VENV)/.ready
-	@$(ENV); python -m supply_chain.sbom $@
+$(BILL): $(LOCKS) $(wildcard docker/supply_chain/*.py) ids_spark/__init__.py $(VENV)/.ready
+	@$(ENV); PYTHONPATH=docker python -m supply_chain.sbom $@
 
 # Names of version 0.1, to be removed in 0.3.
 .PHONY: table replica

@@ -23,10 +23,14 @@ _COMMIT = "_commit.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal sources give equal bytes
 
 
-def archive() -> bytes:
-    """Return the content of the zip file, with the commit; the package may be in a folder or in a zip file."""
+def archive(commit: str = "") -> bytes:
+    """Return the content of the zip file; the package may be in a folder or in a zip file.
+
+    Args:
+        commit: Of the sources, where neither a git checkout nor an older zip file tells it.
+    """
     files = {path: file.read_bytes() for path, file in _files(importlib.resources.files("ids_spark"), "ids_spark")}
-    if commit := _commit():
+    if commit := _commit() or commit:
         files[f"ids_spark/{_COMMIT}"] = json.dumps({"commit": commit}).encode()
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
@@ -73,5 +77,5 @@ if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished")
-    unfinished.write_bytes(archive())
+    unfinished.write_bytes(archive(*sys.argv[2:]))
     os.replace(unfinished, target)  # a job that starts meanwhile reads a complete zip

@@ -189,7 +189,7 @@ def checkout_with(folder: Path, spark_submit: str) -> Path:
     """A checkout that make takes for installed, with a Python program in place of spark-submit."""
     checkout = folder / "checkout"
     (checkout / ".venv" / "bin").mkdir(parents=True)
-    for part in ("conf", "docker", "ids_spark", "jobs", "supply_chain"):
+    for part in ("conf", "docker", "ids_spark", "jobs"):
         (checkout / part).symlink_to(ROOT / part)
     shutil.copyfile(ROOT / "Makefile", checkout / "Makefile")
     fake = checkout / ".venv" / "bin" / "spark-submit"

@@ -1,6 +1,6 @@
 """A bill of materials (CycloneDX 1.6, JSON) of what the jobs run with: locked packages and jars, with their hashes.
 
-python -m supply_chain.sbom dist/ids_spark.cdx.json [LOCK…]    # default: run.txt horovod.txt
+PYTHONPATH=docker python -m supply_chain.sbom dist/ids_spark.cdx.json [LOCK…]  # default: run.txt horovod.txt
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """Known vulnerabilities of locked packages and installed jars, each with a decision (`conf/vulnerabilities.yaml`).
 
-python -m supply_chain.audit                        # table; exit code 1: see the last lines
-python -m supply_chain.audit --database FOLDER      # first search a copy of a database in OSV format, without network
+make audit-deps                             # table; exit code 1: see the last lines
+make audit-deps ARGS="--database FOLDER"    # first search a copy of a database in OSV format, without network
 
 A database is a folder with advisories as YAML or JSON, such as a checkout of github.com/pypa/advisory-database (Python)
 or github.com/github/advisory-database (Python and Maven). Each advisory that concerns a locked package or a jar must be
@@ -31,7 +31,7 @@ LOOKED_UP: Final = ROOT / "conf" / "looked_up.txt"
 OUTDATED_DAYS: Final = 180
 """A look-up older than this is named as old."""
 _HEAD: Final = (
-    "# Parts for which the sources of vulnerabilities.yaml were searched. Written by supply_chain/audit.py.\n"
+    "# Parts for which the sources of vulnerabilities.yaml were searched. Written by docker/supply_chain/audit.py.\n"
 )
 
 
