@@ -39,10 +39,11 @@ def run(config: Config, lake: Lake) -> list[str]:
 def _faults(lake: Lake, trust: Trust) -> Iterator[str]:
     """Yield what is wrong with each model and each file of aliases.
 
-    A version without a signature of a trusted key is no fault unless it has an alias: nothing uses it.
+    A version without a signature of a trusted key is no fault unless it has an alias: nothing uses it. A model whose
+    whole directory is gone is one if an audit row names its aliases.
     """
     models = lake.uri("models")
-    for name in artifact.model_names(models):
+    for name in sorted({*artifact.model_names(models), *trust.promoted()}):
         try:
             present = registry.read_aliases(models, name, trust)
             for alias in registry.ALIASES:

@@ -337,6 +337,10 @@ class Trust:
                 f" {newest or 'no time'}, audit row {recorded[1]} names one of {recorded[0]}; {remedy}"
             )
 
+    def promoted(self) -> list[str]:
+        """Return the names of the models whose aliases earlier runs have used or written, sorted."""
+        return sorted(self._recorded)
+
     def _require(self, uri: str, of: str, kind: Kind, expected: Mapping[str, str], remedy: str) -> None:
         trusted = f"expected a signature of a key in score.trusted_keys ({', '.join(sorted(self.keys))})"
         if not exists(uri):

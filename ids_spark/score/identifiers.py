@@ -159,7 +159,7 @@ def main(key_file: str, names: Iterable[str], output: TextIO) -> None:
     """
     key = load_key(ScoreConfig(pseudonym_key_file=key_file))
     for name in (line.rstrip("\n") for line in names):
-        output.write(f"{name if key is None else key.of(name)}\t{name}\n")
+        output.write(f"{name if key is None else key.of(name)}\t{printable(name)}\n")
 
 
 if __name__ == "__main__":

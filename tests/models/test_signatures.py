@@ -392,6 +392,14 @@ def test_an_audit_row_that_cannot_be_used_stops_no_job(site: Site, content: byte
     assert site.run(jobs.verify, site.keys.trusting) == 0
 
 
+def test_verify_names_a_model_that_was_removed_as_a_whole(site: Site, caplog: Log) -> None:
+    site.train(V1, OTHER, site.keys)
+    assert site.promote(V1, name=OTHER) == 0
+    shutil.rmtree(site.path(NAME))
+    assert site.run(jobs.verify, site.keys.trusting) == 3
+    assert f"models/{NAME}/_aliases.json is missing" in caplog.text
+
+
 def test_models_older_than_the_key_are_signed_by_a_promotion(tmp_path: Path, caplog: Log) -> None:
     made = Site(tmp_path)
     made.train(V1)
