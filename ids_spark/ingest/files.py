@@ -32,6 +32,7 @@ Format = Literal["csv", "csv.gz", "parquet"]
 HEAD_BYTES: Final = 4096
 LONGEST_LINE: Final = 1 << 16
 """Bytes of a line of CSV; an official one has at most 1,200."""
+_DEEPEST: Final = 32  # levels of folders
 _AT_ONCE: Final = 16
 _LARGEST_COMMIT: Final = 256 << 20  # bytes of a commit of a Delta table: 500,000 files
 _MOST_ROWS_PER_BYTE: Final = 1000  # of a constant table with dictionaries and run lengths: about 60
@@ -89,6 +90,7 @@ _UNREAD: Final[dict[str, str]] = {
     "name_not_utf8": "its name is no UTF-8; rename it",
     "no_permission": "the user of this job may not read it; change its owner or mode",
     "special_file": "a pipe, socket or device, not a file of rows; remove it",
+    "too_deep_folder": "a folder nested too deep, or one to which several links lead; move its files up, or remove it",
     "empty_file": "it has no byte; remove it or fetch it again",
     "superseded": "the newest state of its Delta table does not contain it",
     "delta_log": "the log of a Delta table",
@@ -397,16 +399,21 @@ def _delta_roots(entries: Iterable[str]) -> list[str]:
 
 
 def _entries(folder: str) -> dict[str, tuple[str, int]]:
-    """Return kind (`file`, `missing_file`, `special_file`, `no_permission`) and size of all files, by path below."""
+    """Return kind (`file`, or a key of `REASONS`) and size of all files, and of folders not read, by path below."""
     fs, path = resolve(folder)
     if isinstance(fs, pafs.LocalFileSystem):
-        return dict(_walk(path, "", set()))
+        return dict(_walk(path, "", frozenset(), set()))
     found = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     return {i.path[len(path) :].lstrip("/"): ("file", i.size) for i in found if i.type == pafs.FileType.File}
 
 
-def _walk(path: str, prefix: str, above: set[tuple[int, int]]) -> Iterable[tuple[str, tuple[str, int]]]:
-    """Yield the files of a local folder; follows links, but not into a folder that contains the link."""
+def _walk(
+    path: str, prefix: str, above: frozenset[tuple[int, int]], linked: set[tuple[int, int]]
+) -> Iterable[tuple[str, tuple[str, int]]]:
+    """Yield the files of a local folder; follows links, but not into a folder that contains the link.
+
+    Nor twice into one folder: ten folders with links to each other have millions of paths.
+    """
     try:
         here = os.stat(path)
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
@@ -417,9 +424,7 @@ def _walk(path: str, prefix: str, above: set[tuple[int, int]]) -> Iterable[tuple
         return
     except NotADirectoryError:
         return
-    identity = (here.st_dev, here.st_ino)
-    if identity in above:
-        return
+    above |= {(here.st_dev, here.st_ino)}
     for entry in entries:
         name = f"{prefix}{entry.name}"
         if not _is_utf8(entry.name):  # pyarrow cannot open it
@@ -430,8 +435,15 @@ def _walk(path: str, prefix: str, above: set[tuple[int, int]]) -> Iterable[tuple
         except OSError:  # a link to nothing, or to itself
             yield name, ("missing_file", 0)
             continue
+        identity, is_link = (info.st_dev, info.st_ino), entry.is_symlink()
+        if identity in above:
+            continue
         if stat.S_ISDIR(info.st_mode):
-            yield from _walk(entry.path, f"{name}/", above | {identity})
+            if len(above) > _DEEPEST or (is_link and identity in linked):
+                yield name, ("too_deep_folder", 0)
+                continue
+            linked |= {identity} if is_link else set()
+            yield from _walk(entry.path, f"{name}/", above, linked)
         elif not stat.S_ISREG(info.st_mode):
             yield name, ("special_file", 0)
         else:

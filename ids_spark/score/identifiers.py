@@ -19,6 +19,7 @@ from typing import Final, TextIO
 import pyarrow as pa
 
 from ids_spark.alerts.pseudonyms import REMEDY, KeyUnusable, Pseudonyms, load_key
+from ids_spark.base.logs import printable
 from ids_spark.base.text import one_line, short, shown
 from ids_spark.config.score import ScoreConfig
 

@@ -53,7 +53,7 @@ def test_pcapng(order: frames.Order) -> None:
         (b"#separator \\x09\n#fields\tts\tuid\tid.orig_h\n", "Zeek"),
         (b"Src IP,Flow Duration,Tot Fwd Pkts,Tot Bwd Pkts,Flow Byts/s\n", "CICFlowMeter"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
-        (b"Flow ID,Src IP,Src Port\n1,2,3\n", "Flow ID,Src IP"),
+        (b"Flow ID,Src IP,Src Port\n1,2,3\n", "but text; expected"),
         (bytes(100), "all 0"),
         (bytes(range(128, 228)), "80 81 82"),
     ],

@@ -251,6 +251,24 @@ def test_every_file_of_a_folder_is_listed_whatever_its_ending(tmp_path):
     assert not files.is_document("notes.md.pcap")
 
 
+def test_folders_without_end_are_named_and_hide_no_file(tmp_path):
+    """Nested deeper than a recursion can go, or with more paths than there is time: each of ten links to all ten."""
+    (tmp_path / "a.parquet").write_bytes(b"12")
+    deepest = "/".join(["n"] * 32)
+    (tmp_path / deepest / "n" / "n").mkdir(parents=True)
+    places = [tmp_path / f"folder-{i}" for i in range(10)]
+    for place in places:
+        place.mkdir()
+    for place in places:
+        for target in places:
+            (place / target.name).symlink_to(target)
+    found = {file.name: file.reason for file in files.every_file(str(tmp_path))}
+    assert found["a.parquet"] is None
+    assert found[f"{deepest}/n"] == "too_deep_folder"
+    assert set(found.values()) == {None, "too_deep_folder"}
+    assert len(found) < 1_000
+
+
 def test_a_name_that_is_no_utf8_is_refused_with_the_name_in_escapes(tree):
     os.rename(tree / "train" / "Benign_train.pcap.csv", os.fsencode(tree / "train") + b"/Benign\xe9_train.csv")
     assert r"train/Benign\xe9_train.csv is not read: its name is no UTF-8" in refusal(tree)
