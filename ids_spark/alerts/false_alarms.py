@@ -114,6 +114,7 @@ def compare(
     stored: StoredCounts,
     budget: float,
     own: OwnCounts,
+    lasting: bool = True,
 ) -> Tested:
     """Compare the counts of all cells with false alarms, and choose α.
 
@@ -122,13 +123,16 @@ def compare(
         stored: Benign validation rows.
         budget: N, expected number of false alerts.
         own: Earlier nights of each entity.
+        lasting: Whether what an entity shows in most windows of the night is how it is, and so no evidence.
     """
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
     for i in range(_ROUNDS + 1):
         # At first without tonight: a night that is one attack would explain itself, as would one of several hours.
         null = _null(cells, stored, own, left_out, tonight=i > 0)
         p, level, expected = _p_values(cells, null)
-        found = (p <= _LEFT_OUT) & ~_lasting(cells, p <= _LEFT_OUT)
+        found = p <= _LEFT_OUT
+        if lasting:
+            found &= ~_lasting(cells, found)
         if i and (found == left_out).all():
             break
         left_out = found

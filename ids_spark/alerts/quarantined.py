@@ -6,8 +6,9 @@ The rate is that of the nights before, or tonight's outside of the cells found; 
 `FIRST_SHARE`. Of an entity and window with fewer than `FEWEST_ROWS` refused rows nothing is said.
 
 A fault of the exporter refuses rows of all entities alike. What more than half of the entities of a window show is no
-evidence against any of them: an entity there has to have `STANDS_OUT` times the median share. Such rows are counted by
-`alike`, and degrade the night instead.
+evidence against any of them: an entity there has to have `STANDS_OUT` times the median share. The median is the lower
+one of those over the entities and over their flows: neither many invented names nor a flood of one entity makes refused
+rows common. Such rows are counted by `alike`, and degrade the night instead.
 
 Pure functions on Arrow and numpy columns.
 """
@@ -91,7 +92,9 @@ def found(
         return INCIDENTS.empty_table(), ALERTS.empty_table(), 0
     cells = _cells(refusals)
     own = night_cells.own_counts(cells, _NO_HISTORY, [QUARANTINED])
-    tested = false_alarms.compare(cells, _usual(refusals.before), _BUDGET * alerts.false_incidents, own)
+    # Also of all windows of an entity: no model has seen these rows, so that they last does not make them harmless.
+    usual, budget = _usual(refusals.before), _BUDGET * alerts.false_incidents
+    tested = false_alarms.compare(cells, usual, budget, own, lasting=False)
     rows, expected = cells.flagged[:, 0], _common(cells)[cells.place] * cells.flows[cells.place]
     stands_out = (rows >= FEWEST_ROWS) & (rows > STANDS_OUT * expected)
     alpha = min(alpha, tested.alpha)
@@ -187,9 +190,10 @@ def _counts_here(cells: NightCells) -> Any:
 
 
 def _common(cells: NightCells) -> Floats:
-    """Return the median share of refused rows over the entities of the window of each place; shape (places,).
+    """Return the median share of refused rows in the window of each place; shape (places,).
 
-    0 in windows of fewer than three entities with enough flows.
+    It is the lower one of the median over the entities and that over their flows, 0 in windows of fewer than three
+    entities with enough flows.
     """
     refused = np.bincount(cells.place, cells.flagged[:, 0], minlength=len(cells.flows))
     shares = refused / np.maximum(cells.flows, 1)
@@ -201,7 +205,12 @@ def _common(cells: NightCells) -> Floats:
     starts = np.append(0, np.cumsum(numbers))[:-1]
     common = np.zeros(len(windows))
     enough = numbers >= _ENTITIES_ALIKE
-    common[enough] = shares[order[starts[enough] + (numbers[enough] - 1) // 2]]
+    of_entities = shares[order[starts[enough] + (numbers[enough] - 1) // 2]]
+    flows = np.append(0, np.cumsum(cells.flows[order]))
+    ends = starts + numbers
+    half = (flows[starts[enough]] + flows[ends[enough]]) / 2
+    of_flows = shares[order[np.searchsorted(flows[1:], half)]]
+    common[enough] = np.minimum(of_entities, of_flows)
     result: Floats = common[of]
     return result
 

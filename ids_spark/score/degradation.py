@@ -137,9 +137,12 @@ def usual_refused(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, 
 
 
 def refused_before(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> tuple[int, int]:
-    """Return the refused rows, and all rows, of the nights before `date`."""
+    """Return the refused rows, and all rows, of the nights before `date`.
+
+    Of each night at most `SHARE_ON_PAGE` of its rows count, so that bad nights do not make many refused rows usual.
+    """
     found = _refused_of(date, nights)
-    return sum(refused for refused, _ in found), sum(rows for _, rows in found)
+    return sum(min(refused, int(SHARE_ON_PAGE * rows)) for refused, rows in found), sum(rows for _, rows in found)
 
 
 def _refused_of(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:

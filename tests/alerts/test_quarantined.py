@@ -89,6 +89,21 @@ def test_an_attack_on_some_devices_is_not_taken_for_a_fault_of_the_exporter() ->
     assert sum(row["flows"] for row in incidents(found)) == 9 * 3 * 60
 
 
+@pytest.mark.parametrize("rows", [20, 50, 190])
+def test_refused_rows_in_all_windows_of_a_device_are_not_how_the_device_is(rows: int) -> None:
+    [row] = incidents(night(*[refused(rows, "monitor-07", "203.0.113.9", hour=h) for h in range(24)]))
+    assert (row["devices"][0]["name"], row["flows"]) == ("monitor-07", 24 * rows)
+
+
+def test_neither_many_invented_devices_nor_a_flood_of_one_make_refused_rows_common() -> None:
+    found = night(*[refused(6, f"invented-{i:03d}") for i in range(400)])
+    assert quarantined.alike(found) == 0
+    assert sum(row["flows"] for row in incidents(found)) == 400 * 6
+    found = night(refused(9_000, "monitor-07", "203.0.113.9"))
+    assert quarantined.alike(found) == 0
+    assert [row["flows"] for row in incidents(found)] == [9_000]
+
+
 def test_an_incident_without_a_scored_row_has_no_score() -> None:
     found = night(refused(50, "monitor-07"))
     place = found.rows.column_names.index("max_attack_logit")
