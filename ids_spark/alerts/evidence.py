@@ -5,6 +5,7 @@ Tasks count the flows of each row group (`traffic`, `evidence`), and the driver 
 partitioning of the flows. Pure functions on Arrow and numpy columns; no loop over flows.
 """
 
+import datetime as dt
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -125,8 +126,12 @@ def keys_of(
     file: str,
     pseudonymised: Callable[[str, pa.Array], pa.Array] | None = None,
     target: str = "",
+    event_date: dt.date | None = None,
 ) -> FlowKeys:
     """Return device, source and window of every flow.
+
+    A time of more than a day before or after the night is unknown: else an attack that is spread over years would have
+    a window for each of its flows, and no window would show it.
 
     Args:
         flows: Any of the columns `entities`; `event_time`, which may be null or absent.
@@ -136,6 +141,7 @@ def keys_of(
         file: Name of the file; it is the device of flows without a device and a source.
         pseudonymised: Returns the names to store, given the column and plain names.
         target: Column with the address that a flow went to; may be absent.
+        event_date: The night; None: every time is taken as it is.
     """
     from_columns = [name for name in entities if name in sources]
     of_source = _entities(flows, from_columns, None, pseudonymised)
@@ -143,6 +149,8 @@ def keys_of(
     of_device = _entities(flows, [name for name in entities if name not in sources], (file, nameless), pseudonymised)
     times = flows["event_time"] if "event_time" in flows.column_names else pa.nulls(len(flows), _TIME)
     times = times.cast(_TIME, safe=False)
+    if event_date is not None:
+        times = _near(times, event_date)
     moments, known = times.cast(pa.int64()).fill_null(0).to_numpy(), np.asarray(times.is_valid())
     of_day = moments % _DAY  # not negative, also before 1970
     length = window_minutes * _MINUTE
@@ -159,6 +167,16 @@ def keys_of(
         flows[target] if target in flows.column_names else None,
         (lambda plain: plain) if pseudonymised is None else functools.partial(pseudonymised, target),
     )
+
+
+def _near(times: pa.ChunkedArray, night: dt.date) -> pa.ChunkedArray:
+    """Return times, null where they are of another date than the night, the one before and the one after."""
+    midnight = dt.datetime.combine(night, dt.time(), dt.UTC)
+    first, end = (pa.scalar(midnight + dt.timedelta(days=days), _TIME) for days in (-1, 2))
+    ends = pc.min_max(times)
+    if not ends["min"].is_valid or (ends["min"].as_py() >= first.as_py() and ends["max"].as_py() < end.as_py()):
+        return times
+    return pc.if_else(pc.and_(pc.greater_equal(times, first), pc.less(times, end)), times, None)
 
 
 def entity_keys(kinds: Sequence[str | None], names: Sequence[str | None]) -> Ints:

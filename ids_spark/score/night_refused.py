@@ -30,7 +30,14 @@ def keys_of(flows: pa.Table, file: str, task: NightTask) -> FlowKeys:
     """Return device, source and window of flows, from `flows_of`."""
     alerts = task.alerts
     return evidence.keys_of(
-        flows, alerts.entities, alerts.sources, alerts.window_minutes, file, task.identifiers.values, alerts.target
+        flows,
+        alerts.entities,
+        alerts.sources,
+        alerts.window_minutes,
+        file,
+        task.identifiers.values,
+        alerts.target,
+        task.event_date,
     )
 
 

@@ -173,6 +173,20 @@ def test_a_window_of_an_unknown_time_is_null_and_windows_start_at_midnight() -> 
     assert sorted(table["flows"].to_pylist()) == [1, 1, 2]
 
 
+def test_an_attack_whose_times_are_spread_over_years_is_in_one_window() -> None:
+    night = dt.date(2026, 3, 1)
+    start = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    near = [start - dt.timedelta(days=1), start, start + dt.timedelta(days=2, microseconds=-1)]
+    far = [start - dt.timedelta(days=1, microseconds=1), *(start + dt.timedelta(days=2 + i) for i in range(300))]
+    flows = pa.table({"event_time": pa.array([*near, *far], pa.timestamp("us", tz="UTC")), "device_id": ["pump"] * 304})
+    keys = evidence.keys_of(flows, ["device_id"], [], 60, "a.parquet", event_date=night)
+    assert [each.as_py() for each in keys.times] == [*near, *[None] * 301]
+    counts = evidence.traffic(keys)
+    assert {row["window_start"]: row["flows"] for row in counts.to_pylist()} == {
+        near[0]: 1, near[1]: 1, dt.datetime(2026, 3, 2, 23, tzinfo=dt.UTC): 1, None: 301,
+    }  # fmt: skip
+
+
 def test_empty_names_are_unknown_and_names_are_replaced_where_they_are_pseudonymised() -> None:
     frame = many(3).assign(device_id=["", "pump", None], src_ip=["", None, "192.0.2.1"], file="a.parquet")
 
