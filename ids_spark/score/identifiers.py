@@ -27,7 +27,10 @@ _SPARK_PART: Final = re.compile(
     r"part-\d{5}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}([-.]c\d{3})?(\.(snappy|gz|zstd|lz4))?\.(parquet|csv)(\.gz)?"
 )
 _OF_A_WRITER: Final = re.compile(r"_SUCCESS|flows-\d{5}\.parquet|_delta_log/\d{20}\.(json|checkpoint\.parquet)")
-_DATE: Final = re.compile(r"((event[-_]?)?(date|day|dt|ds|year|month)=)?[\d\W_]*(/(month|day)=\d{1,2})*")
+_DAY: Final = r"\d{4}[\W_]?\d{1,2}[\W_]?\d{1,2}|\d{1,2}[\W_]\d{1,2}[\W_]\d{4}"
+_DATE: Final = re.compile(
+    rf"((event[-_]?)?(date|day|dt|ds)=)?[\W_]*({_DAY})[\W_]*|year=\d{{4}}/month=\d{{1,2}}/day=\d{{1,2}}"
+)
 _ENDINGS: Final = ("parquet", "csv", "csv.gz", "json", "txt", "crc", "pcap", "pcapng", "pcap.gz", "pcapng.gz")
 
 

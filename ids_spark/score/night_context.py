@@ -81,13 +81,15 @@ class ScoringContext:
     def facts(self) -> dict[str, str]:
         """Return further inputs of the result as text by name, without secrets."""
         alerts = self.config.alerts
+        # The hash of a short list whose other values are known is found by trying all addresses, unless it has a key.
+        digest, named = "HMAC-SHA-256" if self.identifiers.hides else "SHA-256", self.identifiers.cell
         facts = {
             **self.signed,
             "severity policy": f"{alerts.severity_policy or 'built in'}, SHA-256 {self.policy.sha256()[:16]}…",
-            "allow-list": f"{alerts.allow_list or 'none'}, SHA-256 {self.allow_list.sha256()[:16]}…",
+            "allow-list": f"{alerts.allow_list or 'none'}, {digest} {named(self.allow_list.sha256())[:16]}…",
         }
         if self.inventory is not None:
-            found = f"{counted(len(self.inventory.devices), 'device')}, SHA-256 {self.inventory.sha256[:16]}…"
+            found = f"{counted(len(self.inventory.devices), 'device')}, {digest} {named(self.inventory.sha256)[:16]}…"
             facts["inventory"] = f"{self.config.score.inventory}, {found}"
         if self.identifiers.key_id is not None:
             facts["pseudonyms"] = f"{', '.join(self.identifiers.hidden)}, key {self.identifiers.key_id}"

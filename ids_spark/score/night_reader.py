@@ -294,7 +294,8 @@ def _passed_through(
         elif name == spec.event_time:
             kind = table[name].type
             columns[name], mask = pass_through.event_times(table[name])
-            unread_times[str(kind.value_type if pa.types.is_dictionary(kind) else kind)] = mask
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            unread_times[pass_through.type_name(kind)] = mask
         else:
             columns[name] = pass_through.encoded_texts(table[name])
     return pa.table(columns), unread_times

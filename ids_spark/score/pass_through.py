@@ -71,6 +71,13 @@ def event_times(column: pa.Array | pa.ChunkedArray) -> tuple[pa.ChunkedArray, Ma
     return _by_chunk(column, times, TIME), np.concatenate(unread)
 
 
+def type_name(kind: pa.DataType) -> str:
+    """Return a type as text without what a file can put there: a time zone, and names of fields."""
+    if pa.types.is_timestamp(kind):
+        return f"timestamp[{kind.unit}]"
+    return str(kind).split("<", 1)[0]
+
+
 def _by_chunk(
     column: pa.Array | pa.ChunkedArray, convert: Callable[[pa.Array], pa.Array], kind: pa.DataType
 ) -> pa.ChunkedArray:
@@ -97,7 +104,9 @@ def _text_of_chunk(array: pa.Array) -> pa.Array:
     except pa.ArrowException as error:
         if not _holds_bytes(kind):
             log.warning(
-                "a pass-through column has no text form and is null type=%s error=%s", kind, type(error).__name__
+                "a pass-through column has no text form and is null type=%s error=%s",
+                type_name(kind),
+                type(error).__name__,
             )
             return pa.nulls(len(array), pa.string())
         return _mapped(array.cast(pa.binary()), _text_of_bytes)

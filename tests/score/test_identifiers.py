@@ -92,6 +92,20 @@ def test_any_other_name_of_a_file_becomes_its_pseudonym_with_a_known_ending(name
     assert Identifiers(("device_id",)).file(name) == name
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["dt=2026-03-04", "20260304", "event_date=2026-3-4", "date=04.03.2026", "year=2026/month=03/day=04"],
+)
+def test_a_folder_that_is_a_date_keeps_its_name(name: str) -> None:
+    assert under_key().folder(name) == name
+
+
+@pytest.mark.parametrize("name", ["4711-2026-03-04", "192.0.2.7 2026-03-04", "2026-03-04_4711", "ward 2026-03-04"])
+def test_numbers_beside_the_date_of_a_folder_can_be_a_patient_or_an_address(name: str) -> None:
+    assert under_key().folder(name) == pseudonym(name)
+    assert Identifiers().folder(name) == name
+
+
 def test_cells_and_names_of_columns_that_nobody_declared_are_replaced() -> None:
     found = under_key()
     assert [found.cell("pump-7"), found.cell("")] == [pseudonym("pump-7"), ""]

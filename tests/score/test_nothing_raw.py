@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from ids_spark.alerts.allow_list import read_allow_list
 from ids_spark.extract.footer import Extraction
 from tests.support.in_process import run
 from tests.support.nights import DATE, KEY, copy, night_row, read, score
@@ -170,6 +171,18 @@ def test_the_key_is_named_by_its_id_in_nights_and_audit(night: tuple[Path, str],
     folder, _ = night
     assert night_row(folder)["key_id"] == key_id
     assert any(key_id in content for path, content in contents(folder, nights).items() if path.startswith("audit/"))
+
+
+def test_no_hash_without_the_key_lets_somebody_try_all_addresses(night: tuple[Path, str], nights: Path) -> None:
+    folder, log = night
+    inventory = hashlib.sha256((folder / "inventory.csv").read_bytes()).hexdigest()[:16]
+    today = dt.datetime.now(dt.UTC).date()
+    allowed = read_allow_list(f"{folder}/allowed.yaml", today, ["device_id"]).sha256()
+    assert inventory not in log
+    assert allowed[:16] not in log
+    assert holding(folder, nights, inventory, allowed[:16]) == []
+    facts = json.loads(night_row(folder)["page_inputs"])["facts"]
+    assert pseudonym(allowed)[:16] in facts["allow-list"]
 
 
 def test_a_refused_night_does_not_name_its_files_and_columns(night: tuple[Path, str], nights: Path) -> None:

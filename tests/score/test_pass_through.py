@@ -180,3 +180,11 @@ def test_encoded_columns_stay_encoded_and_have_the_same_texts() -> None:
     assert pass_through.encoded_texts(plain).type == pa.string()
     broken = pa.DictionaryArray.from_arrays(pa.array([1, 0, None, 1]), pa.array([b"\xe9", b"ok"]))
     assert pass_through.encoded_texts(broken).to_pylist() == ["ok", "\\xe9", None, "ok"]
+
+
+def test_a_time_zone_that_a_file_invents_is_named_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    invented = pa.chunked_array([pa.array([1], pa.timestamp("us", tz="patient-4711"))])
+    assert pass_through.texts(invented).to_pylist() == [None]
+    assert "timestamp[us]" in caplog.text
+    assert "patient" not in caplog.text
+    assert pass_through.type_name(pa.struct({"patient": pa.int64()})) == "struct"
