@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import shown
-from ids_spark.ingest import other_logs, parquet_limits
-from ids_spark.ingest.parquet_limits import BeyondLimits
+from ids_spark.ingest import other_logs
+from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import exists, read_bytes, resolve
+from ids_spark.lake.parquet_limits import BeyondLimits
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from ids_spark.base.text import one_line
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import files
-from ids_spark.ingest.parquet_limits import BeyondLimits, check_row_group
 from ids_spark.ingest.rows import LABEL, TypedRows, type_rows, typed_contract
 from ids_spark.ingest.sources import HEADER_BYTES, RowGroup, SourceUnusable, csv_header, csv_stream
 from ids_spark.lake.parquet import open_part
+from ids_spark.lake.parquet_limits import BeyondLimits, check_row_group
 
 _CSV_BLOCK_BYTES: Final = 8 << 20
 WRONG_FIELD_COUNT: Final = "wrong_field_count"

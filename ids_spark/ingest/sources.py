@@ -24,8 +24,9 @@ from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.columns import ColumnNames, listed, recognise
 from ids_spark.dataset.features import RELEASE_39, FeatureSchema, SchemaMismatch
-from ids_spark.ingest import files, other_logs, parquet_limits
+from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File, Format
+from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import absolute, exists, is_file, read_json, resolve
 from ids_spark.lake.parquet import SUFFIX, PartFile
 

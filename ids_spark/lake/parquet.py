@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import NotReconciled
+from ids_spark.base.text import one_line
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import Table, require
+from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import files_in, make_folder, read_bytes, resolve
 
 log = logging.getLogger(__name__)
@@ -111,11 +114,21 @@ def read_row(uri: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
     """
     content = read_bytes(uri)
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
-        _require_one_small_row(file.metadata)
-        known = file.schema_arrow.names
+        stream = pa.BufferReader(content)
+        parquet_limits.check_footer(stream)
+        footer = pq.read_metadata(stream)
+        _require_one_small_row(footer)
+        known = footer.schema.to_arrow_schema().names
         names = known if columns is None else [name for name in columns if name in known]
-        [row] = file.read(names, use_threads=False).to_pylist() if names else [{}]
+        for i in range(footer.num_row_groups):
+            parquet_limits.check_pages(stream, footer, i, frozenset(names), local=True)
+        leaves = [footer.schema.column(i) for i in range(footer.num_columns)]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        file = pq.ParquetFile(stream, metadata=footer, read_dictionary=texts)  # so that equal texts are in memory once
+        table = file.read(names, use_threads=False)
+        if (size := sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)) > LARGEST_ROW:
+            raise ValueError(f"texts of {size:,} bytes; expected at most {LARGEST_ROW:,}")
+        [row] = table.to_pylist() if names else [{}]
     except (pa.ArrowException, OSError, OverflowError, TypeError, KeyError) as error:  # OverflowError: a time
         raise ValueError(f"cannot be read: {error}") from error
     return dict(row)
@@ -132,6 +145,20 @@ def _require_one_small_row(footer: pq.FileMetaData) -> None:
         )
 
 
+def _text_bytes(array: pa.Array) -> int:
+    """Return the bytes of texts that were read as dictionaries, each as often as it is there."""
+    if pa.types.is_dictionary(array.type):
+        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+        return int(pc.sum(lengths.take(array.indices)).as_py() or 0)
+    if pa.types.is_list(array.type):
+        return _text_bytes(array.flatten())
+    if pa.types.is_struct(array.type):
+        return sum(map(_text_bytes, array.flatten()))
+    if pa.types.is_nested(array.type):
+        raise ValueError(f"a column of type {str(array.type)[:80]}")
+    return 0
+
+
 def table_bytes(table: pa.Table) -> bytes:
     """Return a small table as the content of a parquet file."""
     stream = pa.BufferOutputStream()
@@ -145,10 +172,17 @@ def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str
     A column that older versions did not write (`Table.added`) is null where the file lacks it.
 
     Raises:
-        SchemaMismatch: the file lacks a column, or holds it with another type than the table's contract.
+        SchemaMismatch: the file is damaged, lacks a column, or holds it with another type than the table's contract.
     """
     fs, path = resolve(uri)
-    file = pads.dataset(path, filesystem=fs, format="parquet")
+    try:
+        with fs.open_input_file(path) as stream:
+            parquet_limits.check_footer(stream)
+        file = pads.dataset(path, filesystem=fs, format="parquet")
+    except (pa.ArrowException, ValueError) as error:
+        raise SchemaMismatch(
+            f"{uri} cannot be read as parquet ({one_line(error)}); restore the file, or remove it"
+        ) from error
     stored = stored_names(file.schema.names, table)
     found = pa.schema([file.schema.field(old).with_name(name) for name, old in stored.items()])
     absent = [name for name in columns if name in table.added and name not in stored and name not in equal]

@@ -28,9 +28,10 @@ from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed, own_features
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
 from ids_spark.extract.footer import Extraction, of_metadata
-from ids_spark.ingest import files, other_logs, parquet_limits
+from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File
 from ids_spark.ingest.sources import SYNTHETIC_MARK, RowGroup
+from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import absolute, entries_in, exists, resolve
 from ids_spark.lake.store import Lake
 from ids_spark.score.identifiers import PLAIN, Identifiers

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import QUARANTINE, night_quarantine
-from ids_spark.ingest import files, parquet_limits, quality
-from ids_spark.ingest.parquet_limits import BeyondLimits
+from ids_spark.ingest import files, quality
 from ids_spark.ingest.parse import Faults, any_fault, refused_rows, to_doubles
+from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import resolve
+from ids_spark.lake.parquet_limits import BeyondLimits
 from ids_spark.score import pass_through
 from ids_spark.score.identifiers import PLAIN, Identifiers
 from ids_spark.score.night_files import NightRowGroup

@@ -26,11 +26,11 @@ from ids_spark.dataset.tables import QUARANTINE, SPLIT_PREDICTIONS, TABLES
 from ids_spark.evaluate.metrics import confusion_of
 from ids_spark.evaluate.results import Results, unseen_classes
 from ids_spark.ingest import row_hash, sources
-from ids_spark.ingest.parquet_limits import BeyondLimits, check_row_group
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import exists
 from ids_spark.lake.parquet import keep_only, open_part, part_name, write_part
+from ids_spark.lake.parquet_limits import BeyondLimits, check_row_group
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, inference, registry, signatures
 from ids_spark.models.artifact import Model

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from ids_spark.lake.filesystem import newest_files
 from ids_spark.lake.store import Lake
 from ids_spark.runtime import chain, job
 from ids_spark.runtime.audit import actor, write_audit_row
+from tests.support import hostile_files
 from tests.support.flows import ROOT
 
 DAY = dt.timedelta(days=1)
@@ -218,6 +220,33 @@ def test_a_row_with_other_links_is_named_and_stops_no_run(tmp_path: Path, column
     assert rows[-1]["sha256"] in chain.heads(Lake(str(tmp_path)))
     [fault] = faults(tmp_path)
     assert fault.startswith(f"audit/{file_of(row_of(2, []))}: is no audit row")
+
+
+def test_columns_nested_deep_end_no_job(tmp_path: Path) -> None:
+    """Pyarrow's reader is recursive: such a file, of 160 kB, ends the process without a message."""
+    rows = chain_of(tmp_path, 2)
+    hostile_files.nested_columns(tmp_path / "audit/20260302T050000Z-aa-score.parquet", 20_000)
+    assert chain.heads(Lake(str(tmp_path))) == [rows[-1]["sha256"]]
+    [fault] = faults(tmp_path)
+    assert fault.startswith("audit/20260302T050000Z-aa-score.parquet: is no audit row")
+    with pytest.raises(InputError, match="cannot be read as parquet"):
+        Lake(str(tmp_path)).read("audit")
+
+
+def test_a_text_that_is_repeated_in_a_row_takes_no_memory(tmp_path: Path) -> None:
+    rows, text = chain_of(tmp_path, 2), "x" * (4 << 20)
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 1_000, pa.int32()), pa.array([text]))
+    notes = pa.ListArray.from_arrays(pa.array([0, 1_000], pa.int32()), repeated)
+    table = pa.Table.from_pylist([row_of(2, [])], schema=AUDIT)
+    table = table.drop_columns(["previous", "notes"])
+    table = table.append_column("previous", notes).append_column("notes", notes)
+    path = tmp_path / "audit" / file_of(row_of(2, []))
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 100_000  # 8 GB in memory
+    assert chain.heads(Lake(str(tmp_path))) == [rows[-1]["sha256"]]
+    [fault] = faults(tmp_path)
+    assert "texts of 8,388," in fault
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # kB
 
 
 def test_files_that_are_no_rows_do_not_hide_the_head(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import RELEASE_39
-from ids_spark.ingest import files, parquet_limits
-from ids_spark.ingest.parquet_limits import BeyondLimits
+from ids_spark.ingest import files
+from ids_spark.lake import parquet_limits
+from ids_spark.lake.parquet_limits import BeyondLimits
 from ids_spark.score import night_files, night_reader
 from ids_spark.score.night_reader import ReadSpec
 from tests.support import hostile_files
