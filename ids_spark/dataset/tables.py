@@ -716,10 +716,16 @@ _FEATURE_SET: Final = {"feature_set": "profile"}
 
 
 def _of_nights(
-    name: str, contract: pa.Schema, keys: tuple[str, ...] = (), path: str = "", added: tuple[str, ...] = (), **old: str
+    name: str,
+    contract: pa.Schema,
+    keys: tuple[str, ...] = (),
+    path: str = "",
+    added: tuple[str, ...] = (),
+    remains: str = "",
+    **old: str,
 ) -> Table:
     place = f"{name}/event_date={{event_date}}{path}"
-    return Table(place, contract, keys, "event_date", retention="event_date", renamed=old, added=added)
+    return Table(place, contract, keys, "event_date", retention="event_date", renamed=old, added=added, remains=remains)
 
 
 TABLES: Final[Mapping[str, Table]] = {
@@ -763,6 +769,7 @@ TABLES: Final[Mapping[str, Table]] = {
         INCIDENTS,
         ("incident_id",),
         added=("targets", "learning", "strong", *_OF_INVENTORY, "flows_in_maintenance", "criticality_factor"),
+        remains="of kept nights: since when an incident lasts, and the id of the one before that it continues",
     ),
     "evidence": _of_nights(
         "evidence", EVIDENCE, ("device", "source", "window_start", "class_name"), added=("top_target",)
@@ -818,7 +825,9 @@ TABLES: Final[Mapping[str, Table]] = {
     ),
     "quarantine/job=score": _of_nights("quarantine/job=score", night_quarantine((), ""), _ROW, added=("scored",)),
     "exports": _of_nights("exports", _contract()),
-    "reports/night": _of_nights("reports/night", _contract()),
+    "reports/night": _of_nights(
+        "reports/night", _contract(), remains="of kept nights: in the trend, counts of the six dates before each"
+    ),
     "split_predictions": Table(
         "split_predictions/split={split}/model={model}", SPLIT_PREDICTIONS, _ROW, "split", retention="modified"
     ),

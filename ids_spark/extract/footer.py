@@ -63,6 +63,6 @@ def of_metadata(metadata: Mapping[bytes, bytes] | None, file: str) -> Extraction
         return Extraction.model_validate_json(json_text.checked(text))
     except ValueError as error:  # its text quotes values
         faults = error.errors() if isinstance(error, ValidationError) else []
-        places = sorted({".".join(map(str, fault["loc"])) for fault in faults})
+        places = sorted({str(fault["loc"][0]) for fault in faults if fault["loc"]})  # further parts are of the file
         log.warning("not used: metadata %s file=%s faults in=%s", KEY, file, shown(places) or type(error).__name__)
         return None

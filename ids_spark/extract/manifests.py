@@ -201,7 +201,7 @@ class ExtractedLogs:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            log.warning("not used: manifest file=%s error=%s", uri, one_line(error))
+            log.warning("not used: manifest file=%s error=%s", uri, json_text.fault_of(error))
             return None
         return found if found.format == FORMAT else None
 

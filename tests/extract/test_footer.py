@@ -40,3 +40,10 @@ def test_a_file_returns_what_was_written() -> None:
 )  # fmt: skip
 def test_other_metadata_are_not_used(metadata: Any) -> None:
     assert of_metadata(stored(metadata), "a.parquet") is None
+
+
+def test_the_log_names_no_key_of_the_metadata_of_a_file(caplog: pytest.LogCaptureFixture) -> None:
+    faulty = EXTRACTION.model_dump_json().replace('"ipv4":90', '"patient-4711":-1')
+    assert of_metadata(stored({KEY: faulty}), "a.parquet") is None
+    assert "faults in=packets" in caplog.text
+    assert "patient" not in caplog.text

@@ -322,7 +322,7 @@ def test_the_job_counts_what_it_removed_by_table_and_prints_what_remains(run_job
     removed, remains = capsys.readouterr().out.split("remains")
     assert f"  alerts: {days_ago(400)} to {days_ago(91)} (2)" in removed
     assert {line.split(":")[0].strip() for line in remains.splitlines()[1:]} == {
-        *("audit", "flows", "features", "models", "verdicts", "flow_logs"),
+        *("audit", "flows", "features", "incidents", "models", "reports/night", "verdicts", "flow_logs"),
     }
     [audit] = Path(resolve(lake.root)[1]).glob("audit/*-purge.parquet")
     [row] = pd.read_parquet(audit).to_dict("records")
