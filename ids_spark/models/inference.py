@@ -59,7 +59,7 @@ def _build(model: Model) -> tuple[Any, Any]:
         _require_fitting_sizes(model)
         network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
         network.set_weights(model.weights)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, architectures.UnknownModel) as error:
         raise ModelUnusable(
             f"model {card.name} version {card.version}: its weights do not fit its architecture and hyperparameters"
             f" ({' '.join(str(error).split())[:200]}); restore the directory or retrain"

@@ -24,6 +24,7 @@ from ids_spark.alerts.evidence import FlowKeys
 from ids_spark.alerts.known_devices import KnownDevices
 from ids_spark.base.arrays import Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
+from ids_spark.base.text import one_line
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.tables import SCHEMA_VERSION, STATES, night_quarantine
 from ids_spark.features import drift
@@ -31,6 +32,7 @@ from ids_spark.ingest import row_hash
 from ids_spark.ingest.sources import bin_pack, scoring_tasks
 from ids_spark.lake.parquet import keep_only, part_name, part_writer, write_part
 from ids_spark.models import inference, threshold
+from ids_spark.models.artifact import ModelUnusable
 from ids_spark.score import night_reader, night_refused, prediction_columns
 from ids_spark.score.identifiers import Identifiers
 from ids_spark.score.night_files import NightRowGroup
@@ -176,8 +178,11 @@ def _predict(
         total.add_unknown(task.known.unknown(keys.devices))
     flags = flags_of(levelled, matrix, probabilities, logits)
     columns_of_flags = count_champion(file, rows, flows, keys, task, matrix, flags, total)
-    if task.challenger is not None:
-        _score_challenger(file, rows, flows, keys, task, task.challenger, flags, hours, total, imputed)
+    if task.challenger is not None and not total.challenger_fault:
+        try:
+            _score_challenger(file, rows, flows, keys, task, task.challenger, flags, hours, total, imputed)
+        except ModelUnusable as error:  # its weights do not fit: only this shows when the network is made
+            total.challenger_fault = one_line(error)
     known: dict[str, Any] = {
         "source_file": prediction_columns.constant(file, pa.string(), n),
         "source_row": pa.array(rows.source_rows),

@@ -123,6 +123,7 @@ class NightCounts:
         bin_counts: Counts of the champion's features by bin.
         allowed_by_entry: Flagged flows that each entry of the allow-list covers, shape (entries,).
         champion, challenger: Counts of each model.
+        challenger_fault: Why no network could be made of the challenger, whose counts are then of no use; else empty.
         flagged_by_both: Flows that both models flagged.
         traffic: Parts of all flows with a prediction by entity and window, as `tables.TRAFFIC`.
         refused: Parts of the refused flows, counted by `night_refused.counted`.
@@ -147,6 +148,7 @@ class NightCounts:
     allowed_by_entry: NDArray[np.int64]
     champion: ModelCounts = field(default_factory=ModelCounts)
     challenger: ModelCounts = field(default_factory=ModelCounts)
+    challenger_fault: str = ""
     flagged_by_both: int = 0
     traffic: list[pa.Table] = field(default_factory=list)
     refused: list[pa.Table] = field(default_factory=list)
@@ -208,6 +210,7 @@ class NightCounts:
         self.allowed_by_entry = self.allowed_by_entry + other.allowed_by_entry
         self.champion.add(other.champion)
         self.challenger.add(other.challenger)
+        self.challenger_fault = self.challenger_fault or other.challenger_fault
         for name in (
             "quarantined",
             "warnings",

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from pyspark import SparkContext
@@ -129,6 +129,9 @@ def score_night(
             f"{source.rows} rows in the files of {date}, {counts.rows_read} read, {counts.rows_scored} scored and"
             f" {counts.quarantined.total()} quarantined; nothing was committed"
         )
+    if counts.challenger_fault:
+        models.pop("challenger")
+        scoring = replace(scoring, challenger=None, challenger_refused=counts.challenger_fault)
     drift_rows = _drift(source, scoring, counts)
     earlier, traffic = scored_nights.before(night_incidents.earlier_of(lake, date)), counts.merged_traffic()
     names = [file.name for file in source.files]

@@ -1,5 +1,6 @@
 """Nights that are broken, late, scored again, by two models, or by models of fewer classes. All flows are synthetic."""
 
+import dataclasses
 import datetime as dt
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ids_spark.dataset.taxonomy import CLASSES
+from ids_spark.models import artifact
 from tests.support.broken_night import EXTRA, break_night
 from tests.support.browser import Page, numbers
 from tests.support.in_process import run
@@ -187,7 +189,26 @@ def test_a_challenger_scores_the_same_night_and_is_compared(nights: Path, tmp_pa
     assert set(read(folder, "incidents")["model_version"]) == {first.card.version}
     assert set(read(folder, "drift")["model_version"]) == {first.card.version}
 
-    keys, before = key_pair(tmp_path / "keys"), read(folder, "incidents")
+    before = read(folder, "incidents")
+    misfit = dataclasses.replace(second.card, version="29991231T000001Z-misfit")
+    artifact.write_model(
+        str(folder / "lake/models" / MODEL / misfit.version),
+        misfit,
+        [weights[..., :-1] for weights in second.weights],
+        second.preprocessor,
+        second.validation_scores,
+    )
+    chosen = (f"promote.model={MODEL}", f"promote.version={misfit.version}", "promote.alias=challenger")
+    code, output = run(folder, "promote", *chosen)
+    assert code == 0, output
+    code, output = score(folder)
+    assert code == 3, output
+    assert set(read(folder, "nights")["role"]) == {"champion"}
+    [reason] = night_row(folder)["degraded"]
+    assert "weights do not fit" in reason["text"]
+    assert read(folder, "incidents")["incident_id"].tolist() == before["incident_id"].tolist()
+
+    keys = key_pair(tmp_path / "keys")
     for version, alias in ((first.card.version, "champion"), (second.card.version, "challenger")):
         chosen = (f"promote.model={MODEL}", f"promote.version={version}", f"promote.alias={alias}")
         code, output = run(folder, "promote", *chosen, "promote.sign=true", *keys.signing)
