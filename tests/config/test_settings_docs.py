@@ -13,7 +13,7 @@ def test_the_tables_state_every_setting_as_its_model_does():
 
 
 def test_a_table_states_name_default_and_meaning():
-    assert "| `purge.older_than_days` | `90` | Partitions of dates" in settings_docs.table("purge")
+    assert "| `purge.older_than_days` | `90` | What is of a date" in settings_docs.table("purge")
     assert "| `promote.alias` | `champion` | " in settings_docs.table("promote")
     assert "| `train.loss` | `sparse` | " in settings_docs.table("train")
     assert "One of `champion`, `challenger`. |" in settings_docs.table("promote")
