@@ -22,6 +22,7 @@ FAULT_DESCRIPTIONS: Final[Mapping[str, str]] = {
         for rules in RULES.values()
         for rule in rules
     },
+    "infinite": "a value is infinite, which only a rate can be",
     "missing": "a value is missing",
     "no_finite_score": "the score of the model is not finite; a value is too large for it",
     "not_a_number": "a value is not a number",

@@ -122,10 +122,10 @@ def read_row_group(
 ) -> Iterator[NightRows]:
     """Read one row group, convert it to doubles and check it; yields one piece, or several of a large row group.
 
-    A row with a missing or unparsable value, NaN, or a violated `reject` rule is refused. If a row group, or the rest
-    of it, cannot be read, these rows are refused; the footer gives their number. Their identifiers are read if these
-    columns can be. Infinities are accepted: preprocessing
-    saturates them. A pass-through column that is too large is null and counted.
+    A row with a missing or unparsable value, NaN, an infinity in a feature that is no rate, or a violated `reject` rule
+    is refused. If a row group, or the rest of it, cannot be read, these rows are refused; the footer gives their
+    number. Their identifiers are read if these columns can be. Infinite rates are accepted: preprocessing saturates
+    them. A pass-through column that is too large is null and counted.
 
     Args:
         night_row_group: The row group.
@@ -254,7 +254,7 @@ def _checked(
     raw = pa.table({f: pass_through.texts(c) if _is_text(c.type) else c for f, c in columns.items()}).combine_chunks()
     values, faults = to_doubles(raw, spec.features)
     warning_masks = {}
-    for rule, masks in quality.check(values, spec.schema).items():
+    for rule, masks in quality.check(values, spec.schema, finite=True).items():
         if rule.severity == "reject":
             faults[rule.name] = masks
         else:

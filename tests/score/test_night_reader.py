@@ -134,6 +134,20 @@ def test_rows_that_cannot_be_scored_are_refused_with_reason_features_and_raw_val
     assert "device_id" not in json.loads(found[1]["raw"])  # quarantine holds no identifier
 
 
+def test_an_infinity_in_a_feature_that_is_no_rate_is_refused_for_it_alone(tmp_path: Path) -> None:
+    frame = flows(5)
+    frame.loc[0, "Rate"] = np.inf
+    frame.loc[1, "IAT"] = np.inf
+    frame.loc[2, "IAT"] = -np.inf
+    frame.loc[3, ["Min", "Max"]] = np.inf
+    [rows] = read(tmp_path, frame)
+    assert rows.source_rows.tolist() == [0, 4]
+    found = [(row["source_row"], row["reason"], row["features"]) for row in rows.refused.rows.to_pylist()]
+    assert [each[:2] for each in found] == [(1, "infinite"), (2, "infinite"), (3, "infinite")]
+    assert [each[2] for each in found] == [["IAT"], ["IAT"], ["Min", "Max"]]
+    assert rows.refused.single.tolist() == [0, 1]
+
+
 def test_rules_that_only_warn_count_the_rows_that_are_scored(tmp_path: Path) -> None:
     frame = flows(4)
     frame["IAT"] = [-1.0, -1.0, 0.5, 0.5]
