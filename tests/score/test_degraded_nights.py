@@ -168,14 +168,14 @@ def test_refused_rows_and_files_without_a_scored_flow_degrade_a_night(nights: Pa
     put(folder, DATE, table.set_column(index, "Rate", pa.array(["1,5"] * 100)), "commas.parquet")
     code, output = score(folder, "score.max_rejected_share=1")
     assert code == 3, output
-    assert list(reasons(folder, DATE)) == ["files_not_scored"]
+    assert list(reasons(folder, DATE)) == ["rows_refused_alike", "files_not_scored"]
     assert "commas.parquet" in reasons(folder, DATE)["files_not_scored"]
     (folder / "logs" / f"event_date={DATE}" / "flows.parquet").unlink()
     code, output = score(folder)
     assert code == 3, output
     assert list(reasons(folder, DATE)) == ["nothing_scored"]
     headline = page(folder, DATE).text("headline")
-    assert headline == "Degraded night: none of 100 flow(s) was scored: unparsable 100"
+    assert headline.startswith("Degraded night: none of 100 flow(s) was scored as it is: unparsable 100; 100 were scored")
 
 
 def test_impossible_event_times_and_bytes_that_are_no_text_cost_no_flow(nights: Path, folder: Path) -> None:
