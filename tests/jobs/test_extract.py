@@ -307,7 +307,7 @@ def test_a_broken_capture_costs_what_follows_its_break_and_other_files_are_named
     notes = "\n".join(report["notes"])
     assert f"cut.pcap: the file ends within a record at byte {24 + 55 * one:,}; 7 byte(s)" in notes
     assert "text.pcap" in log
-    assert "hello" in log
+    assert "hello" not in log  # the first line of a text can be anything
     extract(tmp_path, expected=3)  # unchanged, but there is still a file that is no capture
     assert audit(tmp_path)["rows_in"] == 0
 

@@ -253,7 +253,8 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
     assert predictions[["device_id", "tags"]].isna().all().all()
     assert set(predictions["source.ip"]) == {"\\xff\\xfe"}
     assert {"top3", "attributions"}.isdisjoint(predictions)
-    assert predictions["row_key"].notna().all()
+    imputed = predictions["imputed"].notna()
+    assert predictions.loc[~imputed, "row_key"].notna().all()
     kept = flows.loc[predictions["source_row"]].reset_index(drop=True)
     assert (predictions["when"] == kept["event_time"]).all()
     assert predictions["flow_id"].tolist() == kept["flow_id"].tolist()
@@ -269,9 +270,11 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
     if np.isnan(p).any():
         assert refused[["reason", "source_row"]].to_numpy().tolist() == [["no_finite_score", 7]]
         assert set(refused["features"].iloc[0]) <= set(AMOUNTS)
-        assert 7 not in predictions["source_row"].tolist()
+        # with this feature at its benign median, the others of the row may still be too large
+        assert set(predictions.loc[imputed, "source_row"]) <= {7}
+        assert 7 not in predictions.loc[~imputed, "source_row"].tolist()
     else:
-        assert len(refused) == 0
+        assert len(refused) == imputed.sum() == 0
         assert 7 in predictions["source_row"].tolist()
     assert read(folder, "traffic")["entity_key"].nunique() == 1  # the file
     assert len(read(folder, "incidents")) == row["incidents"]
