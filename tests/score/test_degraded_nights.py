@@ -175,7 +175,9 @@ def test_refused_rows_and_files_without_a_scored_flow_degrade_a_night(nights: Pa
     assert code == 3, output
     assert list(reasons(folder, DATE)) == ["nothing_scored"]
     headline = page(folder, DATE).text("headline")
-    assert headline.startswith("Degraded night: none of 100 flow(s) was scored as it is: unparsable 100; 100 were scored")
+    assert headline.startswith(
+        "Degraded night: none of 100 flow(s) was scored as it is: unparsable 100; 100 were scored"
+    )
 
 
 def test_impossible_event_times_and_bytes_that_are_no_text_cost_no_flow(nights: Path, folder: Path) -> None:
