@@ -23,6 +23,7 @@ _ERROR: Final = re.compile(
     r"^(?:\w+\.)*(\w+(?:Error|Exception|Invalid|NotImplemented|Reconciled|Unusable|Missing)\w*)\b:? ?(.{0,80})", re.M
 )
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069]")
+_AUDIT_ROW: Final = re.compile(r"lake/audit/[^/]+\.parquet")
 _ALWAYS: Final = ("train", "test", f"event_date={DATE}")
 _LEFT: Final = (".staging", ".trash", ".commit-", ".running-")
 
@@ -68,6 +69,8 @@ def faults_of(
         after = snapshot(case.folder)
         changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
         changed = [path for path in changed if not path.startswith("input/") and not _is_planted(case, path)]
+        added = [path for path in changed if path not in before and _AUDIT_ROW.fullmatch(path)]
+        changed = [path for path in changed if path not in added[:1]]  # a refusal writes its audit row and nothing else
         if changed:
             faults.append(f"a refusal changed {len(changed)} file(s), such as {changed[0]}")
     outside = {path: facts for path, facts in before.items() if path.startswith("outside/")}

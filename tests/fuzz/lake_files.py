@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.parquet as pq
+
+from ids_spark.dataset.tables import TABLES
 from tests.fuzz import cells, documents, tables
 from tests.fuzz.case import Base, Case, start
 from tests.fuzz.draw import Draw
@@ -35,7 +38,7 @@ def make_journal(draw: Draw, base: Base, folder: Path) -> Case:
     for name in names:
         staged = case.lake / ".staging" / job / run / name
         staged.mkdir(parents=True)
-        (staged / "part-00000-new.parquet").write_bytes(b"new")
+        pq.write_table(TABLES[name].contract.empty_table(), staged / "part-00000-new.parquet")
     entry: Any = {"job": job, "run_id": run, "tables": names}
     if draw.chance(0.15):
         entry["files"] = draw.pick(

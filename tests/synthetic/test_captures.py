@@ -214,7 +214,7 @@ def test_the_inventory_names_every_device(day: Path) -> None:
     assert {tuple(line.split(",")[:2]) for line in lines} == {(ward.text_of(h.address), h.name) for h in ward.DEVICES}
     assert {name for each in ward.ATTACKS for name in each.victims} <= {line.split(",")[1] for line in lines}
     found = read_inventory(str(day / "_inventory.csv"))
-    assert found.notes == []
+    assert found.notes() == []
     assert all(device.type and device.criticality for device in found.devices)
 
 
