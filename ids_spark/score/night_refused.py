@@ -63,9 +63,10 @@ def count(file: str, refused: Refused, logits: Floats, flagged: Mask, task: Nigh
     keys = keys_of(flows, file, task)
     rest = np.flatnonzero(~scored)
     if len(rest):
-        total.refused_traffic.append(evidence.traffic(keys_of(flows.take(pa.array(rest)), file, task)))
-    if task.known.devices and len(rest):
-        total.add_unknown(task.known.unknown(keys_of(flows.take(pa.array(rest)), file, task).devices))
+        keys_of_rest = keys_of(flows.take(pa.array(rest)), file, task)
+        total.refused_traffic.append(evidence.traffic(keys_of_rest))
+        if task.known.devices:
+            total.add_unknown(task.known.unknown(keys_of_rest.devices))
     reasons = refused.rows["reason"].combine_chunks().dictionary_encode()
     known = np.where(scored, logits, NO_LOGIT)
     found = Flagged(
