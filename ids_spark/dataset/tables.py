@@ -145,13 +145,23 @@ METRICS: Final = _contract(
     ("model_version", pa.string()),
     ("feature_set", pa.string()),
     ("classes", pa.int32()),
+    ("of_classes", pa.int32()),
     ("split", pa.string()),
+    ("subset", pa.string()),
     ("class_name", pa.string()),
     ("metric", pa.string()),
     ("value", pa.float64()),
+    ("low", pa.float64()),
+    ("high", pa.float64()),
     ("support", pa.int64()),
     ("data_origin", pa.string()),
 )
+"""`metrics/`: one figure a row; `evaluate.metrics` and `evaluate.night_metrics` define them.
+
+`classes` is the level of the figure, `of_classes` that of the model (null: the same): figures of a coarser level are
+from the sums of its probabilities. `low` and `high` are the 95 % interval of a bootstrap over rows; null without one.
+`subset` names the rows: null for all labelled rows of the split; `unseen` and `seen`: those whose vector does not, and
+does, stand in train; `file=NAME`: those of one capture file. `value` is null where the rows do not support one."""
 
 CONFUSION: Final = _contract(
     ("run_id", pa.string()),
@@ -159,12 +169,15 @@ CONFUSION: Final = _contract(
     ("model_version", pa.string()),
     ("feature_set", pa.string()),
     ("classes", pa.int32()),
+    ("of_classes", pa.int32()),
     ("split", pa.string()),
+    ("subset", pa.string()),
     ("class_name", pa.string()),
     ("predicted_class", pa.string()),
     ("count", pa.int64()),
     ("data_origin", pa.string()),
 )
+"""`confusion/`: rows of a class predicted as another; `of_classes` and `subset` as in `METRICS`."""
 
 AUDIT: Final = _contract(
     ("run_id", pa.string()),
@@ -837,16 +850,18 @@ TABLES: Final[Mapping[str, Table]] = {
     "metrics": Table(
         "metrics/{run_id}.parquet",
         METRICS,
-        ("run_id", "model", "feature_set", "classes", "split", "class_name", "metric"),
+        ("run_id", "model", "feature_set", "classes", "of_classes", "split", "subset", "class_name", "metric"),
         retention="run_id",
         renamed=_FEATURE_SET,
+        added=("of_classes", "subset", "low", "high"),
     ),
     "confusion": Table(
         "confusion/{run_id}.parquet",
         CONFUSION,
-        ("run_id", "model", "feature_set", "classes", "split", "class_name", "predicted_class"),
+        ("run_id", "model", "feature_set", "classes", "of_classes", "split", "subset", "class_name", "predicted_class"),
         retention="run_id",
         renamed=_FEATURE_SET,
+        added=("of_classes", "subset"),
     ),
     "reports/adaptation": Table("reports/adaptation/{model}/{run_id}", _contract(), retention="nights"),
     "reports/run": Table("reports/run", _contract(), retention="modified"),

@@ -1,6 +1,6 @@
 """The tables `metrics/` and `confusion/`: `Results` writes those of a run, `newest` reads those of every model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from ids_spark.lake.store import Lake, TableMissing
 from ids_spark.models.artifact import ModelCard, model_name, model_versions, read_model
 
 SHOWN: Final = ("accuracy", "f1_macro", "f1_weighted", "benign_false_positive_rate")
-_IDENTITY: Final = ("model", "feature_set", "classes", "model_version", "run_id", "data_origin")
+_IDENTITY: Final = ("model", "feature_set", "classes", "of_classes", "model_version", "run_id", "data_origin")
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Results:
             "model_version": card.version,
             "feature_set": card.feature_set,
             "classes": card.classes,
+            "of_classes": card.classes,
             "split": self.split,
             "data_origin": data_origin,
         }
@@ -72,6 +73,23 @@ def unseen_classes(card: ModelCard, confusion: Counts) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """One figure of a model.
+
+    Attributes:
+        value: None where the rows do not support one.
+        low: Lower end of the 95 % interval of a bootstrap over rows; None without one.
+        high: Upper end.
+        support: Rows that the figure is about; None for facts that are not of rows.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    support: int | None = None
+
+
+@dataclass(frozen=True)
 class Scores:
     """Precision, recall and F1 of one class, and the number of rows with that label."""
 
@@ -83,18 +101,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """The results of the newest scoring run of one model on one split, and the model's card.
+    """The results of the newest scoring run of one model on one split at one level, and the model's card.
 
     Attributes:
         title: Architecture and variant, or a name set by another job.
         feature_set: `paper` or `operational`.
-        classes: 2, 6 or 19.
+        classes: Level of the results: 2, 6 or 19.
+        of_classes: Level of the model; results of a coarser level are from the sums of its probabilities.
         version: Version of the model; empty if none was written.
         run_id: The scoring run.
         data_origin: `measured` or `synthetic`.
-        averages: Values by metric, from the rows of `metrics/` without a class.
-        benign: Benign rows that were scored.
-        scores: Scores by class, in the order of ids, of classes that occur as label or prediction.
+        metrics: Every figure over all rows, by class (None: of all classes) and name.
         confusion: Labels by predictions, shape (classes, classes); None if the run wrote none.
         card: Card of the model; None if the model has no directory.
     """
@@ -102,19 +119,23 @@ class ScoredModel:
     title: str
     feature_set: str
     classes: Level
+    of_classes: Level
     version: str
     run_id: str
     data_origin: str
-    averages: Mapping[str, float]
-    benign: int
-    scores: Mapping[str, Scores]
+    metrics: Mapping[tuple[str | None, str], Metric]
     confusion: Counts | None
     card: ModelCard | None
 
     @property
     def name(self) -> str:
         """Directory name below `models/`."""
-        return model_name(self.title, self.classes, self.feature_set)
+        return model_name(self.title, self.of_classes, self.feature_set)
+
+    @property
+    def own_level(self) -> bool:
+        """Whether the results are at the level that the model was trained at."""
+        return self.classes == self.of_classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -126,64 +147,103 @@ class ScoredModel:
         """The `training` entry of the card; empty without one."""
         return self.card.training if self.card else {}
 
+    @property
+    def averages(self) -> dict[str, float]:
+        """Values of the metrics without a class, where there is one."""
+        return {
+            name: m.value for (of_class, name), m in self.metrics.items() if of_class is None and m.value is not None
+        }
+
+    @property
+    def benign(self) -> int:
+        """Benign rows that were scored."""
+        return self.metric("benign_false_positive_rate").support or 0
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """Scores by class, in the order of ids, of classes that occur as label or prediction."""
+        found = {}
+        for name in self.class_names:
+            of_class = [self.metric(metric, name) for metric in AVERAGED]
+            precision, recall, f1 = (metric.value for metric in of_class)
+            if precision is not None and recall is not None and f1 is not None:
+                found[name] = Scores(precision, recall, f1, of_class[0].support or 0)
+        return found
+
+    def metric(self, name: str, class_name: str | None = None) -> Metric:
+        """Return a figure over all rows, such as `f1_macro` or `recall_at_1e-2`; without value where it is unknown.
+
+        Args:
+            name: As in `metrics/`.
+            class_name: Of one class; None: of all.
+        """
+        return self.metrics.get((class_name, name), Metric(None))
+
 
 def newest(lake: Lake, split: str) -> list[ScoredModel]:
-    """Return the newest run of each model, ordered by classes, title and feature set.
+    """Return the newest run of each model at each level, ordered by classes, title, feature set, level of the model.
 
     Raises:
         TableMissing: when nothing was scored on that split yet.
         InputError: when a table holds unknown classes.
         ModelUnusable: when a model's directory was changed or cannot be read.
     """
-    metrics = lake.read("metrics", equal={"split": split}).to_pandas()
+    metrics = _all_rows(lake, "metrics", split)
     if metrics.empty:
         raise TableMissing(
             f"{lake.uri('metrics')} holds no metrics of split {split!r}; run jobs/score.py on this lake first"
         )
-    confusion = lake.read("confusion", equal={"split": split}).to_pandas()
-    keys = ["classes", "model", "feature_set"]
+    confusion = _all_rows(lake, "confusion", split)
+    keys = ["classes", "model", "feature_set", "of_classes"]
     latest = metrics[metrics["run_id"] == metrics.groupby(keys)["run_id"].transform("max")]
     return [_scored(lake, rows, confusion) for _, rows in latest.groupby(keys)]
 
 
+def _all_rows(lake: Lake, table: str, split: str) -> pd.DataFrame:
+    """Return what a table says of all rows of a split; the level of the model is never null."""
+    found = lake.read(table, equal={"split": split}).to_pandas()
+    found["of_classes"] = found["of_classes"].fillna(found["classes"]).astype(int)
+    return found[found["subset"].isna()]
+
+
 def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame) -> ScoredModel:
-    title, feature_set, classes, version, run_id, origin = (rows[key].iloc[0] for key in _IDENTITY)
-    classes, version = int(classes), version or ""  # null for a job that writes no model directory
-    name = model_name(title, classes, feature_set)
-    if classes not in CLASSES:
-        raise InputError(f"metrics of {name} in run {run_id} have {classes} classes; expected 2, 6 or 19")
+    title, feature_set, classes, of_classes, version, run_id, origin = (rows[key].tolist()[0] for key in _IDENTITY)
+    version = version or ""  # null for a job that writes no model directory
+    name = model_name(title, of_classes, feature_set)
+    if not {classes, of_classes} <= set(CLASSES):
+        raise InputError(
+            f"metrics of {name} in run {run_id} have {classes} classes, of a model of {of_classes}; expected 2, 6 or 19"
+        )
     _require_known(rows["class_name"].dropna(), classes, f"metrics of {name} in run {run_id}")
-    averages = rows[rows["class_name"].isna()].set_index("metric")
     known = version and version in model_versions(lake.uri("models"), name)
     return ScoredModel(
         title,
         feature_set,
         classes,
+        of_classes,
         version,
         run_id,
         origin,
-        averages["value"].dropna().to_dict(),
-        int(averages["support"].get("benign_false_positive_rate", 0)),
-        _scores_by_class(rows, CLASSES[classes]),
+        _metrics_of(rows),
         _counts(confusion, rows.iloc[0], name),
         read_model(lake.uri(f"models/{name}/{version}")).card if known else None,
     )
 
 
-def _scores_by_class(rows: pd.DataFrame, class_names: Sequence[str]) -> dict[str, Scores]:
-    found = rows[rows["metric"].isin(AVERAGED) & rows["class_name"].notna()]
-    values = found.pivot(index="class_name", columns="metric", values="value").reindex(columns=list(AVERAGED))
-    support = found.groupby("class_name")["support"].first()
+def _metrics_of(rows: pd.DataFrame) -> dict[tuple[str | None, str], Metric]:
+    figures = rows[["value", "low", "high", "support"]].astype(object).where(rows.notna(), None)
+    names = rows["class_name"].astype(object).where(rows["class_name"].notna(), None)
     return {
-        name: Scores(**values.loc[name].to_dict(), support=int(support[name]))
-        for name in class_names
-        if name in values.index and values.loc[name].notna().all()
+        (class_name, name): Metric(value, low, high, None if support is None else int(support))
+        for class_name, name, value, low, high, support in zip(
+            names, rows["metric"], *(figures[column] for column in figures), strict=True
+        )
     }
 
 
 def _counts(confusion: pd.DataFrame, run: pd.Series, name: str) -> Counts | None:
     """Return the confusion matrix of the run and model of a row of `metrics/`; None if there is none."""
-    same = [confusion[key] == run[key] for key in ("run_id", "model", "feature_set", "classes")]
+    same = [confusion[key] == run[key] for key in ("run_id", "model", "feature_set", "classes", "of_classes")]
     cells = confusion[np.logical_and.reduce(same)]
     if cells.empty:
         return None

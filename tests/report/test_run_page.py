@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-from ids_spark.dataset.tables import METRICS
+from ids_spark.dataset.tables import CONFUSION, METRICS
 from ids_spark.dataset.taxonomy import CLASS6, CLASSES
 from ids_spark.evaluate import results
 from ids_spark.evaluate.results import Results
@@ -241,7 +241,8 @@ def test_a_changed_model_or_an_unknown_class_is_refused_and_the_old_page_stays(
     assert "weights.npz was changed after training" in caplog.text
     weights.write_bytes(kept)
     confusion = pd.read_parquet(lake / "confusion/run1.parquet")
-    confusion.replace({"predicted_class": {"MQTT": "Mqtt"}}).to_parquet(lake / "confusion/run1.parquet")
+    renamed = records(confusion.replace({"predicted_class": {"MQTT": "Mqtt"}}))
+    write_rows(str(lake / "confusion/run1.parquet"), renamed, CONFUSION)
     assert run_job("report") == 2
     assert "confusion of dnn-6-paper in run run1 has classes Mqtt; expected Benign, DDoS, " in caplog.text
     assert (lake / "reports/run/run.html").read_bytes() == before
