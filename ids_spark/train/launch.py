@@ -13,7 +13,7 @@ from pyspark import SparkContext
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.logs import printable
 from ids_spark.lake.filesystem import exists
-from ids_spark.train import checkpoint, horovod_security, local_name, progress
+from ids_spark.train import checkpoint, horovod_security, local_name, progress, slots
 from ids_spark.train.bootstrap import packed
 from ids_spark.train.checkpoint import CheckpointUnusable
 from ids_spark.train.tasks import TrainingTask
@@ -33,10 +33,6 @@ class Diverged(InputError):
 
 class RanksLost(Interrupted):
     """Raised when a rank failed or was killed."""
-
-
-class TooFewSlots(InputError):
-    """Raised when Spark cannot run all ranks at the same time."""
 
 
 def resumed(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
@@ -88,16 +84,16 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[s
             f"{table.uri}/split=train has {table.rows['train']} rows; expected at least one global batch of"
             f" {config.batch_size}; set train.batch_size lower"
         )
-    _require_slots(spark_context, ranks)
+    slots.require(spark_context, ranks)
     # One thread is fastest for networks of this size: a second one mostly waits, and the data loader uses a core.
-    threads = _task_cpus(spark_context)
+    threads = slots.task_cpus(spark_context)
     start, arguments = packed("ids_spark.train.worker", "train", [replace(task, threads=threads) for task in tasks])
     driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
     try:
         with (
             progress.following(progress.progress_uri(tasks[0].checkpoint), lambda line: log.info("%s", line)),
             horovod_security.secured(driver) as network,
-            local_name.rank_environment(_is_local(spark_context)) as name,
+            local_name.rank_environment(slots.is_local(spark_context)) as name,
         ):
             results: list[list[dict[str, Any]]] = horovod.spark.run(
                 start,
@@ -127,44 +123,6 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[s
             f" {config.peak_learning_rate:g}; set train.learning_rate lower"
         )
     return [each["manifest_sha256"] for each in trained]
-
-
-def _require_slots(spark_context: SparkContext, ranks: int) -> None:
-    """Refuse more ranks than Spark can run at the same time: they would wait for each other until a timeout."""
-    slots, cpus = _slots(spark_context), _task_cpus(spark_context)
-    if slots is None or slots >= ranks:
-        return
-    with_cpus = f" with spark.task.cpus {cpus}" if cpus > 1 else ""
-    local = (
-        f"use --master 'local[{ranks * cpus}]'" if _is_local(spark_context) else "give Spark more executors or cores"
-    )
-    raise TooFewSlots(
-        f"train.ranks is {ranks}, but {spark_context.master}{with_cpus} runs {slots} task{'s'[: slots != 1]} at once;"
-        f" {local}, or set {'spark.task.cpus or ' if cpus > 1 else ''}train.ranks lower"
-    )
-
-
-def _slots(spark_context: SparkContext) -> int | None:
-    """Return the number of tasks that Spark can run at once; None if it is not known before executors have started."""
-    conf, cpus = spark_context.getConf(), _task_cpus(spark_context)
-    if _is_local(spark_context):
-        scala: Any = spark_context._jsc.sc()  # defaultParallelism may be set to another number
-        return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
-    dynamic = conf.get("spark.dynamicAllocation.enabled", "false") == "true"
-    executors = conf.get("spark.dynamicAllocation.maxExecutors" if dynamic else "spark.executor.instances")
-    cores, total = conf.get("spark.executor.cores"), conf.get("spark.cores.max")
-    known = [int(total) // cpus] if total else []
-    if executors and cores:
-        known.append(int(executors) * (int(cores) // cpus))
-    return min(known, default=None)
-
-
-def _is_local(spark_context: SparkContext) -> bool:
-    return (spark_context.master or "").startswith("local")
-
-
-def _task_cpus(spark_context: SparkContext) -> int:
-    return int(spark_context.getConf().get("spark.task.cpus", "1"))
 
 
 class _RankOutput(io.TextIOBase):

@@ -15,6 +15,8 @@ from ids_spark.lake.store import Lake
 from ids_spark.models.artifact import ModelCard, model_name, title_of
 from ids_spark.train.checkpoint import fingerprint
 
+LOCAL: Final = "local"
+"""Column of the feature table: rows of the group of a local row, 0 for a row of the data set; there if it has some."""
 _LOCAL_SHARE: Final = 0.1  # weight of all local rows, where all of the data set have 1; see README, Decisions
 _MOST_LOCAL_WEIGHT: Final = 10.0
 
@@ -59,6 +61,19 @@ class FeatureTable:
         if config.local_weight is not None or not local:
             return config.local_weight or 1.0
         return min(_LOCAL_SHARE * (self.rows["train"] - local) / local, _MOST_LOCAL_WEIGHT)
+
+    def row_weights(self, config: TrainConfig) -> tuple[float, float] | None:
+        """Return the weights in the loss of a row of the data set, and of a local one that is alone in its group.
+
+        Of a group of n rows, a local one weighs n ** -1/2 of the latter (`features.local_balance`). The mean over train
+        is 1. None without local rows.
+        """
+        local, rows = self.local_rows("train"), self.rows["train"]
+        if not local or self.local is None:
+            return None
+        total = local * self.local_weight(config)
+        mean = (rows - local + total) / rows
+        return 1 / mean, total / self.local["balance"] / mean
 
 
 @dataclass(frozen=True)
@@ -112,17 +127,8 @@ class TrainingTask:
 
     @property
     def row_weights(self) -> tuple[float, float] | None:
-        """Weights in the loss of a row of the data set, and of a local one that is alone in its group.
-
-        Of a group of n rows, a local one weighs n ** -1/2 of the latter (`features.local_balance`). The mean over train
-        is 1. None without local rows.
-        """
-        local, rows = self.table.local_rows("train"), self.table.rows["train"]
-        if not local or self.table.local is None:
-            return None
-        total = local * self.table.local_weight(self.config)
-        mean = (rows - local + total) / rows
-        return 1 / mean, total / self.table.local["balance"] / mean
+        """Weights of rows in the loss, see `FeatureTable.row_weights`."""
+        return self.table.row_weights(self.config)
 
 
 def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
@@ -161,6 +167,11 @@ def card_of(
     """Return the card of a model to be trained."""
     hyperparameters = getattr(config, architecture).model_dump(mode="json")
     card = untrained_card(table, architecture, config.variant, hyperparameters, classes, feature_set, version)
+    return with_local(card, table, config)
+
+
+def with_local(card: ModelCard, table: FeatureTable, config: TrainConfig) -> ModelCard:
+    """Return a card with what its table holds of the site's own nights, and the weight of such rows."""
     local = {**table.local, "weight": table.local_weight(config)} if table.local is not None else None
     return replace(card, local=local)
 

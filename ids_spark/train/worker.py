@@ -16,28 +16,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import horovod.tensorflow as hvd
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from ids_spark.base import process
-from ids_spark.dataset.taxonomy import BENIGN_ID
 from ids_spark.lake.filesystem import write_bytes
-from ids_spark.models import architectures, novelty, threshold
+from ids_spark.models import architectures, novelty
 from ids_spark.models.artifact import Weights, read_model, write_model
 from ids_spark.models.novelty import Novelty
-from ids_spark.models.threshold import LocalOrigin, ValidationScores
-from ids_spark.train import checkpoint, data_loader, gloo_priority, horovod_security, progress, warm_start
+from ids_spark.models.threshold import ValidationScores
+from ids_spark.train import checkpoint, data_loader, gloo_priority, horovod_security, progress, validation, warm_start
 from ids_spark.train.checkpoint import TrainingState
 from ids_spark.train.steps import TrainSteps
-from ids_spark.train.tasks import FeatureTable, TrainingTask
+from ids_spark.train.tasks import LOCAL, TrainingTask
 
 _EVALUATED_ROWS: Final = 8_192  # in one forward pass; affects speed only
-_BASELINE_ROWS: Final = 20_000  # benign rows of each rank for their median
-_NOVELTY_ROWS: Final = 50_000  # benign train rows of all ranks that the second detector is fitted on
-_NOVELTY_READ: Final = 2_000_000  # train rows that a rank reads at most to find them
-_LAB_ROWS: Final = 2_000  # of the data set among these, at least, where there are few local ones
-_LOCAL: Final = "local"
 _PRODUCTS_PER_CYCLE_MS: Final = 60_000_000
 """The Horovod cycle time is scaled to the cost of a step: multiplications of a rank's forward pass for each millisecond
 of it. That is about a tenth of a step of 4,096 rows of gru_dnn. An allreduce waits for the end of a cycle, and every
@@ -175,7 +167,7 @@ def _shard(task: TrainingTask, split: str, *more: str) -> data_loader.Shard:
 
 def _weighted_shard(task: TrainingTask, split: str) -> data_loader.Shard:
     """Return this rank's part of a split as `TrainSteps` takes it."""
-    return _shard(task, split, *(() if task.row_weights is None else (_LOCAL,)))
+    return _shard(task, split, *(() if task.row_weights is None else (LOCAL,)))
 
 
 def _run_epochs(
@@ -230,32 +222,14 @@ def _blocks(task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_
 
 
 def fit_novelty(task: TrainingTask) -> Novelty | None:
-    """Return the second detector, fitted on the first benign train rows of all ranks; None if there are too few.
-
-    Half of them are of the site's own nights if there are enough; rows of the data set are not more than those, but at
-    least `_LAB_ROWS`, so that few local rows do not leave it with too few.
-    """
+    """Return the second detector, fitted on the first benign train rows of all ranks; None if there are too few."""
     local = task.table.local_rows("train") > 0
-    wanted, seen = _NOVELTY_ROWS // hvd.size() // (1 + local), 0
-    none = np.empty((0, len(task.columns)), dtype=np.float32)
-    rows: tuple[list[NDArray[np.float32]], ...] = ([none], [none])  # of the data set, local ones
-    shard = _shard(task, "train", *((_LOCAL,) if local else ()))
+    shard = _shard(task, "train", *((LOCAL,) if local else ()))
+    wanted = validation.NOVELTY_ROWS // hvd.size() // (1 + local)
     with data_loader.read_ahead(data_loader.one_pass(shard, _EVALUATED_ROWS)) as blocks:
-        for columns, labels in blocks:
-            benign = columns[labels == BENIGN_ID]
-            for i in range(1 + local):
-                rows[i].append(benign[(benign[:, -1] > 0) == i][:, :-1] if local else benign)
-            seen += len(labels)
-            enough = all(sum(len(part) for part in rows[i]) >= wanted for i in range(1 + local))
-            if enough or (seen >= _NOVELTY_READ and not local):  # local rows may be the last ones
-                break
-    of_data_set, own = (
-        hvd.allgather(np.concatenate(parts)[:wanted], name=f"novelty.benign_rows.{i}").numpy()
-        for i, parts in enumerate(rows)
-    )
-    if local:
-        of_data_set = of_data_set[:: max(1, round(len(of_data_set) / max(len(own), _LAB_ROWS)))]
-    return novelty.fit(np.concatenate([of_data_set, own]))
+        parts = validation.first_benign(blocks, len(task.columns), local, wanted)
+    of_data_set, own = (hvd.allgather(rows, name=f"novelty.benign_rows.{i}").numpy() for i, rows in enumerate(parts))
+    return validation.fit_detector(of_data_set, own, local)
 
 
 def score_validation_rows(
@@ -265,66 +239,18 @@ def score_validation_rows(
 
     If the table holds out local rows, they are the benign rows. Both results are the same on every rank.
     """
-    local = _local_origin(task.table)
     steps.restore(state.best, steps.optimizer_state())
-    more = (("block",) if task.table.blocked_rows or local else ()) + ((_LOCAL,) if local else ())
-    shard, parts, wanted = _shard(task, "validation", *more), [], _BASELINE_ROWS
+    shard, parts = _shard(task, "validation", *validation.more_columns(task.table)), []
+    wanted = validation.BASELINE_ROWS
     with data_loader.read_ahead(data_loader.one_pass(shard, _EVALUATED_ROWS)) as blocks:
         for columns, labels in blocks:
-            features = np.ascontiguousarray(columns[:, : len(task.columns)])
-            extra = dict(zip(more, columns[:, len(task.columns) :].T, strict=True))
-            used = (labels != BENIGN_ID) | (extra[_LOCAL] > 0) if local else np.ones(len(labels), dtype=np.bool_)
-            parts.append(_scored(steps, detector, features[used], labels[used], wanted))
-            parts[-1] += (_block_ids(extra.get("block"), len(labels))[used],)
-            wanted = 0 if sum(len(each[4]) for each in parts) >= _BASELINE_ROWS else _BASELINE_ROWS
-    scores, classes, attack_ids, ids, matrix, benign_distances, block_ids = (
-        hvd.allgather(np.concatenate(part), name=f"validation_scores.{i}").numpy()
-        for i, part in enumerate(zip(*parts, strict=True))
+            parts.append(validation.scored(task.table, steps.probabilities, detector, columns, labels, wanted))
+            enough = sum(len(part.benign) for part in parts) >= validation.BASELINE_ROWS
+            wanted = 0 if enough else validation.BASELINE_ROWS
+    of_all = (
+        hvd.allgather(array, name=f"validation_scores.{i}").numpy() for i, array in enumerate(validation.joined(parts))
     )
-    baseline = threshold.benign_baseline(matrix, np.ones(len(matrix), dtype=bool))
-    benign = classes == BENIGN_ID
-    counts = np.bincount(ids[benign] if benign.any() else ids, minlength=len(task.card.class_names))
-    found = threshold.validation_scores_of(scores, classes, attack_ids, counts, baseline, block_ids, local)
-    if detector is None:
-        return found, None
-    below = scores[benign] < found.operating_point().logit
-    detector = detector.calibrated(benign_distances, below)
-    if local:
-        reaching = below[:, np.newaxis] & (benign_distances[:, np.newaxis] >= detector.levels(threshold.RATES))
-        found = found.with_unknown(block_ids[benign], reaching)
-    return found, detector
-
-
-def _scored(
-    steps: TrainSteps, detector: Novelty | None, features: NDArray[np.float32], labels: NDArray[np.int32], most: int
-) -> tuple[NDArray[Any], ...]:
-    """Return scores, classes, most probable attack classes and predicted classes; of benign rows features, distances.
-
-    The features are those of at most `most` rows.
-    """
-    probabilities, benign = steps.probabilities(features), features[labels == BENIGN_ID]
-    return (
-        threshold.attack_logits(probabilities),
-        labels,
-        threshold.most_probable_attacks(probabilities),
-        probabilities.argmax(axis=1).astype(np.int32),
-        benign[:most],
-        detector.distances(benign) if detector else np.empty(0, dtype=np.float32),
-    )
-
-
-def _local_origin(table: FeatureTable) -> LocalOrigin | None:
-    """Return where the benign validation rows of a table are from, if it holds out local ones."""
-    if table.local is None or not table.local_rows("held_out"):
-        return None
-    return LocalOrigin(tuple(table.local["held_out_dates"]), table.local["held_out_by"])
-
-
-def _block_ids(column: NDArray[np.float32] | None, rows: int) -> NDArray[np.int32]:
-    """Return the held-out block of each row, -1 for none, from the column `block` if there is one; ids are exact."""
-    if column is None:
-        return np.full(rows, threshold.NO_BLOCK, dtype=np.int32)
-    return np.nan_to_num(column, nan=threshold.NO_BLOCK).astype(np.int32)
+    return validation.stored_scores(task.table, task.card.classes, validation.ScoredRows(*of_all), detector)
 
 
 def _log_to_tensorboard(folder: str, entry: dict[str, float]) -> None:

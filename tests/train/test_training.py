@@ -28,7 +28,7 @@ from ids_spark.lake.store import Lake
 from ids_spark.models import architectures, artifact, registry
 from ids_spark.models.artifact import Model, ModelUnusable
 from ids_spark.models.signatures import open_trust
-from ids_spark.train import checkpoint, worker
+from ids_spark.train import checkpoint, validation, worker
 from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState
 from ids_spark.train.launch import resumed
 from ids_spark.train.steps import TrainSteps
@@ -361,7 +361,7 @@ def test_the_second_detector_learns_local_rows_and_as_many_of_the_data_set(
     rows = (benign["local"] > 0).value_counts()
     every = worker.fit_novelty(task)  # fewer rows than are always kept
     np.testing.assert_allclose(every.centre, benign[columns].mean().to_numpy(), rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(worker, "_LAB_ROWS", 0)
+    monkeypatch.setattr(validation, "_LAB_ROWS", 0)
     assert rows[0] > 1.5 * rows[1]
     balanced = worker.fit_novelty(task)
     assert not np.allclose(balanced.centre, every.centre, rtol=1e-3)
