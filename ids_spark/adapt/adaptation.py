@@ -102,7 +102,8 @@ def adapt(run: Run) -> Report:
             left_out = review.review(run.spark_context, lake, run.staged, champion, minutes, run.run_id).left_out
             run.commit([local_rows.TABLE])
     with clock.step("features"):
-        recipe = run.config.features.model_copy(update={"recipe": own.recipe, "local": True})
+        same = {"recipe": own.recipe, "local": True, "ratios": bool(champion.preprocessor.recipe.ratios)}
+        recipe = run.config.features.model_copy(update=same)
         run.commit(fitting.write_recipe(run.spark_context, lake, run.staged, recipe, run.run_id).tables)
         table = open_features(lake, own.recipe, run.config.train.ranks)
         facts = _facts(table)

@@ -210,7 +210,7 @@ def _operating_point(model: Model) -> float:
 def _row_groups(lake: Lake, split: Split, models: Sequence[Model]) -> list[RowGroup]:
     """Return the row groups of a split; none if the lake lacks it."""
     uri = lake.uri(f"flows/split={split}")
-    wanted = {name for model in models for name in model.card.features}
+    wanted = {name for model in models for name in model.card.source_features}
     found = []
     for row_group, types in (each for file in files_in(uri, SUFFIX) for each in sources.parquet_row_groups(file)):
         own = ColumnNames(types).schema()
@@ -260,7 +260,7 @@ def _tables(
     Raises:
         SourceUnusable: the content of the file is damaged.
     """
-    features = sorted({name for model in models for name in model.card.features})
+    features = sorted({name for model in models for name in model.card.source_features})
     names = ("label19", "duplicate") if split == "test" else LOCAL_COLUMNS
     try:
         with open_part(row_group.uri) as file:

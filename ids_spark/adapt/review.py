@@ -300,7 +300,7 @@ def _read(row_group: RowGroup, names: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _matrix(table: pa.Table, model: Model) -> Floats32:
-    values = {name: table[name].to_numpy() for name in model.card.features}
+    values = {name: table[name].to_numpy() for name in model.card.source_features}
     return as_rows(model.preprocessor.transform(values, model.card.features))
 
 
@@ -319,7 +319,7 @@ def _first(table: pa.Table, rows: int) -> pa.Table:
 
 def _survey(spark_context: SparkContext, row_groups: Sequence[RowGroup], model: Model) -> tuple[_Layout, pa.Table]:
     """Return the layout of the local rows, and a sample of them."""
-    names = (*_COLUMNS, *model.card.features)
+    names = (*_COLUMNS, *model.card.source_features)
 
     def surveyed(own: Sequence[RowGroup]) -> tuple[dict[tuple[int, str], tuple[int, int]], pa.Table]:
         last: dict[tuple[int, str], tuple[int, int]] = defaultdict(lambda: (0, -1))
@@ -348,8 +348,8 @@ def _survey(spark_context: SparkContext, row_groups: Sequence[RowGroup], model: 
 def _data_set(spark_context: SparkContext, lake: Lake, model: Model) -> tuple[Floats32, Ids, Floats32]:
     """Return attack rows, their classes at the level of the model, and benign rows of the data set, in random order."""
     row_groups = _row_groups(lake.uri("flows/split=train"))
-    names = ("source_row", "row_key", "label19", "duplicate", *model.card.features)
-    shared = ("source_row", "row_key", "label19", "order", *model.card.features)
+    names = ("source_row", "row_key", "label19", "duplicate", *model.card.source_features)
+    shared = ("source_row", "row_key", "label19", "order", *model.card.source_features)
 
     def sampled(own: Sequence[RowGroup]) -> pa.Table:
         parts: list[pa.Table] = []
@@ -404,7 +404,7 @@ def _decided(lake: Lake, categories: Sequence[str], window_minutes: int) -> dict
 def _compared(spark_context: SparkContext, row_groups: Sequence[RowGroup], task: _Task) -> tuple[pa.Table, pa.Table]:
     """Return the places, as `_COUNTED_PLACE`, and the rows that may be left out, as `_CANDIDATE`."""
     shared = spark_context.broadcast(task)
-    names = (*_COLUMNS, *task.model.card.features)
+    names = (*_COLUMNS, *task.model.card.source_features)
 
     def compared(own: Sequence[RowGroup]) -> tuple[pa.Table, pa.Table]:
         parts = [_compare(table, shared.value) for each in own for table in _read(each, names)]

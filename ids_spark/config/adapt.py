@@ -11,7 +11,8 @@ class AdaptConfig(Section):
     """`jobs/adapt.py`: from the flow logs of a site's own nights to a challenger that knows them.
 
     Attributes:
-        model: Name below `models/`; the challenger has the architecture, classes and feature set of its champion.
+        model: Name below `models/`; the challenger has the architecture, classes and feature set of its
+            champion, and derived features if that has them.
         flow_logs: Folder of flow logs: parquet files below `event_date=YYYY-MM-DD/`.
         nights: Newest nights of it to learn.
         last_date: Last night to learn; default: the newest.

@@ -89,6 +89,8 @@ class FeaturesConfig(Section):
     Attributes:
         recipe: Name of the fitted preprocessor and its table.
         transform: Before standardisation: `none`, or `signed_log`, sign(x) · log(1 + 1000 |x|), for heavy tails.
+        ratios: Also derive features from raw ones: ratios, differences and products of packet lengths, rate and time
+            between packets. A model that is trained on them reads the same columns of logs as one without.
         min_std: A feature is dropped when its population standard deviation over train is at most this.
         sample_rows: Approximate number of train rows from which the quantiles of each feature are computed.
         validation_share: Share of the train rows held out for validation, selected by row hash.
@@ -105,6 +107,7 @@ class FeaturesConfig(Section):
 
     recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "paper"
     transform: Literal["none", "signed_log"] = "none"
+    ratios: bool = False
     min_std: Annotated[float, Field(ge=0)] = 1e-8
     sample_rows: Count = 100_000
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2

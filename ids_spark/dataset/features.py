@@ -87,8 +87,17 @@ FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
     "Weight": "packets in times packets out",
     "IPv": "share of IP",
     "LLC": "share of LLC",
+    "Max - Min": "longest minus shortest packet",
+    "Std / AVG": "spread relative to the mean of packet lengths",
+    "Min / Max": "shortest relative to the longest packet",
+    "(AVG - Min) / (Max - Min)": "place of the mean between shortest and longest packet",
+    "Rate * AVG": "bytes a second",
+    "AVG - Tot size": "mean packet length minus packet length",
+    "Header_Length / AVG": "header length relative to the mean packet length",
+    "Rate * IAT": "packet rate times time between packets, 1 without bursts",
 }
-"""Meaning of each feature of all schemas, from Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351."""
+"""Meaning of each feature of all schemas, from Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351, and of those that
+`features.ratios` derives: lengths in bytes, relative ones without a unit."""
 SAME_FEATURE: Final = ("Duration", "Time_To_Live")
 """Names of the time to live in the two releases."""
 
@@ -98,5 +107,7 @@ class SchemaMismatch(InputError):
 
 
 def column_of(feature: str) -> str:
-    """Return the column of a feature in `features/`; Petastorm allows no spaces, as columns become attributes."""
-    return feature.replace(" ", "_")
+    """Return the column of a feature in `features/`, an identifier, as Petastorm makes attributes of columns."""
+    for sign, word in (("/", "per"), ("*", "times"), ("-", "minus"), ("(", ""), (")", ""), (" ", "_")):
+        feature = feature.replace(sign, word)
+    return feature

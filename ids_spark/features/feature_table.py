@@ -22,7 +22,7 @@ from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import FeatureSchema
 from ids_spark.dataset.tables import TABLES, features_contract, flows_contract, require
-from ids_spark.features import local_split
+from ids_spark.features import local_split, ratios
 from ids_spark.features.local_balance import Balance
 from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.features.moments import Moments, moments_of
@@ -301,7 +301,7 @@ def measure_train(
     def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_], Keys]:
         flows = _read(bucket, recipe.schema, held_out, local)
         fitted = flows.keep & ~flows.held_out
-        columns = [recipe.transformed(column[fitted]) for column in flows.columns.values()]
+        columns = [recipe.transformed(ratios.column(flows.columns, name)[fitted]) for name in recipe.features]
         sampled = row_hash.sampled(flows.keys[fitted], sample_share)
         benign = flows.labels[fitted][sampled] == taxonomy.BENIGN_ID
         sample = np.column_stack([c[sampled] for c in columns])
@@ -310,7 +310,7 @@ def measure_train(
     train = [b for b in buckets if b.split == "train"]
     measured = run_each(spark_context, train, measure)
     measured.sort(key=lambda entry: entry[0])  # in bucket order: the same rounding for any order of tasks
-    total = [Moments()] * len(recipe.schema.features)
+    total = [Moments()] * len(recipe.features)
     for _, part, *_ in measured:
         total = [so_far.merged(more) for so_far, more in zip(total, part, strict=True)]
     samples, benign, groups = (np.concatenate([entry[i] for entry in measured]) for i in (2, 3, 4))

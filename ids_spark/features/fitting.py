@@ -13,7 +13,7 @@ from ids_spark.base.text import shown
 from ids_spark.config.settings import FeaturesConfig
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
 from ids_spark.dataset.taxonomy import CLASS19
-from ids_spark.features import feature_table, preprocess
+from ids_spark.features import feature_table, preprocess, ratios
 from ids_spark.features.feature_table import FeatureCounts
 from ids_spark.features.local_balance import Balance
 from ids_spark.features.local_split import LocalHeldOut, Survey, survey
@@ -105,7 +105,8 @@ def write_recipe(
         local, buckets = feature_table.with_local_rows(lake.uri("flows"), schema, nights.held_out, buckets, used)
         origin, train_rows = combined_origin(origin, nights.data_origin), train_rows + used
 
-    recipe = preprocess.Recipe(config.recipe, schema, config.transform, config.min_std, origin)
+    derived = ratios.names_of(schema) if config.ratios else ()
+    recipe = preprocess.Recipe(config.recipe, schema, config.transform, config.min_std, origin, derived)
     share = config.sample_rows / max(1, train_rows)
     held_out = HeldOut(config.validation_share, config.blocked_share, config.block_rows)
     measured = feature_table.measure_train(spark_context, buckets, recipe, held_out, share, local)

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ids_spark.base import json_text
 from ids_spark.base.arrays import Floats
 from ids_spark.base.errors import InputError
-from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, column_of
+from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, FeatureSet, column_of
+from ids_spark.features import ratios
 from ids_spark.features.drift import Histogram, histogram_of
 from ids_spark.features.moments import LARGEST, Moments
 
@@ -44,6 +45,7 @@ class Recipe:
         transform: `none`, or `signed_log`: sign(x) · log(1 + 1000 |x|).
         min_std: A feature with a population standard deviation at or below it is dropped.
         data_origin: `measured` or `synthetic`.
+        ratios: Names of the derived features (`features.ratios`).
     """
 
     name: str
@@ -51,6 +53,12 @@ class Recipe:
     transform: str
     min_std: float
     data_origin: str
+    ratios: tuple[str, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of all features: raw ones in official order, then derived ones."""
+        return self.schema.features + self.ratios
 
     def transformed(self, column: Floats) -> Floats:
         """Return a raw column transformed; infinities stay infinite, NaN stays NaN."""
@@ -70,7 +78,7 @@ class FittedFeature:
     """One feature fitted on train rows; all numbers refer to transformed values.
 
     Attributes:
-        name: Official name.
+        name: Official name, or that of a derived feature.
         kept: Whether it is an input of models.
         reason: Why it was kept or dropped.
         mean: Mean after saturation.
@@ -103,7 +111,7 @@ class Preprocessor:
     Attributes:
         recipe: Its settings.
         rows: Rows it was fitted on: train, without duplicates and validation.
-        features: One for each feature of the schema, in its order.
+        features: One for each feature of the recipe, in its order.
         reference_rows: Sampled rows of the histograms: benign ones, or all where train has no benign row.
     """
 
@@ -124,8 +132,13 @@ class Preprocessor:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Official names of the kept features, in official order."""
+        """Names of the kept features: raw ones in official order, then derived ones."""
         return tuple(f.name for f in self.features if f.kept)
+
+    def feature_set(self, feature_set: FeatureSet) -> tuple[str, ...]:
+        """Return the kept features that a model of this feature set may use; of derived ones, by what they read."""
+        allowed = set(self.schema.feature_set(feature_set))
+        return tuple(name for name in self.kept if allowed.issuperset(ratios.sources_of(name)))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -136,7 +149,8 @@ class Preprocessor:
         """Transform, saturate, standardise in double, then cast to float32: z = (t(x) - mean) / std.
 
         Args:
-            values: Raw columns by official name, each of shape (rows,), without NaN.
+            values: Raw columns by official name, each of shape (rows,), without NaN. Derived features are computed if
+                they are not among them.
             names: Kept features in the order of the result; default all.
 
         Returns:
@@ -148,12 +162,17 @@ class Preprocessor:
         fitted = {f.name: f for f in self.features if f.kept}
         scaled = []
         for name in self.kept if names is None else names:
-            feature, column = fitted[name], self.recipe.transformed(values[name])
+            feature, column = fitted[name], self.recipe.transformed(ratios.column(values, name))
             if len(column) and (np.max(column) > LARGEST or np.min(column) < -LARGEST):
                 column = np.where(column > LARGEST, feature.high, np.where(column < -LARGEST, feature.low, column))
             z = (column - feature.mean) / feature.std
             scaled.append(np.clip(z, -_FLOAT32_MAX, _FLOAT32_MAX, out=z).astype(np.float32))
         return scaled
+
+    def raw(self, name: str, scaled: float) -> float:
+        """Return the raw value, to rounding, of a scaled one of a kept feature."""
+        [feature] = [f for f in self.features if f.name == name]
+        return float(self.recipe.inverted(np.array([scaled * feature.std + feature.mean]))[0])
 
     def edges(self, names: Sequence[str], bins: int) -> NDArray[np.float32]:
         """Return the edges of equally filled bins in scaled units, ascending, shape (len(names), bins + 1)."""
@@ -207,7 +226,9 @@ def from_json(text: str | bytes, where: str) -> Preprocessor:
         schema = FEATURE_SCHEMAS[content["feature_schema"]]
         lists = ("quantiles", "edges", "shares")
         features = tuple(FittedFeature(**(f | {k: tuple(f[k]) for k in lists})) for f in content["features"])
-        recipe = Recipe(content["recipe"], schema, content["transform"], content["min_std"], content["data_origin"])
+        derived = tuple(f.name for f in features[len(schema.features) :])
+        settings = content["transform"], content["min_std"], content["data_origin"]
+        recipe = Recipe(content["recipe"], schema, *settings, derived)
         rows, reference_rows = content["rows"], content["reference_rows"]
         fault = _fault(recipe, rows, reference_rows) or next(filter(None, map(_fault_of, features)), "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -215,7 +236,8 @@ def from_json(text: str | bytes, where: str) -> Preprocessor:
         raise PreprocessorUnusable(f"{where} is not a preprocessor ({reason}); rerun jobs/features.py") from error
     if fault:
         raise PreprocessorUnusable(f"{where}: {fault}; rerun jobs/features.py")
-    if tuple(f.name for f in features) != schema.features:
+    known = set(derived) <= set(ratios.names_of(schema)) and len(set(derived)) == len(derived)
+    if tuple(f.name for f in features) != recipe.features or not known:
         raise PreprocessorUnusable(f"{where}: its features are not those of {schema.name}; rerun jobs/features.py")
     return Preprocessor(recipe, rows, features, reference_rows)
 
@@ -270,13 +292,21 @@ def fit(
     if not rows:
         raise PreprocessorUnusable("found no train row to fit on; check that the source has a train split")
     reference = sample if benign is None or not benign.any() else sample[benign]
-    columns = zip(recipe.schema.features, moments, sample.T, reference.T, strict=True)
+    columns = zip(recipe.features, moments, sample.T, reference.T, strict=True)
     fitted = tuple(_fit_feature(name, m, recipe.min_std, own, of) for name, m, own, of in columns)
+    dropped = {feature.name for feature in fitted if not feature.kept}
+    fitted = tuple(_without_sources(feature, dropped) if feature.kept else feature for feature in fitted)
     if not any(feature.kept for feature in fitted):
         raise PreprocessorUnusable(
             f"no feature of {rows} train rows varies by more than min_std {recipe.min_std:g}; lower features.min_std"
         )
     return Preprocessor(recipe, rows, fitted, len(reference))
+
+
+def _without_sources(feature: FittedFeature, dropped: set[str]) -> FittedFeature:
+    """Return a feature, dropped if it is derived from a dropped one: so models read every source of their features."""
+    missing = [source for source in ratios.sources_of(feature.name) if source in dropped]
+    return replace(feature, kept=False, reason=f"{' and '.join(missing)} is dropped") if missing else feature
 
 
 def _fit_feature(name: str, raw: Moments, min_std: float, sample: Floats, reference: Floats) -> FittedFeature:

@@ -24,7 +24,7 @@ from ids_spark.base.names import is_name
 from ids_spark.config.train import ModelConfig
 from ids_spark.config.yaml_file import described
 from ids_spark.dataset.taxonomy import CLASSES, Level
-from ids_spark.features import preprocess
+from ids_spark.features import preprocess, ratios
 from ids_spark.features.preprocess import Preprocessor
 from ids_spark.lake.filesystem import FileTooLarge, exists, files_in, read_bytes, write_bytes
 from ids_spark.models import novelty, threshold
@@ -63,7 +63,7 @@ class ModelCard:
         classes: 2, 6 or 19.
         feature_set: `paper` or `operational`.
         recipe: Name of the preprocessor.
-        features: Official names of the input features, in input order.
+        features: Names of the input features, in input order: raw ones by official name, and derived ones.
         data_origin: `measured` or `synthetic`.
         classes_absent_in_train: Names of the classes, at the model's level, without a train row.
         training: Settings, history and duration of the training run.
@@ -89,6 +89,11 @@ class ModelCard:
     def class_names(self) -> tuple[str, ...]:
         """Names of the outputs, by id."""
         return CLASSES[self.classes]
+
+    @property
+    def source_features(self) -> tuple[str, ...]:
+        """Official names of the raw features that a flow must have: the inputs, without derived ones."""
+        return tuple(dict.fromkeys(source for name in self.features for source in ratios.sources_of(name)))
 
     @property
     def title(self) -> str:
@@ -199,10 +204,10 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
             f"{uri}/{_CARD} holds model {card.name!r} version {card.version!r}; expected names of letters, digits and"
             " _.=+-; restore the directory or retrain"
         )
-    unknown = sorted(set(card.features) - set(fitted.kept))
+    unknown = sorted({*card.features, *card.source_features} - (set(fitted.kept) & set(card.features)))
     if unknown:
         raise ModelUnusable(
-            f"{uri}: its preprocessor lacks features {', '.join(unknown)}; restore the directory or retrain"
+            f"{uri}: it or its preprocessor lacks features {', '.join(unknown)}; restore the directory or retrain"
         )
     if fitted.sha256() != preprocessor_sha256:
         raise ModelUnusable(

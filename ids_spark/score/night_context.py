@@ -65,9 +65,9 @@ class ScoringContext:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Features that any of the models uses, in official order."""
+        """Raw features that any of the models reads, in official order."""
         models = [model for model in (self.champion, self.challenger) if model is not None]
-        used = {feature for model in models for feature in model.card.features}
+        used = {feature for model in models for feature in model.card.source_features}
         return tuple(feature for feature in self.champion.preprocessor.schema.features if feature in used)
 
     def operating_point(self, model: Model) -> Threshold:

@@ -1,5 +1,6 @@
 """Flagged flows of a row group: by the network, and by the second detector; counted as evidence, some explained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -83,11 +84,24 @@ def count_champion(
     flows: pa.Table,
     keys: FlowKeys,
     task: NightTask,
+    values: Mapping[str, Floats],
     matrix: Floats32,
     flags: Flags,
     total: NightCounts,
 ) -> dict[str, Any]:
-    """Count the champion's flags; return the columns `state`, `flagged`, `severity` and `attributions`."""
+    """Count the champion's flags; return the columns `state`, `flagged`, `severity` and `attributions`.
+
+    Args:
+        file: Name of the file.
+        rows: Rows of the row group.
+        flows: Their columns that the allow-list names.
+        keys: Their entities.
+        task: Of the night.
+        values: Raw and derived features of these rows, by name.
+        matrix: Their scaled features.
+        flags: Of these rows.
+        total: Counts are added to it.
+    """
     n = len(rows.source_rows)
     allowed, counts = covered(flows, task, flags)
     total.allowed_by_entry = total.allowed_by_entry + counts
@@ -105,7 +119,7 @@ def count_champion(
     )
     total.flows_explained += len(chosen)
     if len(chosen):
-        explained = _attributions(rows, task, matrix, flags.at[chosen])
+        explained = _attributions(values, task, matrix, flags.at[chosen])
         found = replace(found, attributions=prediction_columns.scatter(explained, chosen, len(flags.at)))
     total.champion.evidence.append(evidence.evidence(keys, found, groups))
     open_ = ~allowed
@@ -171,12 +185,12 @@ def as_evidence(file: str, rows: NightRows, flags: Flags, allowed: Mask) -> Flag
     )
 
 
-def _attributions(rows: NightRows, task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
+def _attributions(values: Mapping[str, Floats], task: NightTask, matrix: Floats32, at: NDArray[np.int64]) -> pa.Array:
     model = task.champion.model
     if model.validation_scores is None:  # the scoring context refuses such a model
         raise ValueError(f"{model.card.name} has no validation scores")
     moved = attribution.contributions(
         inference.attack_logit(model), matrix[at], np.array(model.validation_scores.baseline, dtype=np.float32)
     )
-    raw = np.column_stack([rows.values[name][at] for name in model.card.features])
+    raw = np.column_stack([values[name][at] for name in model.card.features])
     return attribution.largest_contributions(moved, raw, model.card.features, task.alerts.attributions)

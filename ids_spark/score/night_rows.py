@@ -22,12 +22,12 @@ from pyspark import SparkContext
 from ids_spark.alerts import evidence
 from ids_spark.alerts.evidence import FlowKeys
 from ids_spark.alerts.known_devices import KnownDevices
-from ids_spark.base.arrays import Floats32, Ids, Ints, Mask, as_rows
+from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.tables import SCHEMA_VERSION, STATES, night_quarantine
-from ids_spark.features import drift
+from ids_spark.features import drift, ratios
 from ids_spark.ingest import row_hash
 from ids_spark.ingest.sources import bin_pack, scoring_tasks
 from ids_spark.lake.parquet import keep_only, part_name, part_writer, write_part
@@ -151,13 +151,13 @@ def _predict(
         too large for the model; of imputed rows these are left out.
     """
     levelled, card, config = task.champion, task.champion.model.card, task.config
-    matrix, probabilities = _forward(levelled, rows, task, imputed)
+    values, matrix, probabilities = _forward(levelled, rows, task, imputed)
     logits, lost = threshold.attack_logits(probabilities), task.read_spec.nothing_refused
     if (bad := np.isnan(logits)).any():
-        columns = np.array([task.read_spec.features.index(name) for name in card.features])
-        rows, lost = night_reader.without_unscorable(
-            rows, bad, columns[np.abs(matrix).argmax(axis=1)], file, task.read_spec
-        )
+        raw = {i: task.read_spec.features.index(name) for i, name in enumerate(card.features) if name in rows.values}
+        largest = np.array(list(raw.values()))[np.abs(matrix[:, list(raw)]).argmax(axis=1)]
+        rows, lost = night_reader.without_unscorable(rows, bad, largest, file, task.read_spec)
+        values = {name: column[~bad] for name, column in values.items()}
         matrix, probabilities, logits = matrix[~bad], probabilities[~bad], logits[~bad]
         imputed = None if imputed is None else imputed[~bad]
     n = len(rows.source_rows)
@@ -169,7 +169,7 @@ def _predict(
         total.rows_scored += n
         total.scored_by_file[file] += n
         total.of_another_date += other_date
-        total.bin_counts.add(drift.count_bins(levelled.model.preprocessor.histograms(card.features), rows.values))
+        total.bin_counts.add(drift.count_bins(levelled.model.preprocessor.histograms(card.features), values))
         total.champion.class_mix += _class_mix(hours, ids[card.classes])
     else:
         total.rows_imputed += n
@@ -177,7 +177,7 @@ def _predict(
     if task.known.devices:
         total.add_unknown(task.known.unknown(keys.devices))
     flags = flags_of(levelled, matrix, probabilities, logits)
-    columns_of_flags = count_champion(file, rows, flows, keys, task, matrix, flags, total)
+    columns_of_flags = count_champion(file, rows, flows, keys, task, values, matrix, flags, total)
     if task.challenger is not None and not total.challenger_fault:
         try:
             _score_challenger(file, rows, flows, keys, task, task.challenger, flags, hours, total, imputed)
@@ -195,33 +195,34 @@ def _predict(
     if imputed is not None:
         known["imputed"] = prediction_columns.dictionary(imputed.astype(np.int32), task.read_spec.features)
     elif "lineage" in config.columns:
-        known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.features]))
+        known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.source_features]))
     return prediction_columns.assemble(known, task.contract), lost
 
 
 def _forward(
     levelled: LevelledModel, rows: NightRows, task: NightTask, imputed: Ints | None
-) -> tuple[Floats32, Floats32]:
-    """Return scaled features and probabilities of rows; `imputed` as in `_predict`.
+) -> tuple[dict[str, Floats], Floats32, Floats32]:
+    """Return raw and derived features, scaled ones and probabilities of rows; `imputed` as in `_predict`.
 
-    The benign median of a feature is that of the model's benign validation rows, its reference of attributions.
+    The benign median of a feature is that of the model's benign validation rows, its reference of attributions. Derived
+    features are computed from it.
     """
-    model, values = levelled.model, rows.values
+    model, values, features = levelled.model, dict(rows.values), levelled.model.card.features
     places: dict[str, Mask] = {}
-    if imputed is not None:
+    medians: dict[str, float] = {}
+    if imputed is not None and model.validation_scores is not None:  # the scoring context refuses models without
         places = {name: imputed == i for i, name in enumerate(task.read_spec.features) if (imputed == i).any()}
-        # A number that preprocessing accepts: NaN would hide infinities of other rows of the column from it.
-        values = {
-            name: np.where(places[name], 0.0, column) if name in places else column for name, column in values.items()
-        }
-    matrix = as_rows(model.preprocessor.transform(values, model.card.features))
-    if model.validation_scores is not None:  # the scoring context refuses models without
-        for column, (name, median) in enumerate(
-            zip(model.card.features, model.validation_scores.baseline, strict=True)
-        ):
-            if name in places:
-                matrix[places[name], column] = median
-    return matrix, inference.forward(model, matrix, task.config.batch_rows)
+        medians = dict(zip(features, model.validation_scores.baseline, strict=True))
+        for name, own in places.items():
+            # 0 for a feature that the model does not read: no NaN, which preprocessing does not accept.
+            median = model.preprocessor.raw(name, medians[name]) if name in medians else 0.0
+            values[name] = np.where(own, median, values[name])
+    values = ratios.with_derived(values, features)
+    matrix = as_rows(model.preprocessor.transform(values, features))
+    for column, name in enumerate(features):
+        if name in places:
+            matrix[places[name], column] = medians[name]
+    return values, matrix, inference.forward(model, matrix, task.config.batch_rows)
 
 
 def _score_challenger(
@@ -237,7 +238,7 @@ def _score_challenger(
     imputed: Ints | None,
 ) -> None:
     """Add counts and evidence of the challenger for the same flows."""
-    matrix, probabilities = _forward(levelled, rows, task, imputed)
+    _, matrix, probabilities = _forward(levelled, rows, task, imputed)
     logits = threshold.attack_logits(probabilities)
     flags = flags_of(levelled, matrix, probabilities, logits)
     known = np.isfinite(logits)  # a flow without a finite score is neither flagged nor counted

@@ -171,7 +171,7 @@ def _columns_of(row_groups: Iterable[tuple[RowGroup, Mapping[str, pa.DataType]]]
     for row_group, types in row_groups:
         names = ColumnNames(types)
         columns = names.of(schema)
-        missing = [name for name in card.features if name not in columns]
+        missing = [name for name in card.source_features if name not in columns]
         other = names.schema()
         if missing:
             raise SchemaMismatch(
@@ -186,7 +186,7 @@ def _columns_of(row_groups: Iterable[tuple[RowGroup, Mapping[str, pa.DataType]]]
                 f"{row_group.name} is {found_in}, model {card.name} of {schema.name}; nothing was scored; choose a"
                 " model of the same release"
             )
-        used = tuple(columns[name] for name in card.features)
+        used = tuple(columns[name] for name in card.source_features)
         if wrong := [f"{name!r} is {types[name]}" for name in used if not _is_readable(types[name])]:
             raise SchemaMismatch(f"{row_group.name}: expected numbers, found {listed(wrong)}; nothing was scored")
         found.append(replace(row_group, columns=used))
@@ -224,7 +224,7 @@ def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, t
 
     def predictions() -> Iterator[pa.Table]:
         for row_group in row_groups:
-            for table in _tables_of(row_group, model.card.features):
+            for table in _tables_of(row_group, model.card.source_features):
                 predicted, rejected = _score_table(table, model, task, counts)
                 refused.append(rejected)
                 yield predicted
@@ -242,7 +242,7 @@ def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, t
 
 def _score_table(table: pa.Table, model: Model, task: SplitTask, counts: SplitCounts) -> tuple[pa.Table, pa.Table]:
     """Return predictions and refused rows of a table of `_tables_of`; adds to `counts`."""
-    card, features = model.card, list(model.card.features)
+    card, features = model.card, list(model.card.source_features)
     counts.rows_read += len(table)
     values, faults = to_doubles(table, features)
     bad = any_fault(faults, len(table))
@@ -258,7 +258,7 @@ def _score_table(table: pa.Table, model: Model, task: SplitTask, counts: SplitCo
         rejected = refused_rows(table, faults, features, known)
         good = np.flatnonzero(~bad)
         table, values = table.take(pa.array(good)), {name: column[good] for name, column in values.items()}
-    matrix = as_rows(model.preprocessor.transform(values, features))
+    matrix = as_rows(model.preprocessor.transform(values, card.features))
     probabilities = inference.forward(model, matrix, task.batch_rows)
     predicted = prediction_columns.predicted_ids(probabilities, card.classes)
     counts.rows_scored += len(table)

@@ -198,7 +198,7 @@ def untrained_card(
         classes=classes,
         feature_set=feature_set,
         recipe=fitted.recipe.name,
-        features=tuple(name for name in fitted.schema.feature_set(feature_set) if name in fitted.kept),
+        features=fitted.feature_set(feature_set),
         data_origin=fitted.data_origin,
         classes_absent_in_train=tuple(name for i, name in enumerate(CLASSES[classes]) if i not in present),
     )

@@ -10,6 +10,8 @@ import pytest
 from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.config.train import ModelConfig
+from ids_spark.features import preprocess
+from ids_spark.features.moments import Moments
 from ids_spark.models import inference, novelty
 from ids_spark.models.artifact import (
     ModelUnusable,
@@ -21,7 +23,7 @@ from ids_spark.models.artifact import (
     title_of,
     write_model,
 )
-from tests.support.models import CARD, NOVELTY, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
+from tests.support.models import CARD, MOMENTS, NOVELTY, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
 
 FILES = ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json", "novelty.npz"]
 
@@ -190,6 +192,16 @@ def test_weights_that_are_not_real_finite_numbers_are_refused(stored, value):
     np.savez(packed, w000=np.full((2, 3), value), w001=np.zeros(3))
     reseal(stored, "weights.npz", packed.getvalue())
     assert "w000 does not hold real, finite numbers" in refusal(stored)
+
+
+def test_a_model_reads_the_raw_features_of_its_derived_ones(tmp_path):
+    recipe = dataclasses.replace(PREPROCESSOR.recipe, ratios=("Max - Min",))
+    moments = [*MOMENTS, Moments(9, 0.5, 9.0, -1.0, 40.0)]
+    fitted = preprocess.fit(recipe, moments, np.linspace(-1, 40, 40 * 5).reshape(5, 40))
+    for name, features in (("whole", ("Rate", "Max", "Min", "Max - Min")), ("part", ("Rate", "Max", "Max - Min"))):
+        write_model(str(tmp_path / name), dataclasses.replace(CARD, features=features), WEIGHTS, fitted)
+    assert read_model(str(tmp_path / "whole")).card.source_features == ("Rate", "Max", "Min")
+    assert "lacks features Min;" in refusal(tmp_path / "part")
 
 
 def test_weights_that_do_not_fit_the_architecture_are_refused_before_a_large_network_is_made(stored):

@@ -15,6 +15,8 @@ from ids_spark.config.score import ScoreConfig
 from ids_spark.config.train import ModelConfig
 from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39, SchemaMismatch
 from ids_spark.dataset.taxonomy import CLASS19, class6_of
+from ids_spark.features.moments import moments_of
+from ids_spark.features.preprocess import fit
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.store import Lake
 from ids_spark.models import architectures, artifact
@@ -26,12 +28,17 @@ from tests.support.models import CARD, PREPROCESSOR
 
 ROWS = 200
 ORIGINS = {"a-synthetic": "synthetic", "b-measured": "measured", "c-measured": "measured"}
+DERIVED = "c-measured"  # also reads a derived feature
 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake with three untrained models of six classes."""
     folder = tmp_path_factory.mktemp("split")
+    frame = synthetic_frame(ROWS, seed=9)
+    recipe = dataclasses.replace(PREPROCESSOR.recipe, ratios=("Header_Length / AVG",))
+    columns = [*(frame[f].to_numpy() for f in RELEASE_39.features), (frame["Header_Length"] / frame["AVG"]).to_numpy()]
+    derived = fit(recipe, [moments_of(column) for column in columns], np.column_stack(columns))
     for seed, (name, origin) in enumerate(ORIGINS.items()):
         card = dataclasses.replace(
             CARD,
@@ -39,11 +46,14 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             variant=name,
             hyperparameters=ModelConfig(dense=(16,)).model_dump(mode="json"),
             data_origin=origin,
+            features=("Rate", "Header_Length", "AVG", "Header_Length / AVG") if name == DERIVED else CARD.features,
         )
         network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
         rng = np.random.default_rng(seed)
         weights = [rng.normal(0, 0.3, w.shape).astype(w.dtype) for w in network.get_weights()]
-        artifact.write_model(f"{folder}/models/{name}/{card.version}", card, weights, PREPROCESSOR)
+        artifact.write_model(
+            f"{folder}/models/{name}/{card.version}", card, weights, derived if name == DERIVED else PREPROCESSOR
+        )
     return Lake(str(folder))
 
 
@@ -175,9 +185,11 @@ def test_predictions_carry_labels_at_every_level_and_the_probabilities_of_keras(
     for name, found in predictions_of(tables).items():
         [uri] = artifact.choose_models(lake.uri("models"), [name], "latest")
         model = artifact.read_model(uri)
-        columns = model.preprocessor.transform(
-            {f: frame[f].to_numpy() for f in model.card.features}, model.card.features
-        )
+        own = {f: frame[f].to_numpy() for f in model.card.source_features}
+        if name == DERIVED:
+            own["Header_Length / AVG"] = own["Header_Length"] / own["AVG"]
+        assert set(own) == set(model.card.features)
+        columns = model.preprocessor.transform(own, model.card.features)
         network = architectures.build(
             model.card.architecture, len(model.card.features), model.card.classes, model.card.hyperparameters
         )

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from ids_spark.config.train import ModelConfig
 from ids_spark.dataset.taxonomy import parents
+from ids_spark.features import preprocess, ratios
+from ids_spark.features.moments import moments_of
 from ids_spark.models import architectures, artifact, threshold
 from ids_spark.models.artifact import Model, ModelCard
 from tests.support.audits import newest_audit
@@ -151,8 +155,26 @@ def coarser(folder: Path, classes: int, architecture: str) -> Model:
     return _kept(folder, Model(card, network.get_weights(), first.preprocessor, ""))
 
 
-def _kept(folder: Path, model: Model) -> Model:
-    matrix, labels = _validation(folder, model.card)
+def with_derived_features(folder: Path) -> Model:
+    """Add an untrained model of 2 classes to the lake that reads all raw and derived features."""
+    first = stored(folder)
+    flows = pd.read_parquet(folder / "lake/flows/split=train")
+    recipe = replace(first.preprocessor.recipe, ratios=ratios.names_of(first.preprocessor.schema))
+    values = ratios.with_derived({f: flows[f].to_numpy() for f in recipe.schema.features}, recipe.features)
+    columns = [recipe.transformed(values[f]) for f in recipe.features]
+    fitted = preprocess.fit(recipe, [moments_of(column) for column in columns], np.column_stack(columns))
+    name, hyperparameters = "dnn-2-paper", ModelConfig(dense=(16,)).model_dump(mode="json")
+    changes = {"name": name, "architecture": "dnn", "classes": 2, "classes_absent_in_train": ()}
+    changes |= {"features": fitted.kept, "hyperparameters": hyperparameters}
+    card, rng = ModelCard(**{**vars(first.card), **changes}), np.random.default_rng(4)
+    network = architectures.build("dnn", len(card.features), 2, hyperparameters)
+    weights = [rng.normal(0, 0.5, w.shape).astype(w.dtype) for w in network.get_weights()]
+    matrix = np.column_stack(fitted.transform(values))
+    return _kept(folder, Model(card, weights, fitted, ""), (matrix, flows["label19"].to_numpy()))
+
+
+def _kept(folder: Path, model: Model, rows: tuple[np.ndarray, np.ndarray] | None = None) -> Model:
+    matrix, labels = rows or _validation(folder, model.card)
     p = network_of(model).predict(matrix, verbose=0)
     benign = labels == 0
     scores = threshold.validation_scores_of(
