@@ -3,8 +3,8 @@
     spark-submit --py-files dist/ids_spark.zip jobs/benchmark.py --set lake=LAKE
 
 Reads: `metrics/`, `confusion/`, `models/` and the facts of `flows/`. Models without metrics are not in the table.
-Writes: `reports/benchmark/`: `table.md`, `table.html` (self-contained), `table.parquet` (one figure a row). The
-terminal shows a shorter table.
+Writes: `reports/benchmark/`: `table.md`, `table.html` (self-contained), `macro-f1.png`, `table.parquet` (one figure a
+row). The terminal shows a shorter table.
 """
 
 import logging

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from ids_spark.evaluate import benchmark, results
-from ids_spark.evaluate.literature import PUBLISHED
-from ids_spark.evaluate.results import Results
+from ids_spark.evaluate.literature import CORRECT, PUBLISHED, TABLE_8
+from ids_spark.evaluate.results import Metric, Results
 from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS, Lake
 from ids_spark.models import artifact
@@ -70,14 +70,14 @@ def test_own_figures_are_those_of_scikit_learn(tmp_path: Path) -> None:
         found = precision_recall_fscore_support(labels, predicted, average=average)
         expected |= {f"{name}_{average}": v for name, v in zip(("precision", "recall", "f1"), found, strict=False)}
     expected |= {"parameters": 12345, "epochs": 4, "seconds": 10.0, "seconds_per_epoch": 2.5}
-    assert dict(own.figures) == pytest.approx(expected)
+    assert {name: metric.value for name, metric in own.figures.items() if name in expected} == pytest.approx(expected)
     assert own.configuration.endswith("Adam 0.0001 constant, batch 64, 2 ranks")
 
 
 def test_a_forest_states_its_nodes_and_its_seconds_and_no_epochs(tmp_path: Path) -> None:
     rows, _ = table_of(scored(tmp_path, forest=True))
     (own,) = (row for row in rows if not row.published)
-    assert (own.figures["parameters"], own.figures["seconds"]) == (4321, 50)
+    assert (own.value("parameters"), own.value("seconds")) == (4321, 50)
     assert "epochs" not in own.figures
     assert own.configuration == "100 trees by Spark ML"
 
@@ -92,15 +92,71 @@ def test_rows_are_ordered_paper_operational_published_at_every_number_of_classes
     assert [row.classes for row in rows] == sorted(row.classes for row in rows)
 
 
-def test_the_published_figures_at_19_classes_are_marked_with_their_average() -> None:
-    rows = {(row.model, row.averaging): row for row in benchmark.rows_of([]) if row.classes == 19}
-    assert rows["GRU-DNN", "weighted"].figures == {"accuracy": 0.984, "f1_weighted": 0.982}
-    assert rows["DNN", "weighted"].figures == {"accuracy": 0.931, "f1_weighted": 0.908}
-    assert rows["DNN", "macro"].figures == {"accuracy": 0.729, "f1_macro": 0.522}
-    assert rows["random forest", "macro"].figures == {"accuracy": 0.9967, "f1_macro": 0.921}
-    assert benchmark_page.name_of(rows["LSTM", "not stated"]) == "LSTM (not stated: F1 0.9500)"
-    assert benchmark_page.name_of(rows["GRU-DNN", "weighted"]) == "GRU-DNN (weighted)"
-    assert all(0 < row.accuracy <= 1 and row.source for row in PUBLISHED)
+def published_row(model: str, averaging: str, classes: int) -> benchmark.Row:
+    (row,) = (r for r in benchmark.rows_of([]) if (r.model, r.averaging, r.classes) == (model, averaging, classes))
+    return row
+
+
+def test_table_8_is_whole_and_every_figure_is_in_the_column_of_its_average() -> None:
+    assert len(TABLE_8) == 12
+    assert all(min(row.precision, row.recall, row.f1, row.accuracy) > 0.5 and row.source for row in TABLE_8)
+    # A weighted recall is the accuracy, a macro recall is not.
+    assert [row.recall == row.accuracy for row in TABLE_8] == [row.averaging != "macro" for row in TABLE_8]
+    weighted = published_row("GRU-DNN", "weighted", 19)
+    found = {name: weighted.value(name) for name in weighted.figures}
+    assert found == {"accuracy": 0.984, "precision_weighted": 0.986, "recall_weighted": 0.984, "f1_weighted": 0.982}
+    macro = published_row("DNN", "macro", 6)
+    assert (macro.value("precision_macro"), macro.value("f1_macro"), macro.value("f1_weighted")) == (0.725, 0.665, None)
+    assert published_row("LSTM (L2D2)", "not stated", 19).value("precision_not_stated") == 0.96
+    assert published_row("random forest", "macro", 19).value("f1_macro") == 0.921
+
+
+def test_the_counts_that_the_study_prints_fit_its_rates() -> None:
+    dnn, gru_dnn = CORRECT
+    assert [f"{100 * each.false_alarms:.1f}" for each in (dnn, gru_dnn)] == ["9.2", "10.5"]
+    assert [f"{each.accuracy:.3f}" for each in (dnn, gru_dnn)] == ["0.996", "0.996"]
+    counts = np.array([[34_151, 3_456], [2_529, 1_571_981]])  # 37,607 benign rows, 1,612,117 - 37,607 attacks
+    labels, predicted = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
+    assert dnn.f1_macro == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert published_row("DNN", "weighted", 2).value("benign_false_positive_rate") == dnn.false_alarms
+
+
+def own_row(model: str, f1: Metric, classes: int = 2, of_classes: int = 2, **more: Metric) -> benchmark.Row:
+    figures = {"f1_macro": f1, **more}
+    return benchmark.Row(model, "paper", classes, of_classes, "run1", "", "macro and weighted", "measured", figures)
+
+
+def test_the_best_model_of_each_figure_is_named_with_the_difference_to_the_next_and_its_noise() -> None:
+    rows = [
+        own_row("b", Metric(0.90, 0.88, 0.91), benign_false_positive_rate=Metric(0.08)),
+        own_row("a", Metric(0.95, 0.93, 0.96), benign_false_positive_rate=Metric(0.10)),
+        own_row("c", Metric(0.94, 0.93, 0.96)),
+    ]
+    f1, alarms = benchmark.best_rows(rows, ["f1_macro", "benign_false_positive_rate", "accuracy"])
+    assert (f1.first.model, f1.second.model) == ("a", "c")
+    assert (f1.ahead.value, f1.ahead.noise) == pytest.approx((0.01, np.hypot(0.02, 0.02)))
+    assert f1.ahead.beyond_noise is False
+    assert benchmark.difference(rows[1], rows[0], "f1_macro").beyond_noise is True
+    assert (alarms.first.model, alarms.ahead.value) == ("b", pytest.approx(0.02))  # fewer are better
+    assert alarms.ahead.beyond_noise is None
+    assert [benchmark_page.behind(row, rows) for row in rows][1] == "best"
+    assert benchmark_page.behind(rows[0], rows) == "−0.0500, beyond noise (±0.022)"
+
+
+def test_a_model_of_19_classes_stands_beside_the_one_trained_at_the_level() -> None:
+    own, finer = own_row("a", Metric(0.95)), own_row("a", Metric(0.94), 2, 19)
+    alone = own_row("b", Metric(0.93), 2, 19)
+    assert benchmark.levels_of_one_model([own, finer, alone]) == [(finer, own)]
+    rows, setting = [own, finer, alone], benchmark.Setting("test", None, "measured", {})
+    page = Page(benchmark_page.render_page(rows, setting, "run1"))
+    check_structure(page)
+    assert [row[0] for row in page.rows if row[1:2] == ["paper"]].count("a of 19") == 1
+    assert text_of(page.element("one-model")).endswith("a paper 2 0.9400 0.9500 −0.0100")
+    console = Console(width=120, record=True)
+    benchmark_page.print_tables(rows, setting, console)
+    text = console.export_text()
+    assert "b of 19" in text
+    assert "a of 19 " not in text.split("2 classes")[-1]
 
 
 def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(tmp_path: Path) -> None:
@@ -118,7 +174,7 @@ def test_other_rows_than_the_official_ones_are_named_and_called_not_comparable(t
     assert official.official
     assert not setting.official
     assert len(benchmark_page.notes(rows, official)) == len(notes) - 1
-    other = dataclasses.replace(rows[0], figures={"rows": 2000})
+    other = dataclasses.replace(rows[0], figures={"rows": Metric(2000)})
     assert benchmark.scored_rows([*rows, other]) == [1000, 2000]
     assert len(benchmark_page.notes([*rows, other], setting)) == len(notes) + 1
     page = Page(benchmark_page.render_page(rows, setting, "run1"))
@@ -146,22 +202,23 @@ def test_the_terminal_shows_every_figure_at_120_columns(tmp_path: Path) -> None:
     benchmark_page.print_tables(rows, setting, console)
     text = console.export_text()
     assert "…" not in text
-    (line,) = (line.split() for line in text.splitlines() if "operational" in line)
-    assert line[0] == "gru_dnn-best"
-    assert line[2:] == ["0.9830", "0.9521", "0.9829", "0.1000", "12,345", "4", "2.50", "10"]
+    (line,) = (line.split() for line in text.splitlines() if line.startswith(" gru_dnn-best"))
+    assert line[:3] == ["gru_dnn-best", "operational", "0.9521"]
+    assert line[4:6] == ["0.9830", "0.1000"]
+    assert line[-2:] == ["12,345", "10"]
 
 
 def test_external_text_is_escaped_and_shown_unchanged(tmp_path: Path) -> None:
     rows, setting = table_of(scored(tmp_path, card("dnn")))
-    odd = benchmark.Row("<b>|*", "paper", 2, "r", "a|b\nc", "", "measured", {})
-    assert "| \\<b\\>\\|\\* | paper |" in benchmark_page.markdown([odd], setting)
+    odd = benchmark.Row("<i>|*", "paper", 2, 2, "r", "a|b\nc", "", "measured", {})
+    assert "| \\<i\\>\\|\\* | paper |" in benchmark_page.markdown([odd], setting)
     assert "a\\|b c |" in benchmark_page.markdown([odd], setting)
     page = benchmark_page.render_page([odd, *rows], setting, "<script>")
-    assert "<b>" not in page
+    assert "<i>" not in page
     assert "<script>" not in page
     assert 'src="http' not in page
-    own = [row for row in Page(page).rows if row[0] == "dnn"]
-    assert own[0][:4] == ["dnn", "paper", "0.9830", "0.9521"]
+    (own,) = (row for row in Page(page).rows if row[:2] == ["dnn", "paper"])
+    assert own[2:5] == ["0.9521", "best", "0.9830"]
     assert len(Page(page).all("data-published")) == len([row for row in rows if row.published])
 
 
@@ -174,11 +231,13 @@ def test_the_job_writes_all_forms_whatever_is_missing(
     (tmp_path / "lake/flows" / TABLE_FACTS).unlink()  # metrics can exist without the flows
     assert run_job("benchmark") == 0
     folder = tmp_path / "lake/reports/benchmark"
-    assert sorted(path.name for path in folder.iterdir()) == ["table.html", "table.md", "table.parquet"]
+    names = ["macro-f1.png", "table.html", "table.md", "table.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert "feature schema unknown" in (folder / "table.md").read_text()
     tidy = pd.read_parquet(folder / "table.parquet")
     own = tidy[(tidy["model"] == "dnn") & (tidy["source"] == "this lake")].set_index("metric")["value"]
     assert own["accuracy"] == pytest.approx(0.983)
     assert own["f1_macro"] == pytest.approx(np.mean([180 / 197, 1786 / 1803]))
     published = tidy[tidy["data_origin"] == "published"]
-    assert len(published) == len(PUBLISHED) + sum(r.f1 is not None for r in PUBLISHED) + 2
+    figures = ("accuracy", "precision", "recall", "f1", "benign_false_positive_rate")
+    assert len(published) == sum(getattr(row, name) is not None for row in PUBLISHED for name in figures)
