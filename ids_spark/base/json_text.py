@@ -20,16 +20,20 @@ _MOST_DIGITS: Final = 20  # of 64 bits, with sign; the conversion of many digits
 _LARGEST: Final = 2**63
 
 
-def loads(content: bytes | str) -> Any:
+def loads(content: bytes | str, most_bytes: int = MOST_BYTES) -> Any:
     """Return the value of a JSON text.
 
     Numbers are finite, integers have at most 64 bits: `NaN`, `Infinity` and `1e999` are refused.
 
+    Args:
+        content: The text.
+        most_bytes: Its largest size.
+
     Raises:
         ValueError: it is not JSON in UTF-8, an object has a key twice, or it exceeds a limit of this module.
     """
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"found {len(content):,} bytes of JSON; expected at most {MOST_BYTES:,}")
+    if len(content) > most_bytes:
+        raise ValueError(f"found {len(content):,} bytes of JSON; expected at most {most_bytes:,}")
     text = content.decode() if isinstance(content, bytes) else content
     if (parts := text.count("{") + text.count("[")) > MOST_PARTS:
         raise ValueError(f"found {parts:,} objects and lists; expected at most {MOST_PARTS:,}")

@@ -1,8 +1,9 @@
 """Model directories: written as a whole, and read only if every file has the hash of its manifest.
 
-A directory holds `model.json` (the model card), `weights.npz` (plain arrays), the `preprocessor.json` of its training
-data, `validation_scores.json` (its scores on validation rows, which scoring of nights needs), `novelty.npz` (the
-detector of unknown attacks, if there is one), and `manifest.json` with the SHA-256 of these. It holds no code and no
+A directory holds `model.json` (the model card), the `preprocessor.json` of its training data, of a network
+`weights.npz` (plain arrays), of boosted trees `booster.json` (as XGBoost writes it), of a blend both,
+`validation_scores.json` (its scores on validation rows, which scoring of nights needs), `novelty.npz` (the detector of
+unknown attacks, if there is one), and `manifest.json` with the SHA-256 of these. It holds no code and no
 pickle: the architecture is built again from its name and hyperparameters.
 """
 
@@ -21,13 +22,15 @@ from pydantic import TypeAdapter, ValidationError
 from ids_spark.base import json_text, npz
 from ids_spark.base.errors import InputError
 from ids_spark.base.names import is_name
+from ids_spark.config.blend import BlendParts
+from ids_spark.config.boost import BoostConfig
 from ids_spark.config.train import ModelConfig
 from ids_spark.config.yaml_file import described
 from ids_spark.dataset.taxonomy import CLASSES, Level
 from ids_spark.features import preprocess, ratios
 from ids_spark.features.preprocess import Preprocessor
 from ids_spark.lake.filesystem import FileTooLarge, exists, files_in, read_bytes, write_bytes
-from ids_spark.models import novelty, threshold
+from ids_spark.models import booster_file, novelty, threshold
 from ids_spark.models.novelty import Novelty
 from ids_spark.models.threshold import ValidationScores
 
@@ -40,6 +43,10 @@ _OLDER_SCORES: Final = "calibration.json"
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
 _VALIDATION_SCORES: Final = "validation_scores.json"
 _NOVELTY: Final = "novelty.npz"
+_BOOSTER: Final = "booster.json"
+TREES: Final = "xgboost"
+BLEND: Final = "blend"
+_OPTIONAL: Final = (_WEIGHTS, _BOOSTER, _VALIDATION_SCORES, _OLDER_SCORES, _NOVELTY)
 _LONGEST_REASON: Final = 300
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, InputError)
 """Errors that damaged or foreign content of a file raises."""
@@ -57,9 +64,10 @@ class ModelCard:
     Attributes:
         name: Directory below `models/`: title, classes and feature_set.
         version: Directory below the name; the run that trained it.
-        architecture: Name in `models.ARCHITECTURES`.
+        architecture: Kind of model: a network (a name in `models.ARCHITECTURES`), boosted trees (`TREES`), or a `BLEND`
+            of both.
         variant: Distinguishes models of one architecture with different settings; may be empty.
-        hyperparameters: As `config.ModelConfig`.
+        hyperparameters: Of a network as `config.ModelConfig`, of trees as `BoostConfig`, of a blend as `BlendParts`.
         classes: 2, 6 or 19.
         feature_set: `paper` or `operational`.
         recipe: Name of the preprocessor.
@@ -106,7 +114,10 @@ _CARD_TYPES: Final = TypeAdapter(ModelCard)
 
 @dataclass(frozen=True)
 class Model:
-    """A model as read: its card, weights in Keras order, preprocessor, validation scores and second detector."""
+    """A model as read: its card, weights in Keras order, preprocessor, validation scores and second detector.
+
+    Without a network there are no weights, without trees no booster.
+    """
 
     card: ModelCard
     weights: Weights
@@ -114,6 +125,42 @@ class Model:
     sha256: str  # of the manifest: identifies the content of all files
     validation_scores: ValidationScores | None = None  # None if none were stored
     novelty: Novelty | None = None  # None if none was stored: then no flow is of an unknown attack
+    booster: bytes | None = None  # from `booster_file.checked`
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model consists of, from its card.
+
+    Attributes:
+        network: Architecture and hyperparameters of its network; None without one.
+        boosting: Hyperparameters of its trees; None without trees.
+        share: Of the network in the probabilities.
+    """
+
+    network: tuple[str, dict[str, Any]] | None
+    boosting: BoostConfig | None
+    share: float
+
+
+def parts_of(card: ModelCard) -> Parts:
+    """Return what a model consists of.
+
+    Raises:
+        ValueError: its hyperparameters are not those of its kind.
+    """
+    found = card.hyperparameters
+    if card.architecture == TREES:
+        return Parts(None, BoostConfig.model_validate(found), 0.0)
+    if card.architecture != BLEND:
+        return Parts((card.architecture, ModelConfig.model_validate(found).model_dump(mode="json")), None, 1.0)
+    blend = BlendParts.model_validate(found)
+    return Parts((blend.network, blend.network_hyperparameters.model_dump(mode="json")), blend.boosting, blend.share)
+
+
+def present_classes(card: ModelCard) -> list[int]:
+    """Return the ids of the classes with a train row, which trees know."""
+    return [i for i, name in enumerate(card.class_names) if name not in card.classes_absent_in_train]
 
 
 def title_of(architecture: str, variant: str) -> str:
@@ -133,23 +180,43 @@ def write_model(
     preprocessor: Preprocessor,
     validation_scores: ValidationScores | None = None,
     novelty: Novelty | None = None,
+    booster: bytes | None = None,
 ) -> str:
     """Write a model directory, the manifest last: a directory without a manifest is incomplete.
 
+    Args:
+        uri: The directory.
+        card: Of the model.
+        weights: Of its network, in Keras order; of trees none.
+        preprocessor: Of its train rows.
+        validation_scores: Of the model.
+        novelty: The detector of unknown attacks.
+        booster: Its trees as XGBoost writes them in JSON; of a network None.
+
     Returns:
         The SHA-256 of the manifest.
+
+    Raises:
+        ModelUnusable: the trees could not be read again.
     """
-    packed = io.BytesIO()
-    np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
     content = {"format": _FORMAT, "class_names": card.class_names, "preprocessor_sha256": preprocessor.sha256()}
     fields = asdict(card)
     if card.local is None:
         del fields["local"]
     files = {
         _CARD: (json.dumps(content | fields, indent=2, allow_nan=False) + "\n").encode(),
-        _WEIGHTS: packed.getvalue(),
         _PREPROCESSOR: preprocessor.to_json().encode(),
     }
+    if weights:
+        packed = io.BytesIO()
+        np.savez(packed, **{f"w{i:03d}": array for i, array in enumerate(weights)})
+        files[_WEIGHTS] = packed.getvalue()
+    if booster is not None:
+        try:
+            _trees_of(card, booster)
+        except _UNREADABLE as error:
+            raise ModelUnusable(f"{card.name}: its trees cannot be stored: {_shown(error)}") from error
+        files[_BOOSTER] = booster
     if validation_scores is not None:
         files[_VALIDATION_SCORES] = validation_scores.to_json().encode()
     if novelty is not None:
@@ -187,8 +254,10 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
         content = _as_present(json_text.loads(data[_CARD]), uri)
         preprocessor_sha256 = str(content.pop("preprocessor_sha256"))
         card = _card_of(content)
-        packed = npz.read_npz(data[_WEIGHTS])
+        _require_files_of(card, data, uri)
+        packed = npz.read_npz(data[_WEIGHTS]) if _WEIGHTS in data else {}
         weights: Weights = [packed[key] for key in sorted(packed)]
+        booster = _trees_of(card, data[_BOOSTER]) if _BOOSTER in data else None
         fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
         validation_scores = None
         for name in (_VALIDATION_SCORES, _OLDER_SCORES):
@@ -226,7 +295,31 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
             f"{uri}: its detector of unknown attacks is of {len(detector.centre)} features; expected"
             f" {len(card.features)}; restore the directory or retrain"
         )
-    return Model(card, weights, fitted, sha256_of_manifest, validation_scores, detector)
+    return Model(card, weights, fitted, sha256_of_manifest, validation_scores, detector, booster)
+
+
+def _trees_of(card: ModelCard, content: bytes) -> bytes:
+    boosting = parts_of(card).boosting
+    if boosting is None:
+        raise ValueError(f"a model of kind {card.architecture} has no trees")
+    return booster_file.checked(content, len(card.features), len(present_classes(card)), boosting)
+
+
+def _require_files_of(card: ModelCard, data: dict[str, bytes], uri: str) -> None:
+    """Check that a directory has weights and trees as the kind of its model needs them.
+
+    Raises:
+        ModelUnusable: a file is missing, or is not of this kind.
+    """
+    parts = parts_of(card)
+    for name, needed in ((_WEIGHTS, parts.network is not None), (_BOOSTER, parts.boosting is not None)):
+        there = name in data or exists(f"{uri}/{name}")
+        if there != needed or there != (name in data):
+            found = "is not in its manifest" if needed or there != (name in data) else "is in its manifest"
+            raise ModelUnusable(
+                f"{uri}: {name} {found}; a model of kind {card.architecture} has {'one' if needed else 'none'}; restore"
+                " the directory or retrain"
+            )
 
 
 def _card_of(content: dict[str, Any]) -> ModelCard:
@@ -242,7 +335,7 @@ def _card_of(content: dict[str, Any]) -> ModelCard:
     content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])
     card = ModelCard(**content)
     _CARD_TYPES.validate_json(json.dumps(vars(card)), strict=True)
-    ModelConfig.model_validate(card.hyperparameters)
+    parts_of(card)
     if list(class_names) != list(card.class_names):
         raise ValueError(f"class names {str(class_names)[:80]} are not those of {card.classes} classes")
     if len(set(card.features)) != len(card.features) or not card.features:
@@ -278,7 +371,8 @@ def _as_present(content: Any, uri: str) -> dict[str, Any]:
 
 def _read(uri: str, name: str) -> bytes:
     try:
-        return read_bytes(f"{uri}/{name}", npz.MOST_BYTES if name.endswith(".npz") else json_text.MOST_BYTES)
+        most = npz.MOST_BYTES if name.endswith(".npz") else json_text.MOST_BYTES
+        return read_bytes(f"{uri}/{name}", booster_file.MOST_BYTES if name == _BOOSTER else most)
     except FileNotFoundError as error:
         raise ModelUnusable(f"{uri}/{name} is missing; restore the directory or retrain") from error
     except FileTooLarge as error:
@@ -294,8 +388,8 @@ def _checked(uri: str, content: bytes) -> dict[str, bytes]:
     data: dict[str, bytes] = {}
     try:
         manifest: dict[str, str] = TypeAdapter(dict[str, str]).validate_python(json_text.loads(content))
-        expected = {name: manifest[name] for name in (_CARD, _WEIGHTS, _PREPROCESSOR)}
-        expected |= {name: manifest[name] for name in (_VALIDATION_SCORES, _OLDER_SCORES, _NOVELTY) if name in manifest}
+        expected = {name: manifest[name] for name in (_CARD, _PREPROCESSOR)}
+        expected |= {name: manifest[name] for name in _OPTIONAL if name in manifest}
     except _UNREADABLE as error:
         raise ModelUnusable(f"{uri}/{_MANIFEST} is not a manifest ({_shown(error)}); restore it or retrain") from error
     for name, sha256 in expected.items():

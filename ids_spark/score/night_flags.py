@@ -189,8 +189,6 @@ def _attributions(values: Mapping[str, Floats], task: NightTask, matrix: Floats3
     model = task.champion.model
     if model.validation_scores is None:  # the scoring context refuses such a model
         raise ValueError(f"{model.card.name} has no validation scores")
-    moved = attribution.contributions(
-        inference.attack_logit(model), matrix[at], np.array(model.validation_scores.baseline, dtype=np.float32)
-    )
+    moved = inference.contributions(model, matrix[at], np.array(model.validation_scores.baseline, dtype=np.float32))
     raw = np.column_stack([values[name][at] for name in model.card.features])
     return attribution.largest_contributions(moved, raw, model.card.features, task.alerts.attributions)
