@@ -89,8 +89,8 @@ class FeaturesConfig(Section):
     Attributes:
         recipe: Name of the fitted preprocessor and its table.
         transform: Before standardisation: `none`, or `signed_log`, sign(x) · log(1 + 1000 |x|), for heavy tails.
-        ratios: Also derive features from raw ones: ratios, differences and products of packet lengths, rate and time
-            between packets. A model that is trained on them reads the same columns of logs as one without.
+        ratios: Also derive features from raw ones: the pause before a window, the payload, ratios and differences of
+            packet lengths, shares of TCP flags among TCP packets.
         min_std: A feature is dropped when its population standard deviation over train is at most this.
         sample_rows: Approximate number of train rows from which the quantiles of each feature are computed.
         validation_share: Share of the train rows held out for validation, selected by row hash.

@@ -88,16 +88,29 @@ FEATURE_DESCRIPTIONS: Final[Mapping[str, str]] = {
     "IPv": "share of IP",
     "LLC": "share of LLC",
     "Max - Min": "longest minus shortest packet",
+    "AVG - Min": "mean minus shortest packet length",
+    "Max - AVG": "longest minus mean packet length",
+    "AVG - Tot size": "mean packet length minus packet length",
     "Std / AVG": "spread relative to the mean of packet lengths",
     "Min / Max": "shortest relative to the longest packet",
     "(AVG - Min) / (Max - Min)": "place of the mean between shortest and longest packet",
-    "Rate * AVG": "bytes a second",
-    "AVG - Tot size": "mean packet length minus packet length",
+    "(AVG - Min) / Std": "mean minus shortest packet length, in spreads",
+    "(Max - AVG) / Std": "longest minus mean packet length, in spreads",
+    "Inner AVG": "mean packet length without the shortest and the longest",
+    "Payload": "mean bytes after the headers",
     "Header_Length / AVG": "header length relative to the mean packet length",
-    "Rate * IAT": "packet rate times time between packets, 1 without bursts",
+    "TCP_Header_Length": "header length of TCP packets",
+    "IP_Time_To_Live": "time to live of IP packets",
+    **{f"{flag}_flag_number / TCP": f"share of {flag.upper()} among TCP packets" for flag in FLAGS},
+    "psh_flag_number / ack_flag_number": "PSH packets relative to ACK packets",
+    "Rate * AVG": "bytes a second",
+    "Rate * IAT": "packet rate times time between packets, 1 without bursts or a pause",
+    "Inverse Rate": "seconds a packet within the window",
+    "Pause / Number": "seconds before the window, for each of its packets",
+    "Pause": "seconds between the window and the packet before it",
 }
 """Meaning of each feature of all schemas, from Dadkhah et al. 2024, doi 10.1016/j.iot.2024.101351, and of those that
-`features.ratios` derives: lengths in bytes, relative ones without a unit."""
+`features.ratios` derives: lengths and headers in bytes, relative ones without a unit."""
 SAME_FEATURE: Final = ("Duration", "Time_To_Live")
 """Names of the time to live in the two releases."""
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -136,9 +136,9 @@ class Preprocessor:
         return tuple(f.name for f in self.features if f.kept)
 
     def feature_set(self, feature_set: FeatureSet) -> tuple[str, ...]:
-        """Return the kept features that a model of this feature set may use; of derived ones, by what they read."""
-        allowed = set(self.schema.feature_set(feature_set))
-        return tuple(name for name in self.kept if allowed.issuperset(ratios.sources_of(name)))
+        """Return the kept features that a model of this feature set may use; derived ones are in each of them."""
+        allowed = {*self.schema.feature_set(feature_set), *self.recipe.ratios}
+        return tuple(name for name in self.kept if name in allowed)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -173,6 +173,12 @@ class Preprocessor:
         """Return the raw value, to rounding, of a scaled one of a kept feature."""
         [feature] = [f for f in self.features if f.name == name]
         return float(self.recipe.inverted(np.array([scaled * feature.std + feature.mean]))[0])
+
+    def median(self, name: str) -> float:
+        """Return the raw median of a feature of the sampled train rows, kept or not; 0 if it had no finite value."""
+        [feature] = [f for f in self.features if f.name == name]
+        middle = feature.quantiles[len(GRID) // 2 :][:1]
+        return float(self.recipe.inverted(np.array(middle))[0]) if middle else 0.0
 
     def edges(self, names: Sequence[str], bins: int) -> NDArray[np.float32]:
         """Return the edges of equally filled bins in scaled units, ascending, shape (len(names), bins + 1)."""
@@ -294,19 +300,11 @@ def fit(
     reference = sample if benign is None or not benign.any() else sample[benign]
     columns = zip(recipe.features, moments, sample.T, reference.T, strict=True)
     fitted = tuple(_fit_feature(name, m, recipe.min_std, own, of) for name, m, own, of in columns)
-    dropped = {feature.name for feature in fitted if not feature.kept}
-    fitted = tuple(_without_sources(feature, dropped) if feature.kept else feature for feature in fitted)
     if not any(feature.kept for feature in fitted):
         raise PreprocessorUnusable(
             f"no feature of {rows} train rows varies by more than min_std {recipe.min_std:g}; lower features.min_std"
         )
     return Preprocessor(recipe, rows, fitted, len(reference))
-
-
-def _without_sources(feature: FittedFeature, dropped: set[str]) -> FittedFeature:
-    """Return a feature, dropped if it is derived from a dropped one: so models read every source of their features."""
-    missing = [source for source in ratios.sources_of(feature.name) if source in dropped]
-    return replace(feature, kept=False, reason=f"{' and '.join(missing)} is dropped") if missing else feature
 
 
 def _fit_feature(name: str, raw: Moments, min_std: float, sample: Floats, reference: Floats) -> FittedFeature:

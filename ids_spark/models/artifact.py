@@ -100,7 +100,7 @@ class ModelCard:
 
     @property
     def source_features(self) -> tuple[str, ...]:
-        """Official names of the raw features that a flow must have: the inputs, without derived ones."""
+        """Official names of the raw features that a flow must have: raw inputs, and what derived ones are made of."""
         return tuple(dict.fromkeys(source for name in self.features for source in ratios.sources_of(name)))
 
     @property
@@ -273,10 +273,10 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
             f"{uri}/{_CARD} holds model {card.name!r} version {card.version!r}; expected names of letters, digits and"
             " _.=+-; restore the directory or retrain"
         )
-    unknown = sorted({*card.features, *card.source_features} - (set(fitted.kept) & set(card.features)))
+    unknown = sorted(set(card.features) - set(fitted.kept))
     if unknown:
         raise ModelUnusable(
-            f"{uri}: it or its preprocessor lacks features {', '.join(unknown)}; restore the directory or retrain"
+            f"{uri}: its preprocessor lacks features {', '.join(unknown)}; restore the directory or retrain"
         )
     if fitted.sha256() != preprocessor_sha256:
         raise ModelUnusable(

@@ -204,8 +204,8 @@ def _forward(
 ) -> tuple[dict[str, Floats], Floats32, Floats32]:
     """Return raw and derived features, scaled ones and probabilities of rows; `imputed` as in `_predict`.
 
-    The benign median of a feature is that of the model's benign validation rows, its reference of attributions. Derived
-    features are computed from it.
+    The benign median of a feature is that of the model's benign validation rows, its reference of attributions; of one
+    that it reads in derived features only, that of its train rows. Derived features are computed from it.
     """
     model, values, features = levelled.model, dict(rows.values), levelled.model.card.features
     places: dict[str, Mask] = {}
@@ -214,8 +214,8 @@ def _forward(
         places = {name: imputed == i for i, name in enumerate(task.read_spec.features) if (imputed == i).any()}
         medians = dict(zip(features, model.validation_scores.baseline, strict=True))
         for name, own in places.items():
-            # 0 for a feature that the model does not read: no NaN, which preprocessing does not accept.
-            median = model.preprocessor.raw(name, medians[name]) if name in medians else 0.0
+            fitted = model.preprocessor
+            median = fitted.raw(name, medians[name]) if name in medians else fitted.median(name)
             values[name] = np.where(own, median, values[name])
     values = ratios.with_derived(values, features)
     matrix = as_rows(model.preprocessor.transform(values, features))

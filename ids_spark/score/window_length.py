@@ -44,7 +44,7 @@ def trained_lengths(preprocessor: Preprocessor) -> tuple[int, ...]:
 
 def following(card: ModelCard) -> tuple[str, ...]:
     """Return the features of a model of the second release that grow with the window length."""
-    return tuple(feature for feature in card.source_features if feature in RELEASE_39.artefacts)
+    return tuple(feature for feature in card.features if feature in RELEASE_39.artefacts)
 
 
 def check(source: NightSource, *models: Model) -> list[str]:

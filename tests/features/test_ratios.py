@@ -1,6 +1,5 @@
 """Derived features: their values, where they are undefined, and what the preprocessor makes of them."""
 
-import dataclasses
 import itertools
 import json
 import math
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ids_spark.dataset.features import FEATURE_DESCRIPTIONS, FEATURE_SCHEMAS, ORIGINAL_45, RELEASE_39, column_of
+from ids_spark.dataset.features import FEATURE_DESCRIPTIONS, FEATURE_SCHEMAS, RELEASE_39, column_of
 from ids_spark.features import ratios
 from ids_spark.features.moments import moments_of
 from ids_spark.features.preprocess import Preprocessor, PreprocessorUnusable, Recipe, fit, from_json
@@ -45,7 +44,7 @@ def test_derived_features_have_columns_sources_and_descriptions_of_their_own(sch
     for name in ratios.names_of(schema):
         assert set(ratios.sources_of(name)) <= set(schema.features)
         assert name in FEATURE_DESCRIPTIONS
-        assert set(ratios.sources_of(name)).isdisjoint(schema.artefacts), f"{name} would not be operational"
+        assert schema is RELEASE_39 or set(ratios.sources_of(name)).isdisjoint(schema.artefacts)
     assert ratios.sources_of("Rate") == ("Rate",)
 
 
@@ -60,6 +59,23 @@ def test_derived_features_have_columns_sources_and_descriptions_of_their_own(sch
         ("(AVG - Min) / (Max - Min)", {"AVG": 60, "Min": 60, "Max": 60}, 0),
         ("Header_Length / AVG", {"Header_Length": 20, "AVG": 80}, 0.25),
         ("AVG - Tot size", {"AVG": 80, "Tot size": 60}, 20),
+        ("(Max - AVG) / Std", {"Max": 100, "AVG": 70, "Std": 15}, 2),
+        ("(AVG - Min) / Std", {"AVG": 70, "Min": 70, "Std": 0}, 0),
+        ("Inner AVG", {"Number": 10, "AVG": 100, "Min": 60, "Max": 140}, 100),
+        ("Inner AVG", {"Number": 2, "AVG": 100, "Min": 60, "Max": 140}, 0),
+        ("Payload", {"AVG": 54, "ARP": 0, "Header_Length": 20}, 0),  # an empty segment of TCP
+        ("Payload", {"AVG": 42, "ARP": 1, "Header_Length": 0}, 0),
+        ("TCP_Header_Length", {"Header_Length": 18, "UDP": 0.5, "TCP": 0.5}, 28),
+        ("IP_Time_To_Live", {"Time_To_Live": 32, "ARP": 0.5}, 64),
+        ("IP_Time_To_Live", {"Time_To_Live": 0, "ARP": 1}, 0),
+        ("syn_flag_number / TCP", {"syn_flag_number": 0.25, "TCP": 0.5}, 0.5),
+        ("psh_flag_number / ack_flag_number", {"psh_flag_number": 0.25, "ack_flag_number": 0}, 0),
+        ("Inverse Rate", {"Rate": 4}, 0.25),
+        ("Inverse Rate", {"Rate": math.inf}, 0),
+        ("Inverse Rate", {"Rate": 0}, 0),
+        ("Pause / Number", {"IAT": 0.5, "Rate": 4}, 0.25),
+        ("Pause", {"Number": 10, "IAT": 0.5, "Rate": 4}, 2.5),
+        ("Pause", {"Number": 10, "IAT": 0.5, "Rate": math.inf}, 5),
         ("Rate * AVG", {"Rate": 50, "AVG": 80}, 4_000),
         ("Rate * AVG", {"Rate": math.inf, "AVG": 80}, math.inf),
         ("Rate * AVG", {"Rate": math.inf, "AVG": 0}, 0),
@@ -74,7 +90,7 @@ def test_values_of_derived_features(name, values, expected):
     assert ratios.column(columns, name).tolist() == pytest.approx([expected], rel=1e-15)
 
 
-@given(st.sampled_from(NAMES), st.lists(st.tuples(*[st.floats(allow_nan=False)] * 3), min_size=1, max_size=8))
+@given(st.sampled_from(NAMES), st.lists(st.tuples(*[st.floats(allow_nan=False)] * 4), min_size=1, max_size=8))
 def test_a_derived_feature_is_never_nan_and_changes_no_raw_one(name, rows):
     columns = dict(zip(ratios.sources_of(name), np.array(rows).T.copy(), strict=False))
     before = {source: column.copy() for source, column in columns.items()}
@@ -129,19 +145,24 @@ def test_a_preprocessor_with_other_derived_features_is_refused(preprocessor, nam
         from_json(json.dumps(content), "here")
 
 
-def test_operational_models_use_no_feature_that_is_derived_from_an_excluded_one(preprocessor):
-    expected = {*RELEASE_39.feature_set("operational"), *ratios.names_of(RELEASE_39)}
-    assert set(preprocessor.feature_set("operational")) == expected
+def test_operational_models_use_every_derived_feature_but_no_excluded_raw_one(preprocessor):
+    expected = (*RELEASE_39.feature_set("operational"), *ratios.names_of(RELEASE_39))
+    assert preprocessor.feature_set("operational") == expected
     assert preprocessor.feature_set("paper") == preprocessor.kept
-    excluding = dataclasses.replace(RELEASE_39, artefacts=RELEASE_39.artefacts | {"IAT"})
-    other = dataclasses.replace(preprocessor, recipe=dataclasses.replace(preprocessor.recipe, schema=excluding))
-    assert set(other.feature_set("operational")) == expected - {"IAT", "Rate * IAT"}
 
 
-def test_a_feature_that_is_derived_from_a_dropped_one_is_dropped():
-    columns = flows(ORIGINAL_45) | {"Tot size": np.full(ROWS, 60.0)}
-    found = {feature.name: feature for feature in fitted(columns, ORIGINAL_45).features}
-    assert not found["Tot size"].kept
-    assert not found["AVG - Tot size"].kept
-    assert "Tot size" in found["AVG - Tot size"].reason
-    assert found["Std / AVG"].kept
+def test_a_feature_that_is_derived_from_a_constant_is_kept_and_the_constant_has_a_median():
+    columns = flows() | {"Number": np.full(ROWS, 10.0)}
+    preprocessor = fitted(columns)
+    assert "Number" not in preprocessor.kept
+    assert "Pause" in preprocessor.kept
+    assert preprocessor.median("Number") == pytest.approx(10.0)
+    assert preprocessor.median("Rate") == pytest.approx(np.median(columns["Rate"]), rel=0.01)
+
+
+def test_the_pause_of_a_window_is_the_time_since_the_packet_before_it():
+    seconds = np.array([0.0, 1.0, 1.5, 2.5, 7.0, 7.25, 7.75, 8.0])  # two windows of three packets after the first two
+    values = {"Number": np.array([3.0, 3.0])}
+    first, last, before = seconds[[2, 5]], seconds[[4, 7]], seconds[[1, 4]]
+    values |= {"IAT": (last - before) / 3, "Rate": 3 / (last - first)}
+    np.testing.assert_allclose(ratios.column(values, "Pause"), first - before)
