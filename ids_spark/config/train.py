@@ -7,7 +7,6 @@ from pydantic import Field, field_validator, model_validator
 
 from ids_spark.config.score import Count, Section
 
-Weight = Annotated[float, Field(ge=0, le=100)]
 ModelName = Literal["dnn", "gru_dnn", "lstm"]
 Classes = Literal[2, 6, 19]
 FeatureSetName = Literal["paper", "operational"]
@@ -65,9 +64,6 @@ class TrainConfig(Section):
         warmup_epochs: Epochs over which the learning rate rises linearly from 0 (ibid.).
         schedule: Learning rate after warm-up: `constant`, or `cosine` decay to 0 at the last epoch.
         label_smoothing: Share of each label that is distributed over all classes.
-        level_weights: Weights of the loss at 6 and at 2 classes in that of a model of more classes, whose own level has
-            weight 1; the sum is divided by the sum of weights. Probabilities of a coarser level are sums. Default: no
-            loss at coarser levels.
         local_weight: Mean weight of a row of the site's own nights in the loss, where one of the data set has weight 1;
             rows of a device with n rows weigh n ** -1/2 of one that is alone. Default: so that all of them together
             weigh a tenth of all rows of the data set, but at most 10.
@@ -99,7 +95,6 @@ class TrainConfig(Section):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    level_weights: tuple[Weight, Weight] | None = None
     local_weight: Annotated[float, Field(gt=0, le=1_000)] | None = None
     monitor: Literal["loss", "accuracy", "last"] = "loss"
     patience: Count = 5

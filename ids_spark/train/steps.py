@@ -1,7 +1,7 @@
 """Training and evaluation steps of one rank: forward and backward pass, one allreduce, one update."""
 
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any
 
 import horovod.tensorflow as hvd
 import numpy as np
@@ -9,13 +9,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ids_spark.config.train import TrainConfig
-from ids_spark.dataset.taxonomy import Level, parents
 from ids_spark.train.checkpoint import Arrays
 from ids_spark.train.data_loader import LoadedRows
 from ids_spark.train.optimizer import FlatAdam
-
-_LEAST: Final = 1e-30
-"""Least probability of a coarser level in the loss: at Keras' 1e-7 a confident mistake would have no gradient."""
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
@@ -74,7 +70,6 @@ class TrainSteps:
         row_weights: tuple[float, float] | None = None,
     ) -> None:
         self._row_weights = row_weights
-        self._levels = _coarser_levels(config, n_classes)
         self._model, self._config, self._n_classes, self._ensemble_size = model, config, n_classes, ensemble_size
         self._steps_per_epoch, self._seed = steps_per_epoch, seed
         self._optimizer = FlatAdam(model.trainable_variables, Schedule(config, steps_per_epoch))
@@ -185,32 +180,16 @@ class TrainSteps:
         """Return the loss of each row, shape (batch,); of an ensemble in training (batch, ensemble_size)."""
         if training and self._ensemble_size > 1:
             labels = tf.repeat(labels[:, tf.newaxis], self._ensemble_size, axis=1)
-        one_hot = tf.one_hot(labels, self._n_classes)
         if self._config.loss == "one_hot" or smoothing:
-            total = tf.keras.losses.categorical_crossentropy(one_hot, predicted, label_smoothing=smoothing)
-        else:
-            total = tf.keras.losses.sparse_categorical_crossentropy(labels, predicted)
-        if not self._levels:
-            return total
-        targets = one_hot * (1.0 - smoothing) + smoothing / self._n_classes
-        for weight, members in self._levels:
-            of_level = tf.maximum(tf.linalg.matmul(predicted, members), _LEAST)
-            total -= weight * tf.reduce_sum(tf.linalg.matmul(targets, members) * tf.math.log(of_level), axis=-1)
-        return total / (1.0 + sum(weight for weight, _ in self._levels))
+            one_hot = tf.one_hot(labels, self._n_classes)
+            return tf.keras.losses.categorical_crossentropy(one_hot, predicted, label_smoothing=smoothing)
+        return tf.keras.losses.sparse_categorical_crossentropy(labels, predicted)
 
     def _average_statistics(self) -> None:
         """Average over ranks the statistics of layers (moving moments of batch normalisation)."""
         for i, variable in enumerate(self._model.non_trainable_variables):
             if variable.dtype.is_floating:
                 variable.assign(hvd.allreduce(variable, op=hvd.Average, name=f"statistics.{i}"))
-
-
-def _coarser_levels(config: TrainConfig, n_classes: int) -> list[tuple[float, NDArray[np.float32]]]:
-    """Return the weight of each coarser level in the loss, and which class is in which of its classes, as 0 and 1."""
-    own, coarser = cast(Level, n_classes), cast(tuple[Level, ...], (6, 2))
-    given = zip(coarser, config.level_weights or (), strict=False)
-    weights = {level: weight for level, weight in given if weight and level < own}
-    return [(weight, np.eye(level, dtype=np.float32)[parents(own, level)]) for level, weight in weights.items()]
 
 
 def _averaged(gradient: Any) -> Any:

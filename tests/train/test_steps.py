@@ -8,8 +8,6 @@ import pytest
 import tensorflow as tf
 
 from ids_spark.config.train import TrainConfig
-from ids_spark.dataset.taxonomy import CLASSES as NAMES
-from ids_spark.dataset.taxonomy import Level, class6_of
 from ids_spark.models.architectures import build, keras
 from ids_spark.train.data_loader import LoadedRows
 from ids_spark.train.steps import Schedule, TrainSteps
@@ -71,54 +69,6 @@ def test_the_loss_of_an_ensemble_is_the_mean_of_its_networks_losses(
     if ensemble_size > 1:  # the mean of losses, and not the loss of the mean
         of_mean = cross_entropy(of_networks.mean(axis=1), rows.labels, smoothing).mean()
         assert abs(of_mean - expected.mean()) > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("classes", "ensemble_size", "smoothing", "weights"),
-    [(19, 1, 0.0, (0.5, 0.25)), (19, 4, 0.2, (0.5, 0.25)), (6, 1, 0.0, (0.0, 0.25)), (2, 1, 0.0, (0.0, 0.0))],
-)
-def test_the_loss_at_all_levels_is_the_weighted_mean_of_cross_entropies_of_summed_probabilities(
-    classes: Level, ensemble_size: int, smoothing: float, weights: tuple[float, float]
-) -> None:
-    rng = np.random.default_rng(2)
-    rows = LoadedRows(rng.normal(size=(ROWS, FEATURES)).astype(np.float32), np.arange(ROWS, dtype=np.int32) % classes)
-    hyperparameters = TrainConfig().dnn.model_dump() | {"ensemble_size": ensemble_size, "dense": (8,), "dropout": 0.0}
-    model = build("dnn", FEATURES, classes, hyperparameters)
-    settings = {"batch_size": ROWS, "ranks": 1, "learning_rate": 1e-12, "label_smoothing": smoothing}
-    config = TrainConfig.model_validate(settings | {"level_weights": (0.5, 0.25)})
-    steps = TrainSteps(model, config, classes, ensemble_size, 1, 7)
-
-    def expected(predicted: np.ndarray, smoothing: float) -> float:
-        target = np.eye(classes)[rows.labels] * (1 - smoothing) + smoothing / classes
-        target = target[:, None, :] if predicted.ndim == 3 else target
-        total = -(target * np.log(predicted)).sum(axis=-1).mean()
-        for weight, level in zip(weights, (NAMES[6], NAMES[2]), strict=True):
-            if weight:
-                six = [name if name in NAMES[6] else class6_of(name) for name in NAMES[classes]]
-                above = six if level == NAMES[6] else ["Benign" if name == "Benign" else NAMES[2][1] for name in six]
-                members = np.array([[each == name for name in level] for each in above], dtype=float)
-                p, t = predicted @ members, target @ members
-                total -= weight * (t * np.log(p)).sum(axis=-1).mean()
-        return float(total / (1 + sum(weights)))
-
-    in_training = expected(model(rows.features, training=True).numpy(), smoothing)
-    assert steps.train(iter([rows])) == pytest.approx(in_training, rel=1e-5)
-    measured = steps.evaluate(iter([rows]))["validation_loss"]
-    assert measured == pytest.approx(expected(model(rows.features).numpy(), 0.0), rel=1e-5)
-
-
-def test_a_confident_mistake_at_a_coarser_level_keeps_its_gradient() -> None:
-    model = build("dnn", FEATURES, 6, TrainConfig().dnn.model_dump() | {"dense": (8,), "dropout": 0.0})
-    head = model.get_layer("logits")
-    head.set_weights(
-        [head.get_weights()[0] * 0, np.array([50.0, 0, 0, 0, 0, 0], np.float32)]
-    )  # benign, and all rows are attacks
-    config = TrainConfig.model_validate({"batch_size": ROWS, "ranks": 1, "level_weights": (0.0, 1.0)})
-    steps = TrainSteps(model, config, 6, 1, 1, 7)
-    rows = LoadedRows(np.zeros((ROWS, FEATURES), np.float32), np.full(ROWS, 3, np.int32))
-    at_both_levels = (50 + (50 - np.log(5))) / 2
-    assert steps.train(iter([rows])) == pytest.approx(at_both_levels, rel=1e-5)
-    assert (head.get_weights()[1] != [50.0, 0, 0, 0, 0, 0]).all()  # also classes that only the coarser level moves up
 
 
 @pytest.mark.parametrize("ensemble_size", [1, 4])
