@@ -188,6 +188,10 @@ purge: package ## Remove what is older than DAYS (default 90) from every table o
 report: package ## Show the newest metrics of every model in LAKE; page in LAKE/reports/run
 	$(call submit,report)
 
+.PHONY: boost
+boost: package ## Train boosted trees (XGBoost) on the features in LAKE: models like the networks
+	$(call submit,boost)
+
 .PHONY: forest
 forest: package ## Train random forests on the features in LAKE, as a reference
 	$(call submit,forest)
@@ -212,8 +216,8 @@ benchmark table: package ## Every model compared with the published figures; pag
 	$(call submit,train,conf/best.yaml) $(BEST) --set "train.classes=[19]"
 	$(call submit,train,conf/best.yaml) $(BEST) --set "train.classes=[2,6]" --set "train.feature_sets=[paper]"
 	$(call submit,forest,conf/best.yaml) $(PLAIN)
-	$(if $(wildcard jobs/boost.py),$(call submit,boost,conf/best.yaml) $(PLAIN))
-	$(if $(wildcard jobs/boost.py),$(call submit,boost,conf/best.yaml))
+	$(call submit,boost,conf/best.yaml) $(PLAIN)
+	$(call submit,boost,conf/best.yaml)
 	$(call submit,score)
 	$(call submit,benchmark)
 

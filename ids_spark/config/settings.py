@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ids_spark.config.adapt import AdaptConfig
+from ids_spark.config.boost import BoostJobConfig
 from ids_spark.config.extract import ExtractConfig
 from ids_spark.config.score import (
     AlertsConfig,
@@ -174,7 +175,7 @@ class Config(Section):
 
     Attributes:
         lake: Root URI or folder of every table.
-        seed: Seed of initial weights, dropout, batch order, forests and synthetic flows.
+        seed: Seed of initial weights, dropout, batch order, trees, forests and synthetic flows.
         open_cluster: Also run on a cluster whose connections are not authenticated and encrypted as in
             `conf/cluster/security.conf`; default: such a cluster is refused.
     """
@@ -189,6 +190,7 @@ class Config(Section):
     ingest: IngestConfig = IngestConfig()
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()
+    boost: BoostJobConfig = BoostJobConfig()
     forest: ForestConfig = ForestConfig()
     score: ScoreConfig = ScoreConfig()
     alerts: AlertsConfig = AlertsConfig()

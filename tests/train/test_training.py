@@ -14,7 +14,6 @@ import horovod.tensorflow as hvd
 import numpy as np
 import pandas as pd
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -37,6 +36,7 @@ from ids_spark.train.training import train_models
 from tests.support.flows import write_synthetic_source
 from tests.support.in_process import run
 from tests.support.keys import key_pair
+from tests.support.local_features import with_local_rows
 from tests.support.modes import open_to_others
 from tests.support.submitting import prepare, start, submit
 
@@ -209,47 +209,6 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
 
     older = dataclasses.replace(task, table=table_without_blocks(whole_run, tmp_path))
     assert worker.score_validation_rows(older, steps, state, None)[0] == dataclasses.replace(one, blocks=())
-
-
-def group_of(keys: np.ndarray) -> np.ndarray:
-    """Return the group of local rows: 0, 1, or 2 for three times as many."""
-    return np.minimum(keys % 15 // 3, 2)
-
-
-def with_local_rows(folder: Path, target: Path) -> Path:
-    """Copy a lake; a third of the benign train and validation rows of its feature table become local ones."""
-    shutil.copytree(folder, target)
-    table = target / "lake/features/paper"
-    counts = {}
-    train = pd.read_parquet(table / "split=train")
-    keys = train.loc[(train["label2"] == 0) & (train["row_key"] % 3 == 0), "row_key"].to_numpy()
-    sizes = np.bincount(group_of(keys))
-    for split in ("train", "validation", "test"):
-        counts[split] = 0
-        for path in (table / f"split={split}").rglob("*.parquet"):
-            rows = pq.ParquetFile(path).read()
-            key = rows["row_key"].to_numpy()
-            local = (rows["label2"].to_numpy() == 0) & (key % 3 == 0) & (split != "test")
-            block = rows["block"].to_numpy(zero_copy_only=False)
-            block = np.where(local, key % 7, block) if split == "validation" else block
-            held_out = pa.array(np.nan_to_num(block, nan=-1).astype(np.int32), mask=np.isnan(block))
-            rows = rows.set_column(rows.schema.get_field_index("block"), "block", held_out)
-            of_group = np.where(local, sizes[group_of(key)], 0).astype(np.int32)
-            pq.write_table(rows.append_column("local", pa.array(of_group)), path)
-            counts[split] += int(local.sum())
-    facts = json.loads((table / "_table.json").read_text())
-    facts["local"] = {
-        "train_rows": counts["train"],
-        "held_out_rows": counts["validation"],
-        "train_dates": ["2026-11-01", "2026-11-02"],
-        "held_out_dates": ["2026-11-03", "2026-11-05"],
-        "held_out_by": "date",
-        "devices": 7,
-        "data_origin": "synthetic",
-        "balance": float(np.sqrt(sizes).sum()),
-    }
-    (table / "_table.json").write_text(json.dumps(facts))
-    return target
 
 
 @pytest.fixture(scope="module")
