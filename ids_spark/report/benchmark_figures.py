@@ -15,6 +15,8 @@ _PANELS: Final = (
     *((classes, "f1_macro", f"macro F1, {classes} classes") for classes in LEVELS),
     (max(LEVELS), RARE_RECALL, "recall of rare classes\nat 1 % benign FPR, 19 classes"),
 )
+_WIDEST: Final = {"f1_macro": 0.1, RARE_RECALL: 0.25}
+"""Width of a panel: models that are further below the best one stand as a number at its edge."""
 _COLOURS: Final = {"paper": BLUE, "operational": ORANGE}
 _APART: Final = 0.17
 _FROM_19: Final = "model of 19 classes, read at the level"
@@ -30,9 +32,10 @@ def dots(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(11.4, 1.5 + 0.36 * len(titles)), layout="constrained")
     panels = figure.subplots(1, len(_PANELS), sharey=True, squeeze=False)[0]
     for axes, (classes, name, heading) in zip(panels, _PANELS, strict=True):
-        for row in rows:
-            if row.classes == classes:
-                _dot(axes, row, name, titles.index(row.model))
+        shown = [row for row in rows if row.classes == classes]
+        least = max((row.value(name) or 0.0 for row in shown), default=0.0) - _WIDEST[name]
+        for row in shown:
+            _dot(axes, row, name, titles.index(row.model), least)
         axes.set_title(heading, fontsize=9, loc="left")
         axes.tick_params(axis="x", labelsize=8)
         axes.tick_params(axis="y", length=0, labelsize=9)
@@ -56,12 +59,17 @@ def _titles(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.model for row in finest))
 
 
-def _dot(axes: Axes, row: Row, name: str, place: int) -> None:
+def _dot(axes: Axes, row: Row, name: str, place: int, least: float) -> None:
     metric = row.figures.get(name)
     if metric is None or metric.value is None:
         return
     colour = _COLOURS.get(row.feature_set, BLUE)
     at = place + (_APART if row.feature_set != "paper" else -_APART) + (0.0 if row.own_level else 0.12)
+    if metric.value < least:
+        if row.own_level:
+            text = f"◂ {metric.value:.2f}"
+            axes.annotate(text, (0, at), xycoords=("axes fraction", "data"), va="center", fontsize=7, color=colour)
+        return
     if metric.low is not None and metric.high is not None:
         axes.plot([metric.low, metric.high], [at, at], color=colour, linewidth=1.3, alpha=0.6, solid_capstyle="butt")
     face = colour if row.own_level else "white"
