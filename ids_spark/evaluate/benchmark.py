@@ -156,7 +156,7 @@ def difference(better: Row, worse: Row, figure: str) -> Difference | None:
     if one.value is None or other.value is None:
         return None
     sign = -1.0 if figure in LOWER_IS_BETTER else 1.0
-    gap = sign * (one.value - other.value)
+    gap = sign * (one.value - other.value) + 0.0  # no negative zero
     higher, lower = (one, other) if one.value >= other.value else (other, one)
     noise = None
     if higher.low is not None and lower.high is not None and higher.value is not None and lower.value is not None:
