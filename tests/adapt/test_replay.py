@@ -41,17 +41,18 @@ def scored(model: Model, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     card = model.card
     network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
     network.set_weights(model.weights)
+    frame = frame.assign(**{"Header_Length / AVG": frame["Header_Length"] / frame["AVG"]})
     values = {name: frame[name].to_numpy(np.float64) for name in card.features}
     p = network(as_rows(model.preprocessor.transform(values, list(card.features)))).numpy().astype(np.float64)
     assert model.validation_scores is not None
-    flagged = np.log(p[:, 1:].sum(axis=1) / p[:, 0]) >= model.validation_scores.levels()[0]
+    flagged = p[:, 1:].sum(axis=1) >= p[:, 0] * np.exp(model.validation_scores.levels()[0])
     return flagged, p.argmax(axis=1)
 
 
 def test_counts_of_two_models_are_those_of_their_networks(
     spark: SparkSession, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
-    models = [write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 2, 1.0)]
+    models = [write_model(lake, OLD, 1, 0.5), write_model(lake, NEW, 2, 1.0, derived=True)]
     frame, own = write_rows_of_test(lake, ROWS), write_local_rows(lake, ROWS)
     write_json(lake.uri("flows/split=local/_table.json"), {})  # no flows, and nothing to warn of
     found = replay(spark.sparkContext, lake, models, every)

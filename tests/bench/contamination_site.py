@@ -287,9 +287,10 @@ def _scored(lake: Lake, later: Later, seconds: float) -> Scored:
 
 def _benign_logits(model: Model, later: Later) -> Floats:
     """Return the attack logits of the flows of the benign nights after the week, shape (flows,)."""
-    names = list(model.card.features)
+    names = list(model.card.source_features)
     table = pa.concat_tables(later.logs(date).select(names) for date in later.benign)
-    rows = as_rows(model.preprocessor.transform({name: table[name].to_numpy() for name in names}, names))
+    values = {name: table[name].to_numpy() for name in names}
+    rows = as_rows(model.preprocessor.transform(values, model.card.features))
     return threshold.attack_logits(inference.forward(model, rows, _BATCH_ROWS))
 
 

@@ -100,7 +100,7 @@ class Run:
 
 def windows(model: Model, found: pa.Table) -> Windows:
     """Score windows."""
-    values = {name: found[name].to_numpy().astype(np.float64) for name in model.card.features}
+    values = {name: found[name].to_numpy().astype(np.float64) for name in model.card.source_features}
     matrix = as_rows(model.preprocessor.transform(values, list(model.card.features)))
     probabilities = inference.forward(model, matrix, _BATCH)
     predicted = probabilities.argmax(axis=1)

@@ -10,8 +10,6 @@ import pytest
 from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
 from ids_spark.config.train import ModelConfig
-from ids_spark.features import preprocess
-from ids_spark.features.moments import Moments
 from ids_spark.models import inference, novelty
 from ids_spark.models.artifact import (
     ModelUnusable,
@@ -23,7 +21,7 @@ from ids_spark.models.artifact import (
     title_of,
     write_model,
 )
-from tests.support.models import CARD, MOMENTS, NOVELTY, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
+from tests.support.models import CARD, DERIVED, NOVELTY, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS, WITH_DERIVED
 
 FILES = ["model.json", "weights.npz", "preprocessor.json", "validation_scores.json", "novelty.npz"]
 
@@ -195,11 +193,8 @@ def test_weights_that_are_not_real_finite_numbers_are_refused(stored, value):
 
 
 def test_a_model_reads_the_raw_features_of_its_derived_ones(tmp_path):
-    recipe = dataclasses.replace(PREPROCESSOR.recipe, ratios=("Max - Min",))
-    moments = [*MOMENTS, Moments(9, 0.5, 9.0, -1.0, 40.0)]
-    fitted = preprocess.fit(recipe, moments, np.linspace(-1, 40, 40 * 5).reshape(5, 40))
-    write_model(str(tmp_path / "m"), dataclasses.replace(CARD, features=("Rate", "Max - Min", "Min")), WEIGHTS, fitted)
-    assert read_model(str(tmp_path / "m")).card.source_features == ("Rate", "Max", "Min")
+    write_model(str(tmp_path / "m"), dataclasses.replace(CARD, features=DERIVED), WEIGHTS, WITH_DERIVED)
+    assert read_model(str(tmp_path / "m")).card.source_features == ("Rate", "Header_Length", "AVG")
 
 
 def test_weights_that_do_not_fit_the_architecture_are_refused_before_a_large_network_is_made(stored):

@@ -1,5 +1,7 @@
 """A small synthetic model as stored in a directory, for tests that read one."""
 
+import dataclasses
+
 import numpy as np
 
 from ids_spark.dataset.features import RELEASE_39
@@ -15,6 +17,13 @@ MOMENTS = [Moments(9, 0.5 * i, 0.0 if i == DROPPED else 9.0 + i, -1.0, 40.0) for
 PREPROCESSOR = fit(
     Recipe("paper", RELEASE_39, "none", 1e-8, "synthetic"), MOMENTS, np.linspace(-1, 40, 39 * 5).reshape(5, 39)
 )
+WITH_DERIVED = fit(
+    dataclasses.replace(PREPROCESSOR.recipe, ratios=("Header_Length / AVG",)),
+    [*MOMENTS, Moments(9, 0.5, 9.0, -1.0, 40.0)],
+    np.linspace(-1, 40, 40 * 5).reshape(5, 40),
+)
+DERIVED = ("Rate", "Header_Length", "Header_Length / AVG")
+"""Features of a model that reads `AVG` only in a derived feature."""
 WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros(3, np.float32), np.array(7, np.int64)]
 WEIGHTS += [
     np.full(1, i, np.float32) for i in range(12)

@@ -18,7 +18,7 @@ from ids_spark.models import architectures, artifact
 from ids_spark.models.artifact import Model
 from ids_spark.models.threshold import validation_scores_of
 from tests.support.flows import synthetic_frame
-from tests.support.models import CARD, PREPROCESSOR
+from tests.support.models import CARD, DERIVED, PREPROCESSOR, WITH_DERIVED
 
 NAME = CARD.name
 OLD, NEW = "20260101T000000Z-aa", "20260201T000000Z-bb"
@@ -26,21 +26,28 @@ DATES = (dt.date(2026, 3, 1), dt.date(2026, 3, 2))
 
 
 def write_model(
-    lake: Lake, version: str, seed: int, highest_benign: float, local: Mapping[str, Any] | None = None
+    lake: Lake,
+    version: str,
+    seed: int,
+    highest_benign: float,
+    local: Mapping[str, Any] | None = None,
+    *,
+    derived: bool = False,
 ) -> Model:
     """Write an untrained model of six classes whose operating point is just above a score, and read it."""
+    features, fitted = (DERIVED, WITH_DERIVED) if derived else (CARD.features, PREPROCESSOR)
     hyperparameters = ModelConfig(dense=(16,)).model_dump(mode="json")
     own = None if local is None else dict(local)
-    card = dataclasses.replace(CARD, version=version, hyperparameters=hyperparameters, local=own)
+    card = dataclasses.replace(CARD, version=version, hyperparameters=hyperparameters, local=own, features=features)
     network = architectures.build(card.architecture, len(card.features), card.classes, card.hyperparameters)
     rng = np.random.default_rng(seed)
     weights = [rng.normal(0, 0.5, w.shape).astype(w.dtype) for w in network.get_weights()]
     logits = np.append(np.linspace(-9.0, highest_benign, 50), np.linspace(1.0, 9.0, 50))
     labels = np.repeat(np.array([0, 4], np.int32), 50)
     counts = np.array([50, 0, 0, 0, 50, 0])
-    scores = validation_scores_of(logits, labels, np.full(100, 4, np.int32), counts, np.zeros(2))
+    scores = validation_scores_of(logits, labels, np.full(100, 4, np.int32), counts, np.zeros(len(features)))
     uri = lake.uri(f"models/{NAME}/{version}")
-    artifact.write_model(uri, card, weights, PREPROCESSOR, scores)
+    artifact.write_model(uri, card, weights, fitted, scores)
     return artifact.read_model(uri)
 
 
