@@ -27,6 +27,7 @@ from ids_spark.train.tasks import LOCAL
 
 _PROGRESS_S: Final = 20.0  # between two lines
 _TRACKER_TIMEOUT_S: Final = 300  # until all workers have joined
+_WAIT_S: Final = 3_600  # for other workers, which may read more slowly
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _work(own: Iterable[Share]) -> Iterator[bytes]:
     host = socket.gethostbyname(context.getTaskInfos()[0].address.rpartition(":")[0])
     tracker, port = _started_tracker(host, len(context.getTaskInfos())) if index == 0 else (None, "")
     arguments = {"dmlc_tracker_uri": host, "dmlc_tracker_port": int(context.allGather(port)[0])}
-    with xgboost.collective.CommunicatorContext(**arguments, dmlc_task_id=str(index)):
+    with xgboost.collective.CommunicatorContext(**arguments, dmlc_task_id=str(index), dmlc_timeout=_WAIT_S):
         trees = boosted(share, first=index == 0)
     if tracker is not None:
         tracker.wait_for(_TRACKER_TIMEOUT_S)
