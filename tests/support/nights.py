@@ -156,7 +156,7 @@ def coarser(folder: Path, classes: int, architecture: str) -> Model:
 
 
 def with_derived_features(folder: Path) -> Model:
-    """Add an untrained model of 2 classes to the lake that reads all raw and derived features."""
+    """Add a model of 2 classes to the lake that reads all raw and derived features, briefly fitted on train rows."""
     first = stored(folder)
     flows = pd.read_parquet(folder / "lake/flows/split=train")
     recipe = replace(first.preprocessor.recipe, ratios=ratios.names_of(first.preprocessor.schema))
@@ -166,11 +166,14 @@ def with_derived_features(folder: Path) -> Model:
     name, hyperparameters = "dnn-2-paper", ModelConfig(dense=(16,)).model_dump(mode="json")
     changes = {"name": name, "architecture": "dnn", "classes": 2, "classes_absent_in_train": ()}
     changes |= {"features": fitted.kept, "hyperparameters": hyperparameters}
-    card, rng = ModelCard(**{**vars(first.card), **changes}), np.random.default_rng(4)
+    card = ModelCard(**{**vars(first.card), **changes})
     network = architectures.build("dnn", len(card.features), 2, hyperparameters)
-    weights = [rng.normal(0, 0.5, w.shape).astype(w.dtype) for w in network.get_weights()]
-    matrix = np.column_stack(fitted.transform(values))
-    return _kept(folder, Model(card, weights, fitted, ""), (matrix, flows["label19"].to_numpy()))
+    matrix, labels = np.column_stack(fitted.transform(values)), flows["label19"].to_numpy()
+    network.compile("adam", "sparse_categorical_crossentropy")
+    network.fit(matrix, parents(19, 2)[labels], batch_size=64, epochs=2, verbose=0)
+    p = network.predict(matrix, batch_size=4096, verbose=0)[:, 1]
+    used = (labels != 0) | (p < np.quantile(p[labels == 0], 0.8))  # low thresholds, so that many flows are explained
+    return _kept(folder, Model(card, network.get_weights(), fitted, ""), (matrix[used], labels[used]))
 
 
 def _kept(folder: Path, model: Model, rows: tuple[np.ndarray, np.ndarray] | None = None) -> Model:
