@@ -51,11 +51,11 @@ def run(context: job.Context) -> Report:
 
     origin, rows = table.preprocessor.data_origin, table.rows["train"] + table.rows[SPLIT]
     report = Report(feature_schema=table.preprocessor.schema.name, data_origin=origin, rows_in=rows, rows_out=rows)
-    results = Results(context.run_id, SPLIT)
+    results = Results(context.run_id, SPLIT, seed)
     for one in grown:
-        results.add(one.card, one.confusion, origin, one.facts)
+        results.add(one.card, one.counts, origin, one.facts)
         report.models.append(f"{one.card.name}/{one.card.version}")
-        unseen = unseen_classes(one.card, one.confusion)
+        unseen = unseen_classes(one.card, one.counts.confusions[one.card.classes])
         if unseen:
             report.notes.append(
                 f"{one.card.name}: {len(unseen)} classes occur that were not in train: {', '.join(unseen)}"

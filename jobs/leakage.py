@@ -1,9 +1,11 @@
-"""Audits duplicates, train/test overlap, label conflicts and single-feature leakage.
+"""Audits duplicates, train/test overlap, label conflicts and single-feature leakage, and what overlap does to metrics.
 
     spark-submit --py-files dist/ids_spark.zip jobs/leakage.py --set lake=LAKE
 
-Reads: `flows/`.
-Writes: `reports/leakage/`: `leakage.html` (self-contained), its pictures, `leakage.parquet` (one figure a row).
+Reads: `flows/`; if models were scored, `metrics/`, `models/` and `split_predictions/`.
+Writes: `reports/leakage/`: `leakage.html` (self-contained), its pictures, `leakage.parquet` (one figure a row); of
+scored models `metrics/` and `confusion/` of subsets: test rows whose vector stands in train (`seen`) and does not
+(`unseen`), rows of each capture file.
 """
 
 import logging
@@ -11,8 +13,10 @@ import sys
 
 from ids_spark.base.report import Report
 from ids_spark.dataset.features import FEATURE_SCHEMAS, SOURCE_SPLITS
-from ids_spark.evaluate import leakage
+from ids_spark.evaluate import leakage, results, subsets
+from ids_spark.evaluate.results import ScoredModel
 from ids_spark.features import feature_table
+from ids_spark.lake.store import TableMissing
 from ids_spark.report import leakage_page
 from ids_spark.runtime import job
 
@@ -30,9 +34,10 @@ def run(context: job.Context) -> Report:
 
     figures = leakage.measure(context.spark.sparkContext, buckets, plan)
     findings = leakage_page.Findings(figures, plan)
-    leakage_page.write_page(context.staged(REPORT), findings, figures, context.run_id, facts["data_origin"])
+    written, models = _of_models(context)
+    leakage_page.write_page(context.staged(REPORT), findings, models, figures, context.run_id, facts["data_origin"])
 
-    report = Report(feature_schema=schema.name, data_origin=facts["data_origin"], tables=[REPORT])
+    report = Report(feature_schema=schema.name, data_origin=facts["data_origin"], tables=[REPORT, *written])
     report.rows_in, report.rows_out = rows, sum(findings.total("flows", split) for split in SOURCE_SPLITS)
     for what in ("flows", "duplicates_double", "duplicates_float32"):
         report.count(what, findings.by_class(what))
@@ -46,6 +51,21 @@ def run(context: job.Context) -> Report:
             "highest AUC feature=%s by_ranges=%.4f by_order=%.4f pair=%s", top.feature, top.ranges, top.order, pair
         )
     return report
+
+
+def _of_models(context: job.Context) -> tuple[list[str], list[ScoredModel]]:
+    """Measure the subsets of every scored model; returns the tables written, and the models with these figures."""
+    lake, split = context.lake, context.config.score.split
+    try:
+        models = subsets.scored_models(lake, results.newest(lake, split), split)
+    except TableMissing:
+        return [], []
+    if not models:
+        return [], []
+    counts = subsets.count(context.spark.sparkContext, lake, models)
+    found = results.Results(context.run_id, split, context.config.seed)
+    subsets.add_to(found, models, counts)
+    return found.write(lake, context.staged), found.with_subsets([each.model for each in models])
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def run(context: job.Context) -> Report:
     except TableMissing:
         if not decided.nights:
             raise
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     precision_table.print_precision(decided, console)
     budgets = budget.of_lake(context.lake, context.config.report.nights)
     precision_table.print_budget(budgets, context.config.score.provisional_nights, console)

@@ -40,7 +40,8 @@ def run(context: job.Context) -> Report:
     """Score the configured nights or split."""
     config, now = context.config.score, dt.datetime.now(dt.UTC)
     if config.flow_logs is None:
-        return split.score_split(context.spark.sparkContext, context.lake, context.staged, config, context.run_id)
+        spark, seed = context.spark.sparkContext, context.config.seed
+        return split.score_split(spark, context.lake, context.staged, config, context.run_id, seed)
     scoring = night_context.open_context(context.lake, context.config, context.run_id, now)
     card = scoring.champion.card
     models = [model.card for model in (scoring.champion, scoring.challenger) if model is not None]

@@ -5,6 +5,7 @@ are written. The models see the same rows, so that `gate` can compare them row b
 """
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -22,7 +23,8 @@ from ids_spark.dataset.columns import ColumnNames, listed
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import TABLES
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19, parents
-from ids_spark.evaluate.metrics import confusion_of, metrics_of
+from ids_spark.evaluate.metrics import scores_of
+from ids_spark.evaluate.score_counts import confusion_of
 from ids_spark.ingest import sources
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import files_in
@@ -94,10 +96,8 @@ class Replayed:
 
     def macro_f1(self, model: int) -> float | None:
         """Return the macro F1 of a model's most probable classes on the test rows; None without rows."""
-        confusion = self.confusions[model]
-        names = tuple(map(str, range(len(confusion))))
-        [value] = [row["value"] for row in metrics_of(confusion, names) if row["metric"] == "f1_macro"]
-        return None if value is None else float(value)
+        value = float(scores_of(self.confusions[model]).averages["f1_macro"])
+        return None if math.isnan(value) else value
 
     def attack_recall(self, model: int) -> float | None:
         """Return the share of the attack rows of test that a model predicts as some attack; None without such rows."""

@@ -9,24 +9,29 @@ third of the features at each split .800; a subsampling rate of .7 .797. Of 20 t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from pyspark.ml.classification import RandomForestClassificationModel, RandomForestClassifier
 from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from ids_spark.base.arrays import Counts
+from ids_spark.base import process
 from ids_spark.config.settings import ForestConfig
 from ids_spark.config.train import Classes, FeatureSetName
 from ids_spark.dataset.features import column_of
 from ids_spark.dataset.tables import features_contract
+from ids_spark.evaluate import score_counts
+from ids_spark.evaluate.score_counts import ScoreCounts
 from ids_spark.lake.parquet import SUFFIX
 from ids_spark.models.artifact import ModelCard
+from ids_spark.models.levels import at_levels
 from ids_spark.train.tasks import FeatureTable, untrained_card
 
 TITLE: Final = "random_forest"
@@ -39,12 +44,12 @@ class Grown:
 
     Attributes:
         card: Card of the forest; no model directory is written, as the forest is only a reference.
-        confusion: Labels by predictions over the test split of `features/`, which holds each distinct flow once.
+        counts: Of the test split of `features/`, which holds each distinct flow once; a forest has no threshold.
         facts: `fit_seconds`, `nodes` (of all trees together), `trees` and `depth` (of the deepest tree).
     """
 
     card: ModelCard
-    confusion: Counts
+    counts: ScoreCounts
     facts: dict[str, float]
 
 
@@ -71,10 +76,10 @@ def read_split(spark: SparkSession, table: FeatureTable, split: str, rows_per_pa
 
 
 def as_vectors(rows: DataFrame, features: Sequence[str], classes: int) -> DataFrame:
-    """Return the columns for Spark ML: `vector` (features in this order) and `label`. Rows: unchanged."""
+    """Return `vector` (features in this order) and `label` for Spark ML, and `label19`. Rows: unchanged."""
     assembler = VectorAssembler(inputCols=[column_of(name) for name in features], outputCol=_VECTOR)
     labelled = rows.withColumn("label", F.col(f"label{classes}").cast("double"))
-    return assembler.transform(labelled).select(_VECTOR, "label")
+    return assembler.transform(labelled).select(_VECTOR, "label", "label19")
 
 
 def fit(train: DataFrame, config: ForestConfig, seed: int) -> RandomForestClassificationModel:
@@ -99,13 +104,27 @@ def fit(train: DataFrame, config: ForestConfig, seed: int) -> RandomForestClassi
     return model
 
 
-def confusion(model: RandomForestClassificationModel, rows: DataFrame, classes: int) -> Counts:
-    """Return labels by predictions, shape (classes, classes), over rows with `vector` and `label`."""
-    counted = model.transform(rows).groupBy("label", "prediction").count().collect()
-    found: Counts = np.zeros((classes, classes), dtype=np.int64)
-    for label, predicted, n in counted:
-        found[int(label), int(predicted)] = n
-    return found
+def count(model: RandomForestClassificationModel, rows: DataFrame, classes: Classes) -> ScoreCounts:
+    """Count the predictions for rows of `as_vectors`; executors count, and return sums."""
+
+    def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        process.begin()
+        found = [score_counts.no_counts(classes)]
+        for batch in batches:
+            values = batch["probability"].flatten().to_numpy(zero_copy_only=False)
+            at_each = at_levels(values.reshape(-1, classes).astype(np.float32), classes)
+            predicted = {level: each.argmax(axis=1).astype(np.int32) for level, each in at_each.items()}
+            predicted[classes] = batch["prediction"].to_numpy().astype(np.int32)
+            labels = batch["label19"].to_numpy()
+            found.append(score_counts.count(at_each, predicted, labels, np.full(len(labels), True), None))
+        content = score_counts.packed(score_counts.merged(found))
+        yield pa.RecordBatch.from_pylist([content])
+
+    schema = ", ".join(f"{name} binary" for name in score_counts.packed(score_counts.no_counts(classes)))
+    probabilities = vector_to_array(F.col("probability")).alias("probability")
+    scored = model.transform(rows).select(probabilities, "prediction", "label19")
+    parts = [row.asDict() for row in scored.mapInArrow(counted, schema).collect()]
+    return score_counts.merged(score_counts.unpacked(part, classes) for part in parts)
 
 
 def grow(train: DataFrame, test: DataFrame, card: ModelCard, config: ForestConfig, seed: int) -> Grown:
@@ -119,4 +138,4 @@ def grow(train: DataFrame, test: DataFrame, card: ModelCard, config: ForestConfi
         "trees": float(len(trees)),
         "depth": float(max(tree.depth for tree in trees)),
     }
-    return Grown(card, confusion(model, as_vectors(test, card.features, card.classes), card.classes), facts)
+    return Grown(card, count(model, as_vectors(test, card.features, card.classes), card.classes), facts)

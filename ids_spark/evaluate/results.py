@@ -1,7 +1,7 @@
 """The tables `metrics/` and `confusion/`: `Results` writes those of a run, `newest` reads those of every model."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -9,12 +9,20 @@ import pandas as pd
 
 from ids_spark.base.arrays import Counts
 from ids_spark.base.errors import InputError
+from ids_spark.dataset.tables import METRICS
 from ids_spark.dataset.taxonomy import CLASSES, Level
+from ids_spark.evaluate import calibration
 from ids_spark.evaluate.metrics import AVERAGED, confusion_rows, metrics_of
+from ids_spark.evaluate.night_metrics import ONE_PERCENT, night_metrics
+from ids_spark.evaluate.score_counts import ScoreCounts
 from ids_spark.lake.store import Lake, TableMissing
 from ids_spark.models.artifact import ModelCard, model_name, model_versions, read_model
 
-SHOWN: Final = ("accuracy", "f1_macro", "f1_weighted", "benign_false_positive_rate")
+SHOWN: Final = (
+    *("accuracy", "f1_macro", "f1_weighted", "benign_false_positive_rate"),
+    *(ONE_PERCENT, calibration.ERROR),
+)
+"""Metrics that tables of models show."""
 _IDENTITY: Final = ("model", "feature_set", "classes", "of_classes", "model_version", "run_id", "data_origin")
 
 
@@ -25,40 +33,82 @@ class Results:
     Attributes:
         run_id: Written to every row; also the name of the files.
         split: Written to every row.
+        seed: Of the intervals; those of each model are drawn from it.
     """
 
     run_id: str
     split: str
+    seed: int = 7
     _metrics: list[dict[str, Any]] = field(default_factory=list)
     _confusion: list[dict[str, Any]] = field(default_factory=list)
 
     def add(
-        self, card: ModelCard, confusion: Counts, data_origin: str, facts: Mapping[str, float] | None = None
+        self, card: ModelCard, counts: ScoreCounts, data_origin: str, facts: Mapping[str, float] | None = None
     ) -> None:
-        """Add one model; without labelled flows nothing is added.
+        """Add one model at its own level and all coarser ones; without labelled flows nothing is added.
 
         Args:
             card: Card of the model.
-            confusion: Labels by predictions, shape (classes, classes).
+            counts: Of the rows that it scored.
             data_origin: `measured` or `synthetic`.
             facts: Further metrics, without class and support, of a model that has no directory.
         """
-        if not confusion.sum():
+        if not counts.rows:
             return
+        rng = np.random.default_rng(self.seed)
+        shared = {
+            level: {
+                "run_id": self.run_id,
+                "model": card.title,
+                "model_version": card.version,
+                "feature_set": card.feature_set,
+                "classes": level,
+                "of_classes": card.classes,
+                "split": self.split,
+                "data_origin": data_origin,
+            }
+            for level in counts.confusions
+        }
+        for level, confusion in counts.confusions.items():
+            self._metrics += [shared[level] | row for row in metrics_of(confusion, CLASSES[level], rng)]
+            self._confusion += [shared[level] | row for row in confusion_rows(confusion, CLASSES[level])]
+        for level, confidence in counts.confidences.items():
+            self._metrics += [shared[level] | row for row in calibration.calibration_of(confidence, rng)]
+        if counts.logits is not None:
+            found = night_metrics(counts.logits, counts.flagged, list(counts.confusions), rng)
+            self._metrics += [shared[level] | row for level, row in found]
+        for name, value in (facts or {}).items():
+            self._metrics.append(shared[card.classes] | {"metric": name, "value": value})
+
+    def add_subsets(
+        self, model: "ScoredModel", rows: Iterable[tuple[str, Mapping[str, Any]]], matrices: Mapping[str, Counts]
+    ) -> None:
+        """Add metrics and confusion matrices of parts of the rows of a model that was scored.
+
+        Args:
+            model: Its results at its own level.
+            rows: The subset, and a row with `class_name`, `metric`, `value`, `low`, `high`, `support`.
+            matrices: Labels by predictions of a subset, by its name.
+        """
         shared = {
             "run_id": self.run_id,
-            "model": card.title,
-            "model_version": card.version,
-            "feature_set": card.feature_set,
-            "classes": card.classes,
-            "of_classes": card.classes,
+            "model": model.title,
+            "model_version": model.version,
+            "feature_set": model.feature_set,
+            "classes": model.classes,
+            "of_classes": model.of_classes,
             "split": self.split,
-            "data_origin": data_origin,
+            "data_origin": model.data_origin,
         }
-        self._metrics += [shared | row for row in metrics_of(confusion, card.class_names)]
-        for name, value in (facts or {}).items():
-            self._metrics.append(shared | {"class_name": None, "metric": name, "value": value, "support": None})
-        self._confusion += [shared | row for row in confusion_rows(confusion, card.class_names)]
+        self._metrics += [{**shared, "subset": subset, **row} for subset, row in rows]
+        for subset, confusion in matrices.items():
+            cells = confusion_rows(confusion, model.class_names)
+            self._confusion += [shared | {"subset": subset} | row for row in cells]
+
+    def with_subsets(self, models: Iterable["ScoredModel"]) -> list["ScoredModel"]:
+        """Return models with the figures of subsets that were added."""
+        parts = pd.DataFrame(self._metrics, columns=METRICS.names)
+        return [_with_subsets(model, parts[parts["subset"].notna()]) for model in models]
 
     def write(self, lake: Lake, staged: Callable[[str], str]) -> list[str]:
         """Write `metrics/` and `confusion/`, one file each; return the paths written."""
@@ -114,6 +164,7 @@ class ScoredModel:
         metrics: Every figure over all rows, by class (None: of all classes) and name.
         confusion: Labels by predictions, shape (classes, classes); None if the run wrote none.
         card: Card of the model; None if the model has no directory.
+        subsets: Figures of parts of the rows, by subset and name, of the newest run that measured this version.
     """
 
     title: str
@@ -126,6 +177,7 @@ class ScoredModel:
     metrics: Mapping[tuple[str | None, str], Metric]
     confusion: Counts | None
     card: ModelCard | None
+    subsets: Mapping[tuple[str, str], Metric] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -136,6 +188,11 @@ class ScoredModel:
     def own_level(self) -> bool:
         """Whether the results are at the level that the model was trained at."""
         return self.classes == self.of_classes
+
+    @property
+    def shown_title(self) -> str:
+        """The title, with the level of the model if that is finer."""
+        return self.title if self.own_level else f"{self.title} of {self.of_classes}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -188,22 +245,43 @@ def newest(lake: Lake, split: str) -> list[ScoredModel]:
         InputError: when a table holds unknown classes.
         ModelUnusable: when a model's directory was changed or cannot be read.
     """
-    metrics = _all_rows(lake, "metrics", split)
+    figures = _of_split(lake, "metrics", split)
+    metrics = figures[figures["subset"].isna()]
     if metrics.empty:
         raise TableMissing(
             f"{lake.uri('metrics')} holds no metrics of split {split!r}; run jobs/score.py on this lake first"
         )
-    confusion = _all_rows(lake, "confusion", split)
+    confusion = _of_split(lake, "confusion", split)
+    confusion = confusion[confusion["subset"].isna()]
     keys = ["classes", "model", "feature_set", "of_classes"]
     latest = metrics[metrics["run_id"] == metrics.groupby(keys)["run_id"].transform("max")]
-    return [_scored(lake, rows, confusion) for _, rows in latest.groupby(keys)]
+    parts = figures[figures["subset"].notna()]
+    return [_with_subsets(_scored(lake, rows, confusion), parts) for _, rows in latest.groupby(keys)]
 
 
-def _all_rows(lake: Lake, table: str, split: str) -> pd.DataFrame:
-    """Return what a table says of all rows of a split; the level of the model is never null."""
+def _of_split(lake: Lake, table: str, split: str) -> pd.DataFrame:
+    """Return what a table says of a split; the level of the model is never null."""
     found = lake.read(table, equal={"split": split}).to_pandas()
     found["of_classes"] = found["of_classes"].fillna(found["classes"]).astype(int)
-    return found[found["subset"].isna()]
+    return found
+
+
+def _with_subsets(model: ScoredModel, parts: pd.DataFrame) -> ScoredModel:
+    known = {
+        "model": model.title,
+        "feature_set": model.feature_set,
+        "classes": model.classes,
+        "of_classes": model.of_classes,
+        "model_version": model.version,
+    }
+    own = parts[np.logical_and.reduce([parts[column] == value for column, value in known.items()])]
+    own = own[own["run_id"] == own["run_id"].max()]
+    of_subset = {
+        subset: {name: metric for (_, name), metric in _metrics_of(rows).items()}
+        for subset, rows in own.groupby("subset")
+    }
+    found = {(subset, name): metric for subset, metrics in of_subset.items() for name, metric in metrics.items()}
+    return replace(model, subsets=found)
 
 
 def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame) -> ScoredModel:

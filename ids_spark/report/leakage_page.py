@@ -1,6 +1,7 @@
 """The leakage report: findings, a table, pictures, and one self-contained HTML file."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from ids_spark.dataset.features import SOURCE_SPLITS
-from ids_spark.dataset.taxonomy import CLASS19
+from ids_spark.dataset.taxonomy import CLASS19, find_class19
 from ids_spark.evaluate.leakage import PRECISIONS, Figures, LeakagePlan, Measure, Pair
+from ids_spark.evaluate.night_metrics import AT_NIGHT, BENIGN_AT_NIGHT
+from ids_spark.evaluate.results import Metric, ScoredModel
+from ids_spark.evaluate.subsets import OF_FILE
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows
 from ids_spark.report import html
@@ -20,6 +24,8 @@ _TEXTS: Final = ("run_id", "data_origin", *Measure._fields)
 LEAKAGE: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), ("value", pa.float64())])
 """`reports/leakage/leakage.parquet`: tidy, one figure a row; `evaluate.leakage.Measure` names the figures."""
 _LISTED_PAIRS: Final = 30
+_SHOWN_MODELS: Final = 4
+_OF_FILES: Final = ("accuracy", AT_NIGHT, BENIGN_AT_NIGHT)
 
 
 @dataclass(frozen=True)
@@ -114,15 +120,64 @@ class Findings:
         return [name for name in self.schema.features if self.of_feature("dropped", name) == 1]
 
 
-def write_page(folder: str, findings: Findings, figures: Figures, run_id: str, data_origin: str) -> None:
-    """Write the table, the pictures and the page into a staged folder."""
+class CaptureFile:
+    """What the models predict for the test rows of one capture file.
+
+    Args:
+        name: Of the file.
+        models: Those that are shown, with the figures of their subsets.
+    """
+
+    def __init__(self, name: str, models: Sequence[ScoredModel]) -> None:
+        self.name = name
+        self.class_name = find_class19(name.rsplit("/", 1)[-1]) or ""
+        self._figures = [{m: model.subsets.get((f"{OF_FILE}{name}", m)) for m in _OF_FILES} for model in models]
+
+    @property
+    def rows(self) -> int:
+        """Distinct rows with a label."""
+        return max((each["accuracy"].support or 0 for each in self._figures if each["accuracy"]), default=0)
+
+    def cells(self) -> list[Metric | None]:
+        """Return for each model the share of right predictions, and the share that nights flag."""
+        return [cell for each in self._figures for cell in (each["accuracy"], each[AT_NIGHT] or each[BENIGN_AT_NIGHT])]
+
+
+def files_of(models: Sequence[ScoredModel]) -> list[CaptureFile]:
+    """Return the capture files that the models have figures of, in the order of classes and names."""
+    names = {subset.removeprefix(OF_FILE) for model in models for subset, _ in model.subsets if OF_FILE in subset}
+    found = [CaptureFile(name, models) for name in names]
+    order = {name: i for i, name in enumerate(CLASS19)}
+    return sorted(found, key=lambda file: (order.get(file.class_name, len(order)), file.name))
+
+
+def shown_models(models: Sequence[ScoredModel]) -> list[ScoredModel]:
+    """Return the models of the table of capture files: those of the finest level, highest macro F1 first."""
+    finest = max((model.classes for model in models), default=2)
+    found = [model for model in models if model.classes == finest]
+    return sorted(found, key=lambda model: -model.averages.get("f1_macro", 0.0))[:_SHOWN_MODELS]
+
+
+def write_page(
+    folder: str, findings: Findings, models: Sequence[ScoredModel], figures: Figures, run_id: str, data_origin: str
+) -> None:
+    """Write the table, the pictures and the page into a staged folder.
+
+    Args:
+        folder: URI.
+        findings: Of the flows.
+        models: Scored models with the figures of their subsets; may be empty.
+        figures: From `leakage.measure`.
+        run_id: Of the run.
+        data_origin: Of the flows.
+    """
     shared = {"run_id": run_id, "data_origin": data_origin}
     rows = [shared | name._asdict() | {"value": float(value)} for name, value in sorted(figures.items(), key=str)]
     write_rows(f"{folder}/leakage.parquet", rows, LEAKAGE)
     pictures = draw(findings)
     for name, content in pictures.items():
         write_bytes(f"{folder}/{name}.png", content)
-    write_bytes(f"{folder}/leakage.html", render_page(findings, pictures, run_id, data_origin).encode())
+    write_bytes(f"{folder}/leakage.html", render_page(findings, models, pictures, run_id, data_origin).encode())
 
 
 def draw(findings: Findings) -> dict[str, bytes]:
@@ -145,13 +200,18 @@ def draw(findings: Findings) -> dict[str, bytes]:
     return {name: png(figure) for name, figure in pictures.items()}
 
 
-def render_page(findings: Findings, pictures: dict[str, bytes], run_id: str, data_origin: str) -> str:
+def render_page(
+    findings: Findings, models: Sequence[ScoredModel], pictures: dict[str, bytes], run_id: str, data_origin: str
+) -> str:
     """Return the page; every text is escaped."""
     artefacts = [name for name in findings.schema.features if name in findings.schema.artefacts]
     return html.render(
         "leakage.html.j2",
         pictures,
         f=findings,
+        models=models,
+        shown_models=shown_models(models),
+        files=files_of(shown_models(models)),
         run_id=run_id,
         data_origins=[data_origin],
         listed_pairs=_LISTED_PAIRS,

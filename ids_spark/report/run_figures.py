@@ -1,4 +1,4 @@
-"""Pictures of the run page: learning curves, confusion matrices, scores by class."""
+"""Pictures of the run page: learning curves, confusion matrices, scores by class, low false alarms, calibration."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Counts
-from ids_spark.evaluate.results import Scores
+from ids_spark.evaluate.results import Metric, Scores
 from ids_spark.report.style import BLUE, GREY, ORANGE, RED
 
 LEAST_SHARE: Final = 0.01
@@ -125,6 +125,95 @@ def class_bars(scores: Mapping[str, Scores]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     bars.grid(axis="x", alpha=0.25)
     figure.legend(*bars.get_legend_handles_labels(), fontsize=8, loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def recall_curve(points: Mapping[float, Metric], night: tuple[Metric, Metric]) -> Figure:
+    """Draw macro recall by the rate of benign false alarms up to 1 %, with its intervals as a band.
+
+    Args:
+        points: Recall by rate, ascending; those without a value are left out.
+        night: Benign rate and macro recall at the threshold of nights; drawn where the rate is in the picture.
+    """
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    known = [(100 * rate, m.value, m.low, m.high) for rate, m in points.items() if m.value is not None]
+    rates, values, low, high = (np.array(column, dtype=np.float64) for column in zip(*known, strict=True))
+    axes.fill_between(rates, low, high, step="post", color=BLUE, alpha=0.2, linewidth=0, label="95 % interval")
+    axes.step(rates, values, where="post", color=BLUE, linewidth=1.6, label="mean recall of attack classes")
+    rate, recall = night
+    if rate.value is not None and recall.value is not None and 100 * rate.value <= 1.2:
+        axes.plot(100 * rate.value, recall.value, "o", color=ORANGE, markersize=7, label="threshold of nights")
+    axes.set_xlim(0, 1.2 if axes.get_lines()[-1].get_label() == "threshold of nights" else 1.0)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("benign test flows flagged, %", fontsize=8)
+    axes.set_ylabel("recall", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
+def class_recalls(recalls: Mapping[str, tuple[Metric, Metric]]) -> Figure:
+    """Draw the recall of each attack class with its interval: at 1 % benign false alarms, and as nights flag flows.
+
+    Args:
+        recalls: Both by class, the first on top; a recall without a value is left out.
+    """
+    figure = Figure(figsize=(5.6, 1.1 + 0.3 * len(recalls)), layout="constrained")
+    axes = figure.subplots()
+    kinds = ((0, -0.13, BLUE, "at 1 % benign false alarms"), (1, 0.13, ORANGE, "threshold of nights"))
+    for which, beside, colour, label in kinds:
+        found = [(i, pair[which]) for i, pair in enumerate(recalls.values()) if pair[which].value is not None]
+        if not found:
+            continue
+        at = np.array([i for i, _ in found]) + beside
+        low, values, high = np.array([(m.low, m.value, m.high) for _, m in found], dtype=np.float64).T
+        axes.hlines(at, low, high, color=colour, linewidth=1.4)
+        axes.plot(values, at, "o", color=colour, markersize=4.5, label=label)
+    axes.set_yticks(range(len(recalls)), list(recalls), fontsize=8)
+    axes.set_ylim(len(recalls) - 0.5, -0.5)  # the first on top
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("recall, with 95 % interval", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(fontsize=8, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def reliability(bins: Sequence[tuple[float, Metric]]) -> Figure:
+    """Draw the share of right predictions by the highest probability, and the rows of each bin.
+
+    Args:
+        bins: Mean probability, and share with its interval and rows, of each bin with rows.
+    """
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    shares, rows = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    at = [probability for probability, _ in bins]
+    low, values, high = np.array([(m.low, m.value, m.high) for _, m in bins], dtype=np.float64).T
+    shares.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfectly calibrated")
+    shares.vlines(at, low, high, color=BLUE, linewidth=1.4, label="95 % interval")
+    shares.plot(at, values, "o", color=BLUE, markersize=4.5, label="share of right predictions")
+    shares.set_ylim(-0.02, 1.04)
+    shares.legend(fontsize=8, frameon=False, loc="upper left")
+    counts = [m.support or 0 for _, m in bins]
+    rows.bar(at, counts, width=0.045, color=GREY)
+    for place, count in zip(at, counts, strict=True):
+        rows.annotate(compact(count), (place, count), (0, 2), textcoords="offset points", ha="center", size=6.5)
+    rows.set_yscale("symlog", linthresh=1)
+    rows.set_ylim(0, 20 * max(10, *counts))  # room for the figures
+    rows.set_yticks([])
+    rows.set_yticks([], minor=True)
+    rows.set_ylabel("flows", fontsize=8)
+    rows.set_xlabel("highest probability, mean of each of 15 bins", fontsize=8)
+    rows.set_xlim(0, 1.03)
+    for axes in (shares, rows):
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    shares.grid(alpha=0.25)
     return figure
 
 

@@ -11,17 +11,25 @@ from rich.console import Console
 from rich.table import Table
 
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS2, CLASS19, Level, class6_of
+from ids_spark.evaluate import calibration, night_metrics
 from ids_spark.evaluate.metrics import AVERAGED
-from ids_spark.evaluate.results import SHOWN, ScoredModel
+from ids_spark.evaluate.night_metrics import AT_NIGHT, BENIGN_AT_NIGHT, ONE_PERCENT
+from ids_spark.evaluate.results import SHOWN, Metric, ScoredModel
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.report import html, run_figures
 from ids_spark.report.format import cell
 from ids_spark.report.style import png
 
 _NAMED: Final = 3  # confusions in the text; the table and the matrix show more
-_SMALLER_IS_BETTER: Final = {"benign_false_positive_rate"}
+_SMALLER_IS_BETTER: Final = {"benign_false_positive_rate", calibration.ERROR}
+_LOWEST: Final = 3  # classes of least recall in the text
 _UNKNOWN: Final = "–"
-_SCORES: Final = {*SHOWN, *(f"{name}_{kind}" for name in AVERAGED for kind in ("macro", "weighted"))}
+_SCORES: Final = {
+    *SHOWN,
+    *(f"{name}_{kind}" for name in AVERAGED for kind in ("macro", "weighted")),
+    *(*night_metrics.RATES, night_metrics.AREA, night_metrics.AT_NIGHT, night_metrics.BENIGN_AT_NIGHT),
+    *(form.format(i + 1) for form in (calibration.CONFIDENCE, calibration.RIGHT) for i in range(calibration.BINS)),
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,33 @@ def draw(model: ScoredModel) -> dict[str, bytes]:
             pictures[name] = png(run_figures.confusion_map(model.confusion, model.class_names, spans, shares=shares))
     if model.scores:
         pictures["classes"] = png(run_figures.class_bars(model.scores))
+    points = {rate: model.metric(name) for name, rate in night_metrics.RATES.items()}
+    if any(point.value is not None for point in points.values()):
+        night = model.metric(BENIGN_AT_NIGHT), model.metric(AT_NIGHT)
+        pictures["recall"] = png(run_figures.recall_curve(points, night))
+    recalls = {name: (model.metric(ONE_PERCENT, name), model.metric(AT_NIGHT, name)) for name in model.class_names}
+    if recalls := {name: pair for name, pair in recalls.items() if any(m.value is not None for m in pair)}:
+        pictures["recalls"] = png(run_figures.class_recalls(recalls))
+    if bins := _bins(model):
+        pictures["reliability"] = png(run_figures.reliability(bins))
     return pictures
+
+
+def _bins(model: ScoredModel) -> list[tuple[float, Metric]]:
+    """Return the mean probability of each bin of the calibration that has rows, and its share of right predictions."""
+    found = []
+    for i in range(calibration.BINS):
+        probability = model.metric(calibration.CONFIDENCE.format(i + 1)).value
+        if probability is not None:
+            found.append((probability, model.metric(calibration.RIGHT.format(i + 1))))
+    return found
+
+
+def lowest_recalls(model: ScoredModel) -> list[tuple[str, Metric]]:
+    """Return the attack classes of least recall at 1 % benign false alarms, the least first."""
+    recalls = [(name, model.metric(ONE_PERCENT, name)) for name in model.class_names]
+    known = [(metric.value, name, metric) for name, metric in recalls if metric.value is not None]
+    return [(name, metric) for _, name, metric in sorted(known, key=lambda each: each[:2])[:_LOWEST]]
 
 
 def categories(classes: Level) -> list[tuple[str, int, int]]:
@@ -154,24 +188,26 @@ def write_page(folder: str, models: Sequence[ScoredModel], split: str, run_id: s
         split: The split that was scored.
         run_id: Of the report.
     """
-    pictures = {file_name(model, kind): content for model in models for kind, content in draw(model).items()}
+    own = [model for model in models if model.own_level]
+    pictures = {file_name(model, kind): content for model in own for kind, content in draw(model).items()}
     for name, content in pictures.items():
         write_bytes(f"{folder}/{name}.png", content)
     write_bytes(f"{folder}/run.html", render_page(models, pictures, split, run_id).encode())
 
 
 def print_comparison(models: Sequence[ScoredModel], split: str, console: Console) -> None:
-    """Print accuracy, F1, benign false-positive rate and training time of each model; – where unknown."""
+    """Print metrics and training time of each model at each level; – where unknown."""
     synthetic = any(model.data_origin == "synthetic" for model in models)
     table = Table(title=f"Split {split}" + (": SYNTHETIC flows, not real traffic" if synthetic else ""))
     table.add_column("model")
     table.add_column("feature_set")
-    for heading in ("classes", "accuracy", "macro F1", "weighted F1", "benign FPR", "epochs", "seconds"):
+    shown = {metric: heading for metric, heading in zip(SHOWN, _HEADINGS, strict=True) if metric != "f1_weighted"}
+    for heading in ("classes", *shown.values(), "epochs", "seconds"):
         table.add_column(heading, justify="right")
     for model in models:
-        figures = [_formatted(model.averages.get(metric), ".4f") for metric in SHOWN]
+        figures = [_formatted(model.averages.get(metric), ".4f") for metric in shown]
         trained = [_formatted(model.training.get("epochs"), "d"), _formatted(model.training.get("seconds"), ".0f")]
-        table.add_row(*map(cell, (model.title, model.feature_set, str(model.classes), *figures, *trained)))
+        table.add_row(*map(cell, (model.shown_title, model.feature_set, str(model.classes), *figures, *trained)))
     console.print(table)
 
 
@@ -206,6 +242,7 @@ def render_page(models: Sequence[ScoredModel], pictures: dict[str, bytes], split
         winners={classes: best_of(group) for classes, group in levels},
         cell=_cell,
         findings_of=findings,
+        lowest_recalls=lowest_recalls,
         file_name=file_name,
         least_percent=round(100 * run_figures.LEAST_SHARE),
     )
@@ -225,12 +262,11 @@ def _cell(model: ScoredModel, key: str) -> str:
     return _UNKNOWN if value is None else form(value)
 
 
+_HEADINGS: Final = ("accuracy", "macro F1", "weighted F1", "benign FPR", "recall 1 %", "ECE")
+"""Of the metrics in `SHOWN`."""
 _Form = Callable[[Any], str]
 _FIGURES: Final[dict[str, tuple[str, _Form]]] = {
-    **{
-        metric: (heading, "{:.4f}".format)
-        for metric, heading in zip(SHOWN, ("accuracy", "macro F1", "weighted F1", "benign FPR"), strict=True)
-    },
+    **{metric: (heading, "{:.4f}".format) for metric, heading in zip(SHOWN, _HEADINGS, strict=True)},
     "parameters": ("parameters", "{:,}".format),
     "epochs": ("epochs", "{}".format),
     "best_epoch": ("best epoch", "{}".format),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ids_spark.base.arrays import Floats32, Ids
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.tables import TOP
+from ids_spark.models.levels import at_levels
 
 _TOP: Final = 3
 
@@ -33,19 +34,14 @@ def attack_probabilities(probabilities: Floats32) -> Floats32:
 def predicted_ids(probabilities: Floats32, level: taxonomy.Level) -> dict[taxonomy.Level, Ids]:
     """Return the most probable class id at the model's level and at every coarser one, each of shape (rows,).
 
-    The probability of a coarser class is the sum over its members, so the prediction at a coarser level need not be the
-    parent of the most probable finer class.
+    The prediction at a coarser level need not be the parent of the most probable finer class.
     """
-    found: dict[taxonomy.Level, Ids] = {}
-    for coarser in taxonomy.levels_from(level):
-        if coarser == level:
-            sums = probabilities
-        else:
-            member = np.zeros((level, coarser), dtype=np.float32)
-            member[np.arange(level), taxonomy.parents(level, coarser)] = 1.0
-            sums = probabilities @ member
-        found[coarser] = sums.argmax(axis=1).astype(np.int32)
-    return found
+    return most_probable(at_levels(probabilities, level))
+
+
+def most_probable(probabilities: Mapping[taxonomy.Level, Floats32]) -> dict[taxonomy.Level, Ids]:
+    """Return the most probable class id of each row, shape (rows,), for probabilities of `models.levels.at_levels`."""
+    return {level: found.argmax(axis=1).astype(np.int32) for level, found in probabilities.items()}
 
 
 def score_columns(

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark import SparkContext
 
-from ids_spark.base.arrays import Counts, as_rows
+from ids_spark.base.arrays import as_rows
 from ids_spark.base.report import Report, combined_origin
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line, shortened, valid_text
@@ -23,8 +23,9 @@ from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.columns import ColumnNames, listed
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import QUARANTINE, SPLIT_PREDICTIONS, TABLES
-from ids_spark.evaluate.metrics import confusion_of
+from ids_spark.evaluate import score_counts
 from ids_spark.evaluate.results import Results, unseen_classes
+from ids_spark.evaluate.score_counts import ScoreCounts
 from ids_spark.ingest import row_hash, sources
 from ids_spark.ingest.parse import any_fault, refused_rows, to_doubles
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
@@ -34,6 +35,7 @@ from ids_spark.lake.parquet_limits import BeyondLimits, check_row_group
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, inference, registry, signatures
 from ids_spark.models.artifact import Model
+from ids_spark.models.levels import at_levels
 from ids_spark.score import prediction_columns
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class SplitTask:
         scored_at: One time for the whole run, UTC.
         data_origin: `synthetic` if the flows or the model's train rows are, else `measured`.
         batch_rows: Rows of a forward pass.
+        threshold: Attack logit from which nights flag flows; None for a model without validation scores.
     """
 
     target: str
@@ -72,6 +75,7 @@ class SplitTask:
     scored_at: dt.datetime
     data_origin: str
     batch_rows: int
+    threshold: float | None
 
 
 @dataclass
@@ -79,15 +83,15 @@ class SplitCounts:
     """Counts of the flows that tasks read: rows_read = rows_scored + quarantined.
 
     Attributes:
-        confusion: At the model's level, shape (classes, classes), labels by predictions, over flows that have a label
-            and are not marked as duplicates.
+        labelled: What metrics need of flows that have a label and are not marked as duplicates: one entry for each
+            task, in a task one for each table.
         rows_read: Flows found.
         rows_scored: Flows with a prediction.
         quarantined: Flows without one, by reason.
         parts: Files written.
     """
 
-    confusion: Counts
+    labelled: list[ScoreCounts] = field(default_factory=list)
     rows_read: int = 0
     rows_scored: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
@@ -95,7 +99,7 @@ class SplitCounts:
 
     def add(self, other: "SplitCounts") -> None:
         """Add the counts of another task."""
-        self.confusion = self.confusion + other.confusion
+        self.labelled += other.labelled
         self.rows_read += other.rows_read
         self.rows_scored += other.rows_scored
         self.quarantined += other.quarantined
@@ -103,7 +107,7 @@ class SplitCounts:
 
 
 def score_split(
-    spark_context: SparkContext, lake: Lake, staged: Callable[[str], str], config: ScoreConfig, run_id: str
+    spark_context: SparkContext, lake: Lake, staged: Callable[[str], str], config: ScoreConfig, run_id: str, seed: int
 ) -> Report:
     """Score one set of flows with every chosen model; stages predictions, quarantine, metrics and confusion.
 
@@ -113,6 +117,7 @@ def score_split(
         staged: Returns the URI of the staged version of a table.
         config: Which flows to score and with which models.
         run_id: Of the run.
+        seed: Of the intervals of metrics.
 
     Raises:
         SchemaMismatch: a file lacks a feature of a model; nothing is scored.
@@ -128,22 +133,25 @@ def score_split(
     row_groups_of = [_columns_of(row_groups, model) for model in models]
 
     report = Report(feature_schema=models[0].preprocessor.schema.name, data_origin=flows_origin)
-    results = Results(run_id, config.split)
+    results = Results(run_id, config.split, seed)
     for model, own in zip(models, row_groups_of, strict=True):
         card = model.card
         names = ("split_predictions", "quarantine/job=score_split")
         tables = [TABLES[name].place(split=config.split, model=card.name) for name in names]
         origin = combined_origin(flows_origin, card.data_origin)
         target, quarantine = (staged(table) for table in tables)
-        task = SplitTask(target, quarantine, config.split, run_id, now, origin, config.batch_rows)
+        scores = model.validation_scores
+        logit = None if scores is None else scores.operating_point().logit
+        task = SplitTask(target, quarantine, config.split, run_id, now, origin, config.batch_rows, logit)
         counts = _score_row_groups(spark_context, own, model, task)
         log.info("scored model=%s rows=%d quarantined=%d", card.name, counts.rows_scored, counts.quarantined.total())
 
-        results.add(card, counts.confusion, origin)
+        labelled = score_counts.merged([score_counts.no_counts(card.classes), *counts.labelled])
+        results.add(card, labelled, origin)
         report.add_scored(card.name, card.version, counts.rows_read, counts.rows_scored, counts.quarantined)
         report.tables += tables
         report.data_origin = combined_origin(report.data_origin, origin)
-        unseen = unseen_classes(card, counts.confusion)
+        unseen = unseen_classes(card, labelled.confusions[card.classes])
         if unseen:
             report.notes.append(
                 f"{len(unseen)} classes of the flows are absent from the train rows of {card.name}: {', '.join(unseen)}"
@@ -207,19 +215,15 @@ def _score_row_groups(
         index, own = numbered
         return _score_partition(index, own, shared.value, task)
 
-    total = _no_counts(model)
+    total = SplitCounts()
     for counts in run_each(spark_context, list(enumerate(partitions)), score_partition):
         total.add(counts)
     keep_only(total.parts, task.target, task.quarantine)
     return total
 
 
-def _no_counts(model: Model) -> SplitCounts:
-    return SplitCounts(np.zeros((model.card.classes, model.card.classes), dtype=np.int64))
-
-
 def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, task: SplitTask) -> SplitCounts:
-    counts = _no_counts(model)
+    counts = SplitCounts()
     refused: list[pa.Table] = []
 
     def predictions() -> Iterator[pa.Table]:
@@ -237,6 +241,7 @@ def _score_partition(index: int, row_groups: Sequence[RowGroup], model: Model, t
         write_part(task.quarantine, name, [rejected], QUARANTINE, metadata, ("reason",))
         counts.quarantined.update(rejected["reason"].to_pylist())
     counts.parts.append(name)
+    counts.labelled = [score_counts.merged(counts.labelled)] if counts.labelled else []
     return counts
 
 
@@ -260,7 +265,8 @@ def _score_table(table: pa.Table, model: Model, task: SplitTask, counts: SplitCo
         table, values = table.take(pa.array(good)), {name: column[good] for name, column in values.items()}
     matrix = as_rows(model.preprocessor.transform(values, card.features))
     probabilities = inference.forward(model, matrix, task.batch_rows)
-    predicted = prediction_columns.predicted_ids(probabilities, card.classes)
+    at_each = at_levels(probabilities, card.classes)
+    predicted = prediction_columns.most_probable(at_each)
     counts.rows_scored += len(table)
     columns = {
         **{name: table[name] for name in _OPTIONAL if name in table.column_names},
@@ -280,12 +286,11 @@ def _score_table(table: pa.Table, model: Model, task: SplitTask, counts: SplitCo
         columns["row_key"] = pa.array(row_hash.row_keys(list(values.values())))
     if "class19" in table.column_names:
         columns |= prediction_columns.label_columns(table["class19"])
-        truth = prediction_columns.label_ids(table["class19"], card.classes)
+        truth = prediction_columns.label_ids(table["class19"], 19)
         counted = truth >= 0
         if "duplicate" in table.column_names:  # an evaluation counts each distinct flow once, as the study does
             counted &= ~table["duplicate"].to_numpy()
-        confusion = confusion_of(truth[counted], predicted[card.classes][counted], card.classes)
-        counts.confusion = counts.confusion + confusion
+        counts.labelled.append(score_counts.count(at_each, predicted, truth, counted, task.threshold))
     return prediction_columns.assemble(columns, SPLIT_PREDICTIONS), rejected
 
 

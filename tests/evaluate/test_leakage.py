@@ -194,7 +194,7 @@ def test_texts_from_outside_are_escaped_and_nothing_measured_still_gives_a_page(
     findings = leakage_page.Findings({Measure("flows", "train", "Benign"): 1}, plan)
     pictures = leakage_page.draw(findings)
     assert set(pictures) == {"duplicates"}
-    page = leakage_page.render_page(findings, pictures, "<script>run</script>", "<img src=x>")
+    page = leakage_page.render_page(findings, [], pictures, "<script>run</script>", "<img src=x>")
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "<IMG SRC=X" not in page

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from ids_spark.evaluate.metrics import confusion_of, confusion_rows, metrics_of
+from ids_spark.evaluate.metrics import confusion_rows, metrics_of
+from ids_spark.evaluate.score_counts import confusion_of
 
 NAMES = ("Benign", "DDoS", "DoS", "MQTT", "Recon", "Spoofing")
 pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)

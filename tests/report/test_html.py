@@ -86,7 +86,7 @@ def leakage_content() -> str:
         Measure(what, "train", *pair, name): 0.75 for what in ("auc", "auc_ranges") for name in plan.schema.features
     }
     findings = leakage_page.Findings(figures, plan)
-    return leakage_page.render_page(findings, leakage_page.draw(findings), "run1", "measured")
+    return leakage_page.render_page(findings, [], leakage_page.draw(findings), "run1", "measured")
 
 
 @pytest.mark.parametrize("width", [420, 1200])

@@ -18,6 +18,7 @@ from ids_spark.dataset.tables import CONFUSION, METRICS
 from ids_spark.dataset.taxonomy import CLASS6, CLASSES
 from ids_spark.evaluate import results
 from ids_spark.evaluate.results import Results
+from ids_spark.evaluate.score_counts import ScoreCounts
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
@@ -71,7 +72,7 @@ def score(lake: Path, run_id: str, *scored: tuple[ModelCard, np.ndarray], stored
     """Write the tables of scoring, and the models unless `stored` is false."""
     results = Results(run_id, "test")
     for card, confusion in scored:
-        results.add(card, confusion, card.data_origin)
+        results.add(card, ScoreCounts({card.classes: confusion}), card.data_origin)
         if stored:
             artifact.write_model(str(lake / "models" / card.name / card.version), card, WEIGHTS, PREPROCESSOR)
     made = Lake(str(lake))
@@ -99,7 +100,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def table_on_terminal(lake: Path) -> str:
-    console = Console(width=110, file=io.StringIO())
+    console = Console(width=120, file=io.StringIO())
     run_page.print_comparison(newest(lake), "test", console)
     return console.file.getvalue()
 
@@ -118,11 +119,15 @@ def test_every_figure_on_the_page_is_that_of_scikit_learn_or_of_the_card(tmp_pat
     expected = [accuracy_score(truth, predicted)]
     expected += [f1_score(truth, predicted, average=average, zero_division=0) for average in ("macro", "weighted")]
     trained = ["12,345", "4", "3", "2.25", "2", "1,024", "0.0005"]
-    assert ["gru_dnn best", "paper", *(f"{value:.4f}" for value in expected), "0.3000", *trained] in rows
+    assert ["gru_dnn best", "paper", *(f"{value:.4f}" for value in expected), "0.3000", "–", "–", *trained] in rows
     occurring = [0, 1, 2, 4, 5]
     scores = precision_recall_fscore_support(truth, predicted, labels=occurring, zero_division=0)
     for i, *of_class, support in zip(occurring, *scores, strict=True):
-        assert [CLASS6[i], *(f"{value:.4f}" for value in of_class), str(support)] in rows
+        shown = [CLASS6[i], *(f"{value:.4f}" for value in of_class), str(support)]
+        interval, *_ = (row[4] for row in rows if [*row[:4], *row[5:]] == shown)
+        low, high = map(float, interval.split(" to "))
+        assert low <= of_class[2] + 5e-4
+        assert of_class[2] <= high + 5e-4
     assert ["DoS", "DDoS", "6", "10"] in rows
     assert [text.split()[0] for _, text in page.all("data-best")] == ["gru_dnn"]
 
@@ -201,7 +206,7 @@ def test_a_reference_without_a_model_is_shown_with_what_its_data_allow(tmp_path:
     assert "no-confusion-matrix" in found
     assert ["random_forest best", "paper", "0.6591"] in [row[:3] for row in page.rows]
     (line,) = [line for line in table_on_terminal(tmp_path).splitlines() if "random_forest" in line]
-    assert [cell.strip() for cell in line.split("│")[1:-1]][-3:] == ["0.3000", "–", "–"]
+    assert [cell.strip() for cell in line.split("│")[1:-1]][-5:] == ["0.3000", "–", "–", "–", "–"]
 
 
 def test_a_model_whose_directory_was_removed_is_still_shown(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def score(spark: SparkSession, lake: Lake, flows: Path) -> tuple[split.Report, d
     """Score the flows with all models; returns the report and the folder of each table."""
     config = ScoreConfig(source=str(flows), split="test")
     staged = flows / "staged"
-    report = split.score_split(spark.sparkContext, lake, lambda table: f"{staged}/{table}", config, "run-1")
+    report = split.score_split(spark.sparkContext, lake, lambda table: f"{staged}/{table}", config, "run-1", 7)
     return report, {table: staged / table for table in report.tables}
 
 
@@ -142,7 +142,7 @@ def test_with_trusted_keys_every_model_must_be_signed(
     keys = key_pair(tmp_path / "keys")
     config = ScoreConfig(source=str(flows), split="test", trusted_keys=(str(keys.public),))
     with pytest.raises(SignatureRefused, match="is not signed"):
-        split.score_split(spark.sparkContext, lake, lambda table: f"{tmp_path}/staged/{table}", config, "run-1")
+        split.score_split(spark.sparkContext, lake, lambda table: f"{tmp_path}/staged/{table}", config, "run-1", 7)
     assert not (tmp_path / "staged").exists()
 
 
