@@ -132,7 +132,7 @@ class BoostedTrees:
 
 def _meets(leaves: _Leaves, row: Floats32) -> Mask:
     """Return which conditions of each leaf a flow meets; shape (slots, leaves)."""
-    values = row[leaves.feature]
+    values = np.take(row, leaves.feature, mode="clip")  # which needs no check of the indices
     found: Mask = (values >= leaves.low) & (values < leaves.high)
     return found
 

@@ -5,7 +5,6 @@ read other memory or never end. Here every value that predictions rely on is che
 written anew from the checked values, so that nothing else reaches it.
 """
 
-import json
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -125,9 +124,8 @@ def checked(content: bytes, n_features: int, outputs: int, config: BoostConfig) 
     _require_kind(found, n_features, outputs)
     _require_order(found.forest, groups_of(outputs, found.learner.objective.name), config.rounds)
     _require_trees(found.forest.trees, n_features, config.max_depth)
-    kept = found.model_dump(mode="json", exclude_none=True)
-    kept["learner"] |= {"attributes": {}, "feature_names": [], "feature_types": []}
-    return json.dumps(kept, separators=(",", ":"), allow_nan=False).encode()
+    kept = found.learner.model_copy(update={"attributes": {}, "feature_names": [], "feature_types": []})
+    return found.model_copy(update={"learner": kept}).model_dump_json(exclude_none=True).encode()
 
 
 def groups_of(outputs: int, objective: str) -> int:
