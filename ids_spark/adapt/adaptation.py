@@ -16,6 +16,7 @@ from ids_spark.adapt import evaluation, gate, local_rows, review
 from ids_spark.adapt.gate import Judged
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
+from ids_spark.config.boost import BoostConfig, BoostJobConfig
 from ids_spark.config.settings import Config
 from ids_spark.config.train import TrainConfig
 from ids_spark.dataset.features import SchemaMismatch
@@ -25,12 +26,12 @@ from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, registry, signatures
 from ids_spark.models.artifact import Model, ModelCard
 from ids_spark.models.registry import Aliases
-from ids_spark.models.signatures import Signing, Trust
+from ids_spark.models.signatures import Signing, SignKey, Trust
 from ids_spark.report import adaptation_page
 from ids_spark.report.adaptation_page import Adaptation, Flagged, Learned, LeftOut, ModelFigures
 from ids_spark.score import night_files
 from ids_spark.score.night_files import NightMissing
-from ids_spark.train import training
+from ids_spark.train import blending, boosting, training
 from ids_spark.train.tasks import FeatureTable, open_features
 
 log = logging.getLogger(__name__)
@@ -177,22 +178,14 @@ def _nights(config: Config) -> Config:
 
 def _train(run: Run, champion: Model, table: FeatureTable, signing: Signing) -> Model:
     """Train a model of the champion's kind, and commit it beside the champion, which becomes one if it was alone."""
-    card, name = champion.card, run.config.adapt.model
-    models = run.lake.uri("models")
-    initial = f"{models}/{name}/{card.version}" if run.config.adapt.warm_start else ""
-    trained = training.train_models(
-        run.spark_context,
-        run.lake,
-        run.staged,
-        table,
-        _settings(run.config.train, card),
-        run.config.seed,
-        run.run_id,
-        initial,
-        champion.sha256 if initial else None,
-        signing.key,
-    )
-    tables = list(trained.tables)
+    name, models = run.config.adapt.model, run.lake.uri("models")
+    parts = artifact.parts_of(champion.card)
+    if parts.boosting is None:
+        tables = _train_network(run, champion, table, signing.key)
+    elif parts.network is None:
+        tables = _train_trees(run, champion.card, parts.boosting, signing.key)
+    else:
+        tables = _train_blend(run, champion, table, signing)
     adopted = registry.adopt(models, name, run.run_id, run.now, signing.trust)
     if adopted is not None:
         tables += registry.stage_aliases(run.staged, name, adopted, signing.key)
@@ -200,16 +193,71 @@ def _train(run: Run, champion: Model, table: FeatureTable, signing: Signing) -> 
     return registry.read_version(models, name, run.run_id, signing.trust)
 
 
+def _train_network(run: Run, champion: Model, table: FeatureTable, key: SignKey | None) -> list[str]:
+    """Train a network of the champion's kind; return the tables that were staged."""
+    initial = ""
+    if run.config.adapt.warm_start:
+        initial = run.lake.uri(f"models/{champion.card.name}/{champion.card.version}")
+    return training.train_models(
+        run.spark_context,
+        run.lake,
+        run.staged,
+        table,
+        _settings(run.config.train, champion.card),
+        run.config.seed,
+        run.run_id,
+        initial,
+        champion.sha256 if initial else None,
+        key,
+    ).tables
+
+
+def _train_trees(run: Run, card: ModelCard, boosting_config: BoostConfig, key: SignKey | None) -> list[str]:
+    """Train boosted trees of the champion's kind; return the tables that were staged."""
+    config = run.config.boost.model_dump() | boosting_config.model_dump() | {"out_of_fold": False}
+    return boosting.train_models(
+        run.spark_context,
+        run.lake,
+        run.staged,
+        run.config.adapt.recipe,
+        BoostJobConfig.model_validate(config),
+        _settings(run.config.train, card),
+        run.config.seed,
+        run.run_id,
+        key,
+    ).tables
+
+
+def _train_blend(run: Run, champion: Model, table: FeatureTable, signing: Signing) -> list[str]:
+    """Train network and trees of the champion's kind and blend them with its share; return the tables that were staged.
+
+    Network and trees are not committed: they are in the blend.
+    """
+    card, parts = champion.card, artifact.parts_of(champion.card)
+    assert parts.boosting is not None  # of a blend
+    [of_network] = _train_network(run, champion, table, None)
+    [of_trees] = _train_trees(run, card, parts.boosting, None)
+    network, trees = (artifact.read_model(run.staged(path)) for path in (of_network, of_trees))
+    blending.require_one_blend(network, trees, table)
+    blend = blending.card_of(network.card, trees.card, card.variant, run.run_id, parts.share)
+    path = f"models/{blend.name}/{blend.version}"
+    blending.write_blend(
+        *(run.spark_context, table, (network, trees), blend, run.staged(path), parts.share, signing, Report())
+    )
+    return [path]
+
+
 def _settings(config: TrainConfig, card: ModelCard) -> TrainConfig:
     """Return settings of training for a model of the same kind as a card."""
     kind: dict[str, Any] = {
-        "models": [card.architecture],
         "classes": [card.classes],
         "feature_sets": [card.feature_set],
         "variant": card.variant,
-        card.architecture: card.hyperparameters,
         "resume": False,
     }
+    if (network := artifact.parts_of(card).network) is not None:
+        architecture, hyperparameters = network
+        kind |= {"models": [architecture], architecture: hyperparameters}
     return TrainConfig.model_validate(config.model_dump() | kind)
 
 

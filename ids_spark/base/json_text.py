@@ -40,9 +40,15 @@ def loads(content: bytes | str, most_bytes: int = MOST_BYTES) -> Any:
     text = content.decode() if isinstance(content, bytes) else content
     if (parts := text.count("{") + text.count("[")) > MOST_PARTS:
         raise ValueError(f"found {parts:,} objects and lists; expected at most {MOST_PARTS:,}")
-    by_number = {"parse_int": _integer, "parse_float": _finite} if _LARGE.search(text) else {}
+    large = _LARGE.search(text) is not None
     try:
-        found = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, **by_number)
+        found = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_no_number,
+            parse_int=_integer if large else None,
+            parse_float=_finite if large else None,
+        )
     except RecursionError:
         raise ValueError(f"nested too deeply; expected at most {MOST_LEVELS} levels") from None
     _require_few_levels(found)

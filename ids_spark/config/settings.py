@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ids_spark.config.adapt import AdaptConfig
+from ids_spark.config.blend import BlendConfig
 from ids_spark.config.boost import BoostJobConfig
 from ids_spark.config.extract import ExtractConfig
 from ids_spark.config.score import (
@@ -191,6 +192,7 @@ class Config(Section):
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()
     boost: BoostJobConfig = BoostJobConfig()
+    blend: BlendConfig = BlendConfig()
     forest: ForestConfig = ForestConfig()
     score: ScoreConfig = ScoreConfig()
     alerts: AlertsConfig = AlertsConfig()

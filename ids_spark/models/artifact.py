@@ -12,7 +12,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -156,6 +156,16 @@ def parts_of(card: ModelCard) -> Parts:
         return Parts((card.architecture, ModelConfig.model_validate(found).model_dump(mode="json")), None, 1.0)
     blend = BlendParts.model_validate(found)
     return Parts((blend.network, blend.network_hyperparameters.model_dump(mode="json")), blend.boosting, blend.share)
+
+
+def network_card(card: ModelCard) -> ModelCard:
+    """Return the card of a model's network, which it would have without trees; of trees and networks their own."""
+    network = parts_of(card).network
+    if network is None or card.architecture != BLEND:
+        return card
+    architecture, hyperparameters = network
+    name = model_name(title_of(architecture, card.variant), card.classes, card.feature_set)
+    return replace(card, name=name, architecture=architecture, hyperparameters=hyperparameters)
 
 
 def present_classes(card: ModelCard) -> list[int]:

@@ -10,7 +10,7 @@ from ids_spark.config.train import TrainConfig
 from ids_spark.lake.filesystem import remove_unfinished, require_below
 from ids_spark.lake.store import Lake
 from ids_spark.models import signatures
-from ids_spark.models.artifact import read_model
+from ids_spark.models.artifact import network_card, read_model
 from ids_spark.models.signatures import SignKey
 from ids_spark.train.launch import launch, resumed
 from ids_spark.train.tasks import FeatureTable, TrainingTask, card_of, require_same
@@ -56,7 +56,7 @@ def train_models(
         tensorboard_dir = lake.uri(f"tensorboard/{card.name}/{card.version}") if config.tensorboard else ""
         of_first = ""
         if first is not None:
-            require_same(first.card, card)  # before ranks start
+            require_same(network_card(first.card), card)  # before ranks start
             of_first = first.sha256
         task = TrainingTask(
             *(table, staged(path), checkpoint, tensorboard_dir, card, config, seed),
