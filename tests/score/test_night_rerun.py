@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import xgboost
 
 from ids_spark.dataset.taxonomy import CLASSES
 from ids_spark.models import artifact
@@ -24,6 +25,7 @@ from tests.support.nights import (
     MODEL,
     another,
     audit,
+    blended,
     coarser,
     comparable,
     content_of,
@@ -278,6 +280,26 @@ def test_a_model_of_fewer_classes_scores_a_night_of_whatever_columns_and_values(
         assert 7 in predictions["source_row"].tolist()
     assert read(folder, "traffic")["entity_key"].nunique() == 1  # the file
     assert len(read(folder, "incidents")) == row["incidents"]
+
+
+def test_a_blend_scores_a_night(nights: Path, tmp_path: Path) -> None:
+    folder = copy(nights, tmp_path / "night")
+    model, booster = blended(folder)
+    code, output = score(folder, f"score.models=[{model.card.name}]", "score.columns=[levels,attributions,lineage]")
+    assert code == 0, output
+    row, predictions = night_row(folder), read(folder, "predictions")
+    assert (row["rows_in"], row["rows_scored"], row["model"]) == (FLOWS, FLOWS, model.card.name)
+    flows = logs_of(folder).sort_values(["source_file", "source_row"], ignore_index=True)
+    columns = model.preprocessor.transform({f: flows[f].to_numpy() for f in model.card.features}, model.card.features)
+    matrix = np.column_stack(columns).astype(np.float32)
+    p = 0.25 * network_of(stored(folder)).predict(matrix, verbose=0).astype(np.float64)
+    p[:, artifact.present_classes(model.card)] += 0.75 * booster.predict(xgboost.DMatrix(matrix))
+    expected = np.log(p[:, 1:].sum(axis=1)) - np.log(p[:, 0])
+    np.testing.assert_allclose(predictions["attack_logit"], expected, atol=2e-3, rtol=1e-4)
+    assert predictions["flagged"].sum() == row["flows_flagged"] > 0
+    explained = predictions["attributions"].dropna()
+    assert len(explained) == row["flows_explained"] > 0
+    assert {each["feature"] for found in explained for each in found} <= set(model.card.features)
 
 
 def test_a_night_without_any_usable_file_is_reported(nights: Path, tmp_path: Path) -> None:

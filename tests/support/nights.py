@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import xgboost
 
 from ids_spark.config.train import ModelConfig
 from ids_spark.dataset.taxonomy import parents
@@ -16,6 +17,7 @@ from ids_spark.features import preprocess, ratios
 from ids_spark.features.moments import moments_of
 from ids_spark.models import architectures, artifact, threshold
 from ids_spark.models.artifact import Model, ModelCard
+from tests.support import trees
 from tests.support.audits import newest_audit
 from tests.support.in_process import run
 
@@ -155,6 +157,25 @@ def coarser(folder: Path, classes: int, architecture: str) -> Model:
     return _kept(folder, Model(card, network.get_weights(), first.preprocessor, ""))
 
 
+def blended(folder: Path) -> tuple[Model, xgboost.Booster]:
+    """Add a blend of the lake's network and a few trees, trained on its validation rows; return it and the trees."""
+    first = stored(folder)
+    card = trees.blend_card(first.card)
+    matrix, labels = _validation(folder, card)
+    present = artifact.present_classes(card)
+    known = np.isin(labels, present)
+    parameters = {"objective": "multi:softprob", "num_class": len(present), "max_depth": 3, "nthread": 1}
+    # A class without a validation row gets a row of another one: XGBoost wants a label of each.
+    rows, ids = np.concatenate([matrix[known], matrix[: len(present)]]), np.searchsorted(present, labels[known])
+    data = xgboost.DMatrix(rows, np.concatenate([ids, np.arange(len(present))]))
+    booster = xgboost.train(parameters, data, 2)
+    share = card.hyperparameters["share"]
+    p = share * network_of(first).predict(matrix, verbose=0)
+    p[:, present] += (1 - share) * booster.predict(xgboost.DMatrix(matrix))
+    trees_file = bytes(booster.save_raw("json"))
+    return _written(folder, Model(card, first.weights, first.preprocessor, "", None, None, trees_file), p), booster
+
+
 def with_derived_features(folder: Path) -> Model:
     """Add a model of 2 classes to the lake that reads all raw and derived features, briefly fitted on train rows."""
     first = stored(folder)
@@ -178,17 +199,21 @@ def with_derived_features(folder: Path) -> Model:
 
 def _kept(folder: Path, model: Model, rows: tuple[np.ndarray, np.ndarray] | None = None) -> Model:
     matrix, labels = rows or _validation(folder, model.card)
-    p = network_of(model).predict(matrix, verbose=0)
-    benign = labels == 0
+    return _written(folder, model, network_of(model).predict(matrix, verbose=0), (matrix, labels))
+
+
+def _written(folder: Path, model: Model, p: np.ndarray, rows: tuple[np.ndarray, np.ndarray] | None = None) -> Model:
+    """Write a model with validation scores from its probabilities of the rows; default: the validation rows."""
+    matrix, labels = rows or _validation(folder, model.card)
     scores = threshold.validation_scores_of(
         threshold.attack_logits(p),
         parents(19, model.card.classes)[labels],
         threshold.most_probable_attacks(p),
         np.bincount(p.argmax(axis=1), minlength=model.card.classes),
-        threshold.benign_baseline(matrix, benign),
+        threshold.benign_baseline(matrix, labels == 0),
     )
     uri = f"{folder}/lake/models/{model.card.name}/{model.card.version}"
-    artifact.write_model(uri, model.card, model.weights, model.preprocessor, scores)
+    artifact.write_model(uri, model.card, model.weights, model.preprocessor, scores, booster=model.booster)
     return artifact.read_model(uri)
 
 

@@ -24,16 +24,16 @@ def trees_card(card: ModelCard = CARD, boosting: BoostConfig = BOOSTING) -> Mode
     )
 
 
-def blend_card(card: ModelCard, network: ModelConfig, share: float = 0.5) -> ModelCard:
-    """Return the card of a blend of trees with a dnn."""
+def blend_card(card: ModelCard, share: float = 0.25) -> ModelCard:
+    """Return the card of a blend of a network, whose card is given, with trees."""
     return dataclasses.replace(
         card,
         name=model_name("blend", card.classes, card.feature_set),
         architecture="blend",
         hyperparameters={
             "share": share,
-            "network": "dnn",
-            "network_hyperparameters": network.model_dump(mode="json"),
+            "network": card.architecture,
+            "network_hyperparameters": ModelConfig.model_validate(card.hyperparameters).model_dump(mode="json"),
             "boosting": BOOSTING.model_dump(mode="json"),
         },
     )
