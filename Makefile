@@ -192,6 +192,10 @@ report: package ## Show the newest metrics of every model in LAKE; page in LAKE/
 boost: package ## Train boosted trees (XGBoost) on the features in LAKE: models like the networks
 	$(call submit,boost)
 
+.PHONY: blend
+blend: package ## Make one model of a network and boosted trees of LAKE; NETWORK= its title (dnn)
+	$(call submit,blend) $(if $(NETWORK),--set blend.network=$(NETWORK))
+
 .PHONY: forest
 forest: package ## Train random forests on the features in LAKE, as a reference
 	$(call submit,forest)

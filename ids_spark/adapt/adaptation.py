@@ -16,7 +16,7 @@ from ids_spark.adapt import evaluation, gate, local_rows, review
 from ids_spark.adapt.gate import Judged
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
-from ids_spark.config.boost import BoostConfig, BoostJobConfig
+from ids_spark.config.boost import BoostConfig
 from ids_spark.config.settings import Config
 from ids_spark.config.train import TrainConfig
 from ids_spark.dataset.features import SchemaMismatch
@@ -214,13 +214,12 @@ def _train_network(run: Run, champion: Model, table: FeatureTable, key: SignKey 
 
 def _train_trees(run: Run, card: ModelCard, boosting_config: BoostConfig, key: SignKey | None) -> list[str]:
     """Train boosted trees of the champion's kind; return the tables that were staged."""
-    config = run.config.boost.model_dump() | boosting_config.model_dump() | {"out_of_fold": False}
     return boosting.train_models(
         run.spark_context,
         run.lake,
         run.staged,
         run.config.adapt.recipe,
-        BoostJobConfig.model_validate(config),
+        run.config.boost.model_copy(update=dict(boosting_config)),
         _settings(run.config.train, card),
         run.config.seed,
         run.run_id,

@@ -288,7 +288,7 @@ def test_a_blend_scores_a_night(nights: Path, tmp_path: Path) -> None:
     code, output = score(folder, f"score.models=[{model.card.name}]", "score.columns=[levels,attributions,lineage]")
     assert code == 0, output
     row, predictions = night_row(folder), read(folder, "predictions")
-    assert (row["rows_in"], row["rows_scored"], row["model"]) == (FLOWS, FLOWS, model.card.name)
+    assert (row["rows_in"], row["rows_scored"], row["model"]) == (ROWS, ROWS, model.card.name)
     flows = logs_of(folder).sort_values(["source_file", "source_row"], ignore_index=True)
     columns = model.preprocessor.transform({f: flows[f].to_numpy() for f in model.card.features}, model.card.features)
     matrix = np.column_stack(columns).astype(np.float32)

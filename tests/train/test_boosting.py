@@ -3,6 +3,8 @@
 import contextlib
 import json
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import pytest
 import xgboost
 from pyspark.sql import SparkSession
 
+from ids_spark.config.train import ModelConfig
 from ids_spark.dataset.features import column_of
 from ids_spark.dataset.taxonomy import CLASSES
 from ids_spark.lake.store import Lake
-from ids_spark.models import artifact, inference, registry, threshold
+from ids_spark.models import architectures, artifact, inference, registry, threshold
 from ids_spark.models.artifact import Model
 from ids_spark.models.signatures import open_trust
 from tests.support.flows import write_synthetic_source
@@ -214,3 +217,50 @@ def test_a_killed_worker_leaves_no_model_and_one_alone_accepts_no_connection(fea
     assert "Traceback" not in log
     assert not (features / "lake/models/xgboost-killed-19-paper").exists()
     assert listening == []
+
+
+@pytest.fixture(scope="module")
+def network(whole: Path) -> Model:
+    """A network with random weights beside the trees of 6 classes."""
+    trees, hyperparameters = newest(whole, "xgboost-6-paper"), ModelConfig(dense=(8,)).model_dump(mode="json")
+    of_keras = architectures.build("dnn", len(trees.card.features), 6, hyperparameters)
+    card = replace(trees.card, name="dnn-6-paper", architecture="dnn", hyperparameters=hyperparameters, training={})
+    uri = whole / "lake/models/dnn-6-paper" / card.version
+    artifact.write_model(str(uri), card, of_keras.get_weights(), trees.preprocessor, None, trees.novelty)
+    return artifact.read_model(str(uri))
+
+
+def test_a_blend_has_the_share_with_the_lowest_cross_entropy_and_scores_of_its_own(whole: Path, network: Model) -> None:
+    code, log = run(whole, "blend", "train.classes=[6]", "blend.share=validation")
+    assert code == 0, log
+    trees, blend, rows = newest(whole, "xgboost-6-paper"), newest(whole, "blend-6-paper"), split(whole, "validation")
+    matrix, labels = matrix_of(rows, blend), rows["label6"].to_numpy()
+    own, other = (inference.forward(model, matrix, 1_000).astype(np.float64) for model in (network, trees))
+    mixed = {share / 10: share / 10 * own + (1 - share / 10) * other for share in range(1, 10)}
+    costs = {share: -np.log(p[np.arange(len(p)), labels]).mean() for share, p in mixed.items()}
+    share = blend.card.hyperparameters["share"]
+    assert share == min(costs, key=lambda each: costs[each])
+    np.testing.assert_allclose(
+        list(blend.card.training["validation_loss_of_shares"].values()), list(costs.values()), rtol=1e-5
+    )
+    scores, p = blend.validation_scores, mixed[share]
+    assert scores is not None
+    logits = (np.log(p[:, 1:].sum(axis=1)) - np.log(p[:, 0]))[labels == 0]
+    np.testing.assert_allclose(scores.benign_tail, np.sort(logits)[::-1], atol=1e-4)
+    assert blend.novelty is not None
+    np.testing.assert_array_equal(blend.weights[0], network.weights[0])
+    assert (blend.booster, blend.card.training["trees"]) == (trees.booster, f"{trees.card.name}/{trees.card.version}")
+
+
+def test_models_that_are_no_blend_are_refused(whole: Path, network: Model) -> None:
+    path = whole / "lake/models/dnn-6-paper/another"
+    first = replace(network.preprocessor.features[0], mean=7.5)
+    other = replace(network.preprocessor, features=(first, *network.preprocessor.features[1:]))
+    artifact.write_model(str(path), replace(network.card, version="another"), network.weights, other)
+    for settings, fault in (
+        (("train.classes=[6]", "blend.network=xgboost"), "is of kind xgboost"),
+        (("train.classes=[6]", "blend.network_version=another"), "was not trained on the present rows"),
+        (("train.classes=[2]",), "no model 'dnn-2-paper'"),
+    ):
+        code, log = run(whole, "blend", *settings)
+        assert (code, fault in log) == (2, True), log
