@@ -253,7 +253,7 @@ def _own(model: ScoredModel) -> Row:
     figures = {name: metric for name, metric in found.items() if metric.value is not None}
     figures["rows"] = Metric(float(sum(scores.support for scores in model.scores.values())))
     for name, value in (
-        ("parameters", training.get("parameters", averages.get("nodes"))),
+        ("parameters", training.get("parameters", training.get("nodes", averages.get("nodes")))),
         ("epochs", training.get("epochs")),
         ("seconds", training.get("seconds", averages.get("fit_seconds"))),
     ):

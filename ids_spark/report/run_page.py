@@ -256,6 +256,9 @@ def best_of(models: Sequence[ScoredModel]) -> dict[str, float]:
 
 def _cell(model: ScoredModel, key: str) -> str:
     form = _FIGURES[key][1]
+    if key == "parameters" and "nodes" in model.training:  # of boosted trees
+        weights = [f"{model.training[key]:,}"] if key in model.training else []
+        return " + ".join([*weights, f"{model.training['nodes']:,} nodes"])
     value = model.averages.get(key) if key in SHOWN else model.training.get(key)
     if key == "seconds_per_epoch" and model.training.get("epochs"):
         value = model.training["seconds"] / model.training["epochs"]

@@ -391,3 +391,12 @@ def test_a_lake_with_nights_and_without_metrics(run_job: RunJob, tmp_path: Path,
     printed = capsys.readouterr().out
     assert "0.6591" in printed
     assert "1 night" in printed
+
+
+def test_nodes_of_trees_stand_beside_the_parameters_of_a_network(tmp_path: Path) -> None:
+    of_blend = card_of("dnn", training=TRAINING | {"nodes": 6789})
+    of_trees = card_of("gru_dnn", training={"nodes": 4321, "seconds": 1.0})
+    page = page_of(score(tmp_path, "r1", (of_blend, np.eye(6, dtype=int)), (of_trees, np.eye(6, dtype=int))))
+    cells = [cell for row in page.rows for cell in row]
+    assert "12,345 + 6,789 nodes" in cells
+    assert "4,321 nodes" in cells
