@@ -83,10 +83,18 @@ class _LearnerParam(Section):
     num_target: Literal["1"]
 
 
+class _MulticlassParam(Section):
+    num_class: _Text
+
+
+class _LossParam(Section):
+    scale_pos_weight: Annotated[str, Field(max_length=20, pattern=r"^[0-9]+([.][0-9]+)?(E[+-]?[0-9]{1,2})?$")]
+
+
 class _Objective(Section):
     name: Literal["multi:softprob", "binary:logistic"]
-    softmax_multiclass_param: dict[str, str] | None = None
-    reg_loss_param: dict[str, str] | None = None
+    softmax_multiclass_param: _MulticlassParam | None = None
+    reg_loss_param: _LossParam | None = None
 
 
 class _Learner(Section):
@@ -100,7 +108,7 @@ class _Learner(Section):
 
 class _File(Section):
     learner: _Learner
-    version: Annotated[list[int], Field(min_length=3, max_length=3)]
+    version: Annotated[list[Annotated[int, Field(ge=0, le=1_000)]], Field(min_length=3, max_length=3)]
 
     @property
     def forest(self) -> _Forest:
@@ -145,8 +153,8 @@ def _require_kind(found: _File, n_features: int, outputs: int) -> None:
     if binary and outputs != 2:
         raise ValueError(f"trees of 2 classes; expected {outputs}")
     several = learner.objective.softmax_multiclass_param
-    stated = {param.num_class, *(several or {}).values()}
-    if stated != {"0" if binary else str(outputs)} or (several is None) != binary:
+    stated = {param.num_class, "0" if several is None else several.num_class}
+    if stated != {"0" if binary else str(outputs)} or (learner.objective.reg_loss_param is not None) != binary:
         raise ValueError(f"trees of {', '.join(sorted(stated))} classes; expected {outputs}")
     base = json_text.loads(param.base_score)
     if not (isinstance(base, list) and len(base) == groups_of(outputs, learner.objective.name)):

@@ -97,7 +97,13 @@ class _Trees:
     def __init__(self, model: Model) -> None:
         if model.booster is None:  # not reached: `read_model` refuses such a directory
             raise ModelUnusable(f"{model.card.name} version {model.card.version} has no trees")
-        self._trees = BoostedTrees(model.booster, model.card.classes, artifact.present_classes(model.card))
+        try:
+            self._trees = BoostedTrees(model.booster, model.card.classes, artifact.present_classes(model.card))
+        except ValueError as error:  # XGBoost's own
+            raise ModelUnusable(
+                f"model {model.card.name} version {model.card.version}: XGBoost cannot read its trees"
+                f" ({' '.join(str(error).split())[:200]}); restore the directory or retrain"
+            ) from error
 
     def probabilities(self, matrix: Floats32, batch_rows: int) -> Floats32:
         del batch_rows  # XGBoost divides rows into blocks itself

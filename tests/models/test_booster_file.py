@@ -70,6 +70,8 @@ def chain(content):
         (lambda c: c["learner"]["learner_model_param"].update(base_score="[1,2]"), "base_score"),
         (lambda c: c["learner"]["learner_model_param"].update(base_score="[1,2,3,1e39]"), "base_score"),
         (lambda c: c["learner"]["learner_model_param"].update(base_score="[1,2,3,NaN]"), "not a finite number"),
+        (lambda c: c["learner"]["objective"]["softmax_multiclass_param"].clear(), "num_class"),
+        (lambda c: c["learner"]["objective"].update(reg_loss_param={"scale_pos_weight": "1"}), "classes; expected"),
         (lambda c: forest(c)["trees"].pop(), "trees; expected"),
         (lambda c: forest(c)["trees"].extend(copy.deepcopy(forest(c)["trees"])), "trees; expected"),
         (lambda c: forest(c)["tree_info"].reverse(), "order of the classes"),
