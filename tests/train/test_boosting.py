@@ -3,7 +3,6 @@
 import contextlib
 import json
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
