@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,18 +30,55 @@ DONE, REFUSED, DEGRADED = 0, 2, 3
 NAMES: Final = list(RELEASE_39.features)
 
 
-def submitted(folder: Path, job: str, *settings: str) -> tuple[int, float, str]:
-    """Run a job to its end; return exit code, the peak memory of all its processes in MB, and its output."""
-    usage, log = folder / "usage.json", folder / "output.txt"
-    options = [part for setting in ("lake=lake", PLAIN, *settings) for part in ("--set", setting)]
-    command = ["spark-submit", "--master", "local[2]", "--py-files", "ids_spark.zip", f"{ROOT}/jobs/{job}.py", *options]
+# The jobs of several folders, one after the other in one driver, each with a Spark session of its own.
+SEVERAL: Final = """
+import json, os, runpy, sys
+from ids_spark.runtime import job
+
+for name, script, settings in json.loads(sys.argv[1]):
+    module = runpy.run_path(script)
+    os.write(2, f"RUN {name}\\n".encode())
+    code = job.main(module["run"], "", [part for setting in settings for part in ("--set", setting)])
+    sys.stdout.flush()
+    os.write(2, f"CODE {code}\\n".encode())
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job did.
+
+    Attributes:
+        code: Its exit code.
+        output: Its output.
+        peak_mb: Peak memory of all processes, the largest of all jobs of the driver.
+    """
+
+    code: int
+    output: str
+    peak_mb: float
+
+
+def submitted(work: Path, job: str, folders: Sequence[Path], *settings: str) -> list[Done]:
+    """Run a job on the lake of each folder by one spark-submit; `{}` in a setting is the folder."""
+    prepare(work)
+    usage, log, several = work / "usage.json", work / "output.txt", work / "several.py"
+    several.write_text(SEVERAL)
+    runs = [
+        (i, f"{ROOT}/jobs/{job}.py", [each.format(folder) for each in ("lake={}/lake", PLAIN, *settings)])
+        for i, folder in enumerate(folders)
+    ]
+    command = ["spark-submit", "--master", "local[2]", "--py-files", "ids_spark.zip", str(several), json.dumps(runs)]
     cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     meter = [sys.executable, f"{ROOT}/tests/bench/measure.py", str(usage), cpus, "--", *command]
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYSPARK_PYTHON")}
     with log.open("w") as stream:
-        subprocess.run(meter, cwd=folder, env=environment, stdout=stream, stderr=stream, check=True, timeout=500)
-    used = json.loads(usage.read_text())
-    return used["exit_code"], used["peak_rss_mb"], log.read_text(errors="replace")
+        subprocess.run(meter, cwd=work, env=environment, stdout=stream, stderr=stream, check=True, timeout=900)
+    used, output = json.loads(usage.read_text()), log.read_text(errors="replace")
+    assert used["exit_code"] == 0, output
+    found = re.findall(r"^RUN \d+\n(.*?)^CODE (\d+)$", output, re.DOTALL | re.MULTILINE)
+    assert len(found) == len(folders), output
+    return [Done(int(code), said, used["peak_rss_mb"]) for said, code in found]
 
 
 def source(folder: Path) -> Path:
@@ -59,16 +98,15 @@ def night_flows(nights: Path) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def usual_ingest(tmp_path_factory: pytest.TempPathFactory) -> float:
-    folder = prepare(tmp_path_factory.mktemp("usual_ingest"))
+    folder = tmp_path_factory.mktemp("usual_ingest")
     source(folder)
-    code, peak, output = submitted(folder, "ingest", "ingest.source=source")
-    assert code == DONE, output
-    return peak
+    [done] = submitted(folder / "work", "ingest", [folder], "ingest.source={}/source")
+    assert done.code == DONE, done.output
+    return done.peak_mb
 
 
 def night(folder: Path, nights: Path, flows: pa.Table) -> Path:
     """Make a lake with a model, and an ordinary night of one file."""
-    prepare(folder)
     shutil.copytree(nights / "lake/models", folder / "lake/models")
     logs = folder / "logs" / f"event_date={DATE}"
     logs.mkdir(parents=True)
@@ -76,8 +114,8 @@ def night(folder: Path, nights: Path, flows: pa.Table) -> Path:
     return logs
 
 
-def scored(folder: Path) -> tuple[int, float, str]:
-    return submitted(folder, "score", "score.flow_logs=logs", f"score.date={DATE}", f"score.models=[{MODEL}]")
+def scored(work: Path, folders: Sequence[Path]) -> list[Done]:
+    return submitted(work, "score", folders, "score.flow_logs={}/logs", f"score.date={DATE}", f"score.models=[{MODEL}]")
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +123,9 @@ def usual_night(nights: Path, night_flows: pa.Table, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("usual_night")
     logs = night(folder, nights, night_flows)
     pq.write_table(night_flows, logs / "flows-1.parquet")  # as beside a hostile file, two tasks load the model
-    code, peak, output = scored(folder)
-    assert code == DONE, output
-    return peak
+    [done] = scored(folder / "work", [folder])
+    assert done.code == DONE, done.output
+    return done.peak_mb
 
 
 def csv_cells(at: int) -> Callable[[Path], object]:
@@ -119,19 +157,31 @@ SOURCES: Final[dict[str, tuple[str, Callable[[Path], object]]]] = {
 }
 
 
+def name_of(kind: str) -> str:
+    return f"Recon-VulScan_train.pcap.{SOURCES[kind][0]}"
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Done]]:
+    """Folder and end of the ingest of each kind of source."""
+    place = tmp_path_factory.mktemp("sources")
+    folders = [place / str(i) for i in range(len(SOURCES))]
+    for folder, (kind, (_, write)) in zip(folders, SOURCES.items(), strict=True):
+        write(source(folder) / "train" / name_of(kind))
+    done = submitted(place / "work", "ingest", folders, "ingest.source={}/source", "ingest.max_rejected_share=1")
+    return dict(zip(SOURCES, zip(folders, done, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_hostile_file_of_a_source_takes_little_memory(usual_ingest: float, tmp_path: Path, kind: str) -> None:
-    ending, write = SOURCES[kind]
-    folder = prepare(tmp_path / "run")
-    name = f"Recon-VulScan_train.pcap.{ending}"
-    write(source(folder) / "train" / name)
-    settings = ("ingest.source=source", "ingest.max_rejected_share=1")
-    code, peak, output = submitted(folder, "ingest", *settings)
-    assert code in (DONE, REFUSED, DEGRADED), output
-    assert "Traceback" not in output
-    assert peak <= usual_ingest + MORE_MB, output
-    if code == REFUSED:
-        assert name in output
+def test_a_hostile_file_of_a_source_takes_little_memory(
+    usual_ingest: float, ingested: dict[str, tuple[Path, Done]], kind: str
+) -> None:
+    folder, done = ingested[kind]
+    assert done.code in (DONE, REFUSED, DEGRADED), done.output
+    assert "Traceback" not in done.output
+    assert done.peak_mb <= usual_ingest + MORE_MB
+    if done.code == REFUSED:
+        assert name_of(kind) in done.output
         assert not (folder / "lake/flows").exists()
     else:
         flows = pd.read_parquet(folder / "lake/flows", columns=["source_file"])["source_file"]
@@ -151,23 +201,32 @@ NIGHTS: Final[dict[str, tuple[str, Callable[[Path, pa.Table], object]]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def scorings(
+    nights: Path, night_flows: pa.Table, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Done]]:
+    """Folder and end of the scoring of each kind of night."""
+    place = tmp_path_factory.mktemp("nights")
+    folders = [place / str(i) for i in range(len(NIGHTS))]
+    for folder, (ending, write) in zip(folders, NIGHTS.values(), strict=True):
+        write(night(folder, nights, night_flows) / f"hostile.{ending}", night_flows)
+    return dict(zip(NIGHTS, zip(folders, scored(place / "work", folders), strict=True), strict=True))
+
+
 @pytest.mark.parametrize("kind", NIGHTS)
 def test_a_hostile_file_of_a_night_takes_little_memory(
-    usual_night: float, nights: Path, night_flows: pa.Table, tmp_path: Path, kind: str
+    usual_night: float, scorings: dict[str, tuple[Path, Done]], night_flows: pa.Table, kind: str
 ) -> None:
-    ending, write = NIGHTS[kind]
-    logs = night(tmp_path / "run", nights, night_flows)
-    write(logs / f"hostile.{ending}", night_flows)
-    code, peak, output = scored(tmp_path / "run")
-    assert code in (DONE, REFUSED, DEGRADED), output
-    assert "Traceback" not in output
-    assert peak <= usual_night + MORE_MB, output
-    if code == REFUSED:
-        assert "hostile" in output
+    (folder, done), ending = scorings[kind], NIGHTS[kind][0]
+    assert done.code in (DONE, REFUSED, DEGRADED), done.output
+    assert "Traceback" not in done.output
+    assert done.peak_mb <= usual_night + MORE_MB
+    if done.code == REFUSED:
+        assert "hostile" in done.output
         return
-    lake = tmp_path / "run/lake"
+    lake = folder / "lake"
     [row] = pd.read_parquet(lake / f"nights/event_date={DATE}").to_dict("records")
     rows = {file["name"]: (file["rows"], file["reason"]) for file in row["files"]}
     assert rows["flows-0.parquet"] == (len(night_flows), None)
     assert row["rows_in"] == row["rows_scored"] + row["rows_quarantined"] == sum(n for n, _ in rows.values())
-    assert f"hostile.{ending}" in rows or f"hostile.{ending}" in output
+    assert f"hostile.{ending}" in rows or f"hostile.{ending}" in done.output

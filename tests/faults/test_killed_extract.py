@@ -7,16 +7,24 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
 from tests.support.frames import Captured, ethernet, ipv4, pcap, udp
-from tests.support.submitting import kill, prepare, start, submit, wait_for
+from tests.support.in_process import run
+from tests.support.submitting import kill, prepare, start, wait_for
 
 pytestmark = pytest.mark.slow
 
 CAPTURES = 60
-SETTINGS = ("extract.target=logs", "extract.piece_mb=1")
+PIECE = "extract.piece_mb=1"
 NIGHT = 1_714_521_600 * 10**9
 """2024-05-01, in nanoseconds since 1970."""
+
+
+def extract(folder: Path, captures: Path) -> None:
+    """Extract to `folder`/logs in the process of the test."""
+    code, output = run(folder, "extract", f"extract.captures={captures}", f"extract.target={folder}/logs", PIECE)
+    assert code == 0, output
 
 
 def made(pattern: str) -> Callable[[Path], bool]:
@@ -51,12 +59,11 @@ def rows(folder: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def old(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the logs of old captures, which new ones have replaced since."""
     folder = prepare(tmp_path_factory.mktemp("night"))
     write_captures(folder / "pcaps", payload=300)
-    code, output = submit(folder, "extract", "extract.captures=pcaps", *SETTINGS)
-    assert code == 0, output
+    extract(folder, folder / "pcaps")
     write_captures(folder / "pcaps", payload=400)
     return folder
 
@@ -64,9 +71,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def new(old: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """The logs of an undisturbed run."""
-    folder = prepare(tmp_path_factory.mktemp("undisturbed"))
-    code, output = submit(folder, "extract", f"extract.captures={old / 'pcaps'}", *SETTINGS)
-    assert code == 0, output
+    folder = tmp_path_factory.mktemp("undisturbed")
+    extract(folder, old / "pcaps")
     return rows(folder)
 
 
@@ -77,7 +83,7 @@ def test_a_killed_extraction_leaves_whole_captures_and_a_rerun_completes_it(
     folder = tmp_path / "night"
     shutil.copytree(old, folder)
     captures = f"extract.captures={old / 'pcaps'}"  # the folder that the logs are of
-    process = start(folder, "extract", captures, *SETTINGS)
+    process = start(folder, "extract", captures, "extract.target=logs", PIECE)
     wait_for(MOMENTS[moment], process, folder / "lake")  # or until its end, if the moment was too short
     kill(process)
 
@@ -88,8 +94,7 @@ def test_a_killed_extraction_leaves_whole_captures_and_a_rerun_completes_it(
     assert len(found) == CAPTURES
     assert partly.sum() <= replacing
 
-    code, output = submit(folder, "extract", captures, *SETTINGS)
-    assert code == 0, output
+    extract(folder, old / "pcaps")
     pd.testing.assert_frame_equal(rows(folder), new)
     left = [path.name for path in (folder / "logs/_extract").iterdir() if path.suffix != ".json" or path.name[0] == "."]
     assert left == []

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pyspark.sql import SparkSession
 
 from tests.support.flows import synthetic_frame, write_synthetic_source
-from tests.support.submitting import committing, kill, prepare, staged, start, submit, wait_for
+from tests.support.in_process import run
+from tests.support.submitting import committing, kill, prepare, staged, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +26,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def old(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of 12 × 60 rows, and beside it a larger source that a later run will ingest."""
     folder = prepare(tmp_path_factory.mktemp("night"))
     write_synthetic_source(folder / "small", rows=60)
@@ -32,7 +34,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(6):  # enough work for the job to be killed at every moment
         path = folder / "large" / "train" / f"Benign{i}_train.pcap.parquet"
         synthetic_frame(20_000, seed=1_000 + i).to_parquet(path, index=False)
-    code, output = submit(folder, "ingest", "ingest.source=small")
+    code, output = run(folder, "ingest", f"ingest.source={folder}/small")
     assert code == 0, output
     return folder
 
@@ -58,7 +60,7 @@ def test_a_killed_ingest_leaves_old_or_new_tables_and_a_rerun_succeeds(old: Path
         rows, runs = rows_and_runs(lake)
         expected = rows
         assert (rows, runs) == before or (rows == 12 * 60 + 6 * 20_000 and len(runs) == 2)
-    code, output = submit(folder, "features")
+    code, output = run(folder, "features")
     assert code == 0, output
     rows, runs = rows_and_runs(lake)
     assert rows == expected
@@ -66,7 +68,7 @@ def test_a_killed_ingest_leaves_old_or_new_tables_and_a_rerun_succeeds(old: Path
     features = pd.read_parquet(lake / "features/paper", columns=["label19"])
     assert len(features) == rows
 
-    code, output = submit(folder, "ingest", "ingest.source=large")
+    code, output = run(folder, "ingest", f"ingest.source={folder}/large")
     assert code == 0, output
     assert rows_and_runs(lake)[0] == 12 * 60 + 6 * 20_000
     assert not [path for path in lake.iterdir() if path.name.startswith(".")]
@@ -79,7 +81,7 @@ def test_an_ingest_that_starts_during_another_removes_nothing_of_it(old: Path, t
     assert wait_for(MOMENTS["at the first staged file"], first, folder / "lake"), "it is suspended while it works"
     os.killpg(first.pid, signal.SIGSTOP)  # so that the other job starts and ends meanwhile
     try:
-        code, output = submit(folder, "ingest", "ingest.source=small")
+        code, output = run(folder, "ingest", f"ingest.source={folder}/small")
         assert code == 0, output
         assert rows_and_runs(folder / "lake")[0] == 12 * 60
     finally:

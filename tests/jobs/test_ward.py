@@ -4,16 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from ids_spark.alerts.narrative import main_of
 from ids_spark.lake.store import Lake
-from tests.support.submitting import prepare, submit
+from tests.support.in_process import run
 
 MODEL = (
     "synthesize.feature_schema=release39",
     "synthesize.scale=0.1",
-    "synthesize.target=flows",
-    "ingest.source=flows",
+    "synthesize.target={}/flows",
+    "ingest.source={}/flows",
     "train.models=[gru_dnn]",
     "train.classes=[19]",
     "train.feature_sets=[operational]",
@@ -22,13 +23,13 @@ MODEL = (
     "train.learning_rate=4e-3",
 )
 NIGHT = (
-    "synthesize_captures.target=captures",
+    "synthesize_captures.target={}/captures",
     "synthesize_captures.date=2026-03-29",
-    "extract.captures=captures",
-    "extract.inventory=captures/_inventory.csv",
+    "extract.captures={}/captures",
+    "extract.inventory={}/captures/_inventory.csv",
     "extract.networks=[192.0.2.0/24]",
-    "extract.target=logs",
-    "score.flow_logs=logs",
+    "extract.target={}/logs",
+    "score.flow_logs={}/logs",
     "score.date=2026-03-29",
     "score.models=[gru_dnn-19-operational]",
 )
@@ -36,14 +37,15 @@ CATEGORIES = {"flood": {"DDoS", "DoS"}, "scan": {"Recon"}, "spoofing": {"Spoofin
 
 
 @pytest.mark.slow
-def test_every_attack_in_the_ward_is_a_line_with_attacker_and_victims(tmp_path: Path) -> None:
-    folder = prepare(tmp_path / "demo")
-    for job in ("synthesize", "ingest", "features", "train"):
-        code, output = submit(folder, job, *MODEL)
-        assert code == 0, output
-    for job in ("synthesize_captures", "extract", "score"):
-        code, output = submit(folder, job, *NIGHT)
-        assert code == 0, output
+def test_every_attack_in_the_ward_is_a_line_with_attacker_and_victims(spark: SparkSession, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    for settings, jobs in (
+        (MODEL, ("synthesize", "ingest", "features", "train")),
+        (NIGHT, ("synthesize_captures", "extract", "score")),
+    ):
+        for job in jobs:
+            code, output = run(folder, job, *(setting.format(folder) for setting in settings))
+            assert code == 0, output
     incidents = Lake(str(folder / "lake")).read("incidents", event_date="2026-03-29").to_pylist()
     assert {row["data_origin"] for row in incidents} == {"synthetic"}
     truth = json.loads((folder / "captures" / "_truth" / "event_date=2026-03-29.json").read_text())["attacks"]
