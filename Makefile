@@ -224,8 +224,8 @@ benchmark table: package ## Every model compared with the published figures; pag
 	$(call submit,forest,conf/paper.yaml) $(PLAIN)
 	$(call submit,boost,conf/paper.yaml) $(PLAIN)
 	$(call submit,boost,conf/best.yaml)
-	$(if $(wildcard jobs/blend.py),$(call submit,blend,conf/best.yaml) $(BLEND) --set "train.classes=[19]")
-	$(if $(wildcard jobs/blend.py),$(call submit,blend,conf/best.yaml) $(BLEND) $(COARSE))
+	$(call submit,blend,conf/best.yaml) $(BLEND) --set "train.classes=[19]"
+	$(call submit,blend,conf/best.yaml) $(BLEND) $(COARSE)
 	$(call submit,score)
 	$(call submit,benchmark)
 

@@ -10,19 +10,16 @@ import pyarrow as pa
 
 from ids_spark.dataset.taxonomy import LEVELS, Level
 from ids_spark.evaluate.literature import PUBLISHED, Published
+from ids_spark.evaluate.night_metrics import RARE_RECALL
 from ids_spark.evaluate.results import Metric, ScoredModel
 from ids_spark.lake.store import Lake, TableMissing
 
-RARE: Final = ("ARP_Spoofing", "MQTT-Malformed_Data", "Recon-Ping_Sweep", "Recon-VulScan")
-"""The four attack classes with the fewest rows in the official test split."""
-RARE_RECALL: Final = "rare_recall_at_1e-2"
 AVERAGED: Final = ("precision", "recall", "f1")
 AVERAGES: Final = tuple(f"{name}_{kind}" for kind in ("macro", "weighted") for name in AVERAGED)
-_NIGHT: Final = ("recall_at_1e-2", "recall_at_1e-3", "area_to_1e-2", "expected_calibration_error")
+_NIGHT: Final = ("recall_at_1e-2", RARE_RECALL, "recall_at_1e-3", "area_to_1e-2", "expected_calibration_error")
 _SCORED: Final = ("accuracy", *AVERAGES, "benign_false_positive_rate", *_NIGHT)
 FIGURES: Final = (
     *_SCORED,
-    RARE_RECALL,
     *(f"{name}_not_stated" for name in AVERAGED),
     "parameters",
     "epochs",
@@ -249,7 +246,6 @@ def tidy(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 def _own(model: ScoredModel) -> Row:
     training, averages = model.training, model.averages
     found = {name: model.metric(name) for name in _SCORED}
-    found[RARE_RECALL] = _rare_recall(model)
     figures = {name: metric for name, metric in found.items() if metric.value is not None}
     figures["rows"] = Metric(float(sum(scores.support for scores in model.scores.values())))
     for name, value in (
@@ -273,15 +269,6 @@ def _own(model: ScoredModel) -> Row:
         model.data_origin,
         figures,
     )
-
-
-def _rare_recall(model: ScoredModel) -> Metric:
-    """Return the mean recall of `RARE` at a benign rate of 1 %; without interval where the run wrote none."""
-    if (stated := model.metric(RARE_RECALL)).value is not None:
-        return stated
-    recalls = [model.metric("recall_at_1e-2", name).value for name in RARE]
-    known = [recall for recall in recalls if recall is not None]
-    return Metric(sum(known) / len(RARE)) if len(known) == len(RARE) else Metric(None)
 
 
 def _configuration(model: ScoredModel) -> str:

@@ -7,6 +7,7 @@ sample the threshold is found again, so that intervals include its own uncertain
 
 - `recall_at_1e-2`, `recall_at_1e-3`, and further rates for a curve (`RATES`): recall of a class; without a class the
   mean over attack classes that occur. Recall is the share that is flagged, whatever attack is predicted.
+- `rare_recall_at_1e-2`: mean of the recall of `RARE` at 1 %, at every level of the model.
 - `area_to_1e-2`: mean of that macro recall over rates from 0 to 1 %, which is the area below its curve divided by 1 %:
   from 0 to 1, as the partial area under a ROC curve (McClish 1989, doi 10.1177/0272989X8900900307), with steps.
 - `recall_at_night`, `benign_rate_at_night`: at the threshold from which the model's nights flag flows, which is from
@@ -31,6 +32,9 @@ _LARGEST: Final = _CURVE[-1]
 _JOINED: Final = 40_000
 _SPARE: Final = 8.0
 """Standard deviations of the rank of the 1 % threshold for which benign rows below it are kept apart for draws."""
+RARE: Final = ("ARP_Spoofing", "MQTT-Malformed_Data", "Recon-Ping_Sweep", "Recon-VulScan")
+"""The four attack classes with the fewest rows in the official test split."""
+RARE_RECALL: Final = "rare_recall_at_1e-2"
 AREA: Final = "area_to_1e-2"
 AT_NIGHT: Final = "recall_at_night"
 BENIGN_AT_NIGHT: Final = "benign_rate_at_night"
@@ -69,6 +73,7 @@ def night_metrics(
         drawn = _Flagged.of_steps(_drawn_steps(_joined(steps), support, rng))
         for level in levels:
             yield from ((level, row) for row in _at_rates(exact, drawn, level))
+            yield from ((level, row) for row in _of_rare(exact, drawn))
     if flagged is not None:
         draws = bootstrap.draws_of(flagged, rng)
         for level in levels:
@@ -175,6 +180,17 @@ def _at_rates(exact: _Flagged, drawn: _Flagged, level: Level) -> Iterator[dict[s
     supported = np.append(exact.supported[0], exact.supported[0, -1])
     for i, metric in enumerate((*RATES, AREA)):
         yield row_of(None, metric, macro[i] if supported[i] else np.nan, attacks, macro_draws[:, i])
+
+
+def _of_rare(exact: _Flagged, drawn: _Flagged) -> Iterator[dict[str, Any]]:
+    """Yield the mean recall of `RARE`; nothing where one of these classes has no row."""
+    ids = [CLASSES[FINEST].index(name) for name in RARE]
+    rows = exact.rows[ids, 0]
+    if rows.all():
+        members = [np.arange(FINEST) == class_id for class_id in ids]
+        value, draws = (_mean([each.recall_of(own)[0][:, -1] for own in members]) for each in (exact, drawn))
+        at = value[0] if exact.supported[0, -1] else np.nan
+        yield row_of(None, RARE_RECALL, at, int(rows.sum()), draws)
 
 
 def _at_night(flagged: Counts, draws: Counts, level: Level) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ids_spark.dataset.taxonomy import LEVELS
-from ids_spark.evaluate.benchmark import RARE_RECALL, Row, ranking
+from ids_spark.evaluate.benchmark import Row, ranking
+from ids_spark.evaluate.night_metrics import RARE_RECALL
 from ids_spark.report.style import BLUE, ORANGE
 
 _PANELS: Final = (

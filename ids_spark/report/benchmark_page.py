@@ -14,8 +14,6 @@ from ids_spark.dataset.taxonomy import LEVELS, Level
 from ids_spark.evaluate import literature
 from ids_spark.evaluate.benchmark import (
     AVERAGED,
-    RARE,
-    RARE_RECALL,
     TABLE,
     Difference,
     Row,
@@ -27,6 +25,7 @@ from ids_spark.evaluate.benchmark import (
     scored_rows,
     tidy,
 )
+from ids_spark.evaluate.night_metrics import RARE, RARE_RECALL
 from ids_spark.evaluate.results import Metric
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.lake.parquet import write_rows

@@ -27,7 +27,13 @@ _UNKNOWN: Final = "–"
 _SCORES: Final = {
     *SHOWN,
     *(f"{name}_{kind}" for name in AVERAGED for kind in ("macro", "weighted")),
-    *(*night_metrics.RATES, night_metrics.AREA, night_metrics.AT_NIGHT, night_metrics.BENIGN_AT_NIGHT),
+    *(
+        *night_metrics.RATES,
+        night_metrics.RARE_RECALL,
+        night_metrics.AREA,
+        night_metrics.AT_NIGHT,
+        night_metrics.BENIGN_AT_NIGHT,
+    ),
     *(form.format(i + 1) for form in (calibration.CONFIDENCE, calibration.RIGHT) for i in range(calibration.BINS)),
 }
 

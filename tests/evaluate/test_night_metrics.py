@@ -8,10 +8,11 @@ from sklearn.metrics import roc_curve
 
 from ids_spark.dataset.taxonomy import CLASS19, CLASSES, class2_of, class6_of, parents
 from ids_spark.evaluate import score_counts
-from ids_spark.evaluate.night_metrics import RATES, name_at, night_metrics
+from ids_spark.evaluate.night_metrics import RARE_RECALL, RATES, name_at, night_metrics
 from ids_spark.evaluate.score_counts import ScoreCounts
 
 RARE = [13, 14, 15, 17, 18]
+FEWEST = [13, 15, 17, 18]
 FIGURES = ("recall_at_1e-3", "recall_at_1e-2", "area_to_1e-2")
 
 
@@ -75,6 +76,10 @@ def test_recall_is_that_of_the_lowest_threshold_that_few_benign_rows_reach() -> 
             macro = found[level, None, name_at(rate)]
             assert macro["value"] == pytest.approx(np.mean(recalls), abs=1e-12)
             assert macro["low"] <= macro["value"] <= macro["high"]
+        rare = found[level, None, RARE_RECALL]
+        assert rare["value"] == pytest.approx(np.mean([recall_at(labels, logits, 1e-2, labels == i) for i in FEWEST]))
+        assert rare["support"] == np.isin(labels, FEWEST).sum()
+        assert rare["low"] < rare["value"] < rare["high"]
     for name, rate in RATES.items():
         value = found[2, None, name]["value"]
         assert (
