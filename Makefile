@@ -243,8 +243,9 @@ test: package ## Tests in local-mode Spark without those marked slow. ARGS="-k n
 	$(ENV); python -m pytest $(or $(ARGS),-m "not slow" $(PARALLEL))
 
 .PHONY: test-all
-test-all: package ## Every test: also faults, benches, every job on S3, and test-cluster
-	$(ENV); python -m pytest $(PARALLEL) tests tests/cluster
+test-all: package ## Every test: also faults, benches, every job on S3; then test-cluster
+	$(ENV); python -m pytest $(PARALLEL)
+	$(ENV); python -m pytest tests/cluster
 
 .PHONY: fuzz
 fuzz: setup ## Jobs on N mutated inputs of SEED; those on which a check failed stay in runs/fuzz. N= SEED= ARGS=

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -16,9 +15,6 @@ from pyspark.sql import SparkSession
 from ids_spark.runtime import job
 from tests.support.flows import PLAIN, ROOT, RunJob
 from tests.support.once import made_once
-
-if TYPE_CHECKING:
-    from xdist.scheduler import LoadFileScheduling
 
 # Spark's Python workers must import this checkout and use this interpreter.
 os.environ["PYTHONPATH"] = str(ROOT)
@@ -30,9 +26,7 @@ hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
 
 
-# With two workers the last file determines the duration of a run, so the longest files start first; those of
-# tests/cluster, which count as one file, before all others.
-CLUSTER = ROOT / "tests/cluster"
+# With two workers the last file determines the duration of a run, so the longest files start first.
 LONGEST_FIRST = (
     "fuzz/test_fuzz.py",
     "jobs/test_adapt.py",
@@ -64,23 +58,10 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the cluster first, then the files of `LONGEST_FIRST`; the order within a file is kept."""
+    """Put the files of `LONGEST_FIRST` first; the order within a file is kept."""
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST_FIRST)}
     assert all(path.exists() for path in places), "LONGEST_FIRST names a test file that does not exist"
-    items.sort(key=lambda item: -1 if CLUSTER in item.path.parents else places.get(item.path, len(places)))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileScheduling":
-    """Give each file to one worker, and all files of the cluster to the same one, which starts the cluster once."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            return "tests/cluster" if file.startswith("tests/cluster/") else file
-
-    return ByFile(config, log)
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.hookimpl(wrapper=True)
