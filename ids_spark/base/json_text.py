@@ -1,5 +1,6 @@
 """JSON that others may have written, checked before its values are used: one reader for every file of this package."""
 
+import functools
 import json
 import re
 from collections import Counter
@@ -23,7 +24,7 @@ _LARGE: Final = re.compile(r"[0-9]{19}|[eE][+-]?[0-9]{3}")
 """What every number has that is beyond a limit; without it, Python converts numbers itself, four times as fast."""
 
 
-def loads(content: bytes | str, most_bytes: int = MOST_BYTES) -> Any:
+def loads(content: bytes | str, most_bytes: int = MOST_BYTES, most_keys: int | None = None) -> Any:
     """Return the value of a JSON text.
 
     Numbers are finite, integers have at most 64 bits: `NaN`, `Infinity` and `1e999` are refused.
@@ -31,6 +32,7 @@ def loads(content: bytes | str, most_bytes: int = MOST_BYTES) -> Any:
     Args:
         content: The text.
         most_bytes: Its largest size.
+        most_keys: The most keys of an object; None: as many as there are.
 
     Raises:
         ValueError: it is not JSON in UTF-8, an object has a key twice, or it exceeds a limit of this module.
@@ -44,7 +46,7 @@ def loads(content: bytes | str, most_bytes: int = MOST_BYTES) -> Any:
     try:
         found = json.loads(
             text,
-            object_pairs_hook=_object,
+            object_pairs_hook=functools.partial(_object, most_keys=most_keys),
             parse_constant=_no_number,
             parse_int=_integer if large else None,
             parse_float=_finite if large else None,
@@ -74,7 +76,9 @@ def fault_of(error: ValueError) -> str:
     return printable(f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: Sequence[tuple[str, Any]], most_keys: int | None) -> dict[str, Any]:
+    if most_keys is not None and len(pairs) > most_keys:
+        raise ValueError(f"found an object of {len(pairs):,} keys; expected at most {most_keys:,}")
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)

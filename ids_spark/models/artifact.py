@@ -48,6 +48,7 @@ TREES: Final = "xgboost"
 BLEND: Final = "blend"
 _OPTIONAL: Final = (_WEIGHTS, _BOOSTER, _VALIDATION_SCORES, _OLDER_SCORES, _NOVELTY)
 _LONGEST_REASON: Final = 300
+_MOST_SETTINGS: Final = 100_000  # bytes of hyperparameters and names: each wrong value becomes an error of 1 kB
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, InputError)
 """Errors that damaged or foreign content of a file raises."""
 Weights = list[NDArray[Any]]
@@ -225,7 +226,10 @@ def write_model(
         try:
             _trees_of(card, booster)
         except _UNREADABLE as error:
-            raise ModelUnusable(f"{card.name}: its trees cannot be stored: {_shown(error)}") from error
+            raise ModelUnusable(
+                f"{card.name}: its trees cannot be stored: {_shown(error)}; if they are too large, set boost.rounds or"
+                " boost.max_depth lower"
+            ) from error
         files[_BOOSTER] = booster
     if validation_scores is not None:
         files[_VALIDATION_SCORES] = validation_scores.to_json().encode()
@@ -340,6 +344,9 @@ def _card_of(content: dict[str, Any]) -> ModelCard:
         TypeError: there is an unknown field.
         ValueError: a value is of another type, or the class names are not those of this version.
     """
+    settings = [content[name] for name in ("hyperparameters", "features", "classes_absent_in_train")]
+    if (size := len(json.dumps(settings))) > _MOST_SETTINGS:
+        raise ValueError(f"found {size:,} bytes of hyperparameters and names; expected at most {_MOST_SETTINGS:,}")
     content = {**content, "features": tuple(content["features"])}
     class_names = content.pop("class_names")
     content["classes_absent_in_train"] = tuple(content["classes_absent_in_train"])

@@ -82,7 +82,10 @@ class BoostedTrees:
         return found
 
     def attack_logits(self, matrix: Floats32) -> Floats:
-        """Return ln(sum of attack probabilities) - ln(benign probability), not clipped, shape (rows,)."""
+        """Return ln(sum of attack probabilities) - ln(benign probability), not clipped, shape (rows,).
+
+        It is infinite where trees know no benign class.
+        """
         return self._logit_of(self._margins(matrix))
 
     def contributions(self, matrix: Floats32, baseline: Floats32) -> Floats32:
@@ -108,14 +111,15 @@ class BoostedTrees:
     def _margins(self, matrix: Floats32) -> Floats:
         """Return what the trees add up to for each group; shape (rows, groups)."""
         found = self._booster.inplace_predict(matrix, predict_type="margin", validate_features=False)
-        margins: Floats = found.reshape(len(matrix), -1).astype(np.float64)
+        groups = 1 if self._binary else len(self._present)
+        margins: Floats = found.reshape(len(matrix), groups).astype(np.float64)
         return margins
 
     def _logit_of(self, margins: Floats) -> Floats:
-        if self._binary:
-            return margins[:, 0]
         if self._present[0] != BENIGN_ID:
             return np.full(len(margins), np.inf)
+        if self._binary:
+            return margins[:, 0]
         logit: Floats = np.logaddexp.reduce(margins[:, 1:], axis=1) - margins[:, 0]
         return logit
 

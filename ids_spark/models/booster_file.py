@@ -8,7 +8,7 @@ written anew from the checked values, so that nothing else reaches it.
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from ids_spark.base import json_text
 from ids_spark.config.boost import BoostConfig
@@ -21,7 +21,12 @@ _LEAF: Final = -1
 _OLDEST: Final = [3, 1, 0]  # XGBoost release from which `base_score` has a value for each class
 _NEXT: Final = [4, 0, 0]
 _LARGEST: Final = float(np.finfo(np.float32).max)
-_None = Annotated[list[int], Field(max_length=0)]
+_MOST_KEYS: Final = 30  # of an object; a tree has 16
+# Without an end at the first fault, each of millions of wrong values would become an error of some hundred bytes.
+_Floats = Annotated[list[float], FailFast()]
+_Ints = Annotated[list[int], FailFast()]
+_Texts = Annotated[list[str], FailFast()]
+_None = Annotated[list[int], FailFast(), Field(max_length=0)]
 _Text = Annotated[str, Field(max_length=20)]
 
 
@@ -33,21 +38,21 @@ class _TreeParam(Section):
 
 
 class _Tree(Section):
-    base_weights: list[float]
+    base_weights: _Floats
     categories: _None
     categories_nodes: _None
     categories_segments: _None
     categories_sizes: _None
-    default_left: list[int]
+    default_left: _Ints
     id: int
-    left_children: list[int]
-    loss_changes: list[float]
-    parents: list[int]
-    right_children: list[int]
-    split_conditions: list[float]
-    split_indices: list[int]
-    split_type: list[int]
-    sum_hessian: list[float]
+    left_children: _Ints
+    loss_changes: _Floats
+    parents: _Ints
+    right_children: _Ints
+    split_conditions: _Floats
+    split_indices: _Ints
+    split_type: _Ints
+    sum_hessian: _Floats
     tree_param: _TreeParam
 
 
@@ -65,9 +70,9 @@ class _Categories(Section):
 class _Forest(Section):
     cats: _Categories
     gbtree_model_param: _ForestParam
-    iteration_indptr: list[int]
-    tree_info: list[int]
-    trees: Annotated[list[_Tree], Field(min_length=1)]
+    iteration_indptr: _Ints
+    tree_info: _Ints
+    trees: Annotated[list[_Tree], FailFast(), Field(min_length=1)]
 
 
 class _Booster(Section):
@@ -99,8 +104,8 @@ class _Objective(Section):
 
 class _Learner(Section):
     attributes: dict[str, str]
-    feature_names: list[str]
-    feature_types: list[str]
+    feature_names: _Texts
+    feature_types: _Texts
     gradient_booster: _Booster
     learner_model_param: _LearnerParam
     objective: _Objective
@@ -108,7 +113,7 @@ class _Learner(Section):
 
 class _File(Section):
     learner: _Learner
-    version: Annotated[list[Annotated[int, Field(ge=0, le=1_000)]], Field(min_length=3, max_length=3)]
+    version: Annotated[list[Annotated[int, Field(ge=0, le=1_000)]], FailFast(), Field(min_length=3, max_length=3)]
 
     @property
     def forest(self) -> _Forest:
@@ -128,7 +133,7 @@ def checked(content: bytes, n_features: int, outputs: int, config: BoostConfig) 
     Raises:
         ValueError: it is not such a file, or something in it would be unsafe to read or has another size.
     """
-    found = _File.model_validate(json_text.loads(content, MOST_BYTES), strict=True)
+    found = _File.model_validate(json_text.loads(content, MOST_BYTES, _MOST_KEYS), strict=True)
     _require_kind(found, n_features, outputs)
     _require_order(found.forest, groups_of(outputs, found.learner.objective.name), config.rounds)
     _require_trees(found.forest.trees, n_features, config.max_depth)

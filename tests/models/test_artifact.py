@@ -164,6 +164,8 @@ def test_weights_that_are_no_arrays_are_refused(stored, content):
         (lambda c: c.update(hyperparameters={"units": -1}), "units"),
         (lambda c: c.update(hyperparameters={"dense": [1e30]}), "dense"),
         (lambda c: c.update(hyperparameters=[]), "hyperparameters"),
+        (lambda c: c.update(hyperparameters={"dense": ["x"] * 30_000}), "bytes of hyperparameters and names; expected"),
+        (lambda c: c.update(features=[1] * 50_000), "bytes of hyperparameters and names; expected"),
         (lambda c: c.update(class_names=["Benign"]), "class names ['Benign'] are not those of 6 classes"),
         (lambda c: c.update(format=[]), "found model format []"),
     ],

@@ -87,7 +87,15 @@ def test_contributions_weight_the_shapley_values_of_margins_and_add_up():
     np.testing.assert_array_equal(trees.contributions(baseline[np.newaxis], baseline), 0)
 
 
-def test_without_a_benign_train_row_nothing_contributed():
-    trees, _ = built(4, False, 6, [1, 2, 3, 5])
+@pytest.mark.parametrize(("outputs", "present"), [(4, [1, 2, 3, 5]), (2, [1, 2])])
+def test_without_a_benign_train_row_nothing_contributed(outputs, present):
+    trees, _ = built(outputs, outputs == 2, 6, present)
     assert (trees.attack_logits(ROWS) == np.inf).all()
     assert (trees.contributions(ROWS, ROWS[0]) == 0).all()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_without_a_row_there_is_neither_a_logit_nor_a_contribution(binary):
+    trees, _ = built(2, binary, 2, [0, 1])
+    assert trees.attack_logits(ROWS[:0]).shape == (0,)
+    assert trees.contributions(ROWS[:0], ROWS[0]).shape == (0, FEATURES)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import xgboost
+from pydantic import ValidationError
 
 from ids_spark.models import booster_file
 from tests.support.trees import BOOSTING, trained
@@ -115,6 +116,27 @@ def test_files_that_are_no_json_of_a_sensible_size_are_refused():
         booster_file.checked(b" " * (booster_file.MOST_BYTES + 1), FEATURES, OUTPUTS, BOOSTING)
     with pytest.raises(ValueError, match="trees need 2"):
         booster_file.checked(whole, FEATURES, 1, BOOSTING)
+
+
+def test_of_many_wrong_values_the_first_one_is_reported():
+    """Each would be an error of some hundred bytes: 60 MB of them took all memory of the process."""
+    whole = bytes(trained(FEATURES, OUTPUTS).save_raw("json"))
+    for name, value in (("split_conditions", '""'), ("left_children", "0.5"), ("categories", "{}")):
+        content = json.loads(whole)
+        first(content)[name] = ["?"]
+        many = json.dumps(content).replace('["?"]', f"[{','.join([value] * 5_000)}]")
+        with pytest.raises(ValidationError, match=name) as error:
+            booster_file.checked(many.encode(), FEATURES, OUTPUTS, BOOSTING)
+        assert error.value.error_count() == 1
+    content = json.loads(whole)
+    forest(content)["trees"] = [{}] * 5_000
+    with pytest.raises(ValidationError, match="base_weights") as error:
+        booster_file.checked(json.dumps(content).encode(), FEATURES, OUTPUTS, BOOSTING)
+    assert error.value.error_count() < 50
+    content = json.loads(whole)
+    first(content).update({f"k{i}": 1 for i in range(5_000)})
+    with pytest.raises(ValueError, match="keys; expected at most"):
+        booster_file.checked(json.dumps(content).encode(), FEATURES, OUTPUTS, BOOSTING)
 
 
 def test_two_classes_may_be_one_margin_but_more_may_not():
