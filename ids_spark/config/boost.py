@@ -25,13 +25,13 @@ class BoostConfig(Section):
     """
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 120
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    learning_rate: Annotated[float, Field(ge=1e-6, le=1)] = 0.1
     max_depth: Annotated[int, Field(ge=1, le=MOST_DEPTH)] = 6
-    min_child_weight: Annotated[float, Field(ge=0)] = 1.0
-    subsample: Annotated[float, Field(gt=0, le=1)] = 0.8
-    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.6
+    min_child_weight: Annotated[float, Field(ge=0, le=1e9)] = 1.0
+    subsample: Annotated[float, Field(ge=1e-6, le=1)] = 0.8
+    colsample_bytree: Annotated[float, Field(ge=1e-6, le=1)] = 0.6
     max_bin: Annotated[int, Field(ge=2, le=65_536)] = 256
-    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
+    reg_lambda: Annotated[float, Field(ge=0, le=1e9)] = 1.0
 
 
 class BoostJobConfig(BoostConfig):

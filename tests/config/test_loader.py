@@ -118,6 +118,8 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
             "train.dnn.gru=5",
             "train.dnn.gru: unknown key. Known here: bins, embedding, ensemble_size, units, dense, dropout",
         ),
+        ("boost.min_child_weight=.inf", "boost.min_child_weight: Input should be less than or equal to 1000000000"),
+        ("boost.reg_lambda=1e300", "boost.reg_lambda: Input should be less than or equal to 1000000000"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),
         ("train.models=[dnn,cnn]", "train.models.#2: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
         ("train.classes=[7]", "train.classes.#1: Input should be 2, 6 or 19; found 7"),
