@@ -42,6 +42,7 @@ from ids_spark.score.night_tasks import LevelledModel, NightCounts, NightTask, n
 
 UNKNOWN_HOUR: Final = -1
 _HOURS_A_DAY: Final = 24
+_LARGE: Final = 1e15  # of a scaled feature; a network's numbers end at 3e38
 _PLAIN: Final = ("flow_id",)  # distinct in every row, so a dictionary saves nothing
 
 
@@ -154,9 +155,8 @@ def _predict(
     values, matrix, probabilities = _forward(levelled, rows, task, imputed)
     logits, lost = threshold.attack_logits(probabilities), task.read_spec.nothing_refused
     if (bad := np.isnan(logits)).any():
-        raw = {i: task.read_spec.features.index(name) for i, name in enumerate(card.features) if name in rows.values}
-        largest = np.array(list(raw.values()))[np.abs(matrix[:, list(raw)]).argmax(axis=1)]
-        rows, lost = night_reader.without_unscorable(rows, bad, largest, file, task.read_spec)
+        at_fault = features_at_fault(matrix, card.features, task.read_spec.features)
+        rows, lost = night_reader.without_unscorable(rows, bad, at_fault, file, task.read_spec)
         values = {name: column[~bad] for name, column in values.items()}
         matrix, probabilities, logits = matrix[~bad], probabilities[~bad], logits[~bad]
         imputed = None if imputed is None else imputed[~bad]
@@ -197,6 +197,24 @@ def _predict(
     elif "lineage" in config.columns:
         known["row_key"] = pa.array(row_hash.row_keys([rows.values[name] for name in card.source_features]))
     return prediction_columns.assemble(known, task.contract), lost
+
+
+def features_at_fault(matrix: Floats32, features: Sequence[str], raw: Sequence[str]) -> Ints:
+    """Return the raw feature to which a score that is not finite is due, as an index in `raw`; shape (rows,).
+
+    It is the largest raw input. If that is no large number, a derived one overflows: the last source of the largest
+    one, as a quotient names its denominator last.
+
+    Args:
+        matrix: Scaled features, shape (rows, features).
+        features: Names of its columns.
+        raw: Names of raw features, with all sources of `features`.
+    """
+    size, sources = np.abs(matrix), np.array([raw.index(ratios.sources_of(name)[-1]) for name in features])
+    of_raw = np.where([name in raw for name in features], size, 0)
+    largest = np.where(of_raw.max(axis=1) >= _LARGE, of_raw.argmax(axis=1), size.argmax(axis=1))
+    found: Ints = sources[largest]
+    return found
 
 
 def _forward(

@@ -132,11 +132,11 @@ class TrainingTask:
 
 
 def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
-    """Read the facts of `jobs/features.py` about a recipe; check that every rank gets a row group of each split.
+    """Read the facts of `jobs/features.py` about a recipe; check that both splits have a row group for every rank.
 
     Raises:
         TableMissing: the recipe was not written yet.
-        TooFewRowGroups: a split has fewer row groups than there are ranks.
+        TooFewRowGroups: a split has fewer row groups than there are ranks (of trees: workers).
         InputError: the preprocessor is not the one that made the table.
     """
     name = f"features/{recipe}"
@@ -145,8 +145,8 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
         groups = facts["row_groups"].get(split, 0)
         if groups < ranks:
             raise TooFewRowGroups(
-                f"{name}/split={split} has {groups} row groups for {ranks} ranks;"
-                f" set features.files >= {ranks} and rerun jobs/features.py, or train with fewer ranks"
+                f"{name}/split={split} has {groups} row groups for {ranks} ranks or workers;"
+                f" set features.files >= {ranks} and rerun jobs/features.py, or set train.ranks or boost.workers lower"
             )
     fitted = preprocess.from_json(read_bytes(f"{uri}/_preprocessor.json"), uri)
     if fitted.sha256() != facts["preprocessor"]:

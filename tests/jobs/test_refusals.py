@@ -145,7 +145,7 @@ def test_features_before_ingest(run_job: RunJob, tmp_path: Path, caplog: Caplog)
 def test_fewer_row_groups_than_ranks(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
     assert run_job("features", features__files=2) == 0
     message = refused(run_job, tmp_path, caplog, "train", train__ranks=4, train__batch_size=8)
-    assert "features/paper/split=train has 2 row groups for 4 ranks; set features.files >= 4" in message
+    assert "features/paper/split=train has 2 row groups for 4 ranks or workers; set features.files >= 4" in message
 
 
 @pytest.mark.usefixtures("_lake")

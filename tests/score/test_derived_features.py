@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ids_spark.score.night_rows import features_at_fault
 from tests.support.nights import DATE, copy, logs_of, network_of, night_row, read, score, with_derived_features
 
 ROWS = 600
@@ -20,6 +21,13 @@ def derived(flows: pd.DataFrame) -> dict[str, np.ndarray]:
         "Min / Max": (flows["Min"] / flows["Max"]).to_numpy(),
         "AVG - Tot size": (flows["AVG"] - flows["Tot size"]).to_numpy(),
     }
+
+
+def test_a_score_that_is_not_finite_is_due_to_a_raw_feature() -> None:
+    raw, features = ("Std", "AVG", "Rate"), ("Std", "Rate", "Std / AVG")
+    matrix = np.array([[1, -1e30, 2], [1, 3e38, 3e38], [9, 2, 1e30], [np.float32(-3e38), 3e38, 0]], dtype=np.float32)
+    assert features_at_fault(matrix, features, raw).tolist() == [2, 2, 1, 0]
+    assert features_at_fault(matrix[:, 2:], features[2:], raw).tolist() == [1] * 4
 
 
 def test_derived_features_of_a_night_also_where_a_raw_one_is_at_its_benign_median(nights: Path, tmp_path: Path) -> None:

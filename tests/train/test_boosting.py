@@ -168,7 +168,7 @@ def test_several_workers_train_equal_trees_from_the_rows_of_all_in_every_run(fea
         (("boost.workers=2",), "boost.open_network=true"),
         (("features.recipe=none",), "features/none"),
         (("boost.rounds=0",), "boost.rounds"),
-        (("boost.workers=2", "boost.open_network=true", "features.recipe=small"), "row groups for 2 ranks"),
+        (("boost.workers=2", "boost.open_network=true", "features.recipe=small"), "row groups for 2 ranks or workers"),
         (("features.recipe=benign",), "rows of one of 6 classes"),
     ],
 )
