@@ -164,7 +164,7 @@ class ScoredModel:
         metrics: Every figure over all rows, by class (None: of all classes) and name.
         confusion: Labels by predictions, shape (classes, classes); None if the run wrote none.
         card: Card of the model; None if the model has no directory.
-        subsets: Figures of parts of the rows, by subset and name, of the newest run that measured this version.
+        subsets: Figures of parts of the rows, by subset and name, of the newest run that measured these predictions.
     """
 
     title: str
@@ -275,7 +275,7 @@ def _with_subsets(model: ScoredModel, parts: pd.DataFrame) -> ScoredModel:
         "model_version": model.version,
     }
     own = parts[np.logical_and.reduce([parts[column] == value for column, value in known.items()])]
-    own = own[own["run_id"] == own["run_id"].max()]
+    own = own[(own["run_id"] == own["run_id"].max()) & (own["run_id"] > model.run_id)]  # of the same predictions
     of_subset = {
         subset: {name: metric for (_, name), metric in _metrics_of(rows).items()}
         for subset, rows in own.groupby("subset")

@@ -98,7 +98,7 @@ def count(spark_context: SparkContext, lake: Lake, models: Sequence[Scored]) -> 
         return _counted(list(records))
 
     parts = run_shuffled(spark_context, [*train, *predictions], partitions, scatter, gather)
-    return pd.concat(parts).groupby(_CELL, as_index=False)["rows"].sum()
+    return pd.concat(parts).groupby(_CELL, as_index=False, dropna=False)["rows"].sum()
 
 
 def _keys_of(uri: str) -> Iterator[pd.DataFrame]:
@@ -138,7 +138,7 @@ def _counted(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     rows = pd.concat(predicted).sort_values(["file", "row"]).drop_duplicates(["model", "key", "label"])
     known = [part["key"].to_numpy() for part in parts if "file" not in part]
     rows["seen"] = np.isin(rows["key"].to_numpy(), np.concatenate(known)) if known else False
-    return rows.groupby(_CELL, as_index=False).size().rename(columns={"size": "rows"})
+    return rows.groupby(_CELL, as_index=False, dropna=False).size().rename(columns={"size": "rows"})
 
 
 def metrics_of_subsets(

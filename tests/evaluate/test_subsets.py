@@ -11,14 +11,16 @@ import pytest
 from pyspark.sql import SparkSession
 from sklearn.metrics import accuracy_score, f1_score
 
+from ids_spark.dataset.features import ORIGINAL_45
 from ids_spark.dataset.tables import SPLIT_PREDICTIONS
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19, class6_of
-from ids_spark.evaluate import results, subsets
+from ids_spark.evaluate import leakage, results, subsets
 from ids_spark.evaluate.results import Results
 from ids_spark.evaluate.score_counts import ScoreCounts, confusion_of
 from ids_spark.lake.store import Lake
 from ids_spark.models import artifact
 from ids_spark.report import leakage_page
+from tests.support.browser import Page, check_structure
 from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS
 
 ROWS = 400
@@ -40,6 +42,7 @@ def rows_of(seed: int) -> pd.DataFrame:
         predicted_class6_id=predicted.astype(np.int32),
         attack_probability=rng.random(ROWS).astype(np.float32),
     )
+    frame.loc[7, "source_file"] = None
     again = frame.iloc[60:80].assign(source_row=lambda rows: rows["source_row"] + ROWS)
     return pd.concat([frame, again, frame.iloc[[5]].assign(class19=None)], ignore_index=True)
 
@@ -119,7 +122,49 @@ def test_subsets_have_the_metrics_of_their_rows(spark: SparkSession, tmp_path: P
     shown = leakage_page.files_of([model])
     assert [file.class_name for file in shown][:2] == ["Benign", "DDoS-ICMP"]
     assert [file.name for file in shown][-2:] == [f"test/ARP_Spoofing{i}_test.pcap.csv" for i in (1, 2)]
-    assert sum(file.rows for file in shown) == ROWS
+    assert sum(file.rows for file in shown) == ROWS - 1  # all but the row without a file
 
     confusion = lake.read("confusion").to_pandas()
     assert confusion.groupby("subset")["count"].sum().to_dict() == {"seen": 50, "unseen": ROWS - 50}
+
+
+def scored_twice(lake: Lake) -> results.ScoredModel:
+    """Return the model of rows that all stand in train, measured in run 2, and scored again in run 3."""
+    card = dataclasses.replace(CARD, data_origin="measured")
+    counts = ScoreCounts({6: np.diag([50, 40, 0, 0, 0, 10])})
+    for run_id in ("run1", "run3"):
+        scored = Results(run_id, "test")
+        scored.add(card, counts, "measured")
+        scored.write(lake, lake.uri)
+        if run_id == "run1":
+            (model,) = results.newest(lake, "test")
+            rows = [
+                ("test/ARP_Spoofing_test.pcap.csv", 18, 5, True, True, 10),
+                ("test/Benign.csv", 0, 0, False, True, 50),
+            ]
+            parts = pd.DataFrame(rows, columns=["file", "label", "predicted", "flagged", "seen", "rows"]).assign(
+                model=0
+            )
+            found = Results("run2", "test")
+            subsets.add_to(found, [subsets.Scored(model, 1.0, ())], parts)
+            found.write(lake, lake.uri)
+            (measured,) = found.with_subsets([model])
+    return measured
+
+
+def test_rows_that_all_stand_in_train_have_a_page(tmp_path: Path) -> None:
+    measured = scored_twice(Lake(str(tmp_path)))
+    assert ("unseen", "accuracy") not in measured.subsets
+    findings = leakage_page.Findings({}, leakage.leakage_plan(ORIGINAL_45, 1, [], 10, 1e-8))
+    page = Page(leakage_page.render_page(findings, [measured], {}, "run2", "measured"))
+    check_structure(page)
+    (cells,) = (row for row in page.rows if row[0] == measured.name and len(row) > 5)
+    assert cells[1:3] == ["0", "60"]
+    assert cells[4] == "–"
+
+
+def test_figures_of_subsets_are_not_shown_beside_those_of_a_later_scoring(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    assert scored_twice(lake).subsets
+    (model,) = results.newest(lake, "test")
+    assert (model.run_id, model.subsets) == ("run3", {})

@@ -168,7 +168,7 @@ def check_structure(page: Page) -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     for table in page.root.iter("table"):
         assert text_of(table.find("caption")), ET.tostring(table)
-        assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in table.iter("th"))
+        assert all(cell.get("scope") in ("col", "colgroup", "row", "rowgroup") for cell in table.iter("th"))
     assert all(len(each.get("alt", "")) > 10 for each in page.root.iter("img"))
     assert all(each.get("src", "").startswith("data:image/png;base64,") for each in page.root.iter("img"))
     assert all(each.get("href", "").startswith("#") for each in page.root.iter("a"))
