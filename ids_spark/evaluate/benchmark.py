@@ -55,8 +55,8 @@ class Row:
         configuration: Training settings, in a few words.
         averaging: `macro and weighted` for own figures; for published figures as stated in the source.
         data_origin: `measured`, `synthetic` or `published`.
-        figures: By name in `FIGURES`; unknown ones are absent. For trees `parameters` is the number of nodes; `rows` is
-            the number of scored rows.
+        figures: By name in `FIGURES`; unknown ones are absent. `parameters` are the weights of a network,
+            the nodes of trees, of a blend both together; `rows` is the number of scored rows.
     """
 
     model: str
@@ -249,7 +249,7 @@ def _own(model: ScoredModel) -> Row:
     figures = {name: metric for name, metric in found.items() if metric.value is not None}
     figures["rows"] = Metric(float(sum(scores.support for scores in model.scores.values())))
     for name, value in (
-        ("parameters", training.get("parameters", training.get("nodes", averages.get("nodes")))),
+        ("parameters", _parameters(model)),
         ("epochs", training.get("epochs")),
         ("seconds", training.get("seconds", averages.get("fit_seconds"))),
     ):
@@ -269,6 +269,12 @@ def _own(model: ScoredModel) -> Row:
         model.data_origin,
         figures,
     )
+
+
+def _parameters(model: ScoredModel) -> float | None:
+    """Return the weights of a network and the nodes of trees, of a blend their sum; None where unknown."""
+    known = [model.training[name] for name in ("parameters", "nodes") if name in model.training]
+    return sum(known) if known else model.averages.get("nodes")
 
 
 def _configuration(model: ScoredModel) -> str:

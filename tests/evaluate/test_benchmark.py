@@ -83,6 +83,12 @@ def test_a_forest_states_its_nodes_and_its_seconds_and_no_epochs(tmp_path: Path)
     assert own.configuration == "100 trees by Spark ML"
 
 
+def test_the_parameters_of_a_blend_are_its_weights_and_its_nodes(tmp_path: Path) -> None:
+    blend = dataclasses.replace(card("dnn"), training=TRAINING | {"nodes": 1000})
+    rows, _ = table_of(scored(tmp_path, blend))
+    assert next(row.value("parameters") for row in rows if not row.published) == 13345
+
+
 def test_rows_are_ordered_paper_operational_published_at_every_number_of_classes(tmp_path: Path) -> None:
     rows, _ = table_of(scored(tmp_path, card("dnn", "operational"), card("dnn"), forest=True))
     at_two = [(row.model, row.feature_set) for row in rows if row.classes == 2]
