@@ -230,13 +230,16 @@ def _train_trees(run: Run, card: ModelCard, boosting_config: BoostConfig, key: S
 def _train_blend(run: Run, champion: Model, table: FeatureTable, signing: Signing) -> list[str]:
     """Train network and trees of the champion's kind and blend them with its share; return the tables that were staged.
 
-    Network and trees are not committed: they are in the blend.
+    Network and trees are not committed: they are in the blend. With a key they are signed as they were trained, so that
+    the blend has nothing else that is in their folders by then.
     """
     card, parts = champion.card, artifact.parts_of(champion.card)
     assert parts.boosting is not None  # of a blend
-    [of_network] = _train_network(run, champion, table, None)
-    [of_trees] = _train_trees(run, card, parts.boosting, None)
-    network, trees = (artifact.read_model(run.staged(path)) for path in (of_network, of_trees))
+    [of_network] = _train_network(run, champion, table, signing.key)
+    [of_trees] = _train_trees(run, card, parts.boosting, signing.key)
+    own = signing.key.trust(run.lake) if signing.key is not None else None
+    places = [path.split("/") for path in (of_network, of_trees)]
+    network, trees = (registry.read_version(run.staged(top), name, version, own) for top, name, version in places)
     blending.require_one_blend(network, trees, table)
     blend = blending.card_of(network.card, trees.card, card.variant, run.run_id, parts.share)
     path = f"models/{blend.name}/{blend.version}"

@@ -90,6 +90,10 @@ class SignKey:
     def __reduce__(self) -> str:
         raise TypeError("the private key of signatures stays in the driver")
 
+    def trust(self, lake: Lake) -> "Trust":
+        """Return a trust in this key alone, for what the run itself has signed."""
+        return Trust(lake, {self.key_id: self._key.public_key()})
+
     def sign(self, kind: Kind, signed: Mapping[str, str]) -> bytes:
         """Return the content of the file with the signature of a model or of aliases."""
         signature = self._key.sign(_message(kind, signed)).hex()

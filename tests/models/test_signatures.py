@@ -545,6 +545,20 @@ def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path, mode: int
         load_sign_key("env:ABSENT_KEY")
 
 
+def test_a_run_trusts_what_it_has_signed_itself_and_nothing_else(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.train(V1, keys=site.keys)
+    site.train(V2, keys=site.others)
+    models, own = site.lake.uri("models"), site.keys.sign_key.trust(site.lake)
+    assert registry.read_version(models, NAME, V1, own).card.version == V1
+    with pytest.raises(signatures.SignatureRefused):
+        registry.read_version(models, NAME, V2, own)
+    site.train(V1)  # another content below the signature
+    edit_weights(site)
+    with pytest.raises(signatures.SignatureRefused):
+        registry.read_version(models, NAME, V1, own)
+
+
 def test_a_key_leaves_the_driver_in_no_way(tmp_path: Path) -> None:
     pair = key_pair(tmp_path)
     key = load_sign_key(str(pair.private))
