@@ -116,6 +116,13 @@ class TrainConfig(Section):
         """The learning rate after warm-up."""
         return self.learning_rate * self.batch_size / (self.reference_batch or self.batch_size)
 
+    @field_validator("models", "classes", "feature_sets")
+    @classmethod
+    def _listed_once(cls, listed: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"found {', '.join(map(str, listed))}; expected each once")
+        return listed
+
     @field_validator("sign_key", mode="before")
     @classmethod
     def _names_a_key(cls, value: object) -> object:

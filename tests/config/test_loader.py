@@ -122,6 +122,7 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("boost.reg_lambda=1e300", "boost.reg_lambda: Input should be less than or equal to 1000000000"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),
         ("train.models=[dnn,cnn]", "train.models.#2: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
+        ("train.classes=[2,2]", "train.classes: found 2, 2; expected each once"),
         ("train.classes=[7]", "train.classes.#1: Input should be 2, 6 or 19; found 7"),
         ("train=5", "train: Input should be a valid dictionary or instance of TrainConfig; found 5"),
         ("features.validation_share=1", "features.validation_share: Input should be less than 1; found 1"),
