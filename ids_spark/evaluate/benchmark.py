@@ -256,7 +256,7 @@ def _own(model: ScoredModel) -> Row:
         if value is not None:
             figures[name] = Metric(float(value))
     epochs, seconds = (figures[name].value if name in figures else None for name in ("epochs", "seconds"))
-    if epochs and seconds is not None:
+    if epochs and seconds is not None and "nodes" not in training:  # seconds of a blend are also those of its trees
         figures["seconds_per_epoch"] = Metric(seconds / epochs)
     return Row(
         model.title,

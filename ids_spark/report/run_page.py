@@ -266,7 +266,7 @@ def _cell(model: ScoredModel, key: str) -> str:
         weights = [f"{model.training[key]:,}"] if key in model.training else []
         return " + ".join([*weights, f"{model.training['nodes']:,} nodes"])
     value = model.averages.get(key) if key in SHOWN else model.training.get(key)
-    if key == "seconds_per_epoch" and model.training.get("epochs"):
+    if key == "seconds_per_epoch" and model.training.get("epochs") and "nodes" not in model.training:
         value = model.training["seconds"] / model.training["epochs"]
     return _UNKNOWN if value is None else form(value)
 

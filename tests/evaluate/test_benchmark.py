@@ -17,7 +17,7 @@ from ids_spark.lake.filesystem import write_json
 from ids_spark.lake.store import TABLE_FACTS, Lake
 from ids_spark.models import artifact
 from ids_spark.models.artifact import ModelCard, model_name, title_of
-from ids_spark.report import benchmark_page
+from ids_spark.report import benchmark_page, run_page
 from tests.support.browser import Page, check_structure, numbers, text_of
 from tests.support.flows import RunJob
 from tests.support.models import CARD, PREPROCESSOR, WEIGHTS
@@ -83,10 +83,16 @@ def test_a_forest_states_its_nodes_and_its_seconds_and_no_epochs(tmp_path: Path)
     assert own.configuration == "100 trees by Spark ML"
 
 
-def test_the_parameters_of_a_blend_are_its_weights_and_its_nodes(tmp_path: Path) -> None:
+def test_a_blend_states_its_weights_and_nodes_and_no_seconds_of_an_epoch(tmp_path: Path) -> None:
     blend = dataclasses.replace(card("dnn"), training=TRAINING | {"nodes": 1000})
-    rows, _ = table_of(scored(tmp_path, blend))
-    assert next(row.value("parameters") for row in rows if not row.published) == 13345
+    lake = scored(tmp_path, blend)
+    rows, _ = table_of(lake)
+    (own,) = (row for row in rows if not row.published)
+    assert (own.value("parameters"), own.value("seconds")) == (13345, 10)
+    assert own.value("seconds_per_epoch") is None
+    page = Page(run_page.render_page(results.newest(lake, "test"), {}, "test", "run1"))
+    (cells,) = (row for row in page.rows if row[1:2] == ["paper"])
+    assert cells[8:12] == ["12,345 + 1,000 nodes", "4", "–", "–"]
 
 
 def test_rows_are_ordered_paper_operational_published_at_every_number_of_classes(tmp_path: Path) -> None:
