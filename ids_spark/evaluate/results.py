@@ -1,5 +1,6 @@
 """The tables `metrics/` and `confusion/`: `Results` writes those of a run, `newest` reads those of every model."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -256,7 +257,13 @@ def newest(lake: Lake, split: str) -> list[ScoredModel]:
     keys = ["classes", "model", "feature_set", "of_classes"]
     latest = metrics[metrics["run_id"] == metrics.groupby(keys)["run_id"].transform("max")]
     parts = figures[figures["subset"].notna()]
-    return [_with_subsets(_scored(lake, rows, confusion), parts) for _, rows in latest.groupby(keys)]
+
+    @functools.cache  # a model has a result at each level, and reading its trees takes seconds
+    def card_of(name: str, version: str) -> ModelCard | None:
+        known = version and version in model_versions(lake.uri("models"), name)
+        return read_model(lake.uri(f"models/{name}/{version}")).card if known else None
+
+    return [_with_subsets(_scored(rows, confusion, card_of), parts) for _, rows in latest.groupby(keys)]
 
 
 def _of_split(lake: Lake, table: str, split: str) -> pd.DataFrame:
@@ -284,7 +291,9 @@ def _with_subsets(model: ScoredModel, parts: pd.DataFrame) -> ScoredModel:
     return replace(model, subsets=found)
 
 
-def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame) -> ScoredModel:
+def _scored(
+    rows: pd.DataFrame, confusion: pd.DataFrame, card_of: Callable[[str, str], ModelCard | None]
+) -> ScoredModel:
     title, feature_set, classes, of_classes, version, run_id, origin = (rows[key].tolist()[0] for key in _IDENTITY)
     version = version or ""  # null for a job that writes no model directory
     name = model_name(title, of_classes, feature_set)
@@ -293,7 +302,6 @@ def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame) -> ScoredMo
             f"metrics of {name} in run {run_id} have {classes} classes, of a model of {of_classes}; expected 2, 6 or 19"
         )
     _require_known(rows["class_name"].dropna(), classes, f"metrics of {name} in run {run_id}")
-    known = version and version in model_versions(lake.uri("models"), name)
     return ScoredModel(
         title,
         feature_set,
@@ -304,7 +312,7 @@ def _scored(lake: Lake, rows: pd.DataFrame, confusion: pd.DataFrame) -> ScoredMo
         origin,
         _metrics_of(rows),
         _counts(confusion, rows.iloc[0], name),
-        read_model(lake.uri(f"models/{name}/{version}")).card if known else None,
+        card_of(name, version),
     )
 
 
