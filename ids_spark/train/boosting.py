@@ -132,17 +132,7 @@ def train_models(
         report.notes.append(
             f"boost.workers is {config.workers}, but Spark runs {workers.number} task(s) at once: trained by as many"
         )
-    hyperparameters = config.hyperparameters.model_dump(mode="json")
-    cards = [
-        with_local(untrained_card(table, artifact.TREES, train.variant, hyperparameters, *each, run_id), table, train)
-        for each in product(train.classes, train.feature_sets)
-    ]
-    for card in cards:
-        if len(artifact.present_classes(card)) < 2:
-            raise OneClass(
-                f"{table.uri}/split=train has rows of one of {card.classes} classes; expected at least two: run"
-                " jobs/ingest.py and jobs/features.py on flows of several classes, or set train.classes"
-            )
+    cards = _cards_of(table, config, train, run_id)
     detectors: dict[tuple[str, ...], Novelty | None] = {}
     for card in cards:
         path = f"models/{card.name}/{card.version}"
@@ -171,6 +161,26 @@ def train_models(
         report.notes.append(f"models were signed by the key {key.key_id}")
     report.rows_in = report.rows_out = table.rows["train"] + table.rows["validation"]
     return report
+
+
+def _cards_of(table: FeatureTable, config: BoostJobConfig, train: TrainConfig, run_id: str) -> list[ModelCard]:
+    """Return the cards of the models to be trained.
+
+    Raises:
+        OneClass: train has rows of one class only.
+    """
+    hyperparameters = config.hyperparameters.model_dump(mode="json")
+    cards = [
+        with_local(untrained_card(table, artifact.TREES, train.variant, hyperparameters, *each, run_id), table, train)
+        for each in product(train.classes, train.feature_sets)
+    ]
+    for card in cards:
+        if len(artifact.present_classes(card)) < 2:
+            raise OneClass(
+                f"{table.uri}/split=train has rows of one of {card.classes} classes; expected at least two: run"
+                " jobs/ingest.py and jobs/features.py on flows of several classes, or set train.classes"
+            )
+    return cards
 
 
 def grown(
