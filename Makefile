@@ -74,8 +74,7 @@ JAVA_forest = --driver-java-options -XX:+UseParallelGC
 .PHONY: run
 run: package ## All jobs on DATA (default: synthetic flows), then a table. LAKE= MODELS= CLASSES= FEATURE_SETS= SET= CONF=
 	$(if $(DATA),,$(call submit,synthesize))
-	$(call submit,ingest)
-	$(call submit,features)
+	$(call submit,prepare)
 	$(call submit,train)
 	$(call submit,score)
 	$(call submit,report)
@@ -86,8 +85,7 @@ synthesize: package ## Write synthetic flows, SCALE times the size of the data s
 
 .PHONY: prep
 prep: package ## Run ingest and features only, on DATA or the synthetic flows of LAKE
-	$(call submit,ingest)
-	$(call submit,features)
+	$(call submit,prepare)
 
 .PHONY: ingest features train score
 ingest features train score: package ## Run one job

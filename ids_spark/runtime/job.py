@@ -9,7 +9,7 @@ import re
 import stat
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,17 +50,19 @@ class Context:
         lake: The lake with its tables.
         job: Name of the job.
         run_id: Identifier of this run in every table; sorts by time.
+        application: Name of the file that was submitted: that of the job, or of a sequence of jobs.
     """
 
     config: Config
     lake: Lake
     job: str
     run_id: str
+    application: str
 
     @cached_property
     def spark(self) -> SparkSession:
         """The Spark session; started on first use, because some jobs need no executors."""
-        return session(f"ids_spark {self.job}", self.config.open_cluster, secret_variables(self.config))
+        return session(f"ids_spark {self.application}", self.config.open_cluster, secret_variables(self.config))
 
     @cached_property
     def lease(self) -> Lease:
@@ -98,9 +100,34 @@ def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None 
         doc: The job's module docstring, shown by `--help`.
         argv: Arguments; default those of the process.
     """
-    job = _name_of(run)
-    given = _configured(job, run.__module__, doc, argv)
-    return REFUSED if given is None else _run(run, job, *given)
+    return sequence({_name_of(run): run}, doc, argv)
+
+
+def sequence(runs: Mapping[str, Callable[[Context], Report]], doc: str, argv: Sequence[str] | None = None) -> int:
+    """Run jobs in their order in one Spark application, and return the exit code of the last one that ran.
+
+    Each has its own run id, audit row and commit, as if it had been submitted alone with the same arguments. A job runs
+    only if the one before ended with 0.
+
+    Args:
+        runs: Each job by its name, as for `main`; all are of one file.
+        doc: Docstring of that file, shown by `--help`.
+        argv: Arguments; default those of the process.
+    """
+    first = next(iter(runs.values()))
+    application = _name_of(first)
+    given = _configured(application, first.__module__, doc, argv)
+    if given is None:
+        return REFUSED
+    running, code = SparkSession.getActiveSession(), DONE
+    try:
+        for job, run in runs.items():
+            if (code := _run(run, job, *given, application)) != DONE:
+                break
+    finally:
+        if running is None and (started := SparkSession.getActiveSession()) is not None:
+            started.stop()
+    return code
 
 
 def check(run: Callable[[Config, Lake], list[str]], doc: str, argv: Sequence[str] | None = None) -> int:
@@ -152,11 +179,10 @@ class _Arguments(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake) -> int:
+def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake, application: str) -> int:
     run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
-    running = SparkSession.getActiveSession()
-    context = Context(config, lake, job, run_id)
+    context = Context(config, lake, job, run_id, application)
     try:
         lake.recover(job)
         report = run(context)
@@ -169,8 +195,6 @@ def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake)
         return _failed(error, context, started)
     finally:
         context.lease.end()
-        if running is None and "spark" in vars(context):
-            context.spark.stop()
     for note in report.notes:
         log.warning("%s", note)
     if report.data_origin == "synthetic":

@@ -1,4 +1,4 @@
-"""The four jobs by spark-submit from another folder, through real parquet and two real Horovod ranks."""
+"""Every job of a run by spark-submit from another folder, through real parquet and two real Horovod ranks."""
 
 import json
 import shutil
@@ -24,13 +24,13 @@ SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6,19]", "fe
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a source, the package, and a lake that all four jobs wrote."""
+    """A folder with a source, the package, and a lake that all jobs wrote."""
     folder = prepare(tmp_path_factory.mktemp("elsewhere"))
     write_synthetic_source(folder / "source")
-    for job, more in (("ingest", ("ingest.source=source",)), ("features", ()), ("train", ()), ("score", ())):
-        code, output = submit(folder, job, *SETTINGS, *more)
+    for job, done in (("prepare", ("ingest", "features")), ("train", ("train",)), ("score", ("score",))):
+        code, output = submit(folder, job, *SETTINGS, *(("ingest.source=source",) if job == "prepare" else ()))
         assert code == 0, output
-        assert f"{job} done" in output
+        assert all(f"{each} done" in output for each in done)
     return folder
 
 
@@ -45,7 +45,7 @@ def test_every_job_left_an_audit_row_that_reconciles(night: Path) -> None:
     pd.testing.assert_series_equal(audit["rows_in"], accounted, check_names=False)
     assert audit.loc["ingest", "rows_in"] == 2 * 6 * 60
     assert (audit["status"] == "done").all()
-    assert audit["config_sha256"].nunique() == 2  # only ingest has a setting for the source
+    assert audit["config_sha256"].nunique() == 2  # only ingest and features have a setting for the source
 
 
 def test_the_lake_holds_its_tables_and_nothing_else(night: Path) -> None:

@@ -250,3 +250,33 @@ def test_temporary_files_of_spark_are_in_a_folder_of_the_user_alone(tmp_path: Pa
     made.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="is not a folder of this user"):
         job.private_folder(str(tmp_path))
+
+
+def test_jobs_of_a_sequence_run_until_one_does_not_end_with_0(spark: SparkSession, tmp_path: Path) -> None:
+    sessions, ran = [], []
+
+    def named(name: str, result: Report | Exception) -> Callable[[job.Context], Report]:
+        def run(context: job.Context) -> Report:
+            ran.append(name)
+            sessions.append(context.spark)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        return run
+
+    def codes_of(*results: Report | Exception) -> tuple[int, list[str]]:
+        ran.clear()
+        runs = {f"job{i}": named(f"job{i}", result) for i, result in enumerate(results)}
+        return job.sequence(runs, "Jobs.", ["--set", f"lake={tmp_path}/lake"]), list(ran)
+
+    assert codes_of(Report(), Report()) == (0, ["job0", "job1"])
+    assert codes_of(Report(), InputError("no"), Report()) == (2, ["job0", "job1"])
+    assert codes_of(Report(degraded=["a reason"]), Report()) == (3, ["job0"])
+    assert codes_of(ValueError("no"), Report()) == (1, ["job0"])
+    assert {id(each.sparkContext) for each in sessions} == {id(spark.sparkContext)}
+    rows = Lake(f"{tmp_path}/lake").read("audit", ["job", "status", "run_id"]).to_pylist()
+    found = sorted((row["job"], row["status"]) for row in rows)
+    done, refused = ("done", "done", "degraded", "failed"), ("done", "refused")
+    assert found == sorted([*(("job0", each) for each in done), *(("job1", each) for each in refused)])
+    assert len({row["run_id"] for row in rows}) == len(rows)
