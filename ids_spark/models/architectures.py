@@ -5,8 +5,8 @@ All take scaled features of shape (batch, n_features) and return class probabili
 not be read there and are this project's defaults. `lstm` follows L2D2 (Akar et al. 2025), whose details were not
 available: it is the GRU-DNN with an LSTM in place of the GRU.
 
-Attributions use two layers by name: `encoded`, only where features are encoded, whose output is the features and then
-the encoded values of each; and `logits`, whose output is the input of the softmax, as it does not saturate.
+Training and the conversion of first weights use these; `network` computes the same from stored weights without
+TensorFlow, layer by layer in the order in which Keras lists their weights.
 """
 
 import itertools
@@ -104,15 +104,6 @@ def products(name: str, n_features: int, n_classes: int, hyperparameters: Mappin
     bins, embedding = int(hyperparameters["bins"]), int(hyperparameters["embedding"])
     inputs = n_features * (1 + (embedding or bins))
     return n_features * bins * embedding + ARCHITECTURES[name].products(inputs, n_classes, hyperparameters)
-
-
-def least_weights(name: str, n_features: int, n_classes: int, hyperparameters: Mapping[str, Any]) -> int:
-    """Return a lower bound of the number of weights of a model, without making it; arguments as for `build`."""
-    members = ensemble_size_of(hyperparameters)
-    if name not in ARCHITECTURES:
-        return 0
-    # Members of an ensemble share their kernels; each has a scale of its own for every input of the first layer.
-    return products(name, n_features, n_classes, hyperparameters) // members + (members > 1) * members * n_features
 
 
 def build(

@@ -13,9 +13,8 @@ The three largest were those of 256 points in 98 % of flows or more. On a line t
 bins was 73 %.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,97 +22,33 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Floats, Floats32, Ints
 from ids_spark.dataset.tables import ATTRIBUTION
-from ids_spark.dataset.taxonomy import BENIGN_ID
+from ids_spark.models.network import Network
 
 STEPS: Final = 32
 """Points of the midpoint rule on the line from the baseline to a flow."""
 _POINTS_AT_ONCE: Final = 4_096  # bounds the memory for any number of rows
 
 
-@dataclass(frozen=True)
-class AttackLogit:
-    """The attack logit of a model: ln(sum of attack probabilities) - ln(benign probability), not clipped.
-
-    Attributes:
-        n_features: Columns of the input.
-        ensemble_size: Networks in the model; its output is their mean probability.
-        encode: Maps scaled features of shape (rows, n_features) to the values on the line, as tensors: the features,
-            then, if the model encodes them, the encoded values of each.
-        of_encoded: Maps these values to the logit, shape (rows,).
-        mean_gradient: Maps a start of shape (1, width) and ends of shape (rows, width) to the mean gradient of
-            `of_encoded` between them, shape (rows, width).
-    """
-
-    n_features: int
-    ensemble_size: int
-    encode: Callable[[Any], Any]
-    of_encoded: Callable[[Any], Any]
-    mean_gradient: Callable[[Any, Any], Any]
-
-    def __call__(self, matrix: Floats32) -> Floats32:
-        """Return the logit of scaled features of shape (rows, n_features), shape (rows,)."""
-        logit: Floats32 = self.of_encoded(self.encode(matrix)).numpy()
-        return logit
-
-
-def logit_function(model: Any, ensemble_size: int) -> AttackLogit:
-    """Return the attack logit of a model; cache the result, as every call builds new graphs.
-
-    Args:
-        model: From `architectures.build`; its weights are shared, not copied.
-        ensemble_size: Networks in the model. Above 1 the output of its layer `logits` has the shape
-            (rows, ensemble_size, classes), otherwise (rows, classes).
-    """
-    import tensorflow as tf
-
-    outputs = {layer.name: layer.output for layer in model.layers}
-    encoded, logits = outputs.get("encoded", model.input), outputs["logits"]
-    head = tf.keras.Model(encoded, logits)
-    values_of = tf.TensorSpec((None, encoded.shape[-1]), tf.float32)
-
-    def of_encoded(values: Any) -> Any:
-        each = tf.reshape(head(values, training=False), (-1, ensemble_size, logits.shape[-1]))
-        of_class = tf.reduce_logsumexp(tf.nn.log_softmax(each), axis=1)
-        return tf.reduce_logsumexp(of_class[:, BENIGN_ID + 1 :], axis=1) - of_class[:, BENIGN_ID]
-
-    def mean_gradient(start: Any, ends: Any) -> Any:
-        shares = (tf.range(STEPS, dtype=tf.float32) + 0.5) / STEPS
-        line = start + shares[:, tf.newaxis, tf.newaxis] * (ends - start)  # (steps, rows, width)
-        points = tf.reshape(line, (-1, line.shape[-1]))
-        with tf.GradientTape() as tape:
-            tape.watch(points)
-            logit = of_encoded(points)
-        return tf.reduce_mean(tf.reshape(tape.gradient(logit, points), tf.shape(line)), axis=0)
-
-    return AttackLogit(
-        n_features=model.input.shape[-1],
-        ensemble_size=ensemble_size,
-        encode=tf.keras.Model(model.input, encoded) if encoded is not model.input else tf.convert_to_tensor,
-        of_encoded=tf.function(of_encoded, input_signature=[values_of]),
-        mean_gradient=tf.function(mean_gradient, input_signature=[values_of, values_of]),
-    )
-
-
-def contributions(attack_logit: AttackLogit, matrix: Floats32, baseline: Floats | Floats32) -> Floats32:
+def contributions(network: Network, matrix: Floats32, baseline: Floats | Floats32) -> Floats32:
     """Return how much each feature moved the attack logit, in log-odds; positive means towards attack.
 
     The sum of a row is its logit minus that of the baseline, up to the error of the midpoint rule.
 
     Args:
-        attack_logit: From `logit_function`.
+        network: The network.
         matrix: Scaled features, shape (rows, n_features).
         baseline: Scaled features of a benign flow, shape (n_features,).
 
     Returns:
         Shape (rows, n_features). NaN or infinite only where values are so large that the model overflows.
     """
-    n = attack_logit.n_features
+    n = network.n_features
     found = np.empty((len(matrix), n), dtype=np.float32)
-    start = attack_logit.encode(np.asarray(baseline, dtype=np.float32)[np.newaxis])
-    rows_at_once = max(1, _POINTS_AT_ONCE // STEPS // attack_logit.ensemble_size)
+    start = network.encode(np.asarray(baseline, dtype=np.float32)[np.newaxis])
+    rows_at_once = max(1, _POINTS_AT_ONCE // STEPS // len(network.members))
     for first in range(0, len(matrix), rows_at_once):
-        ends = attack_logit.encode(matrix[first : first + rows_at_once])
-        moved = (attack_logit.mean_gradient(start, ends) * (ends - start)).numpy()
+        ends = network.encode(matrix[first : first + rows_at_once])
+        moved = network.mean_gradient(start, ends, STEPS) * (ends - start)
         encodings = moved[:, n:].reshape(len(moved), n, moved.shape[1] // n - 1)
         found[first : first + len(moved)] = moved[:, :n] + encodings.sum(axis=2)
     return found

@@ -1,12 +1,11 @@
 """Predictions of stored models: each is built once in a Python worker and cached by the hash of its bytes."""
 
-import contextlib
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from ids_spark.base.arrays import Floats, Floats32
-from ids_spark.models import artifact, attribution, path_gradient, threshold
+from ids_spark.models import artifact, attribution, network, path_gradient, threshold
 from ids_spark.models.artifact import Model, ModelUnusable
 from ids_spark.models.boosted_trees import BoostedTrees
 
@@ -54,11 +53,11 @@ def _scorer_of(model: Model) -> _Scorer:
 
 def _built(model: Model) -> _Scorer:
     parts = artifact.parts_of(model.card)
-    network = _Network(model, *parts.network) if parts.network is not None else None
+    own = _Network(model, *parts.network) if parts.network is not None else None
     trees = _Trees(model) if parts.boosting is not None else None
-    if network is not None and trees is not None:
-        return _Blend(parts.share, network, trees)
-    found = network or trees
+    if own is not None and trees is not None:
+        return _Blend(parts.share, own, trees)
+    found = own or trees
     if found is None:
         raise ValueError(f"{model.card.architecture} has neither a network nor trees")
     return found
@@ -68,27 +67,25 @@ class _Network:
     """A network of a model."""
 
     def __init__(self, model: Model, architecture: str, hyperparameters: dict[str, Any]) -> None:
-        self._network, self._function = _build(model, architecture, hyperparameters)
-        self._ensemble_size = int(hyperparameters["ensemble_size"])
-        self._classes = model.card.classes
-        self._logit: attribution.AttackLogit | None = None
+        card = model.card
+        try:
+            self._network = network.build(
+                architecture, len(card.features), card.classes, hyperparameters, model.weights
+            )
+        except ValueError as error:
+            raise ModelUnusable(
+                f"model {card.name} version {card.version}: its weights do not fit its architecture and hyperparameters"
+                f" ({error}); restore the directory or retrain"
+            ) from error
 
     def probabilities(self, matrix: Floats32, batch_rows: int) -> Floats32:
-        batches = [self._function(matrix[i : i + batch_rows]).numpy() for i in range(0, len(matrix), batch_rows)]
-        if len(batches) == 1:
-            return np.asarray(batches[0])
-        return np.concatenate(batches) if batches else np.empty((0, self._classes), dtype=np.float32)
+        return self._network.probabilities(matrix, batch_rows)
 
     def attack_logits(self, matrix: Floats32) -> Floats:
-        return self._attack_logit()(matrix).astype(np.float64)
+        return self._network.attack_logits(matrix).astype(np.float64)
 
     def contributions(self, matrix: Floats32, baseline: Floats32) -> Floats32:
-        return attribution.contributions(self._attack_logit(), matrix, baseline)
-
-    def _attack_logit(self) -> attribution.AttackLogit:
-        if self._logit is None:
-            self._logit = attribution.logit_function(self._network, self._ensemble_size)
-        return self._logit
+        return attribution.contributions(self._network, matrix, baseline)
 
 
 class _Trees:
@@ -155,49 +152,3 @@ class _Blend:
         each = np.exp(-np.logaddexp(0, logits) - np.logaddexp(0, -logits))  # p (1 - p)
         gradient: Floats = np.array([self._share, 1 - self._share]) * each / (attack * benign)[..., np.newaxis]
         return gradient
-
-
-def _build(model: Model, architecture: str, hyperparameters: dict[str, Any]) -> tuple[Any, Any]:
-    import tensorflow as tf
-
-    from ids_spark.models import architectures
-
-    tf.get_logger().setLevel("ERROR")  # TensorFlow warns of every further graph when a worker scores several models
-    with contextlib.suppress(RuntimeError):  # this process has run an operation, after which nothing can be set
-        # A task has one core, and workers that share a GPU would each take all of its memory.
-        tf.config.set_visible_devices([], "GPU")
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    card = model.card
-    try:
-        _require_fitting_sizes(model, architecture, hyperparameters)
-        network = architectures.build(architecture, len(card.features), card.classes, hyperparameters)
-        network.set_weights(model.weights)
-    except (ValueError, KeyError, TypeError, architectures.UnknownModel) as error:
-        raise ModelUnusable(
-            f"model {card.name} version {card.version}: its weights do not fit its architecture and hyperparameters"
-            f" ({' '.join(str(error).split())[:200]}); restore the directory or retrain"
-        ) from error
-    signature = [tf.TensorSpec((None, len(model.card.features)), tf.float32)]
-    return network, tf.function(lambda features: network(features, training=False), input_signature=signature)
-
-
-def _require_fitting_sizes(model: Model, architecture: str, own: dict[str, Any]) -> None:
-    """Check that a network has no more weights than are stored, before one of that size is made.
-
-    Raises:
-        ValueError: a layer is larger than every dimension of the weights, or the layers need more numbers than there
-            are.
-    """
-    from ids_spark.models import architectures
-
-    card, stored = model.card, sum(weights.size for weights in model.weights)
-    needed = architectures.least_weights(architecture, len(card.features), card.classes, own)
-    if needed > stored:
-        raise ValueError(f"a network of at least {needed} weights, but {stored} are stored")
-    largest = max((size for w in model.weights for size in w.shape), default=0)
-    sizes = [own["bins"], own["embedding"], *own["dense"], own["ensemble_size"]]
-    if architecture != "dnn":  # which has no recurrent layer
-        sizes.append(own["units"])
-    if max(sizes) > largest and max(sizes) > 1:
-        raise ValueError(f"a layer of {max(sizes)} units, but no array of weights has a dimension above {largest}")
