@@ -90,6 +90,7 @@ def _write_data_set(
     done.count_faults(report)
     done.reconcile()
     report.notes += files.unread_notes(file for file in source.unread if file.reason not in files.USUAL)
+    report.notes += source.undivided_notes()
     report.inputs = sorted({row_group.name for row_group in source.row_groups})
     report.inputs += [f"{file.name}: not read: {file.reason}" for file in source.unread]
     if config.window is not None:

@@ -26,7 +26,7 @@ from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import FLOW_ORIGIN, QUARANTINE, flows_contract
 from ids_spark.ingest import join_windows, row_hash
 from ids_spark.ingest.dedup import marks_of
-from ids_spark.ingest.readers import read_typed
+from ids_spark.ingest.readers import numbered, read_typed
 from ids_spark.ingest.rows import TypedRows, class_columns, typed_contract
 from ids_spark.ingest.sources import RowGroup, Source, bin_pack, by_file
 from ids_spark.lake.filesystem import files_in
@@ -188,7 +188,8 @@ def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) 
     """Read, type, shuffle and write every row of a source; only counts are returned to the driver."""
     min_tasks = 2 * spark_context.defaultParallelism
     tasks = max(min_tasks, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK)
-    packed = (bin_pack if plan.window is None else by_file)(source.row_groups, tasks)
+    row_groups = numbered(spark_context, source.row_groups)
+    packed = (bin_pack if plan.window is None else by_file)(row_groups, tasks)
 
     def scatter(row_groups: list[RowGroup]) -> Iterator[tuple[int, Record]]:
         rejected: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The files of a raw source: found, checked by header or footer, divided into row groups for tasks.
+"""The files of a raw source: found, checked by header or footer, divided into row groups or ranges for tasks.
 
 Three forms are supported: the official tree of CSV files (label = file name), the same tree as parquet, and one table
 with a column of labels that holds file names.
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 SYNTHETIC_MARK: Final = "_SYNTHETIC.json"
 HEADER_BYTES: Final = files.LONGEST_LINE + 1
 _CSV_BYTES_PER_ROW: Final = 250  # of the official files: 210 to 330
+_WHOLE_CSV_BYTES: Final = 64 << 20  # the largest official file has 60 MB; counting the lines of larger ones pays
+_RANGE_BYTES: Final = 32 << 20  # about 130,000 rows, a third of a task
 _GZIP_BLOCK_BYTES: Final = 1 << 20
 _MOST_GZIP_RATIO: Final = 200  # of the official files: 6; of one line repeated without end: 1,000
 _SMALL_TEXT_BYTES: Final = 100_000_000
@@ -50,19 +52,21 @@ class SourceUnusable(InputError):
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One unit of reading: a CSV file, or one row group of a parquet file.
+    """One unit of reading: a CSV file, a range of bytes of a large one, or one row group of a parquet file.
 
     Attributes:
         uri: Of the file.
         name: Its path below the source, the `source_file` of its rows.
         index: In the parquet file; None for CSV.
-        first_row: Number of the row group's first row in the file.
-        rows: Row count; an estimate for CSV.
+        first_row: Number of the row group's first row in the file; unknown, 0, for ranges of `discover`.
+        rows: Row count; an estimate for CSV of `discover`.
         class19: From the file name or its path; None if the file has a column of labels.
         split: `train` or `test`; None if each label ends with the split.
         format: Of the file.
         columns: Columns of the features of the schema, in its order; empty if they have the official names.
         label: Column of labels; None without one.
+        start: First byte of a range of a CSV file; the lines that begin in it are read.
+        end: Where the range ends; None: with the file.
     """
 
     uri: str
@@ -75,6 +79,8 @@ class RowGroup:
     format: Format = "parquet"
     columns: tuple[str, ...] = ()
     label: str | None = None
+    start: int = 0
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,20 @@ class Source:
     def rows(self, split: str) -> int:
         """Return the rows of a split (estimated for CSV); a row group with rows of both splits counts for each."""
         return sum(row_group.rows for row_group in self.row_groups if row_group.split in (split, None))
+
+    def undivided_notes(self) -> list[str]:
+        """Return a sentence for people if large files are read by one task each; else nothing."""
+        large = [
+            row_group.name
+            for row_group in self.row_groups
+            if row_group.format == "csv.gz" and row_group.rows * _CSV_BYTES_PER_ROW > _WHOLE_CSV_BYTES
+        ]
+        if not large:
+            return []
+        return [
+            f"{shown(large, _NAMES_SHOWN)}: each was read by one task, as gzip cannot be divided; to use more cores,"
+            " unpack large files or convert them to parquet"
+        ]
 
 
 @dataclass(frozen=True)
@@ -287,6 +307,11 @@ def csv_header(head: bytes) -> list[str]:
     return [name.strip() for name in next(csv.reader([line]))] if line.strip() else []
 
 
+def line_end(head: bytes) -> bytes:
+    """Return the byte that ends a line of a CSV file with these first bytes; old files of Macs have no newline."""
+    return b"\n" if b"\n" in head or b"\r" not in head else b"\r"
+
+
 def csv_stream(uri: str, form: Format) -> pa.NativeFile:
     """Open the text of a CSV file, decompressed.
 
@@ -438,7 +463,10 @@ def _row_groups_of(file: File, header: _Header, columns: dict[str, str], config:
         whole = RowGroup(file.uri, file.name, 0, 0, 0, class19, split, form, names, column)
         return _parquet_row_groups(whole, header)
     rows = header.text_bytes // _CSV_BYTES_PER_ROW
-    return [RowGroup(file.uri, file.name, None, 0, rows, class19, split, form, names, column)]
+    whole = RowGroup(file.uri, file.name, None, 0, rows, class19, split, form, names, column)
+    if form == "csv" and file.size > _WHOLE_CSV_BYTES and config.window is None:  # a join needs lines in order
+        return _ranges(whole, file.size)
+    return [whole]
 
 
 def _class_of(own: str, name: str, header: _Header, config: IngestConfig) -> str:
@@ -455,6 +483,16 @@ def _class_of(own: str, name: str, header: _Header, config: IngestConfig) -> str
             f" {listed(candidates)}, which may hold the class: if so, set ingest.label_column={candidates[0]}; expected"
             " names of capture files, such as TCP_IP-DDoS-ICMP1_train"
         ) from unknown
+
+
+def _ranges(whole: RowGroup, size: int) -> list[RowGroup]:
+    """Return ranges of the bytes of a CSV file; their estimated rows add up to those of the file."""
+    count = -(-size // _RANGE_BYTES)
+    bounds = [size * i // count for i in range(count + 1)]
+    return [
+        replace(whole, start=start, end=end, rows=end // _CSV_BYTES_PER_ROW - start // _CSV_BYTES_PER_ROW)
+        for start, end in itertools.pairwise(bounds)
+    ]
 
 
 def _parquet_row_groups(whole: RowGroup, header: _Header) -> list[RowGroup]:
