@@ -5,33 +5,50 @@ python -m ids_spark.base.packaging dist/ids_spark.zip
 
 import functools
 import importlib.resources
+import importlib.util
 import io
 import json
+import marshal
 import os
 import subprocess
 import sys
 import zipfile
+import zipimport
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Final
 
 import ids_spark
 
 _PACKED = (".py", ".json", ".j2")
 _COMMIT = "_commit.json"
 """In the package: the commit of a zip that was made from a git checkout."""
+_MARSHAL: Final = 2  # later formats depend on which other objects the process holds
+_UNCHECKED_HASH: Final = 1
+"""Flags of a `.pyc` file that is valid for the source of its hash, which is not compared (PEP 552)."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal sources give equal bytes
 
 
 def archive(commit: str = "") -> bytes:
     """Return the content of the zip file; the package may be in a folder or in a zip file.
 
+    Beside each module is its bytecode: Python does not store any for modules in a zip file, so driver and Python
+    workers would compile them all in each job, which takes longer than importing them. Another version of Python finds
+    another magic number and compiles the source.
+
     Args:
         commit: Of the sources, where neither a git checkout nor an older zip file tells it.
     """
-    files = {path: file.read_bytes() for path, file in _files(importlib.resources.files("ids_spark"), "ids_spark")}
+    packed = (*_PACKED, ".pyc") if isinstance(ids_spark.__loader__, zipimport.zipimporter) else _PACKED
+    files = {
+        path: file.read_bytes() for path, file in _files(importlib.resources.files("ids_spark"), "ids_spark", packed)
+    }
     if commit := _commit() or commit:
         files[f"ids_spark/{_COMMIT}"] = json.dumps({"commit": commit}).encode()
+    for path in [path for path in files if path.endswith(".py")]:
+        if files.get(f"{path}c", b"")[: len(importlib.util.MAGIC_NUMBER)] != importlib.util.MAGIC_NUMBER:
+            files[f"{path}c"] = _compiled(files[path], path)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
         for path, data in sorted(files.items()):
@@ -39,12 +56,19 @@ def archive(commit: str = "") -> bytes:
     return content.getvalue()
 
 
-def _files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
+def _files(folder: Traversable, path: str, packed: tuple[str, ...]) -> Iterator[tuple[str, Traversable]]:
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from _files(entry, f"{path}/{entry.name}")
-        elif entry.name.endswith(_PACKED):
+            yield from _files(entry, f"{path}/{entry.name}", packed)
+        elif entry.name.endswith(packed):
             yield f"{path}/{entry.name}", entry
+
+
+def _compiled(source: bytes, path: str) -> bytes:
+    """Return a module as the content of a `.pyc` file."""
+    code = compile(source, path, "exec", dont_inherit=True)
+    head = importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH.to_bytes(4, "little") + importlib.util.source_hash(source)
+    return head + marshal.dumps(code, _MARSHAL)
 
 
 @functools.cache
