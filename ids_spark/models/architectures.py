@@ -22,6 +22,8 @@ from ids_spark.base.errors import InputError
 from ids_spark.models.layers import (
     BatchEnsembleDense,
     BatchEnsembleLogits,
+    BatchNormalization,
+    Dropout,
     EnsembleMean,
     FeatureEmbedding,
     FirstStepGRU,
@@ -65,18 +67,18 @@ def _dnn(x: Any, hyperparameters: Mapping[str, Any]) -> Any:
             if ensemble_size > 1
             else keras.layers.Dense(units, activation="relu")
         )
-        x = keras.layers.Dropout(hyperparameters["dropout"])(dense(x))
+        x = Dropout(hyperparameters["dropout"])(dense(x))
     return x
 
 
 def _recurrent(layer: Callable[..., Any]) -> Callable[[Any, Mapping[str, Any]], Any]:
     def build_hidden(x: Any, hyperparameters: Mapping[str, Any]) -> Any:
         x = layer(hyperparameters["units"])(x)
-        x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.Dropout(hyperparameters["dropout"])(x)
+        x = BatchNormalization()(x)
+        x = Dropout(hyperparameters["dropout"])(x)
         for units in hyperparameters["dense"]:
             x = keras.layers.Dense(units, activation="relu")(x)
-            x = keras.layers.Dropout(hyperparameters["dense_dropout"])(x) if hyperparameters["dense_dropout"] else x
+            x = Dropout(hyperparameters["dense_dropout"])(x) if hyperparameters["dense_dropout"] else x
         return x
 
     return build_hidden

@@ -72,6 +72,7 @@ class TrainSteps:
         self._row_weights = row_weights
         self._model, self._config, self._n_classes, self._ensemble_size = model, config, n_classes, ensemble_size
         self._steps_per_epoch, self._seed = steps_per_epoch, seed
+        self._logits = tf.keras.Model(model.inputs, model.get_layer("logits").output)
         self._optimizer = FlatAdam(model.trainable_variables, Schedule(config, steps_per_epoch))
         self._batch = config.batch_size // hvd.size()
         features = tf.TensorSpec((None, model.input_shape[1]), tf.float32)
@@ -146,8 +147,7 @@ class TrainSteps:
     def _loss_and_gradients(self, columns: Any, labels: Any) -> tuple[Any, Any]:
         features, weights = self._parts(columns)
         with tf.GradientTape() as tape:
-            predicted = self._model(features, training=True)
-            losses = self._losses(labels, predicted, self._config.label_smoothing, training=True)
+            losses = self._training_losses(labels, self._logits(features, training=True))
             if weights is not None:
                 losses *= tf.reshape(weights, (-1, *[1] * (losses.shape.rank - 1)))
             loss = tf.reduce_mean(losses)
@@ -158,7 +158,10 @@ class TrainSteps:
         features, weights = self._parts(columns)
         predicted = self._model(features, training=False)
         right = tf.equal(tf.argmax(predicted, axis=1, output_type=tf.int32), labels)
-        losses = self._losses(labels, predicted, 0.0, training=False)
+        if self._config.loss == "one_hot":
+            losses = tf.keras.losses.categorical_crossentropy(tf.one_hot(labels, self._n_classes), predicted)
+        else:
+            losses = tf.keras.losses.sparse_categorical_crossentropy(labels, predicted)
         parts = (
             tf.reduce_sum(losses if weights is None else losses * weights),
             tf.size(labels) if weights is None else tf.reduce_sum(weights),
@@ -176,20 +179,36 @@ class TrainSteps:
         weights = tf.where(rows > 0, of_local * tf.math.rsqrt(tf.maximum(rows, 1.0)), of_data_set)
         return columns[:, :-1], weights
 
-    def _losses(self, labels: Any, predicted: Any, smoothing: float, *, training: bool) -> Any:
-        """Return the loss of each row, shape (batch,); of an ensemble in training (batch, ensemble_size)."""
-        if training and self._ensemble_size > 1:
-            labels = tf.repeat(labels[:, tf.newaxis], self._ensemble_size, axis=1)
-        if self._config.loss == "one_hot" or smoothing:
-            one_hot = tf.one_hot(labels, self._n_classes)
-            return tf.keras.losses.categorical_crossentropy(one_hot, predicted, label_smoothing=smoothing)
-        return tf.keras.losses.sparse_categorical_crossentropy(labels, predicted)
+    def _training_losses(self, labels: Any, logits: Any) -> Any:
+        """Return the loss of each row, shape (batch,), or of each row and network, shape (batch, ensemble_size)."""
+        smoothing = self._config.label_smoothing
+        low = smoothing / self._n_classes
+        target = tf.one_hot(labels, self._n_classes, on_value=1.0 - smoothing + low, off_value=low)
+        if self._ensemble_size > 1:
+            target = target[:, tf.newaxis]
+        return _cross_entropy(logits, target)
 
     def _average_statistics(self) -> None:
         """Average over ranks the statistics of layers (moving moments of batch normalisation)."""
         for i, variable in enumerate(self._model.non_trainable_variables):
             if variable.dtype.is_floating:
                 variable.assign(hvd.allreduce(variable, op=hvd.Average, name=f"statistics.{i}"))
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _cross_entropy(logits: Any, target: Any) -> tuple[Any, Any]:
+    """Return -Σ target · ln softmax(logits) over the last axis, where the targets sum to 1.
+
+    With matrix operations it takes half the time of TensorFlow's operation for integer labels.
+    """
+    shifted = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
+    exponentials = tf.exp(shifted)
+    total = tf.reduce_sum(exponentials, axis=-1, keepdims=True)
+
+    def gradient(of_losses: Any) -> tuple[Any, None]:
+        return (exponentials / total - target) * of_losses[..., tf.newaxis], None
+
+    return tf.math.log(total)[..., 0] - tf.reduce_sum(shifted * target, axis=-1), gradient
 
 
 def _averaged(gradient: Any) -> Any:

@@ -7,6 +7,8 @@ from ids_spark.models import architectures
 from ids_spark.models.architectures import Architecture, UnknownModel, build
 from ids_spark.models.layers import (
     BatchEnsembleDense,
+    BatchNormalization,
+    Dropout,
     EnsembleMean,
     FeatureEmbedding,
     FirstStepGRU,
@@ -171,6 +173,68 @@ def test_a_layer_of_one_step_computes_and_learns_as_keras_layer_does(flows, own,
     np.testing.assert_array_equal(theirs.get_weights()[0][:, unused], kernel[:, unused])  # omitted weights never change
     np.testing.assert_array_equal(theirs.get_weights()[1], recurrent)
     assert np.abs(ours.get_weights()[0] - kernel[:, used]).max() > 1e-3
+
+
+def dropout(rate, seed=5):
+    """A layer of our own whose random numbers follow from a seed, as those of a rank do."""
+    tf.keras.backend.experimental.enable_tf_random_generator()
+    layer = Dropout(rate)
+    layer.build((None, 3))
+    layer._random_generator._maybe_init()
+    layer._random_generator._generator.reset_from_seed(seed)
+    return layer
+
+
+@pytest.mark.parametrize(("shape", "rate"), [((4_000, 64), 0.3), ((999, 5, 7), 0.2), ((70_001, 1), 0.5), ((3, 1), 0.9)])
+def test_dropout_drops_the_given_share_and_scales_what_it_keeps(shape, rate):
+    layer, kept = dropout(rate), np.float32(1 / (1 - rate))
+    inputs = tf.ones(shape)
+    found = np.stack([layer(inputs, training=True).numpy() for _ in range(40)])
+    assert set(np.unique(found)) <= {np.float32(0), kept}
+    n = found.size  # the threshold of a call is off by less than 1/256
+    assert (found == 0).mean() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / n) ** 0.5 + 5 / 256 / 40**0.5)
+    assert (found[0] != found[1]).any()
+    if found.shape[1] >= 999:  # neither rows nor columns share their mask
+        np.testing.assert_allclose((found == 0).mean(axis=(0, 1)), rate, atol=0.03)
+    np.testing.assert_array_equal(layer(inputs, training=False), inputs)
+    np.testing.assert_array_equal(dropout(rate)(inputs, training=True), found[0])
+
+
+def test_a_rate_between_two_multiples_of_a_byte_is_met_on_average():
+    layer = dropout(0.001)
+    dropped = np.mean([(layer(tf.ones((256, 8)), training=True).numpy() == 0).mean() for _ in range(600)])
+    assert dropped == pytest.approx(0.001, abs=0.0003)  # the nearest multiples are 0 and .0039
+
+
+def test_the_gradient_of_dropout_is_its_mask():
+    layer, x = dropout(0.4), tf.Variable(np.random.default_rng(3).normal(size=(50, 6)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        found = layer(x, training=True)
+    np.testing.assert_allclose(tape.gradient(found, x) * x, found, rtol=1e-6)
+
+
+def test_batch_normalisation_computes_and_learns_as_keras_layer_does():
+    random = np.random.default_rng(7)
+    own, of_keras = BatchNormalization(), keras.layers.BatchNormalization()
+    for layer in (own, of_keras):
+        layer.build((None, 6))
+        layer.set_weights([np.linspace(0.5, 2, 6), np.arange(6), np.full(6, 0.2), np.full(6, 3.0)])
+    for rows in (200, 3, 1):
+        x = tf.constant(random.normal(2, 5, (rows, 6)).astype(np.float32))
+        upstream = random.normal(size=(rows, 6)).astype(np.float32)
+        for training in (True, False):
+            outputs, gradients = [], []
+            for layer in (own, of_keras):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    y = layer(x, training=training)
+                outputs.append(y)
+                gradients.append(tape.gradient(y, [x, *layer.trainable_variables], upstream))
+            np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+            for found, expected in zip(*gradients, strict=True):
+                np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        for found, expected in zip(own.get_weights(), of_keras.get_weights(), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "layer"), [("gru_dnn", "gru"), ("lstm", "lstm")])

@@ -195,8 +195,8 @@ def test_the_schedule_is_exactly_the_formula_of_version_0_1(schedule: str, warmu
 def test_three_dimensions_without_an_ensemble_are_not_treated_as_one(rows: LoadedRows) -> None:
     """A network of tokens without pooling must fail; it must not get a loss for each token."""
     inputs = keras.Input((FEATURES,))
-    tokens = keras.layers.Dense(CLASSES, activation="softmax")(keras.layers.Reshape((FEATURES, 1))(inputs))
+    logits = keras.layers.Dense(CLASSES, name="logits")(keras.layers.Reshape((FEATURES, 1))(inputs))
     config = TrainConfig(batch_size=32, ranks=1)
-    steps = TrainSteps(keras.Model(inputs, tokens), config, CLASSES, 1, ROWS // 32, 7)
+    steps = TrainSteps(keras.Model(inputs, keras.layers.Softmax()(logits)), config, CLASSES, 1, ROWS // 32, 7)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         steps.train(iter([rows]))
