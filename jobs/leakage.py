@@ -32,7 +32,8 @@ def run(context: job.Context) -> Report:
     plan = leakage.leakage_plan(schema, rows, config.pairs, config.sample_rows, context.config.features.min_std)
     buckets = feature_table.buckets_of(lake.uri("flows"), schema)
 
-    figures = leakage.measure(context.spark.sparkContext, buckets, plan)
+    copied = feature_table.copied_rows(context.spark.sparkContext, lake.uri("flows"))
+    figures = leakage.measure(context.spark.sparkContext, buckets, plan, copied)
     findings = leakage_page.Findings(figures, plan)
     written, models = _of_models(context)
     leakage_page.write_page(context.staged(REPORT), findings, models, figures, context.run_id, facts["data_origin"])

@@ -44,7 +44,8 @@ def flows_contract(features: Iterable[str]) -> pa.Schema:
 
     `row_key` is a hash of the features alone; (`source_file`, `source_row`) identifies the row. `duplicate` marks all
     rows except the first of those equal in features and label within the split; `label_conflict` marks the rows of a
-    feature vector that has more than one label in the split. Each file holds a range of the hash and is sorted by it.
+    feature vector that has more than one label in the split. Each file is sorted by the hash. Files `part-…` hold a
+    range of it each; files `copies-…`, if there are any, more rows of vectors with very many, all of them duplicates.
 
     Split `local` holds flows of the site's own nights, all of class Benign: `origin` is `local`, that of other splits
     `dataset`. Only they have a night (`event_date`), an `event_time`, a `place` and a `device`, its pseudonym if the

@@ -15,7 +15,7 @@ of one feature: classes × `sample_rows`), 8 bytes each and one or two copies; t
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -114,8 +114,20 @@ def leakage_plan(
     return LeakagePlan(schema, pairs, sample_rows, min_std, -(-rows // _KEYS_PER_TASK), feature_tasks)
 
 
-def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: LeakagePlan) -> Figures:
-    """Return every figure of the report; a figure without rows is absent."""
+def measure(
+    spark_context: SparkContext,
+    buckets: Sequence[Bucket],
+    plan: LeakagePlan,
+    copied: Mapping[tuple[str, str], int] | None = None,
+) -> Figures:
+    """Return every figure of the report; a figure without rows is absent.
+
+    Args:
+        spark_context: Its executors read and count.
+        buckets: Of `flows/`.
+        plan: From `leakage_plan`.
+        copied: Rows that are in no bucket, by (split, class19): duplicates of rows that are.
+    """
     limits = _sample_limits(spark_context, buckets, plan)
 
     def scatter(bucket: Bucket) -> Iterator[tuple[int, Record]]:
@@ -137,6 +149,10 @@ def measure(spark_context: SparkContext, buckets: Sequence[Bucket], plan: Leakag
     for part in itertools.chain.from_iterable(run_shuffled(spark_context, buckets, partitions, scatter, gather)):
         for name, value in part.items():
             total[name] = total.get(name, 0) + value
+    for what in ("flows", *(f"duplicates_{precision}" for precision in PRECISIONS)):
+        for (split, class19), rows in (copied or {}).items():
+            place = Measure(what, split, class19)
+            total[place] = total.get(place, 0) + rows
     return total
 
 

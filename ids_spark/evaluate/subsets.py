@@ -117,7 +117,7 @@ def _predicted(place: int, uri: str, level: Level, threshold: float | None) -> I
             attack = rows["attack_probability"].to_numpy(dtype=np.float64)
             with np.errstate(divide="ignore"):
                 logits = np.log(attack) - np.log1p(-attack)
-            yield pd.DataFrame(
+            found = pd.DataFrame(
                 {
                     "model": place,
                     "key": rows["row_key"].to_numpy(),
@@ -128,6 +128,14 @@ def _predicted(place: int, uri: str, level: Level, threshold: float | None) -> I
                     "flagged": logits >= threshold if threshold is not None else False,
                 }
             )
+            if found.duplicated(["key", "label"]).any():  # many equal rows must not meet in one task
+                found = _first_of_equal(found)
+            yield found
+
+
+def _first_of_equal(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the first row, by file and number, of each model, vector and label."""
+    return rows.sort_values(["file", "row"]).drop_duplicates(["model", "key", "label"])
 
 
 def _counted(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -135,7 +143,7 @@ def _counted(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     predicted = [part for part in parts if "file" in part]
     if not predicted:
         return pd.DataFrame(columns=[*_CELL, "rows"])
-    rows = pd.concat(predicted).sort_values(["file", "row"]).drop_duplicates(["model", "key", "label"])
+    rows = _first_of_equal(pd.concat(predicted))
     known = [part["key"].to_numpy() for part in parts if "file" not in part]
     rows["seen"] = np.isin(rows["key"].to_numpy(), np.concatenate(known)) if known else False
     return rows.groupby(_CELL, as_index=False, dropna=False).size().rename(columns={"size": "rows"})

@@ -28,7 +28,7 @@ from ids_spark.features.local_split import LocalHeldOut
 from ids_spark.features.moments import Moments, moments_of
 from ids_spark.features.preprocess import Preprocessor, Recipe
 from ids_spark.features.validation_rows import NO_BLOCK, HeldOut
-from ids_spark.ingest import row_hash
+from ids_spark.ingest import copies, row_hash
 from ids_spark.ingest.dedup import marks_of
 from ids_spark.lake.filesystem import files_in
 from ids_spark.lake.parquet import SUFFIX, keep_only, open_part, part_name, stored_names, write_part
@@ -107,14 +107,28 @@ class FeatureCounts:
 def buckets_of(flows_uri: str, schema: FeatureSchema) -> list[Bucket]:
     """Return the buckets of the data set's splits, after a check of each file against its contract.
 
+    Files with copies are checked as well, but are no buckets: see `copied_rows`.
+
     Raises:
         SchemaMismatch: when a file does not match `flows_contract`.
     """
-    return [
-        Bucket(uri, split, index)
-        for split in ("train", "test")
-        for index, uri in enumerate(_checked_files(f"{flows_uri}/split={split}", schema))
-    ]
+    found = []
+    for split in ("train", "test"):
+        uris = [uri for uri in _checked_files(f"{flows_uri}/split={split}", schema) if not copies.is_of_copies(uri)]
+        found += [Bucket(uri, split, index) for index, uri in enumerate(uris)]
+    return found
+
+
+def copied_rows(spark_context: SparkContext, flows_uri: str) -> Counter[tuple[str, str]]:
+    """Return the rows in files of copies, by (split, class19); each is a duplicate of a row in a bucket."""
+    found = [(s, uri) for s in ("train", "test") for uri in files_in(f"{flows_uri}/split={s}", SUFFIX)]
+    items = [(split, uri) for split, uri in found if copies.is_of_copies(uri)]
+
+    def count(item: tuple[str, str]) -> Counter[tuple[str, str]]:
+        return _count(item[0], copies.labels_of(item[1]))
+
+    counts = run_each(spark_context, items, count) if items else []
+    return sum(counts, start=Counter[tuple[str, str]]())
 
 
 def _checked_files(uri: str, schema: FeatureSchema) -> list[str]:

@@ -119,6 +119,9 @@ def write_recipe(
         staged(table), held_out, config.files, config.rows_per_row_group, local, measured.balance
     )
     kept = feature_table.write_features(spark_context, buckets, fitted, target)
+    copied = feature_table.copied_rows(spark_context, lake.uri("flows"))
+    kept.flows += copied
+    kept.duplicates += copied
 
     report = Report(feature_schema=schema.name, data_origin=origin, tables=[table])
     report.rows_in, report.rows_out = kept.flows.total(), kept.rows.total()

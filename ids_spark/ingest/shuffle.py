@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
+from ids_spark.base.arrays import Ids, Keys
 from ids_spark.base.errors import InputError, NotReconciled
 from ids_spark.base.report import Report
-from ids_spark.base.spark_tasks import run_shuffled
+from ids_spark.base.spark_tasks import run_each, run_shuffled
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import FLOW_ORIGIN, QUARANTINE, flows_contract
-from ids_spark.ingest import join_windows, row_hash
+from ids_spark.ingest import copies, join_windows, row_hash
 from ids_spark.ingest.dedup import marks_of
 from ids_spark.ingest.readers import numbered, read_typed
 from ids_spark.ingest.rows import TypedRows, class_columns, typed_contract
@@ -47,7 +48,7 @@ _REJECTED_AT_LEAST: Final = 50_000  # rows of one task, each with its raw values
 _ESTIMATE_AT_MOST: Final = 20  # times fewer rows than a CSV file may have: lines of 12 bytes
 _MOST_TIMES_EXPECTED: Final = 8
 _MOST_ROWS_OF_BUCKET: Final = 2_000_000  # and below 8 times the expected rows: 1 GB
-_COUNTS, _FLOWS, _QUARANTINE = "counts", "flows", "quarantine"
+_COUNTS, _FLOWS, _QUARANTINE, _COPIES, _COPIED = "counts", "flows", "quarantine", "copies", "copied"
 Record = tuple[str, Any]
 Item = TypeVar("Item")
 
@@ -94,6 +95,11 @@ class ShufflePlan:
         raise ValueError(f"partition {partition} is beyond the last bucket")
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """Key-value pairs of the footers of the files."""
+        return {"ids_spark.data_origin": self.data_origin, "ids_spark.feature_schema": self.schema.name}
+
+    @property
     def sent(self) -> pa.Schema:
         """Columns that are sent to the bucket of a row; the others are derived there."""
         own = [column for column in typed_contract(self.schema) if column.name not in _NOT_SENT]
@@ -115,6 +121,8 @@ class IngestCounts:
         warnings: Flows that violate a `warn` rule, by (rule, split, class19).
         unknown_labels: Rows whose label is the only fault, by (label, what is wrong).
         parts: Names of the files written.
+        copies: Files of copies, each with its split, its name and the row keys in it.
+        conflicts: Vectors of copies that have several labels, by split, from `copies.conflicting`.
     """
 
     read: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -125,6 +133,8 @@ class IngestCounts:
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     unknown_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     parts: list[str] = field(default_factory=list)
+    copies: list[tuple[str, str, Keys]] = field(default_factory=list)
+    conflicts: dict[str, set[bytes]] = field(default_factory=dict)
 
     def add(self, other: "IngestCounts") -> None:
         """Add the counts of another part."""
@@ -136,6 +146,9 @@ class IngestCounts:
         self.joined += other.joined
         self.left_out += other.left_out
         self.parts += other.parts
+        self.copies += other.copies
+        for split, vectors in other.conflicts.items():
+            self.conflicts.setdefault(split, set()).update(vectors)
 
     def count_faults(self, report: Report) -> None:
         """Add quarantined rows by reason, and warnings by rule, to a report."""
@@ -222,8 +235,36 @@ def shuffled(
     total, earlier = IngestCounts(), [uri.rsplit("/", 1)[1] for uri in files_in(plan.quarantine, SUFFIX)]
     for report in run_shuffled(spark_context, items, sum(plan.buckets.values()), scatter, gather):
         total.add(report)
+    _mark_conflicts(spark_context, total, plan)
     keep_only([*total.parts, *earlier], *(f"{plan.flows}/split={split}" for split in plan.buckets), plan.quarantine)
     return total
+
+
+def _mark_conflicts(spark_context: SparkContext, total: IngestCounts, plan: ShufflePlan) -> None:
+    """Write the files with copies of vectors that have several labels once more, marked."""
+    marked = [
+        (split, name)
+        for split, name, keys in total.copies
+        if split in total.conflicts and copies.have_keys(total.conflicts[split], keys)
+    ]
+    if not marked:
+        return
+
+    def write(numbered: tuple[int, tuple[str, str]]) -> str:
+        index, (split, old) = numbered
+        tables = copies.marked(f"{plan.flows}/split={split}/{old}", total.conflicts[split], plan.schema.features)
+        return _write_copies(index, tables, split, plan)
+
+    written = run_each(spark_context, list(enumerate(marked)), write)
+    replaced = {old for _, old in marked}
+    total.parts = [*(name for name in total.parts if name not in replaced), *written]
+
+
+def _write_copies(index: int, tables: Iterator[pa.Table], split: str, plan: ShufflePlan) -> str:
+    """Write one file of copies; return its name. Sorted by key, every column has runs of equal values."""
+    name, contract = part_name(index, copies.FILE_START), flows_contract(plan.schema.features)
+    write_part(f"{plan.flows}/split={split}", name, tables, contract, plan.metadata, contract.names)
+    return name
 
 
 def counted(counts: IngestCounts) -> tuple[int, Record]:
@@ -280,7 +321,18 @@ def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]
     for code, split in enumerate(names.dictionary.to_pylist()):
         of_split = np.flatnonzero(names.indices.to_numpy() == code) if len(names.dictionary) > 1 else None
         table = typed.flows.drop_columns(_NOT_SENT)
-        yield from bucketed(table if of_split is None else table.take(pa.array(of_split)), split, plan)
+        yield from _without_copies(table if of_split is None else table.take(pa.array(of_split)), split, plan)
+
+
+def _without_copies(flows: pa.Table, split: str, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
+    """Yield rows of one split as records for their buckets, and copies of one vector for others."""
+    count = plan.buckets[split]
+    others, found = copies.taken_out(flows, plan.schema.features, count)
+    if found is not None:
+        yield plan.partition(split, found.place(count)), (_COPIES, found.to_bytes())
+        for bucket, keys in found.keys_by_bucket(count):
+            yield plan.partition(split, bucket), (_COPIED, keys)
+    yield from bucketed(others, split, plan)
 
 
 def _to_bytes(table: pa.Table) -> bytes:
@@ -320,12 +372,18 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     report = IngestCounts()
     flows: list[bytes] = []
     refused: list[bytes] = []
+    blocks: list[bytes] = []  # of copies of vectors, most of which are in other buckets
+    copied: list[Keys] = []  # row keys of this bucket of which others have copies
     rows = 0
     for kind, content in records:
         if kind == _COUNTS:
             report.add(content)
         elif kind == _QUARANTINE:
             refused.append(content)
+        elif kind == _COPIES:
+            blocks.append(content)
+        elif kind == _COPIED:
+            copied.append(content)
         else:
             rows += content[0]
             if rows > max(_MOST_TIMES_EXPECTED * plan.rows_per_file, _MOST_ROWS_OF_BUCKET):
@@ -335,11 +393,10 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
                     " source, or raise ingest.rows_per_file"
                 )
             flows.append(content[1])
-    metadata = {"ids_spark.data_origin": plan.data_origin, "ids_spark.feature_schema": plan.schema.name}
     if refused or (partition == 0 and plan.origin == "dataset"):  # without refused rows an empty table is written
         name = part_name(partition)
         tables = (_with_run(blob, plan.run_id, report) for blob in refused)
-        write_part(plan.quarantine, name, tables, QUARANTINE, metadata, ("source_file", "reason"))
+        write_part(plan.quarantine, name, tables, QUARANTINE, plan.metadata, ("source_file", "reason"))
         report.parts.append(name)
     table = _from_bytes(flows, plan.sent)
     flows.clear()
@@ -352,16 +409,39 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     table = table.take(pa.array(order))
     columns = [table[name].to_numpy() for name in plan.schema.features]
     marks = marks_of(table["row_key"].to_numpy(), table["label19"].to_numpy(), columns)
-    known = {c.name: pa.nulls(len(table), c.type) for c in FLOW_ORIGIN if c.name not in table.column_names}
-    known |= class_columns(table["label19"].to_numpy())
-    known |= {"duplicate": pa.array(marks.duplicate), "label_conflict": pa.array(marks.label_conflict)}
-    known["origin"] = pa.repeat(plan.origin, len(table))
-    contract = flows_contract(plan.schema.features)
-    table = pa.table([known[c.name] if c.name in known else table[c.name] for c in contract], schema=contract)
+    if conflicts := copies.conflicting(table["row_key"].to_numpy(), columns, marks.label_conflict, copied):
+        report.conflicts[split] = conflicts
+    table = _as_flows(table, pa.array(marks.duplicate), pa.array(marks.label_conflict), plan)
     groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
     name = part_name(bucket)
-    write_part(f"{plan.flows}/split={split}", name, groups, contract, metadata, TEXT_COLUMNS)
+    write_part(f"{plan.flows}/split={split}", name, groups, table.schema, plan.metadata, TEXT_COLUMNS)
     report.parts.append(name)
-    for item in table["class19"].value_counts().to_pylist():
-        report.flows[split, item["values"]] += item["counts"]
+    _count_classes(table["label19"].to_numpy(), split, report)
+    if blocks:
+        del table, columns, groups
+        found = copies.Copies.of_blocks(blocks)
+        tables = (
+            _as_flows(rows, pa.repeat(True, len(rows)), pa.repeat(False, len(rows)), plan)
+            for rows in found.tables(ROW_GROUP_ROWS)
+        )
+        name = _write_copies(bucket, tables, split, plan)
+        report.parts.append(name)
+        report.copies.append((split, name, np.unique(found.vectors["row_key"].to_numpy())))
+        _count_classes(found.rows["label19"].to_numpy(), split, report)
     return report
+
+
+def _as_flows(rows: pa.Table, duplicate: pa.Array, label_conflict: pa.Array, plan: ShufflePlan) -> pa.Table:
+    """Return rows with the columns `plan.sent` as rows of `flows/`."""
+    known = {c.name: pa.nulls(len(rows), c.type) for c in FLOW_ORIGIN if c.name not in rows.column_names}
+    known |= class_columns(rows["label19"].to_numpy())
+    known |= {"duplicate": duplicate, "label_conflict": label_conflict}
+    known["origin"] = pa.repeat(plan.origin, len(rows))
+    contract = flows_contract(plan.schema.features)
+    return pa.table([known[c.name] if c.name in known else rows[c.name] for c in contract], schema=contract)
+
+
+def _count_classes(labels: Ids, split: str, report: IngestCounts) -> None:
+    for label, rows in enumerate(np.bincount(labels).tolist()):
+        if rows:
+            report.flows[split, taxonomy.CLASS19[label]] += rows
