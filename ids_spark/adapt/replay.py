@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import SparkContext
 
-from ids_spark.base.arrays import Counts, Floats, Floats32, Ids, Ints, Mask, as_rows
+from ids_spark.base.arrays import Counts, Floats, Floats32, Ids, Ints, Mask, by_column
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line
 from ids_spark.dataset.columns import ColumnNames, listed
@@ -315,7 +315,7 @@ def _count_rows(
 
 def _probabilities(model: Model, values: dict[str, Floats]) -> Floats32:
     own = list(model.card.features)
-    return inference.forward(model, as_rows(model.preprocessor.transform(values, own)), _BATCH_ROWS)
+    return inference.forward(model, by_column(model.preprocessor.transform(values, own)), _BATCH_ROWS)
 
 
 def _by_device(table: pa.Table, patterns: Ints, size: int) -> dict[tuple[dt.date | None, str | None], Counts]:

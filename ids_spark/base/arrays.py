@@ -20,9 +20,17 @@ _BLOCK: Final = 512  # rows of 45 float32 columns fit in the cache of a core
 
 
 def as_rows(columns: Sequence[Any]) -> Floats32:
-    """Return columns as a float32 matrix of shape (rows, columns); by blocks, 1.5 times as fast as `numpy.stack`."""
-    by_column = np.array(columns, dtype=np.float32)
-    by_row = np.empty(by_column.shape[::-1], dtype=np.float32)
+    """Return columns as a float32 matrix of shape (rows, columns), stored by row.
+
+    By blocks, which is 1.5 times as fast as `numpy.stack`.
+    """
+    given = np.array(columns, dtype=np.float32)
+    by_row = np.empty(given.shape[::-1], dtype=np.float32)
     for start in range(0, len(by_row), _BLOCK):
-        by_row[start : start + _BLOCK] = by_column[:, start : start + _BLOCK].T
+        by_row[start : start + _BLOCK] = given[:, start : start + _BLOCK].T
     return by_row
+
+
+def by_column(columns: Sequence[Any]) -> Floats32:
+    """Return columns as a float32 matrix of shape (rows, columns), stored by column: no value changes its place."""
+    return np.array(columns, dtype=np.float32).T

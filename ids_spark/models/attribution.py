@@ -32,7 +32,8 @@ _POINTS_AT_ONCE: Final = 4_096  # bounds the memory for any number of rows
 def contributions(network: Network, matrix: Floats32, baseline: Floats | Floats32) -> Floats32:
     """Return how much each feature moved the attack logit, in log-odds; positive means towards attack.
 
-    The sum of a row is its logit minus that of the baseline, up to the error of the midpoint rule.
+    The sum of a row is its logit minus that of the baseline, up to the error of the midpoint rule. A feature with the
+    value of the baseline contributes 0.
 
     Args:
         network: The network.
@@ -44,13 +45,15 @@ def contributions(network: Network, matrix: Floats32, baseline: Floats | Floats3
     """
     n = network.n_features
     found = np.empty((len(matrix), n), dtype=np.float32)
-    start = network.encode(np.asarray(baseline, dtype=np.float32)[np.newaxis])
+    reference = np.asarray(baseline, dtype=np.float32)
+    start = network.encode(reference[np.newaxis])
     rows_at_once = max(1, _POINTS_AT_ONCE // STEPS // len(network.members))
     for first in range(0, len(matrix), rows_at_once):
         ends = network.encode(matrix[first : first + rows_at_once])
         moved = network.mean_gradient(start, ends, STEPS) * (ends - start)
-        encodings = moved[:, n:].reshape(len(moved), n, moved.shape[1] // n - 1)
-        found[first : first + len(moved)] = moved[:, :n] + encodings.sum(axis=2)
+        encodings = moved[n:].reshape(n, len(moved) // n - 1, moved.shape[1])
+        found[first : first + rows_at_once] = (moved[:n] + encodings.sum(axis=1)).T
+    found[matrix == reference] = 0  # products of one row and of many can round the same encoding differently
     return found
 
 

@@ -6,7 +6,8 @@ step between them: dropout does nothing, and batch normalisation is part of the 
 probabilities and gradients with those of the Keras network for every architecture and option.
 
 Sigmoids are computed as tanh, which numpy vectorises: sigmoid(x) = (1 + tanh(x / 2)) / 2. The factors are part of
-kernels.
+kernels. Inside, each unit is a row and each flow a column, so that a gate, a bin or a class is contiguous, and features
+are read as they are stored, by column.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,39 +55,40 @@ class _Identity:
 
 @dataclass(frozen=True)
 class _Gru:
-    """Twice the state of a GRU after one step, of (rows, 3 · units): half of the negative update and of the reset gate,
+    """Twice the state of a GRU after one step, of (3 · units, rows): half of the negative update and of the reset gate,
     then the candidate.
 
     Attributes:
-        half_bias: Half of the recurrent bias of the candidate, shape (units,).
+        half_bias: Half of the recurrent bias of the candidate, shape (units, 1).
     """
 
     half_bias: Floats32
 
     def forward(self, x: Floats32) -> tuple[Floats32, Any]:
         n = len(self.half_bias)
-        gates, candidate = x[:, : 2 * n], x[:, 2 * n :]
+        gates, candidate = x[: 2 * n], x[2 * n :]
         np.tanh(gates, out=gates)
-        candidate += gates[:, n:] * self.half_bias
+        state = gates[n:] * self.half_bias
+        candidate += state
         np.tanh(candidate, out=candidate)
-        state = gates[:, :n] + 1
+        np.add(gates[:n], 1, out=state)
         state *= candidate
         return state, x
 
     def backward(self, saved: Any, gradient: Floats32) -> Floats32:
         n = len(self.half_bias)
-        keep, reset, candidate = saved[:, :n], saved[:, n : 2 * n], saved[:, 2 * n :]
+        keep, reset, candidate = saved[:n], saved[n : 2 * n], saved[2 * n :]
         found: Floats32 = np.empty_like(saved)
-        of_candidate = found[:, 2 * n :]
+        of_candidate = found[2 * n :]
         np.multiply(gradient * (keep + 1), 1 - candidate * candidate, out=of_candidate)
-        np.multiply(gradient * candidate, 1 - keep * keep, out=found[:, :n])
-        np.multiply(of_candidate * self.half_bias, 1 - reset * reset, out=found[:, n : 2 * n])
+        np.multiply(gradient * candidate, 1 - keep * keep, out=found[:n])
+        np.multiply(of_candidate * self.half_bias, 1 - reset * reset, out=found[n : 2 * n])
         return found
 
 
 @dataclass(frozen=True)
 class _Lstm:
-    """Twice the output of an LSTM after one step, of (rows, 3 · units): half of the input gate, the cell, half of the
+    """Twice the output of an LSTM after one step, of (3 · units, rows): half of the input gate, the cell, half of the
     output gate.
     """
 
@@ -95,20 +97,20 @@ class _Lstm:
     def forward(self, x: Floats32) -> tuple[Floats32, Any]:
         n = self.units
         np.tanh(x, out=x)
-        state = x[:, :n] + 1
+        state = x[:n] + 1
         state *= np.float32(0.5)
-        state *= x[:, n : 2 * n]
+        state *= x[n : 2 * n]
         np.tanh(state, out=state)
-        return (x[:, 2 * n :] + 1) * state, (x, state)
+        return (x[2 * n :] + 1) * state, (x, state)
 
     def backward(self, saved: Any, gradient: Floats32) -> Floats32:
         n, (x, state) = self.units, saved
-        gate, cell, output = x[:, :n], x[:, n : 2 * n], x[:, 2 * n :]
+        gate, cell, output = x[:n], x[n : 2 * n], x[2 * n :]
         found: Floats32 = np.empty_like(x)
         of_state = gradient * (output + 1) * (1 - state * state) * np.float32(0.5)
-        np.multiply(of_state * cell, 1 - gate * gate, out=found[:, :n])
-        np.multiply(of_state * (gate + 1), 1 - cell * cell, out=found[:, n : 2 * n])
-        np.multiply(gradient * state, 1 - output * output, out=found[:, 2 * n :])
+        np.multiply(of_state * cell, 1 - gate * gate, out=found[:n])
+        np.multiply(of_state * (gate + 1), 1 - cell * cell, out=found[n : 2 * n])
+        np.multiply(gradient * state, 1 - output * output, out=found[2 * n :])
         return found
 
 
@@ -117,11 +119,11 @@ class _Layer:
     """An affine layer and its activation; a member of an ensemble scales inputs and outputs of a shared kernel.
 
     Attributes:
-        kernel: Shape (inputs, units).
-        bias: Shape (units,).
+        kernel: Shape (units, inputs).
+        bias: Shape (units, 1).
         activation: Of its outputs.
-        scale_in: Shape (inputs,); None: 1.
-        scale_out: Shape (units,); None: 1.
+        scale_in: Shape (inputs, 1); None: 1.
+        scale_out: Shape (units, 1); None: 1.
     """
 
     kernel: Floats32
@@ -131,7 +133,8 @@ class _Layer:
     scale_out: Floats32 | None = None
 
     def affine(self, x: Floats32) -> Floats32:
-        y: Floats32 = (x if self.scale_in is None else x * self.scale_in) @ self.kernel
+        """Return outputs before the activation, shape (units, rows), for inputs of shape (inputs, rows)."""
+        y: Floats32 = self.kernel @ (x if self.scale_in is None else x * self.scale_in)
         if self.scale_out is not None:
             y *= self.scale_out
         y += self.bias
@@ -139,7 +142,7 @@ class _Layer:
 
     def backward(self, gradient: Floats32) -> Floats32:
         """Return the gradient by the inputs, given that by the outputs of `affine`."""
-        x: Floats32 = (gradient if self.scale_out is None else gradient * self.scale_out) @ self.kernel.T
+        x: Floats32 = self.kernel.T @ (gradient if self.scale_out is None else gradient * self.scale_out)
         if self.scale_in is not None:
             x *= self.scale_in
         return x
@@ -150,9 +153,9 @@ class _Encoding:
     """Bins of each feature as numbers within 0 … 1, and their embedding; see `layers.PiecewiseLinear`.
 
     Attributes:
-        low, width: Lower edge and width of each bin, shape (features, bins).
-        kernel: Of the embedding of each feature, shape (features, bins, units); None without one.
-        bias: Shape (features, units); None without an embedding.
+        low, width: Lower edge and width of each bin, shape (features, bins, 1).
+        kernel: Of the embedding of each feature, shape (features, units, bins); None without one.
+        bias: Shape (features, units, 1); None without an embedding.
     """
 
     low: Floats32
@@ -160,18 +163,17 @@ class _Encoding:
     kernel: Floats32 | None = None
     bias: Floats32 | None = None
 
-    def __call__(self, matrix: Floats32) -> Floats32:
-        """Return features, then the encoded values of each, shape (rows, features · (1 + values))."""
-        by_feature = np.ascontiguousarray(matrix.T)[:, :, np.newaxis]
-        bins = by_feature - self.low[:, np.newaxis]
-        bins /= self.width[:, np.newaxis]
+    def __call__(self, features: Floats32) -> Floats32:
+        """Return features, then the encoded values of each, shape (features · (1 + values), rows)."""
+        bins = features[:, np.newaxis] - self.low
+        bins /= self.width
         np.maximum(bins, 0, out=bins)
         np.minimum(bins, 1, out=bins)
         if self.kernel is not None and self.bias is not None:
-            bins = bins @ self.kernel
-            bins += self.bias[:, np.newaxis]
+            bins = self.kernel @ bins
+            bins += self.bias
             np.maximum(bins, 0, out=bins)
-        return np.concatenate([matrix, bins.transpose(1, 0, 2).reshape(len(matrix), -1)], axis=1)
+        return np.concatenate([features, bins.reshape(-1, features.shape[1])])
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,10 @@ class Network:
     def probabilities(self, matrix: Floats32, batch_rows: int) -> Floats32:
         """Return class probabilities of shape (rows, classes) for scaled features of shape (rows, n_features).
 
-        NaN where values are so large that the network overflows.
+        Stored by column; the features may be stored by column or by row. NaN where values are so large that the network
+        overflows.
         """
-        found = np.empty((len(matrix), self.classes), dtype=np.float32)
+        found = np.empty((self.classes, len(matrix)), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             for own in _blocks(len(matrix), max(1, min(batch_rows, _BLOCK // len(self.members)))):
                 encoded = self.encode(matrix[own])
@@ -204,8 +207,8 @@ class Network:
                     total += _softmax(_forward(member, encoded))
                 if len(self.members) > 1:
                     total /= np.float32(len(self.members))
-                found[own] = total.T
-        return found
+                found[:, own] = total
+        return found.T
 
     def attack_logits(self, matrix: Floats32) -> Floats32:
         """Return ln(sum of attack probabilities) - ln(benign probability), not clipped, shape (rows,)."""
@@ -218,8 +221,15 @@ class Network:
         return found
 
     def encode(self, matrix: Floats32) -> Floats32:
-        """Return the values on which the first layer acts: the features, then the encoded values of each, if any."""
-        return matrix if self.encoding is None else self.encoding(matrix)
+        """Return the values on which the first layer acts: the features, then the encoded values of each, if any.
+
+        Args:
+            matrix: Scaled features, shape (rows, n_features).
+
+        Returns:
+            Shape (values, rows).
+        """
+        return matrix.T if self.encoding is None else self.encoding(matrix.T)
 
     def mean_gradient(self, start: Floats32, ends: Floats32, steps: int) -> Floats32:
         """Return the mean gradient of the attack logit on the lines from a start to each end, by a midpoint rule.
@@ -228,34 +238,35 @@ class Network:
         with its kernel at each point.
 
         Args:
-            start: Values as from `encode`, shape (1, width).
-            ends: Shape (rows, width).
+            start: Values as from `encode`, shape (values, 1).
+            ends: Shape (values, rows).
             steps: Points on each line.
 
         Returns:
-            Shape (rows, width).
+            Shape (values, rows).
         """
-        rows, shares = len(ends), ((np.arange(steps, dtype=np.float32) + np.float32(0.5)) / np.float32(steps))
+        rows = ends.shape[1]
+        shares = (np.arange(steps, dtype=np.float32) + np.float32(0.5)) / np.float32(steps)
         saved: list[list[Any]] = []
         logits = []
         found = np.zeros(ends.shape, dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             for member in self.members:
                 first = member[0].affine(start)
-                line = first + shares[:, np.newaxis, np.newaxis] * (member[0].affine(ends) - first)
-                x, kept = member[0].activation.forward(line.reshape(steps * rows, -1))
+                line = first[:, :, np.newaxis] + shares[:, np.newaxis] * (member[0].affine(ends) - first)[:, np.newaxis]
+                x, kept = member[0].activation.forward(line.reshape(-1, steps * rows))
                 own = [kept]
                 for layer in member[1:]:
                     x, kept = layer.activation.forward(layer.affine(x))
                     own.append(kept)
                 saved.append(own)
-                logits.append(np.ascontiguousarray(x.T))
+                logits.append(x)
             for member, own, gradient in zip(self.members, saved, _logit_gradients(logits), strict=True):
-                back = np.ascontiguousarray(gradient.T)
+                back = gradient
                 for layer, kept in zip(member[:0:-1], own[:0:-1], strict=True):
                     back = layer.backward(layer.activation.backward(kept, back))
                 back = member[0].activation.backward(own[0], back)
-                found += member[0].backward(back.reshape(steps, rows, -1).mean(axis=0))
+                found += member[0].backward(back.reshape(-1, steps, rows).mean(axis=1))
         return found
 
 
@@ -280,8 +291,11 @@ def build(
     encoding = None
     if bins:
         low, width = given.take(n_features, bins), given.take(n_features, bins)
-        own = (given.take(n_features, bins, embedding), given.take(n_features, embedding)) if embedding else ()
-        encoding = _Encoding(low, width, *own)
+        of_embedding: tuple[Floats32, ...] = ()
+        if embedding:
+            kernel, bias = given.take(n_features, bins, embedding), given.take(n_features, embedding)
+            of_embedding = np.ascontiguousarray(kernel.transpose(0, 2, 1)), bias[:, :, np.newaxis]
+        encoding = _Encoding(low[:, :, np.newaxis], width[:, :, np.newaxis], *of_embedding)
     inputs = n_features * (1 + (embedding or bins))
     if architecture in _RECURRENT and members == 1:
         chains = [_recurrent(architecture, given, inputs, int(hyperparameters["units"]), dense, classes)]
@@ -329,7 +343,7 @@ def _dense_layers(
             wide = kernel.astype(np.float64)
             bias = (bias + shift @ wide).astype(np.float32)
             kernel = (scale[:, np.newaxis] * wide).astype(np.float32)
-        layers.append(_Layer(kernel, bias, _Relu() if i < len(dense) else _Identity()))
+        layers.append(_layer(kernel, bias, _Relu() if i < len(dense) else _Identity()))
         inputs = units
     return layers
 
@@ -346,14 +360,14 @@ def _recurrent(
         factor = np.concatenate([-half, half, one])
         bias = own * factor
         bias += of_state * np.concatenate([-half, half, half])
-        activation = _Gru(of_state[2 * units :] * half)
+        activation = _Gru((of_state[2 * units :] * half)[:, np.newaxis])
     else:
         factor = np.concatenate([half, one, half])
         bias = given.take(3 * units) * factor
         activation = _Lstm(units)
     gamma, beta, mean, variance = (given.take(units).astype(np.float64) for _ in range(4))
     scale = gamma / np.sqrt(variance + _EPSILON)
-    first = _Layer(kernel * factor, bias, activation)
+    first = _layer(kernel * factor, bias, activation)
     return [first, *_dense_layers(given, units, dense, classes, 0.5 * scale, beta - mean * scale)]
 
 
@@ -363,12 +377,17 @@ def _ensemble(given: _Weights, inputs: int, dense: Sequence[int], classes: int, 
         kernel, scale_in = given.take(inputs, units), given.take(members, inputs)
         scale_out, bias = given.take(members, units), given.take(members, units)
         for i, chain in enumerate(chains):
-            chain.append(_Layer(kernel, bias[i], _Relu(), scale_in[i], scale_out[i]))
+            chain.append(_layer(kernel, bias[i], _Relu(), scale_in[i, :, np.newaxis], scale_out[i, :, np.newaxis]))
         inputs = units
     kernels, biases = given.take(members, inputs, classes), given.take(members, classes)
     for i, chain in enumerate(chains):
-        chain.append(_Layer(kernels[i], biases[i], _Identity()))
+        chain.append(_layer(kernels[i], biases[i], _Identity()))
     return chains
+
+
+def _layer(kernel: Floats32, bias: Floats32, activation: _Activation, *scales: Floats32) -> _Layer:
+    """Return a layer with a kernel and a bias as Keras has them, shape (inputs, units) and (units,)."""
+    return _Layer(np.ascontiguousarray(kernel.T), bias[:, np.newaxis], activation, *scales)
 
 
 def _blocks(rows: int, size: int) -> Iterator[slice]:
@@ -376,13 +395,10 @@ def _blocks(rows: int, size: int) -> Iterator[slice]:
 
 
 def _forward(member: Sequence[_Layer], x: Floats32) -> Floats32:
-    """Return logits of shape (classes, rows): operations along the classes are then vectorised along the rows."""
-    for layer in member[:-1]:
+    """Return logits, shape (classes, rows), of values of shape (values, rows)."""
+    for layer in member:
         x, _ = layer.activation.forward(layer.affine(x))
-    last = member[-1]
-    logits: Floats32 = last.kernel.T @ x.T
-    logits += last.bias[:, np.newaxis]
-    return logits
+    return x
 
 
 def _softmax(logits: Floats32) -> Floats32:

@@ -22,7 +22,7 @@ from pyspark import SparkContext
 from ids_spark.alerts import evidence
 from ids_spark.alerts.evidence import FlowKeys
 from ids_spark.alerts.known_devices import KnownDevices
-from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, as_rows
+from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, by_column
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line
 from ids_spark.dataset import taxonomy
@@ -236,7 +236,7 @@ def _forward(
             median = fitted.raw(name, medians[name]) if name in medians else fitted.median(name)
             values[name] = np.where(own, median, values[name])
     values = ratios.with_derived(values, features)
-    matrix = as_rows(model.preprocessor.transform(values, features))
+    matrix = by_column(model.preprocessor.transform(values, features))
     for column, name in enumerate(features):
         if name in places:
             matrix[places[name], column] = medians[name]

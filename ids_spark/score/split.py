@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark import SparkContext
 
-from ids_spark.base.arrays import as_rows
+from ids_spark.base.arrays import by_column
 from ids_spark.base.report import Report, combined_origin
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line, shortened, valid_text
@@ -263,7 +263,7 @@ def _score_table(table: pa.Table, model: Model, task: SplitTask, counts: SplitCo
         rejected = refused_rows(table, faults, features, known)
         good = np.flatnonzero(~bad)
         table, values = table.take(pa.array(good)), {name: column[good] for name, column in values.items()}
-    matrix = as_rows(model.preprocessor.transform(values, card.features))
+    matrix = by_column(model.preprocessor.transform(values, card.features))
     probabilities = inference.forward(model, matrix, task.batch_rows)
     at_each = at_levels(probabilities, card.classes)
     predicted = prediction_columns.most_probable(at_each)

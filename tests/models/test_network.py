@@ -70,12 +70,12 @@ def test_probabilities_and_gradients_are_those_of_keras(drawn):
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, model(matrix, training=False).numpy(), rtol=0, atol=1e-6)
     values = keras_logit.encoded(model, matrix)
-    np.testing.assert_allclose(own.encode(matrix), values.numpy(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(own.encode(matrix).T, values.numpy(), rtol=1e-6, atol=1e-6)
     logits = keras_logit.attack_logit(model, values, members).numpy()
     np.testing.assert_allclose(own.attack_logits(matrix), logits, rtol=1e-5, atol=1e-5)
     baseline = matrix[2]
     expected = keras_logit.mean_gradient(model, baseline, matrix[3:], members, 8)
-    gradient = own.mean_gradient(own.encode(baseline[None]), own.encode(matrix[3:]), 8)
+    gradient = own.mean_gradient(own.encode(baseline[None]), own.encode(matrix[3:]), 8).T
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(expected).max()))
 
 
@@ -87,7 +87,7 @@ def test_a_saturated_softmax_has_the_probabilities_and_gradients_of_keras(name, 
     found, expected = own.probabilities(matrix, 1_000), model(matrix, training=False).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)  # logits of some hundreds, to 1e-7 of them
     assert (expected < 1e-12).mean() > 0.2
-    gradient = own.mean_gradient(matrix[2:3], matrix[3:], 4)
+    gradient = own.mean_gradient(matrix[2:3].T, matrix[3:].T, 4).T
     of_keras = keras_logit.mean_gradient(model, matrix[2], matrix[3:], members, 4)
     assert np.isfinite(gradient).all()
     np.testing.assert_allclose(gradient, of_keras, rtol=1e-3, atol=1e-4 * np.abs(of_keras).max())
