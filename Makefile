@@ -24,7 +24,7 @@ FEATURE_SETS ?= paper operational
 CONF    ?= conf/small.yaml
 SET     ?=
 SCALE   ?= 0.002
-PART    ?= prep train score nights extract outside
+PART    ?= prep files skew train score nights extract outside
 LOGS    ?=
 CAPTURES ?=
 DATE    ?= $(shell date -u -d yesterday +%F 2>/dev/null || date -u -v-1d +%F)
@@ -45,6 +45,8 @@ OUT     ?= runs/bench
 ROUNDS  ?= 3
 SCALES  ?=
 CASES   ?=
+QUICK   ?=
+BEFORE  ?=
 N       ?= 200
 SEED    ?= 1
 SEEDS   ?= 20
@@ -272,9 +274,10 @@ format: setup ## Format the sources; write the tables of settings in jobs/README
 	$(ENV); ruff format .; ruff check --fix .; python -m tests.support.settings_docs
 
 .PHONY: bench
-bench: setup ## Compare with pandas, Spark and model.fit; measure nights. PART= CASES= ROUNDS= SCALES= MODELS= OUT=
+bench: setup ## Compare with pandas, polars, Spark and model.fit. QUICK=1 (5 minutes) PART= CASES= ROUNDS= SCALES= BEFORE= OUT=
 	$(ENV); python -m tests.bench --part $(PART) --out $(call quoted,$(OUT)) --rounds $(ROUNDS) --models $(MODELS) \
-	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED))
+	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED)) \
+	  $(if $(QUICK),--quick) $(if $(BEFORE),--before $(call quoted,$(BEFORE)))
 
 HELD_OUT = $(or $(DATA),$(or $(CICIOMT_DATA),../shared/data)/release39)
 .PHONY: held-out

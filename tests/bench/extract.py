@@ -30,6 +30,7 @@ from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "extract"
 SCALES: Final = (1.0,)
+QUICK_SCALES: Final = (0.16,)
 _BYTES: Final = 1_000_000_000
 _FILES: Final = 64
 _PIECES: Final = 4
@@ -37,6 +38,14 @@ _PARTS: Final = {"ids_spark": (1, 4, 16), "ids_spark_files": (1,), "dpkt": (16,)
 _GUESS_S: Final = {"ids_spark": 1.5, "ids_spark_files": 1.5, "dpkt": 35.0, "bytes": 0.1}
 CASES: Final = tuple(_PARTS)
 ON_DEMAND: Final = ()
+QUICK_CASES: Final = ("ids_spark", "dpkt")
+MINUTES: Final = (0.5, 1.0)
+_WHAT: Final = {
+    "ids_spark": "this project, one file",
+    "ids_spark_files": "this project, 64 files",
+    "dpkt": "a loop with dpkt, one process",
+    "bytes": "the bytes read and not looked at",
+}
 _MB: Final = 1500  # at most
 
 
@@ -66,7 +75,7 @@ class Part:
         return [
             Case(
                 *(NAME, name, scale, self._captures[self._folder(name, scale)].packets),
-                *(self._run(name, scale), self._check(name, scale), _GUESS_S[name]),
+                *(self._run(name, scale), self._check(name, scale), _GUESS_S[name], _WHAT[name]),
             )
             for name, scale in wanted
         ]

@@ -1,6 +1,6 @@
 """Wall time, CPU time and peak memory of a command and everything it starts.
 
-    python -m tests.bench.measure USAGE.json CPUS -- COMMAND …
+    python -m tests.bench.measure USAGE.json CPUS [BYTES] -- COMMAND …
 
 runs as a separate process around the command, so that the figures of one case include nothing of another.
 
@@ -14,6 +14,9 @@ Peak memory is the largest sum over the processes that run at one moment. The su
 (PSS: private pages, plus each shared page divided by the number of its users), because forked Python workers share most
 of their pages and the sum of their resident sizes (RSS) would count those once for each worker. If the kernel does
 not report PSS, or only one process runs, RSS is used. In bench.json it is called `peak_rss_mb`; 1 MB is 10^6 bytes.
+
+With a limit in bytes, each process of the command can hold no more private memory (`RLIMIT_DATA`): a program that
+needs more than the machine has fails, before the kernel ends programs of its own choice.
 """
 
 import contextlib
@@ -38,10 +41,19 @@ _INTERVAL_S: Final = 0.1
 _PSS_SHARE: Final = 0.03  # maximum share of the time for reading PSS, whose cost grows with the memory
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 _MB: Final = 1e6
+_NO_MEMORY: Final = ("MemoryError", "memory allocation of", "Cannot allocate memory", "Unable to allocate", "malloc of")
 
 
 class CommandFailed(RuntimeError):
     """Raised when a measured command ends with an exit code other than 0; contains the end of its log."""
+
+
+class OutOfMemory(CommandFailed):
+    """Raised when a command with a limit of memory ended because of it; has the `usage` until then."""
+
+    def __init__(self, message: str, usage: "Usage") -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,13 @@ class Usage:
         return Usage(wall, cpu, peak, self.exit_code or other.exit_code)
 
 
-def measured(command: Sequence[str], log: Path, cpus: Sequence[int], env: Mapping[str, str] | None = None) -> Usage:
+def measured(
+    command: Sequence[str],
+    log: Path,
+    cpus: Sequence[int],
+    env: Mapping[str, str] | None = None,
+    memory: int | None = None,
+) -> Usage:
     """Run a command from the root of the checkout on some CPUs and return what it used.
 
     Args:
@@ -75,21 +93,27 @@ def measured(command: Sequence[str], log: Path, cpus: Sequence[int], env: Mappin
         log: Takes stdout and stderr; appended to.
         cpus: CPUs the whole tree is bound to.
         env: Environment; default this process's.
+        memory: Most bytes of private memory of each of its processes; default: no limit.
 
     Raises:
         CommandFailed: when it fails.
+        OutOfMemory: when it fails because of the limit of memory.
     """
     report = log.with_suffix(".usage.json")
     report.unlink(missing_ok=True)
     where = ",".join(map(str, cpus))
-    meter = [sys.executable, str(Path(__file__).resolve()), str(report), where, "--", *command]
+    limit = [] if memory is None else [str(memory)]
+    meter = [sys.executable, str(Path(__file__).resolve()), str(report), where, *limit, "--", *command]
     with log.open("ab") as stream:
         subprocess.run(meter, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, cwd=ROOT, env=env, check=True)
     usage = Usage(**json.loads(report.read_text()))
     report.unlink()
     if usage.exit_code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise CommandFailed(f"{' '.join(command)} ended with exit code {usage.exit_code}; the end of {log}:\n{tail}")
+        message = f"{' '.join(command)} ended with exit code {usage.exit_code}; the end of {log}:\n{tail}"
+        if memory is not None and any(words in tail for words in _NO_MEMORY):
+            raise OutOfMemory(message, usage)
+        raise CommandFailed(message)
     return usage
 
 
@@ -155,7 +179,7 @@ def _pss(pid: int, resident: int) -> int:
         return resident
 
 
-def _meter(report: Path, cpus: Sequence[int], command: Sequence[str]) -> None:
+def _meter(report: Path, cpus: Sequence[int], memory: int, command: Sequence[str]) -> None:
     os.sched_setaffinity(0, cpus)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     tree, ended = _Tree(), threading.Event()
@@ -166,6 +190,7 @@ def _meter(report: Path, cpus: Sequence[int], command: Sequence[str]) -> None:
 
     started = time.monotonic()
     child = subprocess.Popen(command)
+    resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory, memory))  # its processes inherit it
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     exit_code = child.wait()
@@ -183,6 +208,8 @@ def _meter(report: Path, cpus: Sequence[int], command: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 5 or sys.argv[3] != "--":
+    told = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else []
+    if len(told) not in (2, 3) or sys.argv[-1] == "--":
         sys.exit(__doc__)
-    _meter(Path(sys.argv[1]), [int(cpu) for cpu in sys.argv[2].split(",")], sys.argv[4:])
+    allowed = int(told[2]) if len(told) == 3 else resource.RLIM_INFINITY
+    _meter(Path(told[0]), [int(cpu) for cpu in told[1].split(",")], allowed, sys.argv[len(told) + 2 :])

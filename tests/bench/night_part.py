@@ -17,6 +17,9 @@ NAME: Final = "nights"
 SCALES: Final = (2.0,)
 CASES: Final = ("ids_spark",)
 ON_DEMAND: Final = ()
+QUICK_CASES: Final = ()
+QUICK_SCALES: Final = ()
+MINUTES: Final = (3.0, 0.0)
 TRAIN_SCALE: Final = 0.1
 _GUESS_S: Final = 10.0
 _ROWS_OF_A_SEED: Final = 10_000_000  # about 50 nights
@@ -58,7 +61,7 @@ class Part:
                 usage, {name: _number(found["nights"][kind][way][of]) for name, (of, kind, way) in _STATED.items()}
             )
 
-        return [Case(NAME, CASES[0], seeds, seeds * _ROWS_OF_A_SEED, run, self._keep, _GUESS_S)]
+        return [Case(NAME, CASES[0], seeds, seeds * _ROWS_OF_A_SEED, run, self._keep, _GUESS_S, once=True)]
 
     def ratios(self, cases: Sequence[Measured]) -> list[Ratio]:
         """Return no ratio: bars are those of `make nights`, with enough seeds."""
@@ -78,13 +81,10 @@ class Part:
 
 def train(programs: Programs, lake: Path) -> None:
     """Make a lake with the model that scores the nights, on a tenth of the data set's size."""
-    source = programs.synthesize(TRAIN_SCALE, feature_schema="release39")
-    programs.job("ingest", {"ingest.source": source}, lake)
-    programs.job("features", {}, lake)
+    programs.prepare(programs.synthesize(TRAIN_SCALE, feature_schema="release39"), lake, log="data")
     settings = {"train.models": "[gru_dnn]", "train.classes": "[19]", "train.feature_sets": "[operational]"}
     settings["train.epochs"] = "8"
     programs.job("train", settings, lake, configs=["conf/large.yaml"])
-    shutil.rmtree(source)
 
 
 def _number(value: Any) -> float:

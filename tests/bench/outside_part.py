@@ -18,6 +18,9 @@ NAME: Final = "outside"
 SCALES: Final = (1.0,)
 CASES: Final = ("adapted",)
 ON_DEMAND: Final = ()
+QUICK_CASES: Final = ()
+QUICK_SCALES: Final = ()
+MINUTES: Final = (7.0, 0.0)
 _SHARED: Final = ROOT.parent / "shared"
 _GUESS_S: Final = 400.0
 _WRITTEN: Final = ("outside.json", "outside.md", "outside.png")
@@ -50,7 +53,7 @@ class Part:
             bars = json.loads((target / "outside.json").read_text())["bars"]
             return Taken(usage, {name: bar["value"] for name, bar in bars.items()})
 
-        return [Case(NAME, CASES[0], seeds, seeds, run, self._keep, _GUESS_S)]
+        return [Case(NAME, CASES[0], seeds, seeds, run, self._keep, _GUESS_S, once=True)]
 
     def ratios(self, cases: Sequence[Measured]) -> list[Ratio]:
         """Return no ratio: limits are in `outside.json`."""

@@ -70,6 +70,20 @@ def outcome(case: str, target: Path, source: Path, quarantine: Path | None, stds
     return Outcome(left, stds)
 
 
+def outcome_of_lake(case: str, lake: Path, source: Path) -> Outcome:
+    """Check the lake of this project alike; moves the features of its recipe to the place where others write theirs.
+
+    Raises:
+        WorkDiffers: the message names the first difference.
+    """
+    recipe = lake / "features" / "paper"
+    fitted = json.loads((recipe / "_preprocessor.json").read_text())["features"]
+    for split in recipe.glob("split=*"):
+        split.rename(lake / "features" / split.name)
+    stds = {feature["name"]: feature["std"] for feature in fitted if feature["kept"]}
+    return outcome(case, lake, source, lake / "quarantine", stds)
+
+
 def compare(one: str, first: Outcome, other: str, second: Outcome) -> None:
     """Check that two cases kept the same features and found approximately the same deviations.
 

@@ -1,4 +1,7 @@
-"""Starts the programs of a part: measured, on the bench's CPUs, from this checkout, logs next to bench.json."""
+"""Starts the programs of a part: measured, on the bench's CPUs, from this checkout, logs next to bench.json.
+
+Data are made when a part first needs them, and kept for the parts after it.
+"""
 
 import os
 import shutil
@@ -23,10 +26,10 @@ class Programs:
         self._plan, self._zip = plan, plan.scratch / "ids_spark.zip"
         self.python("package", "ids_spark.base.packaging", str(self._zip))
 
-    def python(self, log: str, module: str, *arguments: str) -> Usage:
-        """Run a module."""
+    def python(self, log: str, module: str, *arguments: str, memory: int | None = None) -> Usage:
+        """Run a module, with a limit of memory in bytes if one is given."""
         command = [sys.executable, "-m", module, *arguments]
-        return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env())
+        return measured(command, self._plan.logs / f"{log}.log", self._plan.cpus, self._env(), memory)
 
     def submit(self, log: str, *arguments: str, slots: int = 0) -> Usage:
         """Run spark-submit in local mode, a task slot for each CPU, or more slots if options."""
@@ -61,15 +64,29 @@ class Programs:
         return self.submit(log, "--py-files", str(self._zip), f"jobs/{name}.py", *options, slots=slots)
 
     def synthesize(self, scale: float, **settings: object) -> Path:
-        """Write a synthetic data set of a scale and return its folder."""
-        folder = self._plan.scratch / f"synthetic-{scale:g}"
-        options = {f"synthesize.{key}": value for key, value in settings.items()}
-        self.job(
-            "synthesize",
-            {"synthesize.target": folder, "synthesize.scale": scale, **options},
-            self._plan.scratch / "lake",
-        )
+        """Return a synthetic data set of a scale, shared by all parts of a run; made when it is first needed."""
+        options = {"min_rows_per_file": 1, **settings}
+        ending = "".join(f"-{value}" for value in settings.values())
+        folder = self._plan.data / f"synthetic-{scale:g}{ending}"
+        if not folder.exists():
+            told = {f"synthesize.{key}": value for key, value in options.items()}
+            told |= {"synthesize.target": folder, "synthesize.scale": scale}
+            self.job("synthesize", told, self._plan.scratch / "synthesize", log="data")
         return folder
+
+    def features(self, scale: float) -> Path:
+        """Return a lake with the features of a synthetic data set, shared by all parts of a run; no part changes it."""
+        lake = self._plan.data / f"lake-{scale:g}"
+        if not lake.exists():
+            self.prepare(self.synthesize(scale), lake, log="data")
+            shutil.rmtree(lake / "flows")
+        return lake
+
+    def prepare(
+        self, source: Path, lake: Path, settings: Mapping[str, object] | None = None, log: str = "ids_spark"
+    ) -> Usage:
+        """Ingest a source and write its features."""
+        return self.job("prepare", {"ingest.source": source, **(settings or {})}, lake, log=log)
 
     def _env(self) -> dict[str, str]:
         """Return the environment of every subprocess: checkout, interpreter, folder for temporary files."""

@@ -1,41 +1,126 @@
-"""Output of the figures: a table on the terminal, and bench.json."""
+"""Output of the figures: tables on the terminal, bench.json, and bench.md with the tables of tests/README.md."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.rounds import Measured, Ratio
 
+QUICK: Final = "quick run: small data, one round, few cases; not to be quoted"
 
-def write_json(
-    path: Path,
+
+def content(
     machine: Mapping[str, object],
     settings: Mapping[str, object],
     cases: Sequence[Measured],
     ratios: Sequence[Ratio],
-) -> None:
-    """Write bench.json atomically."""
-    content = {
+    quick: bool = False,
+) -> dict[str, object]:
+    """Return what bench.json holds; a quick run does not say whether a bar is met."""
+    results = {ratio.name: {"result": "quick" if quick else ratio.result} if ratio.bar else {} for ratio in ratios}
+    return {
+        **({"quick": QUICK} if quick else {}),
         "machine": dict(machine),
         "settings": dict(settings),
         "cases": [measured.as_json() for measured in cases],
-        "ratios": {ratio.name: round(ratio.value, 3) for ratio in ratios},
-        "bars": {ratio.name: {**ratio.bar, "result": ratio.result} for ratio in ratios if ratio.bar},
+        "ratios": {
+            ratio.name: {"value": round(ratio.value, 3), **ratio.bar, **results[ratio.name]} for ratio in ratios
+        },
     }
+
+
+def write_json(path: Path, found: Mapping[str, object]) -> None:
+    """Write bench.json atomically."""
+    _replace(path, json.dumps(found, indent=2) + "\n")
+
+
+def write_markdown(path: Path, found: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
+    """Write the tables of a run as Markdown, beside those of an earlier run if one is given.
+
+    Args:
+        path: Of the file.
+        found: As of `content`.
+        before: Content of an earlier bench.json.
+    """
+    machine = found["machine"]
+    lines = [
+        f"{machine['cores_used']} of {machine['cores']} cores, {machine['cpu']}, {machine['memory_gb']} GB; synthetic"
+        f" data; medians of {found['settings']['rounds']} rounds.",
+    ]
+    lines += [QUICK] if "quick" in found else []
+    old = {(one["part"], one["case"], one["scale"]): one for one in (before or {}).get("cases", [])}
+    for part in dict.fromkeys(one["part"] for one in found["cases"]):
+        lines += ["", f"### {part}", ""]
+        lines += _cases([one for one in found["cases"] if one["part"] == part], old if before else None)
+    if found["ratios"]:
+        lines += ["", "### Ratios", ""]
+        lines += _ratios(found["ratios"], None if before is None else before["ratios"])
+    _replace(path, "\n".join(lines) + "\n")
+
+
+def _cases(cases: Sequence[Mapping[str, Any]], old: Mapping[tuple[str, str, float], Any] | None) -> list[str]:
+    figures = {"wall s": "wall_s", "CPU s": "cpu_s", "peak memory": "peak_rss_mb"}
+    times = ("",) if old is None else (" before", " after")
+    heads = [f"{figure}{time}" for figure in figures for time in times]
+    rows = []
+    for one in cases:
+        earlier = (old or {}).get((one["part"], one["case"], one["scale"]))
+        values = [_cell(name, each) for name in figures.values() for each in ([one] if old is None else [earlier, one])]
+        speed = f"{one['rows'] / one['wall_s']:,.0f}" if one["wall_s"] and "failed" not in one else ""
+        rows.append([one["what"] or one["case"], f"{one['scale']:g}", f"{one['rows']:,}", *values, speed])
+    return _table(["case", "scale", "rows", *heads, "rows/s"], rows, texts=1)
+
+
+def _cell(figure: str, one: Mapping[str, Any] | None) -> str:
+    if one is None:
+        return ""
+    if "failed" in one:
+        return str(one["failed"]) if figure == "wall_s" else ""
+    return f"{one[figure] / 1e3:.2f} GB" if figure == "peak_rss_mb" else f"{one[figure]:.1f}"
+
+
+def _ratios(ratios: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
+    """Return a table of ratios; an earlier bench.json may hold numbers in their place."""
+    rows = []
+    for name, ratio in ratios.items():
+        old = (before or {}).get(name, "")
+        old = old["value"] if isinstance(old, dict) else old
+        bars = ", ".join(
+            f"{kind.replace('_', ' ')} {ratio[kind]:g}" for kind in ("at_most", "at_least") if kind in ratio
+        )
+        values = [f"{ratio['value']:,g}", bars, ratio.get("result", "")]
+        rows.append([f"`{name}`", *([f"{old:,g}" if old != "" else ""] if before is not None else []), *values])
+    return _table(["ratio", *(["before"] if before is not None else []), "value", "bar", ""], rows, texts=1)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
+    """Return a Markdown table whose first columns are texts, the others numbers."""
+    rules = ["---" if i < texts else "--:" for i in range(len(heads))]
+    return [f"| {' | '.join(heads)} |", f"|{'|'.join(rules)}|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _replace(path: Path, text: str) -> None:
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.write_text(text)
     os.replace(unfinished, path)
 
 
-def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measured], ratios: Sequence[Ratio]) -> None:
+def show(
+    console: Console,
+    machine: Mapping[str, object],
+    cases: Sequence[Measured],
+    ratios: Sequence[Ratio],
+    quick: bool = False,
+) -> None:
     """Print the tables."""
     table = Table(
         title=f"{machine['cores_used']} of {machine['cores']} cores, {machine['cpu']}, {machine['memory_gb']} GB;"
-        " synthetic data; medians"
+        f" synthetic data; {QUICK if quick else 'medians'}"
     )
     for heading in ("part", "case"):
         table.add_column(heading)
@@ -48,11 +133,11 @@ def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measur
             one.case.name,
             f"{one.case.scale:g}",
             f"{one.case.rows:,}",
-            f"{one.median('wall_s'):.1f}",
+            one.failed or f"{one.median('wall_s'):.1f}",
             f"{min(walls):.1f} … {max(walls):.1f}",
             f"{one.median('cpu_s'):.1f}",
             f"{one.median('peak_rss_mb'):,.0f}",
-            "" if one.stated else f"{one.case.rows / one.median('wall_s'):,.0f}",
+            "" if one.stated or one.failed else f"{one.case.rows / one.median('wall_s'):,.0f}",
         )
     console.print(table)
     _show_stated(console, [one for one in cases if one.stated])
@@ -63,7 +148,7 @@ def show(console: Console, machine: Mapping[str, object], cases: Sequence[Measur
             table.add_column(heading, justify="right")
         for ratio in ratios:
             bars = ", ".join(f"{kind.replace('_', ' ')} {bar:g}" for kind, bar in ratio.bar.items())
-            table.add_row(ratio.name, f"{ratio.value:.2f}", bars, ratio.result)
+            table.add_row(ratio.name, f"{ratio.value:.2f}", bars, "quick" if quick and ratio.bar else ratio.result)
         console.print(table)
 
 

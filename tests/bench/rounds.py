@@ -19,22 +19,26 @@ class Plan:
     """Settings of a part.
 
     Attributes:
-        scratch: Folder for data, removed at the end.
+        scratch: Folder for what the part makes, removed after it.
+        data: Folder for data that several parts use, removed after the last.
         logs: Folder for what programs print.
         cpus: CPUs that every case is bound to.
         scales: Scales of the data; their use depends on the part.
         cases: Names of the cases wanted.
         models: What training cases train.
         recommended: Configuration file that is compared with the study's.
+        quick: Whether the run is one of few and small cases.
     """
 
     scratch: Path
+    data: Path
     logs: Path
     cpus: tuple[int, ...]
     scales: tuple[float, ...]
     cases: tuple[str, ...]
     models: tuple[str, ...] = ()
     recommended: str = ""
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,13 @@ class Taken:
         usage: As measured.
         stated: Figures that the programs of the case state themselves, such as rows/s after start-up; infinite where
             a target was not reached.
+        failed: Why the case could not do its work, such as `out of memory`; the usage is that until then. Empty if it
+            did.
     """
 
     usage: Usage
     stated: Mapping[str, float] = field(default_factory=dict)
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class Case:
         run: Does the work below a folder and returns its figures; the folder is new each time.
         check: Checks what the first run wrote, outside the measurement.
         guess: Seconds for a million rows; only for the estimate of the remaining time before the case has run once.
+        what: The implementation in words, for tables.
+        once: Whether it runs in the first round alone: a long case, or one that is only for information.
     """
 
     part: str
@@ -72,6 +81,8 @@ class Case:
     run: Callable[[Path], Taken]
     check: Callable[[Path], None]
     guess: float
+    what: str = ""
+    once: bool = False
 
 
 @dataclass
@@ -94,6 +105,11 @@ class Measured:
         return self.median("wall_s") if self.runs else _START_S + self.case.guess * self.case.rows / 1e6
 
     @property
+    def failed(self) -> str:
+        """Why the case could not do its work; empty if it did."""
+        return self.runs[0].failed if self.runs else ""
+
+    @property
     def stated(self) -> list[str]:
         """Names of the figures that the case states itself."""
         return list(self.runs[0].stated) if self.runs else []
@@ -105,8 +121,10 @@ class Measured:
         return {
             "part": self.case.part,
             "case": self.case.name,
+            "what": self.case.what,
             "scale": self.case.scale,
             "rows": self.case.rows,
+            **({"failed": self.failed} if self.failed else {}),
             "wall_s": wall,
             "cpu_s": self.median("cpu_s"),
             "peak_rss_mb": self.median("peak_rss_mb"),
@@ -177,18 +195,21 @@ def run(cases: Sequence[Case], rounds: int, scratch: Path, say: Callable[[str], 
     for number in range(1, rounds + 1):
         for i, one in enumerate(measured):
             case, target = one.case, scratch / "run"
+            if case.once and number > 1:
+                continue
             target.mkdir()
             os.sync()  # so that writing back the last case's pages is not measured
             one.runs.append(case.run(target))
-            if number == 1:
+            if number == 1 and not one.failed:
                 case.check(target)
             shutil.rmtree(target)
             usage = one.runs[-1].usage
-            left = sum(m.expected() for m in measured[i + 1 :]) + (rounds - number) * sum(
-                m.expected() for m in measured
-            )
+            again = [m for m in measured if not m.case.once]
+            now = [m for m in measured[i + 1 :] if number == 1 or not m.case.once]
+            left = sum(m.expected() for m in now) + (rounds - number) * sum(m.expected() for m in again)
+            said = f"{one.failed} after {usage.wall_s:.1f} s" if one.failed else f"{usage.wall_s:.1f} s"
             say(
-                f"{case.part} round {number}/{rounds} {case.name} scale {case.scale:g}: {usage.wall_s:.1f} s,"
+                f"{case.part} round {number}/{rounds} {case.name} scale {case.scale:g}: {said},"
                 f" {usage.cpu_s:.1f} s CPU, {usage.peak_rss_mb:,.0f} MB; about {left / 60:.0f} min left"
             )
         yield measured

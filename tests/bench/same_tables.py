@@ -93,7 +93,7 @@ def compare(
     left_out = RUN_COLUMNS | set(ignore)
     versions = _partitions(old, tables), _partitions(new, tables)
     places = sorted({*versions[0], *versions[1]})
-    found = [_compared(place, *(each.get(place, []) for each in versions), left_out, tolerance) for place in places]
+    found = [_compared(p, versions[0].get(p, []), versions[1].get(p, []), left_out, tolerance) for p in places]
     return found + _facts(old, new, places, left_out)
 
 
@@ -145,8 +145,8 @@ def _compared(
         difference.near, difference.order = near, orders[0].equals(orders[1])
     else:
         for name in names:
-            hashes = [np.sort(_hashes(_column(files, name))) for files in (old, new)]
-            if not np.array_equal(*hashes):
+            one, other = (np.sort(_hashes(_column(files, name))) for files in (old, new))
+            if not np.array_equal(one, other):
                 difference.columns[name] = "other values, of rows without a common key"
     return difference
 
@@ -174,7 +174,10 @@ def _joined(place: str, old: Sequence[Path], new: Sequence[Path]) -> tuple[pa.Ar
         keys = pa.table({key: _plain(_column(files, key)) for key in names})
         order = pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in names])
         orders.append(order)
-        sorted_keys.append(sum((_mixed(_hashes(keys[key].take(order)) + np.uint64(i)) for i, key in enumerate(names))))
+        hashes = np.zeros(len(order), np.uint64)
+        for i, key in enumerate(names):
+            hashes += _mixed(_hashes(keys[key].take(order)) + np.uint64(i))
+        sorted_keys.append(hashes)
     one, other = sorted_keys
     if not np.array_equal(one, other) or (one[1:] == one[:-1]).any():
         return None

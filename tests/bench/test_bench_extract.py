@@ -45,4 +45,4 @@ def test_tiny_run_of_every_case(tmp_path: Path) -> None:
     packets = {name: entry["packets"] for name, entry in found["settings"]["extract"]["captures"].items()}
     assert packets["0.01"] > 3 * packets["0.0025"] > 9 * packets["0.000625"] > 0
     assert {"extract_vs_dpkt", "extract_vs_read", "extract_memory_mb"} <= set(found["ratios"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "logs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md", "logs"]

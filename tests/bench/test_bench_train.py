@@ -66,7 +66,7 @@ def test_other_work_is_found(other: Statement, message: str) -> None:
 
 def test_ratios_are_compared_with_lower_and_upper_bars(tmp_path: Path) -> None:
     part = train.Part.__new__(train.Part)
-    part._plan = rounds.Plan(Path(), Path(), (0,), train.SCALES, train.CASES, train.MODELS)
+    part._plan = rounds.Plan(Path(), Path(), Path(), (0,), train.SCALES, train.CASES, train.MODELS)
     done = [
         case("memory-1024", gru_dnn_rows_per_s=100.0, dnn_rows_per_s=400.0),
         case("1rank-1024", gru_dnn_rows_per_s=80.0, dnn_rows_per_s=100.0),
@@ -88,9 +88,9 @@ def test_ratios_are_compared_with_lower_and_upper_bars(tmp_path: Path) -> None:
         "train_epoch_vs_memory_full": (2.0, {"at_most": 2.0}, "met"),
         "train_memory_mb_full": (7_000.0, {"at_most": 6_000}, "missed"),
     }
-    report.write_json(tmp_path / "bench.json", {}, {}, done, part.ratios(done))
+    report.write_json(tmp_path / "bench.json", report.content({}, {}, done, part.ratios(done)))
     written = json.loads((tmp_path / "bench.json").read_text())
-    assert written["bars"]["data_loader_vs_ranks_1024"] == {"at_least": 3.0, "result": "missed"}
+    assert written["ratios"]["data_loader_vs_ranks_1024"] == {"value": 2.8, "at_least": 3.0, "result": "missed"}
     assert written["cases"][5]["dnn_seconds_to_loss"] is None  # JSON has no infinity
 
 
@@ -130,6 +130,6 @@ def test_tiny_run(tmp_path: Path) -> None:
         assert entry[figure] == entry["stated_of_runs"][figure][0] > 0
         assert entry["peak_rss_mb"] > 100
     assert set(found["ratios"]) == {"data_loader_vs_ranks_1024"}
-    assert found["bars"]["data_loader_vs_ranks_1024"]["at_least"] == 3.0
+    assert found["ratios"]["data_loader_vs_ranks_1024"]["at_least"] == 3.0
     assert set(found["settings"]["train"]["last_training_losses"]) == {"memory-1024 gru_dnn", "2ranks-1024 gru_dnn"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "logs"]  # no data remain
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md", "logs"]  # no data remain
