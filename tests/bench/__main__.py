@@ -73,7 +73,7 @@ def main() -> int:
                 console.print(f"{name}: making the data")
                 for measured in rounds.run(part.cases(), turns, scratch, console.print):
                     done, ratios = earlier + measured, earlier_ratios + part.ratios(measured)
-                    settings[name] = {"scales": scales, **part.facts()}
+                    settings[name] = {"title": PARTS[name].TITLE, "scales": scales, **part.facts()}
                     found = report.content(facts, settings, done, ratios, given.quick)
                     report.write_json(out / "bench.json", found)
                     report.write_markdown(out / "bench.md", found, before)

@@ -29,6 +29,7 @@ from tests.bench.programs import DRIVER_MEMORY, Programs
 from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "extract"
+TITLE: Final = "Extraction"
 SCALES: Final = (1.0,)
 QUICK_SCALES: Final = (0.16,)
 _BYTES: Final = 1_000_000_000

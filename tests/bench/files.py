@@ -24,6 +24,7 @@ from tests.bench.programs import DRIVER_MEMORY, Programs
 from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "files"
+TITLE: Final = "Single files"
 SCALES: Final = (1.0,)
 QUICK_SCALES: Final = (0.1,)
 _WHAT: Final = {

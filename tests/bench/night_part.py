@@ -14,6 +14,7 @@ from tests.bench.programs import DRIVER_MEMORY, Programs
 from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "nights"
+TITLE: Final = "Incidents of nights"
 SCALES: Final = (2.0,)
 CASES: Final = ("ids_spark",)
 ON_DEMAND: Final = ()

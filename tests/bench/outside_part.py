@@ -15,6 +15,7 @@ from tests.bench.programs import Programs
 from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "outside"
+TITLE: Final = "Outside the laboratory"
 SCALES: Final = (1.0,)
 CASES: Final = ("adapted",)
 ON_DEMAND: Final = ()

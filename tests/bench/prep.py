@@ -23,6 +23,7 @@ from tests.bench.programs import DRIVER_MEMORY, Programs
 from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "prep"
+TITLE: Final = "Preprocessing"
 SCALES: Final = (1.0, 2.0, 4.0)
 QUICK_SCALES: Final = (0.1, 0.2)
 _LOOPBACK: Final = {

@@ -45,7 +45,7 @@ def write_markdown(path: Path, found: Mapping[str, Any], before: Mapping[str, An
     Args:
         path: Of the file.
         found: As of `content`.
-        before: Content of an earlier bench.json.
+        before: Content of an earlier bench.json, also of one that holds ratios as numbers.
     """
     machine = found["machine"]
     lines = [
@@ -55,11 +55,14 @@ def write_markdown(path: Path, found: Mapping[str, Any], before: Mapping[str, An
     lines += [QUICK] if "quick" in found else []
     old = {(one["part"], one["case"], one["scale"]): one for one in (before or {}).get("cases", [])}
     for part in dict.fromkeys(one["part"] for one in found["cases"]):
-        lines += ["", f"### {part}", ""]
-        lines += _cases([one for one in found["cases"] if one["part"] == part], old if before else None)
+        cases = [one for one in found["cases"] if one["part"] == part]
+        lines += ["", f"### {found['settings'].get(part, {}).get('title', part)}", ""]
+        lines += _cases(cases, None if before is None else old)
+        if any("stated_of_runs" in one for one in cases):
+            lines += ["", *_stated(cases, None if before is None else old)]
     if found["ratios"]:
         lines += ["", "### Ratios", ""]
-        lines += _ratios(found["ratios"], None if before is None else before["ratios"])
+        lines += _ratios(found["ratios"], None if before is None else before.get("ratios", {}))
     _replace(path, "\n".join(lines) + "\n")
 
 
@@ -71,9 +74,21 @@ def _cases(cases: Sequence[Mapping[str, Any]], old: Mapping[tuple[str, str, floa
     for one in cases:
         earlier = (old or {}).get((one["part"], one["case"], one["scale"]))
         values = [_cell(name, each) for name in figures.values() for each in ([one] if old is None else [earlier, one])]
-        speed = f"{one['rows'] / one['wall_s']:,.0f}" if one["wall_s"] and "failed" not in one else ""
+        speed = f"{one['rows_per_s']:,}" if "rows_per_s" in one and "stated_of_runs" not in one else ""
         rows.append([one["what"] or one["case"], f"{one['scale']:g}", f"{one['rows']:,}", *values, speed])
     return _table(["case", "scale", "rows", *heads, "rows/s"], rows, texts=1)
+
+
+def _stated(cases: Sequence[Mapping[str, Any]], old: Mapping[tuple[str, str, float], Any] | None) -> list[str]:
+    """Return a table of the figures that cases state themselves."""
+    rows = []
+    for one in cases:
+        earlier = (old or {}).get((one["part"], one["case"], one["scale"]), {})
+        for figure in one.get("stated_of_runs", ()):
+            pair = [one[figure]] if old is None else [earlier.get(figure), one[figure]]
+            values = ["" if value is None else _short(value) for value in pair]
+            rows.append([one["what"] or one["case"], f"{one['scale']:g}", figure.replace("_", " "), *values])
+    return _table(["case", "scale", "figure", *(["value"] if old is None else ["before", "after"])], rows, texts=1)
 
 
 def _cell(figure: str, one: Mapping[str, Any] | None) -> str:

@@ -128,7 +128,8 @@ class Measured:
             "wall_s": wall,
             "cpu_s": self.median("cpu_s"),
             "peak_rss_mb": self.median("peak_rss_mb"),
-            **({name: _finite(self.median(name)) for name in own} or {"rows_per_s": round(self.case.rows / wall)}),
+            **{name: _finite(self.median(name)) for name in own},
+            **({} if own or self.failed else {"rows_per_s": round(self.case.rows / wall)}),
             "wall_s_of_runs": self.values("wall_s"),
             **({"stated_of_runs": own} if own else {}),
         }

@@ -29,6 +29,7 @@ from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 from tests.bench.score_work import MODEL
 
 NAME: Final = "score"
+TITLE: Final = "Scoring"
 SCALES: Final = (1.0, 0.25, 1.0)  # of the night of every case; of one that this project alone scores; of the small one
 QUICK_SCALES: Final = (0.1, 0.1, 1.0)
 _TRAIN_SCALE: Final = 0.03  # as batch 64 of part `train`

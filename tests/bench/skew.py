@@ -26,6 +26,7 @@ from tests.bench.programs import DRIVER_MEMORY, Programs
 from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 
 NAME: Final = "skew"
+TITLE: Final = "Skew"
 SCALES: Final = (1.0,)
 QUICK_SCALES: Final = (0.1,)
 _ROWS: Final = 12_000_000

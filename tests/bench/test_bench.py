@@ -83,7 +83,7 @@ def test_a_program_that_needs_more_memory_than_it_may_hold_is_told_from_one_that
 
 def case(name: str, scale: float, wall: float, peak: float, cpu: float = 1.0, failed: str = "") -> rounds.Measured:
     one = rounds.Case("prep", name, scale, 1_000, lambda _: Taken(Usage(0, 0, 0)), lambda _: None, 1.0, f"by {name}")
-    runs = [Taken(Usage(seconds, cpu, peak), failed=failed) for seconds in (wall, 100 * wall, wall)]
+    runs = [Taken(Usage(seconds, cpu, peak), {}, failed) for seconds in (wall, 100 * wall, wall)]
     return rounds.Measured(one, runs)
 
 
@@ -94,7 +94,7 @@ PREP = [
     case("ids_spark", 0.5, 14, 900, 20),
     case("polars", 0.5, 6, 5_000, 10),
     case("ids_spark", 4.0, 90, 900),
-    case("polars", 4.0, 30, 19_000, failed="out of memory"),
+    case("polars", 4.0, 0, 0, failed="out of memory at scale 2"),
 ]
 
 
@@ -122,7 +122,7 @@ def test_every_ratio_is_in_json_with_value_bar_and_result(tmp_path: Path) -> Non
     report.write_json(tmp_path / "bench.json", found)
     written = json.loads((tmp_path / "bench.json").read_text())
     assert written["ratios"]["prep_growth_1_to_4"] == {"value": 4.5, "at_most": 4.4, "result": "missed"}
-    assert written["cases"][-1]["failed"] == "out of memory"
+    assert written["cases"][-1]["failed"] == "out of memory at scale 2"
     assert "quick" not in written
     quick = report.content({}, {"rounds": 1}, PREP, ratios(PREP), quick=True)
     assert quick["quick"] == report.QUICK
@@ -138,10 +138,25 @@ def test_markdown_has_the_figures_of_both_runs(tmp_path: Path) -> None:
     assert lines[0] == "2 of 4 cores, a CPU, 25.3 GB; synthetic data; medians of 3 rounds."
     assert "| by ids_spark | 1 | 1,000 | 34.0 | 20.0 | 57.0 | 30.0 | 1.80 GB | 0.90 GB | 50 |" in lines
     assert "| by pandas | 1 | 1,000 |  | 80.0 |  | 1.0 |  | 9.00 GB | 12 |" in lines
-    assert "| by polars | 4 | 1,000 |  | out of memory |  |  |  |  |  |" in lines
+    assert "| by polars | 4 | 1,000 |  | out of memory at scale 2 |  |  |  |  |  |" in lines
     assert "| `prep_vs_pandas_wall` | 0.57 | 0.25 | at most 0.35 | met |" in lines
     report.write_markdown(tmp_path / "bench.md", report.content(machine, {"rounds": 3}, PREP, ratios(PREP)))
-    assert "| by ids_spark | 1 | 1,000 | 20.0 | 30.0 | 0.90 GB | 50 |" in (tmp_path / "bench.md").read_text()
+    text = (tmp_path / "bench.md").read_text()
+    assert "| by ids_spark | 1 | 1,000 | 20.0 | 30.0 | 0.90 GB | 50 |" in text
+    assert "\n### prep\n" in text
+
+
+def test_markdown_has_the_figures_that_cases_state(tmp_path: Path) -> None:
+    one = case("2ranks-8192", 1.0, 34, 1_800)
+    for run in one.runs:
+        run.stated["gru_dnn_rows_per_s"] = 407_000.0
+    found = report.content({"cores_used": 2, "cores": 2, "cpu": "a CPU", "memory_gb": 25}, {"rounds": 3}, [one], [])
+    old = json.loads(json.dumps(found))
+    old["cases"][0]["gru_dnn_rows_per_s"] = 316_000.0
+    report.write_markdown(tmp_path / "bench.md", found, old)
+    lines = (tmp_path / "bench.md").read_text().splitlines()
+    assert "| by 2ranks-8192 | 1 | gru dnn rows per s | 316,000 | 407,000 |" in lines
+    assert "| by 2ranks-8192 | 1 | 1,000 | 34.0 | 34.0 | 1.0 | 1.0 | 1.80 GB | 1.80 GB |  |" in lines
 
 
 def test_cases_take_turns_and_are_checked_once(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.bench.rounds import Case, Measured, Plan, Ratio, Taken
 from tests.bench.train_figures import Statement
 
 NAME: Final = "train"
+TITLE: Final = "Training"
 SCALES: Final = (0.15, 0.03, 1.0)  # of most cases; of batch 64 and time to loss; of full
 QUICK_SCALES: Final = (0.1, 0.1, 0.1)
 MODELS: Final = ("gru_dnn", "dnn")
