@@ -397,6 +397,7 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
         arrays.append(pa.array(np.where(flows.local, target.balance.rows_of(flows.groups), 0).astype(np.int32)))
     table = pa.Table.from_arrays(arrays, schema=contract)
     metadata = {"ids_spark.data_origin": preprocessor.data_origin, "ids_spark.recipe": preprocessor.recipe.name}
+    complete = [name for name in contract.names if name != "block"]
     for name, mask in parts.items():
         rows = np.flatnonzero(mask)
         counts.rows += _count(name, flows.labels[rows])
@@ -404,7 +405,7 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
         for k, chunk in enumerate(np.array_split(rows, files)):
             part = part_name(bucket.index * files + k)
             groups = list(_row_groups(table, chunk, target.rows_per_row_group))
-            write_part(f"{target.uri}/split={name}", part, groups, contract, metadata, LABELS)
+            write_part(f"{target.uri}/split={name}", part, groups, contract, metadata, LABELS, complete)
             counts.parts.append(part)
             counts.row_groups[name] += len(groups)
     return counts

@@ -39,6 +39,7 @@ TEXT_COLUMNS: Final = (
     *("origin", "event_date", "device", "left_out"),
 )
 """Columns of `flows/` with few values."""
+_MAY_BE_NULL: Final = {"event_date", "event_time", "place", "device", "left_out"}
 _NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again from the bucket and label19
 BROUGHT: Final = ("event_date", "event_time", "place", "device")
 """Columns of `tables.FLOW_ORIGIN` that only local rows have, and bring with them."""
@@ -184,6 +185,11 @@ def unknown_labels_text(counts: IngestCounts, column: str) -> str:
         f" TCP_IP-DDoS-ICMP1_train, of the classes {', '.join(taxonomy.CLASS19)}, each with _train or _test, or a table"
         f" in a folder train or test.{one} Rename the labels, or remove these rows"
     )
+
+
+def complete_columns(contract: pa.Schema) -> list[str]:
+    """Return the columns of `flows/` that never hold a null."""
+    return [name for name in contract.names if name not in _MAY_BE_NULL]
 
 
 def bucket_counts(source: Source, rows_per_file: int) -> dict[str, int]:
@@ -414,7 +420,8 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     table = _as_flows(table, pa.array(marks.duplicate), pa.array(marks.label_conflict), plan)
     groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
     name = part_name(bucket)
-    write_part(f"{plan.flows}/split={split}", name, groups, table.schema, plan.metadata, TEXT_COLUMNS)
+    complete = complete_columns(table.schema)
+    write_part(f"{plan.flows}/split={split}", name, groups, table.schema, plan.metadata, TEXT_COLUMNS, complete)
     report.parts.append(name)
     _count_classes(table["label19"].to_numpy(), split, report)
     if blocks:
