@@ -258,7 +258,8 @@ def rewrite(
         groups = (table.slice(i, shuffle.ROW_GROUP_ROWS) for i in range(0, len(table), shuffle.ROW_GROUP_ROWS))
         name = part_name(index)
         own = {key: value for key, value in metadata.items() if key.startswith("ids_spark.")}
-        write_part(target, name, groups, table.schema, own, shuffle.TEXT_COLUMNS)
+        complete = shuffle.complete_columns(table.schema)
+        write_part(target, name, groups, table.schema, own, shuffle.TEXT_COLUMNS, complete)
         return name
 
     uris = files_in(lake.uri(TABLE), SUFFIX)

@@ -269,7 +269,8 @@ def _mark_conflicts(spark_context: SparkContext, total: IngestCounts, plan: Shuf
 def _write_copies(index: int, tables: Iterator[pa.Table], split: str, plan: ShufflePlan) -> str:
     """Write one file of copies; return its name. Sorted by key, every column has runs of equal values."""
     name, contract = part_name(index, copies.FILE_START), flows_contract(plan.schema.features)
-    write_part(f"{plan.flows}/split={split}", name, tables, contract, plan.metadata, contract.names)
+    complete = complete_columns(contract)
+    write_part(f"{plan.flows}/split={split}", name, tables, contract, plan.metadata, contract.names, complete)
     return name
 
 

@@ -93,6 +93,8 @@ def part_writer(
         def write(table: pa.Table) -> None:
             if not len(table):
                 return
+            if holes := [name for name in complete if table[name].null_count]:  # pyarrow would write any value
+                raise ValueError(f"{folder}/{name}: column(s) {', '.join(holes)} hold nulls; expected none")
             if not writers:
                 writers.append(opened(table))
             same = table.schema.equals(contract) or table.schema.equals(schema)

@@ -1,9 +1,10 @@
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ids_spark.base.errors import NotReconciled
-from ids_spark.lake.parquet import keep_only, part_name, write_part
+from ids_spark.lake.parquet import keep_only, open_part, part_name, write_part
 
 CONTRACT = pa.schema([("row_key", pa.int64()), ("Rate", pa.float64()), ("class19", pa.string())])
 
@@ -40,6 +41,37 @@ def test_only_columns_worth_it_have_a_dictionary_and_only_the_key_has_statistics
     assert with_dictionary == {"class19"}
     assert {name for name, column in columns.items() if column.is_stats_set} == {"row_key"}
     assert (columns["row_key"].statistics.min, columns["row_key"].statistics.max) == (0, 4)
+
+
+def test_numbers_are_encoded_as_suits_their_values(tmp_path):
+    random, rows = np.random.default_rng(1), 4998
+    columns = {
+        "few": random.choice([0.0, -0.0, 0.1, np.inf, -np.inf], rows),
+        "many": random.standard_normal(rows),
+        "halved": np.repeat(random.standard_normal(rows // 3), 3),
+        "int": random.integers(0, 3, rows),
+        "null": [None, 1.5] * (rows // 2),
+    }
+    expected = pa.table(columns)
+    complete = ("few", "many", "int")
+    write_part(str(tmp_path), "a.parquet", [expected, expected.slice(0, 9)], expected.schema, {"x": "y"}, (), complete)
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    found = {group.path_in_schema: group for group in map(file.metadata.row_group(0).column, range(5))}
+    of_dictionary = {name for name, column in found.items() if "RLE_DICTIONARY" in column.encodings}
+    assert of_dictionary == {"few", "int"}
+    plain = {name for name, column in found.items() if column.compression == "UNCOMPRESSED"}
+    assert plain == {"few", "int", "many"}
+    assert {column.name for column in file.schema_arrow if not column.nullable} == set(complete)
+    with open_part(f"{tmp_path}/a.parquet") as part:
+        read = part.read(part.schema.names)
+        assert part.schema == read.schema
+        assert part.schema.equals(expected.schema)
+    assert read.slice(0, rows).equals(expected)
+    assert np.signbit(read["few"].to_numpy()[:rows]).tolist() == np.signbit(columns["few"]).tolist()
+    with pytest.raises(ValueError, match="column\\(s\\) a hold nulls"):
+        write_part(
+            str(tmp_path), "b.parquet", [pa.table({"a": [1.0, None]})], pa.schema([("a", pa.float64())]), {}, (), "a"
+        )
 
 
 def test_a_part_without_rows_is_a_readable_file(tmp_path):
