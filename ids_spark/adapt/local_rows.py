@@ -503,7 +503,7 @@ def _flows(rows: NightRows, place: _Place, devices: _Devices, task: _Task) -> pa
         captures = task.identifiers.values(_CAPTURE, passed[_CAPTURE].cast(pa.string()).combine_chunks())
         files = pc.if_else(pc.fill_null(pc.equal(captures, ""), True), files, captures)
     known: dict[str, Any] = {
-        "source_file": files,
+        "source_file": files.dictionary_encode(),
         "source_row": pa.array(rows.source_rows + place.offset),
         "place": pa.array((rows.source_rows + place.before + 0.5) / place.rows),
         "row_key": pa.array(row_hash.row_keys(list(rows.values.values()))),

@@ -122,7 +122,8 @@ def taken_out(flows: pa.Table, features: Sequence[str], buckets: int) -> tuple[p
     taken = np.concatenate(copies)
     numbers = np.repeat(np.arange(len(copies), dtype=np.int32), [len(own) for own in copies])
     columns_of_rows = {name: flows[name].take(pa.array(taken)) for name in ("label19", "source_file", "source_row")}
-    columns_of_rows["source_file"] = columns_of_rows["source_file"].dictionary_encode()
+    if not pa.types.is_dictionary(columns_of_rows["source_file"].type):
+        columns_of_rows["source_file"] = columns_of_rows["source_file"].dictionary_encode()
     rows = pa.table({"vector": pa.array(numbers)} | columns_of_rows)
     vectors = flows.select(["row_key", *features]).take(pa.array(firsts))
     others = np.delete(np.arange(len(flows)), taken)

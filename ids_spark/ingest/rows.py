@@ -1,7 +1,7 @@
 """Raw rows to typed, labelled flows with a row key, or to quarantine with a reason. Pure functions."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from ids_spark.ingest.sources import RowGroup
 LABEL: Final = "label"
 """Column of labels in the table of `type_rows`."""
 UNKNOWN_LABEL: Final = "unknown_label"
+TEXT: Final = pa.dictionary(pa.int32(), pa.string())
+"""Type of columns of text with few values, in memory."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,14 @@ class TypedRows:
 
 
 def typed_contract(schema: FeatureSchema) -> pa.Schema:
-    """Return the columns of a typed row: those of a flow without marks of duplicates and origin, plus its split."""
+    """Return the columns of a typed row: those of a flow without marks of duplicates and origin, plus its split.
+
+    Texts are dictionaries.
+    """
     derived = ("duplicate", "label_conflict", *FLOW_ORIGIN.names)
     own = [column for column in flows_contract(schema.features) if column.name not in derived]
-    return pa.schema([*own, pa.field("split", pa.string())])
+    columns = [*own, pa.field("split", pa.string())]
+    return pa.schema([c.with_type(TEXT) if pa.types.is_string(c.type) else c for c in columns])
 
 
 def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, source_rows: NDArray[np.int64]) -> TypedRows:
@@ -119,20 +125,26 @@ def flows_table(
         splits: Index into `SOURCE_SPLITS`, shape (rows,).
     """
     columns: list[Any] = [
-        pa.array([row_group.name]).take(pa.array(np.zeros(len(class_ids), dtype=np.int32))),
+        texts(np.zeros(len(class_ids), dtype=np.int32), [row_group.name]),
         pa.array(source_rows),
         pa.array(row_hash.row_keys(list(values.values()))),
         *(pa.array(column) for column in values.values()),
     ]
     columns += class_columns(class_ids).values()
-    columns += [pa.array(class_ids), pa.array(SOURCE_SPLITS).take(pa.array(splits))]
+    columns += [pa.array(class_ids), texts(splits, SOURCE_SPLITS)]
     return pa.Table.from_arrays(columns, schema=typed_contract(schema))
 
 
-def class_columns(class_ids: Ids) -> dict[str, pa.Array]:
+def texts(codes: Ids, names: Sequence[str]) -> pa.DictionaryArray:
+    """Return the name of each code as a dictionary, shape (rows,)."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names, pa.string()))
+
+
+def class_columns(class_ids: Ids) -> dict[str, pa.DictionaryArray]:
     """Return the class names of 19-class ids at every level, as `class19`, `class6` and `class2`."""
-    names = {level: [taxonomy.CLASSES[level][i] for i in taxonomy.parents(19, level)] for level in (19, 6, 2)}
-    return {f"class{level}": pa.array(text).take(pa.array(class_ids)) for level, text in names.items()}
+    return {
+        f"class{level}": texts(taxonomy.parents(19, level)[class_ids], taxonomy.CLASSES[level]) for level in (19, 6, 2)
+    }
 
 
 def _count(class_ids: Ids, splits: Ids) -> Counter[tuple[str, str]]:

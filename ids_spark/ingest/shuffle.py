@@ -26,9 +26,10 @@ from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import FLOW_ORIGIN, QUARANTINE, flows_contract
 from ids_spark.ingest import copies, join_windows, row_hash
+from ids_spark.ingest.blocks import Block, Sent, joined
 from ids_spark.ingest.dedup import marks_of
 from ids_spark.ingest.readers import numbered, read_typed
-from ids_spark.ingest.rows import TypedRows, class_columns, typed_contract
+from ids_spark.ingest.rows import TypedRows, class_columns, texts, typed_contract
 from ids_spark.ingest.sources import RowGroup, Source, bin_pack, by_file
 from ids_spark.lake.filesystem import files_in
 from ids_spark.lake.parquet import SUFFIX, keep_only, part_name, write_part
@@ -281,14 +282,13 @@ def counted(counts: IngestCounts) -> tuple[int, Record]:
 
 def bucketed(flows: pa.Table, split: str, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
     """Yield rows of one split, with the columns `plan.sent`, as records for their buckets."""
-    count = plan.buckets[split]
-    bucket = row_hash.buckets(flows["row_key"].to_numpy(), count)
-    order = np.argsort(bucket, kind="stable")
-    ends = np.cumsum(np.bincount(bucket, minlength=count))
-    table = flows.take(pa.array(order)) if count > 1 else flows
-    for target, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+    count, keys = plan.buckets[split], flows["row_key"].to_numpy()
+    order = np.argsort(keys.view(np.uint64))  # so that a bucket receives runs of sorted rows, which are merged fast
+    ends = np.searchsorted(row_hash.buckets(keys[order], count), np.arange(count), "right").tolist()
+    block = Block.of(flows, order)
+    for target, (start, end) in enumerate(itertools.pairwise([0, *ends])):
         if end > start:
-            yield plan.partition(split, target), (_FLOWS, (end - start, _to_bytes(table.slice(start, end - start))))
+            yield plan.partition(split, target), (_FLOWS, block.slice(start, end))
 
 
 def _typed(row_groups: Sequence[RowGroup], plan: ShufflePlan) -> Iterator[tuple[str, Iterable[TypedRows]]]:
@@ -324,11 +324,15 @@ def _scatter(typed: TypedRows, plan: ShufflePlan) -> Iterator[tuple[int, Record]
         if len(refused):
             target = int(refused["source_row"][0].as_py()) % plan.buckets[split]
             yield plan.partition(split, target), (_QUARANTINE, _to_bytes(refused))
-    names = typed.flows["split"].combine_chunks().dictionary_encode()
-    for code, split in enumerate(names.dictionary.to_pylist()):
-        of_split = np.flatnonzero(names.indices.to_numpy() == code) if len(names.dictionary) > 1 else None
-        table = typed.flows.drop_columns(_NOT_SENT)
-        yield from _without_copies(table if of_split is None else table.take(pa.array(of_split)), split, plan)
+    if not len(typed.flows):
+        return
+    splits, table = typed.flows["split"].combine_chunks(), typed.flows.drop_columns(_NOT_SENT)
+    codes = splits.indices.to_numpy()
+    for code, split in enumerate(splits.dictionary.to_pylist()):
+        of_split = np.flatnonzero(codes == code)
+        if len(of_split):
+            own = table if len(of_split) == len(table) else table.take(pa.array(of_split))
+            yield from _without_copies(own, split, plan)
 
 
 def _without_copies(flows: pa.Table, split: str, plan: ShufflePlan) -> Iterator[tuple[int, Record]]:
@@ -355,12 +359,34 @@ def _from_bytes(blobs: Sequence[bytes], contract: pa.Schema) -> pa.Table:
     return pa.concat_tables([contract.empty_table(), *tables]).combine_chunks()
 
 
-def _ranks(names: pa.ChunkedArray) -> NDArray[np.int64]:
+def _ranks(names: pa.Array | pa.Scalar, rows: int) -> NDArray[np.int64]:
     """Return the alphabetical rank of each name, which makes the result independent of shuffle arrival order."""
-    encoded = names.combine_chunks().dictionary_encode()
+    if isinstance(names, pa.Scalar):
+        return np.zeros(rows, dtype=np.int64)
+    encoded = names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
     alphabetical = np.argsort(np.argsort(encoded.dictionary.to_numpy(zero_copy_only=False)))
     ranks: NDArray[np.int64] = alphabetical[encoded.indices.to_numpy()]
     return ranks
+
+
+def _numbers(column: pa.Array | pa.Scalar, rows: int) -> NDArray[Any]:
+    """Return a column of numbers without nulls, shape (rows,); one value takes the memory of one."""
+    if isinstance(column, pa.Scalar):
+        return np.broadcast_to(pa.array([column.as_py()], column.type).to_numpy(), rows)
+    numbers: NDArray[Any] = column.to_numpy()
+    return numbers
+
+
+def _ordered(sent: Sequence[Sent], rows: int, contract: pa.Schema) -> dict[str, pa.Array | pa.Scalar]:
+    """Return the rows of a bucket by column, sorted by key, label, file and row number."""
+    columns = joined(sent, contract)
+    ties = [
+        _numbers(columns["label19"], rows),
+        _ranks(columns["source_file"], rows),
+        _numbers(columns["source_row"], rows),
+    ]
+    order = pa.array(row_hash.order_of(_numbers(columns["row_key"], rows), *ties))
+    return {name: column if isinstance(column, pa.Scalar) else column.take(order) for name, column in columns.items()}
 
 
 def _with_run(blob: bytes, run_id: str, report: IngestCounts) -> pa.Table:
@@ -377,7 +403,7 @@ def _with_run(blob: bytes, run_id: str, report: IngestCounts) -> pa.Table:
 def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) -> IngestCounts:
     split, bucket = plan.located(partition)
     report = IngestCounts()
-    flows: list[bytes] = []
+    flows: list[Sent] = []
     refused: list[bytes] = []
     blocks: list[bytes] = []  # of copies of vectors, most of which are in other buckets
     copied: list[Keys] = []  # row keys of this bucket of which others have copies
@@ -399,34 +425,32 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
                     f" {plan.rows_per_file} in each of {plan.buckets[split]} buckets; remove the equal rows from the"
                     " source, or raise ingest.rows_per_file"
                 )
-            flows.append(content[1])
+            flows.append(content)
     if refused or (partition == 0 and plan.origin == "dataset"):  # without refused rows an empty table is written
         name = part_name(partition)
         tables = (_with_run(blob, plan.run_id, report) for blob in refused)
         write_part(plan.quarantine, name, tables, QUARANTINE, plan.metadata, ("source_file", "reason"))
         report.parts.append(name)
-    table = _from_bytes(flows, plan.sent)
+    columns = _ordered(flows, rows, plan.sent)
     flows.clear()
-    order = row_hash.order_of(
-        table["row_key"].to_numpy(),
-        table["label19"].to_numpy(),
-        _ranks(table["source_file"]),
-        table["source_row"].to_numpy(),
-    )
-    table = table.take(pa.array(order))
-    columns = [table[name].to_numpy() for name in plan.schema.features]
-    marks = marks_of(table["row_key"].to_numpy(), table["label19"].to_numpy(), columns)
-    if conflicts := copies.conflicting(table["row_key"].to_numpy(), columns, marks.label_conflict, copied):
+    keys, labels = _numbers(columns["row_key"], rows), _numbers(columns["label19"], rows)
+    values = [_numbers(columns[name], rows) for name in plan.schema.features]
+    marks = marks_of(keys, labels, values)
+    if conflicts := copies.conflicting(keys, values, marks.label_conflict, copied):
         report.conflicts[split] = conflicts
-    table = _as_flows(table, pa.array(marks.duplicate), pa.array(marks.label_conflict), plan)
+    whole = {
+        name: pa.repeat(column, rows) if isinstance(column, pa.Scalar) else column for name, column in columns.items()
+    }
+    table = _as_flows(pa.table(whole), pa.array(marks.duplicate), pa.array(marks.label_conflict), plan)
     groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
     name = part_name(bucket)
-    complete = complete_columns(table.schema)
-    write_part(f"{plan.flows}/split={split}", name, groups, table.schema, plan.metadata, TEXT_COLUMNS, complete)
+    contract = flows_contract(plan.schema.features)
+    complete = complete_columns(contract)
+    write_part(f"{plan.flows}/split={split}", name, groups, contract, plan.metadata, TEXT_COLUMNS, complete)
     report.parts.append(name)
-    _count_classes(table["label19"].to_numpy(), split, report)
+    _count_classes(labels, split, report)
     if blocks:
-        del table, columns, groups
+        del table, columns, values, whole, groups
         found = copies.Copies.of_blocks(blocks)
         tables = (
             _as_flows(rows, pa.repeat(True, len(rows)), pa.repeat(False, len(rows)), plan)
@@ -440,13 +464,13 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
 
 
 def _as_flows(rows: pa.Table, duplicate: pa.Array, label_conflict: pa.Array, plan: ShufflePlan) -> pa.Table:
-    """Return rows with the columns `plan.sent` as rows of `flows/`."""
+    """Return rows with the columns `plan.sent` as rows of `flows/`; texts may be dictionaries."""
     known = {c.name: pa.nulls(len(rows), c.type) for c in FLOW_ORIGIN if c.name not in rows.column_names}
     known |= class_columns(rows["label19"].to_numpy())
     known |= {"duplicate": duplicate, "label_conflict": label_conflict}
-    known["origin"] = pa.repeat(plan.origin, len(rows))
-    contract = flows_contract(plan.schema.features)
-    return pa.table([known[c.name] if c.name in known else rows[c.name] for c in contract], schema=contract)
+    known["origin"] = texts(np.zeros(len(rows), dtype=np.int32), [plan.origin])
+    names = flows_contract(plan.schema.features).names
+    return pa.table({name: known[name] if name in known else rows[name] for name in names})
 
 
 def _count_classes(labels: Ids, split: str, report: IngestCounts) -> None:

@@ -59,7 +59,8 @@ def part_writer(
 ) -> Iterator[Callable[[pa.Table], None]]:
     """Give a function that appends a table to one parquet file as a row group; an empty table is skipped.
 
-    Columns of numbers are encoded as suits those of the first table (`_Encoding`).
+    Columns of numbers are encoded as suits those of the first table (`_Encoding`). Texts may be given as dictionaries,
+    the same columns in every table: their indices are written as they are, and they are read as texts.
 
     Args:
         folder: URI; made if needed.
@@ -80,8 +81,9 @@ def part_writer(
             encoding = _encoding_of(first, dictionary)
             writer = pq.ParquetWriter(
                 f"{path}/{name}",
-                schema,
+                _with_dictionaries(schema, first.schema),
                 filesystem=fs,
+                store_schema=not any(pa.types.is_dictionary(column.type) for column in first.schema),
                 compression=encoding.compression,
                 use_dictionary=encoding.dictionary or False,
                 write_statistics=keyed or False,
@@ -97,13 +99,25 @@ def part_writer(
                 raise ValueError(f"{folder}/{name}: column(s) {', '.join(holes)} hold nulls; expected none")
             if not writers:
                 writers.append(opened(table))
-            same = table.schema.equals(contract) or table.schema.equals(schema)
-            given = pa.Table.from_arrays(table.columns, schema=schema) if same else table.cast(schema)
+            kept = _with_dictionaries(schema, table.schema)
+            same = table.schema.types == kept.types and table.schema.names == kept.names
+            given = pa.Table.from_arrays(table.columns, schema=kept) if same else table.cast(kept)
             writers[0].write_table(given, row_group_size=len(table))
 
         yield write
         if not writers:
             opened(contract.empty_table())
+
+
+def _with_dictionaries(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
+    """Return a schema in which columns of text that are given as dictionaries are dictionaries."""
+    columns = [
+        column.with_type(given.field(column.name).type)
+        if column.name in given.names and pa.types.is_dictionary(given.field(column.name).type)
+        else column
+        for column in schema
+    ]
+    return pa.schema(columns, schema.metadata)
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,12 @@ def _encoding_of(first: pa.Table, dictionary: Sequence[str]) -> _Encoding:
     compression, repeated = dict.fromkeys(first.column_names, "snappy"), list(dictionary)
     sample = first.slice(0, _SAMPLE_ROWS).combine_chunks()
     for column in sample.schema:
-        if column.name in dictionary or len(sample) < _SAMPLE_ROWS or sample[column.name].null_count:
+        if (
+            pa.types.is_dictionary(column.type)
+            or column.name in dictionary
+            or len(sample) < _SAMPLE_ROWS
+            or sample[column.name].null_count
+        ):
             continue
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
             continue
@@ -138,9 +157,15 @@ def _encoding_of(first: pa.Table, dictionary: Sequence[str]) -> _Encoding:
         if len(np.unique(values)) <= _FEW_VALUES:
             repeated.append(column.name)
             compression[column.name] = "none"
-        elif len(pa.compress(values, "snappy")) > _WORTHWHILE * values.nbytes:
+        elif not is_compressible(sample[column.name]):
             compression[column.name] = "none"
     return _Encoding(compression, repeated)
+
+
+def is_compressible(column: pa.ChunkedArray) -> bool:
+    """Return whether snappy halves the first numbers of a column without nulls."""
+    values = column.slice(0, _SAMPLE_ROWS).to_numpy()
+    return bool(len(pa.compress(values, "snappy")) <= _WORTHWHILE * values.nbytes)
 
 
 def write_part(

@@ -1,0 +1,116 @@
+"""Rows on their way to a bucket: a block of rows as bytes for each bucket, and the blocks of a bucket as columns.
+
+Most columns of a capture file are the same number in thousands of rows, and most others are continuous. The first are
+sent once for a block, and what a codec does not halve is sent as it is: compressing takes more time than sending.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ids_spark.base.arrays import Ints
+from ids_spark.lake.parquet import is_compressible
+
+Sent = tuple[int, bytes, bytes, bytes]
+"""Number of rows; as Arrow streams: one row of the columns with one value, the compressed columns, the others."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that go to several buckets.
+
+    Attributes:
+        constant: The columns with one value in all rows, as an Arrow stream of one row.
+        compressed: The columns that a codec at least halves.
+        plain: All other columns.
+    """
+
+    constant: bytes
+    compressed: pa.Table
+    plain: pa.Table
+
+    @classmethod
+    def of(cls, rows: pa.Table, order: Ints) -> "Block":
+        """Return some rows, at least one, in another order.
+
+        Args:
+            rows: Numbers, texts and dictionaries of texts.
+            order: Permutation of the rows, shape (rows,).
+        """
+        constant = [name for name in rows.column_names if _is_constant(rows[name])]
+        varying = [name for name in rows.column_names if name not in constant]
+        taken = rows.select(varying).combine_chunks().take(pa.array(order))
+        plain = [name for name in varying if _is_number(taken[name]) and not is_compressible(taken[name])]
+        compressed = [name for name in varying if name not in plain]
+        one = _to_bytes(rows.select(constant).slice(0, 1), None)
+        return cls(one, taken.select(compressed), taken.select(plain))
+
+    def slice(self, start: int, end: int) -> Sent:
+        """Return a range of the rows as bytes."""
+        rows = end - start
+        compressed = _to_bytes(self.compressed.slice(start, rows), "lz4")
+        return rows, self.constant, compressed, _to_bytes(self.plain.slice(start, rows), None)
+
+
+def joined(sent: Iterable[Sent], contract: pa.Schema) -> dict[str, pa.Array | pa.Scalar]:
+    """Return the rows of all blocks by column: an array of shape (rows,), or a scalar if the column has one value.
+
+    Args:
+        sent: From `Block.slice`.
+        contract: The columns, each of this type; without any block they are empty arrays.
+    """
+    parts: dict[str, list[tuple[int, pa.ChunkedArray, bool]]] = {name: [] for name in contract.names}
+    for rows, constant, *varying in sent:
+        one = _from_bytes(constant)
+        for name in one.column_names:
+            parts[name].append((rows, one[name], True))
+        for table in map(_from_bytes, varying):
+            for name in table.column_names:
+                parts[name].append((rows, table[name], False))
+    return {column.name: _joined(parts.pop(column.name), column.type) for column in contract}
+
+
+def _joined(parts: Sequence[tuple[int, pa.ChunkedArray, bool]], kind: pa.DataType) -> pa.Array | pa.Scalar:
+    if parts and all(constant for *_, constant in parts):
+        values = pa.chunked_array([part.chunk(0) for _, part, _ in parts])
+        if _is_constant(values):
+            return values[0]
+    zeros = np.zeros(max((rows for rows, _, constant in parts if constant), default=0), dtype=np.int32)
+    chunks: list[pa.Array] = []
+    for rows, part, constant in parts:
+        chunks += [part.chunk(0).take(pa.array(zeros[:rows]))] if constant else part.chunks
+    whole = pa.chunked_array(chunks, kind)
+    return (whole.unify_dictionaries() if pa.types.is_dictionary(kind) else whole).combine_chunks()
+
+
+def _is_number(column: pa.ChunkedArray) -> bool:
+    return not column.null_count and (pa.types.is_floating(column.type) or pa.types.is_integer(column.type))
+
+
+def _is_constant(column: pa.ChunkedArray) -> bool:
+    """Return whether all values of a column have the same bits; a column with nulls is not looked at."""
+    if column.null_count:
+        return False
+    if pa.types.is_dictionary(column.type):
+        names: list[list[str]] = [chunk.dictionary.to_pylist() for chunk in column.chunks]
+        return len(names[0]) == 1 and all(each == names[0] for each in names[1:])
+    if not _is_number(column):
+        return False
+    values = column.to_numpy()
+    bits = values.view(np.dtype(f"i{values.dtype.itemsize}"))
+    few = bits[[0, len(bits) // 2, -1]]
+    return bool((few == few[0]).all() and (bits == few[0]).all())
+
+
+def _to_bytes(table: pa.Table, codec: str | None) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _from_bytes(content: bytes) -> pa.Table:
+    return pa.ipc.open_stream(content).read_all()
