@@ -4,13 +4,16 @@ Most columns of a capture file are the same number in thousands of rows, and mos
 sent once for a block, and what a codec does not halve is sent as it is: compressing takes more time than sending.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Ints
+from ids_spark.ingest import row_hash
 from ids_spark.lake.parquet import is_compressible
 
 Sent = tuple[int, bytes, bytes, bytes]
@@ -54,6 +57,47 @@ class Block:
         return rows, self.constant, compressed, _to_bytes(self.plain.slice(start, rows), None)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a bucket, sorted by row key, label, file and row number.
+
+    Attributes:
+        columns: Each as an array of shape (rows,) before sorting, or a scalar if it has one value.
+        order: Permutation that sorts the rows, shape (rows,).
+    """
+
+    columns: Mapping[str, pa.Array | pa.Scalar]
+    order: Ints
+
+    @classmethod
+    def of(cls, sent: Sequence[Sent], contract: pa.Schema) -> "Rows":
+        """Return the rows of all blocks.
+
+        Args:
+            sent: From `Block.slice`.
+            contract: The columns, among them `row_key`, `label19`, `source_file` and `source_row`.
+        """
+        columns, rows = joined(sent, contract), sum(each[0] for each in sent)
+        names = ("row_key", "label19", "source_row")
+        keys, labels, numbers = (_values(columns[name], rows) for name in names)
+        return cls(columns, row_hash.order_of(keys, labels, _ranks(columns["source_file"], rows), numbers))
+
+    def values(self, name: str, at: Ints | None = None) -> NDArray[Any]:
+        """Return a column of numbers without nulls, of all rows or those at some places, shape (rows,)."""
+        order = self.order if at is None else self.order[at]
+        return _values(self.columns[name], len(self.order))[order]
+
+    def table(self, start: int, end: int) -> pa.Table:
+        """Return a range of the rows."""
+        order = pa.array(self.order[start:end])
+        return pa.table(
+            {
+                name: pa.repeat(column, len(order)) if isinstance(column, pa.Scalar) else column.take(order)
+                for name, column in self.columns.items()
+            }
+        )
+
+
 def joined(sent: Iterable[Sent], contract: pa.Schema) -> dict[str, pa.Array | pa.Scalar]:
     """Return the rows of all blocks by column: an array of shape (rows,), or a scalar if the column has one value.
 
@@ -70,6 +114,22 @@ def joined(sent: Iterable[Sent], contract: pa.Schema) -> dict[str, pa.Array | pa
             for name in table.column_names:
                 parts[name].append((rows, table[name], False))
     return {column.name: _joined(parts.pop(column.name), column.type) for column in contract}
+
+
+def _values(column: pa.Array | pa.Scalar, rows: int) -> NDArray[Any]:
+    if isinstance(column, pa.Scalar):  # takes the memory of one value
+        return np.broadcast_to(pa.array([column.as_py()], column.type).to_numpy(), rows)
+    values: NDArray[Any] = column.to_numpy()
+    return values
+
+
+def _ranks(names: pa.Array | pa.Scalar, rows: int) -> Ints:
+    """Return the alphabetical rank of each name, which makes the result independent of shuffle arrival order."""
+    if isinstance(names, pa.Scalar):
+        return np.zeros(rows, dtype=np.int64)
+    alphabetical = np.argsort(np.argsort(names.dictionary.to_numpy(zero_copy_only=False)))
+    ranks: Ints = alphabetical[names.indices.to_numpy()]
+    return ranks
 
 
 def _joined(parts: Sequence[tuple[int, pa.ChunkedArray, bool]], kind: pa.DataType) -> pa.Array | pa.Scalar:

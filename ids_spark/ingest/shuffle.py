@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark import SparkContext
 
 from ids_spark.base.arrays import Ids, Keys
@@ -26,8 +25,8 @@ from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS, FeatureSchema
 from ids_spark.dataset.tables import FLOW_ORIGIN, QUARANTINE, flows_contract
 from ids_spark.ingest import copies, join_windows, row_hash
-from ids_spark.ingest.blocks import Block, Sent, joined
-from ids_spark.ingest.dedup import marks_of
+from ids_spark.ingest.blocks import Block, Rows, Sent
+from ids_spark.ingest.dedup import DuplicateMarks, marks_of
 from ids_spark.ingest.readers import numbered, read_typed
 from ids_spark.ingest.rows import TypedRows, class_columns, texts, typed_contract
 from ids_spark.ingest.sources import RowGroup, Source, bin_pack, by_file
@@ -359,36 +358,6 @@ def _from_bytes(blobs: Sequence[bytes], contract: pa.Schema) -> pa.Table:
     return pa.concat_tables([contract.empty_table(), *tables]).combine_chunks()
 
 
-def _ranks(names: pa.Array | pa.Scalar, rows: int) -> NDArray[np.int64]:
-    """Return the alphabetical rank of each name, which makes the result independent of shuffle arrival order."""
-    if isinstance(names, pa.Scalar):
-        return np.zeros(rows, dtype=np.int64)
-    encoded = names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
-    alphabetical = np.argsort(np.argsort(encoded.dictionary.to_numpy(zero_copy_only=False)))
-    ranks: NDArray[np.int64] = alphabetical[encoded.indices.to_numpy()]
-    return ranks
-
-
-def _numbers(column: pa.Array | pa.Scalar, rows: int) -> NDArray[Any]:
-    """Return a column of numbers without nulls, shape (rows,); one value takes the memory of one."""
-    if isinstance(column, pa.Scalar):
-        return np.broadcast_to(pa.array([column.as_py()], column.type).to_numpy(), rows)
-    numbers: NDArray[Any] = column.to_numpy()
-    return numbers
-
-
-def _ordered(sent: Sequence[Sent], rows: int, contract: pa.Schema) -> dict[str, pa.Array | pa.Scalar]:
-    """Return the rows of a bucket by column, sorted by key, label, file and row number."""
-    columns = joined(sent, contract)
-    ties = [
-        _numbers(columns["label19"], rows),
-        _ranks(columns["source_file"], rows),
-        _numbers(columns["source_row"], rows),
-    ]
-    order = pa.array(row_hash.order_of(_numbers(columns["row_key"], rows), *ties))
-    return {name: column if isinstance(column, pa.Scalar) else column.take(order) for name, column in columns.items()}
-
-
 def _with_run(blob: bytes, run_id: str, report: IngestCounts) -> pa.Table:
     """Return refused rows with the id of the run; adds them to the counts."""
     refused = _from_bytes([blob], QUARANTINE)
@@ -431,18 +400,20 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
         tables = (_with_run(blob, plan.run_id, report) for blob in refused)
         write_part(plan.quarantine, name, tables, QUARANTINE, plan.metadata, ("source_file", "reason"))
         report.parts.append(name)
-    columns = _ordered(flows, rows, plan.sent)
+    found = Rows.of(flows, plan.sent)
     flows.clear()
-    keys, labels = _numbers(columns["row_key"], rows), _numbers(columns["label19"], rows)
-    values = [_numbers(columns[name], rows) for name in plan.schema.features]
-    marks = marks_of(keys, labels, values)
-    if conflicts := copies.conflicting(keys, values, marks.label_conflict, copied):
+    labels, marks, conflicts = _compared(found, copied, plan)
+    if conflicts:
         report.conflicts[split] = conflicts
-    whole = {
-        name: pa.repeat(column, rows) if isinstance(column, pa.Scalar) else column for name, column in columns.items()
-    }
-    table = _as_flows(pa.table(whole), pa.array(marks.duplicate), pa.array(marks.label_conflict), plan)
-    groups = (table.slice(i, ROW_GROUP_ROWS) for i in range(0, len(table), ROW_GROUP_ROWS))
+    groups = (
+        _as_flows(
+            found.table(start, start + ROW_GROUP_ROWS),
+            pa.array(marks.duplicate[start : start + ROW_GROUP_ROWS]),
+            pa.array(marks.label_conflict[start : start + ROW_GROUP_ROWS]),
+            plan,
+        )
+        for start in range(0, rows, ROW_GROUP_ROWS)
+    )
     name = part_name(bucket)
     contract = flows_contract(plan.schema.features)
     complete = complete_columns(contract)
@@ -450,17 +421,33 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     report.parts.append(name)
     _count_classes(labels, split, report)
     if blocks:
-        del table, columns, values, whole, groups
-        found = copies.Copies.of_blocks(blocks)
+        del found, groups
+        of_others = copies.Copies.of_blocks(blocks)
         tables = (
             _as_flows(rows, pa.repeat(True, len(rows)), pa.repeat(False, len(rows)), plan)
-            for rows in found.tables(ROW_GROUP_ROWS)
+            for rows in of_others.tables(ROW_GROUP_ROWS)
         )
         name = _write_copies(bucket, tables, split, plan)
         report.parts.append(name)
-        report.copies.append((split, name, np.unique(found.vectors["row_key"].to_numpy())))
-        _count_classes(found.rows["label19"].to_numpy(), split, report)
+        report.copies.append((split, name, np.unique(of_others.vectors["row_key"].to_numpy())))
+        _count_classes(of_others.rows["label19"].to_numpy(), split, report)
     return report
+
+
+def _compared(found: Rows, copied: Sequence[Keys], plan: ShufflePlan) -> tuple[Ids, DuplicateMarks, set[bytes]]:
+    """Return labels and marks of the rows of a bucket, and its vectors with several labels that have copies elsewhere.
+
+    Only rows whose key another row has are compared.
+    """
+    keys, labels = found.values("row_key"), found.values("label19")
+    same = keys[1:] == keys[:-1]
+    near = np.flatnonzero(np.r_[False, same] | np.r_[same, False]) if len(keys) else np.empty(0, np.int64)
+    values = [found.values(name, near) for name in plan.schema.features]
+    marks = marks_of(keys[near], labels[near], values)
+    conflicts = copies.conflicting(keys[near], values, marks.label_conflict, copied)
+    duplicate, label_conflict = np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.bool_)
+    duplicate[near], label_conflict[near] = marks.duplicate, marks.label_conflict
+    return labels, DuplicateMarks(duplicate, label_conflict), conflicts
 
 
 def _as_flows(rows: pa.Table, duplicate: pa.Array, label_conflict: pa.Array, plan: ShufflePlan) -> pa.Table:
