@@ -71,7 +71,7 @@ def _read_parquet(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedR
     first = row_group.first_row
     check_row_group(row_group.uri, row_group.index or 0, names)
     with open_part(row_group.uri, [row_group.label] if row_group.label else ()) as file:
-        for table in file.pieces(names, row_group.index or 0):
+        for table in _within(file.pieces(names, row_group.index or 0), row_group):
             numbers = np.arange(first, first + len(table))
             first += len(table)
             yield type_rows(_renamed(table, row_group, schema), row_group, schema, numbers)
@@ -80,6 +80,21 @@ def _read_parquet(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedR
             f"{row_group.uri}: found {first - row_group.first_row} rows in row group {row_group.index}, its footer"
             f" states {row_group.rows}; fetch the file again"
         )
+
+
+def _within(pieces: Iterator[pa.Table], row_group: RowGroup) -> Iterator[pa.Table]:
+    """Yield those rows of the pieces of a whole row group that are in its part."""
+    if row_group.end is None:
+        yield from pieces
+        return
+    at = 0
+    for piece in pieces:
+        own = piece.slice(max(0, row_group.start - at), max(0, row_group.end - max(at, row_group.start)))
+        at += len(piece)
+        if len(own):
+            yield own
+        if at >= row_group.end:
+            return
 
 
 def _renamed(table: pa.Table, row_group: RowGroup, schema: FeatureSchema) -> pa.Table:
@@ -179,12 +194,12 @@ def numbered(spark_context: "SparkContext", row_groups: Sequence[RowGroup]) -> l
     Raises:
         SourceUnusable: a file cannot be read.
     """
-    ranges = [row_group for row_group in row_groups if row_group.end is not None]
+    ranges = [row_group for row_group in row_groups if row_group.index is None and row_group.end is not None]
     if not ranges:
         return list(row_groups)
     packed = bin_pack(ranges, 2 * spark_context.defaultParallelism)
     counts = run_each(spark_context, packed, lambda own: [counted(each) for each in own])
-    others = [row_group for row_group in row_groups if row_group.end is None]
+    others = [row_group for row_group in row_groups if row_group.index is not None or row_group.end is None]
     return [*others, *consecutive(list(itertools.chain.from_iterable(counts)))]
 
 

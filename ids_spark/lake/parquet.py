@@ -33,6 +33,8 @@ SUFFIX: Final = ".parquet"
 WHOLE_ROWS: Final = 600_000
 """Rows of a row group up to which it is read at once, which is faster; a larger one is read in pieces."""
 PIECE_ROWS: Final = 131_072
+BUFFER_BYTES: Final = 1 << 20
+"""Bytes of each column of a row group that are read at a time if it is read in pieces; else it is in memory whole."""
 _SAMPLE_ROWS: Final = 1_024
 """Rows by which columns are encoded; tables are written in an order that mixes their rows."""
 _FEW_VALUES: Final = 256  # in the sample
@@ -306,7 +308,8 @@ class PartFile:
     """
 
     def __init__(self, stream: pa.NativeFile, dictionaries: Sequence[str] = ()) -> None:
-        self._file = pq.ParquetFile(stream, read_dictionary=list(dictionaries) or None)
+        self._stream, self._dictionaries = stream, list(dictionaries) or None
+        self._file = pq.ParquetFile(stream, read_dictionary=self._dictionaries)
         footer = self._file.metadata
         self.schema: pa.Schema = _as_nullable(self._file.schema_arrow)
         self.rows = tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
@@ -322,7 +325,13 @@ class PartFile:
         if self.rows[row_group] <= WHOLE_ROWS:
             yield self.read(columns, row_group)
             return
-        for batch in self._file.iter_batches(PIECE_ROWS, [row_group], list(columns), use_threads=False):
+        file = pq.ParquetFile(
+            self._stream,
+            metadata=self._file.metadata,
+            read_dictionary=self._dictionaries,
+            buffer_size=BUFFER_BYTES,
+        )
+        for batch in file.iter_batches(PIECE_ROWS, [row_group], list(columns), use_threads=False):
             yield _nullable(pa.Table.from_batches([batch]))
 
 

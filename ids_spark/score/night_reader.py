@@ -24,6 +24,7 @@ from ids_spark.ingest import files, quality
 from ids_spark.ingest.parse import Faults, any_fault, refused_rows, to_doubles
 from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import resolve
+from ids_spark.lake.parquet import BUFFER_BYTES, WHOLE_ROWS
 from ids_spark.lake.parquet_limits import BeyondLimits
 from ids_spark.score import pass_through
 from ids_spark.score.identifiers import PLAIN, Identifiers
@@ -206,6 +207,7 @@ def _tables(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[tuple[pa
             metadata=footer.metadata,
             read_dictionary=dictionaries,  # else a long value would be copied for each of its rows
             coerce_int96_timestamp_unit="us",  # as nanoseconds, years after 2262 would become other years
+            buffer_size=BUFFER_BYTES if row_group.rows > WHOLE_ROWS else 0,
         )
         if row_group.rows <= at_once:
             yield file.read_row_group(row_group.index, columns=columns, use_threads=False), unread

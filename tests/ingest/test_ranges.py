@@ -1,4 +1,4 @@
-"""A large CSV file in ranges of bytes gives the rows, numbers and refusals of the whole file."""
+"""A large CSV file in ranges of bytes, or a row group in parts, gives the rows, numbers and refusals of the whole."""
 
 import gzip
 import itertools
@@ -20,6 +20,7 @@ from ids_spark.ingest import files, readers, sources
 from ids_spark.ingest.readers import consecutive, counted, read_typed
 from ids_spark.ingest.rows import typed_contract
 from ids_spark.ingest.sources import RowGroup, SourceUnusable, discover
+from ids_spark.lake import parquet
 from tests.support.flows import synthetic_frame
 
 FEATURES = RELEASE_39.features
@@ -194,3 +195,25 @@ def test_a_note_names_gzip_that_one_task_has_read(large_files, monkeypatch):
     assert note.startswith("train/Benign_train.pcap.csv.gz: each was read by one task, as gzip cannot be divided")
     monkeypatch.undo()
     assert discover(IngestConfig(source=str(large_files))).undivided_notes() == []
+
+
+@pytest.mark.parametrize("rows", [33, 39, 40, 41, 100, 203])
+def test_a_large_row_group_is_read_in_parts_of_whole_pieces(tmp_path, monkeypatch, rows):
+    for module in (parquet, sources):
+        monkeypatch.setattr(module, "PIECE_ROWS", 8)
+    monkeypatch.setattr(parquet, "WHOLE_ROWS", 10)
+    frame = synthetic_frame(rows + 5, seed=rows)
+    frame.loc[::7, "Rate"] = None
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    with pq.ParquetWriter(tmp_path / "Benign_train.parquet", table.schema) as writer:
+        writer.write_table(table.slice(0, 5))
+        writer.write_table(table.slice(5))
+    whole = discover(IngestConfig(source=str(tmp_path))).row_groups
+    assert [(each.index, each.rows, each.end) for each in whole] == [(0, 5, None), (1, rows, None)]
+    expected = read(whole)
+    monkeypatch.setattr(sources, "_PART_ROWS", 16)
+    parts = discover(IngestConfig(source=str(tmp_path))).row_groups
+    assert len(parts) == (1 + min(8, -(-rows // 16)) if rows <= 128 else 1 + -(-rows // 32))
+    assert read(parts) == expected
+    assert [each.first_row for each in parts][:3] == [0, 5, 5 + parts[1].rows]
+    assert len(discover(IngestConfig(source=str(tmp_path), window=100)).row_groups) == 2
