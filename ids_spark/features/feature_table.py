@@ -6,8 +6,9 @@ writes. Both process bucket by bucket, so statistics and tables do not depend on
 Rows of local nights join the train bucket of their hash, so that they are mixed with the others in every file.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from ids_spark.features.validation_rows import NO_BLOCK, HeldOut
 from ids_spark.ingest import copies, row_hash
 from ids_spark.ingest.dedup import marks_of
 from ids_spark.lake.filesystem import files_in
-from ids_spark.lake.parquet import SUFFIX, keep_only, open_part, part_name, stored_names, write_part
+from ids_spark.lake.parquet import SUFFIX, PartFile, keep_only, open_part, part_name, stored_names, write_part
 
 _FLOWS: Final = TABLES["flows"]
 _BENIGN: Final = taxonomy.CLASS19[taxonomy.BENIGN_ID]
@@ -190,7 +191,7 @@ class _Flows:
     labels: NDArray[np.int32]
     keep: NDArray[np.bool_]
     label_conflict: NDArray[np.bool_]
-    columns: dict[str, Floats]
+    columns: Mapping[str, Floats]
     blocks: Ids
     held_out: Mask
     local: Mask
@@ -198,11 +199,39 @@ class _Flows:
     left_out: int = 0  # local rows that are not among these
 
 
-def _read(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut, local: LocalRows | None) -> _Flows:
-    flows = _read_data_set(bucket, schema, held_out)
-    if local is None or bucket.split != "train":
-        return flows
-    return _merged(flows, _read_local(bucket.index, schema, local))
+class _Stored(Mapping[str, Floats]):
+    """Columns of a file, each read when it is used: a task then holds one of them, in memory that the next one reuses.
+
+    Args:
+        file: Stays open as long as columns are used.
+        stored: Stored name of each column.
+    """
+
+    def __init__(self, file: PartFile, stored: Mapping[str, str]) -> None:
+        self._file, self._stored = file, stored
+
+    def __getitem__(self, name: str) -> Floats:
+        values: Floats = self._file.read([self._stored[name]]).column(0).to_numpy()
+        return values
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+@contextlib.contextmanager
+def _read(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut, local: LocalRows | None) -> Iterator[_Flows]:
+    with open_part(bucket.uri) as file:
+        flows = _read_data_set(bucket, file, schema, held_out)
+        if local is None or bucket.split != "train":
+            yield flows
+        else:
+            yield _merged(flows, _read_local(bucket.index, schema, local))
 
 
 def _merged(one: _Flows, other: _Flows) -> _Flows:
@@ -252,18 +281,19 @@ def _in_bucket(uri: str, names: Sequence[str], schema: FeatureSchema, index: int
     return pa.concat_tables([part.replace_schema_metadata() for part in parts])
 
 
-def _read_data_set(bucket: Bucket, schema: FeatureSchema, held_out: HeldOut) -> _Flows:
-    names = ["row_key", "label19", "duplicate", "label_conflict", *schema.features]
+def _read_data_set(bucket: Bucket, file: PartFile, schema: FeatureSchema, held_out: HeldOut) -> _Flows:
+    names = ["row_key", "label19", "duplicate", "label_conflict"]
     blocked = bucket.split == "train" and held_out.blocked_share > 0
     names += ["source_file", "source_row"] if blocked else []
+    columns: Mapping[str, Floats]
     if bucket.parts:
-        table = _in_bucket(bucket.uri, names, schema, bucket.index, bucket.parts).combine_chunks()
+        table = _in_bucket(bucket.uri, [*names, *schema.features], schema, bucket.index, bucket.parts).combine_chunks()
+        columns = {name: table[name].to_numpy() for name in schema.features}
     else:
-        with open_part(bucket.uri) as file:
-            stored = stored_names(file.schema.names, _FLOWS)
-            table = file.read([stored[name] for name in names])
+        stored = stored_names(file.schema.names, _FLOWS)
+        table = file.read([stored[name] for name in names])
         table = table.select([stored[name] for name in names]).rename_columns(names).combine_chunks()
-    columns = {name: table[name].to_numpy() for name in schema.features}
+        columns = _Stored(file, {name: stored[name] for name in schema.features})
     keep, label_conflict = ~table["duplicate"].to_numpy(), table["label_conflict"].to_numpy()
     keys, labels = table["row_key"].to_numpy(), table["label19"].to_numpy()
     blocks = np.full(len(keys), NO_BLOCK, dtype=np.int32)
@@ -313,13 +343,17 @@ def measure_train(
     """
 
     def measure(bucket: Bucket) -> tuple[int, list[Moments], Floats, NDArray[np.bool_], Keys]:
-        flows = _read(bucket, recipe.schema, held_out, local)
-        fitted = flows.keep & ~flows.held_out
-        columns = [recipe.transformed(ratios.column(flows.columns, name)[fitted]) for name in recipe.features]
-        sampled = row_hash.sampled(flows.keys[fitted], sample_share)
-        benign = flows.labels[fitted][sampled] == taxonomy.BENIGN_ID
-        sample = np.column_stack([c[sampled] for c in columns])
-        return bucket.index, [moments_of(c) for c in columns], sample, benign, flows.groups[fitted & flows.local]
+        with _read(bucket, recipe.schema, held_out, local) as flows:
+            rows = np.flatnonzero(flows.keep & ~flows.held_out)
+            keys = flows.keys[rows]
+            sampled = np.flatnonzero(row_hash.sampled(keys, sample_share))
+            moments, sample = [], np.empty((len(sampled), len(recipe.features)))
+            for i, name in enumerate(recipe.features):
+                column = recipe.transformed(ratios.column(flows.columns, name)[rows])
+                moments.append(moments_of(column))
+                sample[:, i] = column[sampled]
+            benign = flows.labels[rows][sampled] == taxonomy.BENIGN_ID
+            return bucket.index, moments, sample, benign, flows.groups[rows][flows.local[rows]]
 
     train = [b for b in buckets if b.split == "train"]
     measured = run_each(spark_context, train, measure)
@@ -370,7 +404,8 @@ def write_features(
 
 
 def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, files: int) -> FeatureCounts:
-    flows = _read(bucket, preprocessor.schema, target.held_out, target.local)
+    with _read(bucket, preprocessor.schema, target.held_out, target.local) as flows:
+        scaled = preprocessor.transform(flows.columns)
     keep, split = flows.keep, bucket.split
     counts = FeatureCounts()
     for name, own in ((split, ~flows.local), ("local", flows.local)):
@@ -389,7 +424,6 @@ def _write_bucket(bucket: Bucket, preprocessor: Preprocessor, target: Target, fi
         counts.blocks.update(flows.blocks[flows.blocks != NO_BLOCK].tolist())
     else:
         parts = {"test": keep}
-    scaled = preprocessor.transform(flows.columns)
     contract = features_contract(preprocessor.columns, local=target.balance is not None)
     levels = [taxonomy.parents(19, level)[flows.labels] for level in (19, 6, 2)]
     arrays = [*map(pa.array, (flows.keys, *scaled, *levels)), pa.array(flows.blocks, mask=flows.blocks == NO_BLOCK)]

@@ -26,6 +26,7 @@ _FORMAT: Final = 2
 _LONGEST_REASON: Final = 300
 _TRANSFORMS: Final = ("none", "signed_log")
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+_BLOCK: Final = 16_384  # rows; a block of a column stays in the cache of a core
 _LOG_SCALE: Final = 1000.0  # spreads small shares and seconds, compresses large counts and bytes
 GRID: Final = np.linspace(0.0, 1.0, 129)
 """Levels of the stored quantiles of each feature; the edges of 2, 4, … 128 equal bins are among them."""
@@ -162,12 +163,25 @@ class Preprocessor:
         fitted = {f.name: f for f in self.features if f.kept}
         scaled = []
         for name in self.kept if names is None else names:
-            feature, column = fitted[name], self.recipe.transformed(ratios.column(values, name))
-            if len(column) and (np.max(column) > LARGEST or np.min(column) < -LARGEST):
-                column = np.where(column > LARGEST, feature.high, np.where(column < -LARGEST, feature.low, column))
-            z = (column - feature.mean) / feature.std
-            scaled.append(np.clip(z, -_FLOAT32_MAX, _FLOAT32_MAX, out=z).astype(np.float32))
+            feature, column = fitted[name], ratios.column(values, name)
+            z = np.empty(len(column), dtype=np.float32)
+            for start in range(0, len(column), _BLOCK):
+                z[start : start + _BLOCK] = self._scaled(feature, column[start : start + _BLOCK])
+            scaled.append(z)
         return scaled
+
+    def _scaled(self, feature: FittedFeature, raw: Floats) -> Floats:
+        """Return some rows, at least one, of a column scaled, within the range of float32."""
+        column = self.recipe.transformed(raw)
+        low, high = np.min(column), np.max(column)
+        if high > LARGEST or low < -LARGEST:
+            column = np.where(column > LARGEST, feature.high, np.where(column < -LARGEST, feature.low, column))
+            low, high = np.min(column), np.max(column)
+        z = column - feature.mean
+        z /= feature.std
+        if (high - feature.mean) / feature.std > _FLOAT32_MAX or (low - feature.mean) / feature.std < -_FLOAT32_MAX:
+            np.clip(z, -_FLOAT32_MAX, _FLOAT32_MAX, out=z)
+        return z
 
     def raw(self, name: str, scaled: float) -> float:
         """Return the raw value, to rounding, of a scaled one of a kept feature."""
