@@ -41,7 +41,10 @@ _INTERVAL_S: Final = 0.1
 _PSS_SHARE: Final = 0.03  # maximum share of the time for reading PSS, whose cost grows with the memory
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 _MB: Final = 1e6
-_NO_MEMORY: Final = ("MemoryError", "memory allocation of", "Cannot allocate memory", "Unable to allocate", "malloc of")
+_NO_MEMORY: Final = (
+    *("MemoryError", "memory allocation of", "Cannot allocate memory", "Unable to allocate", "malloc of"),
+    *("can't start new thread", "Resource temporarily unavailable"),  # no room for the stack of a thread
+)
 
 
 class CommandFailed(RuntimeError):

@@ -42,7 +42,7 @@ CASES: Final = tuple(_GUESSES)
 ON_DEMAND: Final = ("plain_spark",)
 QUICK_CASES: Final = ("ids_spark", "pandas", "polars")
 _GROWING: Final = QUICK_CASES
-MINUTES: Final = (7.0, 2.8)
+MINUTES: Final = (6.3, 2.0)
 _RATIOS: Final = (
     ("prep_vs_polars_wall", "polars", "wall_s", 1.8),
     ("prep_vs_pandas_wall", "pandas", "wall_s", 0.35),

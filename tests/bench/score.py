@@ -49,7 +49,7 @@ _PROGRAMS: Final = {"scan": "scan", "predict_batch_udf": "udf"}
 CASES: Final = tuple(_WHAT)
 ON_DEMAND: Final = ()
 QUICK_CASES: Final = ("ids_spark", "scan", "pandas", _SMALL)
-MINUTES: Final = (3.5, 2.2)
+MINUTES: Final = (3.0, 1.5)
 _RATIOS: Final = (
     ("score_vs_scan", "scan", 0.75),
     ("score_vs_predict_batch_udf", "predict_batch_udf", 1.8),

@@ -45,7 +45,7 @@ _FULL: Final = ("full-memory", "full-2ranks")
 ON_DEMAND: Final = (*_MORE_RANKS, *_FULL)
 CASES: Final = (*_RATES, "data_loader", *_LOSS, *ON_DEMAND)
 QUICK_CASES: Final = ("memory-8192", "2ranks-8192")
-MINUTES: Final = (5.0, 3.0)
+MINUTES: Final = (4.5, 2.5)
 
 _LOADER_BATCH: Final = 1024
 _EPOCHS: Final = {"data_loader": 6, **dict.fromkeys((*_RATES, *_MORE_RANKS), 4), **dict.fromkeys(_FULL, 1)}
