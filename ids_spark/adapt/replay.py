@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import SparkContext
 
-from ids_spark.base.arrays import Counts, Floats, Floats32, Ids, Ints, Mask, by_column
+from ids_spark.base.arrays import Counts, Floats, Floats32, Ids, Ints, Mask, by_column, largest_columns
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line
 from ids_spark.dataset.columns import ColumnNames, listed
@@ -298,7 +298,7 @@ def _count_rows(
     for i, model in enumerate(models):
         probabilities = _probabilities(model, values)
         patterns |= (threshold.attack_logits(probabilities) >= levels[i]).astype(np.int64) << i
-        predicted.append(probabilities.argmax(axis=1).astype(np.int32))
+        predicted.append(largest_columns(probabilities))
     counted = _nothing(levels, models)
     size = counted.patterns.shape[1]
     if split == "test":

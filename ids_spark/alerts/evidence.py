@@ -193,7 +193,8 @@ def traffic(keys: FlowKeys) -> pa.Table:
     parts = []
     for found, is_source in ((keys.devices, False), (keys.sources, True)):
         has = found.codes >= 0
-        cells, counts = np.unique(found.codes[has] * len(keys.starts) + keys.windows[has], return_counts=True)
+        cells, places = _distinct(found.codes[has] * len(keys.starts) + keys.windows[has])
+        counts = np.bincount(places, minlength=len(cells))
         of, window = cells // len(keys.starts), cells % len(keys.starts)
         columns = {
             "entity_key": pa.array(found.keys[of]),
@@ -310,8 +311,10 @@ def highest_flows(keys: FlowKeys, flagged: Flagged, groups_of_flows: Groups | No
     highest = np.full(groups, -np.inf)
     np.maximum.at(highest, inverse, flagged.scores)
     candidates = np.flatnonzero(flagged.scores == highest[inverse])
+    firsts = np.full(groups, -1, dtype=np.int64)
+    firsts[inverse[candidates[::-1]]] = candidates[::-1]  # reversed, so that the first flow of each is written last
     found = np.zeros(len(inverse), dtype=np.bool_)
-    found[candidates[np.unique(inverse[candidates], return_index=True)[1]]] = True
+    found[firsts[firsts >= 0]] = True
     return found
 
 
@@ -423,7 +426,8 @@ def _top_rows(rows: pa.Table, inverse: Ints, order: Ints, starts: Ints) -> Ints:
     by_name = np.argsort(np.argsort(files.dictionary.to_numpy(zero_copy_only=False)))[files.indices.to_numpy()]
     numbers = rows["top_row"].take(pa.array(candidates)).to_numpy()
     chosen = candidates[np.lexsort((numbers, by_name, inverse[candidates]))]
-    best: Ints = chosen[np.unique(inverse[chosen], return_index=True)[1]]
+    of = inverse[chosen]  # ascending
+    best: Ints = chosen[np.flatnonzero(np.append(True, of[1:] != of[:-1]))]
     return best
 
 
@@ -434,6 +438,13 @@ def groups_of(rows: pa.Table, keys: Sequence[str]) -> tuple[int, Ints, Ints]:
         encoded = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
         columns.append((encoded.indices.to_numpy().astype(np.int64), max(1, len(encoded.dictionary))))
     return _numbered_together(columns)
+
+
+def rows_alike(columns: Sequence[tuple[Ints, int]]) -> Ints:
+    """Return the number of rows with the codes of each row, shape (rows,); arguments as `_numbered_together`."""
+    groups, _, inverse = _numbered_together(columns)
+    alike: Ints = np.bincount(inverse, minlength=groups)[inverse]
+    return alike
 
 
 def _numbered_together(columns: Sequence[tuple[Ints, int]]) -> tuple[int, Ints, Ints]:

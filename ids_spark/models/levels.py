@@ -17,7 +17,8 @@ def at_levels(probabilities: Floats32, level: Level) -> dict[Level, Floats32]:
     """
     found: dict[Level, Floats32] = {level: probabilities}
     for coarser in levels_from(level)[1:]:
-        member = np.zeros((level, coarser), dtype=np.float32)
-        member[np.arange(level), parents(level, coarser)] = 1.0
-        found[coarser] = probabilities @ member
+        sums = np.zeros((coarser, len(probabilities)), dtype=np.float32)
+        for i, parent in enumerate(parents(level, coarser)):
+            sums[parent] += probabilities[:, i]
+        found[coarser] = sums.T
     return found

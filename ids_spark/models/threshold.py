@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ids_spark.base import json_text
-from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask
+from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, largest_columns
 from ids_spark.base.errors import InputError
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASSES
 from ids_spark.models import tail_fit
@@ -477,7 +477,7 @@ def most_probable_attacks(probabilities: Floats32) -> Ids:
     Args:
         probabilities: Shape (rows, classes), benign first.
     """
-    ids: Ids = probabilities[:, BENIGN_ID + 1 :].argmax(axis=1).astype(np.int32) + np.int32(BENIGN_ID + 1)
+    ids: Ids = largest_columns(probabilities[:, BENIGN_ID + 1 :]) + np.int32(BENIGN_ID + 1)
     return ids
 
 

@@ -64,8 +64,8 @@ def flags_of(levelled: LevelledModel, matrix: Floats32, probabilities: Floats32,
         scores[found], unknown[found] = distances, True
     at = np.flatnonzero(levels)
     # At a low level, benign can be more probable than the most probable attack.
-    class_ids = np.where(unknown[at], card.classes, threshold.most_probable_attacks(probabilities[at]))
-    attack = prediction_columns.attack_probabilities(probabilities[at])
+    class_ids = np.where(unknown[at], card.classes, threshold.most_probable_attacks(probabilities)[at])
+    attack = prediction_columns.attack_probabilities(probabilities)[at]
     return Flags(
         at,
         unknown[at],
@@ -145,9 +145,8 @@ def _several(keys: FlowKeys, flags: Flags, strong: Mask) -> Mask:
     found = np.zeros(len(strong), dtype=np.bool_)
     for entities in (keys.devices, keys.sources):
         own = strong & (entities.codes[flags.at] >= 0)
-        of = entities.codes[flags.at[own]] * len(flags.names) + flags.class_ids[own]
-        _, inverse, counts = np.unique(of, return_inverse=True, return_counts=True)
-        found[own] |= counts[inverse] >= _SEVERAL
+        of = [(entities.codes[flags.at[own]], len(entities.names)), (flags.class_ids[own], len(flags.names))]
+        found[own] |= evidence.rows_alike(of) >= _SEVERAL
     return found
 
 

@@ -22,7 +22,7 @@ from pyspark import SparkContext
 from ids_spark.alerts import evidence
 from ids_spark.alerts.evidence import FlowKeys
 from ids_spark.alerts.known_devices import KnownDevices
-from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, by_column
+from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, by_column, largest_columns
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.base.text import one_line
 from ids_spark.dataset import taxonomy
@@ -261,7 +261,7 @@ def _score_challenger(
     flags = flags_of(levelled, matrix, probabilities, logits)
     known = np.isfinite(logits)  # a flow without a finite score is neither flagged nor counted
     if imputed is None:
-        total.challenger.class_mix += _class_mix(hours[known], probabilities[known].argmax(axis=1).astype(np.int32))
+        total.challenger.class_mix += _class_mix(hours[known], largest_columns(probabilities)[known])
     total.challenger.flagged += len(flags.at)
     total.challenger.unknown += int(flags.unknown.sum())
     total.flagged_by_both += len(np.intersect1d(flags.at, of_champion.at, assume_unique=True))

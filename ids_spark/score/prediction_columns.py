@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ids_spark.base.arrays import Floats32, Ids
+from ids_spark.base.arrays import Floats32, Ids, largest_columns
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.tables import TOP
 from ids_spark.models.levels import at_levels
@@ -41,7 +41,7 @@ def predicted_ids(probabilities: Floats32, level: taxonomy.Level) -> dict[taxono
 
 def most_probable(probabilities: Mapping[taxonomy.Level, Floats32]) -> dict[taxonomy.Level, Ids]:
     """Return the most probable class id of each row, shape (rows,), for probabilities of `models.levels.at_levels`."""
-    return {level: found.argmax(axis=1).astype(np.int32) for level, found in probabilities.items()}
+    return {level: largest_columns(found) for level, found in probabilities.items()}
 
 
 def score_columns(

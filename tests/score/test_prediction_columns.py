@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ids_spark.base.arrays import as_rows
+from ids_spark.base.arrays import as_rows, by_column, largest_columns
 from ids_spark.dataset.tables import night_predictions
 from ids_spark.dataset.taxonomy import CLASS6, CLASS19, CLASSES, LEVELS, class2_of, class6_of
 from ids_spark.score import prediction_columns
@@ -22,6 +22,17 @@ def test_columns_become_rows(rows: int) -> None:
     assert found.shape == (rows, 7)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, matrix)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 19, 127])
+def test_the_largest_column_is_that_of_argmax(columns: int) -> None:
+    matrix = np.random.default_rng(2).integers(0, 9, (500, columns)).astype(np.float32)  # with equal ones
+    matrix[3] = np.nan
+    for stored in (matrix, by_column(list(matrix.T))):
+        found = largest_columns(stored)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, matrix.argmax(axis=1))
+    assert largest_columns(matrix[:0]).shape == (0,)
 
 
 def test_constants_and_names_by_id_are_dictionaries_that_copy_no_text() -> None:
