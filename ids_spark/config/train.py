@@ -55,7 +55,9 @@ class TrainConfig(Section):
         classes: Numbers of classes to train each of them for.
         feature_sets: `paper`: every kept feature; `operational`: without features that identify the lab's captures.
         variant: Suffix of the models' names, to distinguish models of one architecture with different settings.
-        ranks: Horovod workers; each is a Spark task, so at most the cores of the cluster.
+        ranks: Horovod workers; each is a Spark task, so at most the cores of the cluster. `auto` (or 0): for each
+            architecture the number that a cost model expects to be fastest, from batch size, multiplications of the
+            network, task slots and row groups. The audit states it; it never depends on measured times.
         epochs: Maximum epochs of a training run.
         batch_size: Global batch size: rows of one step, over all ranks. A multiple of `ranks`.
         learning_rate: Of Adam, for a global batch of `reference_batch` rows, or of `batch_size` if that is not set.
@@ -87,7 +89,7 @@ class TrainConfig(Section):
     classes: Annotated[tuple[Classes, ...], Field(min_length=1)] = (2, 6, 19)
     feature_sets: Annotated[tuple[FeatureSetName, ...], Field(min_length=1)] = ("paper",)
     variant: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
-    ranks: Count = 2
+    ranks: Annotated[int, Field(ge=0)] = 2
     epochs: Count = 50
     batch_size: Count = 64
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -123,6 +125,11 @@ class TrainConfig(Section):
             raise ValueError(f"found {', '.join(map(str, listed))}; expected each once")
         return listed
 
+    @field_validator("ranks", mode="before")
+    @classmethod
+    def _auto_is_zero(cls, value: object) -> object:
+        return 0 if value == "auto" else value
+
     @field_validator("sign_key", mode="before")
     @classmethod
     def _names_a_key(cls, value: object) -> object:
@@ -142,6 +149,6 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainConfig":
-        if self.batch_size % self.ranks:
+        if self.ranks and self.batch_size % self.ranks:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of ranks {self.ranks}")
         return self

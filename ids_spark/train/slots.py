@@ -1,10 +1,16 @@
 """How many tasks Spark runs at once: ranks of a training run must all run at the same time."""
 
-from typing import Any
+import math
+from typing import Any, Final
 
 from pyspark import SparkContext
 
 from ids_spark.base.errors import InputError
+
+_SECONDS_A_PRODUCT: Final = 0.12e-9
+"""Of a training step of one rank, for each row and multiplication of a forward pass: gru_dnn and dnn on one core."""
+_SECONDS_A_DOUBLING: Final = 2.3e-3
+"""What a step takes longer with twice as many ranks, see tests/README, Sizing."""
 
 
 class TooFewSlots(InputError):
@@ -26,6 +32,23 @@ def require(spark_context: SparkContext, ranks: int) -> None:
         f"train.ranks is {ranks}, but {spark_context.master}{with_cpus} runs {slots} task{'s'[: slots != 1]} at once;"
         f" {local}, or set {'spark.task.cpus or ' if cpus > 1 else ''}train.ranks lower"
     )
+
+
+def best_ranks(batch_size: int, products: int, most: int) -> int:
+    """Return the number of ranks with the shortest step by a cost model; the smallest of equal ones.
+
+    A step takes B / n · products · 0.12 ns + 2.3 ms · log₂ n. Only numbers that divide the batch are considered.
+
+    Args:
+        batch_size: B, rows of a step over all ranks.
+        products: Multiplications of a forward pass for one row.
+        most: Task slots, or row groups if there are fewer.
+    """
+
+    def seconds(n: int) -> float:
+        return batch_size / n * products * _SECONDS_A_PRODUCT + _SECONDS_A_DOUBLING * math.log2(n)
+
+    return min((n for n in range(1, max(1, most) + 1) if batch_size % n == 0), key=seconds)
 
 
 def at_once(spark_context: SparkContext) -> int | None:

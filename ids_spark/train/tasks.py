@@ -41,6 +41,7 @@ class FeatureTable:
         absent: Those of the 19 classes without a train row.
         blocked_rows: Validation rows of held-out blocks; 0 for tables of older versions, which have no column `block`.
         local: What it holds of the site's own nights, as `features.fitting` states it; None: nothing.
+        row_groups: Row groups of the split that has fewest, so most ranks that can read it.
     """
 
     uri: str
@@ -50,6 +51,7 @@ class FeatureTable:
     absent: frozenset[str]
     blocked_rows: int = 0
     local: dict[str, Any] | None = None
+    row_groups: int = 1
 
     def local_rows(self, split: Literal["train", "held_out"]) -> int:
         """Return how many rows of the site's own nights are in train, or are held out in validation."""
@@ -134,6 +136,8 @@ class TrainingTask:
 def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
     """Read the facts of `jobs/features.py` about a recipe; check that both splits have a row group for every rank.
 
+    If `ranks` is 0, their number is chosen later.
+
     Raises:
         TableMissing: the recipe was not written yet.
         TooFewRowGroups: a split has fewer row groups than there are ranks (of trees: workers).
@@ -141,8 +145,9 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
     """
     name = f"features/{recipe}"
     facts, uri = lake.facts(name, "jobs/features.py"), lake.uri(name)
-    for split in ("train", "validation"):
-        groups = facts["row_groups"].get(split, 0)
+    ranks = ranks or 1
+    least = {split: int(facts["row_groups"].get(split, 0)) for split in ("train", "validation")}
+    for split, groups in least.items():
         if groups < ranks:
             raise TooFewRowGroups(
                 f"{name}/split={split} has {groups} row groups for {ranks} ranks or workers;"
@@ -153,7 +158,7 @@ def open_features(lake: Lake, recipe: str, ranks: int) -> FeatureTable:
         raise InputError(f"{uri}/_preprocessor.json is not the one that made this table; rerun jobs/features.py")
     absent = frozenset(facts["classes_absent_in_train"])
     rows, blocked, local = dict(facts["rows"]), facts.get("blocked_rows", 0), facts.get("local")
-    return FeatureTable(uri, fitted, facts["run_id"], rows, absent, blocked, local)
+    return FeatureTable(uri, fitted, facts["run_id"], rows, absent, blocked, local, min(least.values()))
 
 
 def card_of(

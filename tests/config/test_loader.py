@@ -154,6 +154,12 @@ def test_a_batch_that_the_ranks_share_evenly_is_accepted(batch_size, ranks):
     assert load([], [f"train.batch_size={batch_size}", f"train.ranks={ranks}"]).train.ranks == ranks
 
 
+def test_ranks_that_are_chosen_later_take_any_batch():
+    assert load([], ["train.batch_size=65", "train.ranks=auto"]).train.ranks == 0
+    assert "train.ranks: Input should be greater than or equal to 0; found -1" in refused(settings=["train.ranks=-1"])
+    assert "train.ranks: Input should be a valid integer" in refused(settings=["train.ranks=automatic"])
+
+
 def test_every_fault_is_reported_at_once(yaml_file, tmp_path):
     files = [
         tmp_path / "absent.yaml",
