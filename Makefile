@@ -275,9 +275,9 @@ format: setup ## Format the sources; write the tables of settings in jobs/README
 
 .PHONY: bench
 bench: setup ## Compare with pandas, polars, Spark and model.fit. QUICK=1 (5 minutes) PART= CASES= ROUNDS= SCALES= BEFORE= OUT=
-	$(ENV); python -m tests.bench --part $(PART) --out $(call quoted,$(OUT)) --rounds $(ROUNDS) --models $(MODELS) \
-	  $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) $(if $(RECOMMENDED),--recommended $(RECOMMENDED)) \
-	  $(if $(QUICK),--quick) $(if $(BEFORE),--before $(call quoted,$(BEFORE)))
+	$(ENV); python -m tests.bench --part $(PART) --out $(call quoted,$(OUT)) --rounds $(ROUNDS) \
+	  $(if $(QUICK),--quick,--models $(MODELS)) $(if $(SCALES),--scales $(SCALES)) $(if $(CASES),--cases $(CASES)) \
+	  $(if $(RECOMMENDED),--recommended $(RECOMMENDED)) $(if $(BEFORE),--before $(call quoted,$(BEFORE)))
 
 HELD_OUT = $(or $(DATA),$(or $(CICIOMT_DATA),../shared/data)/release39)
 .PHONY: held-out

@@ -58,6 +58,7 @@ def main() -> int:
     if not (given.quick or given.cases or given.scales):
         minutes = sum(PARTS[name].MINUTES[0] + turns * PARTS[name].MINUTES[1] for name in given.part)
         console.print(f"on 2 cores with nothing beside it this takes about {minutes:.0f} minutes")
+    models = tuple(given.models or (train.MODELS[:1] if given.quick else train.MODELS))
     data = Path(tempfile.mkdtemp(prefix=".data-", dir=out))
     try:
         for name in (name for name in given.part if cases[name]):
@@ -65,7 +66,7 @@ def main() -> int:
             scales = PARTS[name].scales(given.scales or (PARTS[name].QUICK_SCALES if given.quick else ()))
             plan = rounds.Plan(
                 *(scratch, data, logs, tuple(cpus), scales, cases[name]),
-                *(tuple(given.models), given.recommended, given.quick),
+                *(models, given.recommended, given.quick),
             )
             earlier, earlier_ratios = done, ratios
             try:
@@ -120,7 +121,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--before", type=Path, help="bench.json of an earlier run, for the tables in bench.md")
     parser.add_argument("--cases", nargs="+", default=[], help="such as pandas, memory-1024, or memory for memory-…")
     parser.add_argument(
-        "--models", nargs="+", choices=train.MODELS, default=train.MODELS, help="that part train trains"
+        "--models", nargs="+", choices=train.MODELS, help="that part train trains; default: all, the first if quick"
     )
     parser.add_argument(
         "--recommended", default=train.RECOMMENDED, help="configuration to compare with the study's, part train"
