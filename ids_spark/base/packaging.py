@@ -25,8 +25,8 @@ _PACKED = (".py", ".json", ".j2")
 _COMMIT = "_commit.json"
 """In the package: the commit of a zip that was made from a git checkout."""
 _MARSHAL: Final = 2  # later formats depend on which other objects the process holds
-_UNCHECKED_HASH: Final = 1
-"""Flags of a `.pyc` file that is valid for the source of its hash, which is not compared (PEP 552)."""
+_CHECKED_HASH: Final = 3
+"""Flags of a `.pyc` file that is used only if the source beside it has the hash in the file (PEP 552)."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal sources give equal bytes
 
 
@@ -34,8 +34,9 @@ def archive(commit: str = "") -> bytes:
     """Return the content of the zip file; the package may be in a folder or in a zip file.
 
     Beside each module is its bytecode: Python does not store any for modules in a zip file, so driver and Python
-    workers would compile them all in each job, which takes longer than importing them. Another version of Python finds
-    another magic number and compiles the source.
+    workers would compile them all in each job, which takes longer than importing them. What runs is always what the
+    source says: another version of Python finds another magic number, a source that was changed in the zip file has
+    another hash, and both are compiled.
 
     Args:
         commit: Of the sources, where neither a git checkout nor an older zip file tells it.
@@ -66,8 +67,8 @@ def _files(folder: Traversable, path: str, packed: tuple[str, ...]) -> Iterator[
 
 def _compiled(source: bytes, path: str) -> bytes:
     """Return a module as the content of a `.pyc` file."""
-    code = compile(source, path, "exec", dont_inherit=True)
-    head = importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH.to_bytes(4, "little") + importlib.util.source_hash(source)
+    code = compile(source, path, "exec", dont_inherit=True, optimize=0)
+    head = importlib.util.MAGIC_NUMBER + _CHECKED_HASH.to_bytes(4, "little") + importlib.util.source_hash(source)
     return head + marshal.dumps(code, _MARSHAL)
 
 
