@@ -166,7 +166,8 @@ class _Encoding:
     def __call__(self, features: Floats32) -> Floats32:
         """Return features, then the encoded values of each, shape (features · (1 + values), rows)."""
         bins = features[:, np.newaxis] - self.low
-        bins /= self.width
+        with np.errstate(over="ignore"):  # infinity is beyond a bin as well
+            bins /= self.width
         np.maximum(bins, 0, out=bins)
         np.minimum(bins, 1, out=bins)
         if self.kernel is not None and self.bias is not None:
@@ -374,10 +375,12 @@ def _recurrent(
 def _ensemble(given: _Weights, inputs: int, dense: Sequence[int], classes: int, members: int) -> list[list[_Layer]]:
     chains: list[list[_Layer]] = [[] for _ in range(members)]
     for units in dense:
-        kernel, scale_in = given.take(inputs, units), given.take(members, inputs)
-        scale_out, bias = given.take(members, units), given.take(members, units)
+        kernel = np.ascontiguousarray(given.take(inputs, units).T)  # one for all, however many members there are
+        scale_in, scale_out = given.take(members, inputs), given.take(members, units)
+        bias = given.take(members, units)
         for i, chain in enumerate(chains):
-            chain.append(_layer(kernel, bias[i], _Relu(), scale_in[i, :, np.newaxis], scale_out[i, :, np.newaxis]))
+            scales = scale_in[i, :, np.newaxis], scale_out[i, :, np.newaxis]
+            chain.append(_Layer(kernel, bias[i, :, np.newaxis], _Relu(), *scales))
         inputs = units
     kernels, biases = given.take(members, inputs, classes), given.take(members, classes)
     for i, chain in enumerate(chains):
@@ -385,9 +388,9 @@ def _ensemble(given: _Weights, inputs: int, dense: Sequence[int], classes: int, 
     return chains
 
 
-def _layer(kernel: Floats32, bias: Floats32, activation: _Activation, *scales: Floats32) -> _Layer:
+def _layer(kernel: Floats32, bias: Floats32, activation: _Activation) -> _Layer:
     """Return a layer with a kernel and a bias as Keras has them, shape (inputs, units) and (units,)."""
-    return _Layer(np.ascontiguousarray(kernel.T), bias[:, np.newaxis], activation, *scales)
+    return _Layer(np.ascontiguousarray(kernel.T), bias[:, np.newaxis], activation)
 
 
 def _blocks(rows: int, size: int) -> Iterator[slice]:

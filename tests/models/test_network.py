@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -125,6 +126,28 @@ def test_weights_of_another_network_are_refused(change, message):
         network.build("gru_dnn", FEATURES, 6, hyperparameters, [*weights, np.zeros(1)])
     with pytest.raises(ValueError, match="no architecture 'transformer' of 1 networks"):
         network.build("transformer", FEATURES, 6, hyperparameters, weights)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_overflows_in_a_narrow_bin_is_beyond_it_without_a_warning():
+    hyperparameters = ModelConfig(bins=2, dense=()).model_dump(mode="json")
+    low, width = np.array([[0, 1]], dtype=np.float32), np.full((1, 2), 1e-6, dtype=np.float32)
+    own = network.build("dnn", 1, 2, hyperparameters, [low, width, np.ones((3, 2)), np.zeros(2)])
+    matrix = np.array([[1e35], [-1e35]], dtype=np.float32)
+    np.testing.assert_array_equal(own.encode(matrix)[1:], [[1, 0], [1, 0]])
+
+
+def test_members_of_an_ensemble_share_its_kernels():
+    members, units = 64, 300
+    shapes = [(FEATURES, units), (members, FEATURES), *[(members, units)] * 2]
+    shapes += [(units, units), *[(members, units)] * 3, (members, units, 2), (members, 2)]
+    weights = [np.ones(shape, dtype=np.float32) for shape in shapes]
+    hyperparameters = ModelConfig(ensemble_size=members, dense=(units, units)).model_dump(mode="json")
+    tracemalloc.start()
+    network.build("dnn", FEATURES, 2, hyperparameters, weights)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * sum(array.nbytes for array in weights)  # a copy for each member would be 26 times as much
 
 
 def test_no_flow_has_an_answer_of_no_rows():
