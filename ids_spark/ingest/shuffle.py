@@ -28,7 +28,7 @@ from ids_spark.ingest import copies, join_windows, row_hash
 from ids_spark.ingest.blocks import Block, Rows, Sent
 from ids_spark.ingest.dedup import DuplicateMarks, marks_of
 from ids_spark.ingest.readers import numbered, read_typed
-from ids_spark.ingest.rows import TypedRows, class_columns, texts, typed_contract
+from ids_spark.ingest.rows import TypedRows, class_columns, merged, texts, typed_contract
 from ids_spark.ingest.sources import RowGroup, Source, bin_pack, by_file
 from ids_spark.lake.filesystem import files_in
 from ids_spark.lake.parquet import SUFFIX, keep_only, part_name, write_part
@@ -44,6 +44,7 @@ _NOT_SENT: Final = ["split", "class19", "class6", "class2"]  # derived again fro
 BROUGHT: Final = ("event_date", "event_time", "place", "device")
 """Columns of `tables.FLOW_ORIGIN` that only local rows have, and bring with them."""
 _ROWS_PER_TASK: Final = 400_000
+_ROWS_PER_BLOCK: Final = 16_384  # that small files fill together
 _LABELS_SHOWN: Final = 30
 _REJECTED_AT_LEAST: Final = 50_000  # rows of one task, each with its raw values
 _ESTIMATE_AT_MOST: Final = 20  # times fewer rows than a CSV file may have: lines of 12 bytes
@@ -209,15 +210,20 @@ def write_flows(spark_context: SparkContext, source: Source, plan: ShufflePlan) 
     tasks = max(min_tasks, sum(p.rows for p in source.row_groups) // _ROWS_PER_TASK)
     row_groups = numbered(spark_context, source.row_groups)
     packed = (bin_pack if plan.window is None else by_file)(row_groups, tasks)
+    in_order = [sorted(own, key=lambda each: (each.name, each.first_row)) for own in packed]
 
-    def scatter(row_groups: list[RowGroup]) -> Iterator[tuple[int, Record]]:
+    def typed(own: list[RowGroup]) -> Iterator[TypedRows]:
         rejected: Counter[str] = Counter()
-        for name, parts in _typed(row_groups, plan):
-            for typed in parts:
-                _count_rejected(typed, rejected, name, plan.most_rejected)
-                yield from _scatter(typed, plan)
+        for name, parts in _typed(own, plan):
+            for part in parts:
+                _count_rejected(part, rejected, name, plan.most_rejected)
+                yield part
 
-    return shuffled(spark_context, packed, scatter, plan)
+    def scatter(own: list[RowGroup]) -> Iterator[tuple[int, Record]]:
+        for part in merged(typed(own), _ROWS_PER_BLOCK):
+            yield from _scatter(part, plan)
+
+    return shuffled(spark_context, in_order, scatter, plan)
 
 
 def shuffled(

@@ -1,6 +1,7 @@
 import gzip
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ids_spark.dataset.tables import QUARANTINE
 from ids_spark.ingest import readers
 from ids_spark.ingest.readers import read_typed
 from ids_spark.ingest.row_hash import row_keys
-from ids_spark.ingest.rows import typed_contract
+from ids_spark.ingest.rows import merged, typed_contract
 from ids_spark.ingest.sources import SourceUnusable, discover
 from ids_spark.lake import parquet
 
@@ -32,6 +33,7 @@ def line(first, **cells):
 
 
 def csv_row_group(folder, lines, header=HEADER, name="Benign_train.pcap.csv", newline="\n"):
+    Path(folder).mkdir(exist_ok=True)
     (Path(folder) / name).write_text(newline.join([header, *lines]) + newline, encoding="utf-8", newline="")
     return discover(IngestConfig(source=str(folder))).row_groups[0]
 
@@ -292,3 +294,19 @@ def test_a_file_with_a_sound_footer_and_damaged_data_is_named(tmp_path):
         file.write(b"\xff" * 396)
     with pytest.raises(SourceUnusable, match=r"all\.parquet: its content cannot be read \(.*\); fetch the file again"):
         read(row_group)
+
+
+def test_small_parts_are_put_together_in_their_order_and_large_ones_stay(tmp_path):
+    sizes = [3, 1, 0, 20, 2, 9, 9, 4]
+    parts = []
+    for i, size in enumerate(sizes):
+        lines = [line(i, Rate="-1" if row % 3 == 2 else "1") for row in range(size)]
+        name = f"{'Benign' if i % 2 else 'Recon-VulScan'}_{'train' if i % 3 else 'test'}.csv"
+        parts += read_typed(csv_row_group(tmp_path / str(i), lines, name=name), RELEASE_39)
+    found = list(merged(parts, 10))
+    assert [len(part.flows) + len(part.quarantine) for part in found] == [4, 20, 11, 13]
+    assert found[1] is parts[3]
+    for name in ("flows", "quarantine"):
+        one, other = (pa.concat_tables([getattr(each, name) for each in group]) for group in (parts, found))
+        assert one.to_pylist() == other.to_pylist()
+    assert sum((part.read for part in found), Counter()) == sum((part.read for part in parts), Counter())
