@@ -4,6 +4,7 @@ Spark may run a task twice (a retry, a speculative copy). Each attempt writes a 
 name; the driver then removes every file that no successful task returned, so that a table holds each row once.
 """
 
+import base64
 import contextlib
 import functools
 import logging
@@ -37,6 +38,7 @@ BUFFER_BYTES: Final = 1 << 20
 """Bytes of each column of a row group that are read at a time if it is read in pieces; else it is in memory whole."""
 _SAMPLE_ROWS: Final = 1_024
 """Rows by which columns are encoded; tables are written in an order that mixes their rows."""
+_STORED_SCHEMA: Final = b"ARROW:schema"  # key of a footer
 _FEW_VALUES: Final = 256  # in the sample
 _WORTHWHILE: Final = 0.5  # compressed size of a column above which it is stored as it is
 LARGEST_ROW: Final = 256 << 20
@@ -61,8 +63,8 @@ def part_writer(
 ) -> Iterator[Callable[[pa.Table], None]]:
     """Give a function that appends a table to one parquet file as a row group; an empty table is skipped.
 
-    Columns of numbers are encoded as suits those of the first table (`_Encoding`). Texts may be given as dictionaries,
-    the same columns in every table: their indices are written as they are, and they are read as texts.
+    Columns of numbers are encoded as suits those of the first table (`_Encoding`). Texts may be given as dictionaries
+    and are read as texts; the indices of those that are dictionaries in the first table are written as they are.
 
     Args:
         folder: URI; made if needed.
@@ -85,7 +87,6 @@ def part_writer(
                 f"{path}/{name}",
                 _with_dictionaries(schema, first.schema),
                 filesystem=fs,
-                store_schema=not any(pa.types.is_dictionary(column.type) for column in first.schema),
                 compression=encoding.compression,
                 use_dictionary=encoding.dictionary or False,
                 write_statistics=keyed or False,
@@ -101,10 +102,11 @@ def part_writer(
                 raise ValueError(f"{folder}/{name}: column(s) {', '.join(holes)} hold nulls; expected none")
             if not writers:
                 writers.append(opened(table))
-            kept = _with_dictionaries(schema, table.schema)
-            same = table.schema.types == kept.types and table.schema.names == kept.names
-            given = pa.Table.from_arrays(table.columns, schema=kept) if same else table.cast(kept)
-            writers[0].write_table(given, row_group_size=len(table))
+            written = writers[0].schema
+            if table.schema.names != written.names:
+                raise ValueError(f"{folder}/{name}: found columns {table.schema.names}; expected {written.names}")
+            columns = [_stored_as(column, field.type) for column, field in zip(table.columns, written, strict=True)]
+            writers[0].write_table(pa.Table.from_arrays(columns, schema=written), row_group_size=len(table))
 
         yield write
         if not writers:
@@ -112,14 +114,36 @@ def part_writer(
 
 
 def _with_dictionaries(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
-    """Return a schema in which columns of text that are given as dictionaries are dictionaries."""
+    """Return a schema in which columns that are given as dictionaries are dictionaries, and are read as they were.
+
+    A reader takes types from the first `ARROW:schema` of a footer, and pyarrow adds its own as the last one. Without
+    any, which is a setting of the writer, it would write no metadata at all.
+    """
     columns = [
-        column.with_type(given.field(column.name).type)
+        column.with_type(pa.dictionary(pa.int32(), column.type))
         if column.name in given.names and pa.types.is_dictionary(given.field(column.name).type)
         else column
         for column in schema
     ]
-    return pa.schema(columns, schema.metadata)
+    if not any(pa.types.is_dictionary(column.type) for column in columns):
+        return schema
+    read_as = base64.b64encode(schema.serialize().to_pybytes())
+    return pa.schema(columns, {**(schema.metadata or {}), _STORED_SCHEMA: read_as})
+
+
+def _stored_as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column in the type of its file: one may be a dictionary in one table and not in the next.
+
+    A task writes row groups of several files, and rows of which a column is missing or constant. pyarrow writes no
+    dictionary with a null among its values.
+    """
+    if column.type == kind and not (
+        pa.types.is_dictionary(kind) and any(c.dictionary.null_count for c in column.chunks)
+    ):
+        return column
+    if not pa.types.is_dictionary(kind):
+        return column.cast(kind)
+    return column.cast(kind.value_type).dictionary_encode()
 
 
 @dataclass(frozen=True)

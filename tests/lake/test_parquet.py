@@ -99,3 +99,23 @@ def test_a_reported_file_that_is_gone_stops_the_job(tmp_path):
     (tmp_path / "part-00000-a.parquet").write_bytes(b"x")
     with pytest.raises(NotReconciled, match="lack 1 files of tasks, such as part-00001-b"):
         keep_only(["part-00000-a.parquet", "part-00001-b.parquet"], str(tmp_path))
+
+
+def test_a_text_may_be_a_dictionary_in_some_tables_of_a_file_and_not_in_others(tmp_path):
+    contract, given = pa.schema([("device", pa.string())]), ["pump", None, "pump", "monitor"]
+    plain = pa.chunked_array([pa.array(given)])
+    encoded = plain.dictionary_encode()
+    narrow = pa.chunked_array(
+        [pa.DictionaryArray.from_arrays(pa.array([1, 2, 1, 0], pa.int8()), ["monitor", "pump", None])]
+    )
+    wide = pa.chunked_array([pa.array(given, pa.large_string()).dictionary_encode()])
+    nothing = pa.chunked_array([pa.nulls(4, pa.string())])
+    forms = [plain, encoded, narrow, wide, nothing]
+    for number, first in enumerate(forms):
+        columns = [first, *forms]
+        tables = [pa.table([column], names=["device"]) for column in columns]
+        write_part(str(tmp_path), f"part-{number}.parquet", tables, contract, {"origin": "x"}, ["device"])
+        found = pq.read_table(tmp_path / f"part-{number}.parquet")
+        assert found.schema.field("device").type == pa.string()
+        assert found.schema.metadata[b"origin"] == b"x"
+        assert found["device"].to_pylist() == [value for column in columns for value in column.to_pylist()]
