@@ -23,14 +23,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.report import Report
 from ids_spark.base.text import one_line
-from ids_spark.models import registry
 from ids_spark.runtime import job
-from ids_spark.score import degradation, night_context, night_files, nightly, pending_nights, split
-from ids_spark.score.night_context import ScoringContext
+
+if TYPE_CHECKING:
+    from ids_spark.score.night_context import ScoringContext
+    from ids_spark.score.nightly import ScoredNights
 
 log = logging.getLogger(__name__)
 _MOST_PRINTED = 7  # nights
@@ -38,6 +40,10 @@ _MOST_PRINTED = 7  # nights
 
 def run(context: job.Context) -> Report:
     """Score the configured nights or split."""
+    # Imported here, while the Spark session starts.
+    from ids_spark.models import registry
+    from ids_spark.score import night_context, night_files, nightly, pending_nights, split
+
     config, now = context.config.score, dt.datetime.now(dt.UTC)
     if config.flow_logs is None:
         spark, seed = context.spark.sparkContext, context.config.seed
@@ -84,8 +90,10 @@ def run(context: job.Context) -> Report:
     return report
 
 
-def _night(context: job.Context, scoring: ScoringContext, date: dt.date, scored: nightly.ScoredNights) -> Report:
+def _night(context: job.Context, scoring: "ScoringContext", date: dt.date, scored: "ScoredNights") -> Report:
     """Score one night; one without flow logs is refused if `score.date` names it, else reported as degraded."""
+    from ids_spark.score import degradation, night_files, nightly
+
     config, missing = scoring.config.score, None
     schema, identifiers = scoring.champion.preprocessor.schema, scoring.identifiers
     source = night_files.find_night(config, date, schema, scoring.needed, identifiers=identifiers)
@@ -124,4 +132,4 @@ def _report_failures(failures: Sequence[tuple[dt.date, Exception]], report: Repo
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(run, __doc__))
+    sys.exit(job.main(run, __doc__, needs_spark=True))

@@ -10,6 +10,7 @@ import stat
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,7 @@ class Context:
         job: Name of the job.
         run_id: Identifier of this run in every table; sorts by time.
         application: Name of the file that was submitted: that of the job, or of a sequence of jobs.
+        starting: The Spark session, if it starts in the background.
     """
 
     config: Config
@@ -58,11 +60,12 @@ class Context:
     job: str
     run_id: str
     application: str
+    starting: "Future[SparkSession] | None" = None
 
     @cached_property
     def spark(self) -> SparkSession:
-        """The Spark session; started on first use, because some jobs need no executors."""
-        return session(f"ids_spark {self.application}", self.config.open_cluster, secret_variables(self.config))
+        """The Spark session; started on first use, because some jobs need no executors, or in the background."""
+        return _session_of(self.config, self.application) if self.starting is None else self.starting.result()
 
     @cached_property
     def lease(self) -> Lease:
@@ -89,7 +92,9 @@ def new_run_id() -> str:
     return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
 
-def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None = None) -> int:
+def main(
+    run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None = None, *, needs_spark: bool = False
+) -> int:
     """Run a job and return its exit code: 0 done, 3 done but incomplete, 2 refused (configuration or input), 1 failed.
 
     A refused or failed run writes its audit row and nothing else, and a refused one not even that where there is no
@@ -99,11 +104,18 @@ def main(run: Callable[[Context], Report], doc: str, argv: Sequence[str] | None 
         run: The job; stages tables and lists them in its report; commits nothing itself.
         doc: The job's module docstring, shown by `--help`.
         argv: Arguments; default those of the process.
+        needs_spark: As for `sequence`.
     """
-    return sequence({_name_of(run): run}, doc, argv)
+    return sequence({_name_of(run): run}, doc, argv, needs_spark=needs_spark)
 
 
-def sequence(runs: Mapping[str, Callable[[Context], Report]], doc: str, argv: Sequence[str] | None = None) -> int:
+def sequence(
+    runs: Mapping[str, Callable[[Context], Report]],
+    doc: str,
+    argv: Sequence[str] | None = None,
+    *,
+    needs_spark: bool = False,
+) -> int:
     """Run jobs in their order in one Spark application, and return the exit code of the last one that ran.
 
     Each has its own run id, audit row and commit, as if it had been submitted alone with the same arguments. A job runs
@@ -113,6 +125,8 @@ def sequence(runs: Mapping[str, Callable[[Context], Report]], doc: str, argv: Se
         runs: Each job by its name, as for `main`; all are of one file.
         doc: Docstring of that file, shown by `--help`.
         argv: Arguments; default those of the process.
+        needs_spark: Start the Spark session in the background at once: the JVM takes a second for it, while the job
+            imports modules and reads models. What refuses a session is raised where the job first uses it.
     """
     first = next(iter(runs.values()))
     application = _name_of(first)
@@ -120,13 +134,21 @@ def sequence(runs: Mapping[str, Callable[[Context], Report]], doc: str, argv: Se
     if given is None:
         return REFUSED
     running, code = SparkSession.getActiveSession(), DONE
-    try:
-        for job, run in runs.items():
-            if (code := _run(run, job, *given, application)) != DONE:
-                break
-    finally:
-        if running is None and (started := SparkSession.getActiveSession()) is not None:
-            started.stop()
+    with ThreadPoolExecutor(1) as background:
+        starting = None
+        if needs_spark and running is None:
+            starting = background.submit(_session_of, given[0], application)
+        try:
+            for job, run in runs.items():
+                if (code := _run(run, job, *given, application, starting)) != DONE:
+                    break
+        finally:
+            if starting is not None:
+                started = starting.result() if starting.exception() is None else None
+            else:
+                started = SparkSession.getActiveSession() if running is None else None
+            if started is not None:
+                started.stop()
     return code
 
 
@@ -179,10 +201,17 @@ class _Arguments(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def _run(run: Callable[[Context], Report], job: str, config: Config, lake: Lake, application: str) -> int:
+def _run(
+    run: Callable[[Context], Report],
+    job: str,
+    config: Config,
+    lake: Lake,
+    application: str,
+    starting: "Future[SparkSession] | None",
+) -> int:
     run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
-    context = Context(config, lake, job, run_id, application)
+    context = Context(config, lake, job, run_id, application, starting)
     try:
         lake.recover(job)
         report = run(context)
@@ -271,6 +300,10 @@ def secret_variables(config: Config) -> tuple[str, ...]:
     key = config.train.sign_key or ""
     signing = (key.removeprefix(ENVIRONMENT),) if key.startswith(ENVIRONMENT) else ()
     return (config.score.pseudonym_key_env, *signing)
+
+
+def _session_of(config: Config, application: str) -> SparkSession:
+    return session(f"ids_spark {application}", config.open_cluster, secret_variables(config))
 
 
 def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -> SparkSession:

@@ -239,6 +239,35 @@ def test_a_submitted_job_withholds_files_from_others_and_text_from_data_imitates
         assert word not in refusal, output
 
 
+IN_THE_BACKGROUND = """
+import sys
+from pyspark import SparkContext
+from ids_spark.base.errors import InputError
+from ids_spark.base.report import Report
+from ids_spark.base.spark_tasks import run_each
+from ids_spark.runtime import job
+def run(context):
+    if context.config.seed == 1:
+        raise InputError("refused before the session was used")
+    print("tasks", run_each(context.spark.sparkContext, [3, 4], lambda item: item * item))
+    return Report()
+code = job.main(run, "A job.", needs_spark=True)
+print("running", SparkContext._active_spark_context)
+sys.exit(code)
+"""
+
+
+def test_a_session_that_starts_in_the_background_is_used_refused_or_stopped(tmp_path: Path) -> None:
+    (tmp_path / "early.py").write_text(IN_THE_BACKGROUND)
+    folder = submitting.prepare(tmp_path / "work")
+    code, output = submitting.submit(folder, str(tmp_path / "early"))
+    assert (code, "tasks [9, 16]" in output, "running None" in output) == (0, True, True), output
+    code, output = submitting.submit(folder, str(tmp_path / "early"), "seed=1")
+    assert (code, "refused before the session" in output, "running None" in output) == (2, True, True), output
+    code, output = submitting.submit(folder, str(tmp_path / "early"), conf=["spark.task.cpus=9"])
+    assert (code, output.count("spark.task.cpus is 9"), "Traceback" in output) == (2, 1, False), output
+
+
 def test_temporary_files_of_spark_are_in_a_folder_of_the_user_alone(tmp_path: Path) -> None:
     made = Path(job.private_folder(str(tmp_path)))
     assert made.parent == tmp_path
