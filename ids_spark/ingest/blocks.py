@@ -4,9 +4,9 @@ Most columns of a capture file are the same number in thousands of rows, and mos
 sent once for a block, and what a codec does not halve is sent as it is: compressing takes more time than sending.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -57,16 +57,22 @@ class Block:
         return rows, self.constant, compressed, _to_bytes(self.plain.slice(start, rows), None)
 
 
+Column: TypeAlias = "pa.Array | pa.Scalar | list[NDArray[Any]]"
+"""A column of several blocks: as an array, as one value of all rows, or as an array of numbers for each block."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows of a bucket, sorted by row key, label, file and row number.
 
     Attributes:
-        columns: Each as an array of shape (rows,) before sorting, or a scalar if it has one value.
+        columns: Each before sorting.
+        starts: Number of rows before each block, and of all rows, shape (blocks + 1,).
         order: Permutation that sorts the rows, shape (rows,).
     """
 
-    columns: Mapping[str, pa.Array | pa.Scalar]
+    columns: Mapping[str, Column]
+    starts: Ints
     order: Ints
 
     @classmethod
@@ -77,10 +83,11 @@ class Rows:
             sent: From `Block.slice`.
             contract: The columns, among them `row_key`, `label19`, `source_file` and `source_row`.
         """
-        columns, rows = joined(sent, contract), sum(each[0] for each in sent)
+        columns, starts = joined(sent, contract), np.cumsum([0, *(rows for rows, *_ in sent)])
         names = ("row_key", "label19", "source_row")
-        keys, labels, numbers = (_values(columns[name], rows) for name in names)
-        return cls(columns, row_hash.order_of(keys, labels, _ranks(columns["source_file"], rows), numbers))
+        keys, labels, numbers = (_values(columns[name], int(starts[-1])) for name in names)
+        ranks = _ranks(columns["source_file"], int(starts[-1]))
+        return cls(columns, starts, row_hash.order_of(keys, labels, ranks, numbers))
 
     def values(self, name: str, at: Ints | None = None) -> NDArray[Any]:
         """Return a column of numbers without nulls, of all rows or those at some places, shape (rows,)."""
@@ -88,18 +95,32 @@ class Rows:
         return _values(self.columns[name], len(self.order))[order]
 
     def table(self, start: int, end: int) -> pa.Table:
-        """Return a range of the rows."""
-        order = pa.array(self.order[start:end])
-        return pa.table(
-            {
-                name: pa.repeat(column, len(order)) if isinstance(column, pa.Scalar) else column.take(order)
-                for name, column in self.columns.items()
-            }
-        )
+        """Return a range of the rows, one at least.
+
+        Blocks are sorted by key, so it has a range of each of them: few enough to be sorted in the cache of a core.
+        """
+        order = self.order[start:end]
+        ordered = np.sort(order)
+        cuts = np.searchsorted(ordered, self.starts)
+        blocks = np.flatnonzero(cuts[1:] > cuts[:-1])
+        lows, highs = ordered[cuts[blocks]], ordered[cuts[blocks + 1] - 1] + 1
+        shifts = lows - np.cumsum(np.r_[0, highs - lows])[:-1]
+        place = order - shifts[np.searchsorted(lows, order, "right") - 1]
+        first = self.starts[blocks]
+        ranges = list(zip(blocks.tolist(), (lows - first).tolist(), (highs - first).tolist(), strict=True))
+
+        def taken(column: Column) -> pa.Array:
+            if isinstance(column, pa.Scalar):
+                return pa.repeat(column, len(order))
+            if isinstance(column, list):
+                return pa.array(np.concatenate([column[i][low:high] for i, low, high in ranges])[place])
+            return column.take(pa.array(order))
+
+        return pa.table({name: taken(column) for name, column in self.columns.items()})
 
 
-def joined(sent: Iterable[Sent], contract: pa.Schema) -> dict[str, pa.Array | pa.Scalar]:
-    """Return the rows of all blocks by column: an array of shape (rows,), or a scalar if the column has one value.
+def joined(sent: Sequence[Sent], contract: pa.Schema) -> dict[str, Column]:
+    """Return the rows of all blocks by column.
 
     Args:
         sent: From `Block.slice`.
@@ -116,33 +137,35 @@ def joined(sent: Iterable[Sent], contract: pa.Schema) -> dict[str, pa.Array | pa
     return {column.name: _joined(parts.pop(column.name), column.type) for column in contract}
 
 
-def _values(column: pa.Array | pa.Scalar, rows: int) -> NDArray[Any]:
-    if isinstance(column, pa.Scalar):  # takes the memory of one value
-        return np.broadcast_to(pa.array([column.as_py()], column.type).to_numpy(), rows)
-    values: NDArray[Any] = column.to_numpy()
-    return values
-
-
-def _ranks(names: pa.Array | pa.Scalar, rows: int) -> Ints:
-    """Return the alphabetical rank of each name, which makes the result independent of shuffle arrival order."""
-    if isinstance(names, pa.Scalar):
-        return np.zeros(rows, dtype=np.int64)
-    alphabetical = np.argsort(np.argsort(names.dictionary.to_numpy(zero_copy_only=False)))
-    ranks: Ints = alphabetical[names.indices.to_numpy()]
-    return ranks
-
-
-def _joined(parts: Sequence[tuple[int, pa.ChunkedArray, bool]], kind: pa.DataType) -> pa.Array | pa.Scalar:
+def _joined(parts: Sequence[tuple[int, pa.ChunkedArray, bool]], kind: pa.DataType) -> Column:
     if parts and all(constant for *_, constant in parts):
         values = pa.chunked_array([part.chunk(0) for _, part, _ in parts])
         if _is_constant(values):
             return values[0]
+    if parts and all(_is_number(part) for _, part, _ in parts):
+        return [np.broadcast_to(part.to_numpy(), rows) for rows, part, _ in parts]
     zeros = np.zeros(max((rows for rows, _, constant in parts if constant), default=0), dtype=np.int32)
     chunks: list[pa.Array] = []
     for rows, part, constant in parts:
         chunks += [part.chunk(0).take(pa.array(zeros[:rows]))] if constant else part.chunks
     whole = pa.chunked_array(chunks, kind)
     return (whole.unify_dictionaries() if pa.types.is_dictionary(kind) else whole).combine_chunks()
+
+
+def _values(column: Column, rows: int) -> NDArray[Any]:
+    if isinstance(column, pa.Scalar):  # takes the memory of one value
+        return np.broadcast_to(pa.array([column.as_py()], column.type).to_numpy(), rows)
+    values: NDArray[Any] = np.concatenate(column) if isinstance(column, list) else column.to_numpy()
+    return values
+
+
+def _ranks(names: Any, rows: int) -> Ints:
+    """Return the alphabetical rank of each name, which makes the result independent of shuffle arrival order."""
+    if isinstance(names, pa.Scalar):
+        return np.zeros(rows, dtype=np.int64)
+    alphabetical = np.argsort(np.argsort(names.dictionary.to_numpy(zero_copy_only=False)))
+    ranks: Ints = alphabetical[names.indices.to_numpy()]
+    return ranks
 
 
 def _is_number(column: pa.ChunkedArray) -> bool:
