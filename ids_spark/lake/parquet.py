@@ -85,7 +85,7 @@ def part_writer(
             encoding = _encoding_of(first, dictionary)
             writer = pq.ParquetWriter(
                 f"{path}/{name}",
-                _with_dictionaries(schema, first.schema),
+                _read_as(schema, _with_dictionaries(schema, first.schema)),
                 filesystem=fs,
                 compression=encoding.compression,
                 use_dictionary=encoding.dictionary or False,
@@ -144,6 +144,18 @@ def _stored_as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if not pa.types.is_dictionary(kind):
         return column.cast(kind)
     return column.cast(kind.value_type).dictionary_encode()
+
+
+def _read_as(schema: pa.Schema, written: pa.Schema) -> pa.Schema:
+    """Return the schema of a writer whose file is read with another schema, here texts instead of dictionaries.
+
+    Readers take the first Arrow schema of the footer; pyarrow appends that of the writer. Not storing any would also
+    drop the key-value pairs of the file.
+    """
+    if schema.types == written.types:
+        return written
+    stored = base64.b64encode(schema.serialize().to_pybytes())
+    return written.with_metadata({**(schema.metadata or {}), b"ARROW:schema": stored})
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,22 @@ def test_rows_are_read_as_written_one_row_group_for_each_table(tmp_path, diction
     assert file.schema_arrow.metadata[b"origin"] == b"x"
 
 
+@pytest.mark.parametrize("reader", ["pyarrow", "ours"])
+def test_texts_given_as_dictionaries_are_read_as_texts_and_the_file_keeps_its_facts(tmp_path, reader):
+    given = table(0, 3).set_column(2, "class19", table(0, 3)["class19"].dictionary_encode())
+    write_part(str(tmp_path), "part-0.parquet", [given, given], CONTRACT, {"origin": "x"}, ("class19",), ("row_key",))
+    path = tmp_path / "part-0.parquet"
+    assert pq.read_metadata(path).metadata[b"origin"] == b"x"
+    if reader == "pyarrow":
+        schema, rows = pq.read_schema(path), pq.read_table(path)
+    else:
+        with open_part(str(path)) as file:
+            schema, rows = file.schema, file.read(CONTRACT.names)
+    assert schema.metadata[b"origin"] == b"x"
+    assert schema.types == CONTRACT.types
+    assert rows.to_pydict() == pa.concat_tables([table(0, 3), table(0, 3)]).to_pydict()
+
+
 def test_only_columns_worth_it_have_a_dictionary_and_only_the_key_has_statistics(tmp_path):
     write_part(str(tmp_path), "part-0.parquet", [table(0, 5)], CONTRACT, {}, ("class19",))
     group = pq.ParquetFile(tmp_path / "part-0.parquet").metadata.row_group(0)
