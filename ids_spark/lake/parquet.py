@@ -98,15 +98,16 @@ def part_writer(
         def write(table: pa.Table) -> None:
             if not len(table):
                 return
-            if holes := [name for name in complete if table[name].null_count]:  # pyarrow would write any value
-                raise ValueError(f"{folder}/{name}: column(s) {', '.join(holes)} hold nulls; expected none")
             if not writers:
                 writers.append(opened(table))
             written = writers[0].schema
             if table.schema.names != written.names:
                 raise ValueError(f"{folder}/{name}: found columns {table.schema.names}; expected {written.names}")
             columns = [_stored_as(column, field.type) for column, field in zip(table.columns, written, strict=True)]
-            writers[0].write_table(pa.Table.from_arrays(columns, schema=written), row_group_size=len(table))
+            given = pa.Table.from_arrays(columns, schema=written)
+            if holes := [name for name in complete if given[name].null_count]:  # pyarrow would write any value
+                raise ValueError(f"{folder}/{name}: column(s) {', '.join(holes)} hold nulls; expected none")
+            writers[0].write_table(given, row_group_size=len(table))
 
         yield write
         if not writers:

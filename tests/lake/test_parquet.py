@@ -135,3 +135,10 @@ def test_a_text_may_be_a_dictionary_in_some_tables_of_a_file_and_not_in_others(t
         assert found.schema.field("device").type == pa.string()
         assert found.schema.metadata[b"origin"] == b"x"
         assert found["device"].to_pylist() == [value for column in columns for value in column.to_pylist()]
+
+
+def test_a_null_among_the_values_of_a_dictionary_is_a_null(tmp_path):
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array(["pump", None]))
+    given, contract = pa.table([column], names=["device"]), pa.schema([("device", pa.string())])
+    with pytest.raises(ValueError, match="column\\(s\\) device hold nulls"):
+        write_part(str(tmp_path), "part-0.parquet", [given], contract, {}, complete=["device"])
