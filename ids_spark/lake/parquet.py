@@ -38,7 +38,6 @@ BUFFER_BYTES: Final = 1 << 20
 """Bytes of each column of a row group that are read at a time if it is read in pieces; else it is in memory whole."""
 _SAMPLE_ROWS: Final = 1_024
 """Rows by which columns are encoded; tables are written in an order that mixes their rows."""
-_STORED_SCHEMA: Final = b"ARROW:schema"  # key of a footer
 _FEW_VALUES: Final = 256  # in the sample
 _WORTHWHILE: Final = 0.5  # compressed size of a column above which it is stored as it is
 LARGEST_ROW: Final = 256 << 20
@@ -115,21 +114,14 @@ def part_writer(
 
 
 def _with_dictionaries(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
-    """Return a schema in which columns that are given as dictionaries are dictionaries, and are read as they were.
-
-    A reader takes types from the first `ARROW:schema` of a footer, and pyarrow adds its own as the last one. Without
-    any, which is a setting of the writer, it would write no metadata at all.
-    """
+    """Return a schema in which columns that are given as dictionaries are dictionaries."""
     columns = [
         column.with_type(pa.dictionary(pa.int32(), column.type))
         if column.name in given.names and pa.types.is_dictionary(given.field(column.name).type)
         else column
         for column in schema
     ]
-    if not any(pa.types.is_dictionary(column.type) for column in columns):
-        return schema
-    read_as = base64.b64encode(schema.serialize().to_pybytes())
-    return pa.schema(columns, {**(schema.metadata or {}), _STORED_SCHEMA: read_as})
+    return pa.schema(columns, schema.metadata)
 
 
 def _stored_as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
