@@ -52,7 +52,7 @@ class Context:
         job: Name of the job.
         run_id: Identifier of this run in every table; sorts by time.
         application: Name of the file that was submitted: that of the job, or of a sequence of jobs.
-        starting: The Spark session, if it starts in the background.
+        starting: The Spark session, if it starts in the background; None of a cluster.
     """
 
     config: Config
@@ -60,12 +60,13 @@ class Context:
     job: str
     run_id: str
     application: str
-    starting: "Future[SparkSession] | None" = None
+    starting: "Future[SparkSession | None] | None" = None
 
     @cached_property
     def spark(self) -> SparkSession:
         """The Spark session; started on first use, because some jobs need no executors, or in the background."""
-        return _session_of(self.config, self.application) if self.starting is None else self.starting.result()
+        found = None if self.starting is None else self.starting.result()
+        return found or _session_of(self.config, self.application)
 
     @cached_property
     def lease(self) -> Lease:
@@ -125,8 +126,9 @@ def sequence(
         runs: Each job by its name, as for `main`; all are of one file.
         doc: Docstring of that file, shown by `--help`.
         argv: Arguments; default those of the process.
-        needs_spark: Start the Spark session in the background at once: the JVM takes a second for it, while the job
-            imports modules and reads models. What refuses a session is raised where the job first uses it.
+        needs_spark: Start a local Spark session in the background at once: the JVM takes a second for it, while the job
+            imports modules and reads models. What refuses a session is raised where the job first uses it. A cluster
+            is connected to on first use, so that a job that is refused neither waits for it nor takes its executors.
     """
     first = next(iter(runs.values()))
     application = _name_of(first)
@@ -137,16 +139,15 @@ def sequence(
     with ThreadPoolExecutor(1) as background:
         starting = None
         if needs_spark and running is None:
-            starting = background.submit(_session_of, given[0], application)
+            starting = background.submit(_local_session_of, given[0], application)
         try:
             for job, run in runs.items():
                 if (code := _run(run, job, *given, application, starting)) != DONE:
                     break
         finally:
-            if starting is not None:
-                started = starting.result() if starting.exception() is None else None
-            else:
-                started = SparkSession.getActiveSession() if running is None else None
+            started = starting.result() if starting is not None and starting.exception() is None else None
+            if started is None and running is None:
+                started = SparkSession.getActiveSession()
             if started is not None:
                 started.stop()
     return code
@@ -207,7 +208,7 @@ def _run(
     config: Config,
     lake: Lake,
     application: str,
-    starting: "Future[SparkSession] | None",
+    starting: "Future[SparkSession | None] | None",
 ) -> int:
     run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
@@ -304,6 +305,13 @@ def secret_variables(config: Config) -> tuple[str, ...]:
 
 def _session_of(config: Config, application: str) -> SparkSession:
     return session(f"ids_spark {application}", config.open_cluster, secret_variables(config))
+
+
+def _local_session_of(config: Config, application: str) -> SparkSession | None:
+    """Return a session in which driver and tasks are one process; None if the master is a cluster."""
+    SparkContext._ensure_initialized()
+    master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]
+    return _session_of(config, application) if cluster_security.is_local(master) else None
 
 
 def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -> SparkSession:

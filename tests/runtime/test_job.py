@@ -268,6 +268,15 @@ def test_a_session_that_starts_in_the_background_is_used_refused_or_stopped(tmp_
     assert (code, output.count("spark.task.cpus is 9"), "Traceback" in output) == (2, 1, False), output
 
 
+def test_a_job_that_is_refused_does_not_connect_to_a_cluster(tmp_path: Path) -> None:
+    (tmp_path / "early.py").write_text(IN_THE_BACKGROUND)
+    folder = submitting.prepare(tmp_path / "work")
+    settings = "seed=1", "open_cluster=true"
+    code, output = submitting.submit(folder, str(tmp_path / "early"), *settings, master="spark://127.0.0.1:1")
+    assert (code, "refused before the session" in output) == (2, True), output
+    assert "127.0.0.1:1" not in output
+
+
 def test_temporary_files_of_spark_are_in_a_folder_of_the_user_alone(tmp_path: Path) -> None:
     made = Path(job.private_folder(str(tmp_path)))
     assert made.parent == tmp_path
