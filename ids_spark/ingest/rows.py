@@ -121,7 +121,7 @@ def type_rows(table: pa.Table, row_group: RowGroup, schema: FeatureSchema, sourc
             "split": np.array([*SOURCE_SPLITS, None], dtype=object)[splits],
             "label": np.array([*taxonomy.CLASS19, None], dtype=object)[class_ids],
         }
-        shown = [*schema.features, *([LABEL] if LABEL in table.column_names and unlabelled.any() else [])]
+        shown = [*schema.features, *([LABEL] if LABEL in table.column_names else [])]
         refused = refused_rows(table, faults, shown, known)
         good = np.flatnonzero(~bad)
         values = {feature: column[good] for feature, column in values.items()}

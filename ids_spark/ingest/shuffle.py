@@ -30,7 +30,7 @@ from ids_spark.ingest.dedup import DuplicateMarks, marks_of
 from ids_spark.ingest.readers import numbered, read_typed
 from ids_spark.ingest.rows import TypedRows, class_columns, merged, texts, typed_contract
 from ids_spark.ingest.sources import RowGroup, Source, bin_pack, by_file
-from ids_spark.lake.filesystem import files_in
+from ids_spark.lake.filesystem import files_in, remove
 from ids_spark.lake.parquet import SUFFIX, keep_only, part_name, write_part
 
 ROW_GROUP_ROWS: Final = 65_536
@@ -268,6 +268,8 @@ def _mark_conflicts(spark_context: SparkContext, total: IngestCounts, plan: Shuf
         return _write_copies(index, tables, split, plan)
 
     written = run_each(spark_context, list(enumerate(marked)), write)
+    for split, old in marked:
+        remove(f"{plan.flows}/split={split}/{old}")
     replaced = {old for _, old in marked}
     total.parts = [*(name for name in total.parts if name not in replaced), *written]
 

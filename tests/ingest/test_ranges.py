@@ -70,7 +70,7 @@ def read(row_groups):
     parts = [part for row_group in row_groups for part in read_typed(row_group, RELEASE_39)]
     flows = pa.concat_tables([typed_contract(RELEASE_39).empty_table(), *(part.flows for part in parts)])
     refused = pa.concat_tables([QUARANTINE.empty_table(), *(part.quarantine for part in parts)])
-    rows = [row | {"raw": json.loads(row["raw"]) | {"label": None}} for row in refused.to_pylist()]
+    rows = [row | {"raw": json.loads(row["raw"])} for row in refused.to_pylist()]
     totals = [sum((getattr(part, name) for part in parts), start=type(parts[0].read)()) for name in COUNTS]
     return flows.to_pylist(), sorted(rows, key=lambda row: row["source_row"]), totals
 
