@@ -56,6 +56,40 @@ def test_files_of_usual_writers_are_within_the_limits(tmp_path: Path, compressio
             check_pages(path, *RELEASE_39.features, "device_id", "tags", local=local)
 
 
+FIELDS = {
+    "a page of numbers": b"\x15\0\x15\x08\x15\x0a\x2c\x15\x02\x15\0\x15\x06\x15\x06\x1c\x18\x08" + bytes(11),
+    "with a checksum": b"\x15\0\x15\x08\x15\x0a\x15\x99\x07\x1c\x15\x02\x15\0\x15\x06\x15\x06\0\0",
+    "of texts": b"\x15\0\x15\x08\x15\x0a\x2c\x15\x02\x15\0\x15\x06\x15\x06\x1c\x18\x03abc\0\0\0",
+    "of a dictionary": b"\x15\x04\x15\x08\x15\x0a\x4c\x15\x02\x15\x04\x12\0\0",
+    "a number in two bytes": b"\x15\0\x15\x88\0\x15\x8a\0\0",
+    "a size that comes again": b"\x15\0\x15\x02\x15\x0a\x2c\x15\x02\0\x05\x04\x08\0",
+    "sizes in another order": b"\x15\0\x25\x0a\x05\x04\x08\0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("header", FIELDS.values(), ids=FIELDS)
+def test_sizes_of_a_page_are_those_of_its_header_however_it_is_written(tmp_path: Path, header: bytes) -> None:
+    pages = tmp_path / "pages"
+    pages.write_bytes(b"PAR1" + header + b"12345" + header + b"12345")
+    for end in (3, 2_000_000):  # also where the file ends with the page, and where more than the first bytes are read
+        with pa.OSFile(str(pages)) as stream:
+            found = list(parquet_limits._pages(stream, 4, 2 * (len(header) + 5) + end))
+            assert found[:2] == [4, 4]
+            assert len(found) == 2
+
+
+@pytest.mark.parametrize("cut", range(1, 20))
+@pytest.mark.parametrize("header", FIELDS.values(), ids=FIELDS)
+def test_a_header_that_ends_with_the_file_or_has_a_negative_size_ends_the_pages(
+    tmp_path: Path, header: bytes, cut: int
+) -> None:
+    (tmp_path / "cut").write_bytes(header[: max(0, len(header) - cut)])
+    (tmp_path / "negative").write_bytes(header.replace(b"\x0a", b"\x0b", 1).replace(b"\x8a\0", b"\x8b\0", 1))
+    for name in ("cut", "negative"):
+        with pa.OSFile(str(tmp_path / name)) as stream:
+            assert list(parquet_limits._pages(stream, 0, 100)) == []
+
+
 def test_columns_nested_deep_end_a_process_that_reads_them_and_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.parquet"
     hostile_files.nested_columns(path, 4_000)
