@@ -40,6 +40,7 @@ _SAMPLE_ROWS: Final = 1_024
 """Rows by which columns are encoded; tables are written in an order that mixes their rows."""
 _FEW_VALUES: Final = 256  # in the sample
 _WORTHWHILE: Final = 0.5  # compressed size of a column above which it is stored as it is
+_CLOSE: Final = 1 << 32  # between the smallest and the largest integer of the sample
 LARGEST_ROW: Final = 256 << 20
 """Most bytes of the row of a file with one row."""
 MOST_VALUES: Final = 10_000_000
@@ -88,6 +89,7 @@ def part_writer(
                 filesystem=fs,
                 compression=encoding.compression,
                 use_dictionary=encoding.dictionary or False,
+                column_encoding=dict.fromkeys(encoding.differences, "DELTA_BINARY_PACKED") or None,
                 write_statistics=keyed or False,
             )
             return stack.enter_context(writer)
@@ -158,21 +160,26 @@ class _Encoding:
     Attributes:
         compression: Codec of every column, or of each column.
         dictionary: Columns encoded with a dictionary.
+        differences: Columns of integers encoded as differences.
     """
 
     compression: str | dict[str, str]
     dictionary: list[str]
+    differences: list[str]
 
 
 def _encoding_of(first: pa.Table, dictionary: Sequence[str]) -> _Encoding:
     """Return an encoding that suits a table: decoding costs as much as encoding, and most tables are read often.
 
     A number with few distinct values is stored as its place in a dictionary, where compression would double the time to
-    read it and save little. Of the other columns of numbers, those that snappy does not halve are not compressed.
+    read it and save little. Integers close to each other, as numbers of rows, are stored as differences: smaller than
+    what snappy makes of them, and several times faster to write and read. Of the other columns of numbers, those that
+    snappy does not halve are not compressed.
     """
     if any(pa.types.is_nested(column.type) for column in first.schema):
-        return _Encoding("snappy", list(dictionary))
+        return _Encoding("snappy", list(dictionary), [])
     compression, repeated = dict.fromkeys(first.column_names, "snappy"), list(dictionary)
+    differences = []
     sample = first.slice(0, _SAMPLE_ROWS).combine_chunks()
     for column in sample.schema:
         if (
@@ -188,9 +195,12 @@ def _encoding_of(first: pa.Table, dictionary: Sequence[str]) -> _Encoding:
         if len(np.unique(values)) <= _FEW_VALUES:
             repeated.append(column.name)
             compression[column.name] = "none"
+        elif pa.types.is_integer(column.type) and int(values.max()) - int(values.min()) < _CLOSE:
+            differences.append(column.name)
+            compression[column.name] = "none"
         elif not is_compressible(sample[column.name]):
             compression[column.name] = "none"
-    return _Encoding(compression, repeated)
+    return _Encoding(compression, repeated, differences)
 
 
 def is_compressible(column: pa.ChunkedArray) -> bool:

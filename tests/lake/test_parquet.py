@@ -66,17 +66,21 @@ def test_numbers_are_encoded_as_suits_their_values(tmp_path):
         "many": random.standard_normal(rows),
         "halved": np.repeat(random.standard_normal(rows // 3), 3),
         "int": random.integers(0, 3, rows),
+        "close": [*range(rows - 1), -(2**63)],  # only the first rows tell
+        "far": random.integers(-(2**63), 2**63, rows),
         "null": [None, 1.5] * (rows // 2),
     }
     expected = pa.table(columns)
-    complete = ("few", "many", "int")
+    complete = ("few", "many", "int", "close", "far")
     write_part(str(tmp_path), "a.parquet", [expected, expected.slice(0, 9)], expected.schema, {"x": "y"}, (), complete)
     file = pq.ParquetFile(tmp_path / "a.parquet")
-    found = {group.path_in_schema: group for group in map(file.metadata.row_group(0).column, range(5))}
+    found = {group.path_in_schema: group for group in map(file.metadata.row_group(0).column, range(7))}
     of_dictionary = {name for name, column in found.items() if "RLE_DICTIONARY" in column.encodings}
     assert of_dictionary == {"few", "int"}
+    assert {name for name, column in found.items() if "DELTA_BINARY_PACKED" in column.encodings} == {"close"}
+    assert found["close"].total_compressed_size < rows
     plain = {name for name, column in found.items() if column.compression == "UNCOMPRESSED"}
-    assert plain == {"few", "int", "many"}
+    assert plain == {"few", "int", "many", "close", "far"}
     assert {column.name for column in file.schema_arrow if not column.nullable} == set(complete)
     with open_part(f"{tmp_path}/a.parquet") as part:
         read = part.read(part.schema.names)
