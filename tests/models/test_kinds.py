@@ -62,7 +62,7 @@ def test_contributions_add_up_to_the_difference_of_the_attack_logits(folder):
     logits = np.log(p[:, 1:].sum(axis=1)) - np.log(p[:, 0])
     found = inference.contributions(model, FLOWS, BASELINE)
     assert found.shape == FLOWS.shape
-    np.testing.assert_allclose(found.sum(axis=1), logits[:-1] - logits[-1], atol=0.02)
+    np.testing.assert_allclose(found.sum(axis=1), logits[:-1] - logits[-1], atol=0.05)
     np.testing.assert_array_equal(inference.contributions(model, BASELINE[np.newaxis], BASELINE), 0)
     assert inference.contributions(model, FLOWS[:0], BASELINE).shape == (0, 2)
 
