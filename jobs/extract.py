@@ -110,4 +110,4 @@ def _refuse_all(done: Sequence[CaptureDone], name_of: Callable[[str], str]) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(run, __doc__))
+    sys.exit(job.main(run, __doc__, needs_spark=True))

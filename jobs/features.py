@@ -11,15 +11,16 @@ Writes: `features/<recipe>/split=train|validation|test` and `features/<recipe>/_
 import sys
 
 from ids_spark.base.report import Report
-from ids_spark.features import fitting
 from ids_spark.runtime import job
 
 
 def run(context: job.Context) -> Report:
     """Fit the preprocessor and write the feature table of one recipe."""
+    from ids_spark.features import fitting  # imported here, while the Spark session starts
+
     spark, config = context.spark.sparkContext, context.config.features
     return fitting.write_recipe(spark, context.lake, context.staged, config, context.run_id)
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(run, __doc__))
+    sys.exit(job.main(run, __doc__, needs_spark=True))

@@ -13,17 +13,18 @@ data set has the same release and window length, else they are removed.
 
 import sys
 
-from ids_spark.adapt import ingestion
 from ids_spark.base.report import Report
 from ids_spark.runtime import job
 
 
 def run(context: job.Context) -> Report:
     """Ingest a data set, nights, or both."""
+    from ids_spark.adapt import ingestion  # imported here, while the Spark session starts
+
     return ingestion.write_sources(
         lambda: context.spark.sparkContext, context.lake, context.staged, context.config, context.run_id
     )
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(run, __doc__))
+    sys.exit(job.main(run, __doc__, needs_spark=True))

@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from ids_spark.adapt import ingestion
 from ids_spark.base.report import Report
-from ids_spark.features import fitting
 from ids_spark.runtime import job
 
 
 def ingest(context: job.Context) -> Report:
     """Ingest a data set, nights, or both."""
+    from ids_spark.adapt import ingestion  # imported here, while the Spark session starts
+
     return ingestion.write_sources(
         lambda: context.spark.sparkContext, context.lake, context.staged, context.config, context.run_id
     )
@@ -26,6 +26,8 @@ def ingest(context: job.Context) -> Report:
 
 def features(context: job.Context) -> Report:
     """Fit the preprocessor and write the feature table of one recipe."""
+    from ids_spark.features import fitting  # imported here, while the Spark session starts
+
     spark, config = context.spark.sparkContext, context.config.features
     return fitting.write_recipe(spark, context.lake, context.staged, config, context.run_id)
 
@@ -33,4 +35,4 @@ def features(context: job.Context) -> Report:
 RUNS: Final[dict[str, Callable[[job.Context], Report]]] = {"ingest": ingest, "features": features}
 
 if __name__ == "__main__":
-    sys.exit(job.sequence(RUNS, __doc__))
+    sys.exit(job.sequence(RUNS, __doc__, needs_spark=True))

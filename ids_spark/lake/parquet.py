@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import NotReconciled
@@ -309,6 +308,8 @@ def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str
     Raises:
         SchemaMismatch: the file is damaged, lacks a column, or holds it with another type than the table's contract.
     """
+    import pyarrow.dataset as pads  # imports pandas, which would delay the start of every job
+
     fs, path = resolve(uri)
     try:
         with fs.open_input_file(path) as stream:
