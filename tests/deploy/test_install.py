@@ -32,7 +32,7 @@ def install(folder: Path, **environment: str) -> tuple[int, str, str]:
         env=os.environ | {"PYTHON": sys.executable} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     made = folder / "env.sh"
@@ -346,3 +346,118 @@ def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
         ended = make(checkout, target, f"DATA={data}", f"LAKE={lake}", *([f"LOGS={logs}"] if logs else []))
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout == f"{[lake, data, logs]!r}\n"
+
+
+def installed(folder: Path) -> Path:
+    """An environment with the installed packages and a spark-submit of its own."""
+    folder.mkdir()
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(Path(sys.prefix) / "bin" / "python")
+    shutil.copyfile(Path(sys.prefix) / "pyvenv.cfg", folder / "pyvenv.cfg")
+    (folder / "lib").symlink_to(Path(sys.prefix) / "lib")
+    code, output, _ = install(folder)
+    assert code == 0, output
+    return folder
+
+
+COUNTING = """
+from pyspark import SparkContext
+print("counted", SparkContext.getOrCreate().parallelize(range(4), 2).count())
+"""
+
+
+def submitted(venv: Path, *options: str, **environment: str) -> tuple[int, str]:
+    """Run a program that counts four rows; returns exit code and output."""
+    program = venv / "counting.py"
+    program.write_text(COUNTING)
+    line = f". {venv}/env.sh; exec spark-submit \"$@\" '{program}'"
+    settings = {"SPARK_CONF_DIR": str(ROOT / "conf" / "spark"), "JAVA_HOME": ""} | environment
+    ended = subprocess.run(
+        ["bash", "-c", line, "-", *options],
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return ended.returncode, ended.stdout
+
+
+def test_a_session_takes_its_classes_from_the_archive_and_any_other_archive_changes_nothing(tmp_path: Path) -> None:
+    venv = installed(tmp_path / "venv")
+    archive = venv / "classes.jsa"
+    if not archive.exists():
+        pytest.skip("this Java has no archive of its own classes, on which an archive of more classes could be built")
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o644
+    classes = tmp_path / "classes.txt"
+    listed = "--conf", f"spark.driver.extraJavaOptions=-Xlog:class+load:file={classes}"
+    loaded = re.compile(r"org\.apache\.spark\.SparkContext source: (.*)")
+
+    code, output = submitted(venv, "--master", "local[2]", *listed)
+    assert (code, output) == (0, "counted 4\n")
+    assert loaded.findall(classes.read_text()) == ["shared objects file (top)"]
+
+    content = archive.read_bytes()
+    other_java = bytearray(content)
+    other_java[:4096] = bytes(4096)
+    for damaged in (content[: len(content) // 2], bytes(other_java)):
+        archive.write_bytes(damaged)
+        code, output = submitted(venv, "--master", "local[2]", *listed)
+        assert (code, output) == (0, "counted 4\n")
+        assert "spark-core" in loaded.findall(classes.read_text())[0]
+
+
+def test_spark_submit_sets_a_class_path_in_local_mode_alone(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    spark = venv / "lib/python3.11/site-packages/pyspark"
+    for name in ("b.jar", "a.jar"):
+        (spark / "jars").mkdir(parents=True, exist_ok=True)
+        (spark / "jars" / name).touch()
+    (venv / "bin").mkdir()
+    program = spark / "bin" / "spark-submit"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\nfor each in $SPARK_SUBMIT_OPTS; do case $each in -XX:ArchiveClassesAtExit=*)"
+        ' echo archive >"${each#*=}" ;; esac; done\n'
+        'printf "%s|" "$SPARK_HOME" "$@"\n'
+    )
+    program.chmod(0o755)
+    java = java_home(tmp_path, 'openjdk version "17.0.15" 2025-04-15', *REST)
+    (java / "release").write_text('JAVA_VERSION="17.0.15"\n')
+    code, output, _ = install(venv, JAVA_HOME=str(java))
+    assert code == 0, output
+    other = tmp_path / "other"
+    shutil.copytree(spark / "bin", other / "bin")
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    (cluster / "spark-defaults.conf").write_text("spark.master  spark://host:7077\n")
+    path = f"--driver-class-path|{spark}/jars/a.jar:{spark}/jars/b.jar|"
+
+    def given(*arguments: str, **environment: str) -> str:
+        shell = {name: value for name, value in os.environ.items() if name not in ("SPARK_HOME", "SPARK_CONF_DIR")}
+        return subprocess.run(
+            [venv / "bin" / "spark-submit", *arguments],
+            env=shell | {"JAVA_HOME": str(java)} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    with_archive = [(), ("--master", "local[2]"), ("--master=local[*]", "--conf", "spark.driver.memory=3g")]
+    for each in with_archive:
+        assert given(*each, "job.py") == f"{spark}|{path}" + "".join(f"{a}|" for a in (*each, "job.py"))
+    without = [
+        ("--master", "yarn"),
+        ("--master", "k8s://local"),
+        ("--conf", "spark.master=spark://host:7077"),
+        ("--master", "local[2]", "--driver-class-path", "own.jar"),
+        ("--master", "local[2]", "--conf", "spark.driver.extraClassPath=own.jar"),
+        ("--master", "local[2]", "--properties-file", "own.conf"),
+    ]
+    for each in without:
+        assert given(*each, "job.py") == f"{spark}|" + "".join(f"{a}|" for a in (*each, "job.py"))
+    assert given("job.py", SPARK_CONF_DIR=str(cluster)) == f"{spark}|job.py|"
+    assert given("job.py", MASTER="yarn") == f"{spark}|job.py|"
+    assert given("job.py", JAVA_HOME=str(other)) == f"{spark}|job.py|"
+    assert given("--master", "local[2]", "job.py", SPARK_HOME=str(other)) == f"{other}|--master|local[2]|job.py|"
