@@ -82,12 +82,7 @@ def _write_data_set(
     done = shuffle.write_flows(spark(), source, plan)
 
     report = Report(feature_schema=source.schema.name, data_origin=source.data_origin, tables=[FLOWS, QUARANTINE])
-    report.rows_in, report.rows_out = done.read.total(), done.flows.total()
-    report.rows_quarantined, report.rows_joined = done.quarantined.total(), done.joined.total()
-    report.count("read", done.read)
-    report.count("flows", done.flows)
-    report.count("joined", done.joined)
-    done.count_faults(report)
+    done.count_into(report)
     done.reconcile()
     report.notes += files.unread_notes(file for file in source.unread if file.reason not in files.USUAL)
     report.notes += source.undivided_notes()

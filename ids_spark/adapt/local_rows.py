@@ -545,12 +545,7 @@ def _window_notes(lengths: Sequence[int], window: int | None) -> list[str]:
 
 def _report(sources: Sequence[NightSource], counts: IngestCounts, found: Survey, config: Config) -> Report:
     report = Report(tables=[TABLE, QUARANTINE_TABLE])
-    report.rows_in, report.rows_out = counts.read.total(), counts.flows.total()
-    report.rows_quarantined, report.rows_left_out = counts.quarantined.total(), counts.left_out.total()
-    report.count("read", counts.read)
-    report.count("flows", counts.flows)
-    report.count("left out: most rows", counts.left_out)
-    counts.count_faults(report)
+    counts.count_into(report)
     dates = [str(source.event_date) for source in sources]
     report.notes.append(
         f"{found.rows.total()} local rows of {len(dates)} night(s), {dates[0]} to {dates[-1]}, and"

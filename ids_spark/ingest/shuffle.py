@@ -152,8 +152,15 @@ class IngestCounts:
         for split, vectors in other.conflicts.items():
             self.conflicts.setdefault(split, set()).update(vectors)
 
-    def count_faults(self, report: Report) -> None:
-        """Add quarantined rows by reason, and warnings by rule, to a report."""
+    def count_into(self, report: Report) -> None:
+        """Set the totals of a new report, and add every count by split and class, of faults by reason and rule."""
+        report.rows_in, report.rows_out = self.read.total(), self.flows.total()
+        report.rows_quarantined = self.quarantined.total()
+        report.rows_joined, report.rows_left_out = self.joined.total(), self.left_out.total()
+        report.count("read", self.read)
+        report.count("flows", self.flows)
+        report.count("joined", self.joined)
+        report.count("left out: most rows", self.left_out)
         for (split, label, reason), n in sorted(self.quarantined.items()):
             report.counts[f"quarantined: {reason}", split, label] = n
         for (rule, split, label), n in sorted(self.warnings.items()):

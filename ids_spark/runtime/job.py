@@ -309,9 +309,19 @@ def _session_of(config: Config, application: str) -> SparkSession:
 
 def _local_session_of(config: Config, application: str) -> SparkSession | None:
     """Return a session in which driver and tasks are one process; None if the master is a cluster."""
+    return _session_of(config, application) if cluster_security.is_local(_submitted()[1]) else None
+
+
+def _submitted() -> tuple[Any, str]:
+    """Return the settings with which the application was submitted, and its master.
+
+    They can be read only after the JVM is connected; one that is started here inherits the environment.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     SparkContext._ensure_initialized()
-    master = SparkContext._jvm.SparkConf().get("spark.master", "local[*]")  # type: ignore[union-attr]
-    return _session_of(config, application) if cluster_security.is_local(master) else None
+    given = SparkContext._jvm.SparkConf()  # type: ignore[union-attr]
+    return given, given.get("spark.master", "local[*]")
 
 
 def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -> SparkSession:
@@ -329,13 +339,9 @@ def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -
         InputError: connections to the cluster are not encrypted, a secret is on the command line or for executors, or
             no task could run.
     """
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     progress = str(sys.stderr.isatty()).lower()  # no progress bar in a log file
     builder = SparkSession.builder.appName(app).config("spark.ui.showConsoleProgress", progress)
-    SparkContext._ensure_initialized()  # spark-submit's settings can be read only after the JVM is connected
-    given = SparkContext._jvm.SparkConf()  # type: ignore[union-attr]
-    master = given.get("spark.master", "local[*]")
+    given, master = _submitted()
     cluster_security.require_encryption(given, master, open_cluster)
     cluster_security.refuse_secrets_for_executors(given, secrets)
     system = SparkContext._jvm.System  # type: ignore[union-attr]
