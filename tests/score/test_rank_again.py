@@ -41,9 +41,9 @@ def test_ranking_again_gives_what_scoring_again_gives(scored: Path, tmp_path: Pa
     folder = copy(scored, tmp_path / "n")
     incidents = read(folder, "incidents")
     assert len(incidents) >= 2
-    learning = incidents[incidents["state"] == "learning"]
-    assert set(learning["learning"]) == {"site"}
-    assert not learning["strong"].any()
+    assert set(incidents["learning"].dropna()) == {"site"}
+    learning = incidents[incidents["learning"].notna() & ~incidents["strong"]]
+    assert incidents.index[incidents["state"] == "learning"].equals(learning.index)
     row = support.night_row(folder)
     assert (row["stage"], row["nights_scored"], row["incidents_learning"]) == ("learning", 0, len(learning))
     assert support.night_row(folder, date=NEXT)["nights_scored"] == 1
