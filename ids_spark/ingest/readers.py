@@ -130,7 +130,7 @@ class CleanLines:
 
     Bytes that are no UTF-8 are replaced by U+FFFD, and lines of more than `files.LONGEST_LINE` bytes are cut and end
     with U+FFFD. So the cell is no number and no label, and its row, under its number in the file, goes to quarantine.
-    Every other byte is unchanged.
+    Every other byte is unchanged; a last line without an end gets one.
 
     Args:
         stream: The bytes, decompressed.
@@ -148,8 +148,8 @@ class CleanLines:
         while block := self._stream.read(_CSV_BLOCK_BYTES):
             if lines := self._whole_lines(block):
                 yield self._clean(lines)
-        if self._rest:
-            yield self._clean(self._rest)
+        if self._rest:  # the parser cannot skip a header that is the only line and has no end
+            yield self._clean(self._rest) + self._newline
 
     def _whole_lines(self, block: bytes) -> bytes:
         if self._cutting:

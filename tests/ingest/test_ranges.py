@@ -93,7 +93,7 @@ def ranges_of(whole, cuts):
 @pytest.mark.parametrize("end", ENDS.values(), ids=["LF", "CR LF", "CR"])
 @settings(max_examples=60)
 @given(
-    kinds=st.lists(st.sampled_from(list(LINES)), min_size=1, max_size=25),
+    kinds=st.lists(st.sampled_from(list(LINES)), min_size=0, max_size=25),
     at_end=st.booleans(),
     mark=st.booleans(),
     block=st.sampled_from([900, 2_000, 1 << 20]),
@@ -121,6 +121,13 @@ def test_ranges_give_the_rows_of_the_whole_file(end, kinds, at_end, mark, block,
         assert sum(each.rows for each in ranges) == expected[2][0].total()
     numbers = sorted([*(row["source_row"] for row in expected[0]), *(row["source_row"] for row in expected[1])])
     assert numbers == list(range(expected[2][0].total()))
+
+
+def test_a_header_alone_is_a_file_without_rows_with_or_without_a_line_end(tmp_path):
+    for end in (b"", b"\n", b"\r", b"\r\n"):
+        (tmp_path / "all_train.csv").write_bytes(HEADER.encode() + end)
+        flows, quarantined, totals = read([whole_file(tmp_path)])
+        assert (flows, quarantined, totals[0].total()) == ([], [], 0)
 
 
 def test_bytes_of_a_line_without_end_are_searched_once(tmp_path, monkeypatch):
