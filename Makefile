@@ -314,11 +314,6 @@ $(ZIP): $(SOURCES) $(VENV)/.ready $(wildcard .git/logs/HEAD)
 $(BILL): $(LOCKS) $(wildcard docker/supply_chain/*.py) ids_spark/__init__.py $(VENV)/.ready
 	@$(ENV); PYTHONPATH=docker python -m supply_chain.sbom $@
 
-# A name of version 0.1, to be removed in 0.3.
-.PHONY: replica
-replica: synthesize
-	@echo 'make: warning: replica is now called synthesize; the old name works in this version only' >&2
-
 ##@ Set up
 .PHONY: setup
 setup: $(VENV)/.ready ## Install every locked package into .venv; run by the targets that need it

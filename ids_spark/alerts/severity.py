@@ -117,7 +117,7 @@ class Categories(Section):
         if isinstance(content, Mapping) and CLASS2[BENIGN_ID] in content:
             log.warning(
                 "severity policy: categories.Benign has no effect, because the class of a flagged flow is an attack;"
-                " remove it; it is accepted in this version only"
+                " remove it; version 0.4 will refuse it"
             )
             return {name: severity for name, severity in content.items() if name != CLASS2[BENIGN_ID]}
         return content

@@ -16,22 +16,8 @@ from ids_spark.config.yaml_file import described, parse, parse_value
 
 log = logging.getLogger(__name__)
 
-RENAMED: Final[Mapping[str, str]] = {
-    "replica": "synthesize",
-    "replica_night": "synthesize_night",
-    "train.profiles": "train.feature_sets",
-    "train.feed_memory_mb": "train.cache_memory_mb",
-    "train.dnn.members": "train.dnn.ensemble_size",
-    "train.gru_dnn.members": "train.gru_dnn.ensemble_size",
-    "train.lstm.members": "train.lstm.ensemble_size",
-    "alerts.reasons": "alerts.attributions",
-    "alerts.per_night": "alerts.most_lines",
-}
-"""Settings of 0.1 that were renamed: old name to new name. Old names give a warning; 0.3 will remove them."""
-REMOVED: Final[Mapping[str, str]] = {
-    "score.event_date": "predictions of a split are written to split_predictions/split=…/model=…",
-}
-"""Settings of 0.1 that have no effect, and why. They give a warning; 0.3 will refuse them."""
+RENAMED: Final[Mapping[str, str]] = {"alerts.per_night": "alerts.most_lines"}
+"""Settings of 0.2 that were renamed: old name to new name. Old names give a warning; 0.4 will remove them."""
 
 
 class ConfigError(InputError):
@@ -95,21 +81,12 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
         for part in folder:
             section = section.get(part) if isinstance(section, Mapping) else None
         if isinstance(section, dict) and key in section:
-            log.warning("setting %s is now called %s; the old name works in this version only", old, new)
+            log.warning("setting %s is now called %s; version 0.4 will refuse the old name", old, new)
             target = content
             *folder, name = new.split(".")
             for part in folder:
                 target = target.setdefault(part, {})
             _merge(target, {name: section.pop(key)})
-    for old, reason in REMOVED.items():
-        section_name, key = old.split(".")
-        if isinstance(content.get(section_name), dict) and key in content[section_name]:
-            log.warning("setting %s has no effect: %s; remove it", old, reason)
-            del content[section_name][key]
-    columns = content["score"].get("columns") if isinstance(content.get("score"), dict) else None
-    if isinstance(columns, list) and "reasons" in columns:
-        log.warning("score.columns: reasons are now called attributions; the old name works in this version only")
-        content["score"]["columns"] = ["attributions" if name == "reasons" else name for name in columns]
     return content
 
 

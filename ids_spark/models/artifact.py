@@ -37,16 +37,13 @@ from ids_spark.models.threshold import ValidationScores
 log = logging.getLogger(__name__)
 
 _FORMAT: Final = 3
-_OLDER: Final = 2
-"""Format of version 0.1, with other names of one file and three fields. Read until version 0.3."""
-_OLDER_SCORES: Final = "calibration.json"
 _CARD, _WEIGHTS, _PREPROCESSOR, _MANIFEST = "model.json", "weights.npz", "preprocessor.json", "manifest.json"
 _VALIDATION_SCORES: Final = "validation_scores.json"
 _NOVELTY: Final = "novelty.npz"
 _BOOSTER: Final = "booster.json"
 TREES: Final = "xgboost"
 BLEND: Final = "blend"
-_OPTIONAL: Final = (_WEIGHTS, _BOOSTER, _VALIDATION_SCORES, _OLDER_SCORES, _NOVELTY)
+_OPTIONAL: Final = (_WEIGHTS, _BOOSTER, _VALIDATION_SCORES, _NOVELTY)
 _LONGEST_REASON: Final = 300
 _MOST_SETTINGS: Final = 100_000  # bytes of hyperparameters and names: each wrong value becomes an error of 1 kB
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, InputError)
@@ -265,7 +262,7 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
         )
     data = _checked(uri, manifest)
     try:
-        content = _as_present(json_text.loads(data[_CARD]), uri)
+        content = _of_this_format(json_text.loads(data[_CARD]), uri)
         preprocessor_sha256 = str(content.pop("preprocessor_sha256"))
         card = _card_of(content)
         _require_files_of(card, data, uri)
@@ -274,9 +271,8 @@ def read_model(uri: str, sha256: str | None = None) -> Model:
         booster = _trees_of(card, data[_BOOSTER]) if _BOOSTER in data else None
         fitted = preprocess.from_json(data[_PREPROCESSOR].decode(), f"{uri}/{_PREPROCESSOR}")
         validation_scores = None
-        for name in (_VALIDATION_SCORES, _OLDER_SCORES):
-            if name in data:
-                validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
+        if (name := _VALIDATION_SCORES) in data:
+            validation_scores = threshold.from_json(data[name].decode(), f"{uri}/{name}")
         detector = novelty.from_bytes(data[_NOVELTY]) if _NOVELTY in data else None
     except ModelUnusable:
         raise
@@ -367,22 +363,12 @@ def _shown(error: Exception) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 
-def _as_present(content: Any, uri: str) -> dict[str, Any]:
-    """Return the content of a `model.json` under the names of the present format, without its format number."""
+def _of_this_format(content: Any, uri: str) -> dict[str, Any]:
+    """Return the content of a `model.json` without its format number."""
     if not isinstance(content, dict):
         raise TypeError(f"{_CARD} holds {type(content).__name__}, expected an object")
-    found = content.pop("format")
-    if found == _OLDER:
-        log.warning("%s was written by version 0.1 (format %d); version 0.3 will no longer read it", uri, _OLDER)
-        content["feature_set"] = content.pop("profile")
-        hyperparameters = content.pop("hyper")
-        if "members" in hyperparameters:
-            hyperparameters["ensemble_size"] = hyperparameters.pop("members")
-        content["hyperparameters"] = hyperparameters
-    elif found != _FORMAT:
-        raise ModelUnusable(
-            f"{uri}: found model format {str(found)[:80]}; expected {_FORMAT}, or {_OLDER} of version 0.1; retrain"
-        )
+    if (found := content.pop("format")) != _FORMAT:
+        raise ModelUnusable(f"{uri}: found model format {str(found)[:80]}; expected {_FORMAT}; retrain")
     return content
 
 

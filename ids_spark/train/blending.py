@@ -18,6 +18,7 @@ from pyspark import SparkContext
 
 from ids_spark.base.arrays import Floats, Floats32
 from ids_spark.base.errors import InputError
+from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.config.blend import BlendConfig, BlendParts
@@ -169,6 +170,7 @@ def write_blend(
     network, trees = pair
     begin = time.monotonic()
     facts: dict[str, Any] = {
+        "code_version": code_version(),
         "network": f"{network.card.name}/{network.card.version}",
         "trees": f"{trees.card.name}/{trees.card.version}",
         "train_rows": table.rows["train"],

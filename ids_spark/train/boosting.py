@@ -20,6 +20,7 @@ from pyspark import SparkContext
 
 from ids_spark.base.arrays import Floats32
 from ids_spark.base.errors import InputError, Interrupted
+from ids_spark.base.packaging import code_version
 from ids_spark.base.report import Report
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.config.boost import BoostJobConfig
@@ -288,6 +289,7 @@ def _facts(trees: bytes, workers: Workers, table: FeatureTable, seed: int, secon
     """Return the entry `training` of a card."""
     grown_trees = json.loads(trees)["learner"]["gradient_booster"]["model"]["trees"]
     return {
+        "code_version": code_version(),
         "workers": workers.number,
         "threads": workers.threads,
         "seed": seed,

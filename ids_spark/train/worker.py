@@ -19,6 +19,7 @@ import horovod.tensorflow as hvd
 import tensorflow as tf
 
 from ids_spark.base import process
+from ids_spark.base.packaging import code_version
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models import architectures, novelty
 from ids_spark.models.artifact import Weights, read_model, write_model
@@ -108,6 +109,7 @@ def _train_one(
     if diverged:
         return {"diverged": diverged}
     training = {
+        "code_version": code_version(),
         "ranks": hvd.size(),
         "batch_size": config.batch_size,
         "peak_learning_rate": config.peak_learning_rate,

@@ -229,36 +229,27 @@ def test_the_hash_is_the_same_in_another_process():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("train.profiles=[operational]", "train.feature_sets=[operational]"),
-        ("train.feed_memory_mb=7", "train.cache_memory_mb=7"),
-        ("train.dnn.members=4", "train.dnn.ensemble_size=4"),
-        ("alerts.reasons=5", "alerts.attributions=5"),
-        ("replica.scale=0.01", "synthesize.scale=0.01"),
-        ("replica_night.flows=900", "synthesize_night.flows=900"),
         ("alerts.per_night=7", "alerts.most_lines=7"),
-        ("score.columns=[reasons]", "score.columns=[attributions]"),
     ],
 )
 def test_a_setting_works_under_its_old_name_with_a_warning(old, new, caplog):
     assert load([], [old]) == load([], [new])
     key, wanted = old.split("=")[0], new.split("=")[0]
     [warning] = [record.getMessage() for record in caplog.records]
-    assert "old name works in this version only" in warning
+    assert "version 0.4 will refuse the old name" in warning
     assert key.split(".")[0] in warning
     assert wanted.split(".")[0] in warning
 
 
-def test_a_setting_without_effect_is_accepted_with_a_warning(caplog):
-    assert load([], ["score.event_date=2026-01-01", "score.split=train"]) == load([], ["score.split=train"])
-    [warning] = [record.getMessage() for record in caplog.records]
-    assert "score.event_date has no effect" in warning
-    assert "split_predictions/" in warning
+@pytest.mark.parametrize("former", ["replica.scale=0.01", "train.profiles=[paper]", "score.event_date=2026-01-01"])
+def test_settings_of_version_0_1_are_unknown(former):
+    assert f"{former.split('=')[0].removesuffix('.scale')}: unknown key" in refused(settings=[former])
 
 
 def test_a_later_new_name_takes_precedence_over_an_earlier_old_one(tmp_path):
     file = tmp_path / "old.yaml"
-    file.write_text("train:\n  profiles: [operational]\n", encoding="utf-8")
-    assert load([str(file)], ["train.feature_sets=[paper]"]).train.feature_sets == ("paper",)
+    file.write_text("alerts:\n  per_night: 7\n", encoding="utf-8")
+    assert load([str(file)], ["alerts.most_lines=9"]).alerts.most_lines == 9
 
 
 def test_a_duplicate_key_in_a_file_is_refused(tmp_path):

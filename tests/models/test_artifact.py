@@ -149,7 +149,7 @@ def test_weights_that_are_no_arrays_are_refused(stored, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=1), "found model format 1; expected 3, or 2 of version 0.1; retrain"),
+        (lambda c: c.update(format=1), "found model format 1; expected 3; retrain"),
         (lambda c: c.pop("architecture"), "cannot be parsed (TypeError("),
         (lambda c: c.update(code="x"), "cannot be parsed (TypeError("),
         (lambda c: c.pop("features"), "cannot be parsed (KeyError('features'))"),
@@ -292,25 +292,6 @@ def test_a_lake_without_models_names_the_job_to_run(tmp_path):
 def test_a_model_is_named_by_architecture_variant_classes_and_profile():
     assert model_name(title_of("gru_dnn", ""), 19, "operational") == "gru_dnn-19-operational"
     assert model_name(title_of("gru_dnn", "best"), 6, "paper") == "gru_dnn-best-6-paper"
-
-
-def test_a_model_of_version_0_1_still_loads_with_a_warning(stored, caplog):
-    expected = read_model(str(stored))
-    content = json.loads((stored / "model.json").read_text())
-    content |= {"format": 2, "profile": content.pop("feature_set"), "hyper": content.pop("hyperparameters")}
-    content["hyper"]["members"] = 8
-    (stored / "model.json").write_text(json.dumps(content))
-    scores = stored / "validation_scores.json"
-    if scores.exists():
-        scores.rename(stored / "calibration.json")
-    files = [path for path in stored.iterdir() if path.name != "manifest.json"]
-    manifest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    (stored / "manifest.json").write_text(json.dumps(manifest))
-    found = read_model(str(stored))
-    assert found.card.hyperparameters == expected.card.hyperparameters | {"ensemble_size": 8}
-    assert found.card.feature_set == expected.card.feature_set
-    assert found.validation_scores == expected.validation_scores
-    assert "was written by version 0.1 (format 2); version 0.3 will no longer read it" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.json"])
