@@ -41,6 +41,10 @@ REASON   ?=
 FORCE    ?=
 SIGN     ?=
 UNTIL    ?=
+Q        ?=
+VIEW     ?=
+DEVICE   ?=
+FORMAT   ?=
 OUT     ?= runs/bench
 ROUNDS  ?= 3
 SCALES  ?=
@@ -187,6 +191,14 @@ purge: package ## Remove what is older than DAYS (default 90) from every table o
 .PHONY: report
 report: package ## Show the newest metrics of every model in LAKE; page in LAKE/reports/run
 	$(call submit,report)
+
+.PHONY: sql
+sql: setup ## Ask LAKE in SQL: a prompt, or Q="select …", or VIEW=incidents_of_week DEVICE= DATE=; FORMAT=csv or json
+	@$(ENV); python -m ids_spark.report.sql_command $(call path,lake,$(LAKE)) $(if $(filter-out file,$(origin CONF)),--config \
+	  $(call quoted,$(CONF))) $(foreach setting,$(SET),--set \
+	  $(call quoted,$(setting))) $(if $(Q),--query $(call quoted,$(Q))) $(if $(VIEW),--view $(call quoted,$(VIEW))) \
+	  $(if $(DEVICE),--device $(call quoted,$(DEVICE))) $(if $(OWN_DATE),--date $(call quoted,$(DATE))) \
+	  $(if $(FORMAT),--format $(FORMAT))
 
 .PHONY: boost
 boost: package ## Train boosted trees (XGBoost) on the features in LAKE: models like the networks

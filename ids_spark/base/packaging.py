@@ -21,7 +21,7 @@ from typing import Final
 
 import ids_spark
 
-_PACKED = (".py", ".json", ".j2")
+_PACKED = (".py", ".json", ".j2", ".sql")
 _COMMIT = "_commit.json"
 """In the package: the commit of a zip that was made from a git checkout."""
 _MARSHAL: Final = 2  # later formats depend on which other objects the process holds
