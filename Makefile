@@ -15,6 +15,8 @@ LOCKS   := $(wildcard conf/locks/*.txt)
 SOURCES := $(shell find ids_spark -type f -not -name "*.pyc")
 ZIP     := dist/ids_spark.zip
 BILL    := dist/ids_spark.cdx.json
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ids_spark/__init__.py)
+WHEEL   := dist/ids_spark-$(VERSION)-py3-none-any.whl
 
 DATA    ?=
 LAKE    ?= $(if $(DATA),runs/local,runs/synthetic)
@@ -317,7 +319,7 @@ nights: package ## Precision and false lines of incidents on nights with truth. 
 	  $(if $(DATA),--data $(call quoted,$(DATA)))
 
 .PHONY: package
-package: $(ZIP) $(BILL) ## Build dist/ids_spark.zip for spark-submit --py-files, and its bill of materials (CycloneDX)
+package: $(ZIP) $(BILL) $(WHEEL) ## Build dist/ids_spark.zip for spark-submit --py-files, its bill of materials (CycloneDX), a wheel
 
 # The zip file names the commit, so it is made again after one.
 $(ZIP): $(SOURCES) $(VENV)/.ready $(wildcard .git/logs/HEAD)
@@ -325,6 +327,13 @@ $(ZIP): $(SOURCES) $(VENV)/.ready $(wildcard .git/logs/HEAD)
 
 $(BILL): $(LOCKS) $(wildcard docker/supply_chain/*.py) ids_spark/__init__.py $(VENV)/.ready
 	@$(ENV); PYTHONPATH=docker python -m supply_chain.sbom $@
+
+# pip leaves its build folders in the checkout.
+$(WHEEL): $(ZIP) $(wildcard pyproject.toml setup.py README.md jobs/* conf/* conf/*/*)
+	@rm -f dist/ids_spark-*.whl
+	@$(ENV); SOURCE_DATE_EPOCH=315532800 python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation --no-index -w dist .
+	@rm -rf build ids_spark.egg-info
 
 ##@ Set up
 .PHONY: setup

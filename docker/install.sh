@@ -5,7 +5,7 @@
 #   VARIANT=gpu docker/install.sh VENV run     TensorFlow with CUDA 12.2, Horovod with NCCL; docker/Dockerfile has the tools
 #
 # Writes VENV/env.sh (source it before spark-submit), VENV/bin/spark-submit with VENV/classes.jsa, an archive of Spark's
-# classes for a shorter start, and VENV/install.log. A second run skips completed steps.
+# classes for a shorter start, VENV/bin/ids-spark, and VENV/install.log. A second run skips completed steps.
 set -euo pipefail
 
 venv=${1:?usage: docker/install.sh VENV [run|dev]}
@@ -192,6 +192,13 @@ if [ -x "$spark/bin/spark-submit" ]; then
   archive_classes "$spark"
   write_spark_submit "$spark"
 fi
+root=$(dirname "$(dirname "$locks")")
+mkdir -p "$venv/bin"
+cat >"$venv/bin/ids-spark" <<COMMAND  # of this checkout; an image has the zip file in place of the package
+#!/bin/sh
+PYTHONPATH="$root:$root/dist/ids_spark.zip" exec "$venv/bin/python" -P -m ids_spark "\$@"
+COMMAND
+chmod 755 "$venv/bin/ids-spark"
 
 cat >"$venv/env.sh" <<ENV
 # Source this file; it sets the paths of spark-submit, Java and Python for the jobs of ids_spark.

@@ -24,6 +24,8 @@ import ids_spark
 _PACKED = (".py", ".json", ".j2", ".sql")
 _COMMIT = "_commit.json"
 """In the package: the commit of a zip that was made from a git checkout."""
+_SHARE: Final = "ids_spark/share"
+"""In an installed wheel: the jobs, their configurations and this zip file (`setup.py`)."""
 _MARSHAL: Final = 2  # later formats depend on which other objects the process holds
 _CHECKED_HASH: Final = 3
 """Flags of a `.pyc` file that is used only if the source beside it has the hash in the file (PEP 552)."""
@@ -59,7 +61,7 @@ def archive(commit: str = "") -> bytes:
 
 def _files(folder: Traversable, path: str, packed: tuple[str, ...]) -> Iterator[tuple[str, Traversable]]:
     for entry in folder.iterdir():
-        if entry.is_dir():
+        if entry.is_dir() and f"{path}/{entry.name}" != _SHARE:
             yield from _files(entry, f"{path}/{entry.name}", packed)
         elif entry.name.endswith(packed):
             yield f"{path}/{entry.name}", entry

@@ -1,10 +1,11 @@
 """jobs/README.md lists every setting with its default and meaning, as in the models."""
 
+from ids_spark.config.described import sections
 from tests.support import settings_docs
 
 
 def test_the_readme_of_the_jobs_has_a_table_for_every_section_of_the_configuration():
-    assert settings_docs.documented(settings_docs.README.read_text()) == set(settings_docs.sections())
+    assert settings_docs.documented(settings_docs.README.read_text()) == set(sections())
 
 
 def test_the_tables_state_every_setting_as_its_model_does():

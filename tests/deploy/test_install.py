@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ids_spark import __version__
 from tests.support.flows import ROOT
 
 INSTALL = ROOT / "docker" / "install.sh"
@@ -201,7 +202,12 @@ def checkout_with(folder: Path, spark_submit: str) -> Path:
     fake.chmod(0o755)
     (checkout / ".venv" / "env.sh").write_text(f'export PATH="{fake.parent}:$PATH"\n')
     (checkout / "dist").mkdir()
-    made_files = (".venv/.ready", "dist/ids_spark.zip", "dist/ids_spark.cdx.json")
+    made_files = (
+        ".venv/.ready",
+        "dist/ids_spark.zip",
+        "dist/ids_spark.cdx.json",
+        f"dist/ids_spark-{__version__}-py3-none-any.whl",
+    )
     for made in (checkout / name for name in made_files):
         made.touch()
         os.utime(made, (4e9, 4e9))  # newer than every source

@@ -3,20 +3,13 @@
 python -m tests.support.settings_docs    # rewrites them
 """
 
-import inspect
-import json
 import re
-import typing
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
-
-from ids_spark.config.settings import Config
+from ids_spark.config.described import Setting, settings_of
 
 README = Path(__file__).parents[2] / "jobs" / "README.md"
 _BLOCK = re.compile(r"(<!-- settings: (?P<key>[\w.<>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
-_LONGEST = 60
 
 
 def with_settings(text: str) -> str:
@@ -29,60 +22,21 @@ def documented(text: str) -> set[str]:
     return {block["key"] for block in _BLOCK.finditer(text)}
 
 
-def sections() -> dict[str, type[BaseModel]]:
-    """Return every section of the configuration by its key; the root has the key ''."""
-    found: dict[str, type[BaseModel]] = {"": Config}
-    for key, model in list(_inside("", Config)):
-        found[key] = model
-        for inner, nested in _inside(f"{key}.", model):
-            found["train.<model>" if key == "train" else inner] = nested
-    return found
-
-
 def table(key: str) -> str:
     """Return the settings of one section as a Markdown table: name, default, meaning."""
-    model = sections()[key]
-    meaning, within = meanings(model), {name.rpartition(".")[2] for name, _ in _inside("", model)}
-    prefix = f"{key}." if key else ""
     lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for name, field in model.model_fields.items():
-        if name in within and not isinstance(field.get_default(), tuple):
-            continue  # a section of its own
-        default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
-        text, choices = meaning[name].replace("|", r"\|"), [f"`{choice}`" for choice in _choices(field.annotation)]
+    for setting in settings_of(key):
+        text, choices = setting.meaning.replace("|", r"\|"), [f"`{choice}`" for choice in setting.choices]
         if not all(choice in text for choice in choices):
             text += f" One of {', '.join(choices)}."
-        lines.append(f"| `{prefix}{name}` | {default} | {text} |")
+        lines.append(f"| `{setting.key}` | {_default(setting)} | {text} |")
     return "\n".join(lines) + "\n"
 
 
-def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the description of each name in the section `Attributes` of a docstring."""
-    _, _, attributes = (inspect.getdoc(model) or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
-
-
-def _inside(prefix: str, model: type[BaseModel]) -> typing.Iterator[tuple[str, type[BaseModel]]]:
-    for name, field in model.model_fields.items():
-        for part in (field.annotation, *typing.get_args(field.annotation)):
-            if inspect.isclass(part) and issubclass(part, BaseModel):
-                yield f"{prefix}{name}", part
-
-
-def _choices(annotation: Any) -> list[Any]:
-    if typing.get_origin(annotation) is typing.Literal:
-        return list(typing.get_args(annotation))
-    return [choice for part in typing.get_args(annotation) for choice in _choices(part)]
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    if value in (None, ""):
-        return "not set" if value is None else "empty"
-    if len(text) > _LONGEST:
-        return f"{len(value)} entries"
-    return f"`{text.strip(chr(34))}`"
+def _default(setting: Setting) -> str:
+    shown = setting.shown_default()
+    plain = shown in ("required", "not set", "empty") or shown.endswith(" entries")
+    return shown if plain else f"`{shown}`"
 
 
 if __name__ == "__main__":
