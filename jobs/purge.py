@@ -59,6 +59,7 @@ def run(context: job.Context) -> Report:
     if done.ended_runs:
         report.notes.append(f"removed what ended runs staged: {shown(done.ended_runs)}")
     report.notes += [f"{path} has no date in its name; it was not removed" for path in done.undated]
+    report.index = "changed"
     for text in damaged:
         report.degrade(text)
     kept = {name: table.remains for name, table in TABLES.items() if table.remains and exists(lake.uri(name))}

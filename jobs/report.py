@@ -2,12 +2,12 @@
 
     spark-submit --py-files dist/ids_spark.zip jobs/report.py --set lake=LAKE
 
-Prints them as tables on the terminal, those that the lake has.
+Prints them as tables on the terminal, those that the lake has. Writes the index of all nights again.
 
 Reads: `metrics/`, `confusion/` and `models/`; `incidents/` and `nights/` of the newest `report.nights` nights,
 `verdicts/`.
 Writes: `reports/run/`, if there are metrics: `run.html` (one self-contained HTML file) with learning curves and
-confusions, its pictures.
+confusions, its pictures; `reports/index.html`, the index of all nights, which other jobs keep up to date.
 """
 
 import logging
@@ -41,6 +41,7 @@ def run(context: job.Context) -> Report:
     budgets = budget.of_lake(context.lake, context.config.report.nights)
     precision_table.print_budget(budgets, context.config.score.provisional_nights, console)
     report = Report(
+        index="all",
         models=[f"{model.name}/{model.version}" for model in models],
         data_origin=combined_origin(decided.data_origin, *(model.data_origin for model in models)),
     )

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ids_spark.base.errors import NotReconciled
 
@@ -35,6 +36,8 @@ class Report:
         data_origin: `measured` or `synthetic`; None when no row was read.
         degraded: Why the result is incomplete, one sentence each; empty for a complete result.
         lines: What the job prints on the terminal once its tables are committed.
+        index: Whether the index of all nights is to be written although no committed table changes it: `changed` for
+            the nights that changed, `all` to read every night again.
     """
 
     rows_in: int = 0
@@ -54,6 +57,7 @@ class Report:
     data_origin: str | None = None
     degraded: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    index: Literal["", "changed", "all"] = ""
 
     def degrade(self, reason: str) -> None:
         """Add a reason why the result is incomplete, also to the notes."""

@@ -865,6 +865,12 @@ TABLES: Final[Mapping[str, Table]] = {
         added=("of_classes", "subset"),
     ),
     "reports/adaptation": Table("reports/adaptation/{model}/{run_id}", _contract(), retention="nights"),
+    "reports/index.html": Table(
+        "reports/index.html",
+        _contract(),
+        retention="never",
+        remains="names and counts of incidents of kept nights: it is written again after each purge",
+    ),
     "reports/run": Table("reports/run", _contract(), retention="modified"),
     "reports/benchmark": Table("reports/benchmark", _contract(), retention="modified"),
     "reports/leakage": Table("reports/leakage", _contract(), retention="modified"),

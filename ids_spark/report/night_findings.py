@@ -75,6 +75,7 @@ class Night:
         cards: Model card by role, where the model's directory exists and is unchanged.
         facts: Further inputs by name, such as the severity policy.
         alerts: Rows of `alerts/`.
+        before, after: The nights before and after it that have a page; None without, and for the newest night.
     """
 
     event_date: dt.date
@@ -86,6 +87,8 @@ class Night:
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     alerts: Sequence[Row] = ()
+    before: dt.date | None = None
+    after: dt.date | None = None
 
     @property
     def champion(self) -> Row:
@@ -116,6 +119,12 @@ class Night:
         """The champion's open incidents within the most lines, by rank."""
         rows = (row for row in self._in_state("open") if row["shown"])
         return sorted(rows, key=lambda row: int(row["rank"]))
+
+    @property
+    def beyond(self) -> list[Row]:
+        """The champion's open incidents beyond the most lines, by rank."""
+        rows = (row for row in self._in_state("open") if not row["shown"])
+        return sorted(rows, key=lambda row: (row["rank"] is None, row["rank"]))
 
     @property
     def folded(self) -> dict[str, list[Row]]:

@@ -3,7 +3,7 @@
 import datetime as dt
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -63,6 +63,7 @@ def night_of_lake(lake: Lake, event_date: dt.date, trust: Trust | None = None) -
         SchemaMismatch: a table of the night has other columns than this version writes.
     """
     nights = {**earlier(lake, event_date), event_date: _rows_of(lake, "nights", event_date)}
+    before, after = neighbours(lake.dates("reports/night"), event_date)
     night = Night(
         event_date,
         _rows_of(lake, "incidents", event_date),
@@ -70,9 +71,21 @@ def night_of_lake(lake: Lake, event_date: dt.date, trust: Trust | None = None) -
         nights,
         cards={row["role"]: card for row in nights[event_date] if (card := _card_of(lake, row, trust)) is not None},
         alerts=_rows_of(lake, "alerts", event_date),
+        before=before,
+        after=after,
     )
     log.info("night read date=%s incidents=%d", event_date, night.champion["incidents"])  # raises without a champion
     return night
+
+
+def neighbours(dates: Iterable[dt.date], event_date: dt.date) -> tuple[dt.date | None, dt.date | None]:
+    """Return the last of some dates before a night and the first after it; None where there is none."""
+    known = sorted(dates)
+    before, after = (
+        (date for date in reversed(known) if date < event_date),
+        (date for date in known if date > event_date),
+    )
+    return next(before, None), next(after, None)
 
 
 def earlier(lake: Lake, event_date: dt.date) -> dict[dt.date, list[Row]]:

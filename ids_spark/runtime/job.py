@@ -23,6 +23,7 @@ from ids_spark.base import process
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.logs import printable
 from ids_spark.base.report import Report
+from ids_spark.base.text import one_line
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.lake.lease import Lease
@@ -38,6 +39,8 @@ FAILED: Final = 1
 REFUSED: Final = 2
 DEGRADED: Final = 3
 
+_ON_INDEX: Final = ("nights/", "incidents/", "verdicts/", "reports/")
+"""Tables that `reports/index.html` shows."""
 _PRIVATE: Final = f"ids_spark-{os.getuid()}"
 _DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 
@@ -225,6 +228,7 @@ def _run(
         return _failed(error, context, started)
     finally:
         context.lease.end()
+    indexed = _write_index(lake, report)
     for note in report.notes:
         log.warning("%s", note)
     if report.data_origin == "synthetic":
@@ -245,7 +249,26 @@ def _run(
         audit.sha256,
     )
     _print(report.lines)
-    return DEGRADED if report.degraded else DONE
+    return DEGRADED if report.degraded or not indexed else DONE
+
+
+def _write_index(lake: Lake, report: Report) -> bool:
+    """Write the index of all nights if the run changed what it shows; return False, with a message, if that failed.
+
+    The tables are committed by then, so no error of the index makes the run a failed one.
+    """
+    if not report.index and not any(table.startswith(_ON_INDEX) for table in report.tables):
+        return True
+    from ids_spark.report import index_page  # imported here: few jobs have pages
+
+    try:
+        index_page.write(lake, again=report.index == "all")
+    except Exception as error:
+        known = isinstance(error, InputError | OSError)
+        text = "%s was not written, the tables of this run are committed: %s; run jobs/report.py on this lake"
+        log.error(text, lake.uri(index_page.PLACE), one_line(error), exc_info=None if known else error)
+        return False
+    return True
 
 
 def _failed(error: Exception, context: Context, started: dt.datetime) -> int:

@@ -154,7 +154,8 @@ def score_night(
     inputs = _page_inputs(scoring, counts)
     rows[0]["page_inputs"] = inputs.model_dump_json()
     cards = {role: model.card for role, model in models.items()}
-    page = Night(date, (), drift_rows, {**before, date: rows}, cards=cards)
+    others = night_page.neighbours({*lake.dates("reports/night"), *scored_nights.rows}, date)
+    page = Night(date, (), drift_rows, {**before, date: rows}, cards=cards, before=others[0], after=others[1])
     tables = {
         "evidence": counts.champion.merged_evidence(),
         "traffic": traffic,

@@ -105,7 +105,11 @@ def test_every_table_has_a_rule_that_this_file_tests_and_what_remains_has_a_reas
         "quarantine/job=ingest",
         "verdicts",
     }
-    assert {name for name, table in rest.items() if table.retention == "never"} == {"models", "audit"}
+    assert {name for name, table in rest.items() if table.retention == "never"} == {
+        "models",
+        "audit",
+        "reports/index.html",
+    }
     assert all(table.remains for table in rest.values() if table.retention == "never")
 
 
@@ -317,7 +321,7 @@ def test_the_job_counts_what_it_removed_by_table_and_prints_what_remains(run_job
     write_bytes(lake.uri("alerts/notes.txt"), b"x")
     write_bytes(lake.uri("flow_logs/event_date=2020-01-01/a.parquet"), b"x")
     assert run_job("purge", purge__older_than_days=90, purge__today=TODAY) == 0
-    kept = {name for name in files(lake) if not name.endswith("-purge.parquet")}
+    kept = {name for name in files(lake) if not name.endswith(("-purge.parquet", "reports/index.html"))}
     assert kept == expected_files(0, 89, 90) | {"alerts/notes.txt", "flow_logs/event_date=2020-01-01/a.parquet"}
     removed, remains = capsys.readouterr().out.split("remains")
     assert f"  alerts: {days_ago(400)} to {days_ago(91)} (2)" in removed
@@ -341,7 +345,7 @@ def test_the_job_counts_what_it_removed_by_table_and_prints_what_remains(run_job
 def test_a_damaged_table_costs_what_is_in_it_and_the_job_says_so(run_job, lake):
     write_bytes(lake.uri("verdicts/20200101T000000Z-aa.parquet"), b"x")
     assert run_job("purge", purge__older_than_days=90, purge__today=TODAY) == 3
-    kept = {name for name in files(lake) if not name.endswith("-purge.parquet")}
+    kept = {name for name in files(lake) if not name.endswith(("-purge.parquet", "reports/index.html"))}
     assert kept == expected_files(0, 89, 90)
     [audit] = Path(resolve(lake.root)[1]).glob("audit/*-purge.parquet")
     assert "verdicts" in pd.read_parquet(audit)["notes"].iloc[0][-1]

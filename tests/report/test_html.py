@@ -50,7 +50,14 @@ def test_templates_are_read_from_the_zip_alone(tmp_path: Path) -> None:
 def test_pages_extend_one_layout_and_hold_no_style_of_their_own() -> None:
     folder = Path(ids_spark.__file__).parent / "report/templates"
     pages = {path.name for path in folder.glob("*.html.j2")} - {"base.html.j2", "macros.html.j2"}
-    assert pages == {"adaptation.html.j2", "benchmark.html.j2", "leakage.html.j2", "night.html.j2", "run.html.j2"}
+    assert pages == {
+        "adaptation.html.j2",
+        "benchmark.html.j2",
+        "index.html.j2",
+        "leakage.html.j2",
+        "night.html.j2",
+        "run.html.j2",
+    }
     for name in pages:
         content = (folder / name).read_text()
         assert content.startswith('{% extends "base.html.j2" %}')

@@ -1,5 +1,8 @@
 """A page as its elements and table rows, and as a browser shows it: a headless Chromium, if installed."""
 
+import base64
+import hashlib
+import html
 import html.parser
 import itertools
 import json
@@ -10,6 +13,7 @@ import urllib.parse
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +39,8 @@ addEventListener("load", () => {
   facts.pictures = [...document.images].map(each => [each.naturalWidth, each.getBoundingClientRect().width]);
   facts.page_width = document.documentElement.scrollWidth;
   facts.window_width = innerWidth;
-  facts.places = [...document.links].filter(each => !document.getElementById(each.hash.slice(1))).length;
+  const here = [...document.links].filter(each => each.getAttribute("href").startsWith("#"));
+  facts.places = here.filter(each => !document.getElementById(each.hash.slice(1))).length;
   parent.postMessage(facts, "*");
 });
 </script>"""
@@ -74,18 +79,41 @@ class Shown:
 
 def show(page: Path, work: Path, width: int) -> Shown:
     """Open a copy of a page with a script that inspects it; skips the test if no browser is installed."""
+    return Shown(**ask(page, work, width, ASK))
+
+
+def ask(page: Path, work: Path, width: int, script: str, fragment: str = "") -> Any:
+    """Return what a script posts that runs in a copy of a page; skips the test if no browser is installed.
+
+    Args:
+        page: The page; the copy lies beside it, so that its relative links lead to the same files.
+        work: Empty folder of this call for the frame and the profile of the browser.
+        width: Of the frame, CSS pixels.
+        script: Begins with `<script>`; the content security policy of the copy allows it beside what the page allows.
+        fragment: End of the address, with `#`.
+    """
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
-    copy, frame = work / f"copy-{width}.html", work / f"frame-{width}.html"
-    copy.write_text(page.read_text().replace("</body>", f"{ASK}</body>"))
-    frame.write_text(FRAME % (copy.as_uri(), width))
+    copy, frame = page.with_name(f"copy-{width}-{page.name}"), work / f"frame-{width}.html"
+    content = page.read_text()
+    run = script.removeprefix("<script>").removesuffix("</script>")
+    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(run.encode()).digest()).decode()}'"
+    if "script-src" in content.split("</head>")[0]:
+        content = content.replace("script-src", f"script-src {allowed}", 1)
+    else:
+        content = content.replace("default-src 'none'", f"default-src 'none'; script-src {allowed}", 1)
+    copy.write_text(content.replace("</body>", f"{script}</body>"))
+    frame.write_text(FRAME % (html.escape(copy.as_uri() + fragment), width))
     profile = f"--user-data-dir={work / f'profile-{width}'}"
     command = [found, *FLAGS, profile, "--window-size=1600,1000", "--virtual-time-budget=20000", "--dump-dom"]
-    done = subprocess.run([*command, frame.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    try:
+        done = subprocess.run([*command, frame.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        copy.unlink()
     answer = re.search(r'<i id="facts">([^<]+)</i>', done.stdout)
     assert answer is not None, done.stderr
-    return Shown(**json.loads(urllib.parse.unquote(answer[1])))
+    return json.loads(urllib.parse.unquote(answer[1]))
 
 
 class _Tree(html.parser.HTMLParser):
@@ -160,8 +188,15 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"(?<![\w.])[+−-]?\d+(?:,\d{3})*(?:\.\d+)?%?(?!\w)", text)
 
 
-def check_structure(page: Page) -> None:
-    """Headings in order, a caption and scopes for each table, a text for each picture, no external resources."""
+def _hash_of(script: ET.Element) -> str:
+    return base64.b64encode(hashlib.sha256((script.text or "").encode()).digest()).decode()
+
+
+def check_structure(page: Page, links: tuple[str, ...] = ("#", "../")) -> None:
+    """Headings in order, a caption and scopes for each table, a text for each picture, no external resources.
+
+    A link begins with one of `links`; a script is one that the content security policy names.
+    """
     levels = [int(each.tag[1]) for each in page.root.iter() if re.fullmatch(r"h[1-6]", each.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -171,7 +206,11 @@ def check_structure(page: Page) -> None:
         assert all(cell.get("scope") in ("col", "colgroup", "row", "rowgroup") for cell in table.iter("th"))
     assert all(len(each.get("alt", "")) > 10 for each in page.root.iter("img"))
     assert all(each.get("src", "").startswith("data:image/png;base64,") for each in page.root.iter("img"))
-    assert all(each.get("href", "").startswith("#") for each in page.root.iter("a"))
-    assert not [each.tag for each in page.root.iter() if each.tag in ("script", "link", "iframe", "object")]
+    assert all(each.get("href", "").startswith(links) for each in page.root.iter("a"))
+    assert not [each.tag for each in page.root.iter() if each.tag in ("link", "iframe", "object")]
+    scripts = [each for each in page.root.iter("script") if each.get("type") != "application/json"]
+    (policy,) = (each.get("content", "") for each in page.root.iter("meta") if each.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; ")
+    assert [_hash_of(each) for each in scripts] == re.findall(r"'sha256-([^']+)'", policy)
     names = [each.get("id") for each in page.root.iter() if each.get("id")]
     assert len(names) == len(set(names))

@@ -1,0 +1,366 @@
+"""The index of all nights, `reports/index.html`: a calendar, trends, search for devices, links to all pages.
+
+One self-contained file that needs no server. It is written from committed tables only, after each commit that changes
+what it shows, and replaces the file before it in one step.
+"""
+
+import base64
+import calendar
+import datetime as dt
+import hashlib
+import json
+import logging
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from ids_spark.alerts.severity import SEVERITIES
+from ids_spark.base.report import combined_origin
+from ids_spark.evaluate.precision import Precision
+from ids_spark.lake.filesystem import names_in, replace_bytes, require_below, sizes_in
+from ids_spark.lake.store import Lake
+from ids_spark.report import html, index_facts
+from ids_spark.report.format import counted
+from ids_spark.report.index_facts import NightFacts, Stored
+
+log = logging.getLogger(__name__)
+
+PLACE: Final = "reports/index.html"
+DRAWN_NIGHTS: Final = 90
+"""Dates of the trends, that of the newest night last."""
+OPEN_MONTHS: Final = 6
+"""Months of the calendar that are shown before `details` is opened."""
+CHECKED_DATES: Final = 30
+"""Dates, the newest night last, in which missing and degraded nights are pointed out."""
+RECENT, BEFORE = 7, 28
+"""Nights that are compared: the newest ones with those before them."""
+_OTHER_PAGES: Final = ("run", "benchmark", "leakage", "adaptation")
+_START, _END = '<script type="application/json" id="data">', "</script>"
+_ATTEMPTS: Final = 5
+_MARKED_DRIFT: Final = 1  # features that drifted significantly
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A date of the calendar.
+
+    Attributes:
+        date: The date.
+        night: Its facts; None where the lake has no result.
+        page: Path of its page from the index; None where there is none.
+        exported: Whether its exports are in the lake.
+        new_champion: Whether another model scored the night before.
+    """
+
+    date: dt.date
+    night: NightFacts | None = None
+    page: str | None = None
+    exported: bool = True
+    new_champion: bool = False
+
+    @property
+    def state(self) -> str:
+        """`absent`: no result; `missing`: no flow logs; `not_scored`; `degraded`; `learning`; `scored`."""
+        if self.night is None:
+            return "absent"
+        if self.night.state in ("missing", "not_scored"):
+            return self.night.state
+        if self.night.reasons:
+            return "degraded"
+        return "learning" if self.night.stage == "learning" else "scored"
+
+    @property
+    def to_look_at(self) -> int:
+        """Incidents to look at."""
+        return self.night.champion.incidents if self.night is not None else 0
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the calendar marks drift."""
+        return self.night is not None and self.night.drift_significant >= _MARKED_DRIFT
+
+    @property
+    def sentence(self) -> str:
+        """All that the cell shows, as text."""
+        night, day = self.night, f"{self.date:%A, %-d %B %Y}"
+        if night is None:
+            return f"{day}: no result in the lake"
+        if self.state in ("missing", "not_scored"):
+            parts = ["no flow logs" if self.state == "missing" else "no flow was scored"]
+        else:
+            by = ", ".join(f"{n} {name}" for name, n in night.severities.items())
+            parts = [f"{counted(self.to_look_at, 'incident')} to look at{f' ({by})' if by else ''}"]
+            parts += [f"{n} {state}" for state, n in night.folded.items()]
+        parts += [f"degraded: {text}" for text in night.degraded[:1] if self.state != "missing"]
+        parts += ["the site is learning"] if night.stage == "learning" else []
+        parts += [f"{counted(night.drift_significant, 'feature')} drifted significantly"] if self.drifted else []
+        parts += [f"new champion {night.champion.model} {night.champion.version}"] if self.new_champion else []
+        parts += [] if self.exported else ["not exported"]
+        return f"{day}: {'; '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Month:
+    """A month of the calendar: weeks of seven cells from Monday, None outside of the month or of the nights."""
+
+    first: dt.date
+    weeks: Sequence[Sequence[Cell | dt.date | None]]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells of nights, and of dates between nights."""
+        return [cell for week in self.weeks for cell in week if isinstance(cell, Cell)]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A date of a trend: parts of its bar from the bottom, (class, bottom, height) in percent of the picture."""
+
+    cell: Cell
+    parts: Sequence[tuple[str, float, float]]
+    text: str
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A picture of one figure over the nights: its title, its highest value as text, and a bar for each date."""
+
+    title: str
+    highest: str
+    bars: Sequence[Bar]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the index shows.
+
+    Attributes:
+        lake: URI of the lake.
+        stored: Facts of all nights.
+        cells: One for each date from the first to the newest night, ascending.
+        pages: Path from the index and name of pages that are not of a night.
+        precision: What people decided about the incidents on the index.
+        written: Time of writing, in UTC.
+        unread: Dates of nights that could not be read.
+    """
+
+    lake: str
+    stored: Stored
+    cells: Sequence[Cell]
+    pages: Sequence[tuple[str, str]]
+    precision: Precision
+    written: dt.datetime
+    unread: Sequence[dt.date] = field(default=())
+
+    @property
+    def nights(self) -> Sequence[NightFacts]:
+        """All nights with a result, ascending."""
+        return self.stored.nights
+
+
+def write(lake: Lake, *, again: bool = False) -> bool:
+    """Write the index of a lake; return whether there is one: not in a lake without nights and pages.
+
+    Committed tables are read, so that of jobs that end at the same time the last one to write has read what all of them
+    committed: a job that finds other tables after it has written writes once more.
+
+    Args:
+        lake: The lake.
+        again: Read every night, also those that the last index already had.
+    """
+    require_below(lake.root, lake.uri(PLACE))
+    earlier = None if again else index_facts.stored_in(lake.uri(PLACE), _START, _END)
+    for _ in range(_ATTEMPTS):
+        files = index_facts.files_of(lake)
+        stored = index_facts.read(lake, files, earlier)
+        known = {night.date for night in stored.nights}
+        index = index_of(lake, stored, [date for date in files.nights if date not in known])
+        if not index.cells and not index.pages and not names_in(lake.uri("reports")):
+            return False
+        replace_bytes(lake.uri(PLACE), render_page(index).encode())
+        if index_facts.files_of(lake) == files:
+            break
+        earlier = stored
+    log.info("page %s nights=%d", lake.uri(PLACE), len(stored.nights))
+    return True
+
+
+def index_of(lake: Lake, stored: Stored, unread: Sequence[dt.date] = ()) -> Index:
+    """Return what the index shows of a lake.
+
+    Args:
+        lake: Holds the pages.
+        stored: From `index_facts.read`.
+        unread: Dates that could not be read.
+    """
+    paged, exported = _dates_in(lake, "reports/night"), _dates_in(lake, "exports")
+    nights = {night.date: night for night in stored.nights}
+    cells, last = [], None
+    dates = sorted({*nights, *unread})
+    for i in range((dates[-1] - dates[0]).days + 1 if dates else 0):
+        date = dates[0] + dt.timedelta(days=i)
+        night = nights.get(date)
+        champion = None if night is None else (night.champion.model, night.champion.version)
+        page = f"night/event_date={date}/night.html" if date in paged else None
+        new = champion is not None and last is not None and champion != last
+        cells.append(Cell(date, night, page, date in exported or night is None, new))
+        last = champion or last
+    return Index(
+        lake.root, stored, cells, _pages(lake), index_facts.precision_of(stored), dt.datetime.now(dt.UTC), unread
+    )
+
+
+def _dates_in(lake: Lake, table: str) -> set[dt.date]:
+    return set(lake.dates(table))
+
+
+def _pages(lake: Lake) -> list[tuple[str, str]]:
+    """Return path and name of the pages of models and adaptations, newest adaptation first."""
+    found = []
+    for name in _OTHER_PAGES:
+        for path in sorted(sizes_in(lake.uri(f"reports/{name}")), reverse=True):
+            if path.endswith(".html") and not path.startswith((".", "_")):
+                *folders, file = path.split("/")
+                title = " ".join([file.removesuffix(".html") if name != "run" else "models", *folders])
+                found.append((quote(f"{name}/{path}", safe="/="), title))
+    return found
+
+
+def months_of(cells: Sequence[Cell]) -> list[Month]:
+    """Return the calendar, newest month first."""
+    by_date = {cell.date: cell for cell in cells}
+    found = []
+    for year, month in sorted({(cell.date.year, cell.date.month) for cell in cells}, reverse=True):
+        weeks = [
+            [by_date.get(day, day) if day.month == month else None for day in week]
+            for week in calendar.Calendar().monthdatescalendar(year, month)
+        ]
+        found.append(Month(dt.date(year, month, 1), weeks))
+    return found
+
+
+def trends_of(cells: Sequence[Cell], severities: Sequence[str]) -> list[Trend]:
+    """Return the pictures of the newest dates.
+
+    Args:
+        cells: Of these dates.
+        severities: In the order of a bar from the bottom.
+    """
+
+    def incidents(night: NightFacts) -> list[tuple[str, float]]:
+        known = [(name, float(night.severities.get(name, 0))) for name in severities]
+        rest = night.champion.incidents - sum(n for _, n in known)
+        return [*known, ("other", float(max(rest, 0)))]
+
+    def one(value: Callable[[NightFacts], float]) -> Callable[[NightFacts], list[tuple[str, float]]]:
+        return lambda night: [("value", value(night))]
+
+    return [
+        _trend("Incidents to look at", cells, incidents, lambda n: f"{n:,.0f}"),
+        _trend("Share of flows flagged", cells, one(lambda n: n.flagged / n.predicted if n.predicted else 0), _percent),
+        _trend("Features that drifted significantly", cells, one(lambda n: n.drift_significant), lambda n: f"{n:.0f}"),
+        _trend("Share of flows in quarantine", cells, one(lambda n: n.quarantined / n.rows_in if n.rows_in else 0),
+               _percent),
+    ]  # fmt: skip
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{100 * value:.2g}%"
+
+
+def _trend(
+    title: str,
+    cells: Sequence[Cell],
+    parts_of: Callable[[NightFacts], list[tuple[str, float]]],
+    text_of: Callable[[float], str],
+) -> Trend:
+    values = [parts_of(cell.night) if cell.night is not None else [] for cell in cells]
+    highest = max((sum(n for _, n in parts) for parts in values), default=0.0)
+    bars = []
+    for cell, parts in zip(cells, values, strict=True):
+        bottom, drawn = 0.0, []
+        for name, value in parts:
+            height = 100 * value / highest if highest else 0.0
+            drawn += [(name, round(bottom, 2), round(height, 2))] if value else []
+            bottom += height
+        text = "no result" if cell.night is None else text_of(sum(n for _, n in parts))
+        bars.append(Bar(cell, drawn, f"{cell.date:%-d %B}: {text}"))
+    return Trend(title, text_of(highest), bars)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure of the newest nights and of those before them, means of a night; None without nights."""
+
+    title: str
+    recent: float
+    before: float | None
+    is_share: bool = False
+
+
+def changes_of(cells: Sequence[Cell]) -> list[Change]:
+    """Return the figures of the newest `RECENT` nights with flows, compared with the `BEFORE` before them."""
+    scored = [cell.night for cell in cells if cell.night is not None and cell.night.predicted]
+    recent, before = scored[-RECENT:], scored[-RECENT - BEFORE : -RECENT]
+    if not recent:
+        return []
+
+    def change(title: str, value: Callable[[NightFacts], float], is_share: bool = False) -> Change:
+        old = statistics.fmean(map(value, before)) if before else None
+        return Change(title, statistics.fmean(map(value, recent)), old, is_share)
+
+    return [
+        change("incidents to look at", lambda n: n.champion.incidents),
+        change("share of flows flagged", lambda n: n.flagged / n.predicted, True),
+        change("features drifted", lambda n: n.drift_significant),
+        change("share in quarantine", lambda n: n.quarantined / n.rows_in if n.rows_in else 0.0, True),
+    ]
+
+
+def render_page(index: Index) -> str:
+    """Return the page; every text is escaped, also in the data for the search."""
+    script = html.render("index.js.j2")
+    checked, drawn = index.cells[-CHECKED_DATES:], index.cells[-DRAWN_NIGHTS:]
+    order = [name for name in SEVERITIES if name in index_facts.counts_of(index.nights)]
+    champions = Counter((night.champion.model, night.champion.version) for night in index.nights)
+    scored = [cell for cell in index.cells if cell.night is not None]
+    origins = {night.data_origin for night in index.nights}
+    return html.render(
+        "index.html.j2",
+        run_id=scored[-1].night.run_id if scored and scored[-1].night else "none",
+        data_origins=sorted(origins) or [combined_origin(index.precision.data_origin)],
+        index=index,
+        newest=scored[-1] if scored else None,
+        checked=checked,
+        absent=[cell for cell in checked if cell.state in ("absent", "missing", "not_scored")],
+        degraded=[cell for cell in checked if cell.state == "degraded"],
+        changes=changes_of(index.cells),
+        changed_champions=[cell for cell in index.cells[-DRAWN_NIGHTS:] if cell.new_champion],
+        decided=index.precision.total,
+        months=months_of(index.cells),
+        open_months=OPEN_MONTHS,
+        trends=trends_of(drawn, order[::-1]),
+        drawn=drawn,
+        recent=RECENT,
+        before=BEFORE,
+        severities=order,
+        champions=list(champions),
+        not_searched=[night.date for night in index.nights if night.incidents is None],
+        data=as_json(index),
+        data_start=Markup(_START),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def as_json(index: Index) -> Markup:
+    """Return the data of the page as JSON that no text can leave: `<`, `>`, `&` and line separators are escapes."""
+    packed: dict[str, Any] = index_facts.packed(index.stored)
+    packed["pages"] = [cell.date.isoformat() for cell in index.cells if cell.page is not None]
+    text = json.dumps(packed, separators=(",", ":"), allow_nan=False)  # ASCII: line separators are escapes
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
