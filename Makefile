@@ -17,6 +17,7 @@ ZIP     := dist/ids_spark.zip
 BILL    := dist/ids_spark.cdx.json
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ids_spark/__init__.py)
 WHEEL   := dist/ids_spark-$(VERSION)-py3-none-any.whl
+ENVIRONMENT := dist/ids_env.tar.gz
 
 DATA    ?=
 LAKE    ?= $(if $(DATA),runs/local,runs/synthetic)
@@ -80,7 +81,7 @@ JAVA_forest = --driver-java-options -XX:+UseParallelGC
 
 ##@ Run
 .PHONY: run
-run: package ## All jobs on DATA (default: synthetic flows), then a table. LAKE= MODELS= CLASSES= FEATURE_SETS= SET= CONF=
+run: zip ## All jobs on DATA (default: synthetic flows), then a table. LAKE= MODELS= CLASSES= FEATURE_SETS= SET= CONF=
 	$(if $(DATA),,$(call submit,synthesize))
 	$(call submit,prepare)
 	$(call submit,train)
@@ -88,15 +89,15 @@ run: package ## All jobs on DATA (default: synthetic flows), then a table. LAKE=
 	$(call submit,report)
 
 .PHONY: synthesize
-synthesize: package ## Write synthetic flows, SCALE times the size of the data set, to LAKE/synthetic
+synthesize: zip ## Write synthetic flows, SCALE times the size of the data set, to LAKE/synthetic
 	$(call submit,synthesize) --set synthesize.scale=$(SCALE)
 
 .PHONY: prep
-prep: package ## Run ingest and features only, on DATA or the synthetic flows of LAKE
+prep: zip ## Run ingest and features only, on DATA or the synthetic flows of LAKE
 	$(call submit,prepare)
 
 .PHONY: ingest features train score
-ingest features train score: package ## Run one job
+ingest features train score: zip ## Run one job
 	$(call submit,$@)
 
 # The demo has its own lake and models of the second release, whose features `make nightly` can also extract from
@@ -141,7 +142,7 @@ define extract_and_score
 endef
 
 .PHONY: nightly
-nightly: package ## Page of night DATE of LOGS by model NIGHT of LAKE; of CAPTURES, by default of all new nights; or a demo
+nightly: zip ## Page of night DATE of LOGS by model NIGHT of LAKE; of CAPTURES, by default of all new nights; or a demo
 	$(if $(and $(LOGS),$(CAPTURES)),$(error LOGS and CAPTURES are given; expected one of them))
 	$(if $(LOGS),,$(if $(CAPTURES),$(if $(OWN_LAKE),,$(demo_model)),$(demo)))
 	$(if $(LOGS),$(call submit,score,$(HOSPITAL)) --set score.date=$(DATE) $(call path,score.flow_logs,$(LOGS)) \
@@ -150,7 +151,7 @@ nightly: package ## Page of night DATE of LOGS by model NIGHT of LAKE; of CAPTUR
 	  $(call extract_and_score,$(LAKE)/captures,$(LAKE)/ward_logs,$(DATE),$(DEMO_NETWORK),$(DEMO_SCORE))))
 
 .PHONY: verdict
-verdict: package ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VERDICT= OWNER= REASON= (UNTIL= for mute)
+verdict: zip ## Verdicts on incidents: VERDICTS=CSV, or DATE= IDS="ID ID" VERDICT= OWNER= REASON= (UNTIL= for mute)
 	$(call submit,verdict) $(if $(VERDICTS),$(call path,verdict.file,$(VERDICTS)),--set verdict.date=$(DATE) \
 	  $(call path,verdict.incidents,$(IDS)) $(call path,verdict.verdict,$(VERDICT)) \
 	  $(call path,verdict.owner,$(OWNER)) $(call path,verdict.reason,$(REASON)) \
@@ -169,29 +170,29 @@ define demo_week
 endef
 adapt: LAKE := $(if $(LOGS)$(OWN_LAKE),$(LAKE),runs/nightly)
 .PHONY: adapt
-adapt: package ## Learn the newest NIGHTS (7) of LOGS (default: extracted to LAKE; or a demo): a challenger of NIGHT, a page
+adapt: zip ## Learn the newest NIGHTS (7) of LOGS (default: extracted to LAKE; or a demo): a challenger of NIGHT, a page
 	$(if $(LOGS)$(OWN_LAKE),,$(demo_week))
 	$(call submit,adapt,$(HOSPITAL)) --config conf/site.yaml $(if $(LOGS)$(OWN_LAKE),,$(DEMO_PLAIN)) --set adapt.nights=$(NIGHTS) --set adapt.model=$(NIGHT) \
 	  $(call path,adapt.flow_logs,$(or $(LOGS),$(LAKE)/$(if $(OWN_LAKE),flow_logs,week)))
 
 .PHONY: promote
-promote: package ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=; SIGN=1
+promote: zip ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=; SIGN=1
 	$(call submit,promote) --set promote.model=$(NIGHT) --set promote.version=$(or $(VERSION),latest) \
 	  --set promote.alias=$(or $(ALIAS),champion) $(if $(FORCE),--set promote.force=true) \
 	  $(if $(SIGN),--set promote.sign=true) \
 	  $(if $(REASON),$(call path,promote.reason,$(REASON)))
 
 .PHONY: verify
-verify: package ## Check the hash chain of the audit of LAKE. HEAD= a logged hash, KEYS= public keys: also models and aliases
+verify: zip ## Check the hash chain of the audit of LAKE. HEAD= a logged hash, KEYS= public keys: also models and aliases
 	$(call submit,verify) $(if $(HEAD),--set verify.head=$(HEAD)) \
 	  $(if $(KEYS),--set "score.trusted_keys=$(call list,$(KEYS))")
 
 .PHONY: purge
-purge: package ## Remove what is older than DAYS (default 90) from every table of LAKE; prints what remains, and why
+purge: zip ## Remove what is older than DAYS (default 90) from every table of LAKE; prints what remains, and why
 	$(call submit,purge) --set purge.older_than_days=$(DAYS)
 
 .PHONY: report
-report: package ## Show the newest metrics of every model in LAKE; page in LAKE/reports/run
+report: zip ## Show the newest metrics of every model in LAKE; page in LAKE/reports/run
 	$(call submit,report)
 
 .PHONY: sql
@@ -203,15 +204,15 @@ sql: setup ## Ask LAKE in SQL: a prompt, or Q="select …", or VIEW=incidents_of
 	  $(if $(FORMAT),--format $(FORMAT))
 
 .PHONY: boost
-boost: package ## Train boosted trees (XGBoost) on the features in LAKE: models like the networks
+boost: zip ## Train boosted trees (XGBoost) on the features in LAKE: models like the networks
 	$(call submit,boost)
 
 .PHONY: blend
-blend: package ## Make one model of a network and boosted trees of LAKE; NETWORK= its title (dnn)
+blend: zip ## Make one model of a network and boosted trees of LAKE; NETWORK= its title (dnn)
 	$(call submit,blend) $(if $(NETWORK),--set blend.network=$(NETWORK))
 
 .PHONY: forest
-forest: package ## Train random forests on the features in LAKE, as a reference
+forest: zip ## Train random forests on the features in LAKE, as a reference
 	$(call submit,forest)
 
 # The study's three networks with its recipe, a network in place of that of Dadkhah et al., the best network; as
@@ -225,7 +226,7 @@ COARSE = --set "train.classes=[2,6]" --set "train.feature_sets=[paper]"
 BLEND = --set blend.network=dnn-best --set blend.trees=xgboost-best
 PLAIN = --set features.recipe=plain
 .PHONY: benchmark table
-benchmark table: package ## Every model compared with the published figures; page in LAKE/reports/benchmark. DATA= SET=
+benchmark table: zip ## Every model compared with the published figures; page in LAKE/reports/benchmark. DATA= SET=
 	$(if $(DATA),,$(call submit,synthesize))
 	$(call submit,ingest)
 	$(call submit,features,conf/paper.yaml)
@@ -244,7 +245,7 @@ benchmark table: package ## Every model compared with the published figures; pag
 	$(call submit,benchmark)
 
 .PHONY: leakage
-leakage: package ## Audit duplicates and leakage of the flows in LAKE; page in LAKE/reports/leakage
+leakage: zip ## Audit duplicates and leakage of the flows in LAKE; page in LAKE/reports/leakage
 	$(call submit,leakage)
 
 ##@ Develop
@@ -253,11 +254,11 @@ leakage: package ## Audit duplicates and leakage of the flows in LAKE; page in L
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
-test: package ## Tests in local-mode Spark without those marked slow. ARGS="-k name" selects others
+test: zip ## Tests in local-mode Spark without those marked slow. ARGS="-k name" selects others
 	$(ENV); python -m pytest $(or $(ARGS),-m "not slow" $(PARALLEL))
 
 .PHONY: test-all
-test-all: package ## Every test: also faults, benches, every job on S3; then test-cluster
+test-all: zip ## Every test: also faults, benches, every job on S3; then test-cluster
 	$(ENV); python -m pytest $(PARALLEL)
 	$(ENV); python -m pytest tests/cluster
 
@@ -267,12 +268,12 @@ fuzz: setup ## Jobs on N mutated inputs of SEED; those on which a check failed s
 
 # A Spark worker writes its coverage data when it ends, so each task gets a new worker.
 .PHONY: coverage
-coverage: package ## Line and branch coverage of `make test`, Spark's Python workers included
+coverage: zip ## Line and branch coverage of `make test`, Spark's Python workers included
 	$(ENV); PYSPARK_SUBMIT_ARGS='--conf spark.python.worker.reuse=false pyspark-shell' \
 	  python -m pytest -m "not slow" $(PARALLEL) --cov --cov-report=term:skip-covered
 
 .PHONY: test-cluster
-test-cluster: package ## A Spark master and two workers on loopback: jobs, faults, network security
+test-cluster: zip ## A Spark master and two workers on loopback: jobs, faults, network security
 	$(ENV); python -m pytest tests/cluster $(ARGS)
 
 .PHONY: check
@@ -307,19 +308,22 @@ outside: setup ## Other captures: called attack, flagged, false incidents, witho
 
 contamination: LAKE := $(if $(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 .PHONY: contamination
-contamination: package ## Attacks in the nights that are learned: what is left, with ARGS=--adapt their cost. LAKE= OUT=
+contamination: zip ## Attacks in the nights that are learned: what is left, with ARGS=--adapt their cost. LAKE= OUT=
 	$(demo_model)
 	$(ENV); python -m tests.bench.contamination --lake $(call quoted,$(LAKE)) --out $(call quoted,$(OUT)) $(ARGS)
 
 nights: LAKE := $(if $(DATA)$(filter-out file,$(origin LAKE)),$(LAKE),runs/nightly)
 .PHONY: nights
-nights: package ## Precision and false lines of incidents on nights with truth. SEEDS= LAKE= OUT= DATA= (test rows)
+nights: zip ## Precision and false lines of incidents on nights with truth. SEEDS= LAKE= OUT= DATA= (test rows)
 	$(demo_model)
 	$(ENV); python -m tests.bench.nights --lake $(call quoted,$(LAKE)) --seeds $(SEEDS) --out $(call quoted,$(OUT)) \
 	  $(if $(DATA),--data $(call quoted,$(DATA)))
 
 .PHONY: package
-package: $(ZIP) $(BILL) $(WHEEL) ## Build dist/ids_spark.zip for spark-submit --py-files, its bill of materials (CycloneDX), a wheel
+package: $(ZIP) $(BILL) $(WHEEL) $(ENVIRONMENT) ## All in dist: zip, wheel, bill of materials (CycloneDX), ids_env.tar.gz for --archives
+
+.PHONY: zip
+zip: $(ZIP) ## Build dist/ids_spark.zip for spark-submit --py-files
 
 # The zip file names the commit, so it is made again after one.
 $(ZIP): $(SOURCES) $(VENV)/.ready $(wildcard .git/logs/HEAD)
@@ -334,6 +338,10 @@ $(WHEEL): $(ZIP) $(wildcard pyproject.toml setup.py README.md jobs/* conf/* conf
 	@$(ENV); SOURCE_DATE_EPOCH=315532800 python -m pip wheel --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation --no-index -w dist .
 	@rm -rf build ids_spark.egg-info
+
+# The program makes it again only if interpreter or locks have changed.
+$(ENVIRONMENT): docker/environment_archive.py $(VENV)/.ready
+	@$(ENV); PYTHONPATH=docker python -m environment_archive $@
 
 ##@ Set up
 .PHONY: setup

@@ -2,7 +2,8 @@
 
 An `InputError` in a task is returned to the driver as a value and raised there. Raised in the task, Spark would run the
 task again, up to four times, and print its stack trace before the one message that a user needs. Other errors are
-raised in the task: Spark repeats it, because a machine may be at fault.
+raised in the task: Spark repeats it, because a machine may be at fault. A task whose Python has other packages than the
+driver's ends with an `InputError`, too.
 """
 
 import functools
@@ -10,7 +11,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ids_spark.base import process
+from ids_spark.base import environment, process
 from ids_spark.base.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,11 +80,13 @@ def run_shuffled(
     Raises:
         InputError: of one of the tasks, after the end of all tasks.
     """
+    expected = environment.packages()
 
     def scattered(own: Iterable[Item]) -> Iterator[tuple[int, Record | InputError]]:
         process.begin()
         for item in own:
             try:
+                environment.require(expected)
                 yield from scatter(item)
             except InputError as error:
                 yield 0, error
@@ -106,9 +109,12 @@ def run_shuffled(
 
 
 def _attempt(do: Callable[[Item], Result]) -> Callable[[Item], Result | InputError]:
+    expected = environment.packages()
+
     def attempt(item: Item) -> Result | InputError:
         process.begin()
         try:
+            environment.require(expected)
             return do(item)
         except InputError as error:
             return error

@@ -29,7 +29,7 @@ from ids_spark.config.settings import Config
 from ids_spark.lake.lease import Lease
 from ids_spark.lake.store import Lake
 from ids_spark.models.signatures import ENVIRONMENT
-from ids_spark.runtime import cluster_security
+from ids_spark.runtime import cluster_security, worker_python
 from ids_spark.runtime.audit import Status, text_of, write_audit_row
 
 log = logging.getLogger(__name__)
@@ -359,8 +359,8 @@ def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -
         secrets: Names of environment variables with secrets of the driver.
 
     Raises:
-        InputError: connections to the cluster are not encrypted, a secret is on the command line or for executors, or
-            no task could run.
+        InputError: connections to the cluster are not encrypted, a secret is on the command line or for executors, no
+            task could run, or executors have another Python or other packages than this driver.
     """
     progress = str(sys.stderr.isatty()).lower()  # no progress bar in a log file
     builder = SparkSession.builder.appName(app).config("spark.ui.showConsoleProgress", progress)
@@ -379,9 +379,12 @@ def session(app: str, open_cluster: bool = False, secrets: Sequence[str] = ()) -
             builder = builder.config(key, value)
         builder = builder.master(master)
     _require_a_slot(given, master)
+    worker_python.refuse_absent(given, master)
     spark = builder.getOrCreate()
     for name in (cluster_security.SPARK_SECRET, *secrets):
         spark.sparkContext.environment[name] = ""
+    if not cluster_security.is_local(master):
+        worker_python.require_same(spark.sparkContext)
     return spark
 
 

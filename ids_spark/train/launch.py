@@ -106,6 +106,7 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[s
                 stdout=_RankOutput(),
                 stderr=_RankOutput(),
                 verbose=0,
+                executable=spark_context.pythonExec,  # that of tasks; the driver's may be at another path
             )
     except InputError:
         raise

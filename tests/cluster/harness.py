@@ -85,12 +85,14 @@ class Cluster:
         secret: Of `spark.authenticate`; None for a cluster without authentication.
         more: Further Spark properties of every process.
         shuffle: Folder for shuffle files; default: below `folder`.
+        bare: Master and workers have Spark and the system's programs alone: no Python of ours, another HOME.
     """
 
     folder: Path
     secret: str | None = field(default_factory=lambda: secrets.token_hex(32))
     more: dict[str, str] = field(default_factory=dict)
     shuffle: Path | None = None
+    bare: bool = False
     processes: dict[str, psutil.Popen] = field(default_factory=dict)
     port: int = 0
     page: int = 0
@@ -112,7 +114,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of all processes of the cluster and of jobs; no variable contains the path of the checkout."""
+        """Environment of jobs, and of the cluster unless it is bare; no variable contains the path of the checkout."""
         kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
         python = {name: str(Path(os.environ["PYSPARK_PYTHON"])) for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")}
         local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.local_dirs)}
@@ -122,6 +124,16 @@ class Cluster:
             | local
             | {"HOME": str(self.folder), "SPARK_CONF_DIR": str(self.settings), "TF_CPP_MIN_LOG_LEVEL": "2"}
         )
+
+    @property
+    def bare_environment(self) -> dict[str, str]:
+        """Environment of a bare cluster's processes."""
+        spark = self.folder / "spark"
+        if not spark.exists():
+            spark.symlink_to(_SPARK)
+        ours = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder / "home"), "SPARK_HOME": str(spark)}
+        kept = ("JAVA_HOME", "LANG", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_CONF_DIR")
+        return {name: value for name, value in self.environment.items() if name in kept} | ours
 
     def start(self) -> None:
         """Start master and workers and wait until both have registered."""
@@ -164,10 +176,15 @@ class Cluster:
 
     def _spawn(self, name: str, role: str, *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("a") as log:
+            environment = self.bare_environment if self.bare else self.environment
             self.processes[name] = psutil.Popen(
-                [str(_SPARK / "bin/spark-class"), f"org.apache.spark.deploy.{role}", *arguments],
+                [
+                    environment.get("SPARK_HOME", str(_SPARK)) + "/bin/spark-class",
+                    f"org.apache.spark.deploy.{role}",
+                    *arguments,
+                ],
                 cwd=self.folder,
-                env=self.environment,
+                env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
