@@ -45,6 +45,7 @@ FORCE    ?=
 SIGN     ?=
 UNTIL    ?=
 Q        ?=
+DELTA    ?=
 VIEW     ?=
 DEVICE   ?=
 FORMAT   ?=
@@ -194,6 +195,10 @@ purge: zip ## Remove what is older than DAYS (default 90) from every table of LA
 .PHONY: report
 report: zip ## Show the newest metrics of every model in LAKE; page in LAKE/reports/run
 	$(call submit,report)
+
+.PHONY: export
+export: package ## Bring the Delta tables in DELTA to the state of LAKE
+	$(call submit,export) $(if $(DELTA),$(call path,export.delta,$(DELTA)))
 
 .PHONY: sql
 sql: setup ## Ask LAKE in SQL: a prompt, or Q="select …", or VIEW=incidents_of_week DEVICE= DATE=; FORMAT=csv or json

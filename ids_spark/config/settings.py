@@ -145,6 +145,20 @@ class ForestConfig(Section):
     at_once: Count = 2
 
 
+class ExportConfig(Section):
+    """`jobs/export.py`, and the end of every job that writes tables.
+
+    Attributes:
+        delta: Folder or S3 URI of Delta tables with the rows of `predictions/`, `incidents/`, `alerts/`, `nights/`,
+            `drift/`, `metrics/`, `audit/`, `verdicts/` and the refused rows of nights; every job brings them to the
+            state of the lake. Default: none.
+        keep_days: Days for which replaced versions of the Delta tables can be read.
+    """
+
+    delta: str | None = None
+    keep_days: Days = 30
+
+
 class LeakageConfig(Section):
     """`jobs/leakage.py`.
 
@@ -203,6 +217,7 @@ class Config(Section):
     purge: PurgeConfig = PurgeConfig()
     verify: VerifyConfig = VerifyConfig()
     leakage: LeakageConfig = LeakageConfig()
+    export: ExportConfig = ExportConfig()
 
     def as_json(self) -> str:
         """Return the whole configuration as JSON with sorted keys, without the free text of a verdict's reason."""

@@ -1,5 +1,6 @@
 """The contract of every table in the lake, and `TABLES`, the one list of them."""
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
@@ -722,6 +723,24 @@ class Table:
         if left:
             raise ValueError(f"{self.path}: found unexpected value(s) {', '.join(left)}")
         return "/".join(folders)
+
+    def keys_in_path(self) -> tuple[str, ...]:
+        """Return the names whose values are folders `name=value` of the path, such as `event_date`."""
+        return tuple(folder.partition("=")[0] for folder in self.path.split("/") if "=" in folder)
+
+    def values_in(self, path: str) -> dict[str, object]:
+        """Return the value of each of `keys_in_path` in the path of a file; `event_date` as a date.
+
+        None if the path lacks it, or has no date: a folder that was made by hand.
+        """
+        given = dict(part.split("=", 1) for part in path.split("/")[:-1] if "=" in part)
+        found: dict[str, object] = {key: given.get(key) for key in self.keys_in_path()}
+        if "event_date" in found:
+            try:
+                found["event_date"] = dt.date.fromisoformat(given.get("event_date", ""))
+            except ValueError:
+                found["event_date"] = None
+        return found
 
 
 _ROW: Final = ("source_file", "source_row")

@@ -108,6 +108,17 @@ def _s3(endpoint: str, region: str) -> pafs.S3FileSystem:
     return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
 
 
+def object_store(uri: str) -> dict[str, str]:
+    """Return the options of an S3 URI for programs that have a client of their own, as `resolve` understands it.
+
+    Credentials are not among them: such programs have AWS's default chain as well.
+    """
+    endpoint, bucket = _first_set(_ENDPOINT), uri.split("//", 1)[1].split("/", 1)[0]
+    region = _first_set(_REGION) or (_ANY_REGION if endpoint else _region_of(bucket))
+    served = {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http:")).lower()}
+    return {"AWS_REGION": region} | (served if endpoint else {})
+
+
 def renames(fs: pafs.FileSystem) -> bool:
     """Return whether a folder can be renamed in one step; an object store has no folders, only names of objects."""
     return str(fs.type_name) != "s3"

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ids_spark.base.errors import NotReconciled
@@ -382,6 +383,28 @@ def _nullable(table: pa.Table) -> pa.Table:
 
 def _as_nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([column.with_nullable(True) for column in schema], schema.metadata)
+
+
+def schema_of(fs: pafs.FileSystem, path: str) -> pa.Schema:
+    """Return the columns of a file, each nullable, without metadata.
+
+    Raises:
+        SchemaMismatch: the file is damaged.
+        OSError: it is not there or cannot be read.
+    """
+    return _as_nullable(footer_of(fs, path).schema.to_arrow_schema()).remove_metadata()
+
+
+def footer_of(fs: pafs.FileSystem, path: str) -> pq.FileMetaData:
+    """Return the footer of a file; raises as `schema_of`."""
+    try:
+        with fs.open_input_file(path) as stream:
+            parquet_limits.check_footer(stream)
+            return pq.read_metadata(stream)
+    except (pa.ArrowException, ValueError) as error:
+        raise SchemaMismatch(
+            f"{path} cannot be read as parquet ({one_line(error)}); restore the file, or remove it"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -41,6 +41,8 @@ DEGRADED: Final = 3
 
 _ON_INDEX: Final = ("nights/", "incidents/", "verdicts/", "reports/")
 """Tables that `reports/index.html` shows."""
+_TIDY: Final = frozenset({"export", "purge"})
+"""Jobs after which expired versions of Delta tables are deleted."""
 _PRIVATE: Final = f"ids_spark-{os.getuid()}"
 _DISK_IS_FULL = re.compile(r"^.*(?:No space left on device|Disk quota exceeded).*$", re.MULTILINE)
 
@@ -102,7 +104,8 @@ def main(
     """Run a job and return its exit code: 0 done, 3 done but incomplete, 2 refused (configuration or input), 1 failed.
 
     A refused or failed run writes its audit row and nothing else, and a refused one not even that where there is no
-    lake yet. A run whose report is `degraded` has written its tables.
+    lake yet. A run whose report is `degraded` has written its tables, as has one whose Delta tables could not be
+    brought up to date.
 
     Args:
         run: The job; stages tables and lists them in its report; commits nothing itself.
@@ -145,8 +148,11 @@ def sequence(
             starting = background.submit(_local_session_of, given[0], application)
         try:
             for job, run in runs.items():
-                if (code := _run(run, job, *given, application, starting)) != DONE:
+                run_id = new_run_id()
+                if (code := _run(run, job, run_id, *given, application, starting)) != DONE:
                     break
+            if code in (DONE, DEGRADED) and not _exported(*given, job, run_id):
+                code = DEGRADED
         finally:
             started = starting.result() if starting is not None and starting.exception() is None else None
             if started is None and running is None:
@@ -208,12 +214,13 @@ class _Arguments(argparse.ArgumentParser):
 def _run(
     run: Callable[[Context], Report],
     job: str,
+    run_id: str,
     config: Config,
     lake: Lake,
     application: str,
     starting: "Future[SparkSession | None] | None",
 ) -> int:
-    run_id, started = new_run_id(), dt.datetime.now(dt.UTC)
+    started = dt.datetime.now(dt.UTC)
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
     context = Context(config, lake, job, run_id, application, starting)
     try:
@@ -267,6 +274,33 @@ def _write_index(lake: Lake, report: Report) -> bool:
         known = isinstance(error, InputError | OSError)
         text = "%s was not written, the tables of this run are committed: %s; run jobs/report.py on this lake"
         log.error(text, lake.uri(index_page.PLACE), one_line(error), exc_info=None if known else error)
+        return False
+    return True
+
+
+def _exported(config: Config, lake: Lake, job: str, run_id: str) -> bool:
+    """Bring the Delta tables, if there are any, to the state of the lake; return False if that failed.
+
+    The lake, which is the source, is complete by then: the error is logged, and recorded in an audit row of its own.
+    """
+    if config.export.delta is None:
+        return True
+    from ids_spark.lake import delta  # which most lakes do not need
+
+    started = dt.datetime.now(dt.UTC)
+    try:
+        delta.export(lake, config.export.delta, run_id, config.export.keep_days, tidy=job in _TIDY)
+    except Exception as error:
+        log.error(
+            "the lake is complete, its Delta tables are not (export.delta): %s\n"
+            "the next job of this lake, or jobs/export.py, brings them up to date",
+            error,
+            exc_info=None if isinstance(error, InputError | Interrupted | OSError) else error,
+        )
+        with contextlib.suppress(OSError, InputError):  # as the lake itself, it could be read only
+            write_audit_row(
+                lake, None, "export", new_run_id(), started, config, Report(), "failed", text_of(error, config)
+            )
         return False
     return True
 

@@ -12,6 +12,7 @@ from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import DRIFT, TABLES
 from ids_spark.evaluate import precision
 from ids_spark.lake import sql
+from ids_spark.lake.lease import Lease
 from ids_spark.lake.store import Lake
 from tests.support.incident_rows import NIGHT, alert, verdict
 from tests.support.stored_night import store_night
@@ -182,14 +183,9 @@ def test_an_answer_is_of_one_state_of_a_lake_that_is_committed_to(lake):
     def commit(number):
         run = f"20261125T{number:06d}Z-ab"
         staged = functools.partial(lake.staged, "score", run)
-        lake.commit(
-            "score",
-            run,
-            [
-                lake.write(name, [{**row, "run_id": run} for row in tables[name]], staged, event_date=NIGHT)
-                for name in names
-            ],
-        )
+        with Lease(lake.root, run):
+            rows = {name: [{**row, "run_id": run} for row in tables[name]] for name in names}
+            lake.commit("score", run, [lake.write(name, rows[name], staged, event_date=NIGHT) for name in names])
 
     def commit_again():
         for number in range(1, 10):
