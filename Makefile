@@ -263,7 +263,7 @@ test: zip ## Tests in local-mode Spark without those marked slow. ARGS="-k name"
 	$(ENV); python -m pytest $(or $(ARGS),-m "not slow" $(PARALLEL))
 
 .PHONY: test-all
-test-all: zip ## Every test: also faults, benches, every job on S3; then test-cluster
+test-all: zip airflow ## Every test: also faults, benches, Airflow, every job on S3; then test-cluster
 	$(ENV); python -m pytest $(PARALLEL)
 	$(ENV); python -m pytest tests/cluster
 
@@ -354,6 +354,16 @@ setup: $(VENV)/.ready ## Install every locked package into .venv; run by the tar
 
 $(VENV)/.ready: docker/install.sh $(LOCKS)
 	@docker/install.sh $(VENV) dev
+
+# Its packages contradict those of the jobs, so it has an environment of its own.
+.PHONY: airflow
+airflow: $(VENV)/airflow/.ready ## Install Airflow into .venv/airflow, for the test of conf/nightly/airflow_dag.py
+
+$(VENV)/airflow/.ready: conf/locks/airflow.txt $(VENV)/.ready
+	@echo 'install: Airflow (~1 min)'
+	@rm -rf $(@D); $(VENV)/bin/python -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
 
 .PHONY: clean
 clean: ## Remove everything that make creates, except lakes

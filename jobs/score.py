@@ -4,7 +4,7 @@
     spark-submit --py-files dist/ids_spark.zip jobs/score.py --set lake=LAKE [--set score.source=FLOWS]
 
 with NIGHTS: --set score.date=DATE, or score.first_date and score.last_date, or score.last_days=K, or
-score.pending_nights=true: every night without a result for its present files.
+score.pending_nights=true: every night without a result for its present files, beside a range only those of it.
 
 A night reads `LOGS/event_date=DATE/`, is scored by the model's champion (and challenger), and replaces that date in
 `predictions/`, `incidents/`, `alerts/`, `evidence/`, `traffic/`, `entity_history/`, `drift/`, `nights/`, `exports/`,
@@ -56,7 +56,7 @@ def run(context: job.Context) -> Report:
     if scoring.aliases is not None:
         report.aliases[card.name] = scoring.aliases
     if not config.pending_nights:
-        dates = night_files.dates_of(config, now.date())
+        dates = night_files.dates_of(config, scoring.time.date())
     elif not (dates := pending_nights.pending(context.lake, scoring)):
         report.notes.append(pending_nights.nothing_pending(context.lake, scoring))
         return report

@@ -17,7 +17,8 @@ The budget N is the expected number of alerts in a night without attacks. The la
 cannot attain α, because counts are whole numbers (Tarone 1990, doi 10.2307/2531456). The sum bounds the expectation
 under any dependence between cells; joining alerts to incidents only lowers it. α is never above 1e-4 for
 each expected false incident, nor above `HIGHEST_ALPHA`, so that a small night does not use up its budget: on nights of
-36 devices, N = 1 then gives 0.13 false lines instead of 0.48, and finds as many attacks.
+36 devices, N = 1 then gives 0.13 false lines instead of 0.48, and finds as many attacks. Where several runs share the
+budget of a date (`looks`), the sum is over the cells that this run tests, and N what it may spend.
 
 Pure functions on numpy arrays. G categories, L levels.
 """
@@ -31,7 +32,7 @@ import pyarrow as pa
 from scipy import special
 
 from ids_spark.alerts import evidence as counted
-from ids_spark.alerts.night_cells import NightCells, OwnCounts
+from ids_spark.alerts.night_cells import Decided, NightCells, OwnCounts
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.tables import HISTORY
 from ids_spark.dataset.taxonomy import UNKNOWN
@@ -88,6 +89,8 @@ class Tested:
         stored, tonight, used: Rates of false alarms; shape (G, L). NaN where unknown.
         own: Earlier nights of each entity.
         history: What tonight adds to the history, as `tables.HISTORY`.
+        fresh: Which cells this run tests; shape (cells,).
+        decided: What earlier runs at the date say of the cells.
     """
 
     p: Floats
@@ -101,11 +104,13 @@ class Tested:
     used: Floats
     own: OwnCounts
     history: pa.Table
+    fresh: Mask
+    decided: Decided
 
     @property
     def alerts(self) -> Mask:
-        """Which cells are alerts, shape (cells,)."""
-        found: Mask = self.p <= self.alpha
+        """Which cells are alerts, shape (cells,): of those that this run tests, and those that were alerts before."""
+        found: Mask = ((self.p <= self.alpha) & self.fresh) | (self.decided.incident >= 0)
         return found
 
 
@@ -115,6 +120,8 @@ def compare(
     budget: float,
     own: OwnCounts,
     lasting: bool = True,
+    decided: Decided | None = None,
+    allowed: float | None = None,
 ) -> Tested:
     """Compare the counts of all cells with false alarms, and choose α.
 
@@ -124,7 +131,10 @@ def compare(
         budget: N, expected number of false alerts.
         own: Earlier nights of each entity.
         lasting: Whether what an entity shows in most windows of the night is how it is, and so no evidence.
+        decided: What earlier runs at the date say; default: nothing, and all cells are tested.
+        allowed: Expected number of false alerts of this run; default: `budget`.
     """
+    decided = decided or Decided.nothing(cells)
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
     for i in range(_ROUNDS + 1):
         # At first without tonight: a night that is one attack would explain itself, as would one of several hours.
@@ -136,7 +146,7 @@ def compare(
         if i and (found == left_out).all():
             break
         left_out = found
-    alpha, expected_false = _budgeted(cells, null, budget)
+    alpha, expected_false = _budgeted(cells, null, budget, budget if allowed is None else allowed, decided.fresh)
     history = _history(cells, stored.categories, null, p <= max(alpha, _LEFT_OUT))
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = stored.counts / stored.rows[:, None]
@@ -153,6 +163,8 @@ def compare(
         null.rates,
         own,
         history,
+        decided.fresh[cells.place],
+        decided,
     )
 
 
@@ -343,20 +355,23 @@ def _p_values(cells: NightCells, null: _Null) -> tuple[Floats, Ints, Floats]:
     return p, level, mean
 
 
-def _budgeted(cells: NightCells, null: _Null, budget: float) -> tuple[float, float]:
-    """Return α, and the expected number of false alerts."""
-    grouped = _distinct_cells(cells, null)
-    allowed = np.searchsorted(_ALPHAS, _ALPHA_OF_ONE * budget, side="right")
-    low, high = 0, max(int(allowed) - 1, 0)  # the highest α whose expectation is within the budget, else the lowest
+def _budgeted(cells: NightCells, null: _Null, budget: float, allowed: float, fresh: Mask) -> tuple[float, float]:
+    """Return α, and the expected number of false alerts in the places `fresh`; the budget of the date limits α."""
+    grouped = _distinct_cells(cells, null, fresh)
+    candidates = np.searchsorted(_ALPHAS, _ALPHA_OF_ONE * budget, side="right")
+    low, high = 0, max(int(candidates) - 1, 0)  # the highest α whose expectation is within the budget, else the lowest
     while low < high:
         middle = (low + high + 1) // 2
-        within = _expectation(_ALPHAS[middle], *grouped) <= budget
+        within = _expectation(_ALPHAS[middle], *grouped) <= allowed
         low, high = (middle, high) if within else (low, middle - 1)
     return float(_ALPHAS[low]), _expectation(_ALPHAS[low], *grouped)
 
 
-def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Return number, factor, flows, shape and mean of groups of nearly equal cells at all levels; each (groups,)."""
+def _distinct_cells(cells: NightCells, null: _Null, fresh: Mask) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Return number, factor, flows, shape and mean of groups of nearly equal cells at all levels; each (groups,).
+
+    Those of the places `fresh`.
+    """
     parts = [np.zeros((2, 0), dtype=np.int64)]
     for category in range(len(null.rates)):
         own = cells.category == category
@@ -372,6 +387,7 @@ def _distinct_cells(cells: NightCells, null: _Null) -> tuple[Floats, Floats, Flo
             rounded_shape = np.floor(np.log(shape) / (2 * _GRID)).astype(np.int64) + _OFFSET
             few = np.minimum(flows, _FEW)[:, None]  # K cannot exceed the flows
             codes = (rounded_mean * 2 * _OFFSET + rounded_shape) * (_FEW + 1) + few
+            codes = codes[fresh[start : start + _BLOCK]]
             found, counts = np.unique(codes, return_counts=True)
             parts.append(np.stack([found * len(null.weights) + category, counts]))
     known, at = np.unique(np.concatenate([codes for codes, _ in parts]), return_inverse=True)

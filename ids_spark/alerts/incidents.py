@@ -86,7 +86,8 @@ def incidents_of(
     chosen, known = np.flatnonzero(tested.alerts), known or KnownDevices()
     if not len(chosen):
         return INCIDENTS.empty_table(), ALERTS.empty_table()
-    incident, of_evidence = joined(cells, chosen, evidence, window_minutes)
+    listed = tested.decided.incident[chosen]
+    incident, of_evidence = joined(cells, chosen, evidence, window_minutes, listed)
     count = int(incident.max()) + 1
     members, own_rows = _split(incident, count), _split(of_evidence, count)
     maintained = known.in_maintenance(evidence)
@@ -96,6 +97,9 @@ def incidents_of(
     ]
     for row, own in zip(rows, own_rows, strict=True):
         row.update(_of_inventory(row, evidence.take(pa.array(own[maintained[own]])), known))
+    flagged = cells.flagged[chosen, 0]
+    for i in np.flatnonzero(listed >= 0)[np.argsort(flagged[listed >= 0], kind="stable")]:  # of two, that with most
+        rows[incident[i]]["incident_id"] = tested.decided.ids[listed[i]]
     ids = [rows[i]["incident_id"] for i in incident]
     alerts = _alerts(chosen, ids, cells, tested, evidence, categories, night, maintained, known)
     return rated(pa.Table.from_pylist(rows, schema=INCIDENTS), alerts, tested.tested), alerts
@@ -235,6 +239,7 @@ def _incident(
         "schema_version": SCHEMA_VERSION,
         "run_id": night.run_id,
         "created_at": night.created_at,
+        "listed_at": night.created_at,
         "data_origin": night.data_origin,
     }
 

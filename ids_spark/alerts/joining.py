@@ -5,7 +5,8 @@ the flagged flows of the smaller one; so a scan of one source on six devices is 
 another category is joined to a large one in the windows of the same source: the model takes some flows of an attack for
 another. Incidents of one category whose flows each have a source of their own, which sent nothing else, are joined as
 well, and apart from other sources: an attacker who invents sources gets one line, however many devices he chooses, and
-changes no other one. A flow of two incidents, one of its source and one of its device, counts for that of its source.
+changes no other one. Incidents that an earlier run at the date has listed stay apart, and get the new alerts that
+belong to them. A flow of two incidents, one of its source and one of its device, counts for that of its source.
 """
 
 from typing import Final
@@ -26,7 +27,9 @@ _FEWEST_SOURCES: Final = 5  # invented ones of a category, from which their inci
 _HARDLY_ANY: Final = 2  # flows of a source in the night, up to which it may be invented
 
 
-def joined(cells: NightCells, chosen: Ints, evidence: pa.Table, window_minutes: int) -> tuple[Ints, Ints]:
+def joined(
+    cells: NightCells, chosen: Ints, evidence: pa.Table, window_minutes: int, listed: Ints | None = None
+) -> tuple[Ints, Ints]:
     """Return the incident of each alert, shape (alerts,), and of each row of the evidence, -1 for none.
 
     Args:
@@ -34,6 +37,7 @@ def joined(cells: NightCells, chosen: Ints, evidence: pa.Table, window_minutes: 
         chosen: Cells that are alerts, ascending, at least one.
         evidence: As `tables.EVIDENCE`; the table that `cells` was made from.
         window_minutes: Length of a window.
+        listed: The incident of each alert that an earlier run has listed, -1 for others; shape (alerts,).
     """
     number = np.full(len(cells.place), -1, dtype=np.int64)
     number[chosen] = np.arange(len(chosen))
@@ -46,6 +50,8 @@ def joined(cells: NightCells, chosen: Ints, evidence: pa.Table, window_minutes: 
     pairs = pairs[of_invented[pairs[:, 0]] == of_invented[pairs[:, 1]]]
     incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
     incident = _with_invented_sources(incident, cells, chosen, invented, sides, flagged)
+    if listed is not None and (listed >= 0).any():
+        incident = _as_listed(incident, listed, cells, chosen)
     incident = _with_evidence(incident, invented, sides, flagged)
     return incident, _incident_of_evidence(incident, sides)
 
@@ -157,6 +163,26 @@ def _with_invented_sources(
             target[members] = members[0]
     joined: Ints = np.unique(target[incident], return_inverse=True)[1].astype(np.int64)
     return joined
+
+
+def _as_listed(incident: Ints, listed: Ints, cells: NightCells, chosen: Ints) -> Ints:
+    """Return the incident of each alert, where those that were listed stay apart.
+
+    A new alert of an incident that holds several of them belongs to that with an alert of the same entity and category,
+    else to that with the most flagged flows.
+    """
+    known, flagged = listed >= 0, cells.flagged[chosen, 0]
+    of = np.column_stack([incident, cells.entity[cells.place[chosen]], cells.category[chosen]])
+    largest = np.bincount(listed[known], flagged[known])
+    target: dict[tuple[int, ...], int] = {}
+    for i in np.flatnonzero(known)[np.argsort(largest[listed[known]], kind="stable")]:  # the largest last
+        target[tuple(of[i])] = target[(int(incident[i]),)] = int(listed[i])
+    apart = listed.copy()
+    for i in np.flatnonzero(~known):
+        new = len(largest) + int(incident[i])
+        apart[i] = target.get(tuple(of[i]), target.get((int(incident[i]),), new))
+    found: Ints = np.unique(apart, return_inverse=True)[1].astype(np.int64)
+    return found
 
 
 def _with_evidence(incident: Ints, invented: Ints, sides: tuple[Ints, Ints], flagged: Ints) -> Ints:

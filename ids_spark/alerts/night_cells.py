@@ -49,6 +49,26 @@ class NightCells:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What earlier runs at the date say of the cells of a night, see `looks`.
+
+    Attributes:
+        fresh: Places whose counts have changed since, which are tested; shape (places,).
+        incident: Index in `ids` of the incident of each cell that was an alert, -1 for others; shape (cells,).
+        ids: Incidents of the run before.
+    """
+
+    fresh: Mask
+    incident: Ints
+    ids: tuple[str, ...] = ()
+
+    @staticmethod
+    def nothing(cells: NightCells) -> "Decided":
+        """Return that there is no earlier run, so that all cells are tested."""
+        return Decided(np.ones(len(cells.flows), dtype=np.bool_), np.full(len(cells.place), -1, dtype=np.int64))
+
+
+@dataclass(frozen=True)
 class OwnCounts:
     """Flagged flows of entities, and what false alarms explain, in earlier nights. H entities have a history.
 

@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ids_spark.alerts import evidence as counted
-from ids_spark.alerts import false_alarms, incidents, night_cells
+from ids_spark.alerts import false_alarms, incidents, looks, night_cells
 from ids_spark.alerts.false_alarms import StoredCounts
 from ids_spark.alerts.incidents import NightFacts
 from ids_spark.alerts.known_devices import KnownDevices
+from ids_spark.alerts.looks import Look
 from ids_spark.alerts.night_cells import NightCells
 from ids_spark.alerts.severity import SeverityPolicy
 from ids_spark.alerts.verdicts import with_columns
@@ -77,6 +78,7 @@ def found(
     policy: SeverityPolicy,
     night: NightFacts,
     known: KnownDevices | None = None,
+    look: Look | None = None,
 ) -> tuple[pa.Table, pa.Table, int]:
     """Return incidents of refused rows, as `tables.INCIDENTS`, their alerts, as `tables.ALERTS`, and the cells tested.
 
@@ -87,14 +89,18 @@ def found(
         policy: Severities.
         night: Values common to all incidents.
         known: Devices of the inventory; default: none.
+        look: Which run at the date this is; default: the only one. Each has an equal part of the budget, because counts
+            of refused rows are not stored, so that all cells are tested again.
     """
+    look = look or Look()
     if not len(refusals.rows):
         return INCIDENTS.empty_table(), ALERTS.empty_table(), 0
     cells = _cells(refusals)
     own = night_cells.own_counts(cells, _NO_HISTORY, [QUARANTINED])
     # Also of all windows of an entity: no model has seen these rows, so that they last does not make them harmless.
     usual, budget = _usual(refusals.before), _BUDGET * alerts.false_incidents
-    tested = false_alarms.compare(cells, usual, budget, own, lasting=False)
+    before = looks.decided(cells, [QUARANTINED], look, evidence=False)
+    tested = false_alarms.compare(cells, usual, budget, own, lasting=False, decided=before, allowed=budget / look.of)
     rows, expected = cells.flagged[:, 0], _common(cells)[cells.place] * cells.flows[cells.place]
     stands_out = (rows >= FEWEST_ROWS) & (rows > STANDS_OUT * expected)
     alpha = min(alpha, tested.alpha)

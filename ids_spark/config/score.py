@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ids_spark.base.names import NAME
 
@@ -52,9 +52,15 @@ class ScoreConfig(Section):
         date: Night to score.
         first_date: First night of a range; needs `last_date`.
         last_date: Last night of the range.
-        last_days: Score the last N days before today in UTC, so that late data are included.
+        last_days: Score the last N days before today in UTC, so that late data are included; with `runs_per_night` also
+            today.
         pending_nights: Score every night of `flow_logs` without a result of the champion for its present files: new
-            nights, nights with late files, and all of them after another model or version became champion.
+            nights, nights with late files, and all of them after another model or version became champion. With
+            `last_days` or a range only its nights; of these, a night without flow logs is reported once.
+        runs_per_night: Runs at a date, evenly spread over it, which share its budget of false incidents; 24: a page
+            every hour. Each scores the flows that have arrived so far. 1: the date is scored when it is over.
+        as_of: Time that counts as the present for `runs_per_night` and `last_days`, such as `2026-11-24T07:05:00Z`;
+            default: the clock. For nights of the past, replayed.
         challenger: Whether the challenger scores the night too.
         pass_through: Columns that are copied to predictions and are never features; null where a file has none. The
             default is `flow_id`, `event_time`, `device_id`, `src_device`, `src_ip`, `src_mac`, `dst_ip`, `packets`,
@@ -95,6 +101,8 @@ class ScoreConfig(Section):
     last_date: NightDate | None = None
     last_days: Days | None = None
     pending_nights: bool = False
+    runs_per_night: Annotated[int, Field(ge=1, le=96)] = 1
+    as_of: AwareDatetime | None = None
     challenger: bool = True
     pass_through: tuple[ColumnName, ...] = (
         *("flow_id", "event_time", "device_id", "src_device", "src_ip", "src_mac", "dst_ip", "packets", "capture_file"),
@@ -127,15 +135,16 @@ class ScoreConfig(Section):
 
     @model_validator(mode="after")
     def _one_way_to_name_nights(self) -> "ScoreConfig":
-        ways = {
-            "score.date": self.date is not None,
+        several = {
             "score.first_date and score.last_date": self.first_date is not None or self.last_date is not None,
             "score.last_days": self.last_days is not None,
-            "score.pending_nights": self.pending_nights,
         }
+        ways = {"score.date": self.date is not None, **several, "score.pending_nights": self.pending_nights}
         chosen = [way for way, given in ways.items() if given]
         if self.flow_logs is None and chosen:
             raise ValueError(f"{chosen[0]} names nights of score.flow_logs, which is not set")
+        if self.pending_nights and len(chosen) == 2 and chosen[0] in several:
+            chosen = chosen[:1]  # those of the range that are pending
         if self.flow_logs is not None and len(chosen) != 1:
             raise ValueError(f"score.flow_logs needs exactly one of {', '.join(ways)}; found {len(chosen)}")
         if (self.first_date is None) != (self.last_date is None):

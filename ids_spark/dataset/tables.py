@@ -313,6 +313,7 @@ INCIDENTS: Final = _contract(
     ("schema_version", pa.int32()),
     ("run_id", pa.string()),
     ("created_at", _TIME),
+    ("listed_at", _TIME),
     ("data_origin", pa.string()),
 )
 """`incidents/`: one row for each incident of the night, shown or not.
@@ -338,6 +339,7 @@ incidents without `strong` evidence (see `alerts.learning`) have the state `lear
 `rank` counts from 1 over open incidents and is null for others. `life` is `new`, `continuing` or `returned`, `since`
 the first night of the same entities and category, `nights_seen` the nights of the last seven, tonight included,
 `previous_id` the incident of the night before tonight that it continues. `verdict_…` are the newest verdict on it.
+`listed_at` is when the first run at its date listed it (`alerts.looks`); null in files of older versions.
 """
 
 ALERTS: Final = _contract(
@@ -538,6 +540,8 @@ NIGHTS: Final = _contract(
     ("flows_unknown", pa.int64()),
     ("false_incidents", pa.float64()),
     ("false_incidents_expected", pa.float64()),
+    ("run_of_night", pa.int32()),
+    ("runs_per_night", pa.int32()),
     ("alpha", pa.float64()),
     ("cells", pa.int64()),
     (
@@ -586,7 +590,7 @@ NIGHTS: Final = _contract(
 `files` lists every file found, with the reason if one could not be read (then `rows` is 0). `files_sha256` is of their
 names, rows and footers, those that hold no flows left out; null in files of older versions. `flows_allowed` are
 flagged flows that match an allow-list entry. `hour` of `class_mix` is null if flows have no event time.
-`rows_late` are rows of files, or of parts of files, that arrived after the date was first scored.
+`rows_late` are rows of files, or of parts of files, that arrived after the date was first scored as a whole.
 `degraded` lists why the figures do not describe the whole traffic of the date; a date without flow logs has a row with
 the reason `missing`. `unread_times` counts flows with a value that is no event time, by the type of the column;
 `unread_columns` those without the value of a pass-through column that was too large to read. All three are null in
@@ -610,13 +614,15 @@ the scored nights of the 28 dates before, `champion_nights` those of this model 
 devices of the night that are new. `devices_unknown` are devices that the inventory lacks, those with most flows, and
 `devices_unknown_found` their number; null without an inventory.
 
-`false_incidents` is the budget N, `false_incidents_expected` the expectation that the attained levels give, `alpha` the
-p-value from which a cell is an alert, `cells` the cells tested. `false_alarm_rates` has for each category and level of
-`threshold.RATES` the rate of false alarms among validation rows, tonight's outside of alerts, and the one used.
-`recall` is that of each attack class of the validation rows at the operating point. `incidents_not_shown` counts open
-incidents beyond the most lines, `incidents_ended` lists those of the night before that did not continue. `page_inputs`,
-only of the champion, is what page and exports need beside the tables, as JSON (`score.night_outputs.PageInputs`).
-`key_id` is the id of the key of pseudonyms; null without one, and in files of older versions.
+`false_incidents` is the budget N, `false_incidents_expected` the expectation that the attained levels give, in all runs
+at the date, `alpha` the p-value from which a cell is an alert, `cells` the cells tested. `run_of_night` says after
+which of `runs_per_night` equal parts of the date it was scored; null in files of older versions.
+`false_alarm_rates` has for each category and level of `threshold.RATES` the rate of false alarms among validation
+rows, tonight's outside of alerts, and the one used. `recall` is that of each attack class of the validation rows at
+the operating point. `incidents_not_shown` counts open incidents beyond the most lines, `incidents_ended` lists those
+of the night before that did not continue. `page_inputs`, only of the champion, is what page and exports need beside
+the tables, as JSON (`score.night_outputs.PageInputs`). `key_id` is the id of the key of pseudonyms; null without one,
+and in files of older versions.
 """
 
 
@@ -801,7 +807,10 @@ TABLES: Final[Mapping[str, Table]] = {
         "incidents",
         INCIDENTS,
         ("incident_id",),
-        added=("targets", "learning", "strong", *_OF_INVENTORY, "flows_in_maintenance", "criticality_factor"),
+        added=(
+            *("targets", "learning", "strong", *_OF_INVENTORY, "flows_in_maintenance", "criticality_factor"),
+            "listed_at",
+        ),
         remains="of kept nights: since when an incident lasts, and the id of the one before that it continues",
     ),
     "evidence": _of_nights(
@@ -840,6 +849,8 @@ TABLES: Final[Mapping[str, Table]] = {
             "flows_unknown",
             "false_incidents",
             "false_incidents_expected",
+            "run_of_night",
+            "runs_per_night",
             "alpha",
             "cells",
             "false_alarm_rates",

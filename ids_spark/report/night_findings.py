@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from ids_spark.alerts import looks
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.errors import InputError
 from ids_spark.ingest import files
@@ -183,9 +184,11 @@ class Night:
 
     @property
     def silent_hours(self) -> list[int]:
-        """Hours in UTC without any flow; none where flows have no event time."""
+        """Hours in UTC without any flow, of those that are over; none where flows have no event time."""
+        row = self.champion
+        over = 24 * row["run_of_night"] // row["runs_per_night"] if looks.partial(row) else 24
         active = {cell["hour"] for cell in self.champion["class_mix"] or () if cell["flows"]} - {None}
-        return [hour for hour in range(24) if hour not in active] if active else []
+        return [hour for hour in range(over) if hour not in active] if active else []
 
     def _in_state(self, state: str) -> list[Row]:
         return [row for row in self.incidents if row["state"] == state and self._of_champion(row)]
@@ -398,6 +401,15 @@ def false_incidents(night: Night) -> FalseIncidents:
     )
 
 
+def hours_to_list(night: Night) -> list[float]:
+    """Return the hours from the first flagged flow of each incident shown to when it was first listed, ascending."""
+    return sorted(
+        (row["listed_at"] - row["first_seen"]) / dt.timedelta(hours=1)
+        for row in night.shown
+        if row.get("listed_at") and row["first_seen"]
+    )
+
+
 def false_alarm_rates(night: Night) -> list[FalseAlarmRate]:
     """Return the rates of false alarms at the operating point, by category; none in nights of older versions."""
     rates, flows = night.champion.get("false_alarm_rates") or (), night.predicted
@@ -498,11 +510,14 @@ def _issues_of_volume(night: Night) -> Iterator[Issue]:
     if night.silent_hours:
         yield Issue("silent_hours", False, {"hours": night.silent_hours})
     before = [
-        row["rows_in"] for date, row in night.trend.items() if row and row["rows_in"] and date != night.event_date
+        row["rows_in"]
+        for date, row in night.trend.items()
+        if row and row["rows_in"] and date != night.event_date and not looks.partial(row)
     ]
     if rows and len(before) >= _FEWEST_NIGHTS:
         usual = statistics.median(before)
-        if not usual / _UNUSUAL <= rows <= usual * _UNUSUAL:
+        few = rows < usual / _UNUSUAL and not looks.partial(night.champion)
+        if few or rows > usual * _UNUSUAL:
             yield Issue("unusual_volume", False, {"rows": rows, "usual": usual})
 
 

@@ -18,7 +18,7 @@ from ids_spark.lake.store import Lake
 from ids_spark.models import registry
 from ids_spark.models.artifact import ModelCard, ModelUnusable, model_versions
 from ids_spark.models.signatures import Trust
-from ids_spark.report import html, night_figures, night_findings, packet_counts
+from ids_spark.report import html, night_figures, night_findings, night_text, packet_counts
 from ids_spark.report.night_findings import Night, Row
 from ids_spark.report.style import png
 
@@ -158,6 +158,7 @@ def render_page(night: Night, pictures: Mapping[str, bytes]) -> str:
         sentences=narrative.sentences,
         title_of=narrative.title,
         issues=issues,
+        runs=night_text.runs(night),
         hidden=night_findings.hidden(night),
         listed_refused=LISTED_REFUSED,
         trust=night_findings.trust(issues),

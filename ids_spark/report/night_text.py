@@ -1,11 +1,12 @@
 """A night in a few lines for a terminal: its state, its first incidents, and where its page is."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Final
 
-from ids_spark.alerts import narrative
+from ids_spark.alerts import looks, narrative
 from ids_spark.report import night_findings
-from ids_spark.report.format import counted, observed
+from ids_spark.report.format import amount, counted, observed
 from ids_spark.report.night_findings import Night, State
 
 _LISTED: Final = 5
@@ -42,9 +43,32 @@ def lines(night: Night, page: str) -> list[str]:
         found.append(f"  {row['rank']}  {title}, {when}, {counted(row['flows'] or 0, 'flow')}")
     if len(shown) > _LISTED:
         found.append(f"  and {len(shown) - _LISTED:,} more")
+    if text := runs(night):
+        found.append(f"  {text}")
     if stage := night.champion.get("stage_text"):
         found.append(f"  {stage}{_learning(night)}")
     return [*found, f"  page: {page}"]
+
+
+def runs(night: Night) -> str:
+    """Return which run of its date a night is, what it has spent, and how soon incidents were listed.
+
+    Empty for a night that is scored once.
+    """
+    row = night.champion
+    of = row.get("runs_per_night") or 1
+    if of == 1:
+        return ""
+    spent, budget = amount(row["false_incidents_expected"]), amount(row["false_incidents"])
+    text = f"Run {row['run_of_night']} of {of} at this date"
+    text += ", of the flows so far" if looks.partial(row) else ""
+    text += f"; {spent} of {budget} expected false incidents are spent."
+    if hours := night_findings.hours_to_list(night):
+        middle, most = statistics.median(hours), hours[-1]
+        text += (
+            f" Incidents were listed {middle:.1f} hours after their first flagged flow (median; at most {most:.1f})."
+        )
+    return text
 
 
 def _learning(night: Night) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
-from ids_spark.alerts import quarantined
+from ids_spark.alerts import looks, quarantined
 from ids_spark.base.logs import printable
 from ids_spark.base.text import shown
 from ids_spark.config.score import ScoreConfig
@@ -161,6 +161,7 @@ def reasons(
     before: Mapping[dt.date, Sequence[Mapping[str, Any]]],
     config: ScoreConfig,
     alike: float = 0.0,
+    partial: bool = False,
 ) -> list[Row]:
     """Return why a night with flow logs is degraded, most important first; empty for a usual night.
 
@@ -170,6 +171,7 @@ def reasons(
         before: Rows of `nights/` of earlier nights by date.
         config: `volume_factor`, `max_rejected_share` and `max_invisible_share`.
         alike: Refused rows that all entities have alike, from `quarantined.alike`.
+        partial: Whether flows of the date are still to come, so that few are no fault.
 
     Returns:
         `reason`, a name, and `text`, a sentence for people, as in the column `degraded` of `nights/`.
@@ -207,6 +209,8 @@ def reasons(
     usual = usual_flows(source.event_date, before)
     if usual is not None and not usual / config.volume_factor <= rows <= usual * config.volume_factor:
         few = rows < usual
+        if few and partial:
+            return found
         text = f"{rows:,} flow(s), far {'fewer' if few else 'more'} than usual: the median of the nights before is"
         found.append(_reason("few_flows" if few else "many_flows", f"{text} {usual:,.0f}"))
     return found
@@ -218,7 +222,7 @@ def usual_flows(date: dt.date, nights: Mapping[dt.date, Sequence[Mapping[str, An
         row["rows_in"]
         for other, rows in nights.items()
         for row in rows
-        if other < date and row["role"] == "champion" and row["rows_in"]
+        if other < date and row["role"] == "champion" and row["rows_in"] and not looks.partial(row)
     ]
     return statistics.median(found) if len(found) >= FEWEST_NIGHTS else None
 

@@ -64,6 +64,11 @@ class ScoringContext:
     now: dt.datetime
 
     @property
+    def time(self) -> dt.datetime:
+        """Time that counts as the present: `score.as_of`, or that of the run."""
+        return self.config.score.as_of or self.now
+
+    @property
     def needed(self) -> tuple[str, ...]:
         """Raw features that any of the models reads, in official order."""
         models = [model for model in (self.champion, self.challenger) if model is not None]

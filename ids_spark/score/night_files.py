@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from ids_spark.alerts import looks
 from ids_spark.base.errors import InputError
 from ids_spark.base.logs import printable
 from ids_spark.base.report import combined_origin
@@ -172,13 +173,14 @@ SCORING: Final = Purpose("the release of the model", "Nothing was scored", "choo
 
 
 def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
-    """Return the configured nights, oldest first; `last_days` ends with yesterday."""
+    """Return the configured nights, oldest first; `last_days` ends with yesterday, with several runs a night today."""
     if config.date is not None:
         return [config.date]
     if config.first_date is not None and config.last_date is not None:
         first, last = config.first_date, config.last_date
     else:
-        first, last = today - dt.timedelta(days=config.last_days or 1), today - dt.timedelta(days=1)
+        first = today - dt.timedelta(days=config.last_days or 1)
+        last = today if config.runs_per_night > 1 else today - dt.timedelta(days=1)
     return [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
 
 
@@ -283,12 +285,13 @@ def _within_limit(listing: Sequence[File]) -> list[File]:
 
 
 def late_rows(lake: Lake, source: NightSource) -> int:
-    """Return the rows of a night that arrived after its date was first scored; 0 if it was not scored before.
+    """Return the rows of a night that arrived after its date was first scored as a whole; 0 if it was not.
 
     Late rows of earlier runs are included, so that scoring the same files again gives the same number.
     """
-    found = lake.read("nights", ["files", "rows_late"], event_date=source.event_date).to_pylist()
-    if not found:
+    names = ["files", "rows_late", "run_of_night", "runs_per_night"]
+    found = lake.read("nights", names, event_date=source.event_date).to_pylist()
+    if not found or looks.partial(found[0]):
         return 0
     last = found[0]
     known: dict[str, int] = {file["name"]: file["rows"] for file in last["files"]}

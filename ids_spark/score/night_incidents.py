@@ -15,12 +15,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ids_spark.alerts import false_alarms, incidents, learning, life, night_cells, quarantined, ranking, verdicts
+from ids_spark.alerts import (
+    false_alarms,
+    incidents,
+    learning,
+    life,
+    looks,
+    night_cells,
+    quarantined,
+    ranking,
+    verdicts,
+)
 from ids_spark.alerts.false_alarms import StoredCounts
 from ids_spark.alerts.incidents import NightFacts
 from ids_spark.alerts.known_devices import KnownDevices
 from ids_spark.alerts.learning import Learning
 from ids_spark.alerts.life import NightIncidents
+from ids_spark.alerts.looks import Look
 from ids_spark.alerts.quarantined import Refusals
 from ids_spark.alerts.severity import SeverityPolicy, category_of
 from ids_spark.alerts.verdicts import InForce
@@ -178,6 +189,7 @@ def find(
     learns: Learning | None = None,
     known: KnownDevices | None = None,
     refusals: Refusals | None = None,
+    look: Look | None = None,
 ) -> FoundIncidents:
     """Return the incidents of a night.
 
@@ -192,21 +204,25 @@ def find(
         learns: Whether the site and which devices are learning; default: none.
         known: Devices of the inventory; default: none.
         refusals: Refused rows of the night; default: none.
+        look: Which run at the date this is; default: the only one.
     """
+    look = look or Look()
     categories = levels.stored.categories
     index = {name: i for i, name in enumerate(categories)}
     classes = evidence["class_name"].unique().to_pylist()
     cells = night_cells.cells_of(traffic, evidence, {name: index[category_of(name)] for name in classes})
+    of_runs = looks.decided(cells, categories, look)
     before = pc.less(earlier.history["event_date"], pa.scalar(night.event_date))
     types = None if known is None else known.types(alerts.entities)
     own = night_cells.own_counts(cells, earlier.history.filter(before), categories, types)
     in_force = verdicts.in_force(earlier.given, night.event_date)
-    tested = false_alarms.compare(cells, levels.stored, alerts.false_incidents, own)
+    budget = alerts.false_incidents
+    tested = false_alarms.compare(cells, levels.stored, budget, own, decided=of_runs, allowed=look.allowed(budget))
     found, own_alerts = incidents.incidents_of(
         cells, tested, evidence, categories, alerts.window_minutes, policy, night, known
     )
     refusals = refusals or Refusals()
-    of_refused = quarantined.found(refusals, tested.alpha, alerts, policy, night, known)
+    of_refused = quarantined.found(refusals, tested.alpha, alerts, policy, night, known, look)
     found, own_alerts = pa.concat_tables([found, of_refused[0]]), pa.concat_tables([own_alerts, of_refused[1]])
     cells_tested = tested.tested + of_refused[2]
     found, ended = life.compare(night.event_date, found, own_alerts, earlier.nights)
@@ -214,12 +230,14 @@ def find(
     confirmed = {incident for (_, incident), own_verdicts in decided if own_verdicts.confirmed}
     differing = learning.differing(categories, tested.stored, tested.used)
     found = learning.marked(found, learns or Learning(), confirmed, differing)
+    found = looks.with_earlier(found, look)
     found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, cells_tested, alerts.most_lines)
     facts = {
         **counts,
-        "incidents_ended": ended if cells_tested else [],
-        "false_incidents": alerts.false_incidents,
-        "false_incidents_expected": tested.expected_false,
+        # Until the date is over, what has not been seen again may still come.
+        "incidents_ended": ended if cells_tested and not look.partial else [],
+        "false_incidents": budget,
+        "false_incidents_expected": look.spent + tested.expected_false,
         "alpha": tested.alpha,
         "cells": cells_tested,
         "false_alarm_rates": _rates(levels, tested),

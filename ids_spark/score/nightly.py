@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from pyspark import SparkContext
 
-from ids_spark.alerts import quarantined
+from ids_spark.alerts import looks, quarantined
 from ids_spark.alerts.evidence import merge_traffic
 from ids_spark.alerts.incidents import NightFacts
+from ids_spark.alerts.looks import Look
 from ids_spark.alerts.quarantined import Refusals
 from ids_spark.base import packaging
 from ids_spark.base.arrays import Ints
@@ -138,18 +139,22 @@ def score_night(
     stage = stages.stage_of(date, traffic, names, earlier, scoring.champion.card, scoring.config.score)
     before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
     refusals = _refusals(date, counts, before)
+    look = _look(lake, scoring, date)
     outcomes = [
-        _outcome(source, scoring, role, model, levels[role], counts, earlier, stage, refusals)
+        _outcome(source, scoring, role, model, levels[role], counts, earlier, stage, refusals, look)
         for role, model in models.items()
     ]
     found = outcomes[0].found
     late, alike = night_files.late_rows(lake, source), quarantined.alike(refusals)
-    degraded = [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score, alike)
+    degraded = (
+        [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score, alike, look.partial)
+    )
     if scoring.challenger_refused is not None:
         degraded.append(degradation.challenger(scoring.challenger_refused))
     shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
     shared |= _quarantine_columns(date, refusals, before)
     shared |= {**stage.row(), **_unknown_devices(scoring, counts)}
+    shared |= {"run_of_night": look.number, "runs_per_night": look.of}
     rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
     inputs = _page_inputs(scoring, counts)
     rows[0]["page_inputs"] = inputs.model_dump_json()
@@ -181,6 +186,8 @@ def score_night(
     )
     report = _night_report(source, scoring, counts, outcomes[0], rows[0])
     report.notes += [f"{date}: {note}" for note in notes]
+    if runs := night_text.runs(page):
+        report.notes.append(f"{date}: {runs}")
     report.lines = night_text.lines(page, lake.uri(f"reports/night/event_date={date}/night.html"))
     return report
 
@@ -242,6 +249,13 @@ def _quarantine_columns(
     }
 
 
+def _look(lake: Lake, scoring: ScoringContext, date: dt.date) -> Look:
+    """Return which run at a date this is."""
+    looks_of_date, card = scoring.config.score.runs_per_night, scoring.champion.card
+    before = looks.read(lake, date, card.name, card.version) if looks_of_date > 1 else None
+    return looks.look_of(date, scoring.time, looks_of_date, before)
+
+
 def _outcome(
     source: NightSource,
     scoring: ScoringContext,
@@ -252,8 +266,9 @@ def _outcome(
     earlier: Earlier,
     stage: SiteStage,
     refusals: Refusals,
+    look: Look,
 ) -> ModelOutcome:
-    """Return the incidents of a model; those of a challenger are compared with no earlier night.
+    """Return the incidents of a model; those of a challenger are compared with no earlier night or run at the date.
 
     Incidents of refused rows are the champion's.
     """
@@ -264,10 +279,10 @@ def _outcome(
     )
     before = earlier if role == "champion" else Earlier()
     evidence, traffic = own.merged_evidence(), counts.merged_traffic()
-    own_refusals = refusals if role == "champion" else None
+    own_refusals, own_look = (refusals, look) if role == "champion" else (None, None)
     learns, known = stage.learning, None if scoring.inventory is None else scoring.known
     found = night_incidents.find(
-        evidence, traffic, levels, config, scoring.policy, facts, before, learns, known, own_refusals
+        evidence, traffic, levels, config, scoring.policy, facts, before, learns, known, own_refusals, own_look
     )
     return ModelOutcome(role, model, point, own, found)
 

@@ -2,43 +2,69 @@
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from ids_spark.alerts import looks
 from ids_spark.base.errors import InputError
+from ids_spark.config.score import ScoreConfig
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.lake.filesystem import absolute
 from ids_spark.lake.store import Lake
 from ids_spark.score.night_context import ScoringContext
-from ids_spark.score.night_files import NightMissing, dates_in, find_night
+from ids_spark.score.night_files import NightMissing, dates_in, dates_of, find_night
+
+_NEEDED: Final = ("role", "model", "model_version", "files_sha256", "run_of_night", "runs_per_night")
 
 
 def pending(lake: Lake, scoring: ScoringContext) -> list[dt.date]:
     """Return the nights to score, oldest first.
 
     A night has a result if `nights/` has a row of the same model and version with the same files of flows, see
-    `NightSource.sha256`. A night whose logs are refused stays pending.
+    `NightSource.sha256`. A night whose logs are refused stays pending, and so does a date that is over and was last
+    scored before (`score.runs_per_night`). Of a range, a night that is over and has no flow
+    logs is pending until it has a row in `nights/`, unless it is older than all flow logs.
 
     Raises:
         NightMissing: the flow logs hold no folder of a night.
     """
-    flow_logs = scoring.config.score.flow_logs or ""
+    config, today = scoring.config.score, scoring.time.date()
+    flow_logs = config.flow_logs or ""
     dates = dates_in(flow_logs)
     if not dates:
         raise NightMissing(f"score.flow_logs is {absolute(flow_logs)}, which holds no folder event_date=YYYY-MM-DD")
-    return [date for date in dates if not _has_result(lake, scoring, date)]
+    if config.last_days is None and config.first_date is None:
+        return [date for date in dates if not _has_result(lake, scoring, date, missing=True)]
+    return [
+        date
+        for date in dates_of(config, today)
+        if date >= dates[0] and not _has_result(lake, scoring, date, missing=date >= today)
+    ]
 
 
 def nothing_pending(lake: Lake, scoring: ScoringContext) -> str:
     """Return a sentence for people when no night is to be scored: what has a result, and where the pages are."""
     card = scoring.champion.card
     return (
-        f"nothing to score: every night of {absolute(scoring.config.score.flow_logs or '')} has a result of {card.name}"
-        f" version {card.version} for its present files; pages are in {lake.uri('reports/night')}"
+        f"nothing to score: every night of {_named(scoring.config.score)} has a result of {card.name} version"
+        f" {card.version} for its present files; pages are in {lake.uri('reports/night')}"
     )
 
 
-def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date) -> bool:
-    """Return whether the lake has the result of a night for its present files, or the night has no files."""
+def _named(config: ScoreConfig) -> str:
+    """Return the folder of flow logs, and the range of nights if there is one."""
+    folder = absolute(config.flow_logs or "")
+    if config.last_days is not None:
+        return f"{folder} in the last {config.last_days} day(s)"
+    return folder if config.first_date is None else f"{folder} from {config.first_date} to {config.last_date}"
+
+
+def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date, missing: bool) -> bool:
+    """Return whether the lake has the result of a night for its present files.
+
+    Args:
+        lake, scoring, date: As for `pending`.
+        missing: The answer for a night that has neither flow logs nor a row in `nights/`.
+    """
     config, card = scoring.config.score, scoring.champion.card
     stored = _stored(lake, date)
     try:
@@ -48,8 +74,10 @@ def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date) -> bool:
     except InputError:
         return False  # scoring states the reason
     if source is None:
-        return True
+        return stored is not None or missing
     if stored is None or (stored["model"], stored["model_version"]) != (card.name, card.version):
+        return False
+    if looks.partial(stored) and not looks.look_of(date, scoring.time, config.runs_per_night).partial:
         return False
     return bool(stored["files_sha256"] == source.sha256)
 
@@ -57,7 +85,7 @@ def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date) -> bool:
 def _stored(lake: Lake, date: dt.date) -> Mapping[str, Any] | None:
     """Return the champion's row of a night; None without one, or with one that cannot be read."""
     try:
-        rows = lake.read("nights", ["role", "model", "model_version", "files_sha256"], event_date=date).to_pylist()
+        rows = lake.read("nights", _NEEDED, event_date=date).to_pylist()
     except SchemaMismatch:
         return None
     return next((row for row in rows if row["role"] == "champion"), None)

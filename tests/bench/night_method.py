@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ids_spark.alerts import evidence
 from ids_spark.alerts.incidents import NightFacts
+from ids_spark.alerts.looks import Look
 from ids_spark.alerts.severity import DEFAULT, category_of
 from ids_spark.base.arrays import Ints
 from ids_spark.config.score import AlertsConfig
@@ -104,13 +105,16 @@ def count(flows: Flows, model: Model, levels: Levels, date: dt.date = DATE) -> C
     )
 
 
-def rank(counted: Counted, levels: Levels, budget: float, before: Earlier | None = None) -> Ranked:
-    """Test, join and rank the cells of a night."""
+def rank(
+    counted: Counted, levels: Levels, budget: float, before: Earlier | None = None, look: Look | None = None
+) -> Ranked:
+    """Test, join and rank the cells of a night, or of its part until a look."""
     started = time.perf_counter()
     noon = dt.datetime.combine(counted.date, dt.time(12), dt.UTC)
     facts = NightFacts(counted.date, "", "", levels.logits[0], "bench", noon, "synthetic")
     alerts = ALERTS.model_copy(update={"false_incidents": budget})
-    found = night_incidents.find(counted.evidence, counted.traffic, levels, alerts, DEFAULT, facts, before or Earlier())
+    known = before or Earlier()
+    found = night_incidents.find(counted.evidence, counted.traffic, levels, alerts, DEFAULT, facts, known, look=look)
     seconds = time.perf_counter() - started
     return Ranked(found, lines_of(counted, levels, found.incidents, found.alerts), seconds)
 

@@ -58,7 +58,7 @@ OLD = dict.fromkeys(
     ("incidents_muted", "incidents_learned", "incidents_closed", "incidents_ended", "incidents_not_shown",
      "flows_unknown", "false_incidents", "false_incidents_expected", "alpha", "cells", "false_alarm_rates", "recall",
      "incidents_learning", "stage", "stage_text", "nights_scored", "champion_nights", "devices_learning",
-     "devices_unknown", "devices_unknown_found")
+     "devices_unknown", "devices_unknown_found", "run_of_night", "runs_per_night")
 )  # fmt: skip
 """What the lake returns for a night that an older version scored."""
 
@@ -76,6 +76,7 @@ def scored(**more: Any) -> dict:
         "flows_explained": 0, "incidents": 0, "incidents_shown": 0, "incidents_muted": 0, "incidents_learned": 0,
         "incidents_closed": 0, "incidents_ended": [], "incidents_not_shown": [], "flows_unknown": 0,
         "false_incidents": 1.0, "false_incidents_expected": 0.83, "alpha": 2.1e-5, "cells": 4_200,
+        "run_of_night": 1, "runs_per_night": 1,
         "incidents_learning": 0, "stage": "operating", "stage_text": "Operating: no false incident.",
         "nights_scored": 20, "champion_nights": 9, "devices_learning": 0, "devices_unknown": None,
         "devices_unknown_found": None, "false_alarm_rates": rates(), "recall": recall(), "budget": None,

@@ -31,7 +31,7 @@ TABLES = (
     "predictions", "incidents", "alerts", "evidence", "traffic", "entity_history", "drift", "nights", "exports",
     "reports/night", "quarantine/job=score",
 )  # fmt: skip
-OF_A_RUN = ["run_id", "scored_at", "created_at", "seconds", "code_version"]
+OF_A_RUN = ["run_id", "scored_at", "created_at", "listed_at", "seconds", "code_version"]
 """Columns that differ from run to run; also the code version, because a commit may be made while tests run."""
 
 
