@@ -17,6 +17,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -347,6 +348,17 @@ def remove_unfinished(uri: str) -> None:
     for each in names_in(folder):
         if each.startswith(f"{name}.") and each.endswith(_UNFINISHED):
             remove(f"{folder}/{each}")
+
+
+def remove_old_unfinished(uri: str, seconds: float) -> None:
+    """Remove what runs left of `replace_bytes` for a file that were killed longer ago than some seconds."""
+    folder, name = uri.rsplit("/", 1)
+    oldest = time.time() - seconds
+    for each in names_in(folder):
+        if each.startswith(f"{name}.") and each.endswith(_UNFINISHED):
+            fs, path = resolve(f"{folder}/{each}")
+            if (fs.get_file_info(path).mtime_ns or 0) < oldest * 1e9:
+                remove(f"{folder}/{each}")
 
 
 def set_aside(uri: str) -> str:

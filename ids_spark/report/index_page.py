@@ -12,7 +12,7 @@ import json
 import logging
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
@@ -22,11 +22,11 @@ from markupsafe import Markup
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.report import combined_origin
 from ids_spark.evaluate.precision import Precision
-from ids_spark.lake.filesystem import names_in, replace_bytes, require_below, sizes_in
+from ids_spark.lake.filesystem import exists, remove_old_unfinished, replace_bytes, require_below, sizes_in
 from ids_spark.lake.store import Lake
 from ids_spark.report import html, index_facts
 from ids_spark.report.format import counted
-from ids_spark.report.index_facts import NightFacts, Stored
+from ids_spark.report.index_facts import NightFacts, OfModel, Stored
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,12 @@ CHECKED_DATES: Final = 30
 """Dates, the newest night last, in which missing and degraded nights are pointed out."""
 RECENT, BEFORE = 7, 28
 """Nights that are compared: the newest ones with those before them."""
+TOP: Final = 3
+"""Incidents of the newest night that are named on top."""
 _OTHER_PAGES: Final = ("run", "benchmark", "leakage", "adaptation")
 _START, _END = '<script type="application/json" id="data">', "</script>"
 _ATTEMPTS: Final = 5
+_UNFINISHED_S: Final = 3600.0  # age from which what a killed run left is removed
 _MARKED_DRIFT: Final = 1  # features that drifted significantly
 
 
@@ -106,24 +109,32 @@ class Cell:
 
 @dataclass(frozen=True)
 class Month:
-    """A month of the calendar: weeks of seven cells from Monday, None outside of the month or of the nights."""
+    """A month of the calendar.
+
+    Attributes:
+        first: Its first date.
+        weeks: Weeks of seven cells from Monday; None where a date is of another month, or not between nights.
+    """
 
     first: dt.date
-    weeks: Sequence[Sequence[Cell | dt.date | None]]
-
-    @property
-    def cells(self) -> list[Cell]:
-        """The cells of nights, and of dates between nights."""
-        return [cell for week in self.weeks for cell in week if isinstance(cell, Cell)]
+    weeks: Sequence[Sequence[Cell | None]]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A date of a trend: parts of its bar from the bottom, (class, bottom, height) in percent of the picture."""
+    """A date of a trend.
+
+    Attributes:
+        cell: The date.
+        parts: Parts of its bar from the bottom: class, bottom and height in percent of the picture.
+        text: Date and figure.
+        challenger: Figure of the challenger in percent of the picture; None without.
+    """
 
     cell: Cell
     parts: Sequence[tuple[str, float, float]]
     text: str
+    challenger: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ class Index:
     Attributes:
         lake: URI of the lake.
         stored: Facts of all nights.
-        cells: One for each date from the first to the newest night, ascending.
+        cells: By date: each date of a month with a night, from the first to the newest night, ascending.
         pages: Path from the index and name of pages that are not of a night.
         precision: What people decided about the incidents on the index.
         written: Time of writing, in UTC.
@@ -151,7 +162,7 @@ class Index:
 
     lake: str
     stored: Stored
-    cells: Sequence[Cell]
+    cells: Mapping[dt.date, Cell]
     pages: Sequence[tuple[str, str]]
     precision: Precision
     written: dt.datetime
@@ -161,6 +172,13 @@ class Index:
     def nights(self) -> Sequence[NightFacts]:
         """All nights with a result, ascending."""
         return self.stored.nights
+
+    def last(self, dates: int) -> list[Cell]:
+        """Return the cells of as many dates, the newest of all last; of fewer, if the first night is among them."""
+        first, newest = min(self.cells, default=dt.date.max), max(self.cells, default=dt.date.min)
+        known = (newest - first).days + 1 if self.cells else 0
+        found = [newest - dt.timedelta(days=i) for i in reversed(range(min(dates, known)))]
+        return [self.cells.get(date) or Cell(date) for date in found]
 
 
 def write(lake: Lake, *, again: bool = False) -> bool:
@@ -180,12 +198,13 @@ def write(lake: Lake, *, again: bool = False) -> bool:
         stored = index_facts.read(lake, files, earlier)
         known = {night.date for night in stored.nights}
         index = index_of(lake, stored, [date for date in files.nights if date not in known])
-        if not index.cells and not index.pages and not names_in(lake.uri("reports")):
+        if not (index.cells or index.pages or exists(lake.uri(PLACE))):
             return False
         replace_bytes(lake.uri(PLACE), render_page(index).encode())
         if index_facts.files_of(lake) == files:
             break
         earlier = stored
+    remove_old_unfinished(lake.uri(PLACE), _UNFINISHED_S)
     log.info("page %s nights=%d", lake.uri(PLACE), len(stored.nights))
     return True
 
@@ -198,25 +217,29 @@ def index_of(lake: Lake, stored: Stored, unread: Sequence[dt.date] = ()) -> Inde
         stored: From `index_facts.read`.
         unread: Dates that could not be read.
     """
-    paged, exported = _dates_in(lake, "reports/night"), _dates_in(lake, "exports")
+    paged, exported = (set(lake.dates(table)) for table in ("reports/night", "exports"))
     nights = {night.date: night for night in stored.nights}
-    cells, last = [], None
-    dates = sorted({*nights, *unread})
-    for i in range((dates[-1] - dates[0]).days + 1 if dates else 0):
-        date = dates[0] + dt.timedelta(days=i)
+    cells: dict[dt.date, Cell] = {}
+    last = None
+    for date in _dates({*nights, *unread}):
         night = nights.get(date)
         champion = None if night is None else (night.champion.model, night.champion.version)
         page = f"night/event_date={date}/night.html" if date in paged else None
         new = champion is not None and last is not None and champion != last
-        cells.append(Cell(date, night, page, date in exported or night is None, new))
+        cells[date] = Cell(date, night, page, date in exported or night is None, new)
         last = champion or last
     return Index(
         lake.root, stored, cells, _pages(lake), index_facts.precision_of(stored), dt.datetime.now(dt.UTC), unread
     )
 
 
-def _dates_in(lake: Lake, table: str) -> set[dt.date]:
-    return set(lake.dates(table))
+def _dates(nights: Collection[dt.date]) -> list[dt.date]:
+    """Return every date of the months with nights, from the first to the last night, ascending."""
+    months = sorted({(date.year, date.month) for date in nights})
+    days = (
+        dt.date(year, month, day) for year, month in months for day in range(1, 1 + calendar.monthrange(year, month)[1])
+    )
+    return [day for day in days if min(nights) <= day <= max(nights)] if nights else []
 
 
 def _pages(lake: Lake) -> list[tuple[str, str]]:
@@ -231,16 +254,15 @@ def _pages(lake: Lake) -> list[tuple[str, str]]:
     return found
 
 
-def months_of(cells: Sequence[Cell]) -> list[Month]:
-    """Return the calendar, newest month first."""
-    by_date = {cell.date: cell for cell in cells}
+def months_of(cells: Mapping[dt.date, Cell]) -> list[Month]:
+    """Return the calendar, newest month first; weeks without a cell are left out."""
     found = []
-    for year, month in sorted({(cell.date.year, cell.date.month) for cell in cells}, reverse=True):
+    for year, month in sorted({(date.year, date.month) for date in cells}, reverse=True):
         weeks = [
-            [by_date.get(day, day) if day.month == month else None for day in week]
-            for week in calendar.Calendar().monthdatescalendar(year, month)
+            [cells.get(dt.date(year, month, day)) if day else None for day in week]
+            for week in calendar.monthcalendar(year, month)
         ]
-        found.append(Month(dt.date(year, month, 1), weeks))
+        found.append(Month(dt.date(year, month, 1), [week for week in weeks if any(week)]))
     return found
 
 
@@ -261,7 +283,7 @@ def trends_of(cells: Sequence[Cell], severities: Sequence[str]) -> list[Trend]:
         return lambda night: [("value", value(night))]
 
     return [
-        _trend("Incidents to look at", cells, incidents, lambda n: f"{n:,.0f}"),
+        _trend("Incidents to look at", cells, incidents, lambda n: f"{n:,.0f}", lambda n: n.incidents),
         _trend("Share of flows flagged", cells, one(lambda n: n.flagged / n.predicted if n.predicted else 0), _percent),
         _trend("Features that drifted significantly", cells, one(lambda n: n.drift_significant), lambda n: f"{n:.0f}"),
         _trend("Share of flows in quarantine", cells, one(lambda n: n.quarantined / n.rows_in if n.rows_in else 0),
@@ -278,18 +300,24 @@ def _trend(
     cells: Sequence[Cell],
     parts_of: Callable[[NightFacts], list[tuple[str, float]]],
     text_of: Callable[[float], str],
+    of_model: Callable[[OfModel], float] | None = None,
 ) -> Trend:
     values = [parts_of(cell.night) if cell.night is not None else [] for cell in cells]
-    highest = max((sum(n for _, n in parts) for parts in values), default=0.0)
+    others = [
+        of_model(cell.night.challenger) if of_model and cell.night and cell.night.challenger else None
+        for cell in cells
+    ]  # fmt: skip
+    highest = max([*(sum(n for _, n in parts) for parts in values), *(n for n in others if n is not None)], default=0.0)
+    scale = 100 / highest if highest else 0.0
     bars = []
-    for cell, parts in zip(cells, values, strict=True):
+    for cell, parts, other in zip(cells, values, others, strict=True):
         bottom, drawn = 0.0, []
         for name, value in parts:
-            height = 100 * value / highest if highest else 0.0
-            drawn += [(name, round(bottom, 2), round(height, 2))] if value else []
-            bottom += height
+            drawn += [(name, round(bottom, 2), round(scale * value, 2))] if value else []
+            bottom += scale * value
         text = "no result" if cell.night is None else text_of(sum(n for _, n in parts))
-        bars.append(Bar(cell, drawn, f"{cell.date:%-d %B}: {text}"))
+        text += "" if other is None else f", challenger {text_of(other)}"
+        bars.append(Bar(cell, drawn, f"{cell.date:%-d %B}: {text}", None if other is None else round(scale * other, 2)))
     return Trend(title, text_of(highest), bars)
 
 
@@ -303,9 +331,9 @@ class Change:
     is_share: bool = False
 
 
-def changes_of(cells: Sequence[Cell]) -> list[Change]:
+def changes_of(nights: Sequence[NightFacts]) -> list[Change]:
     """Return the figures of the newest `RECENT` nights with flows, compared with the `BEFORE` before them."""
-    scored = [cell.night for cell in cells if cell.night is not None and cell.night.predicted]
+    scored = [night for night in nights if night.predicted]
     recent, before = scored[-RECENT:], scored[-RECENT - BEFORE : -RECENT]
     if not recent:
         return []
@@ -325,22 +353,24 @@ def changes_of(cells: Sequence[Cell]) -> list[Change]:
 def render_page(index: Index) -> str:
     """Return the page; every text is escaped, also in the data for the search."""
     script = html.render("index.js.j2")
-    checked, drawn = index.cells[-CHECKED_DATES:], index.cells[-DRAWN_NIGHTS:]
+    checked, drawn = index.last(CHECKED_DATES), index.last(DRAWN_NIGHTS)
     order = [name for name in SEVERITIES if name in index_facts.counts_of(index.nights)]
     champions = Counter((night.champion.model, night.champion.version) for night in index.nights)
-    scored = [cell for cell in index.cells if cell.night is not None]
+    newest = next((cell for cell in reversed(list(index.cells.values())) if cell.night is not None), None)
+    facts = newest.night if newest is not None else None
     origins = {night.data_origin for night in index.nights}
     return html.render(
         "index.html.j2",
-        run_id=scored[-1].night.run_id if scored and scored[-1].night else "none",
+        run_id=facts.run_id if facts is not None else "none",
         data_origins=sorted(origins) or [combined_origin(index.precision.data_origin)],
         index=index,
-        newest=scored[-1] if scored else None,
+        newest=newest,
+        top=[each for each in (facts.incidents if facts is not None else None) or () if each.shown][:TOP],
         checked=checked,
         absent=[cell for cell in checked if cell.state in ("absent", "missing", "not_scored")],
         degraded=[cell for cell in checked if cell.state == "degraded"],
-        changes=changes_of(index.cells),
-        changed_champions=[cell for cell in index.cells[-DRAWN_NIGHTS:] if cell.new_champion],
+        changes=changes_of(index.nights),
+        changed_champions=[cell for cell in drawn if cell.new_champion],
         decided=index.precision.total,
         months=months_of(index.cells),
         open_months=OPEN_MONTHS,
@@ -361,6 +391,6 @@ def render_page(index: Index) -> str:
 def as_json(index: Index) -> Markup:
     """Return the data of the page as JSON that no text can leave: `<`, `>`, `&` and line separators are escapes."""
     packed: dict[str, Any] = index_facts.packed(index.stored)
-    packed["pages"] = [cell.date.isoformat() for cell in index.cells if cell.page is not None]
+    packed["pages"] = [cell.date.isoformat() for cell in index.cells.values() if cell.page is not None]
     text = json.dumps(packed, separators=(",", ":"), allow_nan=False)  # ASCII: line separators are escapes
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))

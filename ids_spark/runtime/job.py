@@ -266,14 +266,14 @@ def _write_index(lake: Lake, report: Report) -> bool:
     """
     if not report.index and not any(table.startswith(_ON_INDEX) for table in report.tables):
         return True
-    from ids_spark.report import index_page  # imported here: few jobs have pages
-
     try:
+        from ids_spark.report import index_page  # imported here: few jobs have pages
+
         index_page.write(lake, again=report.index == "all")
     except Exception as error:
         known = isinstance(error, InputError | OSError)
         text = "%s was not written, the tables of this run are committed: %s; run jobs/report.py on this lake"
-        log.error(text, lake.uri(index_page.PLACE), one_line(error), exc_info=None if known else error)
+        log.error(text, lake.uri("reports/index.html"), one_line(error), exc_info=None if known else error)
         return False
     return True
 

@@ -104,13 +104,15 @@ def test_each_date_has_its_state_its_incidents_by_severity_and_its_marks(few: La
     newest = labels["night/event_date=2026-07-14/night.html"]
     assert newest == "Tuesday, 14 July 2026: 3 incidents to look at (1 critical, 1 medium, 1 low)"
     assert "1 muted; 1 learned; 1 closed" in labels["night/event_date=2026-07-13/night.html"]
-    paths = [each.get("href", "") for each in page.root.iter("a")]
-    assert all(place(few, "reports", path).exists() for path in paths if not path.startswith("#"))
+    paths = [each.get("href", "").partition("#")[0] for each in page.root.iter("a")]
+    assert all(place(few, "reports", path).exists() for path in paths)
 
 
 def test_the_cards_say_how_the_newest_night_is_what_is_missing_and_whether_people_agree(few: Lake) -> None:
     page = Page(place(few, index_page.PLACE).read_text())
     assert page.text("newest").startswith("Newest night: Tuesday, 14 July 2026 3 incidents to look at")
+    top = [each.get("href", "").partition("#")[2] for each in page.element("newest").iterfind(".//ol/li/a")]
+    assert top == ["incident-1", "incident-2", "incident-3"]
     (gaps,) = page.all("data-absent")
     assert (gaps[0], numbers(page.text("gaps"))[0]) == ("4", "4")
     assert page.all("data-degraded")[0][0] == "1"
@@ -181,6 +183,32 @@ def test_a_night_that_cannot_be_read_is_counted_and_the_others_are_shown(tmp_pat
     assert dict(page.all("data-night")).keys() >= {str(LAST)}
     assert [each.get("data-state") for each in page.root.iter("td")
             if each.get("data-night") == str(LAST - dt.timedelta(days=1))] == ["absent"]  # fmt: skip
+
+
+def test_months_without_a_night_and_dates_far_away_take_no_room(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    dates = [dt.date(1, 1, 1), dt.date(2024, 2, 28), dt.date(2024, 3, 1), LAST, dt.date(9999, 12, 31)]
+    for date in dates:
+        write_night(lake, date, scored_at=incidents.at(2))  # also the time of its files
+    assert index_page.write(lake)
+    page = Page(place(lake, index_page.PLACE).read_text())
+    states = [(each.get("data-night", ""), each.get("data-state")) for each in page.root.iter("td")]
+    found = {date: state for date, state in states if date}
+    assert {date for date, state in found.items() if state == "scored"} == {str(date) for date in dates}
+    assert found["2024-02-29"] == "absent"
+    assert len(found) == 31 + 29 + 31 + 31 + 31  # of five months
+    assert page.all("data-absent")[0][0] == "29"  # of 30 dates to the newest night
+
+
+def test_what_a_killed_writer_left_is_removed_after_an_hour(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    write_night(lake, LAST)
+    left = [place(lake, f"reports/index.html.{i}.new") for i in range(2)]
+    for path in left:
+        path.write_text("ct-scanner-2")
+    os.utime(left[0], (0, 0))
+    index_page.write(lake)
+    assert [path.exists() for path in left] == [False, True]
 
 
 def test_of_jobs_that_end_at_once_the_last_writer_has_read_what_all_committed(tmp_path: Path) -> None:

@@ -81,6 +81,22 @@ def test_the_cards_state_what_to_do_how_severe_it_is_and_whether_the_figures_can
     assert "://" not in content
 
 
+def test_a_page_links_to_the_index_and_to_the_nights_beside_it_that_have_one(tmp_path: Path) -> None:
+    def links(night: Night) -> list[str]:
+        return [each.get("href", "") for each in Page(page_of(night)).element("nights").iter("a")]
+
+    assert links(QUIET) == [f"../../index.html#night-{DATE}"]
+    days = [DATE - dt.timedelta(days=9), DATE, DATE + dt.timedelta(days=2)]
+    lake = Lake(str(tmp_path))
+    for day in days:
+        lake.write("nights", [scored()], event_date=day)
+        (tmp_path / f"reports/night/event_date={day}").mkdir(parents=True)
+    between = [f"../event_date={day}/night.html" for day in days]
+    assert links(night_page.night_of_lake(lake, DATE))[1:] == [between[0], between[2]]
+    assert links(night_page.night_of_lake(lake, days[0]))[1:] == [between[1]]
+    assert links(night_page.night_of_lake(lake, days[2]))[1:] == [between[1]]
+
+
 def test_false_alarms_are_shown_with_the_validation_rows_they_are_computed_from() -> None:
     def found(night: Night) -> dict[str, list[str]]:
         texts = Page(page_of(night)).texts("data-finding")

@@ -1,6 +1,7 @@
 """The first night that is kept names no ended incident of the removed night before it."""
 
 import datetime as dt
+import shutil
 from pathlib import Path
 
 from ids_spark.alerts.verdicts import in_force
@@ -34,6 +35,22 @@ def test_ended_incidents_of_a_removed_night_leave_table_and_page_and_nothing_els
     assert "pump-17" not in path.read_text()
     [later] = lake.read("nights", event_date=NIGHT + dt.timedelta(days=1))["incidents_ended"].to_pylist()
     assert later == ENDED  # of a night that is kept
+    assert purge_ended(lake, lake.uri, NIGHT, Config()) == {}
+
+
+def test_a_page_does_not_link_to_a_removed_night(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    days = [NIGHT - dt.timedelta(days=1), NIGHT, NIGHT + dt.timedelta(days=1)]
+    for date in days:
+        store_night(lake, [alert("scan", "pump-1")], date)
+        rank_again(lake, lake.uri, read_night(lake, date), in_force([], date), Config())
+    folder = tmp_path / "lake/reports/night"
+    pages = [folder / f"event_date={date}" / "night.html" for date in days]
+    assert f"../event_date={days[0]}/night.html" in pages[1].read_text()
+    shutil.rmtree(pages[0].parent)  # as purge does, with the tables
+    assert purge_ended(lake, lake.uri, NIGHT, Config())
+    assert f"../event_date={days[0]}/night.html" not in pages[1].read_text()
+    assert f"../event_date={days[1]}/night.html" in pages[2].read_text()
     assert purge_ended(lake, lake.uri, NIGHT, Config()) == {}
 
 

@@ -30,8 +30,7 @@ def write_night(
     open_, shown = ([r for r in rows if r["state"] == "open"], [r for r in rows if r["shown"]])
     counts = {f"incidents_{state}": sum(r["state"] == state for r in rows)
               for state in ("muted", "learned", "closed", "learning")}  # fmt: skip
-    facts = {"incidents": len(open_), "incidents_shown": len(shown), **counts,
-             "scored_at": at(2, date=date + dt.timedelta(days=1)), **more}  # fmt: skip
+    facts = {"incidents": len(open_), "incidents_shown": len(shown), **counts, "scored_at": at(23, date=date), **more}
     nights = [scored(**facts)]
     if challenger:
         other = {"role": "challenger", "model": "boost-19", "model_version": "20260601T020000-ff"}
