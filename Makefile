@@ -197,7 +197,7 @@ report: zip ## Show the newest metrics of every model in LAKE; page in LAKE/repo
 	$(call submit,report)
 
 .PHONY: export
-export: package ## Bring the Delta tables in DELTA to the state of LAKE
+export: zip ## Bring the Delta tables in DELTA to the state of LAKE
 	$(call submit,export) $(if $(DELTA),$(call path,export.delta,$(DELTA)))
 
 .PHONY: sql
