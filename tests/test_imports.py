@@ -7,7 +7,11 @@ import ids_spark
 
 # Modules that only ranks or tasks import may load TensorFlow, Horovod or Petastorm; nothing else may.
 MAY_BE_HEAVY = {"models.architectures", "models.layers"} | {
-    f"train.{name}" for name in ("data_loader", "horovod_security", "optimizer", "steps", "warm_start", "worker")
+    f"train.{name}"
+    for name in (
+        *("data_loader", "horovod_ranks", "horovod_security", "optimizer", "steps", "warm_start", "worker"),
+        "xgboost_ranks",
+    )
 }
 PACKAGE = Path(ids_spark.__file__).parent
 LIGHT = sorted(

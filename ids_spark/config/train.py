@@ -79,6 +79,10 @@ class TrainConfig(Section):
         xla: Compile each step with XLA; compilation takes some seconds.
         loss: Cross-entropy of one-hot labels (as in the study) or of integer labels; both give the same value.
         start_timeout: Seconds until all ranks must have started.
+        all_reduce: Library that ranks exchange gradients with. `xgboost`: XGBoost's collective, on tasks of a barrier
+            stage, without Horovod; the proof that there is a way out of Horovod, not yet measured on clusters.
+        open_network: Allow more than one rank with `all_reduce=xgboost`, which neither authenticates nor encrypts its
+            connections and accepts them on every interface: use a network that only machines of the cluster can reach.
         resume: Continue an interrupted run with the same settings after its last complete epoch.
         tensorboard: Write an event for each epoch to `tensorboard/<model>/<version>` in the lake.
         sign_key: Signs models and aliases in `train`, `adapt` and `promote`: file of an Ed25519 private key (PEM, or 64
@@ -106,6 +110,8 @@ class TrainConfig(Section):
     xla: bool = False
     loss: Literal["one_hot", "sparse"] = "sparse"
     start_timeout: Count = 120
+    all_reduce: Literal["horovod", "xgboost"] = "horovod"
+    open_network: bool = False
     resume: bool = False
     tensorboard: bool = False
     sign_key: str | None = None

@@ -3,11 +3,9 @@
 A worker reads its row groups twice, for quantiles and for bins, and holds its rows as bins: a byte for each value with
 up to 256 bins, and for each class 12 bytes (margin, gradient, second derivative) for each row.
 
-Several workers are one barrier stage: if one is lost, Spark starts all of them anew, up to four times. They find each
-other through a tracker on the first one. Nobody authenticates to it or to them; `boosting` says what that requires.
+Several workers are one barrier stage: if one is lost, Spark ends all of them.
 """
 
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +19,12 @@ from ids_spark.base import process
 from ids_spark.base.arrays import Floats32
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.config.boost import BoostConfig
+from ids_spark.train import xgboost_network
 from ids_spark.train.feature_rows import RowGroup, read
 from ids_spark.train.progress import ProgressFile
 from ids_spark.train.tasks import LOCAL
 
 _PROGRESS_S: Final = 20.0  # between two lines
-_TRACKER_TIMEOUT_S: Final = 300  # until all workers have joined
-_WAIT_S: Final = 3_600  # for other workers, which may read more slowly
 
 
 @dataclass(frozen=True)
@@ -91,22 +88,10 @@ def _work(own: Iterable[Share]) -> Iterator[bytes]:
     process.begin()
     context = BarrierTaskContext.get()
     index, [share] = context.partitionId(), own
-    host = socket.gethostbyname(context.getTaskInfos()[0].address.rpartition(":")[0])
-    tracker, port = _started_tracker(host, len(context.getTaskInfos())) if index == 0 else (None, "")
-    arguments = {"dmlc_tracker_uri": host, "dmlc_tracker_port": int(context.allGather(port)[0])}
-    with xgboost.collective.CommunicatorContext(**arguments, dmlc_task_id=str(index), dmlc_timeout=_WAIT_S):
+    with xgboost_network.joined(context) as arguments, xgboost.collective.CommunicatorContext(**arguments):
         trees = boosted(share, first=index == 0)
-    if tracker is not None:
-        tracker.wait_for(_TRACKER_TIMEOUT_S)
+    if index == 0:
         yield trees
-
-
-def _started_tracker(host: str, workers: int) -> tuple[Any, str]:
-    from xgboost.tracker import RabitTracker
-
-    tracker = RabitTracker(workers, host, sortby="task", timeout=_TRACKER_TIMEOUT_S)
-    tracker.start()
-    return tracker, str(tracker.worker_args()["dmlc_tracker_port"])
 
 
 class _Batches(xgboost.DataIter):  # type: ignore[misc]

@@ -3,8 +3,7 @@
 Spark tasks train a model (`boosted_workers`), find benign train rows for its detector of unknown attacks, and score its
 validation rows; the driver writes the model directory. It holds the scores of all validation rows, 40 bytes for each.
 
-Connections between the workers of a model are neither authenticated nor encrypted, and XGBoost accepts them on every
-interface of a machine. One worker has none, so more of them need `boost.open_network`.
+Several workers need `boost.open_network`; see `xgboost_network`.
 """
 
 import json
@@ -34,7 +33,7 @@ from ids_spark.models.boosted_trees import BoostedTrees
 from ids_spark.models.novelty import Novelty
 from ids_spark.models.signatures import SignKey
 from ids_spark.models.threshold import ValidationScores
-from ids_spark.train import boosted_workers, feature_rows, progress, slots, validation
+from ids_spark.train import boosted_workers, feature_rows, progress, slots, validation, xgboost_network
 from ids_spark.train.boosted_workers import Share
 from ids_spark.train.feature_rows import RowGroup
 from ids_spark.train.tasks import LOCAL, FeatureTable, open_features, untrained_card, with_local
@@ -47,12 +46,8 @@ class OneClass(InputError):
     """Raised when train has rows of one class only, from which no trees can be grown."""
 
 
-class OpenNetwork(InputError):
-    """Raised when several workers would use a network that nobody has declared safe."""
-
-
 class WorkersLost(Interrupted):
-    """Raised when a worker failed or was killed, also when Spark has started it again."""
+    """Raised when a worker failed or was killed; one alone, when Spark has started it again."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +77,9 @@ def workers_of(spark_context: SparkContext, config: BoostJobConfig) -> Workers:
     threads = slots.task_cpus(spark_context)
     if possible is not None and slots.is_local(spark_context):
         threads *= max(1, possible // number)
-    if number > 1 and not config.open_network:
-        raise OpenNetwork(
-            f"boost.workers is {config.workers}: XGBoost neither authenticates nor encrypts the connections of workers,"
-            " and accepts them on every interface; expected one worker, or --set boost.open_network=true on a network"
-            " that only machines of the cluster can reach. One worker with more cores: --conf spark.task.cpus"
-        )
-    if number > 1 and slots.has_dynamic_allocation(spark_context):
-        raise InputError(
-            f"boost.workers is {config.workers} with spark.dynamicAllocation.enabled, but all workers must run at the"
-            " same time; expected one worker, or --conf spark.dynamicAllocation.enabled=false"
-        )
+    if number > 1:
+        found, one = f"boost.workers is {config.workers}", "one worker (with more cores: --conf spark.task.cpus)"
+        xgboost_network.require(spark_context, found, one, "boost.open_network", config.open_network)
     return Workers(number, threads)
 
 

@@ -1,4 +1,4 @@
-"""Starts the ranks of a training run: each runs `worker.train` with the tasks of `tasks`."""
+"""Starts the ranks of a training run: each trains the tasks of `tasks`, see `worker`."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ from pyspark import SparkContext
 from ids_spark.base.errors import InputError, Interrupted
 from ids_spark.base.logs import printable
 from ids_spark.lake.filesystem import exists
-from ids_spark.train import checkpoint, horovod_security, local_name, progress, slots
+from ids_spark.train import barrier_ranks, checkpoint, horovod_security, local_name, progress, slots, xgboost_network
 from ids_spark.train.bootstrap import packed
 from ids_spark.train.checkpoint import CheckpointUnusable
 from ids_spark.train.tasks import TrainingTask
@@ -73,10 +73,9 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[s
         Diverged: the loss became NaN or infinite.
         RanksLost: a rank was killed or failed.
         TooFewSlots: Spark has fewer task slots than ranks.
+        OpenNetwork: ranks would use a network that nobody has declared safe.
         NoAddress: in local mode, the machine's host name has no address.
     """
-    import horovod.spark
-
     config, table = tasks[0].config, tasks[0].table
     ranks = config.ranks
     if tasks[0].steps_per_epoch < 1:
@@ -85,29 +84,16 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[s
             f" {config.batch_size}; set train.batch_size lower"
         )
     slots.require(spark_context, ranks)
+    if config.all_reduce == "xgboost" and ranks > 1:
+        found, one = f"train.all_reduce is xgboost and train.ranks {ranks}", "train.ranks=1, train.all_reduce=horovod"
+        xgboost_network.require(spark_context, found, one, "train.open_network", config.open_network)
     # One thread is fastest for networks of this size: a second one mostly waits, and the data loader uses a core.
     threads = slots.task_cpus(spark_context)
-    start, arguments = packed("ids_spark.train.worker", "train", [replace(task, threads=threads) for task in tasks])
-    driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
+    tasks = [replace(task, threads=threads) for task in tasks]
+    run = _on_horovod if config.all_reduce == "horovod" else barrier_ranks.train
     try:
-        with (
-            progress.following(progress.progress_uri(tasks[0].checkpoint), lambda line: log.info("%s", line)),
-            horovod_security.secured(driver) as network,
-            local_name.rank_environment(slots.is_local(spark_context)) as name,
-        ):
-            results: list[list[dict[str, Any]]] = horovod.spark.run(
-                start,
-                args=arguments,
-                num_proc=ranks,
-                start_timeout=config.start_timeout,
-                use_gloo=True,
-                env=_HOROVOD | network.environment | name,
-                nics=network.nics,
-                stdout=_RankOutput(),
-                stderr=_RankOutput(),
-                verbose=0,
-                executable=spark_context.pythonExec,  # that of tasks; the driver's may be at another path
-            )
+        with progress.following(progress.progress_uri(tasks[0].checkpoint), lambda line: log.info("%s", line)):
+            trained = run(spark_context, tasks)
     except InputError:
         raise
     except Exception as error:
@@ -117,13 +103,39 @@ def launch(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[s
             " see its output above. Run jobs/train.py again with --set train.resume=true to resume after the last"
             " complete epoch"
         ) from error
-    trained = results[0]
     if "diverged" in trained[-1]:
         raise Diverged(
             f"training of {tasks[len(trained) - 1].card.name} diverged in {trained[-1]['diverged']}, learning rate"
             f" {config.peak_learning_rate:g}; set train.learning_rate lower"
         )
     return [each["manifest_sha256"] for each in trained]
+
+
+def _on_horovod(spark_context: SparkContext, tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
+    """Return what rank 0 of `worker.train` returns, in processes that Horovod starts beside Spark tasks."""
+    import horovod.spark
+
+    config = tasks[0].config
+    start, arguments = packed("ids_spark.train.worker", "train", tasks)
+    driver = spark_context.getConf().get("spark.driver.host") or "127.0.0.1"
+    with (
+        horovod_security.secured(driver) as network,
+        local_name.rank_environment(slots.is_local(spark_context)) as name,
+    ):
+        results: list[list[dict[str, Any]]] = horovod.spark.run(
+            start,
+            args=arguments,
+            num_proc=config.ranks,
+            start_timeout=config.start_timeout,
+            use_gloo=True,
+            env=_HOROVOD | network.environment | name,
+            nics=network.nics,
+            stdout=_RankOutput(),
+            stderr=_RankOutput(),
+            verbose=0,
+            executable=spark_context.pythonExec,  # that of tasks; the driver's may be at another path
+        )
+    return results[0]
 
 
 class _RankOutput(io.TextIOBase):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from ids_spark.config.train import TrainConfig
 from ids_spark.train.checkpoint import Arrays
 from ids_spark.train.data_loader import LoadedRows
 from ids_spark.train.optimizer import FlatAdam
+from ids_spark.train.ranks import Ranks
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
@@ -47,6 +47,7 @@ class TrainSteps:
     """The compiled training and evaluation steps of one rank for one model.
 
     Args:
+        ranks: This rank and the others.
         model: Uncompiled Keras model; this rank's copy.
         config: Training settings.
         n_classes: Outputs of the model.
@@ -61,6 +62,7 @@ class TrainSteps:
 
     def __init__(
         self,
+        ranks: Ranks,
         model: Any,
         config: TrainConfig,
         n_classes: int,
@@ -69,12 +71,12 @@ class TrainSteps:
         seed: int,
         row_weights: tuple[float, float] | None = None,
     ) -> None:
-        self._row_weights = row_weights
+        self._ranks, self._row_weights = ranks, row_weights
         self._model, self._config, self._n_classes, self._ensemble_size = model, config, n_classes, ensemble_size
         self._steps_per_epoch, self._seed = steps_per_epoch, seed
         self._logits = tf.keras.Model(model.inputs, model.get_layer("logits").output)
         self._optimizer = FlatAdam(model.trainable_variables, Schedule(config, steps_per_epoch))
-        self._batch = config.batch_size // hvd.size()
+        self._batch = config.batch_size // ranks.size
         features = tf.TensorSpec((None, model.input_shape[1]), tf.float32)
         columns = tf.TensorSpec((None, model.input_shape[1] + (row_weights is not None)), tf.float32)
         rows = (columns, tf.TensorSpec((None,), tf.int32))
@@ -100,14 +102,14 @@ class TrainSteps:
 
     def broadcast(self) -> None:
         """Set the weights and optimizer state of every rank to those of rank 0."""
-        hvd.broadcast_variables([*self._model.variables, *self._optimizer.variables], root_rank=0)
+        self._ranks.broadcast([*self._model.variables, *self._optimizer.variables])
 
     def begin_epoch(self, epoch: int) -> None:
         """Seed dropout by seed, epoch and rank only, so that a resumed run draws the same random numbers."""
         for i, layer in enumerate(self._model.layers):
             generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
             if generator is not None:
-                generator.reset_from_seed(((self._seed * 1_000 + epoch) * 1_000 + hvd.rank()) * 100 + i)
+                generator.reset_from_seed(((self._seed * 1_000 + epoch) * 1_000 + self._ranks.rank) * 100 + i)
 
     @property
     def block_sizes(self) -> list[int]:
@@ -121,12 +123,12 @@ class TrainSteps:
         total = sum(float(self._train_steps(*block)) for block in blocks)
         self._average_statistics()
         mean = tf.constant(total / self._steps_per_epoch, tf.float64)
-        return float(hvd.allreduce(mean, op=hvd.Average, name="loss"))
+        return float(self._ranks.mean(mean, "loss"))
 
     def evaluate(self, blocks: Iterator[LoadedRows]) -> dict[str, float]:
         """Return loss, a weighted mean as in training, and accuracy over the rows of all ranks."""
         sums = np.sum([self._evaluate(*block).numpy() for block in blocks], axis=0)
-        loss, weight, right, count = hvd.allreduce(tf.constant(sums), op=hvd.Sum, name="validation").numpy()
+        loss, weight, right, count = self._ranks.total(tf.constant(sums), "validation").numpy()
         return {"validation_loss": float(loss / weight), "validation_accuracy": float(right / count)}
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,7 +142,7 @@ class TrainSteps:
             at = step * batch
             x = tf.ensure_shape(columns[at : at + batch], (batch, columns.shape[1]))
             loss, gradient = self._gradients(x, tf.ensure_shape(labels[at : at + batch], (batch,)))
-            self._optimizer.apply(_averaged(gradient))
+            self._optimizer.apply(self._ranks.mean(gradient, "gradients"))  # one message, for any number of layers
             total += loss
         return total
 
@@ -192,7 +194,7 @@ class TrainSteps:
         """Average over ranks the statistics of layers (moving moments of batch normalisation)."""
         for i, variable in enumerate(self._model.non_trainable_variables):
             if variable.dtype.is_floating:
-                variable.assign(hvd.allreduce(variable, op=hvd.Average, name=f"statistics.{i}"))
+                variable.assign(self._ranks.mean(variable, f"statistics.{i}"))
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -209,8 +211,3 @@ def _cross_entropy(logits: Any, target: Any) -> tuple[Any, Any]:
         return (exponentials / total - target) * of_losses[..., tf.newaxis], None
 
     return tf.math.log(total)[..., 0] - tf.reduce_sum(shifted * target, axis=-1), gradient
-
-
-def _averaged(gradient: Any) -> Any:
-    """Average a flat gradient over ranks: one message for each step, for any number of layers."""
-    return gradient if hvd.size() == 1 else hvd.allreduce(gradient, op=hvd.Average, name="gradients")

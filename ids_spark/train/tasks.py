@@ -116,7 +116,10 @@ class TrainingTask:
         """Hash of everything that determines the result of training; settings such as `resume` do not."""
         settings = self.config.model_dump(
             mode="json",
-            exclude={"resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard", "sign_key"},
+            exclude={
+                *("resume", "models", "classes", "feature_sets", "start_timeout", "tensorboard", "sign_key"),
+                *("all_reduce", "open_network"),
+            },
         )
         card = (self.card.name, self.card.hyperparameters, self.card.features)
         parts = (self.table.run_id, self.table.preprocessor.sha256(), card, settings, self.seed)

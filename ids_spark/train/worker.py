@@ -1,4 +1,4 @@
-"""Training on one rank, in a process that Horovod started.
+"""Training on one rank: a process that Horovod started, or a task of a barrier stage of Spark.
 
 Every rank has the same weights, reads its own shard, and runs the same number of steps; gradients are averaged in one
 allreduce for each step. All ranks make the same decisions, because they use the same averaged numbers.
@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import horovod.tensorflow as hvd
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from ids_spark.base import process
 from ids_spark.base.packaging import code_version
@@ -27,6 +27,7 @@ from ids_spark.models.novelty import Novelty
 from ids_spark.models.threshold import ValidationScores
 from ids_spark.train import checkpoint, data_loader, gloo_priority, horovod_security, progress, validation, warm_start
 from ids_spark.train.checkpoint import TrainingState
+from ids_spark.train.ranks import Ranks
 from ids_spark.train.steps import TrainSteps
 from ids_spark.train.tasks import LOCAL, TrainingTask
 
@@ -38,31 +39,41 @@ cycle takes CPU time from a rank."""
 
 
 def train(tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
+    """Train models as one of the ranks that Horovod started; see `train_as`."""
+    import horovod.tensorflow as hvd
+
+    from ids_spark.train.horovod_ranks import HorovodRanks
+
+    horovod_security.join_rendezvous()
+    os.environ["HOROVOD_CYCLE_TIME"] = f"{cycle_ms(tasks):.3f}"  # read by `init`
+    with gloo_priority.low_priority_message_threads():
+        hvd.init()
+    trained = train_as(HorovodRanks(), tasks)
+    hvd.shutdown()
+    return trained
+
+
+def train_as(ranks: Ranks, tasks: Sequence[TrainingTask]) -> list[dict[str, Any]]:
     """Train models one after the other as one rank, until one diverges.
 
     Every rank returns the `training` entry of each model's card; when the loss is NaN or infinite, the entry is
     `diverged` with the epoch and the losses. Only rank 0 logs and writes. A model does not depend on those before it.
     """
-    horovod_security.join_rendezvous()
-    os.environ["HOROVOD_CYCLE_TIME"] = f"{cycle_ms(tasks):.3f}"  # read by `init`
-    with gloo_priority.low_priority_message_threads():
-        hvd.init()
-    process.begin(logging.WARNING if hvd.rank() == 0 else logging.ERROR)
+    process.begin(logging.WARNING if ranks.rank == 0 else logging.ERROR)
     tf.get_logger().setLevel("ERROR")  # it warns of the graphs of every further model
     tf.config.threading.set_intra_op_parallelism_threads(tasks[0].threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one would compete with Horovod's thread
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # a second one would compete with the thread that reduces
     if gpus := tf.config.list_physical_devices("GPU"):  # a separate GPU for each rank of a machine
-        tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
+        tf.config.set_visible_devices(gpus[ranks.local_rank % len(gpus)], "GPU")
     # So that the state of dropout can be set, see TrainSteps.begin_epoch.
     tf.keras.backend.experimental.enable_tf_random_generator()
     progress_file = progress.ProgressFile(progress.progress_uri(tasks[0].checkpoint))
     trained: list[dict[str, Any]] = []
     detectors: dict[tuple[str, ...], Novelty | None] = {}
     for task in tasks:
-        trained.append(_train_one(task, progress_file, detectors))
+        trained.append(_train_one(ranks, task, progress_file, detectors))
         if "diverged" in trained[-1]:
             break
-    hvd.shutdown()
     return trained
 
 
@@ -77,7 +88,10 @@ def cycle_ms(tasks: Sequence[TrainingTask]) -> float:
 
 
 def _train_one(
-    task: TrainingTask, progress_file: progress.ProgressFile, detectors: dict[tuple[str, ...], Novelty | None]
+    ranks: Ranks,
+    task: TrainingTask,
+    progress_file: progress.ProgressFile,
+    detectors: dict[tuple[str, ...], Novelty | None],
 ) -> dict[str, Any]:
     """Train one model until `train.monitor` stops improving; write it with the weights of the best epoch.
 
@@ -96,21 +110,23 @@ def _train_one(
     )
     ensemble_size = architectures.ensemble_size_of(card.hyperparameters)
     steps = TrainSteps(
-        model, config, len(card.class_names), ensemble_size, task.steps_per_epoch, task.seed, task.row_weights
+        *(ranks, model, config, len(card.class_names), ensemble_size),
+        *(task.steps_per_epoch, task.seed, task.row_weights),
     )
     initial = read_model(task.initial, task.initial_sha256) if task.initial else None
     first = warm_start.initial_weights(initial, task.table.preprocessor, model) if initial else None
     state = _start(task, steps, first)
-    if state.history and hvd.rank() == 0:
+    if state.history and ranks.rank == 0:
         progress_file.add(f"{card.name} resumes after epoch {len(state.history)}")
         for entry in state.history:  # a resumed run writes a new version
             _log_to_tensorboard(task.tensorboard_dir, entry)
-    diverged = _run_epochs(task, steps, state, progress_file)
+    diverged = _run_epochs(ranks, task, steps, state, progress_file)
     if diverged:
         return {"diverged": diverged}
     training = {
         "code_version": code_version(),
-        "ranks": hvd.size(),
+        "ranks": ranks.size,
+        "all_reduce": config.all_reduce,
         "batch_size": config.batch_size,
         "peak_learning_rate": config.peak_learning_rate,
         "schedule": config.schedule,
@@ -127,10 +143,10 @@ def _train_one(
     if initial:
         training["initial"] = f"{initial.card.name}/{initial.card.version}"
     if task.columns not in detectors:
-        detectors[task.columns] = fit_novelty(task)
-    validation_scores, detector = score_validation_rows(task, steps, state, detectors[task.columns])
+        detectors[task.columns] = fit_novelty(ranks, task)
+    validation_scores, detector = score_validation_rows(ranks, task, steps, state, detectors[task.columns])
     manifest_sha256 = ""
-    if hvd.rank() == 0:
+    if ranks.rank == 0:
         preprocessor = task.table.preprocessor
         manifest_sha256 = write_model(
             task.target, replace(card, training=training), state.best, preprocessor, validation_scores, detector
@@ -160,24 +176,24 @@ def _start(task: TrainingTask, steps: TrainSteps, initial: Weights | None) -> Tr
     return state
 
 
-def _shard(task: TrainingTask, split: str, *more: str) -> data_loader.Shard:
+def _shard(ranks: Ranks, task: TrainingTask, split: str, *more: str) -> data_loader.Shard:
     """Return this rank's part of a split; `more` are columns after the features."""
     label, columns = f"label{task.card.classes}", (*task.columns, *more)
     rows = task.table.rows[split]
-    return data_loader.Shard(f"{task.table.uri}/split={split}", columns, label, hvd.rank(), hvd.size(), rows)
+    return data_loader.Shard(f"{task.table.uri}/split={split}", columns, label, ranks.rank, ranks.size, rows)
 
 
-def _weighted_shard(task: TrainingTask, split: str) -> data_loader.Shard:
+def _weighted_shard(ranks: Ranks, task: TrainingTask, split: str) -> data_loader.Shard:
     """Return this rank's part of a split as `TrainSteps` takes it."""
-    return _shard(task, split, *(() if task.row_weights is None else (LOCAL,)))
+    return _shard(ranks, task, split, *(() if task.row_weights is None else (LOCAL,)))
 
 
 def _run_epochs(
-    task: TrainingTask, steps: TrainSteps, state: TrainingState, progress_file: progress.ProgressFile
+    ranks: Ranks, task: TrainingTask, steps: TrainSteps, state: TrainingState, progress_file: progress.ProgressFile
 ) -> str | None:
-    config, held_out = task.config, _weighted_shard(task, "validation")
+    config, held_out = task.config, _weighted_shard(ranks, task, "validation")
     first = len(state.history) + 1
-    with data_loader.read_ahead(_blocks(task, steps, first)) as blocks:
+    with data_loader.read_ahead(_blocks(ranks, task, steps, first)) as blocks:
         for epoch in range(first, config.epochs + 1):
             if state.history and epoch - 1 - state.best_epoch >= config.patience:
                 break  # also if the interrupted run had stopped here
@@ -198,7 +214,7 @@ def _run_epochs(
             cost = monitored_cost(state.history[-1], config.monitor)
             if cost < state.best_cost - config.min_delta:
                 state.best_cost, state.best_epoch, state.best = cost, epoch, state.weights
-            if hvd.rank() == 0:
+            if ranks.rank == 0:
                 checkpoint.write_checkpoint(task.checkpoint, state, task.fingerprint)
                 progress_file.add(_line(task, state))
                 _log_to_tensorboard(task.tensorboard_dir, state.history[-1])
@@ -212,7 +228,7 @@ def monitored_cost(entry: Mapping[str, float], monitor: str) -> float:
     return entry["validation_loss"] if monitor == "loss" else 1.0 - entry["validation_accuracy"]
 
 
-def _blocks(task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_loader.LoadedRows]:
+def _blocks(ranks: Ranks, task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_loader.LoadedRows]:
     """Return the blocks of every epoch from `first` on.
 
     The order in an epoch depends on seed and number of the epoch only. All epochs are one stream, so that the first
@@ -220,38 +236,37 @@ def _blocks(task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_
     """
     seeds = (task.seed * 1_000 + epoch for epoch in range(first, task.config.epochs + 1))
     memory = task.config.cache_memory_mb * 1_000_000
-    return data_loader.epochs(_weighted_shard(task, "train"), steps.block_sizes, seeds, memory)
+    return data_loader.epochs(_weighted_shard(ranks, task, "train"), steps.block_sizes, seeds, memory)
 
 
-def fit_novelty(task: TrainingTask) -> Novelty | None:
+def fit_novelty(ranks: Ranks, task: TrainingTask) -> Novelty | None:
     """Return the second detector, fitted on the first benign train rows of all ranks; None if there are too few."""
     local = task.table.local_rows("train") > 0
-    shard = _shard(task, "train", *((LOCAL,) if local else ()))
-    wanted = validation.NOVELTY_ROWS // hvd.size() // (1 + local)
+    shard = _shard(ranks, task, "train", *((LOCAL,) if local else ()))
+    wanted = validation.NOVELTY_ROWS // ranks.size // (1 + local)
     with data_loader.read_ahead(data_loader.one_pass(shard, _EVALUATED_ROWS)) as blocks:
         parts = validation.first_benign(blocks, len(task.columns), local, wanted)
-    of_data_set, own = (hvd.allgather(rows, name=f"novelty.benign_rows.{i}").numpy() for i, rows in enumerate(parts))
+    of_data_set, own = (ranks.gathered(rows, f"novelty.benign_rows.{i}") for i, rows in enumerate(parts))
     return validation.fit_detector(of_data_set, own, local)
 
 
 def score_validation_rows(
-    task: TrainingTask, steps: TrainSteps, state: TrainingState, detector: Novelty | None
+    ranks: Ranks, task: TrainingTask, steps: TrainSteps, state: TrainingState, detector: Novelty | None
 ) -> tuple[ValidationScores, Novelty | None]:
     """Return the validation scores of the best weights over the rows of all ranks, and the second detector with theirs.
 
     If the table holds out local rows, they are the benign rows. Both results are the same on every rank.
     """
     steps.restore(state.best, steps.optimizer_state())
-    shard, parts = _shard(task, "validation", *validation.more_columns(task.table)), []
+    shard, parts = _shard(ranks, task, "validation", *validation.more_columns(task.table)), []
     wanted = validation.BASELINE_ROWS
     with data_loader.read_ahead(data_loader.one_pass(shard, _EVALUATED_ROWS)) as blocks:
         for columns, labels in blocks:
             parts.append(validation.scored(task.table, steps.probabilities, detector, columns, labels, wanted))
             enough = sum(len(part.benign) for part in parts) >= validation.BASELINE_ROWS
             wanted = 0 if enough else validation.BASELINE_ROWS
-    of_all = (
-        hvd.allgather(array, name=f"validation_scores.{i}").numpy() for i, array in enumerate(validation.joined(parts))
-    )
+    own: tuple[NDArray[Any], ...] = validation.joined(parts)
+    of_all = (ranks.gathered(array, f"validation_scores.{i}") for i, array in enumerate(own))
     return validation.stored_scores(task.table, task.card.classes, validation.ScoredRows(*of_all), detector)
 
 

@@ -119,8 +119,12 @@ def test_metadata_state_the_version_of_the_package_and_the_packages_that_it_runs
     metadata = message_from_bytes(wheel.read(name))
     assert metadata["Version"] == ids_spark.__version__
     needed = {re.sub(r"\s*\((.*)\)", r"\1", text).replace(" ", "") for text in metadata.get_all("Requires-Dist")}
-    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert len(needed) == len(stated)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    stated, extras = project["dependencies"], project["optional-dependencies"]
+    assert len(needed) == len(stated) + sum(map(len, extras.values()))
+    assert {name: {*packages, "-c run.txt"} for name, packages in extras.items()} == {
+        "mlflow": requirements((LOCKS / "mlflow.in").read_text())
+    }
     installed = requirements((LOCKS / "run.in").read_text()) | requirements((LOCKS / "horovod.in").read_text())
     assert set(stated) == installed
 

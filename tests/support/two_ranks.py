@@ -1,4 +1,4 @@
-"""Two real Horovod ranks on loopback that run a function of a test."""
+"""Two real ranks on loopback that run a function of a test: of Horovod, and tasks of a barrier stage of Spark."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,11 @@ from typing import Any
 import cloudpickle
 import horovod
 import pytest
+from pyspark import cloudpickle as spark_pickle
+from pyspark.sql import SparkSession
 
+from ids_spark.train.barrier_ranks import on_ranks
+from ids_spark.train.ranks import Ranks
 from tests.support.flows import ROOT
 
 
@@ -18,3 +22,13 @@ def on_two_ranks(function: Callable[[], Any]) -> list[Any]:
         patch.setenv("PYTHONPATH", str(ROOT))
         found: list[Any] = horovod.run(function, np=2, use_gloo=True, network_interfaces=["lo"])
     return found
+
+
+def on_two_tasks(spark: SparkSession, function: Callable[[Ranks], Any]) -> list[Any]:
+    """Return what a function returns for each of two ranks."""
+    module = sys.modules[function.__module__]
+    spark_pickle.register_pickle_by_value(module)
+    try:
+        return on_ranks(spark.sparkContext, 2, function)
+    finally:
+        spark_pickle.unregister_pickle_by_value(module)

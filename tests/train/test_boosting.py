@@ -13,7 +13,6 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import xgboost
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from ids_spark.config.train import ModelConfig
@@ -27,6 +26,7 @@ from tests.support.flows import write_synthetic_source
 from tests.support.in_process import run
 from tests.support.keys import key_pair
 from tests.support.local_features import with_local_rows
+from tests.support.workers import forget_dead_workers
 
 SETTINGS = ("boost.rounds=3", "boost.max_depth=3", "boost.max_bin=32", "features.files=4")
 
@@ -193,14 +193,6 @@ def test_models_are_signed(whole: Path) -> None:
     [version] = (whole / "lake/models/xgboost-2-paper").iterdir()
     trust = open_trust(Lake(str(whole / "lake")), [str(whole / "keys/key.pub")])
     registry.read_version(str(version.parents[1]), version.parent.name, version.name, trust)  # raises if not signed
-
-
-def forget_dead_workers(spark: SparkSession) -> None:
-    """Run tasks until none is given to an idle worker that was killed, with which the next test would fail."""
-    for _ in range(20):
-        with contextlib.suppress(Py4JJavaError):
-            spark.sparkContext.parallelize(range(32), 32).map(abs).count()
-            return
 
 
 def test_a_killed_worker_leaves_no_model_and_one_alone_accepts_no_connection(

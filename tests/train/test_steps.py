@@ -10,6 +10,7 @@ import tensorflow as tf
 from ids_spark.config.train import TrainConfig
 from ids_spark.models.architectures import build, keras
 from ids_spark.train.data_loader import LoadedRows
+from ids_spark.train.horovod_ranks import HorovodRanks
 from ids_spark.train.steps import Schedule, TrainSteps
 
 FEATURES, CLASSES, ROWS = 5, 3, 64
@@ -35,7 +36,7 @@ def steps_of(ensemble_size: int, **settings: Any) -> tuple[Any, TrainSteps]:
     edges = np.tile(np.array([-1.0, 0.0, 1.0], np.float32), (FEATURES, 1))
     model = build("dnn", FEATURES, CLASSES, hyperparameters, edges)
     config = TrainConfig.model_validate({"batch_size": 32, "ranks": 1, "learning_rate": 0.01} | settings)
-    return model, TrainSteps(model, config, CLASSES, ensemble_size, ROWS // config.batch_size, 7)
+    return model, TrainSteps(HorovodRanks(), model, config, CLASSES, ensemble_size, ROWS // config.batch_size, 7)
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> np.ndarray:
@@ -197,6 +198,8 @@ def test_three_dimensions_without_an_ensemble_are_not_treated_as_one(rows: Loade
     inputs = keras.Input((FEATURES,))
     logits = keras.layers.Dense(CLASSES, name="logits")(keras.layers.Reshape((FEATURES, 1))(inputs))
     config = TrainConfig(batch_size=32, ranks=1)
-    steps = TrainSteps(keras.Model(inputs, keras.layers.Softmax()(logits)), config, CLASSES, 1, ROWS // 32, 7)
+    steps = TrainSteps(
+        HorovodRanks(), keras.Model(inputs, keras.layers.Softmax()(logits)), config, CLASSES, 1, ROWS // 32, 7
+    )
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         steps.train(iter([rows]))

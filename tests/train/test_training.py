@@ -29,6 +29,7 @@ from ids_spark.models.artifact import Model, ModelUnusable
 from ids_spark.models.signatures import open_trust
 from ids_spark.train import checkpoint, validation, worker
 from ids_spark.train.checkpoint import CheckpointUnusable, TrainingState
+from ids_spark.train.horovod_ranks import HorovodRanks
 from ids_spark.train.launch import resumed
 from ids_spark.train.steps import TrainSteps
 from ids_spark.train.tasks import FeatureTable, OtherModel, TrainingTask, card_of, open_features
@@ -189,10 +190,12 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
     config = TrainConfig(ranks=1)
     task = TrainingTask(table, "", str(tmp_path / "none.npz"), "", model.card, config, 7)
     fresh = architectures.build("gru_dnn", len(task.columns), 6, model.card.hyperparameters)
-    steps = TrainSteps(fresh, config, 6, 1, task.steps_per_epoch, 7)
+    steps = TrainSteps(HorovodRanks(), fresh, config, 6, 1, task.steps_per_epoch, 7)
     state = TrainingState(steps.weights(), [], model.weights)
-    one, detector = worker.score_validation_rows(task, steps, state, worker.fit_novelty(task))
-    assert worker.score_validation_rows(task, steps, state, None) == (one, None)
+    one, detector = worker.score_validation_rows(
+        HorovodRanks(), task, steps, state, worker.fit_novelty(HorovodRanks(), task)
+    )
+    assert worker.score_validation_rows(HorovodRanks(), task, steps, state, None) == (one, None)
     two = model.validation_scores
     assert (one.benign_rows, one.attack_rows, one.class_mix) == (two.benign_rows, two.attack_rows, two.class_mix)
     for name in ("benign_tail", "benign_quantiles"):
@@ -208,7 +211,9 @@ def test_one_rank_scores_the_validation_rows_as_two_ranks_did(whole_run: Path, t
         np.testing.assert_array_equal(a, b)  # the best weights, not the last ones
 
     older = dataclasses.replace(task, table=table_without_blocks(whole_run, tmp_path))
-    assert worker.score_validation_rows(older, steps, state, None)[0] == dataclasses.replace(one, blocks=())
+    assert worker.score_validation_rows(HorovodRanks(), older, steps, state, None)[0] == dataclasses.replace(
+        one, blocks=()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -318,11 +323,11 @@ def test_the_second_detector_learns_local_rows_and_as_many_of_the_data_set(
     columns = [column_of(name) for name in card.features]
     means = {i: benign.loc[(benign["local"] > 0) == i, columns].mean().to_numpy() for i in (0, 1)}
     rows = (benign["local"] > 0).value_counts()
-    every = worker.fit_novelty(task)  # fewer rows than are always kept
+    every = worker.fit_novelty(HorovodRanks(), task)  # fewer rows than are always kept
     np.testing.assert_allclose(every.centre, benign[columns].mean().to_numpy(), rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(validation, "_LAB_ROWS", 0)
     assert rows[0] > 1.5 * rows[1]
-    balanced = worker.fit_novelty(task)
+    balanced = worker.fit_novelty(HorovodRanks(), task)
     assert not np.allclose(balanced.centre, every.centre, rtol=1e-3)
     towards = (balanced.centre - every.centre) @ (means[1] - means[0])
     assert towards > 0  # local rows weigh more than their share
@@ -357,6 +362,27 @@ def test_a_training_run_signs_what_its_rank_has_written(whole_run: Path) -> None
     trust = open_trust(Lake(str(whole_run / "lake")), [str(public)])
     version = newest(whole_run)
     registry.read_version(str(version.parents[1]), version.parent.name, version.name, trust)  # raises if not signed
+
+
+def test_without_horovod_a_run_has_the_weights_of_a_run_with_it(
+    features: Path, whole: tuple[dict[str, object], list[np.ndarray]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(features, folder)
+    settings = (*SETTINGS, "train.epochs=6", "train.all_reduce=xgboost")
+    code, output = run(folder, "train", *settings)
+    assert code == 2
+    assert "train.all_reduce is xgboost and train.ranks 2: XGBoost neither authenticates nor encrypts" in output
+    assert "--set train.open_network=true" in output
+    code, output = run(folder, "train", *settings, "train.open_network=true")
+    assert code == 0, output
+    assert output.count("gru_dnn-6-paper epoch 6/6 loss=") == 1
+    training, weights = training_of(folder)
+    assert (training["all_reduce"], whole[0]["all_reduce"]) == ("xgboost", "horovod")
+    assert curve(training) == curve(whole[0])
+    for a, b in zip(weights, whole[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    agrees_with_its_rows(folder)
 
 
 def test_tensorboard_reads_back_the_history(whole_run: Path) -> None:
