@@ -3,7 +3,9 @@
     spark-submit --py-files dist/ids_spark.zip jobs/promote.py --set lake=LAKE --set promote.model=MODEL [MORE]
 
 with MORE: --set promote.version=VERSION (or latest, or previous), --set promote.alias=challenger, --set
-promote.sign=true (signs the version and the aliases with train.sign_key, whatever signatures they have).
+promote.sign=true (signs the version and the aliases with train.sign_key, whatever signatures they have),
+promote.mlflow_uri=https://HOST (registers the version in MLflow, with the same aliases; exit code 3: MLflow was not
+reached, the promotion is valid, and the next run tells MLflow).
 
 Reads: `models/<name>/<version>/`; checks the hash of every file. Before a version becomes champion, it and the present
 champion score the test rows of `flows/`: it is refused if the recall of a class fell by more than
@@ -17,7 +19,7 @@ import datetime as dt
 import logging
 import sys
 
-from ids_spark.adapt import evaluation, gate
+from ids_spark.adapt import evaluation, gate, mlflow_mirror
 from ids_spark.adapt.replay import replay
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
@@ -42,6 +44,7 @@ class RecallFell(InputError):
 def run(context: job.Context) -> Report:
     """Promote one version."""
     config, models = context.config.promote, context.lake.uri("models")
+    mlflow_mirror.require_client(config)
     signing = signatures.open_signing(context.lake, context.config.score.trusted_keys, context.config.train.sign_key)
     if config.sign and signing.key is None:
         raise SignKeyUnusable("promote.sign is set, but train.sign_key is not; expected the key that signs")
@@ -54,6 +57,7 @@ def run(context: job.Context) -> Report:
     version = str(after.holder(config.alias))
     model = registry.read_version(models, config.model, version, trust)
     report = Report(models=[f"{config.model}/{version}"], data_origin=model.card.data_origin)
+    report.after_commit.append(lambda: mlflow_mirror.mirror(context.lake, config.model, config, signing.trust))
     if (recorded := after.recorded()) is not None:
         report.aliases[config.model] = recorded
     if after == before:

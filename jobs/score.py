@@ -87,6 +87,11 @@ def run(context: job.Context) -> Report:
         report.tables += registry.stage_aliases(context.staged, card.name, adopted, None)
         report.aliases[card.name] = adopted.recorded() or report.aliases[card.name]
         report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
+        promote = context.config.promote
+        if promote.mlflow_uri is not None:
+            from ids_spark.adapt import mlflow_mirror
+
+            report.after_commit.append(lambda: mlflow_mirror.mirror(context.lake, card.name, promote, None))
     return report
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark import SparkContext
 
-from ids_spark.adapt import evaluation, gate, local_rows, review
+from ids_spark.adapt import evaluation, gate, local_rows, mlflow_mirror, review
 from ids_spark.adapt.gate import Judged
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
@@ -89,8 +89,10 @@ def adapt(run: Run) -> Report:
         SignKeyUnusable: the challenger and its alias cannot be signed.
         TableMissing: the lake has no flows of the data set.
         SchemaMismatch: they are of another release than the champion.
+        ClientMissing: MLflow is to be told, but its client is not installed.
     """
     clock, own, lake = _Clock(), run.config.adapt, run.lake
+    mlflow_mirror.require_client(run.config.promote)
     signing = signatures.open_signing(lake, run.config.score.trusted_keys, run.config.train.sign_key)
     champion = _champion(lake, own.model, signing.trust)
     with clock.step("local nights"):
@@ -123,6 +125,7 @@ def adapt(run: Run) -> Report:
         report.degrade(f"the challenger {challenger.card.version} is refused: {' '.join(adaptation.refusals)}")
     page = lake.uri(f"{report.tables[0]}/adaptation.html")
     report.lines = adaptation_page.summary(adaptation, page)
+    report.after_commit.append(lambda: mlflow_mirror.mirror(lake, own.model, run.config.promote, signing.trust))
     return report
 
 

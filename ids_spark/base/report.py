@@ -1,7 +1,7 @@
 """The report of a job, from which its audit row is made."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -38,6 +38,8 @@ class Report:
         lines: What the job prints on the terminal once its tables are committed.
         index: Whether the index of all nights is to be written although no committed table changes it: `changed` for
             the nights that changed, `all` to read every night again.
+        after_commit: What the job does once its tables are committed, such as telling another system. Each returns why
+            that is incomplete, in one sentence, or None; the tables stay.
     """
 
     rows_in: int = 0
@@ -58,6 +60,7 @@ class Report:
     degraded: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     index: Literal["", "changed", "all"] = ""
+    after_commit: list[Callable[[], str | None]] = field(default_factory=list)
 
     def degrade(self, reason: str) -> None:
         """Add a reason why the result is incomplete, also to the notes."""
@@ -83,6 +86,7 @@ class Report:
         self.notes += [note for note in other.notes if note not in self.notes]
         self.degraded += other.degraded
         self.lines += other.lines
+        self.after_commit += other.after_commit
         self.aliases |= other.aliases
         self.inputs += other.inputs
         self.models += [model for model in other.models if model not in self.models]

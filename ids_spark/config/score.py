@@ -1,9 +1,18 @@
 """Settings of `jobs/score.py`, of alerts, and of the jobs on scored nights: verdict, report, promote, purge."""
 
 import datetime as dt
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from ids_spark.base.names import NAME
 
@@ -15,6 +24,12 @@ ColumnName = Annotated[str, Field(min_length=1)]
 PathPart = Annotated[str, Field(pattern=f"^{NAME}$")]
 """A name that becomes one part of a path in the lake."""
 ColumnGroup = Literal["levels", "top3", "attributions", "lineage"]
+_MLFLOW_URI: Final = (
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?|databricks(://[A-Za-z0-9_.-]+)?"
+)
+_MLFLOW_SECRETS: Final = (
+    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_SECRET"),
+)
 Verdict = Literal["true", "benign", "mute", "close", "unlearn"]
 
 
@@ -244,6 +259,10 @@ class PromoteConfig(Section):
         reason: Why, for the audit and the history of the alias.
         sign: Sign the version and the aliases with `train.sign_key`, whatever signatures they have: for models that are
             older than the key, and for a new key.
+        mlflow_uri: MLflow tracking server (`https://HOST:PORT`, or `databricks`) whose model registry gets a copy of
+            every promoted version and of the aliases, also from `adapt` and `score`; not set: none. Credentials are
+            those of MLflow's environment variables.
+        mlflow_prefix: What precedes a model's name there, so that several lakes can have models in one registry.
     """
 
     model: PathPart = "gru_dnn-19-operational"
@@ -252,6 +271,24 @@ class PromoteConfig(Section):
     force: bool = False
     reason: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     sign: bool = False
+    mlflow_uri: str | None = None
+    mlflow_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$", max_length=100)] = ""
+
+    @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """Names of the environment variables with MLflow's credentials; none without `mlflow_uri`."""
+        return () if self.mlflow_uri is None else _MLFLOW_SECRETS
+
+    @field_validator("mlflow_uri", mode="before")
+    @classmethod
+    def _holds_no_credentials(cls, value: object) -> object:
+        """Refuse other addresses without showing them: the configuration is in logs and in the audit."""
+        if value is None or (isinstance(value, str) and re.fullmatch(_MLFLOW_URI, value)):
+            return value
+        raise ValueError(
+            "found something else; expected https://HOST:PORT/PATH, http://… or databricks, without user, password and"
+            " query: MLflow reads MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_TOKEN"
+        )
 
     @model_validator(mode="after")
     def _force_has_a_reason(self) -> "PromoteConfig":

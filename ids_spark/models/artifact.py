@@ -44,6 +44,8 @@ _BOOSTER: Final = "booster.json"
 TREES: Final = "xgboost"
 BLEND: Final = "blend"
 _OPTIONAL: Final = (_WEIGHTS, _BOOSTER, _VALIDATION_SCORES, _NOVELTY)
+FILES: Final = (_CARD, _PREPROCESSOR, *_OPTIONAL, _MANIFEST)
+"""Names of the files of a model directory that the manifest lists, and of the manifest."""
 _LONGEST_REASON: Final = 300
 _MOST_SETTINGS: Final = 100_000  # bytes of hyperparameters and names: each wrong value becomes an error of 1 kB
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, InputError)

@@ -143,6 +143,18 @@ def sign_model(uri: str, key: SignKey, name: str, version: str, manifest_sha256:
     write_bytes(f"{uri}/{MODEL_SIGNATURE}", key.sign("model", of_model(name, version, manifest_sha256)))
 
 
+def key_named_in(uri: str) -> str | None:
+    """Return the id of the key that a model directory names as the one that signed it; nothing is checked.
+
+    Returns:
+        None if it is not signed, or the file cannot be parsed.
+    """
+    try:
+        return _Signature.model_validate_json(json_text.checked(read_bytes(f"{uri}/{MODEL_SIGNATURE}"))).key
+    except (OSError, ValueError):
+        return None
+
+
 def load_sign_key(setting: str | None) -> SignKey | None:
     """Return the private key of `train.sign_key`; None if it is not set.
 

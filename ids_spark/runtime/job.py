@@ -256,7 +256,10 @@ def _run(
         audit.sha256,
     )
     _print(report.lines)
-    return DEGRADED if report.degraded or not indexed else DONE
+    incomplete = [reason for follow in report.after_commit if (reason := follow())]
+    for reason in incomplete:
+        log.error("%s", reason)
+    return DEGRADED if report.degraded or incomplete or not indexed else DONE
 
 
 def _write_index(lake: Lake, report: Report) -> bool:
@@ -357,7 +360,7 @@ def secret_variables(config: Config) -> tuple[str, ...]:
     """Return the names of the environment variables in which the driver finds its keys."""
     key = config.train.sign_key or ""
     signing = (key.removeprefix(ENVIRONMENT),) if key.startswith(ENVIRONMENT) else ()
-    return (config.score.pseudonym_key_env, *signing)
+    return (config.score.pseudonym_key_env, *signing, *config.promote.secret_variables)
 
 
 def _session_of(config: Config, application: str) -> SparkSession:
