@@ -281,6 +281,7 @@ def test_readers_see_whole_versions_while_a_night_is_run_again_fifty_times(lake,
                 if len(set(tonight)) != 1 or len(tonight) != expected or len(rows) == len(tonight):
                     faults.append((reader, name, tonight))
                 seen[reader].add(tonight[0])
+            ended.wait(0.1)
 
     commit_night(lake, "20261127T010000Z-00")
     export(lake, target)

@@ -18,19 +18,32 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import deltalake
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config, IngestConfig
 from ids_spark.ingest import sources
-from ids_spark.lake import filesystem, store
-from ids_spark.lake.filesystem import exists, files_in, is_file, read_bytes, resolve, sizes_in, write_bytes, write_json
+from ids_spark.lake import delta, filesystem, sql, store
+from ids_spark.lake.filesystem import (
+    exists,
+    files_in,
+    is_file,
+    object_store,
+    read_bytes,
+    resolve,
+    sizes_in,
+    write_bytes,
+    write_json,
+)
 from ids_spark.lake.parquet import keep_only, write_part, write_rows
 from ids_spark.lake.store import Lake, TooLarge
 from ids_spark.models import artifact, registry
@@ -38,6 +51,7 @@ from ids_spark.models.signatures import SignatureRefused, open_trust, sign_model
 from ids_spark.runtime import chain
 from ids_spark.runtime.audit import write_audit_row
 from ids_spark.train import checkpoint, data_loader
+from tests.support.delta_tables import add_runs, commit_night, in_lake, plain, read
 from tests.support.flows import write_synthetic_source
 from tests.support.frames import Captured, ethernet, ipv4, pcap, tcp
 from tests.support.keys import key_pair
@@ -457,3 +471,37 @@ def test_captures_on_s3_become_flow_logs_on_s3(s3: str, tmp_path: Path) -> None:
     assert sum(sum(table["packets"].to_pylist()) for table in tables) == 2_024
     assert {name.split("/")[0] for name in files} == {"event_date=2023-11-14"}
     assert not [name for name in sizes_in(f"{s3}/logs/_extract") if not name.endswith(".json")]
+
+
+@pytest.mark.slow
+def test_delta_tables_and_questions_in_sql_on_s3(s3: str, tmp_path: Path) -> None:
+    lake, target = Lake(f"{s3}/lake"), f"{s3}/delta"
+    commit_night(lake, "20261125T010000Z-aa")
+    add_runs(lake)
+    delta.export(lake, target, "20261125T010000Z-aa", 30)
+    commit_night(lake, "20261126T010000Z-bb", flows=7)
+    changed = delta.export(lake, target, "20261126T010000Z-bb", 30, tidy=True)
+    assert {(done.added, done.removed) for done in changed} == {(1, 1), (2, 2)}
+    delta.export(lake, f"file://{tmp_path}/delta", "20261126T010000Z-bb", 30)
+    for name in delta.EXPORTED:
+        expected = plain(in_lake(lake, name))
+        assert (
+            plain(read("deltalake", f"{target.replace('s3a:', 's3:')}/{name}", options=object_store(target)))
+            == expected
+        )
+        assert plain(read("polars", f"{tmp_path}/delta/{name}")) == expected
+    assert sql.query(lake, "select distinct run_id, count(*) as n from predictions group by all").to_pylist() == [
+        {"run_id": "20261126T010000Z-bb", "n": 14}
+    ]
+
+
+def test_of_two_delta_commits_to_one_version_on_s3_one_fails(s3: str) -> None:
+    uri, options = f"{s3}/t".replace("s3a:", "s3:"), object_store(s3)
+    schema = pa.schema([("x", pa.int64())])
+    deltalake.DeltaTable.create(uri, schema=deltalake.Schema.from_arrow(schema), storage_options=options)
+    tables = [deltalake.DeltaTable(uri, storage_options=options) for _ in range(2)]
+    once = deltalake.CommitProperties(max_commit_retries=0)
+    for number, table in enumerate(tables):
+        add = AddAction(f"{number}.parquet", 1, {}, 0, True, "{}")
+        with contextlib.nullcontext() if number == 0 else pytest.raises(CommitFailedError):
+            table.create_write_transaction([add], "append", table.schema(), commit_properties=once)

@@ -76,10 +76,12 @@ def in_lake(lake: Lake, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def read(reader: str, uri: str, version: int | None = None) -> list[dict[str, Any]]:
+def read(
+    reader: str, uri: str, version: int | None = None, options: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Return the rows of a Delta table."""
     if reader == "deltalake":
-        return list(pl.DataFrame(deltalake.DeltaTable(uri, version=version).scan()).to_dicts())
+        return list(pl.DataFrame(deltalake.DeltaTable(uri, version, storage_options=options).scan()).to_dicts())
     if reader == "polars":
         return list(pl.scan_delta(uri, version=version).collect().to_dicts())
     return list(_duckdb().cursor().execute(f"from delta_scan('{uri}')").to_arrow_table().to_pylist())
