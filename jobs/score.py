@@ -77,6 +77,7 @@ def run(context: job.Context) -> Report:
     if len(printed) > _MOST_PRINTED:
         report.lines.append(f"{len(printed) - _MOST_PRINTED:,} earlier nights: see {context.lake.uri('reports/night')}")
     report.lines += [line for lines in printed[-_MOST_PRINTED:] for line in lines]
+    report.lines.append(f"all nights: {context.lake.uri('reports/index.html')}")
     _report_failures(failures, report, context.lake.root)
     if not any(row["rows_scored"] for rows in scored.rows.values() for row in rows):
         return report

@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import ids_spark
+from ids_spark.alerts import looks
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base import json_text
 from ids_spark.base.logs import printable
@@ -48,7 +49,7 @@ _NIGHT_COLUMNS: Final = (
     "role", "model", "model_version", "run_id", "rows_in", "rows_scored", "rows_quarantined", "rows_imputed",
     "flows_flagged", "flows_allowed", "flows_unknown", "incidents", "incidents_shown", "degraded", "stage",
     "drift_moderate", "drift_significant", "expected_false_alarms", "benign_validation_rows", "threshold_logit",
-    "smallest_rate", "scored_at", "code_version", "data_origin",
+    "smallest_rate", "code_version", "data_origin", "run_of_night", "runs_per_night",
 )  # fmt: skip
 _INCIDENT_COLUMNS: Final = (
     "incident_id", "rank", "state", "shown", "severity", "category", "classes", "sources", "devices", "flows", "score",
@@ -103,6 +104,7 @@ class NightFacts(_Facts):
         degraded: The first reasons why the figures do not describe the whole traffic.
         reasons: Number of such reasons.
         stage: `learning`, `provisional`, `operating`, or null.
+        runs: Of a date whose flows are not complete yet, the last run and the number of runs; else null.
         rows_in, predicted, quarantined, flagged: Flows.
         drift_moderate, drift_significant: Features.
         champion: The model whose incidents these are.
@@ -119,6 +121,7 @@ class NightFacts(_Facts):
     degraded: tuple[Name, ...]
     reasons: int
     stage: Name | None
+    runs: tuple[int, int] | None
     rows_in: int
     predicted: int
     quarantined: int
@@ -324,6 +327,7 @@ def _facts(lake: Lake, date: dt.date, files: str | None) -> NightFacts | None:
         degraded=tuple(_text(each["text"]) for each in reasons[:_TEXTS]),
         reasons=len(reasons),
         stage=row["stage"],
+        runs=(row["run_of_night"], row["runs_per_night"]) if looks.partial(row) else None,
         rows_in=row["rows_in"] or 0,
         predicted=night.predicted,
         quarantined=row["rows_quarantined"] or 0,

@@ -68,13 +68,20 @@ class Cell:
 
     @property
     def state(self) -> str:
-        """`absent`: no result; `missing`: no flow logs; `not_scored`; `degraded`; `learning`; `scored`."""
+        """What the calendar shows.
+
+        Returns:
+            `absent`: no result. `missing`: no flow logs. `not_scored`: no flow was scored. `degraded`. `partial`: flows
+            of the date are still to come. `learning`. `scored`.
+        """
         if self.night is None:
             return "absent"
         if self.night.state in ("missing", "not_scored"):
             return self.night.state
         if self.night.reasons:
             return "degraded"
+        if self.night.runs is not None:
+            return "partial"
         return "learning" if self.night.stage == "learning" else "scored"
 
     @property
@@ -100,6 +107,7 @@ class Cell:
             parts = [f"{counted(self.to_look_at, 'incident')} to look at{f' ({by})' if by else ''}"]
             parts += [f"{n} {state}" for state, n in night.folded.items()]
         parts += [f"degraded: {text}" for text in night.degraded[:1] if self.state != "missing"]
+        parts += [f"so far, after run {night.runs[0]} of {night.runs[1]}"] if night.runs else []
         parts += ["the site is learning"] if night.stage == "learning" else []
         parts += [f"{counted(night.drift_significant, 'feature')} drifted significantly"] if self.drifted else []
         parts += [f"new champion {night.champion.model} {night.champion.version}"] if self.new_champion else []
@@ -332,8 +340,8 @@ class Change:
 
 
 def changes_of(nights: Sequence[NightFacts]) -> list[Change]:
-    """Return the figures of the newest `RECENT` nights with flows, compared with the `BEFORE` before them."""
-    scored = [night for night in nights if night.predicted]
+    """Return the figures of the newest `RECENT` complete nights with flows, compared with the `BEFORE` before them."""
+    scored = [night for night in nights if night.predicted and night.runs is None]
     recent, before = scored[-RECENT:], scored[-RECENT - BEFORE : -RECENT]
     if not recent:
         return []

@@ -67,7 +67,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     write_night(lake, day[6], [incidents.arp(1)], drift_significant=3)
     place(lake, f"exports/event_date={day[6]}").rmdir()
     new = {"model_version": "20260712T020000-cd"}
-    write_night(lake, day[7], **new)
+    write_night(lake, day[7], run_of_night=7, runs_per_night=24, **new)
     write_night(lake, day[8], incidents.folded(), **new)
     shown = [incidents.flood(), incidents.port_scan(2), incidents.unknown(3)]
     write_night(lake, day[9], shown, challenger=True, flows_flagged=34_120, **new)
@@ -96,13 +96,14 @@ def test_each_date_has_its_state_its_incidents_by_severity_and_its_marks(few: La
         "2026-07-09": ("absent", None, ["–"]),
         "2026-07-10": ("absent", None, ["–"]),
         "2026-07-11": ("scored", "high", ["1", "D", "E"]),
-        "2026-07-12": ("scored", None, ["0", "M"]),
+        "2026-07-12": ("partial", None, ["0", "P", "M"]),
         "2026-07-13": ("scored", None, ["0"]),
         "2026-07-14": ("scored", "critical", ["3"]),
     }
     labels = {each.get("href", ""): each.get("aria-label", "") for each in page.root.iterfind(".//td/a[@aria-label]")}
     newest = labels["night/event_date=2026-07-14/night.html"]
     assert newest == "Tuesday, 14 July 2026: 3 incidents to look at (1 critical, 1 medium, 1 low)"
+    assert "so far, after run 7 of 24" in labels["night/event_date=2026-07-12/night.html"]
     assert "1 muted; 1 learned; 1 closed" in labels["night/event_date=2026-07-13/night.html"]
     paths = [each.get("href", "").partition("#")[0] for each in page.root.iter("a")]
     assert all(place(few, "reports", path).exists() for path in paths)
@@ -117,7 +118,7 @@ def test_the_cards_say_how_the_newest_night_is_what_is_missing_and_whether_peopl
     assert (gaps[0], numbers(page.text("gaps"))[0]) == ("4", "4")
     assert page.all("data-degraded")[0][0] == "1"
     changes = {name: numbers(text) for name, text in page.all("data-change")}
-    assert changes["incidents to look at"] == ["0.7"]  # four incidents on six nights with flows
+    assert changes["incidents to look at"] == ["0.8"]  # four incidents on five complete nights with flows
     decided = page.element("precision")
     assert numbers(text_of(decided)) == ["50.0%", "2", "95%", "1.3%", "98.74%", "2", "4"]
     assert page.texts("data-origin").keys() == {"synthetic"}
