@@ -44,6 +44,7 @@ TOP: Final = 3
 _OTHER_PAGES: Final = ("run", "benchmark", "leakage", "adaptation")
 _START, _END = '<script type="application/json" id="data">', "</script>"
 _ATTEMPTS: Final = 5
+_RAISED: Final = 2.0  # times the figure of the nights before
 _UNFINISHED_S: Final = 3600.0  # age from which what a killed run left is removed
 _MARKED_DRIFT: Final = 1  # features that drifted significantly
 
@@ -337,6 +338,13 @@ class Change:
     recent: float
     before: float | None
     is_share: bool = False
+
+    @property
+    def raised(self) -> bool:
+        """Whether it at least doubled, a count by at least one a night."""
+        if self.before is None or self.recent < _RAISED * self.before:
+            return False
+        return self.recent > self.before if self.is_share else self.recent >= self.before + 1
 
 
 def changes_of(nights: Sequence[NightFacts]) -> list[Change]:
