@@ -126,7 +126,7 @@ def _report_failures(failures: Sequence[tuple[dt.date, Exception]], report: Repo
     """
     messages = []
     for date, error in failures:
-        refusal = error if isinstance(error, InputError) else job.full_disk(error, lake)
+        refusal = error if isinstance(error, InputError) else job.known_fault(error, lake)
         first, *more = refusal.args if refusal else (one_line(error),)
         messages.append(InputError(f"{date} was not scored, its earlier result was not changed: {first}", *more))
         log.error("%s", messages[-1], exc_info=None if refusal else error)

@@ -33,6 +33,9 @@ _ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ANY_REGION: Final = "us-east-1"  # accepted by servers other than Amazon's
 _AT_ONCE: Final = 16  # requests to an object store
+_ATTEMPTS: Final = 6  # of a request; with the pauses between them, up to 20 s for a store that always fails
+_ANSWER_S: Final = 20  # without a byte; a busy store takes longer than the 3 s that are AWS's default
+_CONNECT_S: Final = 5
 _TRIES: Final = 100  # to make a folder: a job that ends may remove its empty parents meanwhile
 _UNFINISHED: Final = ".new"  # end of the name of a file that will replace another
 SET_ASIDE: Final = ".set-aside-"
@@ -101,12 +104,17 @@ def _hadoop(uri: str) -> pafs.FileSystem:
 @functools.cache
 def _s3(endpoint: str, region: str) -> pafs.S3FileSystem:
     """Return the client of a server; cached, because making one costs more than most requests."""
+    patience = {
+        "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        "request_timeout": _ANSWER_S,
+        "connect_timeout": _CONNECT_S,
+    }
     if not endpoint:
-        return pafs.S3FileSystem(region=region)
+        return pafs.S3FileSystem(region=region, **patience)
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
         raise ValueError(f"{' or '.join(_ENDPOINT)} is not a server address such as https://host:9000")
-    return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
+    return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region, **patience)
 
 
 def object_store(uri: str) -> dict[str, str]:

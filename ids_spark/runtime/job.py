@@ -20,12 +20,13 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from ids_spark.base import process
-from ids_spark.base.errors import InputError, Interrupted
+from ids_spark.base.errors import InputError, Interrupted, Message
 from ids_spark.base.logs import printable
 from ids_spark.base.report import Report
 from ids_spark.base.text import one_line
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
+from ids_spark.lake import storage_faults
 from ids_spark.lake.lease import Lease
 from ids_spark.lake.store import Lake
 from ids_spark.models.signatures import ENVIRONMENT
@@ -177,9 +178,12 @@ def check(run: Callable[[Config, Lake], list[str]], doc: str, argv: Sequence[str
         return REFUSED
     try:
         faults = run(*given)
-    except InputError as error:
-        log.error("%s", error)
-        return REFUSED
+    except Exception as error:
+        known = error if isinstance(error, Message) else known_fault(error, given[1].root)
+        if known is None:
+            raise
+        log.error("%s", known)
+        return REFUSED if isinstance(known, InputError) else FAILED
     for fault in faults:
         log.error("%s", fault)
     return DEGRADED if faults else DONE
@@ -311,18 +315,24 @@ def _exported(config: Config, lake: Lake, job: str, run_id: str) -> bool:
 def _failed(error: Exception, context: Context, started: dt.datetime) -> int:
     """Log why a run ended, remove what it has staged, and write its audit row; return the exit code."""
     lake, job, run_id = context.lake, context.job, context.run_id
-    began = not lake.discard(job, run_id)
-    if isinstance(error, InputError):
-        log.error("%s", error)
-        status: Status = "refused"
-        code = REFUSED
+    known = error if isinstance(error, Message) else known_fault(error, lake.root)
+    if known is not None:
+        log.error("%s", known)
     else:
-        known = error if isinstance(error, Interrupted) else full_disk(error, lake.root)
-        if known is not None:
-            log.error("%s", known)
-        else:
-            log.exception("%s failed", job)
-        status, code = "failed", FAILED
+        log.error("%s failed", job, exc_info=error)
+    refused = isinstance(known, InputError)
+    status: Status = "refused" if refused else "failed"
+    code = REFUSED if refused else FAILED
+    try:
+        began = not lake.discard(job, run_id)
+    except OSError as unreachable:  # each further request would take as long to fail
+        if not refused:
+            log.warning(
+                "what this run staged could not be removed, nor its audit row written: %s; the next job of this lake"
+                " removes it, or completes the commit if that had begun",
+                one_line(unreachable),
+            )
+        return code
     if began:  # its audit row is part of the commit, and others may have named it already
         log.warning("the commit of this run has begun; the next job of this lake completes it, with its audit row")
         return code
@@ -343,11 +353,11 @@ def _print(lines: Sequence[str]) -> None:
     sys.stdout.flush()
 
 
-def full_disk(error: BaseException, lake: str) -> Interrupted | None:
-    """Return an error with a message for a full disk, of the driver or an executor; None for any other error."""
+def known_fault(error: BaseException, lake: str) -> Message | None:
+    """Return an error with a message for a full disk or a failing store, of the driver or an executor; else None."""
     found = _DISK_IS_FULL.search(str(error))
     if found is None:
-        return None
+        return storage_faults.explained(error, lake)
     return Interrupted(
         f"a disk is full: {found[0].strip()}",
         f"expected room for the new tables in {lake} or another folder of the settings (extract.target), and"

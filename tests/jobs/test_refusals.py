@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from ids_spark.runtime.job import full_disk
+from ids_spark.runtime.job import known_fault
 from tests.support.audits import drop_refusals
 from tests.support.flows import RunJob, synthetic_frame, write_synthetic_source
 from tests.support.in_process import run
@@ -204,8 +204,8 @@ def test_unusable_rows_below_the_limit_are_quarantined_with_their_raw_values(
 def test_a_full_disk_is_named_with_what_to_do() -> None:
     with pytest.raises(OSError, match="No space left") as error, open("/dev/full", "wb", buffering=0) as full:
         full.write(b"flows")
-    said = str(full_disk(error.value, "file:///lake"))
+    said = str(known_fault(error.value, "file:///lake"))
     assert said.startswith("a disk is full: [Errno 28] No space left on device\n")
     assert "file:///lake" in said
     assert "free space and run the same command again" in said
-    assert full_disk(ValueError("no disk at all"), "file:///lake") is None
+    assert known_fault(ValueError("no disk at all"), "file:///lake") is None

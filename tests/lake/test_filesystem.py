@@ -7,12 +7,6 @@ import contextlib
 import datetime as dt
 import io
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from itertools import count
@@ -51,6 +45,7 @@ from ids_spark.models.signatures import SignatureRefused, open_trust, sign_model
 from ids_spark.runtime import chain
 from ids_spark.runtime.audit import write_audit_row
 from ids_spark.train import checkpoint, data_loader
+from tests.support import s3_servers
 from tests.support.delta_tables import add_runs, commit_night, in_lake, plain, read
 from tests.support.flows import write_synthetic_source
 from tests.support.frames import Captured, ethernet, ipv4, pcap, tcp
@@ -58,7 +53,6 @@ from tests.support.keys import key_pair
 from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS, training_state
 from tests.support.submitting import prepare, submit
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "loopback-id", "AWS_SECRET_ACCESS_KEY": "loopback-secret"}
 CONTRACT = pa.schema([("row_key", pa.int64()), ("x", pa.float32()), ("label2", pa.int32())])
 SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6]", "train.models=[dnn]", "features.files=4")
 
@@ -67,37 +61,15 @@ SETTINGS = ("train.epochs=2", "train.batch_size=32", "train.classes=[6]", "train
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running S3 server, in a separate process, that holds the bucket `ward`."""
     pytest.importorskip("moto", reason="the development lock is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
-                break
-            assert process.poll() is None, Path(log.name).read_text()
-            time.sleep(0.1)
-        request = urllib.request.Request(f"{address}/ward", method="PUT", headers={"Host": "s3.amazonaws.com"})
-        urllib.request.urlopen(request, timeout=30).close()
+    with s3_servers.s3_server(tmp_path_factory.mktemp("s3")) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
 
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new folder on the server, which is configured by environment variables."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_server}.items():
-        monkeypatch.setenv(name, value)
-    return f"s3a://ward/{uuid.uuid4().hex}"
+    s3_servers.use(monkeypatch, s3_server)
+    return f"s3a://{s3_servers.BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(params=["path", "file", "s3a"])
@@ -385,7 +357,8 @@ def test_the_environment_names_server_and_region(monkeypatch, variables, address
     for region in ("us-east-1", "eu-north-1"):
         fs, path = resolve("s3a://ward/lake/a b")
         assert path == "ward/lake/a b"
-        assert fs.equals(pafs.S3FileSystem(endpoint_override=host, scheme=scheme, region=region))
+        patience = {"request_timeout": 20, "connect_timeout": 5}
+        assert fs.equals(pafs.S3FileSystem(endpoint_override=host, scheme=scheme, region=region, **patience))
         assert fs is resolve("s3://ward/x")[0]  # one client, and both spellings
         monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
 
@@ -445,7 +418,7 @@ def test_all_jobs_run_on_s3_with_the_same_results_as_on_files(s3: str, tmp_path:
         pd.testing.assert_frame_equal(frames[0], frames[1][frames[0].columns])
     tables = {name.split("/")[0] for name in sizes_in(remote)}
     assert tables == {name.split("/")[0] for name in sizes_in(local)}
-    assert not any(secret in output for output in outputs for secret in CREDENTIALS.values())
+    assert not any(secret in output for output in outputs for secret in s3_servers.CREDENTIALS.values())
 
 
 @pytest.mark.slow

@@ -1,0 +1,57 @@
+"""What a file system or object store reports when it refuses or does not answer, as a message for people.
+
+pyarrow raises `OSError` for both, with the code of the store in its text; from a task it arrives as text within an
+error of Spark. The clients themselves repeat what may succeed (`lake/filesystem`).
+"""
+
+import re
+from typing import Final
+
+from ids_spark.base.errors import InputError, Interrupted, Message
+
+_REPORTED: Final = re.compile(
+    r"^.*?((?:When [^\n]*?: )?AWS Error (\w+)(?: \(HTTP status (\d+)\))?[^\n]*)", re.MULTILINE
+)
+_REFUSED: Final = frozenset(
+    (
+        *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "EXPIRED_TOKEN"),
+        *("INVALID_CLIENT_TOKEN_ID", "MISSING_AUTHENTICATION_TOKEN", "UNRECOGNIZED_CLIENT", "NOT_INITIALIZED"),
+        *("INCOMPLETE_SIGNATURE", "MISSING_PARAMETER", "OPT_IN_REQUIRED", "REQUEST_EXPIRED"),
+    )
+)
+_ABSENT: Final = frozenset(("NO_SUCH_BUCKET",))
+_LONGEST: Final = 300
+
+
+class StorageRefused(InputError):
+    """Raised when an object store does not accept the credentials, or has no such bucket."""
+
+
+def explained(error: BaseException, root: str) -> Message | None:
+    """Return the message for an error of an object store; None for any other error.
+
+    Args:
+        error: From pyarrow, or from Spark with the text of such an error.
+        root: Root of the lake, for the message.
+    """
+    found = _REPORTED.search(str(error))
+    if found is None:
+        return None
+    text, code, status = found[1][:_LONGEST], found[2], found[3]
+    if code in _REFUSED or status in ("401", "403"):
+        return StorageRefused(
+            f"the object store refused the credentials: {text}",
+            f"expected credentials that may list, read, write and delete below {root} and the sources; set"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role of the machine, for driver"
+            " and executors alike",
+        )
+    if code in _ABSENT:
+        return StorageRefused(
+            f"the object store has no such bucket: {text}",
+            f"expected an existing bucket; make it, or correct {root}, AWS_ENDPOINT_URL or AWS_REGION",
+        )
+    return Interrupted(
+        f"the object store did not do what it was asked, also when it was asked again: {text}",
+        "expected an answer within 20 s, after at most six attempts; tables are old or new, and the next job completes"
+        " a commit that had begun; run the same command again when the store answers",
+    )
