@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import ids_spark
 from ids_spark.adapt import evaluation
@@ -52,17 +53,32 @@ class ClientMissing(InputError):
     """Raised when MLflow is to be told, but its client is not installed."""
 
 
+class CredentialsInClear(InputError):
+    """Raised when credentials would cross a network unencrypted."""
+
+
 class OtherLake(InputError):
     """Raised when the registered model is the copy of another lake."""
 
 
 def require_client(config: PromoteConfig) -> None:
-    """Check that MLflow's client is installed, if `promote.mlflow_uri` is set.
+    """Check, if `promote.mlflow_uri` is set, that MLflow's client is installed and will send no credentials in clear.
 
     Raises:
-        ClientMissing: it is not.
+        ClientMissing: it is not installed.
+        CredentialsInClear: an environment variable holds some, and the address is http on another machine.
     """
-    if config.mlflow_uri is not None and importlib.util.find_spec("mlflow") is None:
+    if config.mlflow_uri is None:
+        return
+    address = urlsplit(config.mlflow_uri)
+    local = (address.hostname or "") in ("localhost", "::1") or str(address.hostname).startswith("127.")
+    given = [name for name in config.secret_variables if os.environ.get(name)]
+    if address.scheme == "http" and given and not local:
+        raise CredentialsInClear(
+            f"promote.mlflow_uri is http://{address.hostname}, and {', '.join(given)} would cross the network in clear;"
+            " expected https, or no such variable"
+        )
+    if importlib.util.find_spec("mlflow") is None:
         raise ClientMissing(
             "promote.mlflow_uri is set, but MLflow's client is not installed; expected the packages of"
             " conf/locks/mlflow.txt: pip install --require-hashes -r conf/locks/mlflow.txt, or pip install"

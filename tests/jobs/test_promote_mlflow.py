@@ -201,6 +201,17 @@ def test_without_its_client_nothing_is_promoted(
     assert aliases_of(lake) == (None, None)
 
 
+@pytest.mark.parametrize(("host", "code"), [("mlflow.example", 2), ("127.0.0.1", 3)])
+def test_credentials_do_not_cross_a_network_in_clear(
+    run_job: RunJob, lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str, code: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    assert promote(run_job, OLD, f"http://{host}:9") == code
+    assert ("MLFLOW_TRACKING_TOKEN would cross the network in clear" in caplog.text) == (code == 2)
+    assert "hunter2" not in caplog.text
+    assert aliases_of(lake) == ((None, None) if code == 2 else (OLD, None))
+
+
 @pytest.mark.parametrize(
     "uri",
     [
