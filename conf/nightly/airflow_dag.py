@@ -81,8 +81,10 @@ class Job(BaseOperator):
         options = [part for setting in self.settings for part in ("--set", setting)]
         if self.config is not None:
             options = ["--config", f"{self.home}/conf/{self.config}", *options]
+        # Airflow's own settings, such as the address of its database with the password, are none of the job's business.
+        known = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
         code = self.hook.run_command(
-            [f"{self.home}/conf/nightly/job.sh", self.task_id, *options], env=os.environ | self.variables, cwd=self.home
+            [f"{self.home}/conf/nightly/job.sh", self.task_id, *options], env=known | self.variables, cwd=self.home
         ).exit_code
         if code == REFUSED:
             raise AirflowFailException(f"{self.task_id} was refused (exit code 2): the log says what to correct")

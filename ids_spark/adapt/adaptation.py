@@ -96,7 +96,9 @@ def adapt(run: Run) -> Report:
     signing = signatures.open_signing(lake, run.config.score.trusted_keys, run.config.train.sign_key)
     champion = _champion(lake, own.model, signing.trust)
     with clock.step("local nights"):
-        report = local_rows.write_local(run.spark_context, lake, run.staged, _nights(run.config), run.run_id)
+        report = local_rows.write_local(
+            run.spark_context, lake, run.staged, _nights(run.config, run.now.date()), run.run_id
+        )
         run.commit(report.tables)
     left_out = review.LEFT_OUT.empty_table()
     with clock.step("review"):
@@ -155,8 +157,8 @@ def _threshold_statement(model: Model) -> str:
     return scores.operating_point().statement() if scores is not None else "The model has no validation scores."
 
 
-def _nights(config: Config) -> Config:
-    """Return a configuration whose `ingest.local…` are the nights to learn.
+def _nights(config: Config, today: dt.date) -> Config:
+    """Return a configuration whose `ingest.local…` are the nights to learn; a date that is not over is none.
 
     Raises:
         InputError: `adapt.flow_logs` is not set.
@@ -169,9 +171,9 @@ def _nights(config: Config) -> Config:
             " LOGS=FOLDER)"
         )
     found = night_files.dates_in(absolute(own.flow_logs))
-    dates = [date for date in found if own.last_date is None or date <= own.last_date]
+    dates = [date for date in found if date != today and (own.last_date is None or date <= own.last_date)]
     if not dates:
-        until = f" up to {own.last_date}" if found else ""
+        until = f" up to {own.last_date or 'yesterday'}" if found else ""
         raise NightMissing(
             f"adapt.flow_logs is {absolute(own.flow_logs)}, which holds no folder event_date=YYYY-MM-DD{until}"
         )

@@ -47,6 +47,7 @@ class Before:
     Attributes:
         part: Part of the date that was over at that look, 0 to 1.
         spent: False incidents that all looks so far expect.
+        alpha: p-value from which a cell was an alert at that look.
         traffic, evidence: As `tables.TRAFFIC` and `tables.EVIDENCE`, merged.
         incidents: With the columns `COLUMNS`.
         alerts: With the columns `ALERT_COLUMNS`.
@@ -54,6 +55,7 @@ class Before:
 
     part: float
     spent: float
+    alpha: float
     traffic: pa.Table = field(default_factory=TRAFFIC.empty_table)
     evidence: pa.Table = field(default_factory=EVIDENCE.empty_table)
     incidents: pa.Table = field(default_factory=INCIDENTS.empty_table)
@@ -66,15 +68,16 @@ ALERT_COLUMNS: Final = ("incident_id", "entity_kind", "entity", "window_start", 
 
 def read(lake: Lake, date: dt.date, model: str, version: str) -> Before | None:
     """Return what the lake holds of a date; None if its result is not of this model and version."""
-    names = ["role", "model", "model_version", "run_of_night", "runs_per_night", "false_incidents_expected"]
+    names = ["role", "model", "model_version", "run_of_night", "runs_per_night", "false_incidents_expected", "alpha"]
     try:
         rows = lake.read("nights", names, {"role": "champion"}, event_date=date).to_pylist()
         if not rows or (rows[0]["model"], rows[0]["model_version"]) != (model, version):
             return None
-        number, of, spent = (rows[0][name] for name in names[3:])
+        number, of, spent, alpha = (rows[0][name] for name in names[3:])
         return Before(
             1.0 if not of else number / of,
             spent or 0.0,
+            alpha or 0.0,
             lake.read("traffic", event_date=date),
             lake.read("evidence", event_date=date),
             lake.read("incidents", COLUMNS, event_date=date),
@@ -123,6 +126,10 @@ class Look:
         if self.before is not None and self.before.part >= 1:
             return max(_OF_LATE * (budget - self.spent), 0.0)
         return max(_OF_LOOKS * budget * self.number / self.of - self.spent, 0.0)
+
+    def alpha(self, tested: float, fresh: Mask) -> float:
+        """Return the highest p-value of an alert: of this look's test, or of the one before if it tests nothing."""
+        return tested if self.before is None or fresh.any() or not self.before.alpha else self.before.alpha
 
     def listed(self) -> dict[str, Mapping[str, Any]]:
         """Return the incidents of the look before by id, with `COLUMNS`."""
@@ -224,6 +231,7 @@ def _alerts(cells: NightCells, alerts: pa.Table, categories: Sequence[str]) -> t
     found = np.full(len(cells.place), -1, dtype=np.int64)
     if earlier:
         own = (cells.keys[cells.entity[cells.place]], cells.window[cells.place], cells.category)
-        for i, cell in enumerate(zip(*(column.tolist() for column in own), strict=True)):
+        possible = np.flatnonzero(np.isin(own[0], keys))
+        for i, cell in zip(possible, zip(*(column[possible].tolist() for column in own), strict=True), strict=True):
             found[i] = earlier.get(cell, -1)
     return found, ids

@@ -15,7 +15,7 @@ class AdaptConfig(Section):
             champion, and derived features if that has them.
         flow_logs: Folder of flow logs: parquet files below `event_date=YYYY-MM-DD/`.
         nights: Newest nights of it to learn.
-        last_date: Last night to learn; default: the newest.
+        last_date: Last night to learn; default: the newest that is over.
         recipe: Name of the feature table of the data set with the local nights.
         warm_start: Start from the weights of the champion instead of new ones.
         most_recall_lost: The challenger is refused if the recall of a class on the test rows is lower than the

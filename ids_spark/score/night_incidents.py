@@ -7,7 +7,7 @@ reads flows or predictions.
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -218,6 +218,7 @@ def find(
     in_force = verdicts.in_force(earlier.given, night.event_date)
     budget = alerts.false_incidents
     tested = false_alarms.compare(cells, levels.stored, budget, own, decided=of_runs, allowed=look.allowed(budget))
+    tested = replace(tested, alpha=look.alpha(tested.alpha, of_runs.fresh))
     found, own_alerts = incidents.incidents_of(
         cells, tested, evidence, categories, alerts.window_minutes, policy, night, known
     )

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from ids_spark.alerts import looks
+from ids_spark.alerts import looks, quarantined
 from ids_spark.alerts.joining import joined
 from ids_spark.alerts.looks import ALERT_COLUMNS, COLUMNS, Before, Look
 from ids_spark.alerts.night_cells import Decided, NightCells, cells_of
+from ids_spark.alerts.quarantined import Refusals
 from ids_spark.alerts.severity import DEFAULT, category_of
 from ids_spark.config.score import AlertsConfig
+from ids_spark.dataset.taxonomy import UNKNOWN
 from ids_spark.score import night_incidents
 from ids_spark.score.night_incidents import Earlier, FoundIncidents, Levels
 from tests.support.evidence import CATEGORIES, FACTS, NIGHT, STORED, Group, background, counted
@@ -43,6 +46,7 @@ class Day:
         self.before = Before(
             look.number / look.of,
             found.facts["false_incidents_expected"],
+            found.facts["alpha"],
             traffic,
             evidence,
             found.incidents.select(COLUMNS),
@@ -74,7 +78,7 @@ def test_the_look_is_the_last_part_of_the_date_that_is_over(
 
 def test_looks_spend_the_budget_by_time_and_what_is_left_later() -> None:
     def allowed(number: int, spent: float, part: float = 0.0) -> float:
-        return Look(number, 4, None, Before(part, spent)).allowed(2.0)
+        return Look(number, 4, None, Before(part, spent, 1e-4)).allowed(2.0)
 
     assert Look(1, 4).allowed(2.0) == pytest.approx(0.45)  # 0.9 · 2 / 4
     assert allowed(2, 0.1, 0.25) == pytest.approx(0.8)  # 0.9 · 2 · 2 / 4 - 0.1
@@ -90,7 +94,7 @@ def test_the_sum_over_looks_is_at_most_the_budget_whatever_each_needs(seed: int)
     rng, before, spent = np.random.default_rng(seed), None, 0.0
     for number in [*range(1, 25), 24, 24, 24]:
         spent += Look(number, 24, None, before).allowed(1.0) * rng.choice([0.0, 1.0, rng.random()])
-        before = Before(number / 24, spent)
+        before = Before(number / 24, spent, 1e-4)
         assert spent <= 1.0
     assert spent > 0
 
@@ -112,7 +116,7 @@ def test_an_incident_keeps_id_and_time_while_it_grows_and_a_run_without_new_flow
     assert rows(found)["DDoS"]["listed_at"] == MIDNIGHT + 24 * HOUR
     again = day.run(30, groups)
     assert again.incidents.equals(found.incidents)
-    assert again.facts == found.facts | {"alpha": again.facts["alpha"]}
+    assert again.facts == found.facts
     spent = [run.facts["false_incidents_expected"] for run in day.runs]
     assert spent == sorted(spent)
     assert 0 < spent[-1] <= 1.0
@@ -135,7 +139,7 @@ def test_what_was_listed_stays_listed_if_rates_change() -> None:
 def test_only_places_whose_counts_have_changed_are_tested() -> None:
     early = [*background(3), Group(30, 3, "pump-01", ATTACKER, SCAN)]
     evidence, traffic = counted(until(6, early))
-    before = Before(0.25, 0.1, traffic, evidence)
+    before = Before(0.25, 0.1, 1e-4, traffic, evidence)
     late = [*until(7, early), Group(2, 3, "monitor-01", "192.0.2.101", SCAN), Group(1, 5, "monitor-02", "192.0.2.102")]
     cells = _cells(late)
     found = looks.decided(cells, CATEGORIES, Look(7, 24, None, before))
@@ -154,7 +158,9 @@ def test_equal_flows_with_other_flagged_ones_are_tested_again() -> None:
         [*background(3), Group(5, 3, "pump-01", ATTACKER, FLOOD), Group(5, 3, "pump-01", ATTACKER)],
         [*background(3), Group(5, 3, "pump-01", ATTACKER, SCAN, level=2), Group(5, 3, "pump-01", ATTACKER)],
     ):
-        fresh = looks.decided(_cells(other), CATEGORIES, Look(5, 24, None, Before(0.1, 0, traffic, evidence))).fresh
+        fresh = looks.decided(
+            _cells(other), CATEGORIES, Look(5, 24, None, Before(0.1, 0, 1e-4, traffic, evidence))
+        ).fresh
         assert fresh.sum() == 2  # the pump and its attacker
 
 
@@ -185,6 +191,25 @@ def test_a_listed_incident_without_flows_of_its_own_is_part_of_the_other() -> No
     incident, of_evidence = joined(cells, chosen, evidence, 60, np.array([0, 1]))
     assert incident.tolist() == [0, 0]
     assert of_evidence.max() == 0
+
+
+def test_a_listed_incident_of_refused_rows_stays_with_its_id() -> None:
+    """Also if the shares of later hours would no longer make one of it."""
+    early = [*background(), Group(30, 3, "monitor-07", ATTACKER, UNKNOWN, level=1)]
+    later = [Group(8, hour, f"monitor-{i:02d}", f"192.0.2.{100 + i}", UNKNOWN, level=1) for i in range(20)
+             for hour in range(4, 20)]  # fmt: skip
+    alerts = AlertsConfig()
+
+    def run(groups: Sequence[Group], look: Look) -> tuple[pa.Table, pa.Table]:
+        rows, traffic = counted(groups)
+        return quarantined.found(Refusals(rows, traffic), 1e-4, alerts, DEFAULT, FACTS, None, look)[:2]
+
+    first, own = run(until(4, early), Look(4, 24))
+    assert len(first) == 1
+    before = Before(4 / 24, 0.0, 1e-4, incidents=first, alerts=own.select(ALERT_COLUMNS))
+    night = [*early, *later, Group(25, 9, "monitor-07", ATTACKER, UNKNOWN, level=1)]
+    last, _ = run(night, Look(20, 24, None, before))
+    assert first["incident_id"][0].as_py() in last["incident_id"].to_pylist()
 
 
 def test_without_an_earlier_look_everything_is_tested() -> None:

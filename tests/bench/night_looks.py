@@ -86,6 +86,7 @@ def scored(pool: Pool, levels: Levels, night: Flows, runs: int, budget: float = 
         before = Before(
             number / runs,
             day.expected,
+            found.facts["alpha"],
             counted.traffic,
             counted.evidence,
             found.incidents.select(COLUMNS),

@@ -1,14 +1,16 @@
 """The benchmark of nights: its comparison with the truth and its nights, from synthetic scores; never its figures."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ids_spark.alerts.false_alarms import StoredCounts
+from ids_spark.dataset.taxonomy import CLASS6, UNKNOWN
 from ids_spark.score.night_incidents import Levels
-from tests.bench import night_measures, night_method, night_report
+from tests.bench import night_flows, night_looks, night_measures, night_method, night_report
 from tests.bench.night_flows import DEVICES, Flows, Pool
 from tests.bench.night_measures import Pooled, compare
 from tests.bench.night_worlds import KINDS, Hospital, Kind, no_attacks
@@ -102,3 +104,23 @@ def test_every_kind_draws_valid_attacks() -> None:
         for seed in range(20):
             episodes = kind.attacks(np.random.default_rng(seed))
             assert all(3 <= episode.flows <= 1_300 and episode.ends <= 86_400 for episode in episodes)
+
+
+def test_the_pages_of_a_date_are_compared_with_its_truth() -> None:
+    categories = (*CLASS6[1:], UNKNOWN)
+    known = StoredCounts(categories, np.array([[80, 16, 6]] * 6), np.full(6, 40_000))
+    levels = Levels(known, (4.6, 6.2, 7.1), (12.0, 13.0, 14.0))
+    benign = pool().benign.take(np.arange(20_000))
+    scan = np.full(40, 9.0)
+    attack = flows([1] * 40).with_columns(
+        seconds=5.5 * 3600 + np.arange(40.0), sources=np.full(40, 7), class_ids=np.full(40, 16), logits=scan
+    )
+    no_model: Any = SimpleNamespace(card=SimpleNamespace(classes=19))
+    night = night_flows.joined([benign, attack])
+    day = night_looks.scored(Pool(no_model, benign), levels, night, 4)
+    assert (day.attacks, list(day.hours), day.false, day.changed) == (1, [1], set(), set())
+    assert day.hours[1] == pytest.approx(0.5)  # listed at six
+    once = night_looks.scored(Pool(no_model, benign), levels, night, 1)
+    assert once.hours[1] == pytest.approx(18.5)
+    assert 0 < day.expected <= 0.9
+    assert night_looks.row_of("", 4, [day])[5] == "1 of 1"

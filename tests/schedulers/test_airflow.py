@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -36,13 +37,14 @@ class Airflow:
 
     home: Path
 
-    def test(self, moment: str, **variables: object) -> tuple[str, dict[str, tuple[str, int]], str]:
+    def test(self, moment: str, runs: int = 1, **variables: object) -> tuple[str, dict[str, tuple[str, int]], str]:
         """Run the DAG as if it were scheduled at a time in UTC.
 
         Returns:
             The state of the run, state and number of tries of each task, and the log.
         """
         given = {f"AIRFLOW_VAR_IDS_SPARK_{name.upper()}": str(value) for name, value in variables.items()}
+        given["IDS_SPARK_RUNS_PER_NIGHT"] = str(runs)
         done = self.run("dags", "test", "ids_spark_night", moment, **given)
         with sqlite3.connect(self.home / "airflow.db") as database:
             run, state = database.execute("SELECT run_id, state FROM dag_run ORDER BY id DESC").fetchone()
@@ -128,6 +130,20 @@ def test_a_refused_job_fails_at_once_and_old_nights_are_removed_all_the_same(air
     assert tasks["purge"] == ("failed", 3)
     assert {tasks[name][0] for name in ("adapt", "without_warnings")} == {"upstream_failed"}
     assert tasks["extract"] == ("skipped", 1)  # no captures
+
+
+def test_with_hourly_runs_old_nights_are_removed_once_a_day(airflow: Airflow, recorded: Path) -> None:
+    known = {"home": recorded, "lake": "/lake", "logs": "/logs", "adapt_days": 1}
+    state, tasks, log = airflow.test("2026-03-02T07:05:00", 24, **known)
+    assert (state, tasks["score"], tasks["purge"], tasks["adapt"]) == (
+        "success", ("success", 1), ("skipped", 1), ("skipped", 1)
+    ), log  # fmt: skip
+    state, tasks, log = airflow.test("2026-03-02T00:05:00", 24, **known)
+    assert (state, tasks["purge"], tasks["adapt"]) == ("success", ("success", 1), ("success", 1)), log
+    scored = [line for line in (recorded / "calls").read_text().splitlines() if " score " in line]
+    assert [re.search(r"last_date=(\S+).*runs_per_night=(\d+)", line).groups() for line in scored] == [
+        ("2026-03-02", "24"), ("2026-03-01", "24")
+    ]  # fmt: skip
 
 
 def test_nights_are_scored_with_late_files_once(airflow: Airflow, nights: Path, tmp_path: Path) -> None:
