@@ -3,7 +3,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$here"  # night.yaml names policies relative to this folder
 name=$(basename "$0")
 refuse() { printf '%s: %s\n' "$name" "$*" >&2; exit 2; }
-: "${LAKE:?the lake, for example hdfs://namenode/ids}"
+[ -n "${LAKE:-}" ] || refuse "LAKE is not set; expected the lake, for example hdfs://namenode/ids"
 [ -r .venv/env.sh ] || refuse "$here/.venv/env.sh was not found; make it with docker/install.sh .venv run"
 settings=${SPARK_CONF_DIR:-}  # of a cluster, see conf/cluster
 . .venv/env.sh

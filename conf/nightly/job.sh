@@ -6,6 +6,6 @@
 set -euo pipefail
 umask 027
 . "$(dirname "$0")/common.sh"
-[ -f "jobs/${1:?the name of a job, such as score}.py" ] || refuse "there is no job $1; jobs are in $here/jobs"
+[ -f "jobs/${1:-}.py" ] || refuse "there is no job '${1:-}'; expected a name such as score, of $here/jobs"
 alone
 submit "$@"

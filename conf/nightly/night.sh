@@ -11,7 +11,7 @@
 set -euo pipefail
 umask 027
 . "$(dirname "$0")/common.sh"
-: "${LOGS:?flow logs, folders event_date=YYYY-MM-DD below it}"
+[ -n "${LOGS:-}" ] || refuse "LOGS is not set; expected the flow logs, folders event_date=YYYY-MM-DD below it"
 alone
 
 # The first failure is the result; what depends on it is left out.
