@@ -89,7 +89,7 @@ class Tested:
         stored, tonight, used: Rates of false alarms; shape (G, L). NaN where unknown.
         own: Earlier nights of each entity.
         history: What tonight adds to the history, as `tables.HISTORY`.
-        fresh: Which cells this run tests; shape (cells,).
+        limits: Highest p-value at which each cell becomes an alert; 0 if it is not tested; shape (cells,).
         decided: What earlier runs at the date say of the cells.
     """
 
@@ -104,13 +104,13 @@ class Tested:
     used: Floats
     own: OwnCounts
     history: pa.Table
-    fresh: Mask
+    limits: Floats
     decided: Decided
 
     @property
     def alerts(self) -> Mask:
         """Which cells are alerts, shape (cells,): of those that this run tests, and those that were alerts before."""
-        found: Mask = ((self.p <= self.alpha) & self.fresh) | (self.decided.incident >= 0)
+        found: Mask = (self.p <= self.limits) | (self.decided.incident >= 0)
         return found
 
 
@@ -122,6 +122,7 @@ def compare(
     lasting: bool = True,
     decided: Decided | None = None,
     allowed: float | None = None,
+    again: bool = False,
 ) -> Tested:
     """Compare the counts of all cells with false alarms, and choose α.
 
@@ -133,6 +134,7 @@ def compare(
         lasting: Whether what an entity shows in most windows of the night is how it is, and so no evidence.
         decided: What earlier runs at the date say; default: nothing, and all cells are tested.
         allowed: Expected number of false alerts of this run; default: `budget`.
+        again: Whether cells that were tested before are tested once more, with what the others leave.
     """
     decided = decided or Decided.nothing(cells)
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
@@ -146,7 +148,12 @@ def compare(
         if i and (found == left_out).all():
             break
         left_out = found
-    alpha, expected_false = _budgeted(cells, null, budget, budget if allowed is None else allowed, decided.fresh)
+    allowed = budget if allowed is None else allowed
+    alpha, expected_false = _budgeted(cells, null, budget, allowed, decided.fresh)
+    limits = np.where(decided.fresh[cells.place], alpha, 0.0)
+    if again:
+        second, more = _budgeted(cells, null, budget, allowed - expected_false, ~decided.fresh)
+        limits, expected_false = np.where(decided.fresh[cells.place], alpha, second), expected_false + more
     history = _history(cells, stored.categories, null, p <= max(alpha, _LEFT_OUT))
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = stored.counts / stored.rows[:, None]
@@ -163,7 +170,7 @@ def compare(
         null.rates,
         own,
         history,
-        decided.fresh[cells.place],
+        limits,
         decided,
     )
 

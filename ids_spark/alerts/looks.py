@@ -11,7 +11,8 @@ Looks differ from those of a trial in that most counts are final: the flows of a
 change. So a place (an entity in a window) is tested at a look only if its flows or flagged flows differ from those at
 the look before; else its cells keep their decision, which costs nothing. A cell that was an alert stays one, whatever
 rates are estimated later. So a run without new flows changes nothing, and all cells of a date together cost about what
-they cost in one run.
+they cost in one run. The last look tests all others once more with what is left: by then the rates of the whole date
+are known, and what one run would find is found.
 """
 
 import datetime as dt
@@ -113,6 +114,11 @@ class Look:
     def partial(self) -> bool:
         """Whether flows of the date are still to come."""
         return self.number < self.of
+
+    @property
+    def last(self) -> bool:
+        """Whether this is the first look of several after the date is over."""
+        return 1 < self.of == self.number and self.before is not None and self.before.part < 1
 
     @property
     def spent(self) -> float:

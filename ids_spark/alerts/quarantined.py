@@ -104,7 +104,8 @@ def found(
     rows, expected = cells.flagged[:, 0], _common(cells)[cells.place] * cells.flows[cells.place]
     stands_out = (rows >= FEWEST_ROWS) & (rows > STANDS_OUT * expected)
     alpha = min(alpha, tested.alpha)
-    tested = replace(tested, p=np.where(stands_out, tested.p, 1.0), alpha=alpha)
+    limits = np.minimum(tested.limits, alpha)
+    tested = replace(tested, p=np.where(stands_out, tested.p, 1.0), alpha=alpha, limits=limits)
     named = _named(refusals.rows)
     listed, own_alerts = incidents.incidents_of(
         cells, tested, named, [QUARANTINED], alerts.window_minutes, policy, night, known

@@ -217,7 +217,9 @@ def find(
     own = night_cells.own_counts(cells, earlier.history.filter(before), categories, types)
     in_force = verdicts.in_force(earlier.given, night.event_date)
     budget = alerts.false_incidents
-    tested = false_alarms.compare(cells, levels.stored, budget, own, decided=of_runs, allowed=look.allowed(budget))
+    tested = false_alarms.compare(
+        cells, levels.stored, budget, own, decided=of_runs, allowed=look.allowed(budget), again=look.last
+    )
     tested = replace(tested, alpha=look.alpha(tested.alpha, of_runs.fresh))
     found, own_alerts = incidents.incidents_of(
         cells, tested, evidence, categories, alerts.window_minutes, policy, night, known

@@ -136,6 +136,20 @@ def test_what_was_listed_stays_listed_if_rates_change() -> None:
     assert first["incident_id"] not in once.incidents["incident_id"].to_pylist()
 
 
+def test_the_last_look_tests_everything_once_more_with_what_is_left() -> None:
+    # In the first hours false alarms are frequent everywhere, so that nine of a pump are nothing; later there are none.
+    noise = [Group(4, hour, f"monitor-{i:02d}", f"192.0.2.{100 + i}", SCAN, 1) for i in range(20) for hour in range(2)]
+    pump = [Group(200, 1, "pump-01", ATTACKER), Group(9, 1, "pump-01", ATTACKER, SCAN, 1)]
+    groups, day = [*background(), *noise, *pump], Day()
+    early = [day.run(hour, until(hour, groups)) for hour in (2, 12, 23)]
+    assert [len(found.incidents) for found in early] == [0, 0, 0]
+    last, once = day.run(24, groups), Day(of=1).run(24, groups)
+    assert last.alerts["entity"].to_pylist() == once.alerts["entity"].to_pylist() == [ATTACKER, "pump-01"]
+    spent = [found.facts["false_incidents_expected"] for found in (early[-1], last, once)]
+    assert spent[0] + spent[2] == pytest.approx(spent[1], rel=0.1)
+    assert day.run(30, groups).incidents.equals(last.incidents)
+
+
 def test_only_places_whose_counts_have_changed_are_tested() -> None:
     early = [*background(3), Group(30, 3, "pump-01", ATTACKER, SCAN)]
     evidence, traffic = counted(until(6, early))
