@@ -280,6 +280,37 @@ def test_the_script_of_a_night_extracts_captures_if_there_are_any_and_always_rem
         assert (ended.returncode, ended.stdout.splitlines()) == (code, expected[1:])
 
 
+def test_the_script_of_a_night_scores_what_is_pending_every_hour_if_told_to(tmp_path: Path) -> None:
+    program = """
+[job] = [a.split('/')[-1][:-3] for a in args if '/jobs/' in a]
+print(job, found.score.last_days, found.score.pending_nights, found.score.runs_per_night, os.environ['SPARK_CONF_DIR'])
+"""
+    checkout = checkout_with(tmp_path, f"import os\n{program}")
+    known = {**SHELL, "LAKE": "/lake", "LOGS": "/logs", "IDS_SPARK_LOCKS": str(tmp_path / "locks")}
+
+    def jobs(script: str, *arguments: str, **more: str) -> list[str]:
+        command = [str(checkout / "conf" / "nightly" / script), *arguments]
+        ended = subprocess.run(command, env=known | more, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.splitlines()
+
+    own = known.get("SPARK_CONF_DIR") or str(checkout / "conf" / "spark")
+    assert jobs("night.sh") == [f"score 14 True 1 {own}", f"purge None False 1 {own}"]
+    hourly = jobs("night.sh", RUNS_PER_NIGHT="24", SPARK_CONF_DIR="/private")
+    assert hourly[0] == "score 14 True 24 /private"
+    given = "--set", "score.flow_logs=/logs", "--set", "score.last_days=2"
+    assert jobs("job.sh", "score", *given, LOGS="") == [f"score 2 False 1 {own}"]
+
+
+@pytest.mark.parametrize(("name", "what"), [("LAKE", "the lake"), ("LOGS", "the flow logs")])
+def test_the_script_of_a_night_refuses_missing_settings(tmp_path: Path, name: str, what: str) -> None:
+    script = str(checkout_with(tmp_path, "") / "conf" / "nightly" / "night.sh")
+    known = {**SHELL, "LAKE": "/lake", "LOGS": "/logs", "IDS_SPARK_LOCKS": str(tmp_path / "locks")}
+    ended = subprocess.run([script], env=known | {name: ""}, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{name} is not set; expected {what}" in ended.stderr
+
+
 def test_one_night_of_a_lake_runs_at_a_time_and_the_lock_is_in_a_private_folder(tmp_path: Path) -> None:
     checkout = checkout_with(tmp_path, "")
     (checkout / ".venv" / "bin" / "spark-submit").write_text("#!/bin/sh\necho ran\n")
