@@ -12,7 +12,7 @@ import operator
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import files_in, make_folder, read_bytes, resolve
 
 log = logging.getLogger(__name__)
+
+_Footer = TypeVar("_Footer")
 
 SUFFIX: Final = ".parquet"
 """Of the files of every table."""
@@ -385,22 +387,22 @@ def _as_nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([column.with_nullable(True) for column in schema], schema.metadata)
 
 
-def schema_of(fs: pafs.FileSystem, path: str) -> pa.Schema:
-    """Return the columns of a file, each nullable, without metadata.
+def footer_of(fs: pafs.FileSystem, path: str) -> pq.FileMetaData:
+    """Return the footer of a file; raises as `checked_footer`."""
+    return checked_footer(fs, path, lambda: pq.read_metadata(path, filesystem=fs))
+
+
+def checked_footer(fs: pafs.FileSystem, path: str, read: Callable[[], _Footer]) -> _Footer:
+    """Return what a function reads of the footer of a file, which is checked before.
 
     Raises:
         SchemaMismatch: the file is damaged.
         OSError: it is not there or cannot be read.
     """
-    return _as_nullable(footer_of(fs, path).schema.to_arrow_schema()).remove_metadata()
-
-
-def footer_of(fs: pafs.FileSystem, path: str) -> pq.FileMetaData:
-    """Return the footer of a file; raises as `schema_of`."""
     try:
         with fs.open_input_file(path) as stream:
             parquet_limits.check_footer(stream)
-            return pq.read_metadata(stream)
+        return read()
     except (pa.ArrowException, ValueError) as error:
         raise SchemaMismatch(
             f"{path} cannot be read as parquet ({one_line(error)}); restore the file, or remove it"

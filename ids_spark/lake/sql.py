@@ -26,7 +26,7 @@ from ids_spark.base.text import one_line
 from ids_spark.dataset.tables import TABLES
 from ids_spark.lake.filesystem import resolve
 from ids_spark.lake.listing import PATIENCE_S, Listing, on_one_state
-from ids_spark.lake.parquet import schema_of, stored_names
+from ids_spark.lake.parquet import checked_footer, stored_names
 from ids_spark.lake.store import Lake
 
 _READERS: Final = 16  # of footers at once
@@ -180,22 +180,24 @@ def _register(connection: duckdb.DuckDBPyConnection, lake: Lake, relation: str, 
 
     for table in RELATIONS[relation]:
         add(_with_places(TABLES[table].contract, TABLES[table].keys_in_path()).empty_table())
+    form = pads.ParquetFileFormat()
+
+    def fragment(table: str, path: str) -> Any:
+        """Return a file with its footer, which is read once."""
+        places = _equal(pads, TABLES[table].values_in(path))
+        found = form.make_fragment(f"{root}/{path}", fs, places)
+        checked_footer(fs, f"{root}/{path}", found.ensure_complete_metadata)
+        return found
+
     for table in RELATIONS[relation]:
-        paths = list(files[table])
+        keys = TABLES[table].keys_in_path()
+        groups: dict[pa.Schema, list[Any]] = defaultdict(list)
         with ThreadPoolExecutor(_READERS) as pool:
-            schemas = list(pool.map(lambda path: schema_of(fs, f"{root}/{path}"), paths))
-        groups: dict[pa.Schema, list[str]] = defaultdict(list)
-        for path, schema in zip(paths, schemas, strict=True):
-            groups[schema].append(path)
-        for schema, group in groups.items():
-            dataset = pads.FileSystemDataset.from_paths(
-                [f"{root}/{path}" for path in group],
-                schema=_with_places(schema, TABLES[table].keys_in_path()),
-                format=pads.ParquetFileFormat(),
-                filesystem=fs,
-                partitions=[_equal(pads, TABLES[table].values_in(path)) for path in group],
-            )
+            for found in pool.map(functools.partial(fragment, table), files[table]):
+                groups[found.physical_schema.remove_metadata()].append(found)
+        for schema, fragments in groups.items():
             names = stored_names(schema.names, TABLES[table])
+            dataset = pads.FileSystemDataset(fragments, _with_places(schema, keys), form, fs)
             add(dataset, ", ".join(f'"{old}" as "{new}"' for new, old in names.items() if new != old))
     connection.execute(f'create view "{relation}" as {" union all by name ".join(selects)}')
 
@@ -203,7 +205,7 @@ def _register(connection: duckdb.DuckDBPyConnection, lake: Lake, relation: str, 
 def _with_places(schema: pa.Schema, keys: Sequence[str]) -> pa.Schema:
     """Return columns with those of the path first."""
     own = [pa.field(key, pa.date32() if key == "event_date" else pa.string()) for key in keys]
-    return pa.schema([*own, *(column for column in schema if column.name not in keys)])
+    return pa.schema([*own, *(pa.field(column.name, column.type) for column in schema if column.name not in keys)])
 
 
 def _equal(pads: Any, places: Mapping[str, Any]) -> Any:
