@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import statistics
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -59,6 +58,7 @@ class Cell:
         page: Path of its page from the index; None where there is none.
         exported: Whether its exports are in the lake.
         new_champion: Whether another model scored the night before.
+        unread: Whether the lake has a result that could not be read.
     """
 
     date: dt.date
@@ -66,17 +66,18 @@ class Cell:
     page: str | None = None
     exported: bool = True
     new_champion: bool = False
+    unread: bool = False
 
     @property
     def state(self) -> str:
         """What the calendar shows.
 
         Returns:
-            `absent`: no result. `missing`: no flow logs. `not_scored`: no flow was scored. `degraded`. `partial`: flows
-            of the date are still to come. `learning`. `scored`.
+            `absent`: no result. `unread`: it could not be read. `missing`: no flow logs. `not_scored`: no flow was
+            scored. `degraded`. `partial`: flows of the date are still to come. `learning`. `scored`.
         """
         if self.night is None:
-            return "absent"
+            return "unread" if self.unread else "absent"
         if self.night.state in ("missing", "not_scored"):
             return self.night.state
         if self.night.reasons:
@@ -100,7 +101,7 @@ class Cell:
         """All that the cell shows, as text."""
         night, day = self.night, f"{self.date:%A, %-d %B %Y}"
         if night is None:
-            return f"{day}: no result in the lake"
+            return f"{day}: {'could not be read' if self.unread else 'no result in the lake'}"
         if self.state in ("missing", "not_scored"):
             parts = ["no flow logs" if self.state == "missing" else "no flow was scored"]
         else:
@@ -235,7 +236,7 @@ def index_of(lake: Lake, stored: Stored, unread: Sequence[dt.date] = ()) -> Inde
         champion = None if night is None else (night.champion.model, night.champion.version)
         page = f"night/event_date={date}/night.html" if date in paged else None
         new = champion is not None and last is not None and champion != last
-        cells[date] = Cell(date, night, page, date in exported or night is None, new)
+        cells[date] = Cell(date, night, page, date in exported or night is None, new, date in unread)
         last = champion or last
     return Index(
         lake.root, stored, cells, _pages(lake), index_facts.precision_of(stored), dt.datetime.now(dt.UTC), unread
@@ -371,7 +372,10 @@ def render_page(index: Index) -> str:
     script = html.render("index.js.j2")
     checked, drawn = index.last(CHECKED_DATES), index.last(DRAWN_NIGHTS)
     order = [name for name in SEVERITIES if name in index_facts.counts_of(index.nights)]
-    champions = Counter((night.champion.model, night.champion.version) for night in index.nights)
+    models = {
+        role: list(dict.fromkeys(f"{m.model} {m.version}" for night in index.nights if (m := getattr(night, role))))
+        for role in ("champion", "challenger")
+    }
     newest = next((cell for cell in reversed(list(index.cells.values())) if cell.night is not None), None)
     facts = newest.night if newest is not None else None
     origins = {night.data_origin for night in index.nights}
@@ -383,7 +387,7 @@ def render_page(index: Index) -> str:
         newest=newest,
         top=[each for each in (facts.incidents if facts is not None else None) or () if each.shown][:TOP],
         checked=checked,
-        absent=[cell for cell in checked if cell.state in ("absent", "missing", "not_scored")],
+        absent=[cell for cell in checked if cell.state in ("absent", "unread", "missing", "not_scored")],
         degraded=[cell for cell in checked if cell.state == "degraded"],
         changes=changes_of(index.nights),
         changed_champions=[cell for cell in drawn if cell.new_champion],
@@ -395,7 +399,7 @@ def render_page(index: Index) -> str:
         recent=RECENT,
         before=BEFORE,
         severities=order,
-        champions=list(champions),
+        models=models,
         not_searched=[night.date for night in index.nights if night.incidents is None],
         data=as_json(index),
         data_start=Markup(_START),

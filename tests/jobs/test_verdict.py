@@ -10,6 +10,7 @@ import pytest
 
 from ids_spark.lake.store import Lake
 from tests.support.audits import drop_refusals
+from tests.support.browser import Page
 from tests.support.in_process import run
 from tests.support.incident_rows import NIGHT, alert
 from tests.support.stored_night import store_night
@@ -77,6 +78,10 @@ def test_a_benign_verdict_folds_the_incident_and_is_recorded(lake: Path) -> None
     assert [entity["name"] for entity in stored["entities"]] == ["pump-1", "10.0.0.9"]
     assert len(stored["learned"]) == 2
     assert (lake / f"lake/reports/night/event_date={NIGHT}/night.html").exists()
+    index = Page((lake / "lake/reports/index.html").read_text())
+    assert [
+        (each.get("data-true"), each.get("data-benign")) for each in index.root.iter("p") if each.get("data-true")
+    ] == [("0", "1")]
 
 
 def test_the_audit_says_who_decided_what_and_has_neither_names_of_entities_nor_free_text(lake: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_night_that_cannot_be_read_is_counted_and_the_others_are_shown(tmp_pat
     assert numbers(page.text("unread")) == ["1"]
     assert dict(page.all("data-night")).keys() >= {str(LAST)}
     assert [each.get("data-state") for each in page.root.iter("td")
-            if each.get("data-night") == str(LAST - dt.timedelta(days=1))] == ["absent"]  # fmt: skip
+            if each.get("data-night") == str(LAST - dt.timedelta(days=1))] == ["unread"]  # fmt: skip
 
 
 def test_months_without_a_night_and_dates_far_away_take_no_room(tmp_path: Path) -> None:
@@ -283,7 +283,8 @@ def test_a_browser_finds_devices_filters_by_severity_and_model_and_links_to_inci
       type("query", "10.20.4.117 arp"); facts.both = listed();
       type("query", ""); type("severity", "critical"); facts.severity = listed();
       type("severity", ""); type("state", "muted"); facts.state = listed();
-      type("state", ""); type("model", "gru_dnn-19-paper 20260712T020000-cd"); facts.model = listed();
+      type("state", ""); type("model", "champion gru_dnn-19-paper 20260712T020000-cd"); facts.model = listed();
+      type("model", "challenger boost-19 20260601T020000-ff"); facts.challenger = listed();
       type("model", ""); type("query", "nothing of this kind"); facts.nothing = listed();
     """)  # fmt: skip
     scan, flood, arp = (each["incident_id"] for each in (incidents.port_scan(2), incidents.flood(), incidents.arp(1)))
@@ -296,6 +297,7 @@ def test_a_browser_finds_devices_filters_by_severity_and_model_and_links_to_inci
     assert facts["severity"]["found"] == [flood]
     assert len(facts["state"]["found"]) == 1
     assert facts["model"]["lit"] == ["2026-07-12", "2026-07-13", "2026-07-14"]
+    assert facts["challenger"]["lit"] == ["2026-07-14"]
     assert facts["nothing"]["summary"] == "Nothing found."
     assert facts["nothing"]["lit"] == []
     for link in (each for found in facts.values() for each in found["links"]):
