@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 import secrets
 import time
 from collections import Counter
@@ -69,6 +70,8 @@ MARK: Final = "_ids_spark.json"
 _TRIES: Final = 20  # commits of other exports of the same lake, before one succeeds
 _PIECE: Final = 8 << 20  # bytes copied at a time
 _COPIED_AT_ONCE: Final = 8
+_DRAWN: Final = re.compile(r"\x1b\[\d+m|↳")
+"""Colours and arrows in messages."""
 _UNFINISHED: Final = "copy-"  # start of the name of a local file that is being copied
 
 
@@ -106,7 +109,8 @@ def export(lake: Lake, root: str, run_id: str, keep_days: int, tidy: bool = Fals
     Raises:
         ExportRefused: the place holds tables of another lake or cannot hold any, or files cannot be exported; tables
             without such files are complete.
-        Interrupted: jobs, or other exports, changed the tables again and again; or a killed job left its commit.
+        Interrupted: jobs, or other exports, changed the tables again and again; a killed job left its commit; or the
+            log of a Delta table cannot be read or written.
         OSError: files cannot be read or written.
     """
     place = _Place(root, lake)
@@ -124,10 +128,20 @@ def export(lake: Lake, root: str, run_id: str, keep_days: int, tidy: bool = Fals
         except InputError as error:  # the other tables are exported all the same
             faults.append(f"{name}: {one_line(error)}")
         except DeltaError as error:
-            raise OSError(f"{place.uri(name)}: {one_line(error)}") from error
+            raise _unfinished(place.uri(name), error) from error
+        except OSError as error:
+            if _DRAWN.search(str(error)):  # of deltalake
+                raise _unfinished(place.uri(name), error) from error
+            raise
     if faults:
         raise ExportRefused(f"{len(faults)} of {len(EXPORTED)} Delta tables in {place.root} are not complete:", *faults)
     return changed
+
+
+def _unfinished(uri: str, error: Exception) -> Interrupted:
+    """Return an error of `deltalake`, which draws its causes as a tree in colours, as a message of one line."""
+    text = one_line(Exception(_DRAWN.sub("", str(error))))
+    return Interrupted(f"{uri}: {text}; this Delta table is at the version before; run the export again")
 
 
 class _Place:

@@ -125,7 +125,13 @@ def object_store(uri: str) -> dict[str, str]:
     endpoint, bucket = _first_set(_ENDPOINT), uri.split("//", 1)[1].split("/", 1)[0]
     region = _first_set(_REGION) or (_ANY_REGION if endpoint else _region_of(bucket))
     served = {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http:")).lower()}
-    return {"AWS_REGION": region} | (served if endpoint else {})
+    patience = {
+        "max_retries": str(_ATTEMPTS - 1),
+        "retry_timeout": f"{_ATTEMPTS * _ANSWER_S:.0f}s",
+        "timeout": f"{_ANSWER_S:.0f}s",
+        "connect_timeout": f"{_CONNECT_S:.0f}s",
+    }
+    return {"AWS_REGION": region} | (served if endpoint else {}) | patience
 
 
 def renames(fs: pafs.FileSystem) -> bool:

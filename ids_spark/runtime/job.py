@@ -298,11 +298,13 @@ def _exported(config: Config, lake: Lake, job: str, run_id: str) -> bool:
     try:
         delta.export(lake, config.export.delta, run_id, config.export.keep_days, tidy=job in _TIDY)
     except Exception as error:
+        known = error if isinstance(error, Message | OSError) else None
+        known = known_fault(error, config.export.delta) or known
         log.error(
             "the lake is complete, its Delta tables are not (export.delta): %s\n"
             "the next job of this lake, or jobs/export.py, brings them up to date",
-            error,
-            exc_info=None if isinstance(error, InputError | Interrupted | OSError) else error,
+            known or error,
+            exc_info=None if known else error,
         )
         with contextlib.suppress(OSError, InputError):  # as the lake itself, it could be read only
             write_audit_row(
