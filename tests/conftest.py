@@ -35,6 +35,7 @@ LONGEST_FIRST = (
     "faults/test_hostile_files.py",
     "faults/test_killed_ingest.py",
     "bench/test_bench.py",
+    "schedulers/test_airflow.py",
     "jobs/test_pipeline.py",
     "train/test_training.py",
     "lake/test_filesystem.py",

@@ -49,6 +49,7 @@ def arrive(folder: Path, *quarters: int) -> None:
         (folder / "hours" / f"{i}.parquet").rename(folder / "logs" / f"event_date={DATE}" / f"{i}.parquet")
 
 
+@pytest.mark.slow
 def test_a_date_is_scored_as_its_flows_arrive(by_hour: Path, tmp_path: Path) -> None:
     folder = copy(by_hour, tmp_path / "nights")
     assert hourly(folder, 2)[:2] == (0, [])  # nothing has arrived, and the date is not over
