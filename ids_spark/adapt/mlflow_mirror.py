@@ -9,6 +9,7 @@ Credentials are those of MLflow's own environment variables.
 """
 
 import importlib.util
+import ipaddress
 import logging
 import os
 import platform
@@ -71,9 +72,8 @@ def require_client(config: PromoteConfig) -> None:
     if config.mlflow_uri is None:
         return
     address = urlsplit(config.mlflow_uri)
-    local = (address.hostname or "") in ("localhost", "::1") or str(address.hostname).startswith("127.")
     given = [name for name in config.secret_variables if os.environ.get(name)]
-    if address.scheme == "http" and given and not local:
+    if address.scheme == "http" and given and not _is_this_machine(address.hostname or ""):
         raise CredentialsInClear(
             f"promote.mlflow_uri is http://{address.hostname}, and {', '.join(given)} would cross the network in clear;"
             " expected https, or no such variable"
@@ -84,6 +84,13 @@ def require_client(config: PromoteConfig) -> None:
             " conf/locks/mlflow.txt: pip install --require-hashes -r conf/locks/mlflow.txt, or pip install"
             " 'ids_spark[mlflow]'"
         )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def mirror(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) -> str | None:

@@ -201,7 +201,7 @@ def test_without_its_client_nothing_is_promoted(
     assert aliases_of(lake) == (None, None)
 
 
-@pytest.mark.parametrize(("host", "code"), [("mlflow.example", 2), ("127.0.0.1", 3)])
+@pytest.mark.parametrize(("host", "code"), [("mlflow.example", 2), ("127.example", 2), ("127.0.0.1", 3)])
 def test_credentials_do_not_cross_a_network_in_clear(
     run_job: RunJob, lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, host: str, code: int
 ) -> None:
