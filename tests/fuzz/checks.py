@@ -190,4 +190,9 @@ def _night_counts(case: Case, nights: list[Path]) -> tuple[Counter[str], Counter
             faults.append(f"{place}: {len(incidents)} incidents, counted {row['incidents']}")
         if sum(each["shown"] for each in incidents) != row["incidents_shown"]:
             faults.append(f"{place}: other incidents shown than counted")
+    if nights:
+        index = (case.lake / "reports/index.html").read_bytes().decode()
+        faults += [f"{n.name} is not on the index" for n in nights if f'id="night-{n.name[11:]}" ' not in index]
+        if "<script>alert" in index or _CONTROL.search(index):
+            faults.append("the index holds markup or control characters of the data")
     return written, refused, listed, faults
