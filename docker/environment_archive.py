@@ -49,7 +49,7 @@ _EVERYWHERE: Final = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|util|pthread|resolv|
 """Libraries of every machine with Java: glibc's, which must fit its kernel and loader, and those of its compiler."""
 _EPOCH: Final = 315_532_800  # 1980, as in the zip file
 _BLOCK: Final = 4 << 20
-_LEVEL: Final = 1  # level 6 takes five times as long for 12 % less
+_LEVEL: Final = 1  # level 6 takes three times as long for a tenth less
 _UNCHECKED_HASH: Final = 1
 """Flags of a `.pyc` file that is used whatever the time of the source beside it (PEP 552); tools that unpack archives
 set times as they like."""

@@ -13,7 +13,10 @@ from ids_spark.runtime import cluster_security
 
 _ARCHIVES: Final = ("spark.archives", "spark.yarn.dist.archives")
 _ABSENT = re.compile(r'Cannot run program "(?P<program>[^"]+)"[^\n]*error=(2|13),')
-_OTHER_PYTHON = re.compile(r"Python in worker has different version[ :]*(?P<found>[^\n]+?)(, PySpark cannot run|\n|$)")
+_ENDED = re.compile(r"Error from python worker:\n(?P<output>.*?)\s*PYTHONPATH was:", re.DOTALL)
+_OTHER_PYTHON = re.compile(
+    r"Python in worker has different version \((?P<found>[\d, ]+)\) than that in driver (?P<own>[\d.]+),"
+)
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(?P<module>[\w.]+)'")
 
 
@@ -81,8 +84,11 @@ def explained(error: BaseException) -> InputError | None:
     text = str(error)
     if found := _ABSENT.search(text):
         what = f"an executor cannot start {found['program']}: it does not exist there, or is no program"
+    elif found := _ENDED.search(text):
+        last = found["output"].strip().rpartition("\n")[2].strip()
+        what = f"the Python of an executor ended at its start: {last}"
     elif found := _OTHER_PYTHON.search(text):
-        what = f"the Python of an executor is of another version than the driver's: {found['found'].strip()}"
+        what = f"executors have Python {found['found'].replace(', ', '.')}, the driver has {found['own']}"
     elif found := _NO_MODULE.search(text):
         what = f"the Python of an executor has no module {found['module']}"
     else:

@@ -1,5 +1,6 @@
-"""Tables of two lakes, compared as sets of rows."""
+"""Tables of two lakes, compared as sets of rows, and how models were trained."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -23,3 +24,10 @@ def assert_same_rows(lake: Path, other: Path, *tables: str) -> None:
     """Check that both lakes hold the same rows, to the last bit."""
     for table in tables:
         pd.testing.assert_frame_equal(rows(lake, table), rows(other, table), check_exact=True, obj=table)
+
+
+def curve(folder: Path) -> list[tuple[float, float, float]]:
+    """Loss, validation loss and validation accuracy of each epoch of the only model."""
+    [card] = (folder / "lake/models").glob("*/*/model.json")
+    history = json.loads(card.read_text())["training"]["history"]
+    return [tuple(epoch[name] for name in ("loss", "validation_loss", "validation_accuracy")) for epoch in history]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tests.cluster.harness import ROOT, TRAINING, Cluster, Night, end, finished, prepare, start, submit
-from tests.cluster.tables import assert_same_rows, rows
+from tests.cluster.tables import assert_same_rows, curve, rows
 
 
 def test_every_job_ran_on_the_cluster_and_reconciles(night: Night) -> None:
@@ -55,13 +55,6 @@ def test_nothing_of_the_checkout_is_on_the_path_of_executors(cluster: Cluster, n
         assert "ids_spark.zip/ids_spark/__init__.py" in line
         assert str(ROOT / "ids_spark") not in line
         assert f"'{ROOT}'" not in line
-
-
-def curve(folder: Path) -> list[tuple[float, float, float]]:
-    """Loss, validation loss and validation accuracy of each epoch of the only model."""
-    [card] = (folder / "lake/models").glob("dnn-19-paper/*/model.json")
-    history = json.loads(card.read_text())["training"]["history"]
-    return [tuple(epoch[name] for name in ("loss", "validation_loss", "validation_accuracy")) for epoch in history]
 
 
 def in_both(cluster: Cluster, there: Path, here: Path, job: str, *settings: str) -> None:

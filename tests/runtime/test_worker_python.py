@@ -55,3 +55,33 @@ def test_in_local_mode_tasks_run_where_the_driver_runs(tmp_path: Path, monkeypat
 def test_a_python_on_the_path_of_the_workers_is_not_looked_for() -> None:
     for python in ("python3", "/usr/bin/python3.11", "/absent/here/python"):
         worker_python.refuse_absent({"spark.pyspark.python": python}, CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'java.io.IOException: Cannot run program "./env/bin/python": error=2, No such file or directory\n\tat java',
+            "an executor cannot start ./env/bin/python: it does not exist there, or is no program; driver",
+        ),
+        (
+            "SparkException: \nError from python worker:\n  Traceback (most recent call last):\n  ImportError:"
+            " GLIBC_2.38 not found\nPYTHONPATH was:\n  /spark/python/lib/pyspark.zip\norg.apache.spark",
+            "the Python of an executor ended at its start: ImportError: GLIBC_2.38 not found; driver",
+        ),
+        (
+            "pyspark.errors.exceptions.base.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has"
+            " different version (3, 12) than that in driver 3.11, PySpark cannot run with different minor versions.",
+            "executors have Python 3.12, the driver has 3.11; driver",
+        ),
+        (
+            "  File worker.py\nModuleNotFoundError: No module named 'pyarrow'\n\n\tat org.apache.spark",
+            "the Python of an executor has no module pyarrow; driver",
+        ),
+    ],
+)
+def test_what_spark_says_of_python_becomes_a_message(text: str, message: str) -> None:
+    found = worker_python.explained(RuntimeError(text))
+    assert found is not None
+    assert str(found).startswith(message)
+    assert worker_python.explained(RuntimeError("java.io.IOException: No space left on device")) is None
