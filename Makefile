@@ -362,7 +362,7 @@ airflow: $(VENV)/airflow/.ready ## Install Airflow into .venv/airflow, for the t
 $(VENV)/airflow/.ready: conf/locks/airflow.txt $(VENV)/.ready
 	@echo 'install: Airflow (~1 min)'
 	@rm -rf $(@D); $(VENV)/bin/python -m venv $(@D)
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@$(@D)/bin/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 .PHONY: clean
