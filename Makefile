@@ -281,6 +281,14 @@ coverage: zip ## Line and branch coverage of `make test`, Spark's Python workers
 test-cluster: zip ## A Spark master and two workers on loopback: jobs, faults, network security
 	$(ENV); python -m pytest tests/cluster $(ARGS)
 
+HDFS := $(VENV)/hdfs
+.PHONY: test-hdfs
+test-hdfs: zip $(HDFS)/.ready ## A NameNode and a DataNode on loopback: jobs, safe mode, a lost NameNode; not in test-all
+	$(ENV); python -m pytest tests/hdfs $(ARGS)
+
+$(HDFS)/.ready: tests/hdfs/install.sh tests/hdfs/packages.txt $(VENV)/.ready
+	@$(ENV); tests/hdfs/install.sh $(abspath $(HDFS))
+
 .PHONY: check
 check: setup ## Format, lint, types, import rule
 	$(ENV); ruff format --check .; ruff check .; mypy; lint-imports --no-cache

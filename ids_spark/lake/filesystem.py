@@ -27,6 +27,7 @@ import pyarrow.fs as pafs
 
 from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
+from ids_spark.lake import hdfs
 
 _EXPECTED: Final = "expected a local path or a file:, hdfs: or s3a: URI"
 _ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -73,6 +74,8 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
             return _s3_of(uri, host), f"{host}/{path}".rstrip("/")
         if scheme in ("hdfs", "viewfs") and rest.startswith("//"):
             return _hadoop(f"{scheme}://{host}/"), f"/{path}"
+    except hdfs.ClientMissing as error:
+        raise InputError(f"{uri}: {error}") from error
     except (ValueError, OSError) as error:
         raise InputError(f"{uri}: {error}; {_EXPECTED}") from error
     raise InputError(f"{uri}: unknown scheme or no '//'; {_EXPECTED}")
@@ -98,7 +101,7 @@ def _region_of(bucket: str) -> str:
 
 @functools.cache
 def _hadoop(uri: str) -> pafs.FileSystem:
-    return pafs.FileSystem.from_uri(uri)[0]
+    return hdfs.connected(uri)
 
 
 @functools.cache
@@ -140,8 +143,8 @@ def renames(fs: pafs.FileSystem) -> bool:
 
 
 def make_folder(fs: pafs.FileSystem, path: str) -> None:
-    """Make a folder and its parents; does nothing on an object store, where files need no folder."""
-    if not renames(fs):
+    """Make a folder and its parents; does nothing for the root, nor on an object store, where files need no folder."""
+    if not path.strip("/") or not renames(fs):
         return
     for _ in range(_TRIES - 1):
         with contextlib.suppress(FileNotFoundError, FileExistsError):

@@ -4,6 +4,7 @@ pyarrow raises `OSError` for both, with the code of the store in its text; from 
 error of Spark. The clients themselves repeat what may succeed (`lake/filesystem`).
 """
 
+import errno
 import re
 from typing import Final
 
@@ -12,6 +13,7 @@ from ids_spark.base.errors import InputError, Interrupted, Message
 _REPORTED: Final = re.compile(
     r"^.*?((?:When [^\n]*?: )?AWS Error (\w+)(?: \(HTTP status (\d+)\))?[^\n]*)", re.MULTILINE
 )
+_OF_HDFS: Final = re.compile(r"^.*?((?:Opening )?HDFS [^\n]*?Detail: \[errno (\d+)\][^\n]*)", re.MULTILINE)
 _REFUSED: Final = frozenset(
     (
         *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "EXPIRED_TOKEN"),
@@ -28,7 +30,7 @@ class StorageRefused(InputError):
 
 
 def explained(error: BaseException, root: str) -> Message | None:
-    """Return the message for an error of an object store; None for any other error.
+    """Return the message for an error of an object store or of HDFS; None for any other error.
 
     Args:
         error: From pyarrow, or from Spark with the text of such an error.
@@ -36,7 +38,7 @@ def explained(error: BaseException, root: str) -> Message | None:
     """
     found = _REPORTED.search(str(error))
     if found is None:
-        return None
+        return _of_hdfs(str(error), root)
     text, code, status = found[1][:_LONGEST], found[2], found[3]
     if code in _REFUSED or status in ("401", "403"):
         return StorageRefused(
@@ -54,4 +56,22 @@ def explained(error: BaseException, root: str) -> Message | None:
         f"the object store did not do what it was asked, also when it was asked again: {text}",
         "expected an answer within 20 s, after at most six attempts; tables are old or new, and the next job completes"
         " a commit that had begun; run the same command again when the store answers",
+    )
+
+
+def _of_hdfs(text: str, root: str) -> Message | None:
+    found = _OF_HDFS.search(text)
+    if found is None or int(found[2]) == errno.ENOENT:
+        return None
+    said = found[1][:_LONGEST]
+    if int(found[2]) in (errno.EACCES, errno.EPERM):
+        return StorageRefused(
+            f"HDFS refused the access: {said}",
+            f"expected that this user may list, read, write and delete below {root}; change its owner or permissions",
+        )
+    why = "the NameNode is in safe mode" if int(found[2]) == errno.EROFS else "is the NameNode running, and reachable?"
+    return Interrupted(
+        f"HDFS did not do what it was asked: {said} ({why})",
+        "tables are old or new, and the next job completes a commit that had begun; run the same command again when"
+        " HDFS answers",
     )

@@ -1,12 +1,15 @@
 """Every storage by one resolver: the same checks on local files and on a real S3 server on loopback.
 
-HDFS is not among them: its client needs a Hadoop installation, which a test machine does not have.
+HDFS is not among them: its client and servers are installed by `make test-hdfs` alone (tests/hdfs).
 """
 
 import contextlib
 import datetime as dt
 import io
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from itertools import count
@@ -382,6 +385,17 @@ def test_a_secret_in_a_uri_is_refused_and_not_shown(uri) -> None:
         resolve(uri)
     assert "secret@" not in str(error.value)
     assert "…@" in str(error.value)
+
+
+def test_hdfs_without_the_client_of_hadoop_is_refused_with_what_it_needs(tmp_path: Path) -> None:
+    code = "from ids_spark.lake.filesystem import resolve; resolve('hdfs://127.0.0.1:9/lake')"
+    shell = {name: value for name, value in os.environ.items() if name not in ("HADOOP_HOME", "CLASSPATH")}
+    shell["ARROW_LIBHDFS_DIR"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True, check=False)
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("ids_spark.base.errors.InputError: hdfs://127.0.0.1:9/lake: ")
+    assert "libhdfs" in said
+    assert "CLASSPATH from: hadoop classpath --glob" in said
 
 
 @pytest.mark.parametrize(

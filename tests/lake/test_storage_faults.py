@@ -1,4 +1,4 @@
-"""A busy, failing or refusing S3: answered again, or named in one message; tables are old or new."""
+"""A busy, failing or refusing store: asked again, or named in one message; tables are old or new."""
 
 import json
 import uuid
@@ -131,6 +131,25 @@ def test_a_bucket_that_does_not_exist_is_named(proxy: Proxy) -> None:
     assert isinstance(said, storage_faults.StorageRefused)
     assert "no such bucket" in str(said)
     assert storage_faults.explained(OSError("No such file or directory"), "lake") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        (
+            "[Errno 30] Opening HDFS file '/l/x' failed. Detail: [errno 30] Read-only",
+            Interrupted,
+            "safe mode",
+        ),
+        ("HDFS create directory failed. Detail: [errno 255] Unknown error 255", Interrupted, "is the NameNode running"),
+        ("HDFS list directory failed. Detail: [errno 13] Permission denied", InputError, "owner or permissions"),
+        ("Opening HDFS file '/l/x' failed. Detail: [errno 2] No such file or directory", None, ""),
+    ],
+)
+def test_errors_of_hdfs_are_told_apart(text: str, kind: type[Exception] | None, said: str) -> None:
+    found = storage_faults.explained(OSError(text), "hdfs://nodes/l")
+    assert (found is None) if kind is None else isinstance(found, kind)
+    assert said in str(found)
 
 
 @pytest.mark.usefixtures("impatient")
