@@ -15,7 +15,7 @@ from ids_spark.base.errors import InputError
 _JOBS: Final = "jobs"
 _ORDER: Final = (
     *("extract", "ingest", "features", "prepare", "train", "boost", "blend", "score", "verdict", "adapt", "promote"),
-    *("verify", "purge", "report", "forest", "benchmark", "leakage"),
+    *("export", "verify", "purge", "report", "forest", "benchmark", "leakage"),
     *("synthesize", "synthesize_night", "synthesize_captures"),
 )
 """As in jobs/README.md: data flow first. Jobs that are not in it come last."""
