@@ -201,15 +201,20 @@ def _changed(now: NightCells, before: NightCells, groups: int) -> Mask:
         np.searchsorted(keys, each.keys)[each.entity] * len(windows) + np.searchsorted(windows, each.window)
         for each in (now, before)
     ]
-    at = _index(places[1], places[0])
-    changed = (at < 0) | (before.flows[at] != now.flows)
+    changed = _differs(_index(places[1], places[0]), before.flows, now.flows)
     own, other = (codes[each.place] * groups + each.category for codes, each in zip(places, (now, before), strict=True))
-    at = _index(other, own)
-    changed[now.place[(at < 0) | (before.flagged[at] != now.flagged).any(axis=1)]] = True
+    changed[now.place[_differs(_index(other, own), before.flagged, now.flagged)]] = True
     gone = _index(places[0], places[1][before.place[_index(own, other) < 0]])
     changed[gone[gone >= 0]] = True
-    result: Mask = changed
-    return result
+    return changed
+
+
+def _differs(at: Ints, before: Ints, now: Ints) -> Mask:
+    """Return which rows are not as before, where `at` is their index in `before`, -1 for rows that are new."""
+    known = np.flatnonzero(at >= 0)
+    differs = at < 0
+    differs[known] = (before[at[known]] != now[known]).any(axis=tuple(range(1, now.ndim)))
+    return differs
 
 
 def _index(known: Ints, wanted: Ints) -> Ints:

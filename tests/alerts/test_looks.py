@@ -178,6 +178,16 @@ def test_equal_flows_with_other_flagged_ones_are_tested_again() -> None:
         assert fresh.sum() == 2  # the pump and its attacker
 
 
+@pytest.mark.parametrize("first", [[], background()], ids=["no flow", "no flagged flow"])
+def test_after_a_look_that_has_found_nothing_everything_is_tested(first: list[Group]) -> None:
+    groups, day = [*background(), Group(60, 5, "pump-01", ATTACKER, SCAN)], Day()
+    assert len(day.run(4, until(4, first)).incidents) == 0
+    later = day.run(6, until(6, groups))
+    assert len(later.incidents) == 1
+    assert later.alerts["entity"].to_pylist() == Day().run(6, until(6, groups)).alerts["entity"].to_pylist()
+    assert day.run(8, until(6, groups)).incidents.equals(later.incidents)
+
+
 def test_two_listed_incidents_stay_two_and_get_the_new_alerts_of_their_entities() -> None:
     def scan(hour: int, device: str, source: str, flows: int = 40) -> Group:
         return Group(flows, hour, device, source, SCAN)
