@@ -12,7 +12,6 @@ Writes: the Delta tables.
 
 import sys
 
-from ids_spark.base.errors import InputError
 from ids_spark.base.report import Report
 from ids_spark.runtime import job
 
@@ -22,10 +21,9 @@ def run(context: job.Context) -> Report:
     from ids_spark.lake import delta
 
     config = context.config.export
-    if config.delta is None:
-        raise InputError("export.delta is not set; expected the folder or S3 URI of the Delta tables")
-    changed = delta.export(context.lake, config.delta, context.run_id, config.keep_days)
-    report = Report(lines=[f"Delta tables in {config.delta}:"])
+    target = config.target()
+    changed = delta.export(context.lake, target, context.run_id, config.keep_days)
+    report = Report(lines=[f"Delta tables in {target}:"])
     for done in changed:
         report.lines.append(f"  {done.table}: version {done.version}, {done.added} files added, {done.removed} removed")
     if not changed:

@@ -1,6 +1,6 @@
-"""Checks a configuration, and the policies and keys that it names, as the jobs do, without Spark and without the lake.
+"""Checks a configuration, and the policies, keys and places that it names, as the jobs do.
 
-What depends on models, flows or the lake is not known here; the jobs check it.
+It needs neither Spark nor the lake. What depends on models, flows or the lake is not known here; the jobs check it.
 """
 
 import datetime as dt
@@ -76,8 +76,10 @@ def _kind_of(content: Any) -> str:
 
 
 def _named_files(job: str, config: Config) -> Iterable[tuple[str, Check]]:
-    """Yield the name and the check of each policy or key that a job reads."""
+    """Yield the name and the check of each policy, key or place that a job uses."""
     score, alerts = config.score, config.alerts
+    if config.export.delta is not None or job == "export":
+        yield "place of the Delta tables", _delta(config)
     if job in _NIGHTS or (job == "ingest" and config.ingest.local) or (job == "prepare" and config.ingest.local):
         yield "key of pseudonyms", _pseudonym_key(config)
     if job == "extract" and config.extract.inventory is not None:
@@ -96,6 +98,16 @@ def _named_files(job: str, config: Config) -> Iterable[tuple[str, Check]]:
 
 
 # Modules of the policies are imported where they are needed: they take longer than everything else here.
+
+
+def _delta(config: Config) -> Check:
+    def check() -> None:
+        from ids_spark.lake.delta import require_target
+        from ids_spark.lake.filesystem import absolute
+
+        require_target(config.export.target(), absolute(config.lake))
+
+    return check
 
 
 def _pseudonym_key(config: Config) -> Check:

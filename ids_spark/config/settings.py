@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ids_spark.base.errors import InputError
 from ids_spark.config.adapt import AdaptConfig
 from ids_spark.config.blend import BlendConfig
 from ids_spark.config.boost import BoostJobConfig
@@ -151,12 +152,22 @@ class ExportConfig(Section):
     Attributes:
         delta: Folder or S3 URI of Delta tables with the rows of `predictions/`, `incidents/`, `alerts/`, `nights/`,
             `drift/`, `metrics/`, `audit/`, `verdicts/` and the refused rows of nights; every job brings them to the
-            state of the lake. Default: none.
+            state of the lake. A place beside the lake, not in it. Default: none.
         keep_days: Days for which replaced versions of the Delta tables can be read.
     """
 
-    delta: str | None = None
+    delta: Annotated[str, Field(min_length=1)] | None = None
     keep_days: Days = 30
+
+    def target(self) -> str:
+        """Return `delta`.
+
+        Raises:
+            InputError: it is not set.
+        """
+        if self.delta is None:
+            raise InputError("export.delta is not set; expected the folder or S3 URI of the Delta tables")
+        return self.delta
 
 
 class LeakageConfig(Section):

@@ -15,6 +15,7 @@ of the lake is replaced, never changed.
 import hashlib
 import json
 import logging
+import os
 import random
 import re
 import secrets
@@ -138,6 +139,42 @@ def export(lake: Lake, root: str, run_id: str, keep_days: int, tidy: bool = Fals
     return changed
 
 
+def require_target(root: str, lake: str) -> None:
+    """Check that Delta tables can be in a place, by its name and local links alone; no request is made.
+
+    Args:
+        root: Folder or URI of the Delta tables.
+        lake: Root of the lake.
+
+    Raises:
+        ExportRefused: other programs cannot find them there; or it is the lake, in it or around it, where an export
+            would take files of the lake for those of its own.
+    """
+    store, parts = _location(root)
+    if store not in ("file", "s3"):
+        raise ExportRefused(f"export.delta is {root}; expected a local path or an s3a: URI")
+    store_of_lake, of_lake = _location(lake)
+    shared = min(len(parts), len(of_lake))
+    if (store, parts[:shared]) == (store_of_lake, of_lake[:shared]):
+        kind = "around the lake"
+        if shared == len(of_lake):
+            kind = "the lake itself" if shared == len(parts) else "inside the lake"
+        raise ExportRefused(f"export.delta is {root}, {kind} ({lake}); expected a folder beside the lake")
+    path = resolve(root)[1] if store == "file" else "/".join(parts)
+    if set(path) - _PLAIN or (store == "s3" and {".", ".."} & set(parts)):
+        raise ExportRefused(
+            f"export.delta is {root!r}; expected a path of letters, digits and _.=+-/ without blanks: other"
+            " programs do not find files of Delta tables in it"
+        )
+
+
+def _location(uri: str) -> tuple[str, tuple[str, ...]]:
+    """Return the store of a URI, and the parts of its path, local links followed."""
+    scheme, rest = uri.split(":", 1) if ":" in uri.split("/", 1)[0] else ("file", os.path.abspath(uri))
+    path = os.path.realpath(f"/{rest.lstrip('/')}") if scheme == "file" else rest
+    return scheme.replace("s3a", "s3"), tuple(part for part in path.split("/") if part)
+
+
 def _unfinished(uri: str, error: Exception) -> Interrupted:
     """Return an error of `deltalake`, which draws its causes as a tree in colours, as a message of one line."""
     text = one_line(Exception(_DRAWN.sub("", str(error))))
@@ -150,15 +187,7 @@ class _Place:
     def __init__(self, root: str, lake: Lake) -> None:
         self.fs, self.path = resolve(root)
         local = isinstance(self.fs, pafs.LocalFileSystem)
-        if renames(self.fs) and not local:
-            raise ExportRefused(f"export.delta is {root}; expected a local path or an s3a: URI")
-        if self.path == resolve(lake.root)[1]:
-            raise ExportRefused(f"export.delta is {root}, the lake itself; expected another folder")
-        if set(self.path) - _PLAIN:
-            raise ExportRefused(
-                f"export.delta is {root!r}; expected a path of letters, digits and _.=+-/ without blanks: other"
-                " programs do not find files of Delta tables in it"
-            )
+        require_target(root, lake.root)
         self.root = self.path if local else f"s3://{self.path}"
         self._options = {} if local else object_store(root)
         self._claim(lake)
@@ -217,6 +246,7 @@ _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 
 
 def _export_table(lake: Lake, place: _Place, name: str, run_id: str, keep_days: int) -> Exported:
+    require_below(place.root, place.uri(name))  # a link could lead into the lake
     for attempt in range(_TRIES):
         try:
             made = on_one_state(lake, [EXPORTED[name]], lambda files: _Export(lake, place, name, files, keep_days))

@@ -132,6 +132,25 @@ def test_every_policy_and_key_that_a_night_names_is_checked(capsys: pytest.Captu
     assert [str(part) in err for part in (key, severity, inventory)] == [True] * 3
 
 
+@pytest.mark.parametrize(
+    ("job", "settings", "message"),
+    [
+        ("export", [], "export.delta is not set"),
+        ("score", ["export.delta=''"], "export.delta"),
+        ("score", ["lake=a lake", "export.delta=a lake/delta"], "inside the lake"),
+        ("export", ["export.delta=a b"], "without blanks"),
+    ],
+)
+def test_the_place_of_delta_tables_is_checked(
+    capsys: pytest.CaptureFixture[str], job: str, settings: list[str], message: str
+) -> None:
+    assert main(["check", job, *(f"--set={each}" for each in settings)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, message in err) == ("", True), err
+    assert main(["check", job, "--set=lake=a lake", "--set=export.delta=delta"]) == 0
+    assert "place of the Delta tables" in capsys.readouterr().out
+
+
 def test_the_files_of_conf_are_recognised(capsys: pytest.CaptureFixture[str]) -> None:
     folder = ROOT / "conf"
     files = sorted(map(str, [*folder.glob("*.yaml"), *folder.glob("*.csv"), folder / "nightly" / "night.yaml"]))

@@ -183,6 +183,11 @@ def test_a_night_that_cannot_be_exported_is_named_and_the_other_tables_are_compl
     ("place", "message"),
     [
         ("a lake", "the lake itself"),
+        ("a lake/incidents", "inside the lake"),
+        ("a lake/delta", "inside the lake"),
+        ("link/incidents", "inside the lake"),
+        ("incidents", "inside the lake"),
+        (".", "around the lake"),
         ("with blanks/delta", "without blanks"),
         ("per%20cent", "without blanks"),
         ("other", "holds the Delta tables of lake file:///elsewhere"),
@@ -194,12 +199,38 @@ def test_a_place_that_is_not_for_these_tables_is_refused(lake, tmp_path, place, 
     for name, content in {"other": '{"lake": "file:///elsewhere"}', "broken": "{"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / delta.MARK).write_text(content)
+    (tmp_path / "link").symlink_to(tmp_path / "a lake")
+    (tmp_path / "incidents").symlink_to(tmp_path / "a lake" / "incidents")
     (tmp_path / "foreign" / "nights").mkdir(parents=True)
     (tmp_path / "foreign" / "nights" / "x").touch()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(delta.ExportRefused, match=message):
         export(lake, str(tmp_path / place))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_on_s3_is_compared_by_its_parts_without_a_request():
+    for place, message in {
+        "s3://ward//lake/x/": "inside the lake",
+        "s3a://ward/": "around the lake",
+        "s3a://ward/a/../lake": "expected a path",
+        "hdfs://name/delta": "expected a local path or an s3a: URI",
+    }.items():
+        with pytest.raises(delta.ExportRefused, match=message):
+            delta.require_target(place, "s3a://ward/lake")
+    for place in ("s3a://ward/lake2", "s3a://other/lake", "/ward/lake"):
+        delta.require_target(place, "s3a://ward/lake")
+
+
+def test_a_delta_table_that_is_a_link_into_the_lake_changes_no_file_of_it(lake, target):
+    export(lake, target)
+    folder = Path(lake.root.removeprefix("file://")) / "verdicts"
+    Path(target, "verdicts").rename(Path(target, "moved"))
+    Path(target, "verdicts").symlink_to(folder)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(delta.ExportRefused, match=r"verdicts leads to"):
+        export(lake, target, tidy=True)
+    assert sorted(folder.rglob("*")) == before
 
 
 KILLED = """
