@@ -5,6 +5,7 @@ than lines, the first of each severity and category is shown before others, so t
 attacker can provoke, do not displace all of another kind.
 """
 
+import datetime as dt
 from collections import Counter
 from typing import Any
 
@@ -41,6 +42,16 @@ def rank(incidents: pa.Table, most_lines: int) -> pa.Table:
         "shown": [i in shown for i in range(len(ordered))],
     }
     return with_columns(ordered, columns)
+
+
+def open_since(incidents: pa.Table) -> dict[str, dt.datetime]:
+    """Return when the result was made that has them as open, by incident id.
+
+    Args:
+        incidents: Stored, with `incident_id`, `state` and `created_at`.
+    """
+    rows = incidents.select(["incident_id", "state", "created_at"]).to_pylist()
+    return {row["incident_id"]: row["created_at"] for row in rows if row["state"] == OPEN}
 
 
 def not_shown(incidents: pa.Table) -> list[dict[str, Any]]:

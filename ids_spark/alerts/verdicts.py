@@ -240,7 +240,13 @@ def _log10_p(flagged: Sequence[int], flows: int, burst: Burst) -> float:
     return math.log10(min(1.0, float(of_level.min()) * len(shape)))
 
 
-def apply(incidents: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float) -> pa.Table:
+def apply(
+    incidents: pa.Table,
+    alerts: pa.Table,
+    in_force: InForce,
+    alpha: float,
+    open_since: Mapping[str, dt.datetime] | None = None,
+) -> pa.Table:
     """Return the incidents of a night with `state` and the columns `verdict…`; no incident is removed.
 
     The first state that applies:
@@ -248,7 +254,8 @@ def apply(incidents: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float
     - `closed`: the incident was closed;
     - `open`: it was called `true`;
     - `muted`: all entities of its alerts are muted in its category;
-    - `learned`: it was called `benign`, or no alert of it is significant beside what was learned;
+    - `learned`: it was called `benign`, or no alert of it is significant beside what was learned, unless it was open
+      already when that was known;
     - `open`.
 
     Args:
@@ -257,12 +264,15 @@ def apply(incidents: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float
             `log10_p_learned`. A null in the last one: nothing was learned about that alert.
         in_force: Verdicts on that night.
         alpha: p-value from which a cell is an alert.
+        open_since: When a result was made that has an incident as open, by incident id. The α of a later run at the
+            date (`looks`) is another one, which closes nothing.
     """
+    since = open_since or {}
     ids = incidents["incident_id"].to_pylist()
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     known = _alerts_of(alerts, alpha) if in_force.incidents or in_force.learned or in_force.muted else {}
     for incident in ids:
-        state, row, until = _state(in_force, incident, *known.get(incident, (frozenset(), False)))
+        state, row, until = _state(in_force, incident, *known.get(incident, (frozenset(), False)), since.get(incident))
         values = (state, *((row[name] if row else None) for name in ("verdict", "owner", "reason")), until)
         for name, value in zip(_COLUMNS, values, strict=True):
             columns[name].append(value)
@@ -295,7 +305,7 @@ def _alerts_of(alerts: pa.Table, alpha: float) -> dict[str, tuple[frozenset[Cell
 
 
 def _state(
-    in_force: InForce, incident: str, cells: frozenset[Cell], learned: bool
+    in_force: InForce, incident: str, cells: frozenset[Cell], learned: bool, open_since: dt.datetime | None
 ) -> tuple[str, Row | None, dt.date | None]:
     """Return the state of an incident, the verdict that explains it, and the last night of a mute."""
     own = in_force.incidents.get(incident)
@@ -312,7 +322,9 @@ def _state(
         return "learned", kind, None
     if learned:
         rows = [in_force.learned[cell][1] for cell in cells & in_force.learned.keys()]
-        return "learned", max(rows, key=_given_at, default=None), None
+        newest = max(rows, key=_given_at, default=None)
+        if open_since is None or (newest is not None and newest["created_at"] > open_since):
+            return "learned", newest, None
     return "open", own.newest if own is not None else None, None
 
 

@@ -234,7 +234,10 @@ def find(
     differing = learning.differing(categories, tested.stored, tested.used)
     found = learning.marked(found, learns or Learning(), confirmed, differing)
     found = looks.with_earlier(found, look)
-    found, own_alerts, counts = ranked(found, own_alerts, in_force, tested.alpha, cells_tested, alerts.most_lines)
+    standing = None if look.before is None else look.before.incidents
+    found, own_alerts, counts = ranked(
+        found, own_alerts, in_force, tested.alpha, cells_tested, alerts.most_lines, standing
+    )
     facts = {
         **counts,
         # Until the date is over, what has not been seen again may still come.
@@ -249,7 +252,13 @@ def find(
 
 
 def ranked(
-    found: pa.Table, alerts: pa.Table, in_force: InForce, alpha: float, cells: int, most_lines: int
+    found: pa.Table,
+    alerts: pa.Table,
+    in_force: InForce,
+    alpha: float,
+    cells: int,
+    most_lines: int,
+    stored: pa.Table | None = None,
 ) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     """Return incidents in order and alerts, both with what verdicts and learning say, and columns of `tables.NIGHTS`.
 
@@ -260,9 +269,12 @@ def ranked(
         alpha: p-value from which a cell is an alert.
         cells: Number of cells tested.
         most_lines: Most incidents that are shown.
+        stored: Incidents of the stored result of the night, with `looks.COLUMNS`; only a verdict given since closes one
+            that is open there.
     """
+    since = None if stored is None else ranking.open_since(stored)
     alerts = verdicts.beside_learned(alerts, in_force)
-    found = verdicts.apply(incidents.rated(found, alerts, cells), alerts, in_force, alpha)
+    found = verdicts.apply(incidents.rated(found, alerts, cells), alerts, in_force, alpha, since)
     found = ranking.rank(learning.apply(found, alpha), most_lines)
     states = found["state"].to_pylist()
     counts = {

@@ -95,7 +95,13 @@ def rank_again(
     champion = page.champion
     inputs = inputs_of(champion, config)
     incidents, alerts, counts = ranked(
-        night.incidents, night.alerts, in_force, champion["alpha"], champion["cells"], inputs.most_lines
+        night.incidents,
+        night.alerts,
+        in_force,
+        champion["alpha"],
+        champion["cells"],
+        inputs.most_lines,
+        night.incidents,
     )
     rows = [{**row, **(counts if row["role"] == "champion" else {})} for row in page.nights[date]]
     stage(lake, staged, replace(page, nights={**page.nights, date: rows}), incidents, alerts, inputs)

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Day:
     budget: float = 1.0
     of: int = 24
     before: Before | None = None
+    given: Sequence[dict[str, Any]] = ()
     runs: list[FoundIncidents] = field(default_factory=list)
 
     def run(self, hour: int, groups: Sequence[Group]) -> FoundIncidents:
@@ -42,7 +43,9 @@ class Day:
         look = looks.look_of(NIGHT, MIDNIGHT + hour * HOUR, self.of, self.before)
         evidence, traffic = counted(groups)
         alerts = AlertsConfig(false_incidents=self.budget)
-        found = night_incidents.find(evidence, traffic, LEVELS, alerts, DEFAULT, FACTS, Earlier(), look=look)
+        found = night_incidents.find(
+            evidence, traffic, LEVELS, alerts, DEFAULT, FACTS, Earlier(given=self.given), look=look
+        )
         self.before = Before(
             look.number / look.of,
             found.facts["false_incidents_expected"],
@@ -134,6 +137,31 @@ def test_what_was_listed_stays_listed_if_rates_change() -> None:
     assert first["incident_id"] in last.incidents["incident_id"].to_pylist()
     once = Day(of=1).run(24, groups)
     assert first["incident_id"] not in once.incidents["incident_id"].to_pylist()
+
+
+def test_a_smaller_alpha_makes_nothing_learned_that_is_listed_as_open_and_a_new_verdict_does() -> None:
+    groups = [*background(), Group(156, 2, "pump-01", ATTACKER), Group(44, 2, "pump-01", ATTACKER, SCAN)]
+    names = {"device_id": "pump-01", "src_ip": ATTACKER}
+    learned = [
+        {"kind": kind, "entity": name, "category": "Recon", "flagged": [10, 10, 10], "flows": 200}
+        for kind, name in names.items()
+    ]
+    verdict = {
+        "event_date": NIGHT - dt.timedelta(days=3), "incident_id": "ab" * 16, "verdict": "benign", "category": "Recon",
+        "entities": [{"kind": kind, "name": name, "flows": 10} for kind, name in names.items()], "learned": learned,
+        "until": None, "owner": "A", "reason": "known", "run_id": "r", "created_at": FACTS.created_at - HOUR,
+    }  # fmt: skip
+    day = Day(given=[verdict])
+    first = day.run(3, until(3, groups))
+    assert day.before is not None
+    assert rows(first)["Recon"]["state"] == "open"
+    day.before = replace(day.before, spent=1.0)  # nothing is left, so that alpha is the smallest one
+    before, last = day.before, day.run(5, until(5, groups))
+    beside = min(row["log10_p_learned"] for row in last.alerts.to_pylist())
+    assert np.log10(last.facts["alpha"]) < beside < np.log10(first.facts["alpha"])
+    assert rows(last)["Recon"]["state"] == "open"
+    later = {**verdict, "incident_id": "cd" * 16, "created_at": FACTS.created_at + HOUR}
+    assert rows(Day(before=before, given=[verdict, later]).run(5, until(5, groups)))["Recon"]["state"] == "learned"
 
 
 def test_the_last_look_tests_everything_once_more_with_what_is_left() -> None:
