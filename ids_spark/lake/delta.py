@@ -48,8 +48,9 @@ from ids_spark.lake.filesystem import (
     require_below,
     resolve,
 )
-from ids_spark.lake.listing import Listing, Version, on_one_state
+from ids_spark.lake.listing import Listing, Version, on_one_state, wait_for_tick
 from ids_spark.lake.parquet import SUFFIX, footer_of, stored_names
+from ids_spark.lake.storage_faults import explained
 from ids_spark.lake.store import Lake
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ MARK: Final = "_ids_spark.json"
 _TRIES: Final = 20  # commits of other exports of the same lake, before one succeeds
 _PIECE: Final = 8 << 20  # bytes copied at a time
 _COPIED_AT_ONCE: Final = 8
-_DRAWN: Final = re.compile(r"\x1b\[\d+m|↳")
-"""Colours and arrows in messages."""
+_DRAWN: Final = re.compile(r"\x1b\[\d+m|↳|\s*\d+: <unknown>")
+"""Colours, arrows and frames without a name in messages."""
 _UNFINISHED: Final = "copy-"  # start of the name of a local file that is being copied
 
 
@@ -107,15 +108,19 @@ def export(lake: Lake, root: str, run_id: str, keep_days: int, tidy: bool = Fals
         keep_days: Days for which replaced versions can be read.
         tidy: Also delete files of versions older than that.
 
+    What cannot be exported stops no other table, and keeps no date that the lake no longer has, if its Delta table can
+    be read and changed.
+
     Raises:
         ExportRefused: the place holds tables of another lake or cannot hold any, or files cannot be exported; tables
             without such files are complete.
-        Interrupted: jobs, or other exports, changed the tables again and again; a killed job left its commit; or the
-            log of a Delta table cannot be read or written.
-        OSError: files cannot be read or written.
+        Interrupted: jobs, or other exports, changed the tables again and again; a killed job left its commit; or Delta
+            tables, or files, cannot be read or written: the other tables are complete.
+        OSError: the place cannot be read or written.
     """
     place = _Place(root, lake)
-    changed, faults = [], []
+    changed: list[Exported] = []
+    faults: dict[str, Exception] = {}
     for name in EXPORTED:
         try:
             done = _export_table(lake, place, name, run_id, keep_days)
@@ -126,17 +131,42 @@ def export(lake: Lake, root: str, run_id: str, keep_days: int, tidy: bool = Fals
                 _delete_purged(lake, place, name)
             if tidy:
                 _delete_expired(place.table(name), keep_days)
-        except InputError as error:  # the other tables are exported all the same
-            faults.append(f"{name}: {one_line(error)}")
-        except DeltaError as error:
-            raise _unfinished(place.uri(name), error) from error
-        except OSError as error:
-            if _DRAWN.search(str(error)):  # of deltalake
-                raise _unfinished(place.uri(name), error) from error
-            raise
+        except _FAULTS as error:
+            faults[name] = error
     if faults:
-        raise ExportRefused(f"{len(faults)} of {len(EXPORTED)} Delta tables in {place.root} are not complete:", *faults)
+        first = f"{len(faults)} of {len(EXPORTED)} Delta tables in {place.root} are not complete:"
+        texts = [_incomplete(lake, place, name, run_id, keep_days, error) for name, error in faults.items()]
+        refused = all(isinstance(error, InputError) for error in faults.values())
+        raise (ExportRefused if refused else Interrupted)(first, *texts)
     return changed
+
+
+_FAULTS: Final = (InputError, DeltaError, OSError, pa.ArrowException)
+"""Errors of one table; the others are exported all the same."""
+
+
+def _incomplete(lake: Lake, place: "_Place", name: str, run_id: str, keep_days: int, error: Exception) -> str:
+    """Return why a Delta table could not be brought to the state of the lake, and what to do; removes what is gone."""
+    text = f"{name}: {_text(error, place.root)}"
+    if not isinstance(error, InputError):
+        text += (
+            f"; it is at the version before; run the export again, and if that fails too, delete {place.uri(name)}: the"
+            " next export writes this table anew"
+        )
+    try:
+        _export_table(lake, place, name, run_id, keep_days, only_removes=True)
+        _delete_purged(lake, place, name)
+    except (*_FAULTS, Interrupted):
+        if TABLES[EXPORTED[name]].partition != "event_date" and names_in(place.uri(name)):
+            return f"{text}; rows that were removed from the lake may still be in it"
+        if gone := [each.removeprefix("event_date=") for each in _gone(lake, place, name)]:
+            return f"{text}; it still holds dates that were removed from the lake: {shown(gone)}"
+    return text
+
+
+def _text(error: Exception, root: str) -> str:
+    """Return an error in one line; `deltalake` draws its causes as a tree in colours."""
+    return one_line(explained(error, root) or Exception(_DRAWN.sub("", str(error))))
 
 
 def require_target(root: str, lake: str) -> None:
@@ -173,12 +203,6 @@ def _location(uri: str) -> tuple[str, tuple[str, ...]]:
     scheme, rest = uri.split(":", 1) if ":" in uri.split("/", 1)[0] else ("file", os.path.abspath(uri))
     path = os.path.realpath(f"/{rest.lstrip('/')}") if scheme == "file" else rest
     return scheme.replace("s3a", "s3"), tuple(part for part in path.split("/") if part)
-
-
-def _unfinished(uri: str, error: Exception) -> Interrupted:
-    """Return an error of `deltalake`, which draws its causes as a tree in colours, as a message of one line."""
-    text = one_line(Exception(_DRAWN.sub("", str(error))))
-    return Interrupted(f"{uri}: {text}; this Delta table is at the version before; run the export again")
 
 
 class _Place:
@@ -220,14 +244,12 @@ class _Place:
         Raises:
             ExportRefused: it is that of another lake, or holds other tables.
         """
-        mark = self.uri(MARK)
+        mark, content = self.uri(MARK), json.dumps({"lake": lake.root})
         if exists(mark):
             try:
                 owner = read_json(mark)["lake"]
             except (ValueError, TypeError, KeyError) as error:
-                raise ExportRefused(
-                    f'{mark} is not as an export writes it; restore it: {{"lake": {lake.root!r}}}'
-                ) from error
+                raise ExportRefused(f"{mark} is not as an export writes it; restore it: {content}") from error
             if owner != lake.root:
                 raise ExportRefused(
                     f"{self.root} holds the Delta tables of lake {owner}; expected those of {lake.root}; export to"
@@ -238,18 +260,23 @@ class _Place:
             raise ExportRefused(
                 f"{self.root} holds {shown(taken)}, and no {MARK}: they are not of an export; export to another folder"
             )
-        replace_bytes(mark, (json.dumps({"lake": lake.root}) + "\n").encode())
+        replace_bytes(mark, f"{content}\n".encode())
 
 
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.=+-/")
 """Characters of paths that every reader of Delta tables finds; in others, some look for percent-encoded names."""
 
 
-def _export_table(lake: Lake, place: _Place, name: str, run_id: str, keep_days: int) -> Exported:
+def _export_table(
+    lake: Lake, place: _Place, name: str, run_id: str, keep_days: int, only_removes: bool = False
+) -> Exported:
+    """Commit the next version of a table; with `only_removes` one without the dates, or runs, that the lake has not."""
     require_below(place.root, place.uri(name))  # a link could lead into the lake
     for attempt in range(_TRIES):
         try:
-            made = on_one_state(lake, [EXPORTED[name]], lambda files: _Export(lake, place, name, files, keep_days))
+            made = on_one_state(
+                lake, [EXPORTED[name]], lambda files: _Export(lake, place, name, files, keep_days, only_removes)
+            )
             return made.commit(run_id)
         except CommitFailedError:
             log.info("another export committed first table=%s attempt=%d", name, attempt)
@@ -264,7 +291,9 @@ class _Export:
     an older version, which fails.
     """
 
-    def __init__(self, lake: Lake, place: _Place, name: str, files: Listing, keep_days: int) -> None:
+    def __init__(
+        self, lake: Lake, place: _Place, name: str, files: Listing, keep_days: int, only_removes: bool
+    ) -> None:
         self._lake, self._place, self._name = lake, place, name
         self._source = TABLES[EXPORTED[name]]
         self._keys = [key for key in self._source.keys_in_path() if key != "job"]
@@ -272,10 +301,21 @@ class _Export:
         wanted = {
             self._target(path, version): path for path, version in files[EXPORTED[name]].items() if self._dated(path)
         }
+        wait_for_tick(files)
         fs, root = resolve(lake.root)
         contract = self._with_keys(self._source.contract)
         self._delta = place.made(name, contract, self._keys, keep_days)
         active = _active(self._delta)
+        self._adds: list[AddAction] = []
+        self._removes = {target: size for target, size in active.items() if target not in wanted}
+        if only_removes:
+            kept = {self._values(target).get("event_date") for target in wanted if "event_date" in self._keys}
+            self._removes = {
+                target: size
+                for target, size in self._removes.items()
+                if self._values(target).get("event_date") not in kept
+            }
+            return
         new = {target: path for target, path in wanted.items() if target not in active}
         with ThreadPoolExecutor(_COPIED_AT_ONCE) as pool:
             footers = dict(zip(new, pool.map(lambda path: footer_of(fs, f"{root}/{path}"), new.values()), strict=True))
@@ -284,7 +324,6 @@ class _Export:
             self._require_columns(self._with_keys(_present(footer.schema.to_arrow_schema(), self._source)))
         with ThreadPoolExecutor(_COPIED_AT_ONCE) as pool:
             self._adds = list(pool.map(lambda target: self._added(target, new[target], footers[target]), new))
-        self._removes = {target: size for target, size in active.items() if target not in wanted}
 
     def commit(self, run_id: str) -> Exported:
         """Commit the version, if it differs from the one before.
@@ -431,25 +470,31 @@ def _copy(fs: pafs.FileSystem, source: str, place: _Place, name: str) -> None:
 def _delete_purged(lake: Lake, place: _Place, name: str) -> None:
     """Delete, of all versions, the files of dates that the lake no longer has, and files of runs that were replaced.
 
-    Only a purge removes dates, and only a purge replaces the files of runs (verdicts): what it removes must not remain
-    in older versions.
+    Whoever removed a date, or replaced the file of a run (as a purge does with verdicts): its rows must not remain in
+    older versions. Replaced files of dates that the lake has stay for `keep_days`.
     """
     table, folder = EXPORTED[name], f"{place.path}/{name}"
     if TABLES[table].partition != "event_date":
         if replaced := place.table(name).vacuum(0, dry_run=True, enforce_retention_duration=False, full=False):
             delete_all(place.fs, folder, replaced)
         return
+    if gone := _gone(lake, place, name):
+        active = {path.split("/", 1)[0] for path in _active(place.table(name))}
+        for each in gone:
+            if each not in active:
+                place.fs.delete_dir(f"{folder}/{each}")
+
+
+def _gone(lake: Lake, place: _Place, name: str) -> list[str]:
+    """Return the folders, of dates that the lake no longer has, below a Delta table."""
+    table = EXPORTED[name]
     exported = [each for each in names_in(place.uri(name)) if each.startswith("event_date=")]
     kept = on_one_state(
         lake,
         [table],
         lambda files: {f"event_date={TABLES[table].values_in(path)['event_date']}" for path in files[table]},
     )
-    if gone := [each for each in exported if each not in kept]:
-        active = {path.split("/", 1)[0] for path in _active(place.table(name))}
-        for each in gone:
-            if each not in active:
-                place.fs.delete_dir(f"{folder}/{each}")
+    return [each for each in exported if each not in kept]
 
 
 def _delete_expired(table: deltalake.DeltaTable, keep_days: int) -> None:

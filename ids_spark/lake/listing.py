@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
 """Longest time, in seconds, for which commits of running jobs are waited for."""
+TICK_NS: Final = 2_000_000_000
+"""Longest time, in ns, in which two versions of a file have one time of modification: two ticks of a store's clock."""
+_SECOND_NS: Final = 1_000_000_000
 _PAUSE_S: Final = 0.1
 _LISTED_AT_ONCE: Final = 16
 
@@ -61,6 +64,18 @@ def _files(lake: Lake, table: str) -> dict[str, Version]:
         for name, info in sorted(files.items())
         if name.endswith(SUFFIX) and not any(part.startswith((".", "_")) for part in name.split("/"))
     }
+
+
+def wait_for_tick(files: Listing) -> None:
+    """Wait until no other version of these files can have their time of modification, at most 2 s.
+
+    Object stores have whole seconds: a file that is replaced in the same second, by one of equal size, is taken for the
+    one before. Their clock and that of this machine are expected to differ by less than a second.
+    """
+    times = [each.mtime_ns for table in files.values() for each in table.values() if each.mtime_ns % _SECOND_NS == 0]
+    left = max(times, default=0) + TICK_NS - time.time_ns()
+    if times and left > 0:
+        time.sleep(min(left, TICK_NS) / _SECOND_NS)
 
 
 def on_one_state(
@@ -109,7 +124,7 @@ def on_one_state(
         if time.monotonic() > deadline:
             raise Interrupted(
                 f"{lake.root}: jobs changed {', '.join(names)} while they were read, for more than {patience_s:.0f} s;"
-                " expected seconds; try again when no job commits"
+                " a commit takes seconds; try again when no job commits"
             )
         time.sleep(_PAUSE_S)
     if failure is not None:

@@ -9,13 +9,12 @@ import datetime as dt
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import ids_spark
@@ -28,8 +27,9 @@ from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import TABLES
 from ids_spark.evaluate import precision
 from ids_spark.evaluate.precision import Precision
-from ids_spark.lake.filesystem import read_bytes, resolve
-from ids_spark.lake.parquet import SUFFIX, read_file
+from ids_spark.lake.filesystem import read_bytes
+from ids_spark.lake.listing import TICK_NS, listed
+from ids_spark.lake.parquet import read_file
 from ids_spark.lake.store import Lake
 from ids_spark.report import night_findings
 from ids_spark.report.night_findings import Night, Row
@@ -43,7 +43,6 @@ MOST_NAMES: Final = 200_000
 _UNREADABLE: Final = (SchemaMismatch, OSError, ValueError, TypeError, KeyError, pa.ArrowException)
 _VERDICT_COLUMNS: Final = ("event_date", "incident_id", "verdict", "created_at", "run_id")
 _READERS: Final = 8
-_TICK_NS: Final = 2_000_000_000  # of the clock of an object store, twice
 _TEXTS: Final = 3  # reasons of a degraded night
 _NIGHT_COLUMNS: Final = (
     "role", "model", "model_version", "run_id", "rows_in", "rows_scored", "rows_quarantined", "rows_imputed",
@@ -196,29 +195,21 @@ class Files:
 def files_of(lake: Lake) -> Files:
     """Return the files of a lake that an index is made of."""
     found: dict[dt.date, list[tuple[str, int, int]]] = {}
+    tables = listed(lake, ("nights", "incidents", "verdicts"))
     for name in ("nights", "incidents"):
-        for path, size, time in _listed(lake, name):
-            date = _date_of(path)
+        for path, version in tables[name].items():
+            date = _date_of(path.split("/", 1)[1])
             if date is not None and (date in found or name == "nights"):
-                found.setdefault(date, []).append((f"{name}/{path}", size, time))
-    given = {path: [(path, size, time)] for path, size, time in _listed(lake, "verdicts") if "/" not in path}
+                found.setdefault(date, []).append((path, *version))
+    below = {path.split("/", 1)[1]: version for path, version in tables["verdicts"].items()}
+    given = {name: [(name, *version)] for name, version in below.items() if "/" not in name}
     times = {_hash(files): max(time for *_, time in files) for files in (*found.values(), *given.values())}
     newest = max(times.values(), default=0)
     return Files(
         {date: _hash(files) for date, files in sorted(found.items())},
         {name: _hash(files) for name, files in sorted(given.items())},
-        frozenset(key for key, time in times.items() if time >= newest - _TICK_NS),
+        frozenset(key for key, time in times.items() if time >= newest - TICK_NS),
     )
-
-
-def _listed(lake: Lake, name: str) -> Iterator[tuple[str, int, int]]:
-    """Yield path below its folder, bytes and time in nanoseconds of each visible parquet file of a table."""
-    fs, folder = resolve(lake.uri(name))
-    for info in fs.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True)):
-        path = info.path[len(folder) :].lstrip("/")
-        hidden = any(part.startswith((".", "_")) for part in path.split("/"))
-        if info.type == pafs.FileType.File and path.endswith(SUFFIX) and not hidden:
-            yield path, info.size, info.mtime_ns or 0
 
 
 def _hash(files: list[tuple[str, int, int]]) -> str:

@@ -4,9 +4,11 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import deltalake
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ids_spark.base.errors import Interrupted
 from ids_spark.dataset.tables import TABLES
 from ids_spark.lake import delta
 from ids_spark.lake.store import Lake
@@ -177,6 +180,57 @@ def test_a_night_that_cannot_be_exported_is_named_and_the_other_tables_are_compl
         export(lake, target)
     assert runs_of(target, "nights") >= {"20261128T010000Z-dd"}
     assert "20261128T010000Z-dd" not in runs_of(target, "predictions")
+
+
+def remove(lake, date):
+    for folder in Path(lake.root.removeprefix("file://")).rglob(f"event_date={date}"):
+        shutil.rmtree(folder)
+
+
+def holding(target, date):
+    return {path.relative_to(target).parts[0] for path in Path(target).rglob("*.parquet") if str(date) in str(path)}
+
+
+def test_a_damaged_delta_table_stops_no_other_and_is_named_with_the_removed_dates_in_it(lake, target):
+    export(lake, target)
+    Path(target, "incidents", "_delta_log", f"{1:020d}.json").write_text("x")
+    remove(lake, NIGHT)
+    with pytest.raises(Interrupted, match=rf"1 of 9 .*\n.*incidents: .*delete {target}/incidents: .*: {NIGHT}$"):
+        export(lake, target, tidy=True)
+    assert holding(target, NIGHT) == {"incidents"}
+    shutil.rmtree(Path(target, "incidents"))
+    export(lake, target)
+    require_equal(lake, target)
+
+
+def test_a_table_that_cannot_be_exported_keeps_no_removed_date(lake, target):
+    export(lake, target)
+    clash = pa.schema([*PREDICTIONS, pa.field("Device_ID", pa.string())])
+    commit_night(lake, "20261128T010000Z-dd", NIGHT + 2 * DAY, schema=clash)
+    remove(lake, NIGHT)
+    with pytest.raises(delta.ExportRefused, match=r"predictions: .*Device_ID"):
+        export(lake, target)
+    assert not holding(target, NIGHT)
+    assert runs_of(target, "predictions") == {"20261126T010000Z-bb"}
+
+
+def test_a_file_replaced_in_the_second_of_its_clock_by_one_of_equal_size_is_exported(lake, target):
+    second = int(time.time()) * 1_000_000_000
+
+    def replace(text):
+        """Write a file with a time of modification as object stores have."""
+        lake.write("metrics", [{"run_id": "m", "metric": text, "value": 0.5}], run_id="m")
+        path = next(Path(lake.uri("metrics").removeprefix("file://")).rglob("*.parquet"))
+        os.utime(path, ns=(second, second))
+        return path.stat().st_size
+
+    size = replace("one")
+    exporting = threading.Thread(target=export, args=(lake, target))
+    exporting.start()
+    time.sleep(0.1)
+    assert replace("two") == size
+    exporting.join()
+    assert {row["metric"] for row in read("deltalake", f"{target}/metrics")} == {"two"}
 
 
 @pytest.mark.parametrize(
