@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ _SETTINGS: Final = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 _REGISTRATION_S: Final = 60
+_REGISTRY: Final = "MLFLOW_REGISTRY_URI"
 _EXPERIMENT: Final = "ids_spark"
 _LONGEST: Final = 500  # characters of a parameter
 _TAG: Final = "ids_spark."
@@ -67,17 +69,20 @@ def require_client(config: PromoteConfig) -> None:
 
     Raises:
         ClientMissing: it is not installed.
-        CredentialsInClear: an environment variable holds some, and the address is http on another machine.
+        CredentialsInClear: an environment variable holds some, and an address is http on another machine.
+        InputError: `MLFLOW_REGISTRY_URI` is no address of a server, or has credentials in it.
     """
     if config.mlflow_uri is None:
         return
-    address = urlsplit(config.mlflow_uri)
     given = [name for name in config.secret_variables if os.environ.get(name)]
-    if address.scheme == "http" and given and not _is_this_machine(address.hostname or ""):
-        raise CredentialsInClear(
-            f"promote.mlflow_uri is http://{address.hostname}, and {', '.join(given)} would cross the network in clear;"
-            " expected https, or no such variable"
-        )
+    registry_uri = config.registry_uri(os.environ.get(_REGISTRY))
+    for name, uri in (("promote.mlflow_uri", config.mlflow_uri), (_REGISTRY, registry_uri)):
+        address = urlsplit(uri or "")
+        if address.scheme == "http" and given and not _is_this_machine(address.hostname or ""):
+            raise CredentialsInClear(
+                f"{name} is http://{address.hostname}, and {', '.join(given)} would cross the network in clear;"
+                " expected https, or no such variable"
+            )
     if importlib.util.find_spec("mlflow") is None:
         raise ClientMissing(
             "promote.mlflow_uri is set, but MLflow's client is not installed; expected the packages of"
@@ -106,10 +111,15 @@ def mirror(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) ->
         _mirror(lake, name, config, trust)
     except Exception as error:
         return (
-            f"MLflow at {config.mlflow_uri} does not have the aliases of {name} ({one_line(error)}); they are valid in"
+            f"MLflow at {config.mlflow_uri} does not have the aliases of {name} ({_text(error)}); they are valid in"
             f" the lake, and the next run of jobs/promote.py or jobs/adapt.py for {name} sets them there"
         )
     return None
+
+
+def _text(error: Exception) -> str:
+    """Return an error in one line, without users and passwords in addresses, such as those of a proxy."""
+    return one_line(Exception(re.sub(r"//\S*@", "//…@", str(error)) or type(error).__name__))
 
 
 def _mirror(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) -> None:
@@ -118,7 +128,7 @@ def _mirror(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) -
     from mlflow import MlflowClient
 
     registered = f"{config.mlflow_prefix}{name}"
-    client = MlflowClient(config.mlflow_uri, os.environ.get("MLFLOW_REGISTRY_URI", config.mlflow_uri))
+    client = MlflowClient(config.mlflow_uri, config.registry_uri(os.environ.get(_REGISTRY)))
     models = lake.uri("models")
     present = registry.read_aliases(models, name, trust)
     for _ in range(_ROUNDS):

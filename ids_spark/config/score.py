@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from ids_spark.base.errors import InputError
 from ids_spark.base.names import NAME
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -27,6 +28,7 @@ ColumnGroup = Literal["levels", "top3", "attributions", "lineage"]
 _MLFLOW_URI: Final = (
     r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?|databricks(://[A-Za-z0-9_.-]+)?"
 )
+_UNITY_CATALOG: Final = r"databricks-uc(://[A-Za-z0-9_.-]+)?"
 _MLFLOW_SECRETS: Final = (
     *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_SECRET"),
 )
@@ -278,6 +280,24 @@ class PromoteConfig(Section):
     def secret_variables(self) -> tuple[str, ...]:
         """Names of the environment variables with MLflow's credentials; none without `mlflow_uri`."""
         return () if self.mlflow_uri is None else _MLFLOW_SECRETS
+
+    def registry_uri(self, given: str | None) -> str | None:
+        """Return the address of the model registry: `mlflow_uri`, or what MLflow's environment variable names.
+
+        Args:
+            given: Value of `MLFLOW_REGISTRY_URI`.
+
+        Raises:
+            InputError: it may hold credentials, or is no server; the message does not show it.
+        """
+        if not given or self.mlflow_uri is None:
+            return self.mlflow_uri
+        if re.fullmatch(f"{_MLFLOW_URI}|{_UNITY_CATALOG}", given) is None:
+            raise InputError(
+                "MLFLOW_REGISTRY_URI is something else than expected: https://HOST:PORT/PATH, http://…, databricks or"
+                " databricks-uc, without user, password and query; correct or unset it"
+            )
+        return given
 
     @field_validator("mlflow_uri", mode="before")
     @classmethod

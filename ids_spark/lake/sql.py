@@ -32,6 +32,8 @@ from ids_spark.lake.store import Lake
 _READERS: Final = 16  # of footers at once
 _EVERY: Final = re.compile(r"(?i)\b(show|information_schema|duckdb_\w+|pg_\w+|sqlite_master)\b")
 """Words of statements that list relations, so that all must be there."""
+_PIVOT: Final = re.compile(r"(?i)\bpivot(_wider)?\b")
+"""Word of statements before which DuckDB makes a type of their values, which is a statement of its own."""
 _PART: Final = "#"
 """In names of the parts of relations, between the name and a number."""
 _CLOSED: Final[dict[str, str | bool | int | float | list[str]]] = {
@@ -133,10 +135,15 @@ def _require_query(statement: str) -> None:
     except duckdb.Error as error:
         raise StatementRefused(f"it is no SQL statement: {one_line(error)}") from error
     allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-    if len(found) != 1 or found[0].type not in allowed:
-        kinds = ", ".join(str(each.type).removeprefix("StatementType.") for each in found) or "nothing"
+    kinds = [each.type for each in found]
+    if _PIVOT.search(statement) and kinds == [duckdb.StatementType.CREATE, duckdb.StatementType.SELECT]:
         raise StatementRefused(
-            f"found {kinds}; expected one query (select, with, from, describe, show): a lake is only read"
+            "found PIVOT without the values that become columns; expected them: PIVOT … ON COLUMN IN ('a', 'b') USING …"
+        )
+    if len(found) != 1 or found[0].type not in allowed:
+        names = ", ".join(str(kind).removeprefix("StatementType.") for kind in kinds) or "nothing"
+        raise StatementRefused(
+            f"found {names}; expected one query (select, with, from, describe, show): a lake is only read"
         )
 
 

@@ -23,6 +23,7 @@ from ids_spark.alerts.pseudonyms import load_key
 from ids_spark.base import process
 from ids_spark.base.errors import InputError, Message
 from ids_spark.base.logs import printable
+from ids_spark.base.text import one_line
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.lake import sql
@@ -173,20 +174,24 @@ def _list(output: TextIO) -> None:
 
 
 def _write(answer: pa.Table, form: str, output: TextIO) -> None:
-    """Write an answer; texts of the lake cannot move the cursor of a terminal."""
+    """Write an answer; texts of the lake cannot move the cursor of a terminal.
+
+    To a file or pipe, csv has texts as they are stored.
+    """
+    rows = _rows(answer if form in ("csv", "json") else answer.slice(0, _MOST_ROWS))
     if form == "json":
-        for row in _rows(answer):
-            output.write(json.dumps(row, allow_nan=False) + "\n")
+        output.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     elif form == "csv":
+        text = printable if output.isatty() else str
         writer = csv.writer(output, lineterminator="\n")
-        writer.writerow(answer.column_names)
-        writer.writerows([_cell(value) for value in row.values()] for row in _rows(answer))
+        writer.writerow(map(text, answer.column_names))
+        writer.writerows([text(_cell(value)) for value in row.values()] for row in rows)
     else:
         console = Console(file=output, width=None if output.isatty() else 200)
         table = Table(show_edge=False)
         for name in answer.column_names:
             table.add_column(Text(printable(name)))
-        for row in _rows(answer.slice(0, _MOST_ROWS)):
+        for row in rows:
             table.add_row(*(Text(printable(_cell(value))) for value in row.values()))
         console.print(table)
         hidden = len(answer) - _MOST_ROWS
@@ -197,8 +202,20 @@ def _write(answer: pa.Table, form: str, output: TextIO) -> None:
 
 
 def _rows(answer: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows as JSON has them.
+
+    Raises:
+        StatementRefused: a value, such as a date after the year 9999, exists in DuckDB and not here.
+    """
     names = _distinct(answer.column_names)
-    return [{name: _plain(value) for name, value in row.items()} for row in answer.rename_columns(names).to_pylist()]
+    try:
+        rows = answer.rename_columns(names).to_pylist()
+    except (ArithmeticError, ValueError, pa.ArrowException) as error:  # pyarrow does not name the column
+        raise sql.StatementRefused(
+            f"the answer has a value that cannot be shown ({one_line(error)}); expected dates and times of the years 1"
+            " to 9999; cast its column to text in the query: COLUMN::varchar"
+        ) from error
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

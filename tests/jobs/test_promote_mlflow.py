@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ids_spark.adapt import mlflow_mirror
+from ids_spark.base.errors import InputError
 from ids_spark.config.score import PromoteConfig
 from ids_spark.dataset.taxonomy import CLASSES
 from ids_spark.lake.store import Lake
@@ -233,6 +235,35 @@ def test_an_address_with_credentials_or_of_another_kind_is_refused_and_not_shown
     assert "MLFLOW_TRACKING_PASSWORD" in caplog.text
     assert "hunter2" not in caplog.text
     assert not lake.holds_tables() or aliases_of(lake) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("registry_uri", "message"),
+    [
+        ("http://me:hunter2@127.0.0.1:9", "MLFLOW_REGISTRY_URI is something else"),
+        ("sqlite:///hunter2.db", "MLFLOW_REGISTRY_URI is something else"),
+        ("http://registry.example", "MLFLOW_REGISTRY_URI is http://registry.example, and MLFLOW_TRACKING_TOKEN"),
+    ],
+)
+def test_the_address_of_another_registry_is_checked_as_well(
+    monkeypatch: pytest.MonkeyPatch, registry_uri: str, message: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", registry_uri)
+    with pytest.raises(InputError, match=message) as refused:
+        mlflow_mirror.require_client(PromoteConfig(mlflow_uri="https://mlflow.example"))
+    assert "hunter2" not in str(refused.value)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "databricks-uc")
+    mlflow_mirror.require_client(PromoteConfig(mlflow_uri="databricks"))
+
+
+def test_what_the_client_says_is_without_passwords(monkeypatch: pytest.MonkeyPatch, lake: Lake) -> None:
+    def failing(*_: object) -> None:
+        raise OSError("no answer of http://me:hunter2@proxy:1 for https://host/x")
+
+    monkeypatch.setattr(mlflow_mirror, "_mirror", failing)
+    text = str(mlflow_mirror.mirror(lake, NAME, PromoteConfig(mlflow_uri="https://host"), None))
+    assert "(no answer of http://…@proxy:1 for https://host/x)" in text
 
 
 def test_tasks_do_not_see_credentials() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 
+import pyarrow as pa
 import pytest
 
 from ids_spark.alerts.pseudonyms import Pseudonyms
@@ -68,12 +69,20 @@ def test_names_cannot_move_the_cursor(ask):
     _, text = ask("--query", "select entity from alerts")
     assert "\\x1b[2J" in text
     assert "\x1b" not in text
+    _, text = ask("--query", "select entity from alerts", "--format", "csv")
+    assert "pump\x1b[2J" in text  # no terminal: as it is stored
+    terminal = type("Terminal", (io.StringIO,), {"isatty": lambda self: True})()
+    sql_command._write(pa.table({"a\x1b[2J": ["pump\x1b[2J"]}), "csv", terminal)
+    assert terminal.getvalue() == "a\\x1b[2J\npump\\x1b[2J\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--query", "from nope"], "views: device_history"),
+        (["--query", "from test_all_types()"], "cast its column to text"),
+        (["--query", "from test_all_types()", "--format", "csv"], "cast its column to text"),
+        (["--query", "pivot nights on model using count(*)"], "expected them: PIVOT … ON COLUMN IN"),
         (["--view", "nope"], "expected a view: device_history"),
         (["--view", "nights", "--query", "from nights"], "expected one of them"),
         (["--query", "from nights", "--device", "x"], "without --view"),
