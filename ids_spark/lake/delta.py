@@ -72,7 +72,7 @@ MARK: Final = "_ids_spark.json"
 _TRIES: Final = 20  # commits of other exports of the same lake, before one succeeds
 _PIECE: Final = 8 << 20  # bytes copied at a time
 _COPIED_AT_ONCE: Final = 8
-_DRAWN: Final = re.compile(r"\x1b\[\d+m|↳|\s*\d+: (<unknown>|\w+ at \S+:\d+:\d+)")
+_DRAWN: Final = re.compile(r"\x1b\[\d+m|↳|\s*\d+: (<unknown>|\w+\s+at \S+:\d+:\d+)")
 """Colours, arrows and stack frames in messages."""
 _UNFINISHED: Final = "copy-"  # start of the name of a local file that is being copied
 
