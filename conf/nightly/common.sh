@@ -13,7 +13,7 @@ export SPARK_CONF_DIR=${settings:-$here/conf/spark}
 # take it, or put a link there. Not in XDG_RUNTIME_DIR, which cron does not set: runs by hand, by cron and by a scheduler
 # of the same user must find the same lock.
 alone() {
-  local locks=${IDS_SPARK_LOCKS:-$HOME/.local/state/ids_spark} lock
+  local locks=${IDS_SPARK_LOCKS:-$HOME/.local/state/ids_spark}
   command -v flock >/dev/null || refuse "flock was not found; install util-linux"
   (umask 077 && mkdir -p "$locks") || refuse "the folder for locks, $locks, cannot be made; set IDS_SPARK_LOCKS"
   [ -O "$locks" ] && [ ! -L "$locks" ] && [ "$(stat -c %a "$locks")" = 700 ] ||

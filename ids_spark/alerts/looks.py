@@ -18,7 +18,7 @@ are known, and what one run would find is found.
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -52,6 +52,7 @@ class Before:
         traffic, evidence: As `tables.TRAFFIC` and `tables.EVIDENCE`, merged.
         incidents: With the columns `COLUMNS`.
         alerts: With the columns `ALERT_COLUMNS`.
+        of: Looks of the date.
     """
 
     part: float
@@ -61,32 +62,51 @@ class Before:
     evidence: pa.Table = field(default_factory=EVIDENCE.empty_table)
     incidents: pa.Table = field(default_factory=INCIDENTS.empty_table)
     alerts: pa.Table = field(default_factory=ALERTS.empty_table)
+    of: int = 1
 
 
 COLUMNS: Final = ("incident_id", "state", "created_at", "listed_at")
 ALERT_COLUMNS: Final = ("incident_id", "entity_kind", "entity", "window_start", "category")
 
 
-def read(lake: Lake, date: dt.date, model: str, version: str) -> Before | None:
-    """Return what the lake holds of a date; None if its result is not of this model and version."""
+def read(lake: Lake, date: dt.date, model: str, version: str, looks: int) -> Before | None:
+    """Return what the lake holds of a date; None without a result, or if it is tested once.
+
+    Of another model, or where a table cannot be read, only what was spent is returned: the budget is that of the date.
+
+    Args:
+        lake: Holds the result.
+        date: Of the flows.
+        model: Name of the champion.
+        version: Its version.
+        looks: Looks of a date, as configured.
+    """
     names = ["role", "model", "model_version", "run_of_night", "runs_per_night", "false_incidents_expected", "alpha"]
     try:
         rows = lake.read("nights", names, {"role": "champion"}, event_date=date).to_pylist()
-        if not rows or (rows[0]["model"], rows[0]["model_version"]) != (model, version):
-            return None
-        number, of, spent, alpha = (rows[0][name] for name in names[3:])
-        return Before(
-            1.0 if not of else number / of,
-            spent or 0.0,
-            alpha or 0.0,
-            lake.read("traffic", event_date=date),
-            lake.read("evidence", event_date=date),
-            lake.read("incidents", COLUMNS, event_date=date),
-            lake.read("alerts", ALERT_COLUMNS, event_date=date),
-        )
     except SchemaMismatch as error:
         log.warning("an earlier run at the date is not used date=%s error=%s", date, error)
         return None
+    if not rows:
+        return None
+    number, of, spent, alpha = (rows[0][name] for name in names[3:])
+    if max(of or 1, looks) == 1:
+        return None
+    before = Before(1.0 if not of else number / of, spent or 0.0, 0.0, of=of or 1)
+    if (rows[0]["model"], rows[0]["model_version"]) != (model, version):
+        return before
+    try:
+        return replace(
+            before,
+            alpha=alpha or 0.0,
+            traffic=lake.read("traffic", event_date=date),
+            evidence=lake.read("evidence", event_date=date),
+            incidents=lake.read("incidents", COLUMNS, event_date=date),
+            alerts=lake.read("alerts", ALERT_COLUMNS, event_date=date),
+        )
+    except SchemaMismatch as error:
+        log.warning("incidents of an earlier run at the date are not kept date=%s error=%s", date, error)
+        return before
 
 
 def partial(row: Mapping[str, Any]) -> bool:
@@ -133,6 +153,11 @@ class Look:
             return max(_OF_LATE * (budget - self.spent), 0.0)
         return max(_OF_LOOKS * budget * self.number / self.of - self.spent, 0.0)
 
+    @property
+    def share(self) -> float:
+        """Part of the date since the look before, 0 to 1; the shares of all looks add up to at most 1."""
+        return max(self.number / self.of - (0.0 if self.before is None else self.before.part), 0.0)
+
     def alpha(self, tested: float, fresh: Mask) -> float:
         """Return the highest p-value of an alert: of this look's test, or of the one before if it tests nothing."""
         return tested if self.before is None or fresh.any() or not self.before.alpha else self.before.alpha
@@ -149,9 +174,10 @@ def look_of(date: dt.date, time: dt.datetime, looks: int, before: Before | None 
     Args:
         date: Of the flows, in UTC.
         time: Of the run, in UTC.
-        looks: Looks of a date, evenly spread over it.
+        looks: Looks of a date, evenly spread over it; 1: as many as the look before says.
         before: The look before it; not used if there is one look.
     """
+    looks = before.of if looks == 1 and before is not None else looks
     begin = dt.datetime.combine(date, dt.time(), dt.UTC)
     number = min(max(int((time - begin) / dt.timedelta(days=1) * looks), 1), looks)
     return Look(number, looks, time, before if looks > 1 else None)

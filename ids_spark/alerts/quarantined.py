@@ -89,8 +89,9 @@ def found(
         policy: Severities.
         night: Values common to all incidents.
         known: Devices of the inventory; default: none.
-        look: Which run at the date this is; default: the only one. Each has an equal part of the budget, because counts
-            of refused rows are not stored, so that all cells are tested again.
+        look: Which run at the date this is; default: the only one. Counts of refused rows are not stored, so that all
+            cells are tested again, with the part of the budget that is the part of the date since the run before. So
+            what arrives when the date is over is an incident only if its p-value is at most the smallest α.
     """
     look = look or Look()
     if not len(refusals.rows):
@@ -100,7 +101,7 @@ def found(
     # Also of all windows of an entity: no model has seen these rows, so that they last does not make them harmless.
     usual, budget = _usual(refusals.before), _BUDGET * alerts.false_incidents
     before = looks.decided(cells, [QUARANTINED], look, evidence=False)
-    tested = false_alarms.compare(cells, usual, budget, own, lasting=False, decided=before, allowed=budget / look.of)
+    tested = false_alarms.compare(cells, usual, budget, own, lasting=False, decided=before, allowed=budget * look.share)
     rows, expected = cells.flagged[:, 0], _common(cells)[cells.place] * cells.flows[cells.place]
     stands_out = (rows >= FEWEST_ROWS) & (rows > STANDS_OUT * expected)
     alpha = min(alpha, tested.alpha)

@@ -65,8 +65,8 @@ class ScoringContext:
 
     @property
     def time(self) -> dt.datetime:
-        """Time that counts as the present: `score.as_of`, or that of the run."""
-        return self.config.score.as_of or self.now
+        """Time that counts as the present, in UTC: `score.as_of`, or that of the run."""
+        return self.now if self.config.score.as_of is None else self.config.score.as_of.astimezone(dt.UTC)
 
     @property
     def needed(self) -> tuple[str, ...]:

@@ -251,9 +251,9 @@ def _quarantine_columns(
 
 def _look(lake: Lake, scoring: ScoringContext, date: dt.date) -> Look:
     """Return which run at a date this is."""
-    looks_of_date, card = scoring.config.score.runs_per_night, scoring.champion.card
-    before = looks.read(lake, date, card.name, card.version) if looks_of_date > 1 else None
-    return looks.look_of(date, scoring.time, looks_of_date, before)
+    configured, card = scoring.config.score.runs_per_night, scoring.champion.card
+    before = looks.read(lake, date, card.name, card.version, configured)
+    return looks.look_of(date, scoring.time, configured, before)
 
 
 def _outcome(

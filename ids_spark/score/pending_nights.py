@@ -77,8 +77,10 @@ def _has_result(lake: Lake, scoring: ScoringContext, date: dt.date, missing: boo
         return stored is not None or missing
     if stored is None or (stored["model"], stored["model_version"]) != (card.name, card.version):
         return False
-    if looks.partial(stored) and not looks.look_of(date, scoring.time, config.runs_per_night).partial:
-        return False
+    if looks.partial(stored):
+        runs = config.runs_per_night if config.runs_per_night > 1 else stored["runs_per_night"]
+        if not looks.look_of(date, scoring.time, runs).partial:
+            return False
     return bool(stored["files_sha256"] == source.sha256)
 
 

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ids_spark.alerts.quarantined import Refusals
 from ids_spark.alerts.severity import DEFAULT, category_of
 from ids_spark.config.score import AlertsConfig
 from ids_spark.dataset.taxonomy import UNKNOWN
+from ids_spark.lake.store import Lake
 from ids_spark.score import night_incidents
 from ids_spark.score.night_incidents import Earlier, FoundIncidents, Levels
 from tests.support.evidence import CATEGORIES, FACTS, NIGHT, STORED, Group, background, counted
@@ -54,6 +56,7 @@ class Day:
             evidence,
             found.incidents.select(COLUMNS),
             found.alerts.select(ALERT_COLUMNS),
+            look.of,
         )
         self.runs.append(found)
         return found
@@ -90,6 +93,46 @@ def test_looks_spend_the_budget_by_time_and_what_is_left_later() -> None:
     assert allowed(4, 1.8, 1.0) == pytest.approx(0.1)  # late flows: half of what is left
     assert allowed(4, 1.9, 1.0) == pytest.approx(0.05)
     assert Look().allowed(2.0) == 2.0
+
+
+def test_a_run_that_is_told_of_one_look_continues_those_of_the_date() -> None:
+    groups, day = [*background(), Group(60, 3, "pump-01", ATTACKER, SCAN)], Day()
+    first = day.run(4, until(4, groups))
+    day.of = 1  # repeated by hand, with the line of a site that scores a date once
+    again = day.run(24, groups)
+    assert again.incidents["incident_id"].to_pylist() == first.incidents["incident_id"].to_pylist()
+    assert first.facts["false_incidents_expected"] < again.facts["false_incidents_expected"] <= 1
+    once = looks.look_of(NIGHT, MIDNIGHT + 30 * HOUR, 1, Before(1, 0.8, 1e-4))
+    assert (once.of, once.before, once.allowed(1.0)) == (1, None, 1.0)
+
+
+def stored_looks(lake: Lake, **more: Any) -> None:
+    columns = {"run_of_night": 6, "runs_per_night": 24, "false_incidents_expected": 0.2, "alpha": 1e-5}
+    row = {"run_id": "r", "role": "champion", "model": "m", "model_version": "1", **columns, **more}
+    lake.write("nights", [row], event_date=NIGHT)
+
+
+def test_another_champion_continues_the_budget_of_a_date_and_not_its_incidents(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    assert looks.read(lake, NIGHT, "m", "1", 24) is None
+    stored_looks(lake)
+    for version, alpha in (("1", 1e-5), ("2", 0.0)):
+        for configured in (1, 24):
+            before = looks.read(lake, NIGHT, "m", version, configured)
+            assert before is not None
+            assert (before.part, before.spent, before.alpha, before.of) == (0.25, 0.2, alpha, 24)
+    stored_looks(lake, run_of_night=1, runs_per_night=1)
+    assert looks.read(lake, NIGHT, "m", "1", 1) is None
+
+
+def test_the_shares_of_all_looks_add_up_to_one_however_many_there_are() -> None:
+    before, total = None, 0.0
+    for number, of in [(3, 24), (3, 24), (7, 24), (2, 4), (13, 24), (4, 4), (24, 24), (24, 24)]:
+        total += Look(number, of, None, before).share
+        before = Before(number / of, 0.0, 1e-4)
+    assert total == pytest.approx(1)
+    assert Look(24, 24, None, before).share == 0
+    assert Look().share == 1
 
 
 @pytest.mark.parametrize("seed", range(20))

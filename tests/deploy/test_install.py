@@ -298,6 +298,13 @@ print(job, found.score.last_days, found.score.pending_nights, found.score.runs_p
     assert jobs("night.sh") == [f"score 14 True 1 {own}", f"purge None False 1 {own}"]
     hourly = jobs("night.sh", RUNS_PER_NIGHT="24", SPARK_CONF_DIR="/private")
     assert hourly[0] == "score 14 True 24 /private"
+    hours = [jobs("night.sh", RUNS_PER_NIGHT="24", ADAPT_DAYS="1") for _ in range(2)]  # purge was done above
+    assert [[line.split()[0] for line in lines] for lines in [hourly, *hours]] == [
+        ["score", "purge"], ["score", "adapt"], ["score"]
+    ]  # fmt: skip
+    for last in (tmp_path / "locks").glob("*.purge"):
+        last.write_text("2026-01-01\n")
+    assert len(jobs("night.sh", RUNS_PER_NIGHT="24")) == 2
     given = "--set", "score.flow_logs=/logs", "--set", "score.last_days=2"
     assert jobs("job.sh", "score", *given, LOGS="") == [f"score 2 False 1 {own}"]
 

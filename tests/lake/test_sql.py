@@ -140,6 +140,11 @@ def test_nights_have_a_state_and_drift_has_the_index_of_the_night_before(lake):
         (NIGHT + DAY, "operating", [], 2),
         (NIGHT, "missing", ["no flow logs"], 1),
     ]
+    for night in lake.read("nights", event_date=NIGHT + DAY).to_pylist():
+        hour = {**night, "run_of_night": 7, "runs_per_night": 24}
+        lake.write("nights", [hour], event_date=NIGHT + DAY)
+    [partial] = rows(lake, "select * from nights_overview where state = 'partial'")
+    assert (partial["state"], partial["run_of_night"], partial["runs_per_night"]) == ("partial", 7, 24)
     drift = rows(lake, "select event_date, drift_index, drift_before from drift_by_feature where name = 'Rate'")
     assert [(row["event_date"], row["drift_before"]) for row in drift] == [(NIGHT + DAY, 0.02), (NIGHT, None)]
 

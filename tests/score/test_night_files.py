@@ -1,5 +1,6 @@
 """Dates of nights, their files, and the reasons of files that cannot be used."""
 
+import dataclasses
 import datetime as dt
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from ids_spark.config.score import ScoreConfig
+from ids_spark.config.settings import Config
 from ids_spark.dataset.features import ORIGINAL_45, RELEASE_39, FeatureSchema, SchemaMismatch
 from ids_spark.dataset.tables import NIGHTS
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake.parquet import write_rows
 from ids_spark.lake.store import Lake
 from ids_spark.score import night_files
+from ids_spark.score.night_context import ScoringContext
 from tests.support.flows import synthetic_frame
 
 DATE = dt.date(2026, 3, 1)
@@ -59,6 +62,17 @@ def renamed(table: pa.Table, **names: str) -> pa.Table:
 def test_a_date_a_range_or_the_last_days_before_today_name_nights(chosen: dict[str, Any], dates: list[str]) -> None:
     settings = ScoreConfig(flow_logs="logs", **chosen)
     assert [str(date) for date in night_files.dates_of(settings, TODAY)] == dates
+
+
+@pytest.mark.parametrize("as_of", ["2026-03-10T00:30:00+02:00", "2026-03-09T22:30:00Z", "2026-03-09T14:30:00-08:00"])
+def test_the_days_before_a_time_of_any_zone_are_dates_in_utc(as_of: str) -> None:
+    settings = Config(
+        lake="lake", score=ScoreConfig.model_validate({"flow_logs": "logs", "as_of": as_of, "last_days": 1})
+    )
+    others: dict[str, Any] = {field.name: None for field in dataclasses.fields(ScoringContext)}
+    context = ScoringContext(**others | {"config": settings})
+    assert context.time.utcoffset() == dt.timedelta(0)
+    assert night_files.dates_of(settings.score, context.time.date()) == [dt.date(2026, 3, 8)]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 -- One row for each night that was scored, or is known to be missing, newest first.
 -- event_date: the night
--- state: `missing` (no flow logs), `degraded` (its figures do not describe all traffic), `learning` or `provisional` (the site or model is new), else `operating`
+-- state: `missing` (no flow logs), `degraded` (its figures do not describe all traffic), `learning` or `provisional` (the site or model is new), else `operating`; of these `partial` while flows of the date are still to come
+-- run_of_night: part of the date that was over when it was scored, of `runs_per_night`
+-- runs_per_night: runs at a date
 -- model: the champion of the night
 -- model_version: its version
 -- challenger: the challenger that scored the night too, with its version; null without one
@@ -37,8 +39,11 @@ select n.event_date,
        case
          when list_contains([d.reason for d in n.degraded], 'missing') then 'missing'
          when len(n.degraded) > 0 then 'degraded'
+         when n.run_of_night < n.runs_per_night then 'partial'
          else coalesce(n.stage, 'operating')
        end as state,
+       n.run_of_night,
+       n.runs_per_night,
        n.model,
        n.model_version,
        other.challenger,
