@@ -19,7 +19,7 @@ The night of a DAG run is the date before it. It scores those of the 14 dates up
 their present files: late logs are scored by the next run, nights of an outage by the first run after it, and a task
 that is cleared changes nothing unless files have changed. With `IDS_SPARK_RUNS_PER_NIGHT=24` in the environment where
 this file is parsed, it runs every hour and scores the date so far (`score.runs_per_night`); adapt and purge follow
-once a day.
+once a day, in its first run that succeeds.
 
 Exit codes of jobs: 0, the task succeeds. 3, done with warnings: it succeeds, and `without_warnings`, the last task, is
 skipped and names the jobs. 2, refused: it fails at once, because running it again changes nothing. All others, also of
@@ -114,7 +114,10 @@ LOGS = "{{ var.value.ids_spark_logs }}"
 CAPTURES = "{{ var.value.get('ids_spark_captures', '') }}"
 # The time of the schedule, also of a run that starts late; of a run without, that of its trigger.
 NIGHT = f"((dag_run.logical_date or dag_run.run_after) - macros.timedelta(hours={1 if HOURLY else 24}))"
-DAILY = "(dag_run.logical_date or dag_run.run_after).hour == 0" if HOURLY else "true"
+# Once a day: not after a successful run of the same date, whenever that was; each of these has removed old nights.
+BEFORE = "prev_data_interval_start_success"
+FIRST = f"(not dag_run.logical_date or not {BEFORE} or {BEFORE}.date() < dag_run.data_interval_start.date())"
+DAILY = FIRST if HOURLY else "true"
 DAYS = "(var.value.get('ids_spark_adapt_days', '0') | int)"
 
 with DAG(
