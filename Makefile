@@ -15,8 +15,8 @@ LOCKS   := $(wildcard conf/locks/*.txt)
 SOURCES := $(shell find ids_spark -type f -not -name "*.pyc")
 ZIP     := dist/ids_spark.zip
 BILL    := dist/ids_spark.cdx.json
-VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ids_spark/__init__.py)
-WHEEL   := dist/ids_spark-$(VERSION)-py3-none-any.whl
+PACKAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ids_spark/__init__.py)
+WHEEL   := dist/ids_spark-$(PACKAGE_VERSION)-py3-none-any.whl
 ENVIRONMENT := dist/ids_env.tar.gz
 
 DATA    ?=
@@ -179,8 +179,7 @@ adapt: zip ## Learn the newest NIGHTS (7) of LOGS (default: extracted to LAKE; o
 .PHONY: promote
 promote: zip ## Set the champion of model NIGHT: VERSION= (latest, previous, …) ALIAS= (or challenger); FORCE=1 REASON=; SIGN=1
 	$(call submit,promote) --set promote.model=$(NIGHT) --set promote.version=$(or $(VERSION),latest) \
-	  --set promote.alias=$(or $(ALIAS),champion) $(if $(FORCE),--set promote.force=true) \
-	  $(if $(SIGN),--set promote.sign=true) \
+	  --set promote.alias=$(or $(ALIAS),champion) $(if $(FORCE),--set promote.force=true) $(if $(SIGN),--set promote.sign=true) \
 	  $(if $(REASON),$(call path,promote.reason,$(REASON)))
 
 .PHONY: verify

@@ -22,6 +22,7 @@ def run(context: job.Context) -> Report:
 
     config = context.config.export
     target = config.target()
+    context.lake.require_tables()
     changed = delta.export(context.lake, target, context.run_id, config.keep_days)
     report = Report(lines=[f"Delta tables in {target}:"])
     for done in changed:

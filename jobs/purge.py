@@ -31,6 +31,7 @@ from ids_spark.score import night_purge
 def run(context: job.Context) -> Report:
     """Remove what is older than the limit."""
     config, lake = context.config.purge, context.lake
+    lake.require_tables()
     first = retention.first_kept(config.older_than_days, config.today, dt.datetime.now(dt.UTC))
     done = retention.purge(lake, first)
     staged, report, rows = context.staged, Report(), dict[str, int]()

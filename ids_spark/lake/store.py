@@ -264,6 +264,15 @@ class Lake:
         """Return whether the root is a lake: whether it has the folder of a table."""
         return not _TOP.isdisjoint(self._names(""))
 
+    def require_tables(self) -> None:
+        """Check that the root is a lake, for what would take a mistyped one for an empty one.
+
+        Raises:
+            InputError: it has no folder of a table.
+        """
+        if not self.holds_tables():
+            raise InputError(f"{self.root} holds no table; expected a lake; correct the setting lake (make: LAKE=…)")
+
     def discard_ended(self, first: dt.date) -> list[str]:
         """Remove what ended runs of all jobs staged, and tables that their commits replaced; return their run ids.
 

@@ -65,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load(given.config, given.set)
         lake = Lake(config.lake)
-        if not lake.holds_tables():
-            raise InputError(f"{lake.root} holds no table; expected a lake; set lake=LAKE (make sql LAKE=…)")
+        lake.require_tables()
         if given.query is None and given.view is None:
             if sys.stdin.isatty():
                 return _prompt(lake, given.format)

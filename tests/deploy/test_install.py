@@ -393,6 +393,12 @@ def test_make_passes_paths_as_they_are(tmp_path: Path, name: str) -> None:
         assert ended.stdout == f"{[lake, data, logs]!r}\n"
 
 
+def test_make_promotes_the_latest_version_unless_told_otherwise(tmp_path: Path) -> None:
+    checkout = checkout_with(tmp_path, "print(found.promote.model, found.promote.version, found.promote.alias)\n")
+    for given, expected in (((), "latest champion"), (("VERSION=previous", "ALIAS=challenger"), "previous challenger")):
+        assert make(checkout, "promote", "NIGHT=dnn-6-paper", *given).stdout == f"dnn-6-paper {expected}\n"
+
+
 def installed(folder: Path) -> Path:
     """An environment with the installed packages and a spark-submit of its own."""
     folder.mkdir()

@@ -29,6 +29,14 @@ def require_equal(folder):
         assert plain(read("deltalake", f"{folder}/delta/{name}")) == plain(in_lake(Lake(f"{folder}/lake"), name))
 
 
+@pytest.mark.parametrize("job", ["export", "purge"])
+def test_a_mistyped_lake_is_refused_and_not_made(tmp_path, job):
+    code, log = run(tmp_path, job, f"export.delta={tmp_path}/delta")
+    assert code == 2
+    assert f"{tmp_path}/lake holds no table; expected a lake" in log
+    assert list(tmp_path.iterdir()) == []
+
+
 def audit_of(folder):
     rows = Lake(f"{folder}/lake").read("audit", ["run_id", "job", "status", "error"]).to_pylist()
     return [(row["job"], row["status"], row["error"]) for row in rows if row["run_id"] != "a"]
