@@ -1,5 +1,6 @@
 """Reads all YAML (configuration, `--set` values, policies): refuses duplicate keys, lists every fault."""
 
+import datetime as dt
 import difflib
 import re
 import typing
@@ -16,6 +17,9 @@ _MOST_NODES: Final = 100_000  # the longest policy has some thousand
 _LONGEST_REASON: Final = 300
 _MOST_FAULTS: Final = 20
 _LONGEST_FAULT: Final = 800
+_TIME: Final = "a time with its zone, such as 2026-11-24T07:05:00Z"
+_EXPECTED: Final = {"date_": "a date, YYYY-MM-DD", "datetime_": _TIME, "timezone_": _TIME}
+"""What is expected instead of a fault of pydantic, by the start of its type."""
 _UNREADABLE: Final = (ValueError, TypeError, OverflowError, RecursionError)
 """Errors of PyYAML for a value that its tag does not allow, such as `!!float x`, and for content nested too deeply."""
 
@@ -118,7 +122,11 @@ def _described(fault: Any, model: type[BaseModel]) -> str:
         return f"{where}missing"
     if fault["type"] == "value_error":
         return f"{where}{fault['ctx']['error']}"
-    return f"{where}{fault['msg']}; found {repr(fault['input'])[:80]}"
+    found = str(fault["input"]) if isinstance(fault["input"], dt.date) else repr(fault["input"])
+    expected = next((text for kind, text in _EXPECTED.items() if fault["type"].startswith(kind)), None)
+    if expected is not None:
+        return f"{where}found {found[:80]}; expected {expected}"
+    return f"{where}{fault['msg']}; found {found[:80]}"
 
 
 class DuplicateKey(yaml.constructor.ConstructorError):

@@ -127,7 +127,7 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("train=5", "train: Input should be a valid dictionary or instance of TrainConfig; found 5"),
         ("features.validation_share=1", "features.validation_share: Input should be less than 1; found 1"),
         ("features.recipe=Paper/1", "features.recipe: String should match pattern"),
-        ("purge.today=yesterday", "purge.today: Input should be a valid date"),
+        ("purge.today=yesterday", "purge.today: found 'yesterday'; expected a date, YYYY-MM-DD"),
         ("train.batch_size=65", "batch_size 65 must be a multiple of ranks 2"),
         (
             "train.gru_dnn.ensemble_size=4",
@@ -304,3 +304,38 @@ def test_of_many_faults_the_first_are_listed(yaml_file):
     assert "configuration has 2001 fault(s)" in message
     assert "and 1981 more" in message
     assert len(message) < 20_000
+
+
+def test_files_that_a_configuration_names_are_found_from_any_folder(tmp_path, monkeypatch, caplog):
+    nightly = tmp_path / "share" / "conf" / "nightly"
+    nightly.mkdir(parents=True)
+    text = "score: {trusted_keys: [conf/a.pub], inventory: /etc/inventory.csv}\nalerts: {allow_list: conf/allow.yaml}\n"
+    night = nightly / "night.yaml"
+    night.write_text(text)
+    for name in ("a.pub", "allow.yaml"):
+        (nightly.parent / name).touch()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    config = load([str(night)], [])
+    assert config.alerts.allow_list == str(nightly.parent / "allow.yaml")
+    assert config.score.trusted_keys == (str(nightly.parent / "a.pub"),)
+    assert config.score.inventory == "/etc/inventory.csv"
+    assert not caplog.text
+    assert load([str(night)], ["alerts.allow_list=conf/mine.yaml"]).alerts.allow_list == "conf/mine.yaml"
+    (elsewhere / "conf").mkdir()
+    (elsewhere / "conf" / "allow.yaml").touch()  # the working folder takes precedence
+    assert load([str(night)], []).alerts.allow_list == "conf/allow.yaml"
+    own = elsewhere / "own.yaml"
+    own.write_text("alerts: {severity_policy: missing.yaml}")
+    monkeypatch.chdir(tmp_path)
+    assert load([str(own)], []).alerts.severity_policy == "missing.yaml"
+    for part in ("alerts.severity_policy: missing.yaml", f"neither in {tmp_path},", f"nor in {elsewhere}"):
+        assert part in caplog.text
+
+
+def test_dates_and_times_are_expected_in_words(yaml_file):
+    message = refused([], ["score.date=yesterday", "score.as_of=noon", "purge.today=2024-13-01"])
+    assert "score.date: found 'yesterday'; expected a date, YYYY-MM-DD" in message
+    assert "purge.today: found '2024-13-01'; expected a date, YYYY-MM-DD" in message
+    assert "score.as_of: found 'noon'; expected a time with its zone, such as 2026-11-24T07:05:00Z" in message
