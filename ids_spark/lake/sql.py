@@ -9,6 +9,7 @@ of one state of the lake: if a commit changed the files of its tables while they
 """
 
 import contextlib
+import difflib
 import functools
 import importlib.resources
 import re
@@ -22,6 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.logs import printable
 from ids_spark.base.text import one_line
 from ids_spark.dataset.tables import TABLES
 from ids_spark.lake.filesystem import resolve
@@ -34,6 +36,8 @@ _EVERY: Final = re.compile(r"(?i)\b(show|information_schema|duckdb_\w+|pg_\w+|sq
 """Words of statements that list relations, so that all must be there."""
 _PIVOT: Final = re.compile(r"(?i)\bpivot(_wider)?\b")
 """Word of statements before which DuckDB makes a type of their values, which is a statement of its own."""
+_MISSING: Final = re.compile(r"Table with name (\S+) does not exist")
+_LONGEST_NAME: Final = 100
 _PART: Final = "#"
 """In names of the parts of relations, between the name and a number."""
 _CLOSED: Final[dict[str, str | bool | int | float | list[str]]] = {
@@ -133,7 +137,7 @@ def _require_query(statement: str) -> None:
     try:
         found = duckdb.extract_statements(statement)
     except duckdb.Error as error:
-        raise StatementRefused(f"it is no SQL statement: {one_line(error)}") from error
+        raise StatementRefused(f"this is not an SQL statement: {one_line(error)}", *_to_ask()) from error
     allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
     kinds = [each.type for each in found]
     if _PIVOT.search(statement) and kinds == [duckdb.StatementType.CREATE, duckdb.StatementType.SELECT]:
@@ -226,9 +230,19 @@ def _equal(pads: Any, places: Mapping[str, Any]) -> Any:
 
 def _refused(connection: duckdb.DuckDBPyConnection, error: duckdb.Error, used: Sequence[str]) -> StatementRefused:
     """Return a refusal of what DuckDB refused, with what there is to ask."""
-    lines = [f"tables: {', '.join(RELATIONS)}", f"views: {', '.join(views())}"]
+    lines = _to_ask()
     if isinstance(error, duckdb.BinderException):
         for name in used:
             found = connection.execute(f'describe "{name}"').fetchall()
             lines.append(f"columns of {name}: {', '.join(row[0] for row in found)}")
-    return StatementRefused(one_line(error), *lines)
+    missing = _MISSING.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
+    if missing is None:
+        return StatementRefused(one_line(error), *lines)
+    # DuckDB's own suggestion may be one of its internal tables
+    similar = difflib.get_close_matches(missing[1].lower(), [*RELATIONS, *views()], n=1)
+    meant = f"; did you mean {similar[0]!r}?" if similar else ""
+    return StatementRefused(f"there is no table or view {printable(missing[1][:_LONGEST_NAME])!r}{meant}", *lines)
+
+
+def _to_ask() -> list[str]:
+    return [f"tables: {', '.join(RELATIONS)}", f"views: {', '.join(views())}"]

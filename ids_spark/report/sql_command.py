@@ -10,11 +10,13 @@ import datetime as dt
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TextIO
 
 import pyarrow as pa
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,6 +38,9 @@ FAILED: Final = 1
 REFUSED: Final = 2
 _MOST_ROWS: Final = 200
 """Rows of a table on the terminal; csv and json have all."""
+_WIDTH: Final = 200
+_WIDEST: Final = 100_000
+_BETWEEN: Final = 3  # characters between columns of a table
 _HELP: Final = "A query ends with ';'. `tables` lists what there is, `describe NAME;` its columns, `quit` ends."
 
 
@@ -46,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; default those of the process.
     """
     parser = _Arguments(
-        prog="sql",
+        prog="ids-spark sql",
         description="Ask a lake in SQL (DuckDB); without --query and --view a prompt, or the query on standard input.",
     )
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML file; may be repeated")
@@ -70,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if sys.stdin.isatty():
                 return _prompt(lake, given.format)
             given.query = sys.stdin.read()
-        _write(sql.query(lake, *_question(given, config, lake)), given.format, sys.stdout)
+        answer = sql.query(lake, *_question(given, config, lake))
+        _write(answer, given.format, sys.stdout)
+        if not len(answer) and (given.device or given.date):
+            log.warning("%s", _nothing_found(given))
     except Message as error:
         log.error("%s", error)
         return REFUSED if isinstance(error, InputError) else FAILED
@@ -113,6 +121,16 @@ def _question(given: argparse.Namespace, config: Config, lake: Lake) -> tuple[st
         conditions.append(f'"{_required(column, given.view, "nights", names)}" = ?')
     where = f" where {' and '.join(conditions)}" if conditions else ""
     return f'select * from "{given.view}"{where}', values
+
+
+def _nothing_found(given: argparse.Namespace) -> str:
+    parts = []
+    if given.device:
+        parts.append("names are as they are stored, pseudonyms where nights are scored with a key")
+    if given.date:
+        parts.append("a date that nights_overview does not list has no result")
+    asked = " and ".join(f"{what} {value}" for what, value in (("device", given.device), ("date", given.date)) if value)
+    return f"{given.view} has no row of {printable(asked)}; {'; '.join(parts)}"
 
 
 def _first(wanted: Sequence[str], names: Sequence[str]) -> str | None:
@@ -186,18 +204,42 @@ def _write(answer: pa.Table, form: str, output: TextIO) -> None:
         writer.writerow(map(text, answer.column_names))
         writer.writerows([text(_cell(value)) for value in row.values()] for row in rows)
     else:
-        console = Console(file=output, width=None if output.isatty() else 200)
-        table = Table(show_edge=False)
-        for name in answer.column_names:
-            table.add_column(Text(printable(name)))
-        for row in rows:
-            table.add_row(*(Text(printable(_cell(value))) for value in row.values()))
-        console.print(table)
+        console = Console(file=output, width=None if output.isatty() else _width_of_pipe())
+        _write_table(console, [printable(name) for name in answer.column_names], [
+            [printable(_cell(value)) for value in row.values()] for row in rows
+        ])  # fmt: skip
         hidden = len(answer) - _MOST_ROWS
         console.print(f"{len(answer):,} row{'s' * (len(answer) != 1)}" + (
             f", {hidden:,} of them not shown; add a limit, or ask for csv or json" if hidden > 0 else ""
         ))  # fmt: skip
     output.flush()
+
+
+def _width_of_pipe() -> int:
+    """Return the columns of output that is no terminal: `COLUMNS`, or 200."""
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdecimal() and 0 < int(given) <= _WIDEST else _WIDTH
+
+
+def _write_table(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table with each row in one line, or, if it is too wide for that, each row as lines of name and value.
+
+    No value is cut.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
+    if not rows or sum(widths) + _BETWEEN * len(widths) <= console.width:
+        table = Table(show_edge=False)
+        for name in names:
+            table.add_column(Text(name), no_wrap=bool(rows))
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        return
+    longest = max(map(cell_len, names))
+    for number, row in enumerate(rows, 1):
+        console.print(Text(f"row {number:,}"), soft_wrap=True)
+        for name, value in zip(names, row, strict=True):
+            console.print(Text(f"  {name}{' ' * (longest - cell_len(name))}  {value}"), soft_wrap=True)
 
 
 def _rows(answer: pa.Table) -> list[dict[str, Any]]:

@@ -158,12 +158,12 @@ def test_nights_have_a_state_and_drift_has_the_index_of_the_night_before(lake):
         ("set enable_external_access = true", "found SET"),
         ("create table x as select 1", "found CREATE"),
         ("", "found nothing"),
-        ("select from where", "it is no SQL statement"),
+        ("select from where", "this is not an SQL statement"),
         ("from nigths", "tables: flows, "),
         ("select devices_of from incidents", "columns of incidents: event_date, incident_id, rank"),
         ("from read_parquet('/etc/x')", "Permission Error"),
         ("from read_csv('https://example.org/x.csv')", "disabled"),
-        ("from lake", "Table with name lake does not exist"),  # a variable of Python
+        ("from lake", "there is no table or view 'lake'"),  # a variable of Python
     ],
 )  # fmt: skip
 def test_a_statement_only_reads_the_lake_and_a_refusal_names_what_there_is(lake, statement, message):

@@ -76,10 +76,32 @@ def test_names_cannot_move_the_cursor(ask):
     assert terminal.getvalue() == "a\\x1b[2J\npump\\x1b[2J\n"
 
 
+def test_no_value_of_a_table_is_cut(ask, monkeypatch):
+    query = "select date '2026-03-01' as night, repeat('ab', 60) as id, [1, 2] as numbers"
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, wide = ask("--query", query)
+    assert f"2026-03-01 │ {'ab' * 60} │ [1, 2]" in wide
+    monkeypatch.setenv("COLUMNS", "80")
+    _, narrow = ask("--query", query)
+    assert narrow.splitlines() == [
+        "row 1", "  night    2026-03-01", f"  id       {'ab' * 60}", "  numbers  [1, 2]", "1 row"
+    ]  # fmt: skip
+
+
+def test_an_unknown_device_or_date_is_answered_with_a_hint(ask, caplog):
+    code, text = ask("--view", "device_history", "--device", "pump-99")
+    assert (code, text.splitlines()[-1]) == (0, "0 rows")
+    assert "device_history has no row of device pump-99; names are as they are stored" in caplog.text
+    ask("--view", "alerts", "--date", "2020-01-01", "--format", "csv")
+    assert "alerts has no row of date 2020-01-01; a date that nights_overview does not list" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--query", "from nope"], "views: device_history"),
+        (["--query", "select * from incident"], "there is no table or view 'incident'; did you mean 'incidents'?"),
+        (["--query", "incidents please"], "this is not an SQL statement"),
         (["--query", "from test_all_types()"], "cast its column to text"),
         (["--query", "from test_all_types()", "--format", "csv"], "cast its column to text"),
         (["--query", "pivot nights on model using count(*)"], "expected them: PIVOT … ON COLUMN IN"),
