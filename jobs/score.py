@@ -57,9 +57,13 @@ def run(context: job.Context) -> Report:
         report.aliases[card.name] = scoring.aliases
     if not config.pending_nights:
         dates = night_files.dates_of(config, scoring.time.date())
-    elif not (dates := pending_nights.pending(context.lake, scoring)):
-        report.notes.append(pending_nights.nothing_pending(context.lake, scoring))
-        return report
+    else:
+        dates = pending_nights.pending(context.lake, scoring)
+        if silent := pending_nights.silent_date(scoring):
+            report.notes.append(silent)
+        if not dates:
+            report.notes.append(pending_nights.nothing_pending(context.lake, scoring))
+            return report
     scored = nightly.ScoredNights()
     failures: list[tuple[dt.date, Exception]] = []
     printed: list[list[str]] = []

@@ -122,7 +122,7 @@ DAYS = "(var.value.get('ids_spark_adapt_days', '0') | int)"
 
 with DAG(
     "ids_spark_night",
-    schedule="5 * * * *" if HOURLY else "30 2 * * *",
+    schedule="15 * * * *" if HOURLY else "30 2 * * *",
     start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     catchup=False,  # one run scores every night of an outage
     max_active_runs=1,

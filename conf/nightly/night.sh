@@ -6,8 +6,8 @@
 #
 # Exit code: that of the first job that fails (2: configuration or input was refused and nothing was written; 1: run it
 # again), or 3 if captures were not extracted to their end, nights are missing or degraded, or a challenger was refused:
-# everything else was done. Old nights are removed all the same. 75: another run for this lake has not ended; nothing was
-# done.
+# everything else was done. Old nights are removed all the same, unless extract or score was refused with 2: the lake or
+# the configuration may be the wrong one. 75: another run for this lake has not ended; nothing was done.
 set -euo pipefail
 umask 027
 . "$(dirname "$0")/common.sh"
@@ -37,11 +37,12 @@ daily() {
 [ -z "${CAPTURES:-}" ] || run extract --set "extract.captures=$CAPTURES" --set "extract.target=$LOGS"
 run score --set "score.flow_logs=$LOGS" --set score.last_days=14 --set score.pending_nights=true \
   ${RUNS_PER_NIGHT:+--set "score.runs_per_night=$RUNS_PER_NIGHT"}
+not_scored=$result
 if [ "${ADAPT_DAYS:-0}" -gt 0 ] && [ $((day % ADAPT_DAYS)) = 0 ]; then  # a person promotes it
   daily adapt --config "$here/conf/site.yaml" --set "adapt.flow_logs=$LOGS"
 fi
 failed=$result result=0
-daily purge
+[ "$not_scored" = 2 ] || daily purge
 [ "$failed" = 0 ] || result=$failed
 [ "$result" = 0 ] || exit "$result"
 exit "$incomplete"

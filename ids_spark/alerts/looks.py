@@ -114,6 +114,14 @@ def partial(row: Mapping[str, Any]) -> bool:
     return (row.get("run_of_night") or 1) < (row.get("runs_per_night") or 1)
 
 
+def hours_due(number: int, of: int) -> int:
+    """Return the hours of a date whose flows must have arrived by one of its looks before it is over.
+
+    The newest hour that is over is not among them: its files may still be written.
+    """
+    return max(0, 24 * number // of - 1)
+
+
 @dataclass(frozen=True)
 class Look:
     """A run at a date.

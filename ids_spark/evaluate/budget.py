@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ids_spark.alerts import verdicts
+from ids_spark.alerts import looks, verdicts
 from ids_spark.alerts.verdicts import OfIncident
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.lake.store import Lake
@@ -75,20 +75,20 @@ def together(budgets: Iterable[Budget]) -> Budget:
 def of_lake(lake: Lake, nights: int) -> list[Budget]:
     """Return the budgets of the newest nights of a lake whose flows were scored, ascending.
 
-    Nights of versions without a budget are left out.
+    Nights of versions without a budget are left out, and dates whose flows are still to come.
 
     Args:
         lake: The lake.
         nights: Maximum number of nights.
     """
     decided, found = verdicts.by_incident(verdicts.read(lake)), []
-    columns = ("rows_scored", "false_incidents")
+    columns = ("rows_scored", "false_incidents", "run_of_night", "runs_per_night")
     for date in lake.dates("incidents")[-nights:]:
         try:
             rows = lake.read("nights", columns, {"role": "champion"}, event_date=date).to_pylist()
         except SchemaMismatch:
             continue
-        promised = [row["false_incidents"] for row in rows if row["rows_scored"]]
+        promised = [row["false_incidents"] for row in rows if row["rows_scored"] and not looks.partial(row)]
         if promised and promised[0] is not None:
             incidents = lake.read("incidents", ("incident_id", "state"), event_date=date).to_pylist()
             found.append(of_night(date, promised[0], incidents, decided))

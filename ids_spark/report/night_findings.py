@@ -158,6 +158,11 @@ class Night:
         return {date: None if row is None or _is_missing(row) else row for date, row in rows.items()}
 
     @property
+    def partial(self) -> bool:
+        """Whether flows of the date were still to come when the champion scored it."""
+        return looks.partial(self.champion)
+
+    @property
     def degraded(self) -> Sequence[Row]:
         """Why the figures do not describe the whole traffic of the date, most important first: `reason` and `text`."""
         return self.champion.get("degraded") or ()
@@ -184,9 +189,12 @@ class Night:
 
     @property
     def silent_hours(self) -> list[int]:
-        """Hours in UTC without any flow, of those that are over; none where flows have no event time."""
+        """Hours in UTC without any flow, of those that are over; none where flows have no event time.
+
+        The newest of them is left out while the date is not over: its files may still be written.
+        """
         row = self.champion
-        over = 24 * row["run_of_night"] // row["runs_per_night"] if looks.partial(row) else 24
+        over = looks.hours_due(row["run_of_night"], row["runs_per_night"]) if self.partial else 24
         active = {cell["hour"] for cell in self.champion["class_mix"] or () if cell["flows"]} - {None}
         return [hour for hour in range(over) if hour not in active] if active else []
 
@@ -516,7 +524,7 @@ def _issues_of_volume(night: Night) -> Iterator[Issue]:
     ]
     if rows and len(before) >= _FEWEST_NIGHTS:
         usual = statistics.median(before)
-        few = rows < usual / _UNUSUAL and not looks.partial(night.champion)
+        few = rows < usual / _UNUSUAL and not night.partial
         if few or rows > usual * _UNUSUAL:
             yield Issue("unusual_volume", False, {"rows": rows, "usual": usual})
 

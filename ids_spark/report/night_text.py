@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Final
 
-from ids_spark.alerts import looks, narrative
+from ids_spark.alerts import narrative
 from ids_spark.report import night_findings
 from ids_spark.report.format import amount, counted, observed
 from ids_spark.report.night_findings import Night, State
@@ -31,12 +31,17 @@ def lines(night: Night, page: str) -> list[str]:
     """
     state, shown = night_findings.state(night), night.shown
     text = f"{counted(len(shown), 'incident')} to look at" if state == "incidents" else _STATES[state]
+    if night.partial:
+        answer, comma, reason = text.partition(",")
+        text = f"{answer} so far{comma}{reason}"
     hidden = night_findings.quarantined(night)
     if hidden is not None:
         rows, of = hidden.facts["rows"], hidden.facts["of"]
         usual = "" if hidden.facts["usual"] is None else ", more than usual"
         text += f"; {rows:,} of {counted(of, 'flow')} ({rows / of:.2%}) in quarantine{usual}"
     found = [f"night {night.event_date}{' (degraded)' if night.degraded else ''}: {text}"]
+    if state == "missing":
+        return [f"{found[0]}; page: {page}"]
     for row in shown[:_LISTED]:
         when = observed(row, night.event_date, "%H:%M")
         title = f"{row['severity']}  {narrative.title(row)}"
@@ -53,15 +58,15 @@ def lines(night: Night, page: str) -> list[str]:
 def runs(night: Night) -> str:
     """Return which run of its date a night is, what it has spent, and how soon incidents were listed.
 
-    Empty for a night that is scored once.
+    Empty for a night that is scored once, and for one without flow logs.
     """
     row = night.champion
     of = row.get("runs_per_night") or 1
-    if of == 1:
+    if of == 1 or night_findings.state(night) == "missing":
         return ""
     spent, budget = amount(row["false_incidents_expected"]), amount(row["false_incidents"])
     text = f"Run {row['run_of_night']} of {of} at this date"
-    text += ", of the flows so far" if looks.partial(row) else ""
+    text += ", of the flows so far" if night.partial else ""
     text += f"; {spent} of {budget} expected false incidents are spent."
     if hours := night_findings.hours_to_list(night):
         middle, most = statistics.median(hours), hours[-1]

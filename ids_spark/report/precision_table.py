@@ -62,7 +62,8 @@ def print_budget(nights: Sequence[Budget], length: int, console: Console) -> Non
         left = f"; {counted(undecided, 'incident')} without a verdict true or benign" if undecided else ""
         console.print(f"The budget has not held yet{left}.")
     else:
-        console.print(f"The budget held from {nights[first].nights[0]} on, after {counted(first, 'night')}.")
+        after = f"after {counted(first, 'night')}" if first else "the first night"
+        console.print(f"The budget held from {nights[first].nights[0]} on, {after}.")
 
 
 def _span(low: float, high: float) -> str:

@@ -408,9 +408,10 @@ def _night_report(
         report.notes += scoring.inventory.notes(scoring.identifiers.column)
         found = counted(row["devices_unknown_found"], "device")
         report.notes.append(f"{date}: the inventory lacks {found} of this night")
+    missing = any(reason["reason"] == "missing" for reason in row["degraded"])
     report.notes += [
         *scoring.identifiers.notes(),
-        f"{date}: {row['stage_text']}",
+        *([] if missing else [f"{date}: {row['stage_text']}"]),
         champion.threshold.statement(),  # the same for every night of a run
         *scoring.allow_list.notes(source.event_date, counts.allowed_by_entry.tolist(), scoring.identifiers.hides),
     ]

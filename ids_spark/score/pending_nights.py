@@ -41,6 +41,28 @@ def pending(lake: Lake, scoring: ScoringContext) -> list[dt.date]:
     ]
 
 
+def silent_date(scoring: ScoringContext) -> str | None:
+    """Return a sentence for people if the date that has begun should have flows and has none.
+
+    None if a date is scored once, if today is not configured, and while the files of its first hour may still be
+    written.
+    """
+    config, today = scoring.config.score, scoring.time.date()
+    ranged = config.last_days is not None or config.first_date is not None
+    if config.runs_per_night == 1 or scoring.time.hour < 2 or (ranged and today not in dates_of(config, today)):
+        return None
+    try:
+        source = find_night(
+            config, today, scoring.champion.preprocessor.schema, scoring.needed, identifiers=scoring.identifiers
+        )
+    except InputError:
+        return None  # scoring states the reason
+    if source is not None:
+        return None
+    folder = f"{absolute(config.flow_logs or '').rstrip('/')}/event_date={today}"
+    return f"no flow of {today} so far: {folder} has no flow logs, at {scoring.time:%H:%M} UTC; check the sensors"
+
+
 def nothing_pending(lake: Lake, scoring: ScoringContext) -> str:
     """Return a sentence for people when no night is to be scored: what has a result, and where the pages are."""
     card = scoring.champion.card

@@ -259,25 +259,43 @@ sys.exit(CODES[job])
 
 @pytest.mark.parametrize(
     ("extract", "score", "purge", "jobs", "code"),
-    [(0, 0, 0, 3, 0), (3, 0, 0, 3, 3), (3, 3, 0, 3, 3), (0, 3, 1, 3, 1), (2, 0, 1, 2, 2), (0, 1, 0, 3, 1)],
+    [
+        (0, 0, 0, "extract score purge", 0),
+        (3, 0, 0, "extract score purge", 3),
+        (3, 3, 0, "extract score purge", 3),
+        (0, 3, 1, "extract score purge", 1),
+        (1, 0, 2, "extract purge", 1),
+        (0, 1, 0, "extract score purge", 1),
+        (2, 0, 0, "extract", 2),
+        (0, 2, 0, "extract score", 2),
+    ],
 )
-def test_the_script_of_a_night_extracts_captures_if_there_are_any_and_always_removes_old_nights(
-    tmp_path: Path, extract: int, score: int, purge: int, jobs: int, code: int
+def test_the_script_of_a_night_extracts_captures_if_there_are_any_and_removes_old_nights_unless_it_was_refused(
+    tmp_path: Path, extract: int, score: int, purge: int, jobs: str, code: int
 ) -> None:
     codes = f"CODES = dict(extract={extract}, score={score}, purge={purge})\n"
     script = str(checkout_with(tmp_path, codes + JOBS_OF_NIGHT) / "conf" / "nightly" / "night.sh")
     known = {**SHELL, "LAKE": "/lake", "LOGS": "/logs", "IDS_SPARK_LOCKS": str(tmp_path / "locks")}
-    expected = [
-        "extract|/lake|/pcaps|/logs|None",
-        "score|/lake|None|flow_logs|/logs",
-        "purge|/lake|None|flow_logs|None",
-    ]
+    calls = {
+        "extract": "extract|/lake|/pcaps|/logs|None",
+        "score": "score|/lake|None|flow_logs|/logs",
+        "purge": "purge|/lake|None|flow_logs|None",
+    }
+    expected = [calls[job] for job in jobs.split()]  # nothing is scored after a failure
     ended = subprocess.run([script], env=known | {"CAPTURES": "/pcaps"}, capture_output=True, text=True, check=False)
-    shown = expected if jobs == 3 else [expected[0], expected[2]]  # nothing is scored after a failure
-    assert (ended.returncode, ended.stdout.splitlines()) == (code, shown), ended.stderr
+    assert (ended.returncode, ended.stdout.splitlines()) == (code, expected), ended.stderr
     if not extract:
         ended = subprocess.run([script], env=known, capture_output=True, text=True, check=False)
         assert (ended.returncode, ended.stdout.splitlines()) == (code, expected[1:])
+
+
+def test_the_script_of_a_night_removes_old_nights_after_a_refused_adaptation(tmp_path: Path) -> None:
+    codes = "CODES = dict(score=0, adapt=2, purge=0)\n"
+    script = str(checkout_with(tmp_path, codes + JOBS_OF_NIGHT) / "conf" / "nightly" / "night.sh")
+    known = {**SHELL, "LAKE": "/lake", "LOGS": "/logs", "IDS_SPARK_LOCKS": str(tmp_path / "locks"), "ADAPT_DAYS": "1"}
+    ended = subprocess.run([script], env=known, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert [line.split("|")[0] for line in ended.stdout.splitlines()] == ["score", "adapt", "purge"]
 
 
 def test_the_script_of_a_night_scores_what_is_pending_every_hour_if_told_to(tmp_path: Path) -> None:

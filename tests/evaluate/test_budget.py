@@ -72,7 +72,10 @@ def test_nights_of_a_lake(tmp_path):
     for i, alerts in enumerate([[alert("a", "x")], [alert("b", "x"), alert("c", "y")], []]):
         store_night(lake, alerts, NIGHT + i * DAY)
     lake.write("verdicts", [verdict("benign", [alert("b", "x")], date=NIGHT + DAY)], run_id="r")
-    found = budget.of_lake(lake, 2)
+    store_night(lake, [alert("d", "x")], NIGHT + 3 * DAY)
+    [row] = lake.read("nights", event_date=NIGHT + 3 * DAY).to_pylist()
+    lake.write("nights", [row | {"run_of_night": 7, "runs_per_night": 24}], event_date=NIGHT + 3 * DAY)  # not over
+    found = budget.of_lake(lake, 3)
     assert [(each.nights[0], each.promised, each.at_least, each.at_most) for each in found] == [
         (NIGHT + DAY, 1.0, 1, 2),
         (NIGHT + 2 * DAY, 1.0, 0, 0),

@@ -110,6 +110,17 @@ def test_recall_is_the_mean_over_classes_with_validation_rows() -> None:
     assert math.isnan(night_findings.mean_recall({}))
 
 
+@pytest.mark.parametrize(
+    ("run", "runs", "silent"),
+    [(1, 24, []), (8, 24, [3, 4]), (9, 24, [3, 4, 7]), (1, 4, [3, 4]), (24, 24, [3, 4, 7, 23])],
+)
+def test_hours_without_flows_are_stated_once_their_files_should_be_there(
+    run: int, runs: int, silent: list[int]
+) -> None:
+    active = mix([hour for hour in range(24) if hour not in (3, 4, 7, 23)], Benign=9)
+    assert with_row(QUIET, class_mix=active, run_of_night=run, runs_per_night=runs).silent_hours == silent
+
+
 def test_every_issue_is_found_serious_ones_first() -> None:
     hours = [hour for hour in range(24) if hour not in (3, 4, 22)]
     before = {DATE - dt.timedelta(days=i): [scored(rows_in=rows)] for i, rows in ((1, 400), (2, 500_000), (3, 500_000))}

@@ -305,6 +305,16 @@ def test_files_without_flows_are_listed_and_no_reason_for_doubt() -> None:
     assert numbers(page.text("more-refused-files"))[0] == "10"
 
 
+def test_a_date_that_is_not_over_says_so_far_and_nothing_of_late_flows() -> None:
+    hour = {"run_of_night": 7, "runs_per_night": 24}
+    page = Page(page_of(with_row(busy(), **hour)))
+    assert page.text("headline").startswith("5 incidents to look at so far, ")
+    assert "Expected false incidents so far: 0.83." in page_of(with_row(busy(), **hour))
+    assert not page.has("late")
+    assert Page(page_of(with_row(QUIET, **hour))).text("headline") == "No flow flagged so far"
+    assert Page(page_of(busy())).has("late")
+
+
 def test_every_kind_of_issue_has_a_sentence() -> None:
     hours = [hour for hour in range(24) if hour not in (3, 4, 22)]
     before = {DATE - dt.timedelta(days=i): [scored(rows_in=500_000)] for i in (1, 2, 3)}

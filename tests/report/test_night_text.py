@@ -40,6 +40,19 @@ def test_a_night_without_incidents_says_why(night: Night, text: str) -> None:
     assert text in found[0]
 
 
+def test_a_date_that_is_not_over_says_so_far() -> None:
+    hour = {"run_of_night": 7, "runs_per_night": 24}
+    assert night_text.lines(with_row(busy(), **hour), PAGE)[0] == "night 2026-07-14: 5 incidents to look at so far"
+    flagged = night_text.lines(with_row(QUIET, flows_flagged=900_000, **hour), PAGE)[0]
+    assert "no incident stands out so far, but" in flagged
+
+
+def test_a_night_without_flow_logs_is_one_line() -> None:
+    missing = {"degraded": [{"reason": "missing", "text": "no flow logs"}], "run_of_night": 24, "runs_per_night": 24}
+    [line] = night_text.lines(with_row(QUIET, rows_in=0, rows_scored=0, **missing), PAGE)
+    assert line == f"night 2026-07-14 (degraded): no flow logs; page: {PAGE}"
+
+
 def test_many_incidents_and_names_of_others_stay_short_and_printable() -> None:
     found = night_text.lines(hostile(), PAGE)
     assert found[-3].strip() == "and 45 more"

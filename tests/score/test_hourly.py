@@ -52,7 +52,9 @@ def arrive(folder: Path, *quarters: int) -> None:
 @pytest.mark.slow
 def test_a_date_is_scored_as_its_flows_arrive(by_hour: Path, tmp_path: Path) -> None:
     folder = copy(by_hour, tmp_path / "nights")
-    assert hourly(folder, 2)[:2] == (0, [])  # nothing has arrived, and the date is not over
+    code, dates, output = hourly(folder, 2)  # nothing has arrived, and the date is not over
+    assert (code, dates) == (0, [])
+    assert f"no flow of {DATE} so far" in output
 
     arrive(folder, 0)
     code, dates, output = hourly(folder, 6.1)
