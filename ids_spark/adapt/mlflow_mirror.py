@@ -43,6 +43,13 @@ _SETTINGS: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
+_UNREACHABLE: Final = {
+    "NewConnectionError": "connection refused, or no route",
+    "NameResolutionError": "its name is unknown",
+    "ConnectTimeoutError": "no connection in time",
+    "Read timed out": "no answer in time",
+}
+"""What the client's chain of errors says at its end."""
 _REGISTRATION_S: Final = 60
 _REGISTRY: Final = "MLFLOW_REGISTRY_URI"
 _EXPERIMENT: Final = "ids_spark"
@@ -119,6 +126,9 @@ def mirror(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) ->
 
 def _text(error: Exception) -> str:
     """Return an error in one line, without users and passwords in addresses, such as those of a proxy."""
+    for cause, words in _UNREACHABLE.items():
+        if cause in str(error):
+            return f"it cannot be reached: {words}"
     return one_line(Exception(re.sub(r"//\S*@", "//…@", str(error)) or type(error).__name__))
 
 

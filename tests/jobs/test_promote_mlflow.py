@@ -266,6 +266,15 @@ def test_what_the_client_says_is_without_passwords(monkeypatch: pytest.MonkeyPat
     assert "(no answer of http://…@proxy:1 for https://host/x)" in text
 
 
+def test_a_server_that_is_not_there_is_said_in_words(monkeypatch: pytest.MonkeyPatch, lake: Lake) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(f"{'x' * 400} (Caused by NewConnectionError('[Errno 111] Connection refused'))")
+
+    monkeypatch.setattr(mlflow_mirror, "_mirror", failing)
+    text = str(mlflow_mirror.mirror(lake, NAME, PromoteConfig(mlflow_uri="https://host"), None))
+    assert "(it cannot be reached: connection refused, or no route); they are valid in the lake" in text
+
+
 def test_tasks_do_not_see_credentials() -> None:
     def secrets(**given: Any) -> tuple[str, ...]:
         return PromoteConfig.model_validate(given).secret_variables
