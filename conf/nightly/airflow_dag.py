@@ -23,8 +23,8 @@ once a day, in its first run that succeeds.
 
 Exit codes of jobs: 0, the task succeeds. 3, done with warnings: it succeeds, and `without_warnings`, the last task, is
 skipped and names the jobs. 2, refused: it fails at once, because running it again changes nothing. All others, also of
-a killed job, or 75 while another run for this lake lives, also one of `night.sh`: it is retried. `purge` runs in any
-case.
+a killed job, or 75 while another run for this lake lives, also one of `night.sh`: it is retried. `purge` runs all the
+same, unless extract or score was refused: the lake or the configuration may be the wrong one.
 """
 
 import datetime as dt
@@ -87,6 +87,7 @@ class Job(BaseOperator):
             [f"{self.home}/conf/nightly/job.sh", self.task_id, *options], env=known | self.variables, cwd=self.home
         ).exit_code
         if code == REFUSED:
+            context["ti"].xcom_push(key="refused", value=True)
             raise AirflowFailException(f"{self.task_id} was refused (exit code 2): the log says what to correct")
         if code not in (DONE, WARNINGS):
             raise AirflowException(f"{self.task_id} ended with {code}: the old tables remain; it can be run again")
@@ -118,6 +119,7 @@ NIGHT = f"((dag_run.logical_date or dag_run.run_after) - macros.timedelta(hours=
 BEFORE = "prev_data_interval_start_success"
 FIRST = f"(not dag_run.logical_date or not {BEFORE} or {BEFORE}.date() < dag_run.data_interval_start.date())"
 DAILY = FIRST if HOURLY else "true"
+REFUSED_BEFORE = "ti.xcom_pull(task_ids='extract', key='refused') or ti.xcom_pull(task_ids='score', key='refused')"
 DAYS = "(var.value.get('ids_spark_adapt_days', '0') | int)"
 
 with DAG(
@@ -152,6 +154,10 @@ with DAG(
         config="site.yaml",
         only_if=f"{{{{ 'yes' if {DAYS} and {DAILY} and {NIGHT}.toordinal() % {DAYS} == 0 else '' }}}}",
     )
-    purge = Job(task_id="purge", only_if=f"{{{{ 'yes' if {DAILY} else '' }}}}", trigger_rule="all_done")
+    purge = Job(
+        task_id="purge",
+        only_if=f"{{{{ 'yes' if {DAILY} and not ({REFUSED_BEFORE}) else '' }}}}",
+        trigger_rule="all_done",
+    )
     extract >> score >> adapt >> purge
     [extract, score, adapt, purge] >> without_warnings()

@@ -120,24 +120,30 @@ def test_a_failed_job_runs_again_and_warnings_are_seen(airflow: Airflow, recorde
     ]
 
 
-def test_a_refused_job_fails_at_once_and_old_nights_are_removed_all_the_same(airflow: Airflow, recorded: Path) -> None:
+def test_a_refused_job_fails_at_once_and_old_nights_stay_unless_they_were_scored(
+    airflow: Airflow, recorded: Path
+) -> None:
     (recorded / "score").write_text("2\n0\n")
-    (recorded / "purge").write_text("1\n1\n1\n0\n")
     state, tasks, log = airflow.test("2026-03-02T02:30:00", home=recorded, lake="/lake", logs="/logs")
     assert state == "failed", log
     assert tasks["score"] == ("failed", 1)
     assert "score was refused (exit code 2)" in log
-    assert tasks["purge"] == ("failed", 3)
+    assert tasks["purge"] == ("skipped", 1)
     assert {tasks[name][0] for name in ("adapt", "without_warnings")} == {"upstream_failed"}
     assert tasks["extract"] == ("skipped", 1)  # no captures
+
+    (recorded / "adapt").write_text("2\n")
+    (recorded / "purge").write_text("1\n1\n1\n0\n")
+    state, tasks, log = airflow.test("2026-03-03T02:30:00", home=recorded, lake="/lake", logs="/logs", adapt_days=1)
+    assert (state, tasks["adapt"], tasks["purge"]) == ("failed", ("failed", 1), ("failed", 3)), log
 
 
 def test_with_hourly_runs_old_nights_are_removed_once_a_day(airflow: Airflow, recorded: Path) -> None:
     known = {"home": recorded, "lake": "/lake", "logs": "/logs", "adapt_days": 1}
     # The first run of the date comes after an outage.
-    state, tasks, log = airflow.test("2026-03-05T07:05:00", 24, **known)
+    state, tasks, log = airflow.test("2026-03-05T07:15:00", 24, **known)
     assert (state, tasks["purge"], tasks["adapt"]) == ("success", ("success", 1), ("success", 1)), log
-    state, tasks, log = airflow.test("2026-03-05T08:05:00", 24, **known)
+    state, tasks, log = airflow.test("2026-03-05T08:15:00", 24, **known)
     assert (state, tasks["score"], tasks["purge"], tasks["adapt"]) == (
         "success", ("success", 1), ("skipped", 1), ("skipped", 1)
     ), log  # fmt: skip
