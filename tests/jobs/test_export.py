@@ -6,7 +6,7 @@ import pytest
 
 from ids_spark.lake import delta
 from ids_spark.lake.store import Lake
-from tests.support.delta_tables import add_runs, commit_night, in_lake, plain, read
+from tests.support.delta_tables import commit_two_nights, in_lake, plain, read
 from tests.support.in_process import run
 from tests.support.incident_rows import NIGHT
 
@@ -17,10 +17,7 @@ PURGE = (f"purge.today={NIGHT + 4 * DAY}", "purge.older_than_days=3")  # keeps t
 @pytest.fixture
 def folder(tmp_path):
     """A folder with the lake of two nights."""
-    lake = Lake(str(tmp_path / "lake"))
-    commit_night(lake, "20261125T010000Z-aa")
-    commit_night(lake, "20261126T010000Z-bb", NIGHT + DAY)
-    add_runs(lake)
+    commit_two_nights(Lake(str(tmp_path / "lake")))
     return tmp_path
 
 

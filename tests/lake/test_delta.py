@@ -24,8 +24,8 @@ from tests.support.delta_tables import (
     MODEL,
     PREDICTIONS,
     READERS,
-    add_runs,
     commit_night,
+    commit_two_nights,
     in_lake,
     plain,
     read,
@@ -40,9 +40,7 @@ DAY = dt.timedelta(days=1)
 def lake(tmp_path):
     """A lake of two nights."""
     found = Lake(str(tmp_path / "a lake"))
-    commit_night(found, "20261125T010000Z-aa")
-    commit_night(found, "20261126T010000Z-bb", NIGHT + DAY)
-    add_runs(found)
+    commit_two_nights(found)
     return found
 
 

@@ -63,6 +63,13 @@ def add_runs(lake: Lake) -> None:
     lake.write("verdicts", [{**verdict("true", [alert("scan", "pump-1")]), "run_id": "v"}], run_id="v")
 
 
+def commit_two_nights(lake: Lake) -> None:
+    """Commit the first two nights, and a row of each table that has a file for each run."""
+    commit_night(lake, "20261125T010000Z-aa")
+    commit_night(lake, "20261126T010000Z-bb", NIGHT + dt.timedelta(days=1))
+    add_runs(lake)
+
+
 def in_lake(lake: Lake, name: str) -> list[dict[str, Any]]:
     """Return the rows of a table in the lake with the values of paths, read file by file with pyarrow."""
     table = TABLES[delta.EXPORTED[name]]
