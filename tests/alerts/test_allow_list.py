@@ -219,7 +219,7 @@ def test_every_fault_of_every_entry_is_listed_at_once(listed):
         "entries.#1.expires: missing\n",
         "entries.#1.where: missing\n",
         "entries.#2.reason: Value should have at least 1 item",
-        "entries.#2.expires: Input should be a valid date",
+        "entries.#2.expires: found 'soon'; expected a date, YYYY-MM-DD\n",
         "entries.#2.where: Dictionary should have at least 1 item",
         "entries.#2.class_name.#1: no class or category 'Zz'",
         "entries.#3.where.mac: no such column in score.pass_through; expected one of flow_id, device_id, src_ip\n",
