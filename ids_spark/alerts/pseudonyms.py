@@ -11,12 +11,12 @@ At 128 bits, n distinct values collide with a probability of about n² / 2^129: 
 import hashlib
 import hmac
 import os
-import stat
 from collections.abc import Callable
 from typing import Final
 
 import pyarrow as pa
 
+from ids_spark.base import whole_file
 from ids_spark.base.errors import InputError
 from ids_spark.config.score import ScoreConfig
 
@@ -30,6 +30,7 @@ REMEDY: Final = (
 )
 """What to do without a key."""
 _MODES: Final = (0o600, 0o400)
+_MOST_BYTES: Final = 65_536  # of a file
 _BLOCK: Final = 64  # bytes of a block of SHA-256
 _KEY_NAME: Final = b"ids_spark: which key"
 
@@ -124,15 +125,15 @@ def load_key(settings: ScoreConfig) -> Pseudonyms | None:
 
 def _of_file(name: str) -> str:
     try:
-        with open(name, "rb") as file:
-            found = os.fstat(file.fileno())
-            mode = stat.S_IMODE(found.st_mode)
-            if mode not in _MODES:
-                raise KeyUnusable(
-                    f"{name} has mode {mode:04o}; only its owner may read a key: expected 0600 or 0400;"
-                    f" run chmod 600 {name}, and make a new key if others may have read this one"
-                )
-            return file.read().decode()
+        content, mode = whole_file.read_with_mode(name, _MOST_BYTES)
+        if mode not in _MODES:
+            raise KeyUnusable(
+                f"{name} has mode {mode:04o}; only its owner may read a key: expected 0600 or 0400;"
+                f" run chmod 600 {name}, and make a new key if others may have read this one"
+            )
+        return content.decode()
+    except whole_file.FileTooLarge as error:
+        raise KeyUnusable(f"{error.args[0]}; {REMEDY}") from None
     except OSError as error:
         raise KeyUnusable(f"{name}: {error.strerror}; expected a file with the pseudonym key; {REMEDY}") from None
     except UnicodeDecodeError:  # its message would show a byte of the key

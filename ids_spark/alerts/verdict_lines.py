@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from ids_spark.alerts.verdicts import NAMES
 from ids_spark.base.errors import InputError
+from ids_spark.base.whole_file import FileTooLarge
 from ids_spark.config.score import VerdictConfig
 from ids_spark.lake.filesystem import read_bytes
 
@@ -141,13 +142,11 @@ def _of_file(uri: str) -> list[tuple[str, dict[str, str]]]:
     """
     expected = f"expected CSV in UTF-8 with commas and the columns {', '.join(COLUMNS)}"
     try:
-        content = read_bytes(uri)
+        content = read_bytes(uri, _MOST_BYTES)
+    except FileTooLarge as error:
+        raise VerdictsRefused(f"{error.args[0]}; give it in parts") from error
     except OSError as error:
         raise VerdictsRefused(f"{uri}: {error.strerror or error}; {expected}") from error
-    if len(content) > _MOST_BYTES:
-        raise VerdictsRefused(
-            f"{uri}: found {len(content):,} bytes; expected at most {_MOST_BYTES:,}; give it in parts"
-        )
     try:
         text = content.decode("utf-8-sig")
         if "\0" in text:

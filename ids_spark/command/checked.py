@@ -5,13 +5,12 @@ It needs neither Spark nor the lake. What depends on models, flows or the lake i
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.loader import ConfigError, load
 from ids_spark.config.settings import Config
-from ids_spark.config.yaml_file import parse
+from ids_spark.config.yaml_file import read
 
 _NIGHTS: Final = ("score", "verdict", "adapt")
 _SIGNING: Final = ("train", "boost", "blend", "adapt", "promote")
@@ -50,11 +49,7 @@ def check_file(name: str) -> str:
     if name.lower().endswith(".csv"):
         _inventory(name)()
         return "inventory"
-    try:
-        content = parse(Path(name).read_bytes(), name, ConfigError)
-    except OSError as error:
-        raise ConfigError(f"{name}: {error.strerror or error}; expected a YAML file") from error
-    kind = _kind_of(content)
+    kind = _kind_of(read(name, ConfigError))
     checks: Mapping[str, Check] = {
         _CONFIGURATION: lambda: load([name], []),
         "severity policy": _severity(name),

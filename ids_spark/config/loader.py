@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ids_spark.base.errors import InputError
 from ids_spark.config.settings import Config
-from ids_spark.config.yaml_file import described, parse, parse_value
+from ids_spark.config.yaml_file import described, parse_value, read
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
     for name in files:
         try:
             _merge(merged, _with_places(_renamed(_read(name)), name))
-        except ConfigError as error:
+        except InputError as error:
             faults.append(str(error))
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -70,10 +70,7 @@ def load(files: Sequence[str], settings: Sequence[str]) -> Config:
 
 
 def _read(name: str) -> dict[str, Any]:
-    try:
-        content = parse(Path(name).read_bytes(), name, ConfigError)
-    except OSError as error:
-        raise ConfigError(f"{name}: {error.strerror or error}; expected a YAML file") from error
+    content = read(name, ConfigError)
     if content is None:
         return {}
     if not isinstance(content, dict):

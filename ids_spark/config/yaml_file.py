@@ -4,15 +4,19 @@ import datetime as dt
 import difflib
 import re
 import typing
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ids_spark.base import whole_file
 from ids_spark.base.errors import InputError
 
 _Read = TypeVar("_Read", bound=BaseModel)
+MOST_BYTES: Final = 2 << 20
+"""Of a file; PyYAML takes 4 s for a million bytes."""
 _MOST_NODES: Final = 100_000  # the longest policy has some thousand
 _LONGEST_REASON: Final = 300
 _MOST_FAULTS: Final = 20
@@ -22,6 +26,18 @@ _EXPECTED: Final = {"date_": "a date, YYYY-MM-DD", "datetime_": _TIME, "timezone
 """What is expected instead of a fault of pydantic, by the start of its type."""
 _UNREADABLE: Final = (ValueError, TypeError, OverflowError, RecursionError)
 """Errors of PyYAML for a value that its tag does not allow, such as `!!float x`, and for content nested too deeply."""
+
+
+def read(name: str, error: type[InputError]) -> Any:
+    """Return the content of a local YAML file.
+
+    Raises:
+        InputError: (of class `error`) it cannot be read or is not YAML; or it has more than `MOST_BYTES`.
+    """
+    try:
+        return parse(whole_file.read(name, MOST_BYTES), name, error)
+    except OSError as fault:
+        raise error(f"{name}: {fault.strerror or fault}; expected a YAML file") from fault
 
 
 def parse(content: bytes, where: str, error: type[InputError]) -> Any:
@@ -143,7 +159,8 @@ class _Strict(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping whose keys are all different."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
+        times = Counter(key for key in keys if isinstance(key, Hashable))
+        duplicates = sorted(str(key) for key, n in times.items() if n > 1)
         if duplicates:
             raise DuplicateKey(None, None, f"duplicate key: {', '.join(duplicates)}", node.start_mark)
         return super().construct_mapping(node, deep)

@@ -321,12 +321,9 @@ def _cells(uri: str, content: bytes) -> tuple[list[str], Iterable[tuple[int, dic
 
 def _content(uri: str) -> bytes:
     try:
-        content = read_bytes(uri)
+        return read_bytes(uri, _MOST_BYTES)
     except OSError as error:
         raise InventoryRefused(f"{uri}: {error.strerror or one_line(error)}; {_EXPECTED}") from error
-    if len(content) > _MOST_BYTES:
-        raise InventoryRefused(f"{uri}: found {len(content):,} bytes, expected at most {_MOST_BYTES:,}; {_EXPECTED}")
-    return content
 
 
 def _text(uri: str, content: bytes) -> str:

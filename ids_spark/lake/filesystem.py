@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
-from ids_spark.base import json_text
+from ids_spark.base import json_text, whole_file
 from ids_spark.base.errors import InputError
 from ids_spark.lake import hdfs
 
@@ -44,10 +44,6 @@ SET_ASIDE: Final = ".set-aside-"
 _LONGEST_OLD: Final = 200  # characters of the old name that the new one holds
 _MOST_LEVELS: Final = 32  # of folders below one of the root
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
-
-
-class FileTooLarge(InputError, ValueError):
-    """Raised when a file is larger than any that this program writes, or is asked to read as a whole."""
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -289,29 +285,11 @@ def read_bytes(uri: str, most: int = json_text.MOST_BYTES) -> bytes:
     """
     fs, path = resolve(uri)
     if isinstance(fs, pafs.LocalFileSystem):
-        return _read_local(uri, path, most)
+        return whole_file.read(path, most, uri)
     with fs.open_input_file(path) as stream:
         size = stream.size()
-        _require_size(uri, size, most)
+        whole_file.require_size(uri, size, most)
         return bytes(stream.read(size))
-
-
-def _read_local(uri: str, path: str, most: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # to open a pipe may else take for ever
-    try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise OSError(errno.EINVAL, "is no file, but a folder, pipe or device", path)
-        _require_size(uri, state.st_size, most)
-        with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(state.st_size)
-    finally:
-        os.close(descriptor)
-
-
-def _require_size(uri: str, size: int, most: int) -> None:
-    if size > most:
-        raise FileTooLarge(f"{uri} has more than {most:,} bytes; expected a file as a job writes it, or a smaller one")
 
 
 def write_bytes(uri: str, content: bytes) -> None:

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from ids_spark.base import json_text, npz
 from ids_spark.base.errors import InputError
 from ids_spark.base.names import is_name
+from ids_spark.base.whole_file import FileTooLarge
 from ids_spark.config.blend import BlendParts
 from ids_spark.config.boost import BoostConfig
 from ids_spark.config.train import ModelConfig
@@ -29,7 +30,7 @@ from ids_spark.config.yaml_file import described
 from ids_spark.dataset.taxonomy import CLASSES, Level
 from ids_spark.features import preprocess, ratios
 from ids_spark.features.preprocess import Preprocessor
-from ids_spark.lake.filesystem import FileTooLarge, exists, files_in, read_bytes, write_bytes
+from ids_spark.lake.filesystem import exists, files_in, read_bytes, write_bytes
 from ids_spark.models import booster_file, novelty, threshold
 from ids_spark.models.novelty import Novelty
 from ids_spark.models.threshold import ValidationScores

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field
 
-from ids_spark.base import json_text
+from ids_spark.base import json_text, whole_file
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import one_line
 from ids_spark.config.score import Section
@@ -175,14 +175,15 @@ def load_sign_key(setting: str | None) -> SignKey | None:
 
 def _private_file(name: str) -> bytes:
     try:
-        with open(name, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode not in _MODES:
-                raise SignKeyUnusable(
-                    f"{name} has mode {mode:04o}; only its owner may read a private key: expected 0600 or 0400; run"
-                    f" chmod 600 {name}, and make a new key if others may have read this one"
-                )
-            return file.read(_LARGEST)
+        content, mode = whole_file.read_with_mode(name, _LARGEST)
+        if mode not in _MODES:
+            raise SignKeyUnusable(
+                f"{name} has mode {mode:04o}; only its owner may read a private key: expected 0600 or 0400; run"
+                f" chmod 600 {name}, and make a new key if others may have read this one"
+            )
+        return content
+    except whole_file.FileTooLarge as error:
+        raise SignKeyUnusable(f"train.sign_key is {error.args[0]}; {_MAKE_PRIVATE}") from None
     except OSError as error:
         raise SignKeyUnusable(f"train.sign_key is {name}: {error.strerror}; {_MAKE_PRIVATE}") from None
 
@@ -252,8 +253,9 @@ def _public(name: str, lake: Lake) -> Ed25519PublicKey:
             " replace it; move it to another folder"
         )
     try:
-        with open(path, "rb") as file:
-            mode, content = stat.S_IMODE(os.fstat(file.fileno()).st_mode), file.read(_LARGEST)
+        content, mode = whole_file.read_with_mode(path, _LARGEST, name)
+    except whole_file.FileTooLarge as error:
+        raise TrustedKeyUnusable(f"score.trusted_keys lists {error.args[0]}; {_MAKE_PUBLIC}") from None
     except OSError as error:
         raise TrustedKeyUnusable(
             f"score.trusted_keys lists {name}: {error.strerror}; expected a public key; {_MAKE_PUBLIC}"

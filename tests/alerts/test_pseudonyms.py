@@ -182,7 +182,9 @@ def test_a_short_key_is_refused_without_being_shown(monkeypatch, key_file):
 
 def test_a_file_that_is_absent_a_folder_or_no_text_is_refused(key_file, tmp_path):
     assert refusal(settings(tmp_path / "absent")).startswith(f"{tmp_path}/absent: No such file or directory; expected")
-    assert refusal(settings(tmp_path)).startswith(f"{tmp_path}: Is a directory; expected a file with the pseudonym key")
+    assert refusal(settings(tmp_path)).startswith(
+        f"{tmp_path}: is no file, but a folder, pipe or device; expected a file"
+    )
     path = key_file(KEY.encode() + b"\xff")
     text = refusal(settings(path))
     assert text.startswith(f"{path} is not UTF-8 text; ")

@@ -133,6 +133,33 @@ def test_every_policy_and_key_that_a_night_names_is_checked(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
+    ("job", "option", "most"),
+    [
+        ("train", "--config={}", 2 << 20),
+        ("score", "--set=alerts.severity_policy={}", 2 << 20),
+        ("score", "--set=alerts.allow_list={}", 2 << 20),
+        ("score", "--set=score.inventory={}", 64 << 20),
+        ("score", "--set=score.pseudonym_key_file={}", 65_536),
+        ("train", "--set=train.sign_key={}", 65_536),
+        ("verdict", "--set=verdict.file={}", 10_000_000),
+    ],
+)
+def test_a_file_that_is_too_large_or_no_file_is_not_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, job: str, option: str, most: int
+) -> None:
+    def fault(file: Path) -> str:
+        assert main(["check", job, option.format(file)]) == 2
+        return capsys.readouterr().err
+
+    large, pipe = tmp_path / "large", tmp_path / "pipe"
+    large.touch(mode=0o600)
+    os.truncate(large, most + 1)
+    assert f"{large}: found {most + 1:,} bytes; expected at most {most:,}" in fault(large)
+    os.mkfifo(pipe, 0o600)
+    assert f"{pipe}: is no file, but a folder, pipe or device; " in fault(pipe)
+
+
+@pytest.mark.parametrize(
     ("job", "settings", "message"),
     [
         ("export", [], "export.delta is not set"),

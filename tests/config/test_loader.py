@@ -191,6 +191,11 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
     assert "expected a YAML file" in refused([tmp_path])
 
 
+def test_keys_that_are_there_twice_or_no_text_are_named(yaml_file):
+    assert "duplicate key: a, b in" in refused([yaml_file("b: 1\na: 1\nc: 1\na: 2\nb: 2\n")])
+    assert "found unhashable key" in refused([yaml_file("a: 1\n? [1, 2]\n: 1\n")])
+
+
 def test_an_empty_file_changes_nothing(yaml_file):
     assert load([yaml_file("# nothing\n")], []) == Config()
 

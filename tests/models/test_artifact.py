@@ -298,4 +298,4 @@ def test_a_model_is_named_by_architecture_variant_classes_and_profile():
 def test_a_file_that_is_too_large_is_not_read(stored, name):
     with (stored / name).open("ab") as stream:
         stream.truncate(json_text.MOST_BYTES + 1)
-    assert f"{stored}/{name} has more than {json_text.MOST_BYTES:,} bytes" in refusal(stored)
+    assert f"{stored}/{name}: found {json_text.MOST_BYTES + 1:,} bytes; expected at most" in refusal(stored)
