@@ -57,7 +57,7 @@ def run(context: job.Context) -> Report:
     version = str(after.holder(config.alias))
     model = registry.read_version(models, config.model, version, trust)
     report = Report(models=[f"{config.model}/{version}"], data_origin=model.card.data_origin)
-    report.after_commit.append(lambda: mlflow_mirror.mirror(context.lake, config.model, config, signing.trust))
+    report.after_commit.append(mlflow_mirror.follow_up(context.lake, config.model, config, signing.trust))
     if (recorded := after.recorded()) is not None:
         report.aliases[config.model] = recorded
     if after == before:

@@ -96,7 +96,7 @@ def run(context: job.Context) -> Report:
         if promote.mlflow_uri is not None:
             from ids_spark.adapt import mlflow_mirror
 
-            report.after_commit.append(lambda: mlflow_mirror.mirror(context.lake, card.name, promote, None))
+            report.after_commit.append(mlflow_mirror.follow_up(context.lake, card.name, promote, None))
     return report
 
 

@@ -127,7 +127,7 @@ def adapt(run: Run) -> Report:
         report.degrade(f"the challenger {challenger.card.version} is refused: {' '.join(adaptation.refusals)}")
     page = lake.uri(f"{report.tables[0]}/adaptation.html")
     report.lines = adaptation_page.summary(adaptation, page)
-    report.after_commit.append(lambda: mlflow_mirror.mirror(lake, own.model, run.config.promote, signing.trust))
+    report.after_commit.append(mlflow_mirror.follow_up(lake, own.model, run.config.promote, signing.trust))
     return report
 
 

@@ -8,6 +8,7 @@ lake or removed; other aliases and other versions are left alone.
 Credentials are those of MLflow's own environment variables.
 """
 
+import contextlib
 import importlib.util
 import ipaddress
 import logging
@@ -15,7 +16,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ import ids_spark
 from ids_spark.adapt import evaluation
 from ids_spark.adapt.evaluation import EvaluationUnusable
 from ids_spark.base.errors import InputError
+from ids_spark.base.report import FollowUp
 from ids_spark.base.text import one_line
 from ids_spark.config.score import PromoteConfig
 from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
@@ -40,9 +42,14 @@ _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # else it sends usage to a server of its maker
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # seconds
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
+_FIRST_REQUEST: Final = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DATABRICKS_ENDPOINT_HTTP_RETRY_TIMEOUT": "5",
+}
+"""Of a server that has not answered yet, so that one that cannot be reached is noticed soon."""
+_REQUESTS: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 _UNREACHABLE: Final = {
     "NewConnectionError": "connection refused, or no route",
     "NameResolutionError": "its name is unknown",
@@ -105,6 +112,11 @@ def _is_this_machine(host: str) -> bool:
         return False
 
 
+def follow_up(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) -> FollowUp:
+    """Return `mirror` of a model, to be done after the commit."""
+    return FollowUp("mirror", lambda: mirror(lake, name, config, trust))
+
+
 def mirror(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) -> str | None:
     """Register the versions of a model that have an alias, and set the same aliases there.
 
@@ -139,13 +151,29 @@ def _mirror(lake: Lake, name: str, config: PromoteConfig, trust: Trust | None) -
 
     registered = f"{config.mlflow_prefix}{name}"
     client = MlflowClient(config.mlflow_uri, config.registry_uri(os.environ.get(_REGISTRY)))
+    with _defaults(_FIRST_REQUEST):
+        client.search_registered_models(max_results=1)
+        client.search_experiments(max_results=1)  # which another server may keep
     models = lake.uri("models")
     present = registry.read_aliases(models, name, trust)
-    for _ in range(_ROUNDS):
-        _set_aliases(client, registered, lake, _wanted(lake, name, present, trust))
-        if (newest := registry.read_aliases(models, name, trust)) == present:
-            return
-        present = newest  # another run has promoted meanwhile
+    with _defaults(_REQUESTS):
+        for _ in range(_ROUNDS):
+            _set_aliases(client, registered, lake, _wanted(lake, name, present, trust))
+            if (newest := registry.read_aliases(models, name, trust)) == present:
+                return
+            present = newest  # another run has promoted meanwhile
+
+
+@contextlib.contextmanager
+def _defaults(values: Mapping[str, str]) -> Iterator[None]:
+    """Set the environment variables that nobody has set, for a time."""
+    missing = values.keys() - os.environ.keys()
+    os.environ.update({name: values[name] for name in missing})
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
 
 
 def _wanted(lake: Lake, name: str, present: Aliases, trust: Trust | None) -> dict[str, Model]:

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ids_spark.base.errors import NotReconciled
 
@@ -11,6 +11,18 @@ from ids_spark.base.errors import NotReconciled
 def combined_origin(*origins: str | None) -> str:
     """Return `synthetic` if any origin of a result's inputs is synthetic, else `measured`."""
     return "synthetic" if "synthetic" in origins else "measured"
+
+
+class FollowUp(NamedTuple):
+    """What a job does once its tables are committed, such as telling another system.
+
+    Attributes:
+        name: What `audit/` calls it, in the row of one that failed.
+        act: Does it; returns why it is incomplete, in one sentence, or None.
+    """
+
+    name: str
+    act: Callable[[], str | None]
 
 
 @dataclass
@@ -38,8 +50,7 @@ class Report:
         lines: What the job prints on the terminal once its tables are committed.
         index: Whether the index of all nights is to be written although no committed table changes it: `changed` for
             the nights that changed, `all` to read every night again.
-        after_commit: What the job does once its tables are committed, such as telling another system. Each returns why
-            that is incomplete, in one sentence, or None; the tables stay.
+        after_commit: What the job does once its tables are committed; the tables stay, whatever becomes of it.
     """
 
     rows_in: int = 0
@@ -60,7 +71,7 @@ class Report:
     degraded: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     index: Literal["", "changed", "all"] = ""
-    after_commit: list[Callable[[], str | None]] = field(default_factory=list)
+    after_commit: list[FollowUp] = field(default_factory=list)
 
     def degrade(self, reason: str) -> None:
         """Add a reason why the result is incomplete, also to the notes."""

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from ids_spark.base import process
 from ids_spark.base.errors import InputError, Interrupted, Message
 from ids_spark.base.logs import printable
-from ids_spark.base.report import Report
+from ids_spark.base.report import FollowUp, Report
 from ids_spark.base.text import one_line
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
@@ -260,10 +260,24 @@ def _run(
         audit.sha256,
     )
     _print(report.lines)
-    incomplete = [reason for follow in report.after_commit if (reason := follow())]
-    for reason in incomplete:
-        log.error("%s", reason)
-    return DEGRADED if report.degraded or incomplete or not indexed else DONE
+    followed = [_followed(each, config, lake) for each in report.after_commit]
+    return DEGRADED if report.degraded or not all((*followed, indexed)) else DONE
+
+
+def _followed(follow_up: FollowUp, config: Config, lake: Lake) -> bool:
+    """Do what follows a commit; return False, with a message and an audit row of its own, if it is incomplete."""
+    started = dt.datetime.now(dt.UTC)
+    if (reason := follow_up.act()) is None:
+        return True
+    log.error("%s", reason)
+    _write_failure(lake, follow_up.name, started, config, Interrupted(reason))
+    return False
+
+
+def _write_failure(lake: Lake, name: str, started: dt.datetime, config: Config, error: Exception) -> None:
+    """Write the audit row of something that failed after the commit of a run, whose own row is written."""
+    with contextlib.suppress(OSError, InputError):  # as the lake itself, it could be read only
+        write_audit_row(lake, None, name, new_run_id(), started, config, Report(), "failed", text_of(error, config))
 
 
 def _write_index(lake: Lake, report: Report) -> bool:
@@ -306,10 +320,7 @@ def _exported(config: Config, lake: Lake, job: str, run_id: str) -> bool:
             known or error,
             exc_info=None if known else error,
         )
-        with contextlib.suppress(OSError, InputError):  # as the lake itself, it could be read only
-            write_audit_row(
-                lake, None, "export", new_run_id(), started, config, Report(), "failed", text_of(error, config)
-            )
+        _write_failure(lake, "export", started, config, error)
         return False
     return True
 

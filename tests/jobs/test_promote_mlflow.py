@@ -181,14 +181,38 @@ def test_what_mlflow_missed_is_set_by_the_next_run(
 
 
 def test_a_server_that_never_answers_delays_the_end_and_nothing_else(
-    run_job: RunJob, lake: Lake, monkeypatch: pytest.MonkeyPatch
+    run_job: RunJob, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        assert promote(run_job, OLD, f"http://127.0.0.1:{silent.getsockname()[1]}") == 3
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert promote(run_job, OLD, address) == 3
     assert aliases_of(lake) == (OLD, None)
+    audited = newest_audit(tmp_path / "lake", "mirror")
+    assert audited["status"] == "failed"
+    reason = "(it cannot be reached: no answer in time)"
+    assert audited["error"].startswith(f"Interrupted: MLflow at {address} does not have the aliases of {NAME} {reason}")
+
+
+def test_patience_that_somebody_has_set_is_kept(monkeypatch: pytest.MonkeyPatch, lake: Lake) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    seen = []
+
+    class Silent:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def search_registered_models(self, **_: object) -> None:
+            seen.append([os.environ[f"MLFLOW_HTTP_REQUEST_{name}"] for name in ("TIMEOUT", "MAX_RETRIES")])
+            raise OSError("silent")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", Silent)
+    assert "(silent)" in str(mlflow_mirror.mirror(lake, NAME, PromoteConfig(mlflow_uri="https://host"), None))
+    assert seen == [["30", "0"]]
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
 def test_without_its_client_nothing_is_promoted(
