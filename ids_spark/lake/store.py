@@ -13,6 +13,7 @@ it before it reads.
 import contextlib
 import datetime as dt
 import logging
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +63,7 @@ _TOP: Final = frozenset(table.path.split("/", 1)[0] for table in TABLES.values()
 _FOLDERS: Final = (*sorted(_TOP), _STAGING, _TRASH, ".purge")
 """Folders of the root that jobs read and write."""
 _PATIENCE_S: Final = 600.0
+_LONGEST_PAUSE_S: Final = 0.5  # of runs that began their commits at the same moment, until each tries again
 _READERS: Final = 16  # files read at once: on an object store each costs requests
 _LONGEST_REASON: Final = 300
 _LARGEST_COPY: Final = 5 << 30  # bytes that S3 copies in one request
@@ -210,17 +212,20 @@ class Lake:
     def commit(self, job: str, run_id: str, tables: Sequence[str]) -> None:
         """Replace tables by their staged versions, all or none.
 
+        One run commits at a time. Commits of runs that were killed are finished first: the next job would otherwise do
+        it, and put their older versions in the place of these.
+
         Raises:
             TooLarge: on S3, where a file of 5 GiB or more cannot be copied; nothing was changed.
             InputError: a table's path is not below the root; nothing was changed.
+            Interrupted: the commit of an active run takes longer than ten minutes; nothing was changed.
         """
         staged = {table: self.staged(job, run_id, table) for table in tables}
         files = None if renames(self._fs) else {table: _copyable(uri) for table, uri in staged.items()}
         entry = Journal(job=job, run_id=run_id, tables=tuple(tables), files=files)
         uri = self.uri(f"{journal.PREFIX}{run_id}.json")
-        self._wait_for_active_commits()
-        write_bytes(self.staged(job, run_id, "journal.json"), entry.content())
-        self._move(self.staged(job, run_id, "journal.json"), uri)
+        while not self._begun(entry, uri):
+            time.sleep(random.uniform(0.0, _LONGEST_PAUSE_S))
         self._finish(uri)
 
     def recover(self, job: str) -> None:
@@ -235,12 +240,7 @@ class Lake:
         """
         require_plain(self.root, _FOLDERS)
         staged = self._names(f"{_STAGING}/{job}")  # before the active runs: a run takes its lease before it stages
-        while journals := self._journals():
-            active = lease.active_runs(self.root)
-            for name in journals:
-                if journal.owner(name) not in active:
-                    self._take_over(name)
-            self._wait_for_active_commits()
+        self._finish_earlier_commits()
         active = lease.active_runs(self.root) | self._set_aside_runs()
         for run_id in staged:
             if run_id not in active:
@@ -332,6 +332,29 @@ class Lake:
         names = [name_before(name) for name in self._names("", SET_ASIDE)]
         return frozenset(map(journal.writer, names)) | frozenset(map(lease.run_of, names))
 
+    def _begun(self, entry: Journal, uri: str) -> bool:
+        """Write the journal of a commit; return False, without it, if another run has begun to commit since.
+
+        Of two runs at once the one that writes later sees the journal of the other: at most one goes on.
+        """
+        self._finish_earlier_commits()
+        staged = self.staged(entry.job, entry.run_id, "journal.json")
+        write_bytes(staged, entry.content())
+        self._move(staged, uri)
+        if all(journal.writer(name) == entry.run_id for name in self._journals()):
+            return True
+        remove(uri)
+        return False
+
+    def _finish_earlier_commits(self) -> None:
+        """Finish the commits of ended runs, and wait for those of active ones."""
+        while journals := self._journals():
+            active = lease.active_runs(self.root)
+            for name in journals:
+                if journal.owner(name) not in active:
+                    self._take_over(name)
+            self._wait_for_active_commits()
+
     def _wait_for_active_commits(self) -> None:
         """Wait until no active run is committing."""
         deadline = time.monotonic() + self._patience_s
@@ -381,7 +404,10 @@ class Lake:
             if not exists(new):
                 continue  # moved before the interruption
             if exists(self.uri(table)):
-                self._move(self.uri(table), self.uri(f"{_TRASH}/{run_id}/{table}"))
+                replaced = self.uri(f"{_TRASH}/{run_id}/{table}")
+                if exists(replaced):  # since the interruption something else has written this table
+                    self._remove(self.uri(f"{_TRASH}/{run_id}"))
+                self._move(self.uri(table), replaced)
             self._move(new, self.uri(table))
 
     def _copy(self, uri: str, staged: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> None:

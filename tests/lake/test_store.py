@@ -115,6 +115,47 @@ def test_a_kill_at_any_step_leaves_all_tables_old_or_all_new(tmp_path, after, ne
     assert "finishing an interrupted commit journal=.commit-run1.json" in caplog.text
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_commit_replaces_that_of_a_run_that_was_killed_before_it(tmp_path, after):
+    for steps in count():
+        lake = begun(tmp_path / str(steps))
+        stage(lake, "run2", "newer")  # by a run that is active when the other one is killed
+        try:
+            InterruptedLake(lake.root, steps, after).commit("ingest", "run1", TABLES)
+            break
+        except Killed:
+            lake.commit("ingest", "run2", TABLES)
+        lake.recover("features")
+        lake.recover("ingest")
+        assert (seen(lake), hidden(lake)) == (all_at("newer"), [])
+    assert steps >= 1 + 2 * len(TABLES)
+
+
+def test_of_two_runs_that_begin_to_commit_at_once_one_waits_for_the_other(lake):
+    journals = [lake.uri(".commit-run2.json")]
+
+    class Beaten(Lake):
+        """A lake in which another run writes its journal in the moment before this one does, and is killed then."""
+
+        def _move(self, source, target):
+            if journals:
+                write_json(journals.pop(), {"job": "ingest", "run_id": "run2", "tables": TABLES})
+            super()._move(source, target)
+
+    stage(lake, "run2", "other")
+    Beaten(lake.root).commit("ingest", "run1", TABLES)
+    lake.recover("ingest")
+    assert (seen(lake), hidden(lake)) == (all_at("new"), [])
+
+
+def test_a_killed_commit_is_finished_although_its_table_was_written_since(lake):
+    with pytest.raises(Killed):
+        InterruptedLake(lake.root, 2).commit("ingest", "run1", TABLES)  # the first table is in the trash
+    write_json(lake.uri(f"{TABLES[0]}/part-0"), "by hand")
+    lake.recover("ingest")
+    assert (seen(lake), hidden(lake)) == (all_at("new"), [])
+
+
 def test_a_recovery_that_is_itself_killed_is_finished_by_the_next(tmp_path):
     for steps in count():
         lake = begun(tmp_path / str(steps))
