@@ -14,6 +14,7 @@ from ids_spark.config.yaml_file import read
 
 _NIGHTS: Final = ("score", "verdict", "adapt")
 _SIGNING: Final = ("train", "boost", "blend", "adapt", "promote")
+_TRUSTING: Final = (*_NIGHTS, "promote", "blend", "verify")
 _CONFIGURATION: Final = "configuration"
 Check = Callable[[], object]
 
@@ -75,7 +76,7 @@ def _named_files(job: str, config: Config) -> Iterable[tuple[str, Check]]:
     score, alerts = config.score, config.alerts
     if config.export.delta is not None or job == "export":
         yield "place of the Delta tables", _delta(config)
-    if job in _NIGHTS or (job == "ingest" and config.ingest.local) or (job == "prepare" and config.ingest.local):
+    if job in (*_NIGHTS, "extract") or (job in ("ingest", "prepare") and config.ingest.local):
         yield "key of pseudonyms", _pseudonym_key(config)
     if job == "extract" and config.extract.inventory is not None:
         yield f"inventory {config.extract.inventory}", _inventory(config.extract.inventory)
@@ -90,6 +91,8 @@ def _named_files(job: str, config: Config) -> Iterable[tuple[str, Check]]:
         yield "verdicts", _verdicts(config)
     if config.train.sign_key is not None and job in _SIGNING:
         yield "key of signatures", _sign_key(config.train.sign_key)
+    if score.trusted_keys and job in _TRUSTING:
+        yield "trusted keys", _trusted_keys(config)
 
 
 # Modules of the policies are imported where they are needed: they take longer than everything else here.
@@ -157,5 +160,15 @@ def _sign_key(name: str) -> Check:
         from ids_spark.models.signatures import load_sign_key
 
         load_sign_key(name)
+
+    return check
+
+
+def _trusted_keys(config: Config) -> Check:
+    def check() -> None:
+        from ids_spark.lake.filesystem import absolute
+        from ids_spark.models.signatures import public_keys
+
+        public_keys(config.score.trusted_keys, absolute(config.lake))
 
     return check

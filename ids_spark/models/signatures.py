@@ -238,18 +238,25 @@ def open_trust(lake: Lake, files: Sequence[str]) -> "Trust | None":
         TrustedKeyUnusable: a file cannot be read, holds no Ed25519 public key in PEM, is below the lake's root, or
             others may write it or, as all users may write its folder, replace it.
     """
-    if not files:
-        return None
+    return Trust(lake, public_keys(files, lake.root)) if files else None
+
+
+def public_keys(files: Sequence[str], lake: str) -> dict[str, Ed25519PublicKey]:
+    """Return the public keys of `score.trusted_keys` by id; lake: root of the lake, which is not read.
+
+    Raises:
+        TrustedKeyUnusable: as `open_trust`.
+    """
     keys = [_public(absolute(name), lake) for name in files]
-    return Trust(lake, {key_id_of(key): key for key in keys})
+    return {key_id_of(key): key for key in keys}
 
 
-def _public(name: str, lake: Lake) -> Ed25519PublicKey:
+def _public(name: str, lake: str) -> Ed25519PublicKey:
     path = os.path.realpath(name.removeprefix("file://"))
-    root = lake.root.removeprefix("file://")
+    root = lake.removeprefix("file://")
     if root.startswith("/") and Path(path).is_relative_to(os.path.realpath(root)):
         raise TrustedKeyUnusable(
-            f"score.trusted_keys lists {name}, which is in the lake {lake.root}: whoever can write models there could"
+            f"score.trusted_keys lists {name}, which is in the lake {lake}: whoever can write models there could"
             " replace it; move it to another folder"
         )
     try:

@@ -15,6 +15,7 @@ from ids_spark.command.share import jobs
 from ids_spark.config.described import sections, settings_of
 from ids_spark.config.loader import ConfigError, load
 from tests.support.flows import ROOT
+from tests.support.keys import key_pair
 
 
 def ran(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -176,6 +177,26 @@ def test_the_place_of_delta_tables_is_checked(
     assert (out, message in err) == ("", True), err
     assert main(["check", job, "--set=lake=a lake", "--set=export.delta=delta"]) == 0
     assert "place of the Delta tables" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "jobs"),
+    [
+        ("score.pseudonym_key_file={}", ("extract", "score", "adapt")),
+        ("score.trusted_keys=[{}]", ("score", "adapt", "promote", "blend", "verify")),
+        ("train.sign_key={}", ("train", "boost", "blend", "adapt", "promote")),
+    ],
+)
+def test_a_key_is_checked_for_every_job_that_reads_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str, jobs: tuple[str, ...]
+) -> None:
+    pair, missing = key_pair(tmp_path), tmp_path / "none"
+    file = pair.public if "trusted" in setting else pair.private
+    for job in jobs:
+        assert main(["check", job, "--set", setting.format(file)]) == 0, capsys.readouterr().err
+        assert "key" in capsys.readouterr().out
+        assert main(["check", job, "--set", setting.format(missing)]) == 2
+        assert str(missing) in capsys.readouterr().err
 
 
 def test_the_files_of_conf_are_recognised(capsys: pytest.CaptureFixture[str]) -> None:
