@@ -65,7 +65,8 @@ class Recipe:
         """Return a raw column transformed; infinities stay infinite, NaN stays NaN."""
         if self.transform == "none":
             return column
-        return np.copysign(np.log1p(_LOG_SCALE * np.abs(column)), column)
+        with np.errstate(over="ignore"):  # a value so large is infinite, as any beyond `moments.LARGEST`
+            return np.copysign(np.log1p(_LOG_SCALE * np.abs(column)), column)
 
     def inverted(self, transformed: Floats) -> Floats:
         """Return raw values, to rounding, of transformed ones; infinities stay infinite, NaN stays NaN."""

@@ -335,9 +335,7 @@ def delta_files(root: str) -> frozenset[str]:
 
 def _delta_state(log_uri: str) -> frozenset[str]:
     names = sorted(name for name, (kind, _) in _entries(log_uri).items() if kind == "file" and "/" not in name)
-    parts = [
-        match for name in names if (match := re.fullmatch(r"(\d{20})\.checkpoint(\.\d{10}\.(\d{10}))?\.parquet", name))
-    ]
+    parts = [match for name in names if (match := _CHECKPOINT.fullmatch(name))]
     complete = defaultdict(list)
     for match in parts:
         complete[match[1]].append(match)

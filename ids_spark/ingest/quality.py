@@ -28,6 +28,7 @@ from ids_spark.dataset.features import (
 Columns = Mapping[str, Floats]
 Severity = Literal["reject", "warn"]
 _NOTHING: Final = np.empty(0)
+_LARGEST: Final = float(np.finfo(np.float64).max)
 _TOLERANCE: Final = 1e-6  # relative to the size of the terms; printed values carry 15 digits
 
 
@@ -57,6 +58,12 @@ class Rule:
         return self.each or all(feature in columns for feature in self.features)
 
 
+def _slack(values: Floats) -> Floats:
+    """Return the tolerance of each value, shape (rows,); it is finite, so that an infinite value can break a rule."""
+    slack: Floats = _TOLERANCE * np.clip(np.abs(values), 1.0, _LARGEST)
+    return slack
+
+
 def _within(name: str, severity: Severity, features: Sequence[str], low: float, high: float) -> Rule:
     def broken(columns: Columns) -> dict[str, Mask]:
         found = {}
@@ -81,9 +88,7 @@ def _equal(
     """Return a rule that `difference`, relative to the first feature or 1, is 0 within the tolerance."""
 
     def broken(columns: Columns) -> dict[str, Mask]:
-        first = columns[features[0]]
-        with np.errstate(invalid="ignore"):
-            mask = np.abs(difference(columns)) > _TOLERANCE * np.maximum(1.0, np.abs(first))
+        mask = np.abs(difference(columns)) > _slack(columns[features[0]])
         return {features[0]: mask} if mask.any() else {}
 
     return Rule(name, severity, tuple(features), statement, broken)
@@ -92,7 +97,7 @@ def _equal(
 def _between(name: str, middle: str) -> Rule:
     def broken(columns: Columns) -> dict[str, Mask]:
         low, value, high = (columns[feature] for feature in ("Min", middle, "Max"))
-        slack = _TOLERANCE * np.maximum(1.0, np.abs(value))
+        slack = _slack(value)
         mask = (value < low - slack) | (value > high + slack)
         return {middle: mask} if mask.any() else {}
 
@@ -154,7 +159,6 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     name: (*_common(schema), *_OF_RELEASE.get(name, ())) for name, schema in FEATURE_SCHEMAS.items()
 }
 """Rules of each feature schema, `reject` rules first: a row with several faults is counted under the first."""
-_LARGEST: Final = float(np.finfo(np.float64).max)
 _FINITE: Final = {
     name: _within(
         "infinite", "reject", [f for f in schema.features if f not in (*_RATES, *_SHARES)], -_LARGEST, _LARGEST
@@ -174,5 +178,6 @@ def check(columns: Columns, schema: FeatureSchema, finite: bool = False) -> dict
         finite: Whether an infinity in a feature that is no rate is a fault, as in flow logs of nights.
     """
     rules = (*RULES[schema.name], _FINITE[schema.name]) if finite else RULES[schema.name]
-    found = ((rule, rule.broken(columns)) for rule in rules if rule.applies(columns))
+    with np.errstate(over="ignore", invalid="ignore"):  # sums and products of infinities and the largest numbers
+        found = [(rule, rule.broken(columns)) for rule in rules if rule.applies(columns)]
     return {rule: faults for rule, faults in found if faults}

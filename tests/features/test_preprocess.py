@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import hashlib
 import json
 
@@ -108,10 +109,16 @@ def test_a_feature_that_was_not_kept_cannot_be_asked_for(name):
         fitted(columns, ORIGINAL_45).transform(columns | {name: np.ones(ROWS)}, [name])
 
 
+@functools.cache
+def fitted_on_two_rates(transform):
+    return fitted(train_columns(Rate=np.tile([0.0, 2e-3], ROWS // 2)), transform=transform)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("transform", ["none", "signed_log"])
 @given(st.lists(st.floats(allow_nan=False), max_size=20))
-def test_every_value_that_is_not_nan_becomes_a_finite_one(values):
-    preprocessor = fitted(train_columns(Rate=np.tile([0.0, 2e-3], ROWS // 2)))
-    [scaled] = preprocessor.transform({"Rate": np.array(values, dtype=np.float64)}, ["Rate"])
+def test_every_value_that_is_not_nan_becomes_a_finite_one(transform, values):
+    [scaled] = fitted_on_two_rates(transform).transform({"Rate": np.array(values, dtype=np.float64)}, ["Rate"])
     assert np.isfinite(scaled).all()
 
 

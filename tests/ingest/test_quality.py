@@ -71,6 +71,16 @@ def test_an_infinite_rate_breaks_no_rule(schema: str) -> None:
     assert broken(schema, **(cells | {"ack_count": -np.inf})) == {"negative": ["ack_count"]}
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_infinity_breaks_the_rules_that_hold_it_against_finite_values() -> None:
+    assert broken("original45", Srate=np.inf) == {"sending_rate": ["Srate"]}
+    assert broken("release39", Variance=np.inf) == {"variance": ["Variance"]}
+    assert broken("release39", Variance=np.inf, Std=np.inf) == {}
+    assert broken("release39", Tot_s_sum=np.inf) == {"total_length": ["Tot sum"]}
+    assert broken("release39", AVG=np.inf) == {"average_length": ["AVG"], "total_length": ["Tot sum"]}
+    assert broken("release39", Max=1e308, Std=1e300) == {"variance": ["Variance"]}
+
+
 def test_a_rejected_row_is_quarantined_under_the_rule_and_a_warned_one_kept() -> None:
     frame = synthetic_frame(4, 1).iloc[[0, 0, 0, 0]].reset_index(drop=True)
     frame.loc[:, :] = [list(sound_flow("release39").values())] * 4
