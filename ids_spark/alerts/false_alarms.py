@@ -8,6 +8,9 @@ inform. So K is negative binomial (gamma-Poisson), and P(K ≥ k) is a regularis
 flows of the site's own nights come in blocks, a device in an hour. The gamma shape of K is at most the one fitted to
 their counts: the false alarms of a device are not spread evenly over its hours.
 
+What an entity shows in most windows of a night is taken for how it is, and explains itself. Not so the flows of a
+source that is found itself, and not what an entity shows that showed far less in earlier nights.
+
 The p-value of a cell is the smallest of its levels times their
 number (Bonferroni). That of the second detector, which knows no attack, is multiplied by `_UNKNOWN_WEIGHT`, so that it
 takes a small part of the budget.
@@ -25,14 +28,14 @@ Pure functions on numpy arrays. G categories, L levels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from scipy import special
 
 from ids_spark.alerts import evidence as counted
-from ids_spark.alerts.night_cells import Decided, NightCells, OwnCounts
+from ids_spark.alerts.night_cells import FEW_NIGHTS, Decided, NightCells, OwnCounts
 from ids_spark.base.arrays import Floats, Ints, Mask
 from ids_spark.dataset.tables import HISTORY
 from ids_spark.dataset.taxonomy import UNKNOWN
@@ -43,6 +46,7 @@ _UNKNOWN_WEIGHT: Final = 10.0  # factor of the p-values of the second detector, 
 _LEFT_OUT: Final = 1e-4  # cells with a smaller p-value do not count for tonight's rates
 _LASTING: Final = 0.5  # of the windows of a night, in which an entity is found
 _FEWEST_WINDOWS: Final = 6  # with fewer, nothing is said to last
+_FAR_MORE: Final = 3.0  # times the flagged flows that earlier nights explain, from which an entity has changed
 _ROUNDS: Final = 3  # of estimating tonight's rates
 _AGREE: Final = 0.01  # stored and tonight's counts are pooled unless one of the tails is below this
 _KNOWN_FLOWS: Final = 100  # of an entity in a night, from which its own rate is used
@@ -123,6 +127,7 @@ def compare(
     decided: Decided | None = None,
     allowed: float | None = None,
     again: bool = False,
+    settled: OwnCounts | None = None,
 ) -> Tested:
     """Compare the counts of all cells with false alarms, and choose α.
 
@@ -135,6 +140,8 @@ def compare(
         decided: What earlier runs at the date say; default: nothing, and all cells are tested.
         allowed: Expected number of false alerts of this run; default: `budget`.
         again: Whether cells that were tested before are tested once more, with what the others leave.
+        settled: Earlier nights of each entity that the same model scored; default: none. Another model has other false
+            alarms, so that its nights do not say that an entity has changed.
     """
     decided = decided or Decided.nothing(cells)
     left_out = np.zeros(len(cells.place), dtype=np.bool_)
@@ -144,7 +151,7 @@ def compare(
         p, level, expected = _p_values(cells, null)
         found = p <= _LEFT_OUT
         if lasting:
-            found &= ~_lasting(cells, found)
+            found &= ~_lasting(cells, stored, found, settled)
         if i and (found == left_out).all():
             break
         left_out = found
@@ -175,20 +182,76 @@ def compare(
     )
 
 
-def _lasting(cells: NightCells, found: Mask) -> Mask:
+def _lasting(cells: NightCells, stored: StoredCounts, found: Mask, settled: OwnCounts | None) -> Mask:
     """Return which cells are of an entity and category found in at least half of the night's windows.
 
-    That is how the entity is, if fewer than half of its flows in these windows are flagged: else it is an attack.
+    That is how the entity is, if fewer than half of its flows in these windows are flagged: else it is an attack. Cells
+    of devices do not count if a source that is found, and is not so itself, sent most of their flagged flows.
     """
-    groups = int(cells.category.max(initial=0)) + 1
+    lasting = _in_most_windows(cells, stored, found)
+    rows = np.flatnonzero((cells.device_cell >= 0) & (cells.source_cell >= 0))
+    rows = rows[(found & ~lasting)[cells.source_cell[rows]]]
+    sent = np.bincount(cells.device_cell[rows], cells.row_flagged[rows], minlength=len(found))
+    lasting = _in_most_windows(cells, stored, found & (2 * sent < cells.flagged[:, 0]))
+    if settled is not None and lasting.any():
+        lasting &= ~_changed(cells, stored, settled)[cells.entity[cells.place], cells.category]
+    return lasting
+
+
+def _in_most_windows(cells: NightCells, stored: StoredCounts, found: Mask) -> Mask:
+    """Return which of the cells found are in at least half of the windows, with fewer than half of the flows there."""
+    groups = len(stored.categories)
     of = cells.entity[cells.place] * groups + cells.category
     n = len(cells.keys) * groups
     windows = np.bincount(of[found], minlength=n)
     flagged = np.bincount(of[found], cells.flagged[found, 0], minlength=n)
     flows = np.bincount(of[found], cells.flows[cells.place[found]], minlength=n)
     enough = max(_LASTING * len(np.unique(cells.window)), _FEWEST_WINDOWS)
-    lasting: Mask = ((windows >= enough) & (2 * flagged < flows))[of]
+    lasting: Mask = found & ((windows >= enough) & (2 * flagged < flows))[of]
     return lasting
+
+
+def _changed(cells: NightCells, stored: StoredCounts, settled: OwnCounts) -> Mask:
+    """Return which entities have far more flagged flows of a category tonight than their earlier nights explain.
+
+    That is their own rate of these nights, times the rate of validation or of tonight's other entities, whichever is
+    higher: what all of them show is the site. Entities with fewer than `FEW_NIGHTS` nights have not changed.
+
+    Returns:
+        Shape (entities, G).
+    """
+    flagged, sent = np.zeros((len(cells.keys), *stored.counts.shape)), cells.sent
+    np.add.at(flagged, (cells.entity[cells.place], cells.category), cells.flagged)
+    changed = np.zeros(flagged.shape[:2], dtype=np.bool_)
+    at = np.flatnonzero(settled.index >= 0)
+    at = at[settled.nights[settled.index[at]] >= FEW_NIGHTS]
+    if not len(at):
+        return changed
+    side = cells.is_source.astype(np.int64)
+    of_side = np.stack([flagged[side == i].sum(axis=0) for i in range(2)])
+    others = (of_side[side[at]] - flagged[at], np.bincount(side, sent, minlength=2)[side[at]] - sent[at])
+    known = (stored.counts[np.newaxis], stored.rows[np.newaxis, :])
+    counts, rates = _higher_rates(known, (others[0], others[1][:, np.newaxis]))
+    shapes = _best(np.stack([_likelihood(settled.flagged, settled.expected, shape) for shape in _SHAPES]))
+    own = shapes + settled.flagged[settled.index[at]]
+    factor = np.maximum(own / (shapes + settled.expected[settled.index[at]]), _LOWEST_FACTOR)
+    mean = sent[at][:, np.newaxis, np.newaxis] * rates * factor
+    far = (flagged[at] > _FAR_MORE * mean) & (reached(flagged[at], 1 / (1 / own + 1 / counts), mean) <= _LEFT_OUT)
+    changed[at] = far.any(axis=2)
+    return changed
+
+
+def _higher_rates(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Floats, Floats]:
+    """Return counts plus 1/2, and rates, of the higher of two rates; those of no flows are unknown.
+
+    Args:
+        one, other: Counts, shape (…, G, L), and the flows they are of, shape (…, G).
+    """
+    parts = [(counts + 0.5, np.where(flows > 0, flows, np.inf)[..., np.newaxis]) for counts, flows in (one, other)]
+    (a, n), (b, m) = parts
+    higher = a / n >= b / m
+    counts, rates = np.where(higher, a, b), np.where(higher, a / n, b / m)
+    return counts, np.where(rates > 0, rates, 1.0)
 
 
 @dataclass(frozen=True)

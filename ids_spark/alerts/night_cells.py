@@ -27,6 +27,7 @@ class NightCells:
         kinds, names: Of its entity.
         flagged: Its flagged flows at each level, without those on the allow-list; shape (cells, L).
         device_cell, source_cell: Cell of each row of the evidence, -1 if it has no device or no source.
+        row_flagged: Flagged flows of each row of the evidence at the first level, without those on the allow-list.
     """
 
     keys: Ints
@@ -41,6 +42,7 @@ class NightCells:
     flagged: Ints
     device_cell: Ints
     source_cell: Ints
+    row_flagged: Ints
 
     @property
     def sent(self) -> Floats:
@@ -133,6 +135,7 @@ def cells_of(traffic: pa.Table, evidence: pa.Table, category_of: Mapping[str, in
         flagged=_flagged(evidence, of_side, len(known)),
         device_cell=of_side[: len(evidence)],
         source_cell=of_side[len(evidence) :],
+        row_flagged=_flagged_of_rows(evidence, counted.LEVELS[0]),
     )
 
 
@@ -149,9 +152,14 @@ def _flagged(evidence: pa.Table, cell: Ints, cells: int) -> Ints:
     rows, has = np.tile(np.arange(len(evidence)), 2), cell >= 0
     columns = []
     for level in counted.LEVELS:
-        counts = evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
+        counts = _flagged_of_rows(evidence, level)
         columns.append(np.bincount(cell[has], counts[rows[has]], minlength=cells).astype(np.int64))
     return np.column_stack(columns)
+
+
+def _flagged_of_rows(evidence: pa.Table, level: int) -> Ints:
+    found: Ints = evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
+    return found
 
 
 FEW_NIGHTS: Final = 3

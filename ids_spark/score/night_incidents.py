@@ -214,11 +214,21 @@ def find(
     of_runs = looks.decided(cells, categories, look)
     before = pc.less(earlier.history["event_date"], pa.scalar(night.event_date))
     types = None if known is None else known.types(alerts.entities)
-    own = night_cells.own_counts(cells, earlier.history.filter(before), categories, types)
+    history = earlier.history.filter(before)
+    own = night_cells.own_counts(cells, history, categories, types)
+    same_model = pc.is_in(history["event_date"], pa.array(_nights_of(night, earlier), pa.date32()))
+    settled = night_cells.own_counts(cells, history.filter(same_model), categories)
     in_force = verdicts.in_force(earlier.given, night.event_date)
     budget = alerts.false_incidents
     tested = false_alarms.compare(
-        cells, levels.stored, budget, own, decided=of_runs, allowed=look.allowed(budget), again=look.last
+        cells,
+        levels.stored,
+        budget,
+        own,
+        decided=of_runs,
+        allowed=look.allowed(budget),
+        again=look.last,
+        settled=settled,
     )
     tested = replace(tested, alpha=look.alpha(tested.alpha, of_runs.fresh))
     found, own_alerts = incidents.incidents_of(
@@ -284,6 +294,13 @@ def ranked(
         "incidents_not_shown": ranking.not_shown(found),
     }
     return found, alerts, counts
+
+
+def _nights_of(night: NightFacts, earlier: Earlier) -> list[dt.date]:
+    """Return the earlier nights whose champion was the model of a night, in the same version."""
+    model = (night.model, night.model_version)
+    nights = earlier.nights.items()
+    return [day for day, each in nights if (each.champion.get("model"), each.champion.get("model_version")) == model]
 
 
 def _rates(levels: Levels, tested: false_alarms.Tested) -> list[Row]:

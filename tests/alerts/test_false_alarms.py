@@ -58,6 +58,7 @@ def cells(flows: np.ndarray, flagged: np.ndarray) -> NightCells:
         flagged=flagged[category, place],
         device_cell=np.empty(0, dtype=np.int64),
         source_cell=np.empty(0, dtype=np.int64),
+        row_flagged=np.empty(0, dtype=np.int64),
     )
 
 
@@ -99,6 +100,37 @@ def test_a_device_that_is_noisy_all_night_explains_itself(windows: int, share: f
     tested = compare(cells(found.flows, flagged), stored(rng), 1.0)
     of_device = np.isin(cells(found.flows, flagged).place, own)
     assert int((tested.alerts & of_device).sum()) == alerts
+
+
+@pytest.mark.parametrize(
+    ("nights", "before", "share_of_others", "alerts"),
+    [(3, 1, 0.0, 24), (3, 80, 0.0, 0), (2, 1, 0.0, 0), (3, 1, 0.3, 0)],
+    ids=["quiet before", "noisy before", "too few nights", "as all others"],
+)
+def test_a_device_that_was_quiet_in_earlier_nights_has_changed_when_it_is_noisy_all_night(
+    nights: int, before: int, share_of_others: float, alerts: int
+) -> None:
+    """Recon is flagged in 30 % of its flows in every window; in earlier nights in 5 · `before` of 1,440 flows."""
+    flows = np.full(10 * WINDOWS, 60)
+    rng, flagged = np.random.default_rng(7), np.zeros((5, len(flows), 3), dtype=np.int64)
+    share = np.where(np.arange(len(flows)) < WINDOWS, 0.3, share_of_others)
+    flagged[3, :, :2] = rng.binomial(flows, share)[:, None]
+    tonight = cells(flows, flagged)
+    rows = [
+        {"entity_key": 0, "category": CATEGORIES[3], "flagged": [5 * before, 5 * before, 0], "flows": 1_440}
+        | {"expected": [5.0, 1.5, 0.9], "event_date": dt.date(2026, 3, day)}
+        for day in range(1, nights + 1)
+    ]
+    own = own_counts(
+        tonight,
+        pa.Table.from_pylist(rows, schema=HISTORY.append(pa.field("event_date", pa.date32()))),
+        CATEGORIES,
+    )
+    known = stored(np.random.default_rng(8))
+    tested = false_alarms.compare(tonight, known, 1.0, own, settled=own)
+    assert int((tested.alerts & (tonight.place < WINDOWS)).sum()) == alerts
+    of_another_model = false_alarms.compare(tonight, known, 1.0, own)
+    assert not of_another_model.alerts.any()
 
 
 def test_an_own_rate_is_of_flows_outside_of_alerts_of_the_same_category() -> None:

@@ -55,6 +55,15 @@ def test_adjacent_hours_of_an_entity_are_one_incident_and_others_are_not() -> No
     assert len(rows(near[0], near[2])) == 2
 
 
+@pytest.mark.parametrize("flows", [5, 30, 59])
+def test_a_source_that_attacks_one_device_all_night_is_an_incident_however_much_it_sends(flows: int) -> None:
+    """Fewer than half of the flows of the device are flagged: it is not so itself, as they are those of the source."""
+    attack = [Group(flows, hour, "monitor-03", "198.51.100.7", "DDoS-SYN") for hour in range(24)]
+    [row] = found_in([*background(flows_an_hour=60), *attack])[0].to_pylist()
+    assert (row["flows"], row["lead_entity"]) == (24 * flows, "198.51.100.7")
+    assert row["log10_p"] < -1.5 * flows
+
+
 def test_a_night_that_is_one_attack_does_not_explain_itself() -> None:
     flood = [Group(500, hour, "broker", "203.0.113.66", "MQTT-DDoS-Publish_Flood") for hour in range(24)]
     [row] = found_in(flood)[0].to_pylist()
