@@ -80,7 +80,7 @@ def amount(value: float | None) -> str:
         return "infinite" if value > 0 else "-infinite"
     if abs(value) >= 1e15 or 0 < abs(value) < 1e-4:
         return f"{value:.3g}"
-    if abs(value) >= 1000 or value == int(value):
+    if abs(value) >= 999.5 or value == int(value):  # three digits of 999.5 would be 1e+03
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

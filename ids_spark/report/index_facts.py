@@ -48,7 +48,7 @@ _NIGHT_COLUMNS: Final = (
     "role", "model", "model_version", "run_id", "rows_in", "rows_scored", "rows_quarantined", "rows_imputed",
     "flows_flagged", "flows_allowed", "flows_unknown", "incidents", "incidents_shown", "degraded", "stage",
     "drift_moderate", "drift_significant", "expected_false_alarms", "benign_validation_rows", "threshold_logit",
-    "smallest_rate", "code_version", "data_origin", "run_of_night", "runs_per_night",
+    "smallest_rate", "false_alarm_rates", "code_version", "data_origin", "run_of_night", "runs_per_night",
 )  # fmt: skip
 _INCIDENT_COLUMNS: Final = (
     "incident_id", "rank", "state", "shown", "severity", "category", "classes", "sources", "devices", "flows", "score",

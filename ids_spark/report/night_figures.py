@@ -157,7 +157,7 @@ def compact(value: float) -> str:
     for least, unit, name in ((999_500_000, 1e9, "G"), (999_500, 1e6, "M"), (9_999.5, 1e3, "k")):
         if value >= least:
             return f"{value / unit:.1f}{name}" if value < 10 * unit else f"{value / unit:.0f}{name}"
-    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.2g}"
+    return f"{value:.0f}" if value == int(value) or value >= 99.5 else f"{value:.2g}"  # two digits of it: 1e+02
 
 
 def _span(row: Row, event_date: dt.date) -> tuple[float, float]:
@@ -203,7 +203,7 @@ def _borders(edges: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _short(value: float) -> str:
-    return compact(value) if value >= 1000 else f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+    return compact(value) if value >= 1000 else f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
 
 
 def _plain(axes: Axes) -> None:

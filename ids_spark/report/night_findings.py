@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from ids_spark.alerts import looks
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base.errors import InputError
+from ids_spark.dataset.taxonomy import UNKNOWN
 from ids_spark.ingest import files
 from ids_spark.models.artifact import ModelCard
 from ids_spark.report.format import number_or
@@ -29,6 +30,7 @@ State = Literal[
     "incidents_folded",
     "no_incident",
     "unexplained",
+    "cannot_tell",
     "all_allowed",
     "nothing_flagged",
 ]
@@ -232,6 +234,8 @@ class FalseAlarms:
         at_most: Flows that at most 2.5 % of such nights exceed; see `predictive_bound`.
         validation_rows: Benign validation rows from which `expected` is computed.
         smallest_rate: Smallest false-positive rate that this number of rows supports.
+        unlike: Flows of the night that only the second detector flagged.
+        unlike_at_most: As `at_most`, of these.
     """
 
     flagged: int
@@ -241,6 +245,8 @@ class FalseAlarms:
     at_most: float
     validation_rows: int
     smallest_rate: float
+    unlike: int = 0
+    unlike_at_most: float = math.nan
 
     @property
     def known(self) -> bool:
@@ -254,8 +260,15 @@ class FalseAlarms:
 
     @property
     def explain_all(self) -> bool | None:
-        """Whether false alarms alone may explain every flagged flow; None where nothing was flagged or known."""
-        return self.flagged <= self.at_most if self.flagged and self.known else None
+        """Whether false alarms alone may explain every flagged flow, of either detector; None where that is unknown.
+
+        It is also None where nothing was flagged.
+        """
+        counts = ((self.flagged, self.at_most if self.known else math.nan), (self.unlike, self.unlike_at_most))
+        flagged = [(n, most) for n, most in counts if n]
+        if any(n > most for n, most in flagged):
+            return False
+        return None if not flagged or any(math.isnan(most) for _, most in flagged) else True
 
 
 @dataclass(frozen=True)
@@ -321,7 +334,8 @@ def state(night: Night) -> State:
         at. `incidents_missing`: `nights/` counts shown incidents, `incidents/` has none. `incidents_folded`: verdicts,
         or learning, take all incidents off the list. `all_allowed`: the allow-list covers all flagged flows.
         `no_incident`: flows were flagged, no more of them than false alarms explain. `unexplained`: more were, but
-        alike on all devices, so that none stands out. `nothing_flagged`: no flow was flagged.
+        alike on all devices, so that none stands out. `cannot_tell`: how many false alarms explain is unknown.
+        `nothing_flagged`: no flow was flagged.
     """
     row = night.champion
     if _is_missing(row):
@@ -338,7 +352,8 @@ def state(night: Night) -> State:
         return "nothing_flagged"
     if (row["flows_allowed"] or 0) >= row["flows_flagged"]:
         return "all_allowed"
-    return "unexplained" if false_alarms(night).explain_all is False else "no_incident"
+    explained = false_alarms(night).explain_all
+    return "cannot_tell" if explained is None else "no_incident" if explained else "unexplained"
 
 
 def not_shown(night: Night) -> list[Row]:
@@ -353,6 +368,10 @@ def false_alarms(night: Night) -> FalseAlarms:
     Flows that only the second detector flags have a rate of their own, which the expectation does not contain.
     """
     row = night.champion
+    unlike = [each for each in row.get("false_alarm_rates") or () if each["category"] == UNKNOWN]
+    first = max(unlike, key=lambda each: float(each["rate"]), default=None)
+    reached, unlike_rows = (first["reached"] or 0, first["benign_rows"] or 0) if first else (0, 0)
+    unlike_expected = night.predicted * reached / unlike_rows if unlike_rows else math.nan
     expected, rows = number_or(row["expected_false_alarms"]), row["benign_validation_rows"]
     return FalseAlarms(
         row["flows_flagged"] - (row.get("flows_unknown") or 0),
@@ -362,6 +381,8 @@ def false_alarms(night: Night) -> FalseAlarms:
         predictive_bound(expected, rows, night.predicted),
         rows,
         number_or(row["smallest_rate"]),
+        row.get("flows_unknown") or 0,
+        predictive_bound(unlike_expected, unlike_rows, night.predicted),
     )
 
 

@@ -15,6 +15,7 @@ _STATES: Final[Mapping[State, str]] = {
     "not_scored": "no flow was scored",
     "incidents_missing": "incidents are counted, but not listed",
     "incidents_folded": "no incident to look at, all are off the list by verdicts or while learning",
+    "cannot_tell": "no incident, how many flagged flows are false alarms is unknown",
     "all_allowed": "no incident, the allow-list covers all flagged flows",
     "no_incident": "no incident, false alarms explain the flagged flows",
     "unexplained": "no incident stands out, but more flows are flagged than false alarms explain",

@@ -41,6 +41,7 @@ _MOST_ROWS: Final = 200
 _WIDTH: Final = 200
 _WIDEST: Final = 100_000
 _BETWEEN: Final = 3  # characters between columns of a table
+_MOST_ROUNDED: Final = 999_999.5  # from here six digits would cut some before the point
 _HELP: Final = "A query ends with ';'. `tables` lists what there is, `describe NAME;` its columns, `quit` ends."
 
 
@@ -193,7 +194,8 @@ def _list(output: TextIO) -> None:
 def _write(answer: pa.Table, form: str, output: TextIO) -> None:
     """Write an answer; texts of the lake cannot move the cursor of a terminal.
 
-    To a file or pipe, csv has texts as they are stored.
+    To a file or pipe, csv has texts as they are stored; it has numbers with all of their digits, as json has them, a
+    table at least six.
     """
     rows = _rows(answer if form in ("csv", "json") else answer.slice(0, _MOST_ROWS))
     if form == "json":
@@ -202,7 +204,7 @@ def _write(answer: pa.Table, form: str, output: TextIO) -> None:
         text = printable if output.isatty() else str
         writer = csv.writer(output, lineterminator="\n")
         writer.writerow(map(text, answer.column_names))
-        writer.writerows([text(_cell(value)) for value in row.values()] for row in rows)
+        writer.writerows([text(_cell(value, exact=True)) for value in row.values()] for row in rows)
     else:
         console = Console(file=output, width=None if output.isatty() else _width_of_pipe())
         _write_table(console, [printable(name) for name in answer.column_names], [
@@ -285,13 +287,15 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _cell(value: Any) -> str:
-    """Return a value of csv or of a table: nothing for null, JSON for lists and structures."""
+def _cell(value: Any, exact: bool = False) -> str:
+    """Return a value of csv, which is `exact`, or of a table: nothing for null, JSON for lists and structures."""
     if value is None:
         return ""
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and not exact and abs(value) < _MOST_ROUNDED:
+        return f"{value:.6g}"
+    return str(value)
 
 
 if __name__ == "__main__":

@@ -164,7 +164,10 @@ def test_every_issue_is_found_serious_ones_first() -> None:
         ({"flows_flagged": 12, "flows_allowed": 12}, "all_allowed"),
         ({"flows_flagged": 900_000, "flows_allowed": 0}, "unexplained"),
         ({"flows_flagged": 12, "flows_allowed": 11}, "no_incident"),
-        ({"flows_flagged": 900_000, "flows_unknown": 899_990, "flows_allowed": 0}, "no_incident"),
+        ({"flows_flagged": 12_010, "flows_unknown": 12_000, "flows_allowed": 0}, "no_incident"),
+        ({"flows_flagged": 900_000, "flows_unknown": 899_990, "flows_allowed": 0}, "unexplained"),
+        ({"flows_flagged": 12, "expected_false_alarms": None}, "cannot_tell"),
+        ({"flows_flagged": 12, "flows_unknown": 12, "false_alarm_rates": None}, "cannot_tell"),
         ({"rows_scored": 0}, "not_scored"),
         ({"incidents_shown": 1}, "incidents_missing"),
     ],
@@ -233,14 +236,24 @@ def test_the_life_of_an_incident_in_words(changes: dict[str, Any], text: str) ->
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, "–"), (float("nan"), "–"), (float("inf"), "infinite"), (1234567.8, "1,234,568"),
-                        (48.3, "48.3"), (0.0, "0"), (3e-7, "3e-07")]
+                        (999.7, "1,000"), (-999.7, "-1,000"), (999.4, "999"), (48.3, "48.3"), (0.0, "0"),
+                        (3e-7, "3e-07")]
 )  # fmt: skip
 def test_amounts_read_as_people_write_them(value: float | None, text: str) -> None:
     assert format.amount(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.42, "0.42"), (9_999, "9999"), (12_345, "12k"), (999_600, "1.0M"), (48_000_000, "48M")]
+    ("value", "text"),
+    [
+        (0.42, "0.42"),
+        (99.4, "99"),
+        (99.6, "100"),
+        (9_999, "9999"),
+        (12_345, "12k"),
+        (999_600, "1.0M"),
+        (48_000_000, "48M"),
+    ],
 )
 def test_figures_beside_bars_are_short(value: float, text: str) -> None:
     assert night_figures.compact(value) == text

@@ -52,6 +52,14 @@ def test_a_query_is_answered_as_table_csv_and_json(ask):
     }
 
 
+def test_no_digit_before_the_point_is_cut_and_csv_has_all_of_them(ask):
+    query = "select 12345678.5::double as large, 1 / 3::double as third"
+    _, text = ask("--query", query, "--format", "csv")
+    assert text.splitlines()[1] == "12345678.5,0.3333333333333333"
+    _, table = ask("--query", query)
+    assert table.splitlines()[-2].split() == ["12345678.5", "│", "0.333333"]
+
+
 def test_a_view_is_asked_by_device_and_date(ask, monkeypatch):
     json_of = ("--format", "json")
     code, text = ask("--view", "device_history", "--device", "pump-1", *json_of)
