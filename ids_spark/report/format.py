@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from rich.text import Text
@@ -51,7 +52,7 @@ def percent(share: float) -> str:
         return f"{share:.0%}"
     if share > 0.9:
         return ">99.99%" if share > 0.9999 else f"{100 * share:.4g}%"
-    return f"{share:.1%}" if share >= 0.01 else f"{100 * share:.2g}%"
+    return f"{share:.1%}" if share >= 0.01 else f"{Decimal(f'{100 * share:.2g}'):f}%"  # never 8.3e-05
 
 
 def share(value: float) -> str:

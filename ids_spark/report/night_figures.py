@@ -43,7 +43,7 @@ def timeline(incidents: Sequence[Row], event_date: dt.date) -> Figure:
     figure = Figure(figsize=(_TIMELINE_WIDTH, 0.4 + 0.36 * max(1, len(incidents))), layout="constrained")
     axes = figure.subplots()
     spans = [_span(row, event_date) for row in incidents]
-    without_time = any(first >= HOURS for first, _ in spans)
+    without_time = any(first > HOURS for first, _ in spans)
     for i, (row, (first, last)) in enumerate(zip(incidents, spans, strict=True)):
         colour = SEVERITY_COLOURS.get(str(row["severity"]), GREY)
         axes.barh(i, max(last - first, _SHORTEST), 0.34, min(first, HOURS + 1.5), color=colour)

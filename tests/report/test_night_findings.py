@@ -200,7 +200,7 @@ def test_a_rate_is_written_as_one_in(rate: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"), [(0.0, "0%"), (1.0, "100%"), (0.99999, ">99.99%"), (0.9312, "93.12%"), (0.123, "12.3%"),
-                        (0.0042, "0.42%"), (4.2e-6, "0.00042%")]
+                        (0.0042, "0.42%"), (4.2e-6, "0.00042%"), (8.34e-9, "0.00000083%")]
 )  # fmt: skip
 def test_a_share_is_never_rounded_to_nothing_or_all(share: float, text: str) -> None:
     assert format.percent(share) == text

@@ -578,6 +578,8 @@ def test_the_pictures_have_the_right_figures() -> None:
     late = incident(1, "high", {"DoS-TCP": 1}, {}, {"$\\x$ 病": 1}, at(23, 50))
     (axes,) = night_figures.timeline([late], DATE).axes
     assert axes.patches[0].get_x() + axes.patches[0].get_width() == pytest.approx(24)
+    (of_next_date,) = night_figures.timeline([late], DATE - dt.timedelta(days=1)).axes
+    assert "no time" not in [label.get_text().strip() for label in of_next_date.get_xticklabels()]
     assert axes.texts[0].get_text() == "1  DoS-TCP: an unknown source against $\\x$ ?"
     hidden = incident(1, "high", {"DoS-TCP": 1}, {"9a9c77a32ce8c6bbd80875af2573c007": 1}, {"x" * 300: 1}, at(9, 50))
     (axes,) = night_figures.timeline([hidden], DATE).axes
