@@ -17,9 +17,10 @@ import pyspark
 import pytest
 
 from ids_spark.base.errors import Interrupted
-from ids_spark.lake import filesystem, storage_faults
-from ids_spark.lake.filesystem import exists, files_in, names_in, read_bytes, resolve, sizes_in, write_bytes
+from ids_spark.lake import storage_faults
+from ids_spark.lake.filesystem import exists, names_in, read_bytes, resolve, sizes_in, write_bytes
 from tests.support.flows import write_synthetic_source
+from tests.support.storages import check_files
 from tests.support.submitting import prepare, start, submit
 
 MADE = Path(os.environ.get("IDS_SPARK_HDFS") or Path(sys.prefix) / "hdfs")
@@ -140,25 +141,7 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
 
 
 def test_files_are_written_listed_replaced_moved_and_removed(hdfs: Hdfs) -> None:
-    place = f"{hdfs.address}/files of a lake"
-    names = ["b.parquet", "a/c.parquet", "a b/d=e%20f/g.parquet", "_x.parquet", ".w/e.parquet", "f.csv"]
-    for name in names:
-        write_bytes(f"{place}/{name}", name.encode())
-    assert {name: read_bytes(f"{place}/{name}").decode() for name in names} == {name: name for name in names}
-    assert sizes_in(place) == {name: len(name) for name in names}
-    visible = ["a b/d=e%20f/g.parquet", "a/c.parquet", "b.parquet"]
-    assert files_in(place, ".parquet") == [f"{place}/{name}" for name in visible]
-    filesystem.replace_bytes(f"{place}/f.csv", b"other")
-    fs, root = resolve(place)
-    filesystem.move(fs, f"{root}/f.csv", f"{root}/deep/er/f.csv")
-    filesystem.move(fs, f"{root}/a", f"{root}/deep/a")
-    filesystem.remove(f"{place}/b.parquet")
-    filesystem.remove(f"{place}/b.parquet")
-    assert read_bytes(f"{place}/deep/er/f.csv") == b"other"
-    assert not exists(f"{place}/a")
-    with pytest.raises(FileNotFoundError):
-        read_bytes(f"{place}/b.parquet")
-    assert (names_in(f"{place}/none"), sizes_in(f"{place}/none")) == ([], {})
+    check_files(f"{hdfs.address}/files of a lake")
 
 
 def test_a_lost_namenode_is_no_empty_lake(hdfs: Hdfs) -> None:

@@ -31,9 +31,7 @@ from ids_spark.config.settings import Config, IngestConfig
 from ids_spark.ingest import sources
 from ids_spark.lake import delta, filesystem, sql, store
 from ids_spark.lake.filesystem import (
-    exists,
     files_in,
-    is_file,
     object_store,
     read_bytes,
     resolve,
@@ -54,6 +52,7 @@ from tests.support.flows import write_synthetic_source
 from tests.support.frames import Captured, ethernet, ipv4, pcap, tcp
 from tests.support.keys import key_pair
 from tests.support.models import CARD, PREPROCESSOR, VALIDATION_SCORES, WEIGHTS, training_state
+from tests.support.storages import check_files
 from tests.support.submitting import prepare, submit
 
 CONTRACT = pa.schema([("row_key", pa.int64()), ("x", pa.float32()), ("label2", pa.int32())])
@@ -89,35 +88,7 @@ def rows(start: int, number: int) -> pa.Table:
 
 
 def test_files_are_written_listed_replaced_moved_and_removed(place: str) -> None:
-    names = [
-        "b.parquet",
-        "a/c.parquet",
-        "a b/d=e%20f/g.parquet",
-        "_x.parquet",
-        "a/_z/d.parquet",
-        ".w/e.parquet",
-        "f.csv",
-    ]
-    for name in names:
-        write_bytes(f"{place}/{name}", name.encode())
-    assert {name: read_bytes(f"{place}/{name}").decode() for name in names} == {name: name for name in names}
-    assert sizes_in(place) == {name: len(name) for name in names}
-    visible = ["a b/d=e%20f/g.parquet", "a/c.parquet", "b.parquet"]
-    assert files_in(f"{place}/", ".parquet") == [f"{place}/{name}" for name in visible]
-    assert [is_file(f"{place}/{name}") for name in ("f.csv", "a", "none")] == [True, False, False]
-    assert [exists(f"{place}/{name}") for name in ("f.csv", "a", "none")] == [True, True, False]
-    filesystem.replace_bytes(f"{place}/f.csv", b"other")
-    fs, root = resolve(place)
-    filesystem.move(fs, f"{root}/f.csv", f"{root}/deep/er/f.csv")
-    filesystem.move(fs, f"{root}/a", f"{root}/deep/a")
-    filesystem.remove(f"{place}/b.parquet")
-    filesystem.remove(f"{place}/b.parquet")
-    assert read_bytes(f"{place}/deep/er/f.csv") == b"other"
-    left = ["deep/er/f.csv", "deep/a/c.parquet", "deep/a/_z/d.parquet", *(n for n in names if n[0] in "_." or " " in n)]
-    assert set(sizes_in(place)) == set(left)
-    with pytest.raises(FileNotFoundError):
-        read_bytes(f"{place}/b.parquet")
-    assert (files_in(f"{place}/none", ""), sizes_in(f"{place}/none")) == ([], {})
+    check_files(place)
 
 
 def test_parts_are_read_as_written_and_only_reported_ones_remain(place: str) -> None:
