@@ -36,6 +36,21 @@ def test_both_workers_ran_executors_of_every_job_and_one_rank_each(cluster: Clus
     assert card["training"]["ranks"] == 2
 
 
+def test_without_horovod_the_ranks_of_two_machines_reach_the_same_weights(
+    cluster: Cluster, night: Night, copy: Path
+) -> None:
+    models = copy / "lake/models/dnn-6-paper"
+    [with_horovod] = models.iterdir()
+    output = submit(cluster, copy, "train", *TRAINING, "train.all_reduce=xgboost", "train.open_network=true")
+    [without] = set(models.iterdir()) - {with_horovod}
+    assert output.count("dnn-6-paper epoch 2/2 loss=") == 1
+    training = json.loads((without / "model.json").read_text())["training"]
+    assert (training["ranks"], training["all_reduce"]) == (2, "xgboost")
+    one, other = (np.load(each / "weights.npz", allow_pickle=False) for each in (without, with_horovod))
+    for name in other.files:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
 def test_nothing_of_the_checkout_is_on_the_path_of_executors(cluster: Cluster, night: Night, tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     (folder / "jobs" / "where.py").write_text(

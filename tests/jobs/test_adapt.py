@@ -55,8 +55,13 @@ def hospital(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def adapted(hospital: Path) -> tuple[Path, str]:
+    """The adapted lake and the log of the job, which could not tell MLflow of the challenger."""
+    pytest.importorskip("mlflow", reason="the development lock is not installed")
     settings = (f"adapt.model={NAME}", f"adapt.flow_logs={hospital}/logs", "adapt.most_recall_lost=1")
-    return hospital, run(hospital, "adapt", *settings, *TRAIN)
+    code, log = in_process.run(hospital, "adapt", *settings, *TRAIN, "promote.mlflow_uri=http://127.0.0.1:9")
+    assert code == 3, log
+    assert f"MLflow at http://127.0.0.1:9 does not have the aliases of {NAME}" in log
+    return hospital, log
 
 
 def test_the_challenger_flags_fewer_benign_flows_and_states_its_nights(adapted: tuple[Path, str]) -> None:
