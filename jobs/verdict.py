@@ -24,6 +24,7 @@ from ids_spark.alerts import verdict_lines, verdicts
 from ids_spark.alerts.verdict_lines import Line
 from ids_spark.base.report import Report
 from ids_spark.base.text import shown
+from ids_spark.lake.listing import listed
 from ids_spark.runtime import job
 from ids_spark.score import rank_again
 from ids_spark.score.rank_again import StoredNight
@@ -42,6 +43,7 @@ def run(context: job.Context) -> Report:
     named, unknown = verdict_lines.find_incidents(lines, {date: night.ids for date, night in nights.items()})
     verdict_lines.refuse([*faults, *unknown])
     rows = [_row(line, nights[line.date], incident, context.run_id, now) for line, incident in named]
+    files = listed(lake, ["verdicts"])
     earlier = verdicts.read(lake)
     report = Report(rows_in=len(lines), rows_out=len(rows))
     report.tables.append(lake.write("verdicts", rows, context.staged, run_id=context.run_id))
@@ -57,7 +59,7 @@ def run(context: job.Context) -> Report:
             f"nights scored already are not changed: {shown([str(date) for date in later])}; score them again if these"
             " verdicts should apply to them"
         )
-    rank_again.require_unchanged(lake, nights.values(), len(earlier))
+    rank_again.require_unchanged(lake, nights.values(), files)
     log.info("verdicts=%d nights=%d", len(rows), len(nights))
     return report
 

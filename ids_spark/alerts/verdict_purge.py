@@ -11,6 +11,8 @@ from typing import Any
 from ids_spark.alerts import verdicts
 from ids_spark.alerts.verdicts import Cell
 from ids_spark.dataset.tables import TABLES
+from ids_spark.lake.filesystem import delete_all, files_in, resolve
+from ids_spark.lake.parquet import SUFFIX, read_file
 from ids_spark.lake.store import Lake
 
 Row = Mapping[str, Any]
@@ -18,6 +20,9 @@ Row = Mapping[str, Any]
 
 def purge_verdicts(lake: Lake, staged: Callable[[str], str], first: dt.date) -> dict[str, int]:
     """Stage the files of `verdicts/` that hold verdicts on nights before a date, without those or without their text.
+
+    What still applies of them is gathered in the oldest of these files, so that nights read few files. Files that an
+    earlier purge has emptied are deleted.
 
     Args:
         lake: Holds the verdicts.
@@ -27,16 +32,32 @@ def purge_verdicts(lake: Lake, staged: Callable[[str], str], first: dt.date) -> 
     Returns:
         Verdicts removed or shortened, by staged table; nothing if there are none.
     """
-    rows = verdicts.read(lake)
-    kept = after_purge(rows, first)
+    files = _rows_by_file(lake)
+    kept = after_purge([row for rows in files.values() for row in rows], first)
+    after = {name: [row for row in rows if row["event_date"] >= first] for name, rows in files.items()}
+    if oldest := next((name for name, rows in files.items() if len(rows) > len(after[name])), None):
+        after[oldest] = [*(row for row in kept if row["event_date"] < first), *after[oldest]]
+    left = {_key(row): row for row in kept}
     changed = {}
-    for run_id in sorted({row["run_id"] for row in rows}):
-        before = [row for row in rows if row["run_id"] == run_id]
-        after = [row for row in kept if row["run_id"] == run_id]
-        if before != after:
-            lake.write("verdicts", after, staged, run_id=run_id)
-            changed[TABLES["verdicts"].place(run_id=run_id)] = sum(row not in after for row in before)
+    for name, rows in files.items():
+        if rows != after[name]:
+            run_id = name.removesuffix(SUFFIX)
+            lake.write("verdicts", after[name], staged, run_id=run_id)
+            changed[TABLES["verdicts"].place(run_id=run_id)] = sum(left.get(_key(row)) != row for row in rows)
     return changed
+
+
+def _rows_by_file(lake: Lake) -> dict[str, list[Row]]:
+    """Return the verdicts of each file, in the order of their names; files without any are deleted."""
+    folder, table = lake.uri("verdicts"), TABLES["verdicts"]
+    names = [uri.rsplit("/", 1)[1] for uri in files_in(folder, SUFFIX)]
+    found = {name: read_file(f"{folder}/{name}", table, table.contract.names, {}).to_pylist() for name in names}
+    delete_all(*resolve(folder), (name for name, rows in found.items() if not rows))
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["run_id"], row["incident_id"]
 
 
 def after_purge(rows: Sequence[Row], first: dt.date) -> list[Row]:

@@ -19,12 +19,14 @@ import pyarrow as pa
 from ids_spark.alerts import false_alarms
 from ids_spark.config.score import Verdict
 from ids_spark.dataset.tables import INCIDENTS
+from ids_spark.lake import listing
 from ids_spark.lake.store import Lake
 
 NAMES: Final[tuple[Verdict, ...]] = get_args(Verdict)
 Row = Mapping[str, Any]
 
 _MOST_TIMES: Final = 10.0  # the learned flows: a burst of few flows, all flagged, does not explain a flood
+_PATIENCE_S: Final = 600.0  # for commits of other jobs, as at the start of a job
 _TOLERANCE: Final = 1e-9  # in log10: p-values that are equal but for rounding
 
 
@@ -114,7 +116,8 @@ class InForce:
 
 def read(lake: Lake) -> list[Row]:
     """Return all verdicts of a lake, rows of `tables.VERDICTS` in order of time; empty where there is none."""
-    return in_order(lake.read("verdicts").to_pylist())
+    rows = listing.on_one_state(lake, ["verdicts"], lambda _: lake.read("verdicts"), _PATIENCE_S)
+    return in_order(rows.to_pylist())
 
 
 def in_order(given: Iterable[Row]) -> list[Row]:

@@ -6,9 +6,7 @@ name; the driver then removes every file that no successful task returned, so th
 
 import base64
 import contextlib
-import functools
 import logging
-import operator
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -311,28 +309,29 @@ def read_file(uri: str, table: Table, columns: Sequence[str], equal: Mapping[str
     Raises:
         SchemaMismatch: the file is damaged, lacks a column, or holds it with another type than the table's contract.
     """
-    import pyarrow.dataset as pads  # imports pandas, which would delay the start of every job
-
     fs, path = resolve(uri)
-    try:
-        with fs.open_input_file(path) as stream:
+    with fs.open_input_file(path) as stream:
+        try:
             parquet_limits.check_footer(stream)
-        file = pads.dataset(path, filesystem=fs, format="parquet")
-    except (pa.ArrowException, ValueError) as error:
-        raise SchemaMismatch(
-            f"{uri} cannot be read as parquet ({one_line(error)}); restore the file, or remove it"
-        ) from error
-    stored = stored_names(file.schema.names, table)
-    found = pa.schema([file.schema.field(old).with_name(name) for name, old in stored.items()])
-    absent = [name for name in columns if name in table.added and name not in stored and name not in equal]
-    needed = [name for name in dict.fromkeys([*columns, *equal]) if name not in absent]
-    require(found, pa.schema([table.contract.field(name) for name in needed if name in table.contract.names]), uri)
-    if unknown := [name for name in needed if name not in stored]:
-        raise SchemaMismatch(f"{uri} lacks column(s) {', '.join(unknown)}; found {', '.join(stored)}")
-    conditions = [pads.field(stored[name]) == value for name, value in equal.items()]
-    rows = functools.reduce(operator.and_, conditions) if conditions else None
-    present = {name: pads.field(stored[name]) for name in columns if name not in absent}
-    read = file.to_table(present, filter=rows).replace_schema_metadata()
+            file = pq.ParquetFile(stream)
+            schema = file.schema_arrow
+            if len(set(schema.names)) < len(schema):
+                raise ValueError("two columns have one name")
+        except (pa.ArrowException, ValueError) as error:
+            raise SchemaMismatch(
+                f"{uri} cannot be read as parquet ({one_line(error)}); restore the file, or remove it"
+            ) from error
+        stored = stored_names(schema.names, table)
+        found = pa.schema([schema.field(old).with_name(name) for name, old in stored.items()])
+        absent = [name for name in columns if name in table.added and name not in stored and name not in equal]
+        needed = [name for name in dict.fromkeys([*columns, *equal]) if name not in absent]
+        require(found, pa.schema([table.contract.field(name) for name in needed if name in table.contract.names]), uri)
+        if unknown := [name for name in needed if name not in stored]:
+            raise SchemaMismatch(f"{uri} lacks column(s) {', '.join(unknown)}; found {', '.join(stored)}")
+        read = _nullable(file.read([stored[name] for name in needed])).select([stored[name] for name in needed])
+    read = read.rename_columns(needed).replace_schema_metadata()
+    for name, value in equal.items():
+        read = read.filter(pc.equal(read[name], pa.scalar(value, read.schema.field(name).type)))
     for name in absent:
         read = read.append_column(table.contract.field(name), pa.nulls(len(read), table.contract.field(name).type))
     return read.select(list(columns))

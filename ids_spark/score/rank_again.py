@@ -19,6 +19,7 @@ from ids_spark.base.errors import Interrupted
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
 from ids_spark.dataset.tables import ALERTS, TABLES
+from ids_spark.lake.listing import Listing, listed
 from ids_spark.lake.store import Lake
 from ids_spark.models.signatures import open_trust
 from ids_spark.report import night_page
@@ -114,14 +115,19 @@ def rank_again(
     )
 
 
-def require_unchanged(lake: Lake, nights: Iterable[StoredNight], verdicts_read: int) -> None:
+def require_unchanged(lake: Lake, nights: Iterable[StoredNight], verdicts_before: Listing) -> None:
     """Check that no other run has scored these nights, or committed verdicts, since they were read.
+
+    Args:
+        lake: Holds the nights.
+        nights: As they were read.
+        verdicts_before: The files of `verdicts/` before they were read.
 
     Raises:
         Interrupted: one has; its result would be lost.
     """
     changed = [str(night.date) for night in nights if read_night(lake, night.date).run_ids != night.run_ids]
-    if len(lake.read("verdicts", ["incident_id"])) != verdicts_read:
+    if listed(lake, ["verdicts"]) != verdicts_before:
         changed.append("verdicts/")
     if changed:
         raise Interrupted(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ids_spark.alerts import verdicts
 from ids_spark.alerts.verdict_purge import after_purge, purge_verdicts
+from ids_spark.lake.filesystem import names_in
 from ids_spark.lake.store import Lake
 from tests.support.incident_rows import NIGHT, alert, verdict
 
@@ -60,7 +61,7 @@ def test_on_nights_that_are_kept_the_verdicts_say_what_they_said_before(history)
         assert row["verdict"] in ("benign", "mute", "unlearn")
 
 
-def test_files_are_rewritten_only_where_something_is_removed(tmp_path) -> None:
+def test_what_still_applies_is_gathered_in_one_file_and_empty_files_are_deleted(tmp_path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     old, scan = NIGHT - DAY, [alert("scan", "pump-1")]
     lines = {
@@ -84,3 +85,11 @@ def test_files_are_rewritten_only_where_something_is_removed(tmp_path) -> None:
         "c": ("mute", "A. Nurse"),
     }
     assert purge_verdicts(lake, stage, NIGHT) == {}
+    assert names_in(lake.uri("verdicts")) == ["a.parquet", "c.parquet"]
+    assert purge_verdicts(lake, stage, NIGHT + DAY) == {"verdicts/a.parquet": 0, "verdicts/c.parquet": 1}
+    assert [(row["run_id"], row["owner"]) for row in verdicts.read(lake)] == [("a", None), ("c", None)]
+    staged.clear()
+    assert purge_verdicts(lake, stage, NIGHT + DAY) == {}
+    assert (staged, names_in(lake.uri("verdicts"))) == ([], ["a.parquet"])
+    assert purge_verdicts(lake, stage, NIGHT + 2 * DAY) == {"verdicts/a.parquet": 1}  # the mute has ended
+    assert [row["run_id"] for row in verdicts.read(lake)] == ["a"]

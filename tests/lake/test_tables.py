@@ -104,6 +104,14 @@ def test_a_file_that_lacks_a_column_or_has_another_type_is_refused_with_its_name
     assert len(lake.read("nights", ["model"], event_date=DATE)) == 0  # columns that are not requested may be absent
 
 
+def test_a_file_with_two_columns_of_one_name_is_refused(lake, tmp_path):
+    folder = tmp_path / "lake/predictions/event_date=2026-03-01/model=m"
+    columns = [*TABLES["predictions"].contract, pa.field("x", pa.string()), pa.field("x", pa.string())]
+    put(folder, "a.parquet", pa.schema(columns).empty_table())
+    with pytest.raises(SchemaMismatch, match="two columns have one name"):
+        lake.read("predictions", event_date=DATE)
+
+
 def test_columns_that_a_setting_added_are_read_where_they_are(lake, tmp_path):
     columns = {column.name: pa.nulls(1, column.type) for column in TABLES["predictions"].contract}
     folder = tmp_path / "lake/predictions/event_date=2026-03-01/model=m"
