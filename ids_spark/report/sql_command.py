@@ -41,6 +41,7 @@ _MOST_ROWS: Final = 200
 _WIDTH: Final = 200
 _WIDEST: Final = 100_000
 _BETWEEN: Final = 3  # characters between columns of a table
+_LONGEST_QUERY: Final = 1 << 20  # bytes
 _MOST_ROUNDED: Final = 999_999.5  # from here six digits would cut some before the point
 _HELP: Final = "A query ends with ';'. `tables` lists what there is, `describe NAME;` its columns, `quit` ends."
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.query is None and given.view is None:
             if sys.stdin.isatty():
                 return _prompt(lake, given.format)
-            given.query = sys.stdin.read()
+            given.query = _of_standard_input()
         answer = sql.query(lake, *_question(given, config, lake))
         _write(answer, given.format, sys.stdout)
         if not len(answer) and (given.device or given.date):
@@ -92,6 +93,22 @@ class _Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the process; the message quotes arguments."""
         super().error(printable(message))
+
+
+def _of_standard_input() -> str:
+    """Return the query on standard input.
+
+    Raises:
+        InputError: it has more than `_LONGEST_QUERY` bytes, or is no UTF-8.
+    """
+    expected = "expected one query in UTF-8"
+    content = sys.stdin.buffer.read(_LONGEST_QUERY + 1)
+    if len(content) > _LONGEST_QUERY:
+        raise InputError(f"standard input: found more than {_LONGEST_QUERY:,} bytes; {expected}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input: byte {error.start} is no UTF-8; {expected}") from error
 
 
 def _question(given: argparse.Namespace, config: Config, lake: Lake) -> tuple[str, list[Any]]:

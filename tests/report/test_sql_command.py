@@ -129,6 +129,21 @@ def test_a_refusal_is_exit_code_2_and_one_message(ask, arguments, message):
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("content", "code", "message"),
+    [
+        (b"select 'm\xc3\xbc' as x", 0, "mü"),
+        (b"select '\xff'", 2, "standard input: byte 8 is no UTF-8; expected one query"),
+        (b" " * ((1 << 20) + 1), 2, "standard input: found more than 1,048,576 bytes; expected one query"),
+    ],
+    ids=["a query", "bytes", "too long"],
+)
+def test_standard_input_holds_one_query(ask, monkeypatch, content, code, message):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    found, text = ask()
+    assert (found, message in text) == (code, True), text
+
+
 def test_a_prompt_goes_on_after_a_refusal(ask, monkeypatch):
     lines = iter(["tables", "from nope;", "select count(*)", "from alerts;", "quit"])
     monkeypatch.setattr("builtins.input", lambda _: next(lines))
