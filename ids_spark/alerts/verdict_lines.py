@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from ids_spark.alerts.verdicts import NAMES
 from ids_spark.base.errors import InputError
+from ids_spark.base.names import date_of
 from ids_spark.base.whole_file import FileTooLarge
 from ids_spark.config.score import VerdictConfig
 from ids_spark.lake.filesystem import read_bytes
@@ -227,9 +228,7 @@ def _line(where: str, cells: Mapping[str, str], today: dt.date, faults: list[str
 
 def _date(text: str, name: str, faults: list[str]) -> dt.date | None:
     try:
-        if len(text) != len("2026-11-24"):
-            raise ValueError
-        return dt.date.fromisoformat(text)
+        return date_of(text)
     except ValueError:
         faults.append(f"{name} is {_shown(text)}; expected a date such as 2026-11-24")
         return None

@@ -1,5 +1,6 @@
-"""Names that become parts of paths below a lake: names of jobs, runs, tables, files, models and versions."""
+"""Names that become parts of paths below a lake: names of jobs, runs, tables, files, models and versions; dates."""
 
+import datetime as dt
 import re
 from typing import Final
 
@@ -17,3 +18,15 @@ def is_name(text: str) -> bool:
 def is_place(text: str) -> bool:
     """Return whether a text is a relative path that stays below the folder that it is joined to."""
     return re.fullmatch(PLACE, text) is not None
+
+
+def date_of(text: str) -> dt.date:
+    """Return the date of a text `YYYY-MM-DD`, as folders of nights are named.
+
+    Raises:
+        ValueError: it is no date, or one in another form of ISO 8601, such as `20261124` and `2026-W48-2`.
+    """
+    found = dt.date.fromisoformat(text)
+    if found.isoformat() != text:
+        raise ValueError(f"{text!r} is no date YYYY-MM-DD")
+    return found

@@ -101,7 +101,8 @@ class Report:
         self.aliases |= other.aliases
         self.inputs += other.inputs
         self.models += [model for model in other.models if model not in self.models]
-        self.data_origin = "synthetic" if "synthetic" in (self.data_origin, other.data_origin) else other.data_origin
+        origins = [origin for origin in (self.data_origin, other.data_origin) if origin is not None]
+        self.data_origin = combined_origin(*origins) if origins else None
 
     def add_scored(self, name: str, version: str, rows_in: int, scored: int, quarantined: Mapping[str, int]) -> None:
         """Add the rows of one model's scoring; a run with several models counts every flow once for each."""

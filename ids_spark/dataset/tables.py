@@ -1,6 +1,5 @@
 """The contract of every table in the lake, and `TABLES`, the one list of them."""
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
@@ -8,6 +7,7 @@ from typing import Final, Literal
 
 import pyarrow as pa
 
+from ids_spark.base.names import date_of
 from ids_spark.dataset.features import SchemaMismatch
 
 SCHEMA_VERSION: Final = 3
@@ -743,7 +743,7 @@ class Table:
         found: dict[str, object] = {key: given.get(key) for key in self.keys_in_path()}
         if "event_date" in found:
             try:
-                found["event_date"] = dt.date.fromisoformat(given.get("event_date", ""))
+                found["event_date"] = date_of(given.get("event_date", ""))
             except ValueError:
                 found["event_date"] = None
         return found

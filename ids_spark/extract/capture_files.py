@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ids_spark.base.errors import InputError
+from ids_spark.base.names import date_of
 from ids_spark.base.text import shown
 from ids_spark.extract import formats, records
 from ids_spark.ingest import files, other_logs
@@ -218,7 +219,7 @@ def _date_of(name: str) -> dt.date | None:
     if not folders:
         return None
     text = folders[-1].removeprefix(DATE_FOLDER)
-    date = dt.date.fromisoformat(text)
-    if date.isoformat() != text or not _FIRST_YEAR <= date.year <= _LAST_YEAR:
+    date = date_of(text)
+    if not _FIRST_YEAR <= date.year <= _LAST_YEAR:
         raise ValueError(f"{text} is no date of a capture")
     return date

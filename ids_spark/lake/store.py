@@ -26,7 +26,7 @@ from pydantic import Field, TypeAdapter
 
 from ids_spark.base import json_text
 from ids_spark.base.errors import InputError, Interrupted
-from ids_spark.base.names import is_place
+from ids_spark.base.names import date_of, is_place
 from ids_spark.dataset.tables import TABLES
 from ids_spark.lake import journal, lease
 from ids_spark.lake.filesystem import (
@@ -147,7 +147,7 @@ class Lake:
         found = []
         for folder in self._names(name, "event_date="):
             with contextlib.suppress(ValueError):
-                found.append(dt.date.fromisoformat(folder.partition("=")[2]))
+                found.append(date_of(folder.partition("=")[2]))
         return sorted(found)
 
     def write(

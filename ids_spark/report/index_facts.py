@@ -22,6 +22,7 @@ from ids_spark.alerts import looks
 from ids_spark.alerts.severity import SEVERITIES
 from ids_spark.base import json_text
 from ids_spark.base.logs import printable
+from ids_spark.base.names import date_of
 from ids_spark.base.text import one_line, short
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.dataset.tables import TABLES
@@ -219,7 +220,7 @@ def _hash(files: list[tuple[str, int, int]]) -> str:
 def _date_of(path: str) -> dt.date | None:
     name, _, value = path.partition("/")[0].partition("=")
     try:
-        return dt.date.fromisoformat(value) if name == "event_date" else None
+        return date_of(value) if name == "event_date" else None
     except ValueError:
         return None
 

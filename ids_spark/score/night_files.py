@@ -185,12 +185,15 @@ def dates_of(config: ScoreConfig, today: dt.date) -> list[dt.date]:
 
 
 def dates_in(flow_logs: str) -> list[dt.date]:
-    """Return the nights that a folder of flow logs has folders of, oldest first."""
-    dates = []
+    """Return the nights that a folder of flow logs has folders of, oldest first.
+
+    Also those of folders in another form, such as `event_date=20261124`: their nights are reported as missing.
+    """
+    dates = set()
     for name, kind in entries_in(absolute(flow_logs).rstrip("/")).items():
         if kind == pafs.FileType.Directory and name.startswith(_FOLDER):
             with contextlib.suppress(ValueError):
-                dates.append(dt.date.fromisoformat(name.removeprefix(_FOLDER)))
+                dates.add(dt.date.fromisoformat(name.removeprefix(_FOLDER)))
     return sorted(dates)
 
 

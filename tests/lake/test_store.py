@@ -1,5 +1,7 @@
+import datetime as dt
 import json
 import logging
+import os
 import re
 from itertools import count
 from pathlib import Path
@@ -8,6 +10,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from ids_spark.base.errors import InputError
+from ids_spark.dataset.tables import TABLES as CONTRACTS
 from ids_spark.lake.filesystem import exists, files_in, is_file, read_bytes, resolve, write_bytes, write_json
 from ids_spark.lake.store import Lake, TableMissing
 
@@ -278,3 +281,15 @@ def test_json_is_indented_and_a_missing_file_is_known(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_bytes(str(tmp_path / "no"))
     assert [is_file(str(tmp_path / name)) for name in ("new/x.json", "new", "no")] == [True, False, False]
+
+
+def test_a_folder_made_by_hand_is_no_night(tmp_path):
+    lake = Lake(str(tmp_path))
+    for name in ("event_date=2026-11-24", "event_date=20261124", "event_date=2026-W48-2", "event_date=2026-11-24 old"):
+        (tmp_path / "nights" / name).mkdir(parents=True)
+    assert lake.dates("nights") == [dt.date(2026, 11, 24)]
+    found = {
+        name: CONTRACTS["nights"].values_in(f"nights/{name}/part-0")["event_date"]
+        for name in os.listdir(tmp_path / "nights")
+    }
+    assert [name for name, date in found.items() if date is not None] == ["event_date=2026-11-24"]

@@ -186,3 +186,19 @@ def test_a_note_that_several_parts_of_a_run_share_is_kept_once() -> None:
     for date in ("2026-01-05", "2026-01-06"):
         total.add(Report(notes=["the same of both", f"{date}: its own"]))
     assert total.notes == ["the same of both", "2026-01-05: its own", "2026-01-06: its own"]
+
+
+@pytest.mark.parametrize(
+    ("origins", "expected"),
+    [
+        (("measured", None), "measured"),  # the last of several nights has no flows
+        ((None, "measured"), "measured"),
+        (("measured", "synthetic", None, "measured"), "synthetic"),
+        ((None, None), None),
+    ],
+)
+def test_the_origin_of_a_run_is_that_of_its_parts_with_rows(origins: tuple[str | None], expected: str | None) -> None:
+    total = Report()
+    for origin in origins:
+        total.add(Report(data_origin=origin))
+    assert total.data_origin == expected

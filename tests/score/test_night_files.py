@@ -49,6 +49,12 @@ def renamed(table: pa.Table, **names: str) -> pa.Table:
     return table.rename_columns([names.get(name, name) for name in table.column_names])
 
 
+def test_a_night_whose_folder_is_there_in_two_forms_is_one_night(tmp_path: Path) -> None:
+    for name in ("event_date=2026-03-02", "event_date=20260302", "event_date=2026-03-01", "event_date=2026-03-0"):
+        (tmp_path / name).mkdir()
+    assert [str(date) for date in night_files.dates_in(str(tmp_path))] == ["2026-03-01", "2026-03-02"]
+
+
 @pytest.mark.parametrize(
     ("chosen", "dates"),
     [
