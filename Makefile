@@ -253,18 +253,17 @@ leakage: zip ## Audit duplicates and leakage of the flows in LAKE; page in LAKE/
 	$(call submit,leakage)
 
 ##@ Develop
-# Two files at a time: while a JVM or ranks start, a second CPU is idle. A file runs in one worker, which creates its
-# fixtures once.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, also on two CPUs: a quarter of the time they wait for JVMs, ranks, schedulers and deadlines. A
+# file runs in one worker, which creates its fixtures once; so do all files of tests/cluster.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: zip ## Tests in local-mode Spark without those marked slow. ARGS="-k name" selects others
 	$(ENV); python -m pytest $(or $(ARGS),-m "not slow" $(PARALLEL))
 
 .PHONY: test-all
-test-all: zip airflow ## Every test: also faults, benches, Airflow, every job on S3; then test-cluster
-	$(ENV); python -m pytest $(PARALLEL)
-	$(ENV); python -m pytest tests/cluster
+test-all: zip airflow ## Every test: also faults, benches, Airflow, every job on S3, and those of test-cluster
+	$(ENV); python -m pytest $(PARALLEL) -o "norecursedirs=hdfs .*"
 
 .PHONY: fuzz
 fuzz: setup ## Jobs on N mutated inputs of SEED; those on which a check failed stay in runs/fuzz. N= SEED= ARGS=

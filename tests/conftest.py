@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,7 +27,8 @@ hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
 
 
-# With two workers the last file determines the duration of a run, so the longest files start first.
+CLUSTER = "tests/cluster"
+# The last file determines the duration of a run, so the longest start first, before all the tests on a cluster.
 LONGEST_FIRST = (
     "fuzz/test_fuzz.py",
     "jobs/test_adapt.py",
@@ -59,10 +61,30 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files of `LONGEST_FIRST` first; the order within a file is kept."""
+    """Put the files of `LONGEST_FIRST` first, after those of `CLUSTER`; the order within a file is kept."""
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST_FIRST)}
     assert all(path.exists() for path in places), "LONGEST_FIRST names a test file that does not exist"
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    items.sort(key=lambda item: -1 if _on_cluster(item.nodeid) else places.get(item.path, len(places)))
+
+
+def _on_cluster(nodeid: str) -> bool:
+    return nodeid.startswith(f"{CLUSTER}/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, give all files of `CLUSTER` to one worker process: they share one cluster."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # a plugin, which may be switched off
+
+    class Scheduling(LoadFileScheduling):
+        """Work units are files, and `CLUSTER`."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return CLUSTER if _on_cluster(nodeid) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
