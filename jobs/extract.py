@@ -77,10 +77,10 @@ def _each(
     dates = {date for each in done for date in each.seen} | {date for each in found.unchanged for date in each.seen}
     if plan.config.date is not None and str(plan.config.date) not in dates:
         report.notes.append(f"no capture has a packet of {plan.config.date}")
-    if found.vanished:
+    if vanished := changes.without_repacked(found.vanished, listing.captures, logs):
         report.notes.append(
-            f"{len(found.vanished):,} capture(s) extracted before are no longer there, their flow logs stay:"
-            f" {shown([name_of(name) for name in found.vanished], _NAMES_SHOWN)}"
+            f"{len(vanished):,} capture(s) extracted before are no longer there, their flow logs stay:"
+            f" {shown([name_of(name) for name in vanished], _NAMES_SHOWN)}"
         )
     return report
 
@@ -95,7 +95,9 @@ def _joined(
         report = summary.report_of([], listing, plan.data_origin, config.date, {}, name_of)
         report.notes.append("no capture has changed since they were extracted")
         return report
-    done = joining.extract_joined(context.spark.sparkContext, listing.captures, stamp, plan, logs, name_of)
+    done = joining.extract_joined(
+        context.spark.sparkContext, listing.captures, stamp, plan, logs, name_of, listing.copies
+    )
     _refuse_all(done.captures, name_of)
     report = summary.report_of(done.captures, listing, plan.data_origin, config.date, done.counts, name_of)
     for note in done.kept:

@@ -2,11 +2,15 @@
 
 import datetime as dt
 import hashlib
+import os
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
+
+import pyarrow.fs as pafs
 
 from ids_spark.base.errors import InputError
 from ids_spark.base.names import date_of
@@ -25,6 +29,8 @@ _SETTLED_NS: Final = 600 * 10**9
 _SHORTEST: Final = 24  # bytes of a pcap file without packets
 _KEY_DIGITS: Final = 16
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200  # as of packets
+_PACKED: Final = ".gz"
+_HASHED_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ class Listing:
     Attributes:
         captures: In the order of their names.
         refused: Files that cannot be read as captures.
-        harmless: Files that no one expects to be captures, such as documents and unfinished uploads.
+        harmless: Files that no one expects to be captures, such as documents and unfinished uploads, and copies of
+            captures.
     """
 
     captures: tuple[Capture, ...]
@@ -111,6 +118,11 @@ class Listing:
             tuple(replace(each, name=name_of(each.name)) for each in self.refused),
             tuple(replace(each, name=name_of(each.name)) for each in self.harmless),
         )
+
+    @property
+    def copies(self) -> frozenset[str]:
+        """Names of files that are copies of captures."""
+        return frozenset(file.name for file in self.harmless if file.reason == "copy")
 
     def notes(self) -> list[str]:
         """Return a sentence for each reason for which files are not read."""
@@ -132,6 +144,11 @@ def key_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:_KEY_DIGITS]
 
 
+def other_name(name: str) -> str:
+    """Return the name that gzip gives a capture when it packs it, of a packed one the name before."""
+    return name.removesuffix(_PACKED) if name.endswith(_PACKED) else f"{name}{_PACKED}"
+
+
 def find_captures(folder: str, name_of: Callable[[str], str] = str) -> Listing:
     """Find every capture below a folder (or one file); opens each file that its name does not exclude.
 
@@ -150,10 +167,13 @@ def find_captures(folder: str, name_of: Callable[[str], str] = str) -> Listing:
     found = files.every_file(folder)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         judged = list(pool.map(_judge, found))
+    captures = [each for each in judged if isinstance(each, Capture)]
+    copies = _copies(captures)
     listing = Listing(
-        tuple(each for each in judged if isinstance(each, Capture)),
+        tuple(each for each in captures if each not in copies),
         tuple(each for each in judged if isinstance(each, Refusal)),
-        tuple(each for each in judged if isinstance(each, File)),
+        tuple(each for each in judged if isinstance(each, File))
+        + tuple(File(each.uri, each.name, each.size).unread("copy") for each in captures if each in copies),
     )
     told = listing.renamed(name_of)
     if not listing.captures and not listing.refused:
@@ -195,6 +215,92 @@ def _judge(file: File) -> Capture | Refusal | File:
     except ValueError:
         return Refusal(file.name, "its folder names no date; expected event_date=YYYY-MM-DD; rename the folder")
     return Capture(file.uri, file.name, info.size, info.mtime_ns or 0, date, divisible)
+
+
+def _copies(captures: Sequence[Capture]) -> set[Capture]:
+    """Return the captures whose packets would count twice: links to others, others of equal content, gzip of others.
+
+    Of several that are equal, the one in a folder of a date stays (one of each date), then the file rather than a link,
+    then the oldest, then the one with the shortest name: `a.pcap`, not `a(1).pcap`.
+    """
+    found: set[Capture] = set()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+
+        def same(among: Iterable[Capture], key: Callable[[Capture], Hashable]) -> Iterator[list[Capture]]:
+            groups: dict[Hashable, list[Capture]] = defaultdict(list)
+            alike = [each for each in among if each not in found]
+            for capture, value in zip(alike, pool.map(key, alike), strict=True):
+                groups[value].append(capture)
+            return (group for group in groups.values() if len(group) > 1)
+
+        for names in same(captures, _place):
+            found.update(_repeated(names))
+        for size in same(captures, lambda each: each.size):
+            for head in same(size, _head):
+                for content in same(head, _content):
+                    found.update(_repeated(content))
+        by_name = {each.name: each for each in captures if each not in found}
+        packed = [each for each in by_name.values() if each.name.endswith(_PACKED)]
+        pairs = [(each, by_name[name]) for each in packed if (name := other_name(each.name)) in by_name]
+        firsts = pool.map(lambda pair: [_first_packet(each) for each in pair], pairs)
+        found.update(pair[0] for pair, (one, other) in zip(pairs, firsts, strict=True) if one and one == other)
+    return found
+
+
+def _repeated(equal: Iterable[Capture]) -> Iterator[Capture]:
+    """Yield those of equal captures that are not read."""
+    dates: set[dt.date | None] = set()
+
+    def order(each: Capture) -> tuple[bool, bool, int, int, str]:
+        return each.date is None, os.path.islink(each.uri), each.modified, len(each.name), each.name
+
+    for each in sorted(equal, key=order):
+        if each.date in dates or (each.date is None and dates):
+            yield each
+        dates.add(each.date)
+
+
+def _place(capture: Capture) -> str:
+    """Return where a capture is; links in its path are followed."""
+    fs, path = resolve(capture.uri)
+    return os.path.realpath(path) if isinstance(fs, pafs.LocalFileSystem) else path
+
+
+def _head(capture: Capture) -> Hashable:
+    """Return the first bytes; they have the time of the first packet, so that hardly any other capture has them."""
+    try:
+        return files.head_of(capture.uri)
+    except OSError:
+        return capture.name
+
+
+def _content(capture: Capture) -> Hashable:
+    """Return a hash of the content; the name of a capture without packets, of which many may be equal."""
+    try:
+        with records.read(capture.uri) as opened:
+            if next(iter(opened), None) is None:
+                return capture.name
+        fs, path = resolve(capture.uri)
+        content = hashlib.sha256()
+        with fs.open_input_file(path) as stream:
+            while block := stream.read(_HASHED_AT_ONCE):
+                content.update(block)
+        return content.digest()
+    except (OSError, formats.Refused):
+        return capture.name
+
+
+def _first_packet(capture: Capture) -> Hashable:
+    """Return time, length and bytes of the first packet, which gzip has written first; None without one."""
+    try:
+        with records.read(capture.uri, chunk_bytes=formats.HEAD_BYTES) as opened:
+            found = next(iter(opened), None)
+    except (OSError, formats.Refused):
+        return None
+    if found is None:
+        return None
+    start, end = int(found.start[0]), int(found.start[0] + found.captured[0])
+    return int(found.nanos[0]), int(found.length[0]), found.buffer[start:end].tobytes()
 
 
 def _has_just_begun(file: File) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow.fs as pafs
@@ -11,13 +11,13 @@ import pyarrow.fs as pafs
 from ids_spark.base.errors import InputError
 from ids_spark.base.text import shown
 from ids_spark.config.extract import ExtractConfig
-from ids_spark.extract.capture_files import Capture
+from ids_spark.extract.capture_files import Capture, key_of, other_name
 from ids_spark.extract.manifests import FOLDER, JOINED, ExtractedLogs, Manifest, stamp_of
 from ids_spark.ingest.sources import SYNTHETIC_MARK
 from ids_spark.lake import filesystem
 from ids_spark.lake.parquet import SUFFIX
 
-EXTRACTOR: Final = 1
+EXTRACTOR: Final = 2
 """Incremented when the same capture gives other rows, so that captures are extracted again."""
 _MARK: Final = {"synthetic": True, "flow_logs": True, "data_origin": "synthetic"}
 _NAMES_SHOWN: Final = 5
@@ -30,7 +30,7 @@ class Changes:
     Attributes:
         changed: Captures to extract, each with its stamp.
         unchanged: Manifests of the others.
-        vanished: Names of captures that were extracted before and are no longer there; their logs stay.
+        vanished: Names of captures that were extracted before and are no longer there, but their logs are.
     """
 
     changed: tuple[tuple[Capture, str], ...]
@@ -74,8 +74,32 @@ def changes(
             changed.append((capture, stamp))
         else:
             unchanged.append(manifest)
-    vanished = sorted(manifest.capture for key, manifest in manifests.items() if key not in keys)
+    vanished = sorted(each.capture for key, each in manifests.items() if key not in keys and each.dates)
     return Changes(tuple(changed), tuple(unchanged), tuple(vanished))
+
+
+def without_repacked(vanished: Sequence[str], captures: Sequence[Capture], logs: ExtractedLogs) -> list[str]:
+    """Remove the logs of captures that gzip has packed (or unpacked) since they were extracted; return other names.
+
+    A program that rotates captures packs each when it is complete, so that a run may have read a part of it before.
+
+    Args:
+        vanished: Names of captures that are no longer there.
+        captures: Those that are; the rows of each are complete.
+        logs: The flow logs.
+    """
+    names, staying = {capture.name for capture in captures}, []
+    for name in vanished:
+        new = logs.manifest(key_of(other_name(name))) if other_name(name) in names else None
+        old = logs.manifest(key_of(name))
+        if old is None or new is None or new.fault or not new.stamp:
+            staying.append(name)
+            continue
+        kept = {date: each for date, each in old.dates.items() if date not in new.dates}
+        removed = [path for date, each in old.dates.items() if date in new.dates for path in each.files]
+        logs.replace(key_of(name), replace(old, stamp="", seen=sorted(kept), dates=kept), [], removed)
+        staying += [name] if kept else []
+    return staying
 
 
 def _refuse_other_folder(

@@ -25,12 +25,13 @@ BSD_LOOPBACK: Final = (0, 108)
 READABLE_LINKS: Final = frozenset((ETHERNET, COOKED, COOKED_2, *RAW_IP, *BSD_LOOPBACK))
 GZIP: Final = b"\x1f\x8b"
 _SECTION: Final = b"\x0a\x0d\x0d\x0a"
-_PCAP: Final[Mapping[bytes, tuple[Order, bool]]] = {
+PCAP_MAGIC: Final[Mapping[bytes, tuple[Order, bool]]] = {
     b"\xd4\xc3\xb2\xa1": ("<", False),
     b"\xa1\xb2\xc3\xd4": (">", False),
     b"\x4d\x3c\xb2\xa1": ("<", True),
     b"\xa1\xb2\x3c\x4d": (">", True),
 }
+"""First bytes of a pcap file: its byte order, and whether fractions of a second are nanoseconds."""
 _OTHER_CAPTURES: Final[Sequence[tuple[bytes, str]]] = (
     (b"\x34\xcd\xb2\xa1", "a pcap file with the longer record headers of a patched libpcap"),
     (b"\xa1\xb2\xcd\x34", "a pcap file with the longer record headers of a patched libpcap"),
@@ -133,7 +134,7 @@ def format_of(head: bytes) -> Format:
     Raises:
         Refused: it is no capture, of another format, or of a link type that cannot be read.
     """
-    if head[:4] in _PCAP:
+    if head[:4] in PCAP_MAGIC:
         return _pcap(head)
     if head[:4] == _SECTION:
         return _pcapng(head)
@@ -146,7 +147,7 @@ def link_name(link: int) -> str:
 
 
 def _pcap(head: bytes) -> Format:
-    order, nanoseconds = _PCAP[head[:4]]
+    order, nanoseconds = PCAP_MAGIC[head[:4]]
     if len(head) < PCAP_HEADER:
         raise Refused(
             f"a pcap file that ends within its header, after {len(head)} of {PCAP_HEADER} bytes; fetch it again"

@@ -8,7 +8,7 @@ import dataclasses
 import datetime as dt
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from ids_spark.base.errors import NotReconciled
 from ids_spark.base.spark_tasks import balanced, run_shuffled
 from ids_spark.base.text import shown
 from ids_spark.extract import extraction
-from ids_spark.extract.capture_files import Capture, Piece, pieces_of
+from ids_spark.extract.capture_files import Capture, Piece, other_name, pieces_of
 from ids_spark.extract.claims import Claims
 from ids_spark.extract.counts import DateCounter, PacketCounts, refuse_many_dates, total
 from ids_spark.extract.extraction import CaptureDone, PieceDone, Plan
@@ -73,6 +73,7 @@ def extract_joined(
     plan: Plan,
     logs: ExtractedLogs,
     name_of: Callable[[str], str] = str,
+    copies: Collection[str] = (),
 ) -> Joined:
     """Extract all captures together and replace the logs of their dates.
 
@@ -85,6 +86,7 @@ def extract_joined(
         plan: What tasks have in common.
         logs: The flow logs.
         name_of: Returns by which name a note calls a capture.
+        copies: Names of files that are there, but are not read, as they are copies of captures.
 
     Raises:
         NotReconciled: packets read and packets accounted for differ: a fault of this program.
@@ -120,7 +122,7 @@ def extract_joined(
     everything.reconcile("all captures")
     if everything.records != sum(piece.ending.records for each in pieces.values() for piece in each if piece.ending):
         raise NotReconciled(f"{everything.records} packets counted, but the files have other records")
-    kept = _replace(done, counts, files, stamp, plan, logs, name_of)
+    kept = _replace(done, counts, files, stamp, plan, logs, name_of, copies)
     return Joined(sorted(done, key=lambda each: each.capture.name), dict(counts), kept)
 
 
@@ -253,12 +255,14 @@ def _replace(
     plan: Plan,
     logs: ExtractedLogs,
     name_of: Callable[[str], str],
+    copies: Collection[str],
 ) -> list[str]:
     """Make the dates part of the logs; return notes on those that were not replaced."""
     only = plan.config.date
     old = logs.manifest(JOINED)
     before = old.dates if old is not None else {}
-    here = {each.capture.name for each in done if each.refused is None}
+    here = {*copies, *(each.capture.name for each in done if each.refused is None)}
+    here |= set(map(other_name, here))
     lost = {date: sorted(set(logs_of.captures) - here) for date, logs_of in before.items()}
     written = {date for date in {*counts, *(date for date in before if not lost[date])} if _is_one_of(date, only)}
     kept = sorted(date for date in written if lost.get(date))

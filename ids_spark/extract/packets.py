@@ -228,7 +228,13 @@ def _ethernet(buffer: NDArray[np.uint8], start: Ints, captured: Ints) -> _Link:
     link = _of_header(ethertype, _ETHERNET_HEADER, captured)
     link.target_mac = words[:, 0] >> np.uint64(16)
     link.source_mac = (words[:, 0] & np.uint64(0xFFFF)) << np.uint64(32) | words[:, 1] >> np.uint64(32)
-    tagged = np.flatnonzero(_IS_TAG[ethertype] & (captured >= _ETHERNET_HEADER))
+    _take_off_tags(link, ethertype, buffer, start, captured)
+    return link
+
+
+def _take_off_tags(link: _Link, ethertype: Ints, buffer: NDArray[np.uint8], start: Ints, captured: Ints) -> None:
+    """Move a link layer past its VLAN tags; each ends with the Ethernet type of what follows."""
+    tagged = np.flatnonzero(_IS_TAG[ethertype] & (captured >= link.header))
     for _ in range(_MOST_TAGS):
         if not len(tagged):
             break
@@ -239,14 +245,17 @@ def _ethernet(buffer: NDArray[np.uint8], start: Ints, captured: Ints) -> _Link:
         cut = captured[tagged] < link.header[tagged]
         link.kind[tagged] = np.where(cut, _TRUNCATED, _KIND_OF_ETHERTYPE[inner])
         tagged = tagged[_IS_TAG[inner] & ~cut]
-    return link
 
 
 def _cooked(buffer: NDArray[np.uint8], start: Ints, captured: Ints) -> _Link:
-    """Return the link layer of a Linux cooked capture, which keeps the sender's address."""
+    """Return the link layer of a Linux cooked capture, which keeps the sender's address.
+
+    A VLAN tag that an interface has taken off follows it, where libpcap puts it back.
+    """
     words = rows_at(buffer, start, 16).view(">u2").astype(np.int64)
     link = _of_header(words[:, 7], 16, captured)
     link.source_mac = _cooked_address(words[:, 1], words[:, 2], words[:, 3:6])
+    _take_off_tags(link, words[:, 7], buffer, start, captured)
     return link
 
 
@@ -254,6 +263,7 @@ def _cooked_2(buffer: NDArray[np.uint8], start: Ints, captured: Ints) -> _Link:
     words = rows_at(buffer, start, 20).view(">u2").astype(np.int64)
     link = _of_header(words[:, 0], 20, captured)
     link.source_mac = _cooked_address(words[:, 4], words[:, 5] & 0xFF, words[:, 6:9])
+    _take_off_tags(link, words[:, 0], buffer, start, captured)
     return link
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ids_spark.base.arrays import Ints
 from ids_spark.extract.capture_bytes import Window
-from ids_spark.extract.formats import PCAP_HEADER, Format
+from ids_spark.extract.formats import PCAP_HEADER, PCAP_MAGIC, Format, Refused, format_of
 from ids_spark.extract.record_columns import MOST_CAPTURED, Records, Step, rows_at
 
 _RECORD_HEADER: Final = 16
@@ -17,10 +17,15 @@ _MOST_APART_S: Final = 10 * 365 * 86_400  # of two records of a file, for the sa
 
 
 class Pcap:
-    """The records of a pcap file."""
+    """The records of a pcap file, also of several that were appended to one.
+
+    A program that is started again and appends to its file writes another header into it, which read as a record would
+    be an empty packet of the year 2055. What follows the header of a file of the same form is read.
+    """
 
     def __init__(self, form: Format, end: int) -> None:
         self._form, self._end = form, end
+        self._magic = np.frombuffer(b"".join(PCAP_MAGIC), f"{form.order}u4")
 
     def step(self, window: Window, at: int) -> Step:
         """Return the complete records that begin before the end of the piece."""
@@ -28,14 +33,30 @@ class Pcap:
         heads, at = _walk_pcap(window.buffer, at, window.filled, self._end - base, form)
         fields = self._fields(window, heads)
         wrong = (fields[:, 2] > MOST_CAPTURED) | ~fields.any(axis=1)
-        fault = None
+        empty = np.flatnonzero((fields[:, 2] | fields[:, 3]) == 0)
+        wrong[empty] |= np.isin(fields[empty, 0], self._magic)
+        fault, again = None, False
         if wrong.any():
             bad = int(wrong.argmax())
             fault, at = _pcap_fault(fields[bad]), int(heads[bad])
             heads, fields = heads[:bad], fields[:bad]
+            if fault is None and at + PCAP_HEADER <= window.filled:
+                fault, again = self._other_form(window.buffer[at : at + PCAP_HEADER].tobytes()), True
+                at += 0 if fault else PCAP_HEADER
         elif at + _RECORD_HEADER <= window.filled and at < self._end - base:
             fault = _pcap_fault(self._fields(window, np.array([at]))[0])
-        return Step(_pcap_records(window, heads, fields, form), at, fault, at >= self._end - base)
+        return Step(
+            _pcap_records(window, heads, fields, form), at, fault, at >= self._end - base, again and fault is None
+        )
+
+    def _other_form(self, header: bytes) -> str | None:
+        """Return why the file that begins with a header cannot be read as a part of this one; None if it can."""
+        try:
+            return (
+                None if format_of(header) == self._form else "another pcap file begins, with another link type or clock"
+            )
+        except Refused as refused:
+            return f"another file begins: {refused}"
 
     def _fields(self, window: Window, heads: Ints) -> NDArray[np.uint32]:
         """Return seconds, fraction, captured bytes and original bytes of records."""

@@ -94,6 +94,7 @@ _UNREAD: Final[dict[str, str]] = {
     "too_deep_folder": "a folder nested too deep, or one to which several links lead; move its files up, or remove it",
     "empty_file": "it has no byte; remove it or fetch it again",
     "superseded": "the newest state of its Delta table does not contain it",
+    "copy": "another capture has the same content, so that every packet would count twice; remove one of them",
     "delta_log": "the log of a Delta table",
     "hidden": "its name, or that of a folder above it, begins with a dot or an underscore",
     "unfinished": "a writer that has not finished, or was killed, left it; let the writer finish, or run it again",
@@ -144,7 +145,7 @@ NO_FLOWS: Final = frozenset(_BESIDE.values())
 HARMLESS: Final = frozenset(
     (
         *("superseded", "delta_log", "hidden", "unfinished", "temporary", "mac_archive", "profiling", "bluetooth"),
-        *("archive", "document", "other_ending", *NO_FLOWS),
+        *("copy", "archive", "document", "other_ending", *NO_FLOWS),
     )
 )
 """Reasons of files that hold no rows of the folder."""

@@ -29,11 +29,11 @@ def test_captures_are_found_by_content_whatever_their_name(tmp_path):
             "b.pcap": CAPTURE,
             "a.pcapng": pcapng(PACKETS),
             "c.gz": gzip.compress(CAPTURE),
-            "deep/er/snort.log.1700000000": CAPTURE,
-            "no ending": CAPTURE,
-            "notes.txt": CAPTURE,
-            "line\nbreak'\"\t.pcap": CAPTURE,
-            "x" * 200 + "/" + "y" * 200: CAPTURE,
+            "deep/er/snort.log.1700000000": pcap(PACKETS[1:]),
+            "no ending": pcap(PACKETS[2:]),
+            "notes.txt": pcap(PACKETS[3:]),
+            "line\nbreak'\"\t.pcap": pcap(PACKETS[4:]),
+            "x" * 200 + "/" + "y" * 200: pcap(PACKETS[5:]),
         },
     )
     found = find_captures(f"{folder}/")
@@ -49,10 +49,52 @@ def test_captures_are_found_by_content_whatever_their_name(tmp_path):
 
 
 def test_the_same_name_in_two_folders_is_two_captures(tmp_path):
-    folder = write(tmp_path, {"a/x.pcap": CAPTURE, "b/x.pcap": CAPTURE})
+    folder = write(tmp_path, {"a/x.pcap": CAPTURE, "b/x.pcap": pcap(PACKETS[::-1])})
     keys = {capture.key for capture in find_captures(folder).captures}
     assert keys == {key_of("a/x.pcap"), key_of("b/x.pcap")}
     assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys)
+
+
+def test_a_capture_under_several_names_is_read_once(tmp_path):
+    folder = write(
+        tmp_path,
+        {
+            "trace.pcap": CAPTURE,
+            "trace(1).pcap": CAPTURE,
+            "old/event_date=2024-05-01/t": pcap(PACKETS[1:]),
+            "new/event_date=2024-05-01/copy": pcap(PACKETS[1:]),
+            "event_date=2024-05-02/copy": pcap(PACKETS[1:]),  # flows of another night
+            "copy": pcap(PACKETS[1:]),
+            "no packet": pcap([]),
+            "no packet (1)": pcap([]),
+            "end differs": CAPTURE[:-1] + b"x",
+        },
+    )
+    os.utime(tmp_path / "trace(1).pcap", ns=(0, (tmp_path / "trace.pcap").stat().st_mtime_ns))
+    (tmp_path / "latest").symlink_to("trace.pcap")
+    (tmp_path / "today").symlink_to("event_date=2024-05-02")
+    found = find_captures(folder)
+    assert found.copies == {"latest", "trace(1).pcap", "copy", "new/event_date=2024-05-01/copy", "today/copy"}
+    kept = {"event_date=2024-05-02/copy", "old/event_date=2024-05-01/t", "trace.pcap", "end differs"}
+    assert {each.name for each in found.captures} == kept | {"no packet", "no packet (1)"}
+    [note] = found.notes()
+    assert "count twice" in note
+
+
+def test_a_capture_that_gzip_packs_is_read_once(tmp_path):
+    folder = write(
+        tmp_path,
+        {
+            "a.pcap": CAPTURE,
+            "a.pcap.gz": gzip.compress(CAPTURE)[:-30],  # not complete yet
+            "b.pcap": CAPTURE[:-1],
+            "b.pcap.gz": gzip.compress(pcap(PACKETS[1:])),  # another one
+            "c.gz": gzip.compress(pcap(PACKETS[2:])),
+        },
+    )
+    found = find_captures(folder)
+    assert found.copies == {"a.pcap.gz"}
+    assert {each.name for each in found.captures} == {"a.pcap", "b.pcap", "b.pcap.gz", "c.gz"}
 
 
 def test_folders_give_dates_and_other_names_of_dates_are_refused(tmp_path):

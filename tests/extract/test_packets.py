@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,20 @@ def test_other_link_types_have_the_length_of_an_ethernet_frame(link: int, frame:
     assert {name: found[name] for name in expected} == expected
     assert found["source_mac"] == (MACS["source_mac"] if header >= 16 else 0)
     assert kind_and_marks(found) == ("ipv4", ["short_capture"])
+
+
+@pytest.mark.parametrize("tags", [[frames.VLAN], [frames.QINQ, frames.VLAN]])
+@pytest.mark.parametrize(("link", "header"), [(frames.COOKED, frames.cooked), (frames.COOKED_2, frames.cooked_2)])
+def test_vlan_tags_of_cooked_captures_are_taken_off(link: int, header: Callable[..., bytes], tags: list[int]) -> None:
+    """`tcpdump -i any` on a trunk: libpcap puts the tag that the interface took off behind the cooked header."""
+    frame = header(frames.tagged(datagram(67, 68, ttl=9), tags=tags), tags[0])
+    expected = {"length": 42, "protocol": 17, "ttl": 9, "source_port": 67, "target_port": 68, **IP}
+    found = one(frame, link)
+    assert {name: found[name] for name in expected} == expected
+    assert kind_and_marks(found) == ("ipv4", ["vlan"])
+    assert found["source_mac"] == MACS["source_mac"]
+    cut = len(header(b"")) + 4 * len(tags) - 1
+    assert kind_and_marks(one(frame[:cut], link, length=200)) == ("truncated", [])
 
 
 def test_arp() -> None:

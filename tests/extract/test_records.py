@@ -105,6 +105,28 @@ def test_zeros_after_the_last_record_are_no_packets() -> None:
     assert "zeros" in str(ending.reason)
 
 
+@pytest.mark.parametrize("chunk", [1, 50, 1 << 20])
+def test_files_appended_to_a_pcap_are_read_as_far_as_they_are_of_its_form(chunk: int) -> None:
+    one, header = frames.pcap(SIX), len(frames.pcap([]))
+    twice = expected(SIX) + expected(SIX, len(one) + header)
+    assert read_all(one + one, chunk=chunk) == (twice, Ending(12, 24, 2 * len(one)))
+    assert read_all(gzip.compress(one) + gzip.compress(one), chunk=chunk) == (twice, Ending(12, 24, 2 * len(one)))
+    for end in (len(one) - 8, len(one), len(one) + 1, len(one) + header):  # the end of a piece, as of a whole file
+        found, ending = read_all(one + one, end=end, chunk=chunk)
+        assert (len(found), ending.reason) == (6, None)
+    for other in (
+        frames.pcap(SIX, nanoseconds=True),
+        frames.pcap(SIX, order=">"),
+        frames.pcap(SIX, frames.RAW_IP),
+        frames.pcap(SIX, 105),
+        frames.pcapng(SIX),
+    ):
+        rows, ending = read_all(one + other, chunk=chunk)
+        assert rows == expected(SIX)
+        assert (ending.reached, ending.left) == (len(one), len(other))
+        assert ending.reason
+
+
 def test_text_is_refused() -> None:
     with pytest.raises(Refused, match="text"):
         read_all(b"ts,src,dst\n1,2,3\n")

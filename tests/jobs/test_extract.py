@@ -263,6 +263,26 @@ def test_an_unchanged_capture_is_skipped_and_a_changed_or_late_one_replaces_its_
     assert rows(tmp_path)["packets"].sum() == 50
 
 
+@pytest.mark.parametrize("join", ["false", "true"])
+def test_a_capture_that_is_packed_after_a_run_replaces_its_rows(tmp_path: Path, join: str) -> None:
+    """As `tcpdump -z gzip` does after each rotation: what was read of the hour before stood beside the packed file."""
+    whole = pcap(traffic(40, MAY_1 + DAY - 15 * 10**9))  # two dates
+    write(tmp_path / "pcaps/00.pcap", whole[: len(whole) // 2])
+    write(tmp_path / "pcaps/other.pcap", pcap(traffic(20, MAY_1, "10.0.0.8")))
+    extract(tmp_path, f"extract.join_files={join}")
+    assert rows(tmp_path)["packets"].sum() < 60
+    (tmp_path / "pcaps/00.pcap").unlink()
+    write(tmp_path / "pcaps/00.pcap.gz", gzip.compress(whole))
+    extract(tmp_path, f"extract.join_files={join}")
+    found = rows(tmp_path)
+    assert set(found["capture_file"]) == {"00.pcap.gz", "other.pcap"}
+    assert found.groupby("capture_file")["packets"].sum().to_dict() == {"00.pcap.gz": 40, "other.pcap": 20}
+    state = snapshot(tmp_path)
+    extract(tmp_path, f"extract.join_files={join}")
+    assert snapshot(tmp_path) == state
+    assert not any("no longer there" in note for note in audit(tmp_path)["notes"])
+
+
 def test_one_date_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     write(tmp_path / "pcaps/a.pcap", pcap(traffic(40, MAY_1 + DAY - 20 * 10**9)))
     write(tmp_path / "pcaps/event_date=2024-05-02/b.pcap", pcap(traffic(20)))

@@ -110,6 +110,12 @@ def pppoe(payload: bytes, protocol: int = 0x0021) -> bytes:
     return struct.pack(">BBHHH", 0x11, 0, 1, len(payload) + 2, protocol) + payload
 
 
+def tagged(payload: bytes, ethertype: int = IPV4, tags: Sequence[int] = ()) -> bytes:
+    """Return what follows an Ethernet type of `tags[0]`: VLAN tags, the outermost first, and what they carry."""
+    types = [*tags[1:], ethertype]
+    return b"".join(struct.pack(">HH", 100 + i, following) for i, following in enumerate(types)) + payload
+
+
 def cooked(payload: bytes, ethertype: int = IPV4, source: str = A_MAC) -> bytes:
     """Return a frame of link type 113, Linux cooked capture."""
     return struct.pack(">HHH8sH", 0, 1, 6, mac_bytes(source), ethertype) + payload
