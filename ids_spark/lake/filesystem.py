@@ -154,6 +154,27 @@ def absolute(uri: str) -> str:
     return uri if ":" in uri.split("/", 1)[0] else os.path.abspath(uri)
 
 
+def require_writable(uri: str) -> None:
+    """Raise `InputError` if a local folder, or the nearest one above it in which it can be made, cannot be written.
+
+    Other stores are not asked.
+    """
+    fs, path = resolve(uri)
+    if not isinstance(fs, pafs.LocalFileSystem):
+        return
+    above = path
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    fault = "is no folder" if not os.path.isdir(above) else ""
+    if not fault and not os.access(above, os.W_OK | os.X_OK):
+        fault = "cannot be written by the user of this job"
+    if fault:
+        raise InputError(
+            f"{uri}: {above} {fault}; expected a folder that can be written, or made; correct the setting, or change"
+            " owner or mode of the folder"
+        )
+
+
 def require_below(root: str, uri: str) -> None:
     """Raise `InputError` if a path is not below a root, or a part of it below the root is a symbolic link.
 

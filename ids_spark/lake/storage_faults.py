@@ -14,6 +14,8 @@ _REPORTED: Final = re.compile(
     r"^.*?((?:When [^\n]*?: )?AWS Error (\w+)(?: \(HTTP status (\d+)\))?[^\n]*)", re.MULTILINE
 )
 _OF_HDFS: Final = re.compile(r"^.*?((?:Opening )?HDFS [^\n]*?Detail: \[errno (\d+)\][^\n]*)", re.MULTILINE)
+_OF_SYSTEM: Final = re.compile(r"^.*?(\[Errno (?:1|13|30)\] [^\n]*)", re.MULTILINE)
+"""What a file system reports that does not permit something: EPERM, EACCES, EROFS."""
 _REFUSED: Final = frozenset(
     (
         *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "EXPIRED_TOKEN"),
@@ -26,11 +28,11 @@ _LONGEST: Final = 300
 
 
 class StorageRefused(InputError):
-    """Raised when an object store does not accept the credentials, or has no such bucket."""
+    """Raised when a store does not accept the credentials or permit the access, or has no such bucket."""
 
 
 def explained(error: BaseException, root: str) -> Message | None:
-    """Return the message for an error of an object store or of HDFS; None for any other error.
+    """Return the message for an error of an object store or HDFS, or for a refusal of a local file system, else None.
 
     Args:
         error: From pyarrow, or from Spark with the text of such an error.
@@ -38,7 +40,7 @@ def explained(error: BaseException, root: str) -> Message | None:
     """
     found = _REPORTED.search(str(error))
     if found is None:
-        return _of_hdfs(str(error), root)
+        return _of_hdfs(str(error), root) or _of_system(str(error), root)
     text, code, status = found[1][:_LONGEST], found[2], found[3]
     if code in _REFUSED or status in ("401", "403"):
         return StorageRefused(
@@ -56,6 +58,17 @@ def explained(error: BaseException, root: str) -> Message | None:
         f"the object store did not do what it was asked, also when it was asked again: {text}",
         "expected an answer within 20 s, after at most six attempts; tables are old or new, and the next job completes"
         " a commit that had begun; run the same command again when the store answers",
+    )
+
+
+def _of_system(text: str, root: str) -> Message | None:
+    found = _OF_SYSTEM.search(text)
+    if found is None:
+        return None
+    return StorageRefused(
+        f"the file system refused the access: {found[1][:_LONGEST]}",
+        f"expected that the user of this job may list, read, write and delete below {root}, and in the other folders of"
+        " its settings; change their owner or mode",
     )
 
 

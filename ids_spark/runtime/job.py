@@ -27,6 +27,7 @@ from ids_spark.base.text import one_line
 from ids_spark.config.loader import load
 from ids_spark.config.settings import Config
 from ids_spark.lake import storage_faults
+from ids_spark.lake.filesystem import require_writable
 from ids_spark.lake.lease import Lease
 from ids_spark.lake.store import Lake
 from ids_spark.models.signatures import ENVIRONMENT
@@ -228,6 +229,7 @@ def _run(
     log.info("%s starts run_id=%s lake=%s", job, run_id, lake.root)
     context = Context(config, lake, job, run_id, application, starting)
     try:
+        require_writable(lake.root)  # else the job would find out at its end
         lake.recover(job)
         report = run(context)
         report.reconcile()

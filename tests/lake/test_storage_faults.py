@@ -144,9 +144,21 @@ def test_a_bucket_that_does_not_exist_is_named(proxy: Proxy) -> None:
         ("HDFS create directory failed. Detail: [errno 255] Unknown error 255", Interrupted, "is the NameNode running"),
         ("HDFS list directory failed. Detail: [errno 13] Permission denied", InputError, "owner or permissions"),
         ("Opening HDFS file '/l/x' failed. Detail: [errno 2] No such file or directory", None, ""),
+        (
+            "[Errno 13] Cannot create directory '/l/audit'. Detail: [errno 13] Permission denied",
+            InputError,
+            "owner or mode",
+        ),
+        (
+            "a task:\n  PermissionError: [Errno 13] Permission denied: '/l/x'\n\tat org.apache",
+            InputError,
+            "denied: '/l/x'\n",
+        ),
+        ("[Errno 30] Read-only file system: '/l/x'", InputError, "owner or mode"),
+        ("[Errno 2] No such file or directory: '/l/x'", None, ""),
     ],
 )
-def test_errors_of_hdfs_are_told_apart(text: str, kind: type[Exception] | None, said: str) -> None:
+def test_errors_of_file_systems_are_told_apart(text: str, kind: type[Exception] | None, said: str) -> None:
     found = storage_faults.explained(OSError(text), "hdfs://nodes/l")
     assert (found is None) if kind is None else isinstance(found, kind)
     assert said in str(found)

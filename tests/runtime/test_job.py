@@ -46,6 +46,24 @@ def audit(tmp_path: Path) -> list[tuple[str, str]]:
     return [(row["status"], row["error"]) for row in rows]
 
 
+@pytest.mark.parametrize("name", ["file", "file/lake", "link"])
+def test_a_lake_that_cannot_be_written_is_refused_before_the_job_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    before = sorted(tmp_path.rglob("*"))
+
+    def run(context: job.Context) -> Report:
+        raise AssertionError("it runs")
+
+    assert job.main(run, "A job.", ["--set", f"lake={tmp_path / name}"]) == 2
+    [error] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert error.exc_info is None
+    assert f"{tmp_path / name.split('/')[0]} is no folder; expected" in error.getMessage()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("kind", [InputError, SchemaMismatch])
 def test_an_input_error_of_a_task_refuses_the_job_with_its_whole_message(
     ended: Ended, tmp_path: Path, kind: type[InputError]
