@@ -4,6 +4,7 @@ cd "$here"  # night.yaml names policies relative to this folder
 name=$(basename "$0")
 refuse() { printf '%s: %s\n' "$name" "$*" >&2; exit 2; }
 [ -n "${LAKE:-}" ] || refuse "LAKE is not set; expected the lake, for example hdfs://namenode/ids"
+while [ "$LAKE" != / ] && [ "${LAKE%/}" != "$LAKE" ]; do LAKE=${LAKE%/}; done  # /lake/ and /lake have one lock
 [ -r .venv/env.sh ] || refuse "$here/.venv/env.sh was not found; make it with docker/install.sh .venv run"
 settings=${SPARK_CONF_DIR:-}  # of a cluster, see conf/cluster
 . .venv/env.sh

@@ -360,6 +360,7 @@ def test_one_night_of_a_lake_runs_at_a_time_and_the_lock_is_in_a_private_folder(
         assert re.search(
             r"another run for /lake has not ended \(pid \d+ on .+ since .+\); nothing was done", taken.stderr
         )
+        assert night("/lake//").returncode == 75
         assert night("/another").returncode == 0
     assert night("/lake").returncode == 0
     folder.chmod(0o777)
