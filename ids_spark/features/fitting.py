@@ -123,7 +123,32 @@ def write_recipe(
     kept.flows += copied
     kept.duplicates += copied
 
+    rows: Counter[str] = Counter()
+    for (split, _), n in kept.rows.items():
+        rows[split] += n
+    log.info("rows %s", " ".join(f"{split}={n}" for split, n in sorted(rows.items())))
+    absent = [name for name in CLASS19 if not kept.rows["train", name]]
+
+    write_bytes(f"{target.uri}/_preprocessor.json", fitted.to_json().encode())
+    table_facts = {"run_id": run_id, "feature_schema": schema.name, "data_origin": origin, "rows": rows}
+    table_facts |= {"row_groups": kept.row_groups, "classes_absent_in_train": absent, "preprocessor": fitted.sha256()}
+    table_facts["blocked_rows"] = kept.blocks.total()
+    if nights is not None and measured.balance is not None:
+        table_facts["local"] = nights.facts(kept, measured.balance)
+    write_json(f"{target.uri}/{TABLE_FACTS}", table_facts)
+
     report = Report(feature_schema=schema.name, data_origin=origin, tables=[table])
+    _count_into(report, kept, nights)
+    report.notes += [f"feature {f.name} dropped: {f.reason}" for f in dropped]
+    if kept.blocks:
+        report.notes.append(f"validation has {kept.blocks.total()} benign rows of {len(kept.blocks)} held-out blocks")
+    if absent:
+        report.notes.append(f"train has no row of {len(absent)} classes: {', '.join(absent)}")
+    return report
+
+
+def _count_into(report: Report, kept: FeatureCounts, nights: _LocalNights | None) -> None:
+    """Set the totals of a new report, and add counts by split and class, and the note on local rows."""
     report.rows_in, report.rows_out = kept.flows.total(), kept.rows.total()
     report.rows_duplicate, report.rows_left_out = kept.duplicates.total(), kept.left_out.total()
     report.count("flows", kept.flows)
@@ -137,22 +162,3 @@ def write_recipe(
         report.counts["label conflicts with local rows", "train", None] = kept.local_conflict_vectors
         report.counts["rows of label conflicts with local rows", "train", None] = kept.local_conflict_rows
         report.notes.append(nights.note(kept))
-    report.notes += [f"feature {f.name} dropped: {f.reason}" for f in dropped]
-    rows: Counter[str] = Counter()
-    for (split, _), n in kept.rows.items():
-        rows[split] += n
-    if kept.blocks:
-        report.notes.append(f"validation has {kept.blocks.total()} benign rows of {len(kept.blocks)} held-out blocks")
-    absent = [name for name in CLASS19 if not kept.rows["train", name]]
-    if absent:
-        report.notes.append(f"train has no row of {len(absent)} classes: {', '.join(absent)}")
-    log.info("rows %s", " ".join(f"{split}={n}" for split, n in sorted(rows.items())))
-
-    write_bytes(f"{target.uri}/_preprocessor.json", fitted.to_json().encode())
-    table_facts = {"run_id": run_id, "feature_schema": schema.name, "data_origin": origin, "rows": rows}
-    table_facts |= {"row_groups": kept.row_groups, "classes_absent_in_train": absent, "preprocessor": fitted.sha256()}
-    table_facts["blocked_rows"] = kept.blocks.total()
-    if nights is not None and measured.balance is not None:
-        table_facts["local"] = nights.facts(kept, measured.balance)
-    write_json(f"{target.uri}/{TABLE_FACTS}", table_facts)
-    return report

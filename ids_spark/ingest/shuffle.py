@@ -384,40 +384,67 @@ def _with_run(blob: bytes, run_id: str, report: IngestCounts) -> pa.Table:
     return refused.set_column(place, "run_id", pa.array([run_id] * len(refused), pa.string()))
 
 
-def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) -> IngestCounts:
-    split, bucket = plan.located(partition)
-    report = IngestCounts()
-    flows: list[Sent] = []
-    refused: list[bytes] = []
-    blocks: list[bytes] = []  # of copies of vectors, most of which are in other buckets
-    copied: list[Keys] = []  # row keys of this bucket of which others have copies
-    rows = 0
+@dataclass
+class _Received:
+    """What the tasks of the first stage have sent to one bucket.
+
+    Attributes:
+        counts: Of their rows.
+        rows: Number of rows in `flows`.
+        flows: Rows of the bucket.
+        refused: Rows for the quarantine.
+        blocks: Copies of vectors, most of which are in other buckets.
+        copied: Row keys of this bucket of which others have copies.
+    """
+
+    counts: IngestCounts = field(default_factory=IngestCounts)
+    rows: int = 0
+    flows: list[Sent] = field(default_factory=list)
+    refused: list[bytes] = field(default_factory=list)
+    blocks: list[bytes] = field(default_factory=list)
+    copied: list[Keys] = field(default_factory=list)
+
+
+def _received(records: Iterable[Record], split: str, plan: ShufflePlan) -> _Received:
+    found = _Received()
+    lists: dict[str, list[Any]] = {_QUARANTINE: found.refused, _COPIES: found.blocks, _COPIED: found.copied}
     for kind, content in records:
         if kind == _COUNTS:
-            report.add(content)
-        elif kind == _QUARANTINE:
-            refused.append(content)
-        elif kind == _COPIES:
-            blocks.append(content)
-        elif kind == _COPIED:
-            copied.append(content)
+            found.counts.add(content)
+        elif kind in lists:
+            lists[kind].append(content)
         else:
-            rows += content[0]
-            if rows > max(_MOST_TIMES_EXPECTED * plan.rows_per_file, _MOST_ROWS_OF_BUCKET):
+            found.rows += content[0]
+            if found.rows > max(_MOST_TIMES_EXPECTED * plan.rows_per_file, _MOST_ROWS_OF_BUCKET):
                 raise InputError(
-                    f"{rows} rows of split {split} or more have equal values, too many for one task; expected about"
-                    f" {plan.rows_per_file} in each of {plan.buckets[split]} buckets; remove the equal rows from the"
-                    " source, or raise ingest.rows_per_file"
+                    f"{found.rows} rows of split {split} or more have equal values, too many for one task; expected"
+                    f" about {plan.rows_per_file} in each of {plan.buckets[split]} buckets; remove the equal rows from"
+                    " the source, or raise ingest.rows_per_file"
                 )
-            flows.append(content)
-    if refused or (partition == 0 and plan.origin == "dataset"):  # without refused rows an empty table is written
+            found.flows.append(content)
+    return found
+
+
+def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) -> IngestCounts:
+    split, bucket = plan.located(partition)
+    received = _received(records, split, plan)
+    report = received.counts
+    if received.refused or (partition == 0 and plan.origin == "dataset"):  # without refused rows an empty table
         name = part_name(partition)
-        tables = (_with_run(blob, plan.run_id, report) for blob in refused)
-        write_part(plan.quarantine, name, tables, QUARANTINE, plan.metadata, ("source_file", "reason"))
+        refused = (_with_run(blob, plan.run_id, report) for blob in received.refused)
+        write_part(plan.quarantine, name, refused, QUARANTINE, plan.metadata, ("source_file", "reason"))
         report.parts.append(name)
-    found = Rows.of(flows, plan.sent)
-    flows.clear()
-    labels, marks, conflicts = _compared(found, copied, plan)
+    _write_rows(bucket, received, split, plan, report)
+    if received.blocks:
+        _write_blocks(bucket, received.blocks, split, plan, report)
+    return report
+
+
+def _write_rows(bucket: int, received: _Received, split: str, plan: ShufflePlan, report: IngestCounts) -> None:
+    """Write the file of a bucket, sorted and marked; what was received of it leaves the memory."""
+    found = Rows.of(received.flows, plan.sent)
+    received.flows.clear()
+    labels, marks, conflicts = _compared(found, received.copied, plan)
     if conflicts:
         report.conflicts[split] = conflicts
     groups = (
@@ -427,7 +454,7 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
             pa.array(marks.label_conflict[start : start + ROW_GROUP_ROWS]),
             plan,
         )
-        for start in range(0, rows, ROW_GROUP_ROWS)
+        for start in range(0, received.rows, ROW_GROUP_ROWS)
     )
     name = part_name(bucket)
     contract = flows_contract(plan.schema.features)
@@ -435,18 +462,19 @@ def _write_bucket(partition: int, records: Iterable[Record], plan: ShufflePlan) 
     write_part(f"{plan.flows}/split={split}", name, groups, contract, plan.metadata, TEXT_COLUMNS, complete)
     report.parts.append(name)
     _count_classes(labels, split, report)
-    if blocks:
-        del found, groups
-        of_others = copies.Copies.of_blocks(blocks)
-        tables = (
-            _as_flows(rows, pa.repeat(True, len(rows)), pa.repeat(False, len(rows)), plan)
-            for rows in of_others.tables(ROW_GROUP_ROWS)
-        )
-        name = _write_copies(bucket, tables, split, plan)
-        report.parts.append(name)
-        report.copies.append((split, name, np.unique(of_others.vectors["row_key"].to_numpy())))
-        _count_classes(of_others.rows["label19"].to_numpy(), split, report)
-    return report
+
+
+def _write_blocks(bucket: int, blocks: Sequence[bytes], split: str, plan: ShufflePlan, report: IngestCounts) -> None:
+    """Write the file of the copies that were sent to a bucket."""
+    of_others = copies.Copies.of_blocks(blocks)
+    tables = (
+        _as_flows(rows, pa.repeat(True, len(rows)), pa.repeat(False, len(rows)), plan)
+        for rows in of_others.tables(ROW_GROUP_ROWS)
+    )
+    name = _write_copies(bucket, tables, split, plan)
+    report.parts.append(name)
+    report.copies.append((split, name, np.unique(of_others.vectors["row_key"].to_numpy())))
+    _count_classes(of_others.rows["label19"].to_numpy(), split, report)
 
 
 def _compared(found: Rows, copied: Sequence[Keys], plan: ShufflePlan) -> tuple[Ids, DuplicateMarks, set[bytes]]:
