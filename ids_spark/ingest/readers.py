@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,6 @@ from ids_spark.ingest.sources import (
     bin_pack,
     csv_header,
     csv_stream,
-    line_end,
 )
 from ids_spark.lake.filesystem import resolve
 from ids_spark.lake.parquet import open_part
@@ -40,6 +40,7 @@ _SEARCHED_BYTES: Final = 1 << 16
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 WRONG_FIELD_COUNT: Final = "wrong_field_count"
 _NOT_UTF8: Final = "\N{REPLACEMENT CHARACTER}".encode()
+_LINE_END: Final = re.compile(rb"([\r\n])")
 
 
 def read_typed(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]:
@@ -130,35 +131,34 @@ class CleanLines:
 
     Bytes that are no UTF-8 are replaced by U+FFFD, and lines of more than `files.LONGEST_LINE` bytes are cut and end
     with U+FFFD. So the cell is no number and no label, and its row, under its number in the file, goes to quarantine.
-    Every other byte is unchanged; a last line without an end gets one.
+    Every other byte is unchanged; a last line without an end gets one. Lines end with a newline, a carriage return or
+    both, as for the parser, also in one file: parts of it may come from several systems.
 
     Args:
         stream: The bytes, decompressed.
-        newline: From `sources.line_end`.
     """
 
-    def __init__(self, stream: _Range, newline: bytes) -> None:
+    def __init__(self, stream: _Range) -> None:
         self._stream = stream
         self._rest = b""  # of a line whose end was not read yet
         self._cutting = False  # whether the rest of a cut line is to be dropped
-        self._newline = newline
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield about `_CSV_BLOCK_BYTES` of whole lines."""
+        """Yield about `_CSV_BLOCK_BYTES` of whole lines; an end of two bytes may be divided, as by a blank line."""
         while block := self._stream.read(_CSV_BLOCK_BYTES):
             if lines := self._whole_lines(block):
                 yield self._clean(lines)
         if self._rest:  # the parser cannot skip a header that is the only line and has no end
-            yield self._clean(self._rest) + self._newline
+            yield self._clean(self._rest) + b"\n"
 
     def _whole_lines(self, block: bytes) -> bytes:
         if self._cutting:
-            end = block.find(self._newline)
+            end = _first_end(block)
             if end < 0:
                 return b""
             block, self._cutting = block[end:], False
         block = self._rest + block
-        end = block.rfind(self._newline) + 1
+        end = _last_end(block) + 1
         self._rest = block[end:]
         if len(self._rest) > files.LONGEST_LINE:
             block, self._rest, self._cutting = block[:end] + _cut(self._rest), b"", True
@@ -167,9 +167,7 @@ class CleanLines:
 
     def _clean(self, lines: bytes) -> bytes:
         if self._has_long_line(lines):
-            lines = self._newline.join(
-                _cut(line) if len(line) > files.LONGEST_LINE else line for line in lines.split(self._newline)
-            )
+            lines = b"".join(_cut(line) if len(line) > files.LONGEST_LINE else line for line in _LINE_END.split(lines))
         if lines.isascii():
             return lines
         return lines.decode(errors="replace").encode()
@@ -177,11 +175,24 @@ class CleanLines:
     def _has_long_line(self, lines: bytes) -> bool:
         at, last = 0, len(lines)
         while last - at > files.LONGEST_LINE:
-            end = lines.rfind(self._newline, at, at + files.LONGEST_LINE + 1)
+            end = lines.rfind(b"\n", at, at + files.LONGEST_LINE + 1)
+            if end < 0:
+                end = lines.rfind(b"\r", at, at + files.LONGEST_LINE + 1)
             if end < 0:
                 return True
             at = end + 1
         return False
+
+
+def _first_end(content: bytes) -> int:
+    """Return the place of the first end of a line; -1 without one."""
+    return min((place for place in (content.find(b"\n"), content.find(b"\r")) if place >= 0), default=-1)
+
+
+def _last_end(content: bytes) -> int:
+    """Return the place of the last byte of the last end of a line; -1 without one."""
+    newline = content.rfind(b"\n")
+    return max(newline, content.rfind(b"\r", newline + 1))
 
 
 def _cut(line: bytes) -> bytes:
@@ -220,23 +231,22 @@ def counted(row_group: RowGroup) -> RowGroup:
         SourceUnusable: the file cannot be read.
     """
     with _errors_named(row_group), _opened(row_group) as stream:
-        newline, end = line_end(stream.read_at(HEADER_BYTES, 0)), row_group.end or 0
-        start = row_group.start and _after(newline, stream, row_group.start - 1, end - 1)
+        end = row_group.end or 0
+        start = row_group.start and _after_line(stream, row_group.start - 1, end - 1)
         if start is None:  # the range is the middle of a long line
             return replace(row_group, rows=0)
         # What is beyond these bytes, the reader cuts off.
-        last = _after(newline, stream, end - 1, end + files.LONGEST_LINE) or min(
-            stream.size(), end + files.LONGEST_LINE
-        )
-        rows = sum(_rows_in(lines) for lines in CleanLines(_Range(stream, start, last), newline))
+        beyond = end + files.LONGEST_LINE
+        last = _after_line(stream, end - 1, beyond) or min(stream.size(), beyond)
+        rows = sum(_rows_in(lines) for lines in CleanLines(_Range(stream, start, last)))
         return replace(row_group, start=start, end=last, rows=rows - (start == 0))  # the first line is the header
 
 
-def _after(newline: bytes, stream: pa.NativeFile, start: int, end: int) -> int | None:
-    """Return the place after the first newline in a range of bytes; None without one."""
+def _after_line(stream: pa.NativeFile, start: int, end: int) -> int | None:
+    """Return the place after the first end of a line in a range of bytes; None without one."""
     span, at = _Range(stream, start, end), start
     while block := span.read(_SEARCHED_BYTES):
-        found = block.find(newline)
+        found = _first_end(block)
         if found >= 0:
             return at + found + 1
         at += len(block)
@@ -269,7 +279,7 @@ def _read_csv(row_group: RowGroup, schema: FeatureSchema) -> Iterator[TypedRows]
         return type_rows(_renamed(table, row_group, schema), row_group, schema, rows), broken
 
     with _opened(row_group) as stream:
-        for i, lines in enumerate(CleanLines(_Range(stream, row_group.start, row_group.end), line_end(head))):
+        for i, lines in enumerate(CleanLines(_Range(stream, row_group.start, row_group.end))):
             skipped = int(i == 0 and row_group.start == 0)
             try:
                 found, broken = typed(lines, skipped, pa.float64())

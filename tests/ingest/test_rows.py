@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.tables import QUARANTINE
-from ids_spark.ingest import readers
+from ids_spark.ingest import files, readers
 from ids_spark.ingest.readers import read_typed
 from ids_spark.ingest.row_hash import row_keys
 from ids_spark.ingest.rows import merged, typed_contract
@@ -131,6 +131,18 @@ def test_every_line_is_a_flow_or_in_quarantine_under_its_own_number(newline, kin
     for i, row in found.items():
         if row["reason"] == "wrong_field_count":  # no cell is kept: which column it is of is unknown
             assert json.loads(row["raw"]) == {"fields": 2 if kinds[i] == "few" else columns + 1, "expected": columns}
+
+
+@pytest.mark.parametrize("first", ["\n", "\r\n", "\r"])
+def test_lines_of_one_file_may_end_in_several_ways(tmp_path, monkeypatch, first):
+    """As of files of several systems that were put together; a part with other ends is not one long line."""
+    monkeypatch.setattr(files, "LONGEST_LINE", 1_000)
+    for later in ("\n", "\r\n", "\r"):
+        lines = [line(i) + (first if i < 20 else later) for i in range(40)]
+        (tmp_path / "Benign_train.pcap.csv").write_text(HEADER + first + "".join(lines), newline="")
+        [row_group] = discover(IngestConfig(source=str(tmp_path))).row_groups
+        count, good, _ = read(row_group)
+        assert (count, good["Header_Length"].to_pylist()) == (40, list(range(40)))
 
 
 def test_a_stray_quote_affects_its_own_line_only(tmp_path):
