@@ -1,5 +1,6 @@
 """From sources to `flows/`: the data set, flow logs of the site's own nights, or both; what `jobs/ingest.py` does."""
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -8,17 +9,22 @@ from pyspark import SparkContext
 
 from ids_spark.adapt import local_rows
 from ids_spark.base.errors import InputError
+from ids_spark.base.logs import printable
 from ids_spark.base.report import Report
 from ids_spark.config.settings import Config
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.features import SOURCE_SPLITS
 from ids_spark.ingest import files, join_windows, shuffle, sources
-from ids_spark.lake.filesystem import write_json
+from ids_spark.ingest.shuffle import IngestCounts
+from ids_spark.ingest.sources import Source
+from ids_spark.lake.filesystem import files_in, write_json
+from ids_spark.lake.parquet import SUFFIX, open_part
 from ids_spark.lake.store import TABLE_FACTS, Lake
 
 log = logging.getLogger(__name__)
 FLOWS: Final = "flows"
 QUARANTINE: Final = "quarantine/job=ingest"
+_CELLS_SHOWN: Final = 3  # of a refused row
 _DAMAGED_LABELS: Final = 3  # rows with one unknown label; more rows are a class that this version does not know
 
 
@@ -86,6 +92,7 @@ def _write_data_set(
     done.reconcile()
     report.notes += files.unread_notes(file for file in source.unread if file.reason not in files.USUAL)
     report.notes += source.undivided_notes()
+    report.notes += _without_flows(source, done)
     report.inputs = sorted({row_group.name for row_group in source.row_groups})
     report.inputs += [f"{file.name}: not read: {file.reason}" for file in source.unread]
     if config.window is not None:
@@ -97,6 +104,8 @@ def _write_data_set(
         report.notes.append(
             f"{len(source.narrow)} columns of the source are float32: rows that differ in double may be equal here"
         )
+    if not report.rows_in:
+        raise InputError(f"{config.source}: its {source.files} file(s) hold no row; expected flows; fetch them again")
     rejected = report.rows_quarantined > config.max_rejected_share * report.rows_in
     repeated = any(n > _DAMAGED_LABELS for n in done.unknown_labels.values())
     if repeated or (rejected and done.unknown_labels):
@@ -105,7 +114,8 @@ def _write_data_set(
         reasons = ", ".join(f"{n} {reason} in {label}" for (_, label, reason), n in done.quarantined.most_common(3))
         raise InputError(
             f"{report.rows_quarantined} of {report.rows_in} rows cannot be used, more than ingest.max_rejected_share"
-            f" {config.max_rejected_share:g} ({reasons}); correct the source, or raise the share to accept the rest"
+            f" {config.max_rejected_share:g} ({reasons}){_example(plan.quarantine)}; correct the source, or raise the"
+            " share to accept the rest"
         )
     splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in SOURCE_SPLITS}
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
@@ -119,3 +129,30 @@ def _write_data_set(
     facts |= {"rows": splits, "window": config.window}
     write_json(f"{plan.flows}/{TABLE_FACTS}", facts)
     return report, facts
+
+
+def _without_flows(source: Source, done: IngestCounts) -> list[str]:
+    """Return a sentence for people for each class of a split that has files or rows, and of which no row is a flow."""
+    notes = []
+    for split, class19 in sorted(source.named | {cell for cell in done.read if all(cell)}):
+        if done.flows[split, class19]:
+            continue
+        reasons = {why: n for (s, label, why), n in done.quarantined.items() if (s, label) == (split, class19)}
+        shown = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+        state = f"all rows are in quarantine ({shown})" if reasons else "its files hold no row"
+        notes.append(f"no flow of {class19} in {split}: {state}")
+    return notes
+
+
+def _example(quarantine: str) -> str:
+    """Return the first refused row, as the end of a clause: file, row, reason, and the cells at fault or the fields."""
+    for uri in files_in(quarantine, SUFFIX):
+        with open_part(uri) as part:
+            if not part.rows:
+                continue
+            row = part.read(["source_file", "source_row", "reason", "features", "raw"], 0).slice(0, 1).to_pylist()[0]
+        raw = json.loads(row["raw"])
+        cells = {name: raw[name] for name in row["features"] if name in raw} or raw
+        shown_cells = ", ".join(f"{name} {value!r}" for name, value in list(cells.items())[:_CELLS_SHOWN])
+        return f", such as row {row['source_row']} of {printable(row['source_file'])}: {row['reason']}, {shown_cells}"
+    return ""

@@ -46,7 +46,7 @@ UNKNOWN: Final = "Unknown"
 QUARANTINED: Final = "Quarantined"
 """Class and category of rows that were refused, so that no model has seen them as they are."""
 
-_SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.pcap)?(\.(?i:csv|csv\.gz|parquet|parq|pq))?$")
+_SUFFIX = re.compile(r"(_(?P<split>train|test))?(\.(?i:pcap))?(\.(?i:csv|csv\.gz|parquet|parq|pq))?$")
 
 
 class UnknownClass(InputError):

@@ -4,12 +4,13 @@ No file is skipped without a reason. Reasons in `HARMLESS` are of files that hol
 ones and documents; every other reason is of a file that should hold rows but cannot be read.
 """
 
+import itertools
 import logging
 import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -17,7 +18,6 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from ids_spark.base import json_text
 from ids_spark.base.errors import InputError
@@ -53,7 +53,16 @@ _DOCUMENTS: Final = re.compile(
     re.IGNORECASE,
 )
 _MAY_BE_LOG: Final = re.compile(r"\.(log|jsonl?|txt)$", re.IGNORECASE)
-_ICEBERG: Final = re.compile(r"/metadata/(version-hint\.text|[^/]+\.metadata\.json)$")
+_OTHER_TABLES: Final[Mapping[str, re.Pattern[str]]] = {
+    "an Iceberg table": re.compile(r"(^|/)metadata/(version-hint\.text|[^/]+\.metadata\.json(\.gz)?)$"),
+    "a Hudi table": re.compile(r"(^|/)(\.hoodie(/|$)|\.hoodie_partition_metadata)"),
+    "a Paimon table": re.compile(r"(^|/)snapshot/(snapshot-\d+|EARLIEST|LATEST)$"),
+    "a transactional Hive table": re.compile(r"(^|/)(base_\d{7,}|(delete_)?delta_\d{7,}_\d{7,}(_\d{4})?)(_v\d+)?/"),
+}
+"""Tables whose folders also hold files that are no longer part of them, by paths below, which only they have."""
+_DELTA_LOG: Final = "_delta_log"
+_SINK_LOG: Final = "_spark_metadata"
+_SINK_BATCH: Final = re.compile(r"(\d+)(\.compact)?")  # one that is compact has the files of all batches before it, too
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint(\.\d{10}\.(\d{10}))?\.parquet")  # of a version, in parts
 _ACTIONS: Final = ("add", "remove", "protocol")  # of a checkpoint
 _PARQUET: Final = b"PAR1"
@@ -77,6 +86,8 @@ _CONTENT: Final[Sequence[tuple[bytes, str]]] = (
     (b"SQLite format 3\x00", "other_format"),
     (b"\x89HDF", "other_format"),
     (b"\x80\x04\x95", "other_format"),
+    (b"\x80\x05\x95", "other_format"),
+    (b"\x93NUMPY", "other_format"),
     (b"\xd4\xc3\xb2\xa1", "packet_capture"),
     (b"\xa1\xb2\xc3\xd4", "packet_capture"),
     (b"\x4d\x3c\xb2\xa1", "packet_capture"),
@@ -87,13 +98,14 @@ _CONTENT: Final[Sequence[tuple[bytes, str]]] = (
 )
 _UNREAD: Final[dict[str, str]] = {
     "missing_file": "a link to a file that is not there; fetch the content (git-annex, DVC), or remove the link",
-    "missing_of_table": "a file that the newest state of its Delta table names is not there; restore it",
+    "missing_of_table": "a file that the log of its table (Delta, or Spark's file sink) names is not there; restore it",
     "name_not_utf8": "its name is no UTF-8; rename it",
     "no_permission": "the user of this job may not read it; change its owner or mode",
     "special_file": "a pipe, socket or device, not a file of rows; remove it",
     "too_deep_folder": "a folder nested too deep, or one to which several links lead; move its files up, or remove it",
     "empty_file": "it has no byte; remove it or fetch it again",
-    "superseded": "the newest state of its Delta table does not contain it",
+    "zero_bytes": "its first bytes are all 0, as after a crash or on a full disk; fetch it again",
+    "superseded": "the log of its table (Delta, or Spark's file sink) does not contain it in the newest state",
     "copy": "another capture has the same content, so that every packet would count twice; remove one of them",
     "delta_log": "the log of a Delta table",
     "hidden": "its name, or that of a folder above it, begins with a dot or an underscore",
@@ -108,19 +120,23 @@ _UNREAD: Final[dict[str, str]] = {
     "other_ending_parquet": "parquet under another ending; rename it to .parquet, or remove it if it is a copy",
     "parquet": "parquet under the name of another format; rename it to .parquet",
     "csv": "CSV, but flows that are scored are read from parquet; convert it",
-    "gzip": "gzip of something other than CSV; unpack it",
+    "gzip": "gzip under another name than .csv.gz, or within gzip; unpack it",
+    "no_gzip": "its name ends with .gz, and it is no gzip; rename it if it is CSV, or fetch it again",
     "git_lfs_pointer": "a git-lfs pointer, not the file itself; run git lfs pull",
     "html_page": "an HTML page, not the file itself: perhaps the login page of a server; fetch it again",
     "zip_archive": "a zip archive or a spreadsheet; unpack it, or save it as CSV",
     "spreadsheet": "a spreadsheet; save it as CSV",
     "other_compression": "compressed in a way other than gzip; unpack it",
-    "other_format": "a table of another format (ORC, Avro, Arrow, SQLite, HDF5, pickle); convert it to parquet",
+    "other_format": "a table of another format (ORC, Avro, Arrow, SQLite, HDF5, NumPy, pickle); convert it to parquet",
     "packet_capture": "a packet capture, not flows; extract its features first: jobs/extract.py",
     **{each.key: f"{each.reason}; {other_logs.EXTRACT}" for each in other_logs.OTHER_LOGS},
     "encrypted_parquet": "encrypted parquet; decrypt it",
     "utf16": "text in UTF-16; save it as UTF-8",
     "semicolons": "separated by semicolons; expected commas, and points in decimal numbers; export it again",
     "tabs": "separated by tabs; expected commas; export it again",
+    "bars": "separated by vertical bars; expected commas; export it again",
+    "blank_line": "its first line is blank; expected a header of column names; remove the lines before the header",
+    "no_header": "its first line holds numbers; expected a header of column names; export it again with one",
     "sep_line": "its first line is a spreadsheet's `sep=` line; remove this line",
     "header_too_long": "its first line is longer than 64 KiB; expected a header of column names",
     "json_lines": "JSON, not a table; convert it to CSV or parquet",
@@ -152,13 +168,14 @@ HARMLESS: Final = frozenset(
 USUAL: Final = frozenset(("hidden", "mac_archive", "delta_log", "document"))
 """Reasons of files that are usual beside flows, so that they need no warning."""
 _ARCHIVES: Final = ("zip_archive", "gzip", "other_compression")
+_COMPRESSIONS: Final = ("bz2", "br", "deflate", "gz", "lz4", "lzo", "snappy", "xz", "z", "zip", "zst")
 
 UNREADABLE: Final = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, RecursionError)
 """Errors of pyarrow on a damaged file; names that are no UTF-8 raise ValueError, absurd sizes MemoryError."""
 
 
 class UnsupportedTable(InputError):
-    """Raised for a table format whose files cannot be read without its metadata: Iceberg, Hudi, newer Delta tables."""
+    """Raised for a table whose files cannot be read without metadata that are not understood, as of Iceberg or Hudi."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +209,8 @@ class File:
 def inventory(folder: str, table: str | None = None) -> list[File]:
     """Return every file below a folder, sorted by name; opens only files whose name does not tell the format.
 
-    The files of a Delta table (a folder with `_delta_log`) are those of its newest state; others are `superseded`.
+    The files of a Delta table (a folder with `_delta_log`) are those of its newest state, those of a stream that Spark
+    writes (a folder with `_spark_metadata`) the ones of finished batches; others are `superseded`.
 
     Args:
         folder: URI or absolute path. None of its own names is taken as hidden.
@@ -202,27 +220,35 @@ def inventory(folder: str, table: str | None = None) -> list[File]:
         Nothing if the folder does not exist.
 
     Raises:
-        UnsupportedTable: an Iceberg or Hudi table, or a Delta table with features that hide rows of its files.
+        UnsupportedTable: a table of another format, a Delta table with features that hide rows of its files, or a log
+            that cannot be read.
     """
     folder = folder.rstrip("/")
     entries = _entries(folder)
     _refuse_other_tables(folder, entries)
-    states = {root: delta_files(f"{folder}/{root}".rstrip("/")) for root in _delta_roots(entries)}
+    states = {
+        root: files_of(f"{folder}/{root}".rstrip("/"))
+        for log_folder, files_of in _LOGS.items()
+        for root in _roots(entries, log_folder)
+    }
     if table is not None:
         table = table.rstrip("/")
-        _refuse_other_tables(table, [f"metadata/{name}" for name in _entries(f"{table}/metadata")])
+        for marker in ("metadata", "snapshot"):
+            _refuse_other_tables(table, [f"{marker}/{name}" for name in _entries(f"{table}/{marker}")])
         _refuse_other_tables(table, [".hoodie"] if exists(f"{table}/.hoodie") else [])
-        if exists(f"{table}/_delta_log"):
-            place = f"{folder.removeprefix(table).strip('/')}/"
-            states[""] = frozenset(n.removeprefix(place) for n in delta_files(table) if n.startswith(place))
+        place = f"{folder.removeprefix(table).strip('/')}/"
+        for log_folder, files_of in _LOGS.items():
+            if exists(f"{table}/{log_folder}"):
+                states[""] = frozenset(n.removeprefix(place) for n in files_of(table) if n.startswith(place))
     files = [
         _by_name(File(f"{folder}/{name}", name, size), kind, states) for name, (kind, size) in sorted(entries.items())
     ]
     for root, state in states.items():
         names = (f"{root}/{name}".lstrip("/") for name in sorted(state))
         files += [File(f"{folder}/{name}", name, 0, None, "missing_of_table") for name in names if name not in entries]
+    beside = {name.rsplit("/", 1)[-1] for name in entries}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return sorted(pool.map(_by_content, files), key=lambda file: file.name)
+        return sorted(pool.map(lambda file: _by_content(file, beside), files), key=lambda file: file.name)
 
 
 def every_file(folder: str) -> list[File]:
@@ -245,6 +271,8 @@ def is_document(name: str) -> bool:
 
 def content_of(head: bytes) -> str | None:
     """Return what the first bytes of a file are by their format: a key of `REASONS`, or None if unknown."""
+    if head and not head.strip(b"\0"):
+        return "zero_bytes"
     kind = next((kind for start, kind in _CONTENT if head.startswith(start)), None)
     if kind in (None, "gzip") and (other := other_logs.by_format(head)) is not None:
         return other.key
@@ -267,14 +295,24 @@ def csv_fault(head: bytes) -> str | None:
         return kind
     if len(head) > LONGEST_LINE and b"\n" not in head and b"\r" not in head:
         return "header_too_long"
-    line = head.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0]
-    if line.lower().strip().startswith(b"sep="):
+    line = head.lstrip(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n", 1)[0].strip(b" ")
+    if head and not line:
+        return "blank_line"
+    if line.lower().startswith(b"sep="):
         return "sep_line"
-    if line.count(b";") > line.count(b","):
-        return "semicolons"
-    if line.count(b"\t") > line.count(b","):
-        return "tabs"
-    return None
+    cells = line.split(b",")
+    for separator, reason in ((b";", "semicolons"), (b"\t", "tabs"), (b"|", "bars")):
+        if line.count(separator) >= len(cells):
+            return reason
+    return "no_header" if 2 * sum(map(_is_number, cells)) > len(cells) else None
+
+
+def _is_number(cell: bytes) -> bool:
+    try:
+        float(cell.strip(b'" '))
+    except ValueError:
+        return False
+    return True
 
 
 def single(uri: str) -> File:
@@ -292,7 +330,7 @@ def plausible(rows: Sequence[int], size: int) -> bool:
 
 
 def reason_of(file: File, error: BaseException) -> str:
-    """Return the reason why a file with the name of a parquet file cannot be read."""
+    """Return the reason why a file with the name of a parquet or gzip file cannot be read."""
     if isinstance(error, BeyondLimits):
         return error.reason
     if isinstance(error, PermissionError):
@@ -303,6 +341,8 @@ def reason_of(file: File, error: BaseException) -> str:
         content = content_of(head_of(file.uri))
     except OSError:
         return "unreadable_file"
+    if file.format == "csv.gz":
+        return "unreadable_file" if content == "gzip" else content or "no_gzip"
     return "unreadable_file" if content in (None, "parquet") else content
 
 
@@ -325,7 +365,7 @@ def delta_files(root: str) -> frozenset[str]:
             rows or names of the files; or its log cannot be read.
     """
     try:
-        return _delta_state(f"{root}/_delta_log")
+        return _delta_state(f"{root}/{_DELTA_LOG}")
     except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnsupportedTable(
@@ -346,8 +386,7 @@ def _delta_state(log_uri: str) -> frozenset[str]:
     for match in complete.get(checkpoint, ()):
         fs, path = resolve(f"{log_uri}/{match[0]}")
         with fs.open_input_file(path) as stream:
-            parquet_limits.check_footer(stream)
-            file = pq.ParquetFile(stream)
+            file = parquet_limits.opened(stream)
             for i in range(file.num_row_groups):
                 parquet_limits.check_pages(stream, file.metadata, i, frozenset(_ACTIONS), parquet_limits.is_local(fs))
             for action in file.read(columns=list(_ACTIONS)).to_pylist():
@@ -378,24 +417,68 @@ def _apply(action: Mapping[str, Any], state: set[str], log_uri: str) -> None:
             change(unquote(action[kind]["path"]))
 
 
+def sink_files(root: str) -> frozenset[str]:
+    """Return the paths, below a folder that a stream of Spark writes, of the files in the log of its file sink.
+
+    Other files are of batches that failed, whose rows came again in later ones. The log has absolute paths, also after
+    the folder was moved; the path below it is the name of the file and its folders `column=value`.
+
+    Raises:
+        UnsupportedTable: the log cannot be read.
+    """
+    try:
+        return frozenset(_below(path, root) for path in _logged_by_sink(f"{root}/{_SINK_LOG}"))
+    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedTable(
+            f"{root} is written by a stream of Spark, and its log {_SINK_LOG} cannot be read"
+            f" ({' '.join(str(error).split())[:200]}); expected files of JSON lines; export the table to plain parquet"
+        ) from error
+
+
+def _logged_by_sink(log_uri: str) -> set[str]:
+    found = [_SINK_BATCH.fullmatch(name) for name, (kind, _) in _entries(log_uri).items() if kind == "file"]
+    batches = {int(match[1]): match for match in found if match is not None}
+    compact = max((number for number, match in batches.items() if match[2]), default=-1)
+    if not batches:
+        raise ValueError("no batch is there")
+    state: set[str] = set()
+    for number in sorted(number for number in batches if number >= compact):
+        version, *lines = read_bytes(f"{log_uri}/{batches[number][0]}", _LARGEST_COMMIT).decode().splitlines()
+        if version != "v1":
+            raise ValueError(f"its version is {version[:20]!r}")
+        for line in lines:
+            status = json_text.loads(line)
+            (state.discard if status["action"] == "delete" else state.add)(status["path"])
+    return state
+
+
+def _below(path: str, root: str) -> str:
+    """Return the path of a file of Spark below the folder of its table, which may have been moved."""
+    *folders, base = unquote(path).split("/")
+    partition = list(itertools.takewhile(lambda part: "=" in part, reversed(folders)))[::-1]
+    own = root.rsplit("/", 1)[-1]  # may be a folder column=value itself
+    return "/".join([*partition[partition.index(own) + 1 if own in partition else 0 :], base])
+
+
 def _refuse_other_tables(folder: str, names: Iterable[str]) -> None:
     for name in names:
-        parts = name.split("/")
-        kind = "Hudi" if ".hoodie" in parts else "Iceberg" if _ICEBERG.search(f"/{name}") else None
-        if kind is not None:
-            marker = ".hoodie" if kind == "Hudi" else "metadata"
-            root = "/".join([folder, *parts[: parts.index(marker)]])
-            raise UnsupportedTable(
-                f"{root}: found the metadata of an {kind} table, whose folder also holds files that are no longer part"
-                " of it. Expected plain CSV or parquet, or a Delta table; export the table to plain parquet"
-            )
+        for kind, marker in _OTHER_TABLES.items():
+            if (match := marker.search(name)) is not None:
+                root = "/".join(filter(None, (folder, name[: match.start()])))
+                raise UnsupportedTable(
+                    f"{root}: found {kind}, whose folder also holds files that are no longer part of it. Expected plain"
+                    " CSV or parquet, or a Delta table; export the table to plain parquet"
+                )
 
 
-def _delta_roots(entries: Iterable[str]) -> list[str]:
-    roots = {
-        "/".join(parts[: parts.index("_delta_log")]) for name in entries if "_delta_log" in (parts := name.split("/"))
-    }
-    return sorted(roots)
+def _roots(entries: Iterable[str], log_folder: str) -> list[str]:
+    """Return the folders that hold a folder of this name."""
+    found = {"/".join(parts[: parts.index(log_folder)]) for name in entries if log_folder in (parts := name.split("/"))}
+    return sorted(found)
+
+
+_LOGS: Final[Mapping[str, Callable[[str], frozenset[str]]]] = {_SINK_LOG: sink_files, _DELTA_LOG: delta_files}
+"""Folders with the log of a table, and what returns its files. The last counts: a stream may have become Delta."""
 
 
 def _entries(folder: str) -> dict[str, tuple[str, int]]:
@@ -465,7 +548,7 @@ def _kept_apart(name: str) -> str | None:
         return "mac_archive"
     if any(part == "_temporary" for part in folders):
         return "unfinished"
-    if "_delta_log" in folders:
+    if _DELTA_LOG in folders:
         return "delta_log"
     if any(part[0] in "._" for part in (*folders, base) if part):
         return "hidden"
@@ -506,8 +589,14 @@ def _ending(base: str) -> str:
     return f".{lower.rsplit('.', 1)[1]}" if "." in lower else ""
 
 
-def _by_content(file: File) -> File:
-    """Return a file whose name tells nothing with its format or reason; of documents, whether they are another log."""
+def _by_content(file: File, beside: Collection[str] = ()) -> File:
+    """Return a file whose name tells nothing with its format or reason; of documents, whether they are another log.
+
+    Args:
+        file: From `_by_name`.
+        beside: Names of all files of the folder, without their folders. A compressed table that is there unpacked too
+            is no loss.
+    """
     document = file.reason == "document" and _MAY_BE_LOG.search(file.name) is not None
     if file.format is not None or (file.reason is not None and not document):
         return file
@@ -529,7 +618,12 @@ def _by_content(file: File) -> File:
     if content == "packet_capture":
         return file.unread(_BESIDE[content])
     if content != "parquet":
-        return file.unread("archive" if content in _ARCHIVES else "other_ending")
+        base = file.name.rsplit("/", 1)[-1]
+        unpacked, _, ending = base.rpartition(".")
+        packed = content in _ARCHIVES or ending.lower() in _COMPRESSIONS
+        if packed and _ending(unpacked) in _FORMATS and unpacked not in beside:
+            return file.unread(content if content in _ARCHIVES else "other_compression")
+        return file.unread("archive" if packed else "other_ending")
     if _ending(file.name.rsplit("/", 1)[-1]):
         return file.unread("other_ending_parquet")
     return replace(file, format="parquet")

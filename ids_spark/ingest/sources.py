@@ -28,7 +28,7 @@ from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File, Format
 from ids_spark.lake import parquet_limits
 from ids_spark.lake.filesystem import absolute, exists, is_file, read_json, resolve
-from ids_spark.lake.parquet import PIECE_ROWS, SUFFIX, PartFile
+from ids_spark.lake.parquet import PIECE_ROWS, SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class Source:
         files: Number of files that are read.
         data_origin: Whether its rows are measured or synthetic.
         narrow: Features stored as float32 somewhere.
+        named: Split and class of each file that is named for one, also of files without a row.
         unread: Files below the source that are not read, each with its reason.
     """
 
@@ -103,6 +104,7 @@ class Source:
     files: int
     data_origin: Literal["measured", "synthetic"]
     narrow: frozenset[str]
+    named: frozenset[tuple[str, str]] = frozenset()
     unread: tuple[File, ...] = ()
 
     def rows(self, split: str) -> int:
@@ -135,6 +137,7 @@ class _Header:
 @dataclass(frozen=True)
 class _Checked:
     schema: FeatureSchema
+    whole: RowGroup
     row_groups: tuple[RowGroup, ...]
     narrow: frozenset[str]
 
@@ -148,7 +151,7 @@ def discover(config: IngestConfig) -> Source:
     Raises:
         SourceUnusable: no such folder, no CSV or parquet in it, an unreadable or truncated file, an unknown class, no
             split, a column that is missing, unknown, duplicate or not a number, or two feature schemas in one source.
-        UnsupportedTable: the source is an Iceberg or Hudi table, or a Delta table with later features.
+        UnsupportedTable: the source is a table of another format, or a Delta table with later features.
     """
     source = absolute(config.source or "")
     if not exists(source):
@@ -185,6 +188,7 @@ def discover(config: IngestConfig) -> Source:
         len(found),
         "synthetic" if synthetic else "measured",
         frozenset(feature for each in usable.values() for feature in each.narrow),
+        frozenset((each.whole.split or "", each.whole.class19) for each in usable.values() if each.whole.class19),
         tuple(file for file in listing if file.reason is not None),
     )
 
@@ -226,18 +230,22 @@ def _is_capture(file: File) -> bool:
 
 
 def _copies(captures: Sequence[File]) -> list[InputError]:
-    """Return a fault for each capture that is there twice: in two formats in one folder, or of equal size in two."""
+    """Return a fault for each capture that is there twice: in one folder, in two formats, or of equal size.
+
+    A file that is named for no split (`train/Benign.csv`) may be another capture in another folder and format.
+    """
     kept: dict[str, list[File]] = {}
     faults: list[InputError] = []
     for file in captures:
         folder, _, name = file.name.rpartition("/")
-        same = kept.setdefault(files.without_ending(name), [])
+        same = kept.setdefault(files.without_ending(name).lower().removesuffix(".pcap"), [])
         for other in same:
-            if folder == other.name.rpartition("/")[0] or (file.size, file.format) == (other.size, other.format):
+            one_folder, one_format = folder == other.name.rpartition("/")[0], file.format == other.format
+            if one_folder or (file.size == other.size if one_format else taxonomy.split_of(name) is not None):
                 faults.append(
                     SourceUnusable(
                         f"{file.name} and {other.name} have the same name"
-                        f"{'' if file.format != other.format else ' and size'}, so that every row would count twice;"
+                        f"{' and size' if one_format and not one_folder else ''}, so that every row would count twice;"
                         " remove one of them"
                     )
                 )
@@ -266,9 +274,10 @@ def _check(file: File, config: IngestConfig) -> _Checked | InputError:
         schema, columns = _schema_of(header, file.name, config)
         if config.window is not None:
             _refuse_unjoinable(file.name, header, schema, config)
-        row_groups = _row_groups_of(file, header, columns, config)
+        whole = _whole(file, header, columns, config)
+        row_groups = _row_groups_of(whole, file, header, config)
         narrow = frozenset(f for f, column in columns.items() if header.types.get(column) == pa.float32())
-        return _Checked(schema, tuple(row_groups), narrow)
+        return _Checked(schema, whole, tuple(row_groups), narrow)
     except InputError as fault:
         return fault
 
@@ -307,11 +316,6 @@ def csv_header(head: bytes) -> list[str]:
     """
     line = head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n", 1)[0].decode(errors="replace")
     return [name.strip() for name in next(csv.reader([line]))] if line.strip() else []
-
-
-def line_end(head: bytes) -> bytes:
-    """Return the byte that ends a line of a CSV file with these first bytes; old files of Macs have no newline."""
-    return b"\n" if b"\n" in head or b"\r" not in head else b"\r"
 
 
 def csv_stream(uri: str, form: Format) -> pa.NativeFile:
@@ -369,14 +373,13 @@ def _detail(reason: str, error: BaseException) -> str:
 def _read_footer(file: File) -> _Header:
     fs, path = resolve(file.uri)
     with fs.open_input_file(path) as stream:
-        parquet_limits.check_footer(stream)
-        part = PartFile(stream)
-        names, size = part.schema.names, stream.size()
-        types = {name: part.schema.field(i).type for i, name in enumerate(names)}
-    if not files.plausible(part.rows, size):
-        rows = f"{sum(part.rows):,} rows in {size:,} bytes"
+        footer, size = parquet_limits.opened(stream), stream.size()
+        columns, groups = footer.schema_arrow, footer.metadata
+        row_groups = tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
+    if not files.plausible(row_groups, size):
+        rows = f"{sum(row_groups):,} rows in {size:,} bytes"
         raise SourceUnusable(f"{file.name} is not read: {files.REASONS['implausible_rows']} (found {rows})")
-    return _Header(tuple(names), types, part.rows)
+    return _Header(tuple(columns.names), {column.name: column.type for column in columns}, row_groups)
 
 
 def _schema_of(header: _Header, name: str, config: IngestConfig) -> tuple[FeatureSchema, dict[str, str]]:
@@ -447,7 +450,8 @@ def _refuse_unjoinable(name: str, header: _Header, schema: FeatureSchema, config
     )
 
 
-def _row_groups_of(file: File, header: _Header, columns: dict[str, str], config: IngestConfig) -> list[RowGroup]:
+def _whole(file: File, header: _Header, columns: dict[str, str], config: IngestConfig) -> RowGroup:
+    """Return a whole file as one unit of reading, with its class and split; of parquet without the number of rows."""
     column, own = _label_of(header, file.name, config)
     parts = file.name.split("/")
     if own is None:  # a distributed writer turns one capture file into a folder of part files
@@ -461,13 +465,16 @@ def _row_groups_of(file: File, header: _Header, columns: dict[str, str], config:
         )
     form = file.format or "parquet"
     names = () if list(columns) == list(columns.values()) else tuple(columns.values())
-    if form == "parquet":
-        whole = RowGroup(file.uri, file.name, 0, 0, 0, class19, split, form, names, column)
+    index, rows = (0, 0) if form == "parquet" else (None, header.text_bytes // _CSV_BYTES_PER_ROW)
+    return RowGroup(file.uri, file.name, index, 0, rows, class19, split, form, names, column)
+
+
+def _row_groups_of(whole: RowGroup, file: File, header: _Header, config: IngestConfig) -> list[RowGroup]:
+    """Return the units of reading of a file."""
+    if whole.format == "parquet":
         row_groups = _parquet_row_groups(whole, header)
         return row_groups if config.window is not None else list(itertools.chain.from_iterable(map(_parts, row_groups)))
-    rows = header.text_bytes // _CSV_BYTES_PER_ROW
-    whole = RowGroup(file.uri, file.name, None, 0, rows, class19, split, form, names, column)
-    if form == "csv" and file.size > _WHOLE_CSV_BYTES and config.window is None:  # a join needs lines in order
+    if whole.format == "csv" and file.size > _WHOLE_CSV_BYTES and config.window is None:  # a join needs lines in order
         return _ranges(whole, file.size)
     return [whole]
 

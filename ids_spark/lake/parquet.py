@@ -250,8 +250,7 @@ def read_row(uri: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
     content = read_bytes(uri)
     try:
         stream = pa.BufferReader(content)
-        parquet_limits.check_footer(stream)
-        footer = pq.read_metadata(stream)
+        footer = parquet_limits.opened(stream).metadata
         _require_one_small_row(footer)
         known = footer.schema.to_arrow_schema().names
         names = known if columns is None else [name for name in columns if name in known]

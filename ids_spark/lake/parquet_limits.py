@@ -31,6 +31,7 @@ LARGEST_PAGE: Final = 64 << 20
 MOST_PAGES: Final = 100_000
 """Pages of a column in a row group."""
 _MAGIC: Final = b"PAR1"
+_SIGNATURE_BYTES: Final = 28  # after a footer that is plain although columns are encrypted: nonce and tag of AES-GCM
 _TAIL: Final = 8  # length of the footer, and the magic bytes
 _HEADER_BYTES: Final = 1 << 12  # of a page, read at once; statistics of long texts need more
 _LARGEST_HEADER: Final = 1 << 20
@@ -77,8 +78,26 @@ class BeyondLimits(ValueError):
         return BeyondLimits, (self.reason, str(self))
 
 
-def check_footer(stream: pa.NativeFile) -> None:
-    """Check the footer of a file, before pyarrow reads it.
+def opened(stream: pa.NativeFile) -> pq.ParquetFile:
+    """Return a file whose footer is within the limits, with columns that are not encrypted.
+
+    pyarrow ends the process when it is asked for the metadata of an encrypted column without a key, also where the
+    footer itself is plain and all else can be read. Such a footer is signed.
+
+    Raises:
+        BeyondLimits: it claims too much, or columns are encrypted.
+        ValueError: it is not the footer of a parquet file.
+        ArrowException, OSError: it cannot be read.
+    """
+    length = check_footer(stream)
+    file = pq.ParquetFile(stream)
+    if length - file.metadata.serialized_size == _SIGNATURE_BYTES:
+        raise BeyondLimits("encrypted_parquet", "its footer is signed, so that columns are encrypted")
+    return file
+
+
+def check_footer(stream: pa.NativeFile) -> int:
+    """Check the footer of a file, before pyarrow reads it; return its bytes.
 
     Raises:
         BeyondLimits: it claims too much.
@@ -97,6 +116,7 @@ def check_footer(stream: pa.NativeFile) -> None:
         _check_footer(_Compact(bytes(stream.read_at(length, size - _TAIL - length))))
     except IndexError:
         raise ValueError("its footer ends before its last value") from None
+    return length
 
 
 def check_pages(
@@ -149,8 +169,7 @@ def check_row_group(uri: str, row_group: int, columns: Iterable[str]) -> None:
     fs, path = resolve(uri)
     with fs.open_input_file(path) as stream:
         try:
-            check_footer(stream)
-            check_pages(stream, pq.ParquetFile(stream).metadata, row_group, frozenset(columns), is_local(fs))
+            check_pages(stream, opened(stream).metadata, row_group, frozenset(columns), is_local(fs))
         except ValueError as error:
             if isinstance(error, BeyondLimits | pa.ArrowException):
                 raise

@@ -205,6 +205,12 @@ def test_at_most_ten_faults_are_shown_and_equal_ones_once(tree):
         (b"\x28\xb5\x2f\xfd" + bytes(30), "compressed in a way other than gzip"),
         (b"\xd4\xc3\xb2\xa1" + bytes(30), "a packet capture"),
         (b"PAR1" + bytes(30), "parquet under the name of another format"),
+        (b"\x80\x05\x95" + bytes(30), "a table of another format"),
+        (gzip.compress(b"Rate,IAT\n1,2\n"), "gzip under another name than .csv.gz"),
+        (bytes(5_000), "its first bytes are all 0"),
+        (b"Rate|IAT\n1|2\n", "separated by vertical bars"),
+        (b"\r\nRate,IAT\r\n1,2\r\n", "its first line is blank; expected a header"),
+        (b'"1.5",2,nan\n1,2,3\n', "its first line holds numbers; expected a header"),
         (b",".join(b"column" for _ in range(20_000)), "longer than 64 KiB"),
     ],
 )
@@ -294,6 +300,35 @@ def test_files_that_hold_no_rows_are_listed_with_the_reason(tree):
     }
 
 
+def test_a_compressed_table_is_a_loss_unless_it_is_there_unpacked_too(tree):
+    for name in ("Benign_train.pcap.csv.zip", "moved/ARP_Spoofing_test.pcap.csv.bz2", "train.zip"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(b"PK\x03\x04")
+    assert {file.reason for file in discover(IngestConfig(source=str(tree))).unread} == {"archive"}
+    (tree / "train" / "Benign_train.pcap.csv").unlink()
+    (tree / "test" / "flows.csv.snappy").write_bytes(b"\x00\x01")
+    text = refusal(tree)
+    assert "Benign_train.pcap.csv.zip is not read: a zip archive" in text
+    assert "test/flows.csv.snappy is not read: compressed in a way other than gzip" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda content: gzip.compress(content)[:-20], "cannot be read as gzip, it may be truncated"),
+        (lambda content: content, "its name ends with .gz, and it is no gzip"),
+        (lambda content: gzip.compress(gzip.compress(content)), "gzip under another name than .csv.gz, or within gzip"),
+    ],
+)
+def test_a_file_that_is_no_sound_gzip_is_named_for_what_it_is(tree, change, finding):
+    path = tree / "train" / "Benign_train.pcap.csv"
+    path.with_name(f"{path.name}.gz").write_bytes(change(path.read_bytes()))
+    path.unlink()
+    text = refusal(tree)
+    assert "Benign_train.pcap.csv.gz" in text
+    assert finding in text
+
+
 def test_a_capture_that_is_there_twice_is_refused_with_both_names(tree):
     path = tree / "train" / "Benign_train.pcap.csv"
     (tree / "train" / "Benign_train.pcap.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -303,6 +338,12 @@ def test_a_capture_that_is_there_twice_is_refused_with_both_names(tree):
     )
     (tree / "train" / "Benign_train.pcap.csv.gz").unlink()
     (tree / "other" / "train").mkdir(parents=True)
+    for copy in ("train/Benign_train.parquet", "other/Benign_train.pcap.parquet"):
+        pd.read_csv(path).to_parquet(tree / copy, index=False)
+        text = refusal(tree)
+        assert "have the same name, so that every row" in text
+        assert copy in text
+        (tree / copy).unlink()
     (tree / "other" / "train" / path.name).write_bytes(path.read_bytes())
     assert "other/train/Benign_train.pcap.csv have the same name and size" in refusal(tree)
     (tree / "other" / "train" / path.name).write_bytes(path.read_bytes() + b"0.5,1\n")  # of another capture
@@ -363,7 +404,33 @@ def test_of_a_delta_table_the_files_of_its_newest_state_are_read(tmp_path):
     assert [p.name for p in found.row_groups] == ["train/b c.parquet", "train/d.parquet"]
     assert [file.name for file in found.unread if file.reason == "superseded"] == ["train/a.parquet"]
     (tmp_path / "train" / "d.parquet").unlink()
-    assert "train/d.parquet is not read: a file that the newest state of its Delta table names" in refusal(tmp_path)
+    assert "train/d.parquet is not read: a file that the log of its table (Delta," in refusal(tmp_path)
+
+
+def test_of_a_stream_of_spark_the_files_of_finished_batches_are_read(tmp_path):
+    """A failed batch leaves files; its rows are in those of the next one again."""
+    for name in ("a b.parquet", "day=1/b.parquet", "c.parquet", "failed.parquet", "compacted.parquet"):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        synthetic_frame(3, 0).assign(label="Benign_train").to_parquet(path, index=False)
+    log_folder = tmp_path / "train" / "_spark_metadata"
+    log_folder.mkdir()
+    batches = {"0": ["failed.parquet"], "9.compact": ["a%20b.parquet", "compacted.parquet"], "10": ["day=1/b.parquet"]}
+    for number, names in (batches | {"11": ["c.parquet"]}).items():
+        added = [{"path": f"file:/written/elsewhere/{name}", "action": "add"} for name in names]
+        removed = [{"path": "file:/written/elsewhere/compacted.parquet", "action": "delete"}] * (number == "11")
+        (log_folder / number).write_text("\n".join(["v1", *map(json.dumps, added + removed)]))
+    found = discover(IngestConfig(source=str(tmp_path)))
+    assert {p.name for p in found.row_groups} == {"train/a b.parquet", "train/day=1/b.parquet", "train/c.parquet"}
+    superseded = [file.name for file in found.unread if file.reason == "superseded"]
+    assert superseded == ["train/compacted.parquet", "train/failed.parquet"]
+    of_partition = files.inventory(str(tmp_path / "train" / "day=1"), str(tmp_path / "train"))
+    assert [(file.name, file.format) for file in of_partition] == [("b.parquet", "parquet")]
+    (tmp_path / "train" / "c.parquet").unlink()
+    assert "train/c.parquet is not read: a file that the log of its table" in refusal(tmp_path)
+    (log_folder / "12").write_text("v2\n")
+    with pytest.raises(files.UnsupportedTable, match=r"_spark_metadata cannot be read \(its version is 'v2'"):
+        discover(IngestConfig(source=str(tmp_path)))
 
 
 def test_the_state_of_a_delta_table_begins_with_its_newest_checkpoint(tmp_path):
@@ -390,12 +457,16 @@ def test_the_state_of_a_delta_table_begins_with_its_newest_checkpoint(tmp_path):
         (f"_delta_log/{4:020}.json", "{}", "a Delta table whose log cannot be read"),
         ("_delta_log/flows.parquet", "", "a Delta table whose log cannot be read .no commit is there"),
         ("metadata/00001-ab.metadata.json", "{}", "an Iceberg table"),
-        (".hoodie/hoodie.properties", "", "an Hudi table"),
+        ("metadata/v2.metadata.json.gz", "", "an Iceberg table"),
+        (".hoodie/hoodie.properties", "", "a Hudi table"),
+        (".hoodie_partition_metadata", "", "a Hudi table"),
+        ("snapshot/snapshot-1", "{}", "a Paimon table"),
+        ("delta_0000001_0000001_0000/000000_0", "", "a transactional Hive table"),
     ],
 )
 def test_tables_whose_files_hold_other_rows_too_are_refused_by_name(tree, name, content, finding):
     path = tree / "train" / name
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_text(content)
     with pytest.raises(files.UnsupportedTable, match=finding):
         discover(IngestConfig(source=str(tree)))

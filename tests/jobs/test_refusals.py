@@ -1,5 +1,6 @@
 """Bad input: one clear message, exit code 2, and a lake that is unchanged but for the audit row."""
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -127,6 +128,26 @@ def test_too_many_unusable_rows(run_job: RunJob, source: Path, tmp_path: Path, c
     frame.to_csv(source / "train" / "Benign2_train.pcap.csv", index=False)
     message = refused(run_job, tmp_path, caplog, ingest__source=source)
     assert "50 of 300 rows cannot be used, more than ingest.max_rejected_share 0.05 (50 missing in Benign)" in message
+    assert re.search(r", such as row \d+ of train/Benign2_train\.pcap\.csv: missing, Rate ''; correct", message)
+
+
+def test_a_source_without_a_row_and_a_class_without_a_flow(
+    run_job: RunJob, source: Path, tmp_path: Path, caplog: Caplog
+) -> None:
+    header = ",".join(synthetic_frame(1, 1).columns)
+    (source / "train" / "MQTT-Malformed_Data_train.csv").write_text(header)
+    synthetic_frame(0, 1).to_parquet(source / "train" / "Recon-Port_Scan_train.parquet", index=False)
+    broken = synthetic_frame(2, 1).to_csv(index=False).replace("\n", ",\n").replace(",\n", "\n", 1)
+    (source / "train" / "DoS-UDP_train.csv").write_text(broken)
+    assert run_job("ingest", ingest__source=source) == 0
+    for class19 in ("MQTT-Malformed_Data", "Recon-Port_Scan"):
+        assert f"no flow of {class19} in train: its files hold no row" in caplog.text
+    assert "no flow of DoS-UDP in train: all rows are in quarantine (2 wrong_field_count)" in caplog.text
+    for path in source.rglob("*.csv"):
+        path.write_text(header)
+    caplog.clear()
+    message = refused(run_job, tmp_path, caplog, ingest__source=source)
+    assert "hold no row; expected flows" in message
 
 
 def test_an_unknown_configuration_key(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
