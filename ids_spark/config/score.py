@@ -79,9 +79,10 @@ class ScoreConfig(Section):
         as_of: Time that counts as the present for `runs_per_night` and `last_days`, such as `2026-11-24T07:05:00Z`;
             default: the clock. For nights of the past, replayed.
         challenger: Whether the challenger scores the night too.
-        pass_through: Columns that are copied to predictions and are never features; null where a file has none. The
-            default is `flow_id`, `event_time`, `device_id`, `src_device`, `src_ip`, `src_mac`, `dst_ip`, `packets`,
-            `capture_file`; of these, those that no file of a night has are left out.
+        pass_through: Columns that are copied to predictions and are never features; null where a file has none. As of
+            features, names count without case, blanks and punctuation; a column may be in the path
+            (`device_id=pump-7/`). The default is `flow_id`, `event_time`, `device_id`, `src_device`, `src_ip`,
+            `src_mac`, `dst_ip`, `packets`, `capture_file`; of these, those that no file of a night has are left out.
         event_time: Column of `pass_through` with the time of a flow; may be absent from the logs.
         column_aliases: Column name in the logs → official feature name.
         pseudonymise: Columns of `pass_through` to replace by a keyed hash, beside those that no setting declares; not

@@ -11,11 +11,12 @@ import hashlib
 import io
 import json
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -26,7 +27,7 @@ from ids_spark.base.errors import InputError
 from ids_spark.base.logs import printable
 from ids_spark.base.report import combined_origin
 from ids_spark.config.score import ScoreConfig
-from ids_spark.dataset.columns import ColumnNames, listed, own_features
+from ids_spark.dataset.columns import ColumnNames, listed, own_features, plain
 from ids_spark.dataset.features import FEATURE_SCHEMAS, FeatureSchema, SchemaMismatch
 from ids_spark.extract.footer import Extraction, of_metadata
 from ids_spark.ingest import files, other_logs
@@ -51,6 +52,7 @@ MOST_FILES: Final = 20_000
 _THREADS: Final = 16
 _MOST_SHOWN: Final = 10
 _FOLDER: Final = "event_date="
+_NULL_IN_PATH: Final = "__HIVE_DEFAULT_PARTITION__"
 _ORIGIN: Final = b"ids_spark.data_origin"
 _MISSING_COLUMNS: Final = "missing_columns"
 _OTHER_SCHEMA: Final = "other_feature_schema"
@@ -92,6 +94,8 @@ class NightRowGroup:
         row_group: The row group.
         columns: Column of the file by official feature name.
         pass_through: Pass-through columns in the file; nested ones cannot be text and count as extra columns.
+        spelled: Of these, the names in the file of those that are spelled otherwise there.
+        in_path: Of these, the values of those that only the path has, in a folder `column=value`.
         reason: Why its rows cannot be read; None if they can.
         nested_time: Type of the column of event times if it is nested, so that it cannot be a time.
     """
@@ -99,6 +103,8 @@ class NightRowGroup:
     row_group: RowGroup
     columns: Mapping[str, str]
     pass_through: tuple[str, ...]
+    spelled: Mapping[str, str] = field(default_factory=dict)
+    in_path: Mapping[str, str | None] = field(default_factory=dict)
     reason: str | None = None
     nested_time: str | None = None
 
@@ -220,7 +226,7 @@ def find_night(
 
     Raises:
         SchemaMismatch: no file has all needed features of this schema; the message lists files and columns.
-        UnsupportedTable: the flow logs are an Iceberg or Hudi table, or a Delta table with later features.
+        UnsupportedTable: the flow logs are a table of another format, or a Delta table with later features.
     """
     root = absolute(config.flow_logs or "").rstrip("/")
     folder = f"{root}/event_date={event_date}"
@@ -268,8 +274,9 @@ def listed_files(folder: str, root: str, identifiers: Identifiers) -> list[File]
         if not identifiers.hides:
             raise
         raise files.UnsupportedTable(  # the message would name folders and actions of the log
-            f"{folder}: found the metadata of an Iceberg or Hudi table, or of a Delta table that cannot be read;"
-            " expected plain parquet, or a Delta table of reader version 1; export the table to plain parquet"
+            f"{folder}: found a table of Iceberg, Hudi, Paimon or Hive, or one of Delta or of a stream of Spark whose"
+            " log cannot be read; expected plain parquet, or a Delta table of reader version 1; export the table to"
+            " plain parquet"
         ) from None
     return [replace(file, name=identifiers.file(file.name)) for file in listing]
 
@@ -328,8 +335,7 @@ def _inspect(
     fs, path = resolve(file.uri)
     try:
         with fs.open_input_file(path) as stream:
-            parquet_limits.check_footer(stream)
-            footer = pq.ParquetFile(stream)
+            footer = parquet_limits.opened(stream)
             arrow, metadata = footer.schema_arrow, footer.metadata
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except files.UNREADABLE as error:
@@ -344,17 +350,21 @@ def _inspect(
     used = {feature: known[feature] for feature in needed if feature in known}
     nested = {column.name: column.type for column in arrow if pa.types.is_nested(column.type)}
     nested_time = identifiers.kind(nested[config.event_time]) if config.event_time in nested else None
-    pass_through = tuple(column for column in config.pass_through if column in set(arrow.names) - set(nested))
-    ignored = set(arrow.names) - set(known.values()) - set(pass_through)
+    flat = [column for column in arrow.names if column not in nested]
+    spelled = _spelled(config.pass_through, set(arrow.names), set(flat) - set(known.values()))
+    in_path = {c: v for c, v in _in_path(file.uri).items() if c in config.pass_through and c not in (*flat, *spelled)}
+    pass_through = tuple(column for column in config.pass_through if column in (*flat, *spelled, *in_path))
+    stored = [spelled.get(column, column) for column in pass_through if column not in in_path]
+    ignored = set(arrow.names) - set(known.values()) - set(stored)
     extra = tuple(sorted({identifiers.column(name) for name in ignored}))
-    own_fault = _fault_of(arrow, columns.ambiguous(schema), list(used.values()), pass_through)
+    own_fault = _fault_of(arrow, columns.ambiguous(schema), list(used.values()), stored)
     extraction = of_metadata(arrow.metadata, file.name)
     empty = None if sum(groups) or extraction else "no_rows"  # no packet of a capture may be in a window
     reason = fault.reason if fault else own_fault or empty
     row_groups, start = [], 0
     for i, rows in enumerate(groups):
         row_group = RowGroup(file.uri, file.name, i, start, rows, None, None)
-        row_groups.append(NightRowGroup(row_group, used, pass_through, reason, nested_time))
+        row_groups.append(NightRowGroup(row_group, used, pass_through, spelled, in_path, reason, nested_time))
         start += rows
     return _Inspection(
         NightFile(file.name, start, reason, extraction, _sha256(metadata)),
@@ -394,6 +404,31 @@ def _schema_fault(
         mixed = f"has {' and '.join(own)}" if own else f"has none of {listed(own_features(schema))}"
         return _SchemaFault(_OTHER_SCHEMA, f"{printable(name)} {mixed}, so its release cannot be told")
     return None
+
+
+def _spelled(columns: Sequence[str], names: Collection[str], others: Iterable[str]) -> dict[str, str]:
+    """Return the columns that a file has only under one other spelling (case, blanks, punctuation), each with it.
+
+    Args:
+        columns: As the settings name them.
+        names: All columns of the file.
+        others: Those that may be one of `columns`.
+    """
+    by_plain: dict[str, list[str]] = defaultdict(list)
+    for name in set(others).difference(columns):
+        by_plain[plain(name)].append(name)
+    found = {}
+    for column in columns:
+        candidates = [] if column in names else by_plain.pop(plain(column), [])
+        if len(candidates) == 1:
+            found[column] = candidates[0]
+    return found
+
+
+def _in_path(uri: str) -> dict[str, str | None]:
+    """Return the columns in the path of a file, of folders `column=value` as Spark and Hive write them."""
+    folders = (folder.split("=", 1) for folder in uri.split("/")[:-1] if "=" in folder)
+    return {column: None if value == _NULL_IN_PATH else unquote(value) for column, value in folders}
 
 
 def _csv_reason(file: File) -> str:

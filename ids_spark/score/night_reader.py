@@ -189,16 +189,17 @@ def _tables(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[tuple[pa
     features = [night_row_group.columns[feature] for feature in spec.features]
     fs, path = resolve(row_group.uri)
     with fs.open_input_file(path) as stream:
-        parquet_limits.check_footer(stream)
-        footer = pq.ParquetFile(stream)
+        footer = parquet_limits.opened(stream)
         schema = footer.schema_arrow  # read anew on each access
-        kinds = {name: schema.field(name).type for name in (*features, *night_row_group.pass_through)}
+        stored = (name for name in night_row_group.pass_through if name not in night_row_group.in_path)
+        passed = {night_row_group.spelled.get(name, name): name for name in stored}
+        kinds = {name: schema.field(name).type for name in (*features, *passed)}
         at_once = _TEXT_PIECE_ROWS if any(_is_text(kinds[name]) for name in features) else PIECE_ROWS
         sizes, dictionaries = _sizes(footer, row_group.index or 0, kinds, at_once)
         if any(sizes.get(name, 0) > LARGEST_COLUMN for name in features):
             raise _TooLarge
-        unread = [name for name in night_row_group.pass_through if sizes.get(name, 0) > LARGEST_COLUMN]
-        columns = [*features, *(name for name in night_row_group.pass_through if name not in unread)]
+        unread = [name for stored, name in passed.items() if sizes.get(stored, 0) > LARGEST_COLUMN]
+        columns = [*features, *(stored for stored, name in passed.items() if name not in unread)]
         parquet_limits.check_pages(
             stream, footer.metadata, row_group.index or 0, frozenset(columns), parquet_limits.is_local(fs)
         )
@@ -210,10 +211,15 @@ def _tables(night_row_group: NightRowGroup, spec: ReadSpec) -> Iterator[tuple[pa
             buffer_size=BUFFER_BYTES if row_group.rows > WHOLE_ROWS else 0,
         )
         if row_group.rows <= at_once:
-            yield file.read_row_group(row_group.index, columns=columns, use_threads=False), unread
+            yield _named(file.read_row_group(row_group.index, columns=columns, use_threads=False), passed), unread
         else:
             for batch in file.iter_batches(at_once, [row_group.index], columns, use_threads=False):
-                yield pa.Table.from_batches([batch]), unread
+                yield _named(pa.Table.from_batches([batch]), passed), unread
+
+
+def _named(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """Return a table with some columns under other names."""
+    return table.rename_columns([names.get(name, name) for name in table.column_names])
 
 
 def _sizes(
@@ -294,13 +300,16 @@ def _passed_through(
     for name in spec.pass_through:
         if name not in night_row_group.pass_through or name in unread:
             columns[name] = pa.nulls(len(table), _kind(name, spec))
-        elif name == spec.event_time:
-            kind = table[name].type
-            columns[name], mask = pass_through.event_times(table[name])
+            continue
+        in_path = night_row_group.in_path
+        column = _repeated(in_path[name], pa.string(), len(table)) if name in in_path else table[name]
+        if name == spec.event_time:
+            kind = column.type
+            columns[name], mask = pass_through.event_times(column)
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             unread_times[pass_through.type_name(kind)] = mask
         else:
-            columns[name] = pass_through.encoded_texts(table[name])
+            columns[name] = pass_through.encoded_texts(column)
     return pa.table(columns), unread_times
 
 

@@ -1,5 +1,6 @@
 """Parquet files that claim or hold more than flow logs can: told from footers and headers of pages, before pyarrow."""
 
+import base64
 import datetime as dt
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from ids_spark.config.score import ScoreConfig
+from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.ingest import files
+from ids_spark.ingest.sources import SourceUnusable, discover
 from ids_spark.lake import parquet_limits
 from ids_spark.lake.parquet_limits import BeyondLimits
 from ids_spark.score import night_files, night_reader
@@ -115,6 +119,40 @@ def test_a_page_that_unpacks_to_far_more_than_the_footer_says_is_refused(tmp_pat
             check_pages(path, "Rate", local=local)
     assert error.value.reason == "too_large_page"
     check_pages(path, "another")
+
+
+class _Keys(encryption.KmsClient):
+    """Wraps no key: for files that nobody is to decrypt."""
+
+    def __init__(self, _: encryption.KmsConnectionConfig) -> None:
+        super().__init__()
+
+    def wrap_key(self, key_bytes: bytes, _: str) -> bytes:
+        return base64.b64encode(key_bytes)
+
+
+@pytest.mark.parametrize("plain_footer", [False, True])
+def test_a_file_with_encrypted_columns_is_named_before_pyarrow_ends_the_process(
+    tmp_path: Path, plain_footer: bool
+) -> None:
+    """With a plain footer pyarrow opens the file; asked for the size of the encrypted column, it ends the process."""
+    folder = tmp_path / f"event_date={DATE}"
+    folder.mkdir()
+    chosen = encryption.EncryptionConfiguration(
+        "footer", column_keys={"columns": ["Rate"]}, plaintext_footer=plain_footer
+    )
+    factory = encryption.CryptoFactory(_Keys)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), chosen)
+    pq.write_table(table(), folder / "a.parquet", encryption_properties=properties)
+    pq.write_table(table(), folder / "b.parquet")
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
+    source = night_files.find_night(config, DATE, RELEASE_39, RELEASE_39.features)
+    assert source is not None
+    found = [(file.name, file.rows, file.reason) for file in source.files]
+    assert found == [("a.parquet", 0, "encrypted_parquet"), ("b.parquet", 500, None)]
+    (folder / "a.parquet").rename(tmp_path / "Benign_train.parquet")
+    with pytest.raises(SourceUnusable, match=r"Benign_train\.parquet is not read: encrypted parquet"):
+        discover(IngestConfig(source=str(tmp_path / "Benign_train.parquet")))
 
 
 LIMITS: dict[str, tuple[str, int, Callable[[Path], object]]] = {

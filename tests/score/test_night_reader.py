@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,54 @@ def test_pass_through_columns_are_text_and_null_where_the_file_lacks_them(tmp_pa
         pa.timestamp("us", tz="UTC"),
         pa.string(),
     ]
+
+
+def test_pass_through_columns_count_without_case_and_punctuation_unless_two_may_be_meant(tmp_path: Path) -> None:
+    """Databases store names in capitals, exports with blanks; a night without devices and times would be useless."""
+    moment = dt.datetime(2026, 3, 1, 10, tzinfo=UTC)
+    frame = flows(3).rename(columns={"device_id": "DEVICE ID"}).assign(EVENT_TIME=moment, FlowID="other")
+    frame = frame.assign(**{"Flow-Id": "another", "rate": "no feature"})
+    spec = replace(SPEC, pass_through=(*PASS_THROUGH, "Device_ID", "DEVICE-id", "RATE"))
+    [rows] = read(tmp_path, frame.rename(columns={"flow_id": "FLOW_ID"}), spec)
+    first = {name: column[0] for name, column in rows.pass_through.to_pydict().items()}
+    assert first == {
+        "flow_id": None, "event_time": moment, "device_id": "pump-1", "Device_ID": None, "DEVICE-id": None,
+        "RATE": "no feature",
+    }  # fmt: skip
+    frame = frame.assign(flow_id="f0", Rate=-1.0)
+    [rows] = read(tmp_path, frame, spec)
+    assert (
+        rows.refused.rows.select(["flow_id", "device_id"]).to_pylist() == [{"flow_id": "f0", "device_id": "pump-1"}] * 3
+    )
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
+    source = night_files.find_night(config, DATE, RELEASE_39, RELEASE_39.features)
+    assert source is not None
+    assert source.columns == {"flow_id", "event_time", "device_id"}  # whose values need a key
+    assert source.extra_columns == ("Flow-Id", "FlowID", "rate")
+
+
+def test_pass_through_columns_may_be_in_the_path(tmp_path: Path) -> None:
+    """Spark leaves columns of `partitionBy` out of the files."""
+    table = pa.Table.from_pandas(flows(3).drop(columns="device_id"), preserve_index=False)
+    for device, each in (
+        ("ward%207%2Fpump", table),
+        ("__HIVE_DEFAULT_PARTITION__", table),
+        ("7", table.drop(["Rate"])),
+    ):
+        path = tmp_path / f"event_date={DATE}" / f"device_id={device}" / "flow_id=x" / "a.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(each, path)
+    config = ScoreConfig(flow_logs=str(tmp_path), date=DATE)
+    source = night_files.find_night(config, DATE, RELEASE_39, RELEASE_39.features)
+    assert source is not None
+    assert source.columns == {"flow_id", "device_id"}
+    parts = [rows for row_group in source.row_groups for rows in night_reader.read_row_group(row_group, SPEC)]
+    of_refused, of_null, of_pump = (
+        (part.refused.rows if len(part.refused) else part.pass_through).select(["flow_id", "device_id"]).to_pylist()
+        for part in parts
+    )
+    assert of_refused == [{"flow_id": f"f{i}", "device_id": "7"} for i in range(3)]  # the file itself comes first
+    assert [row["device_id"] for row in of_null + of_pump] == [None] * 3 + ["ward 7/pump"] * 3
 
 
 def test_a_time_is_understood_as_timestamp_of_any_unit_and_zone(tmp_path: Path) -> None:
