@@ -139,7 +139,7 @@ def _without_flows(source: Source, done: IngestCounts) -> list[str]:
             continue
         reasons = {why: n for (s, label, why), n in done.quarantined.items() if (s, label) == (split, class19)}
         shown = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
-        state = f"all rows are in quarantine ({shown})" if reasons else "its files hold no row"
+        state = f"all rows are in quarantine ({shown})" if reasons else "its files are not read or hold no row"
         notes.append(f"no flow of {class19} in {split}: {state}")
     return notes
 

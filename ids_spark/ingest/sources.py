@@ -23,7 +23,7 @@ from ids_spark.base.text import one_line, shown
 from ids_spark.config.settings import IngestConfig
 from ids_spark.dataset import taxonomy
 from ids_spark.dataset.columns import ColumnNames, listed, recognise
-from ids_spark.dataset.features import RELEASE_39, FeatureSchema, SchemaMismatch
+from ids_spark.dataset.features import RELEASE_39, SOURCE_SPLITS, FeatureSchema, SchemaMismatch
 from ids_spark.ingest import files, other_logs
 from ids_spark.ingest.files import File, Format
 from ids_spark.lake import parquet_limits
@@ -95,7 +95,7 @@ class Source:
         files: Number of files that are read.
         data_origin: Whether its rows are measured or synthetic.
         narrow: Features stored as float32 somewhere.
-        named: Split and class of each file that is named for one, also of files without a row.
+        named: Split and class of each file that is named for one, also of files that are not read or have no row.
         unread: Files below the source that are not read, each with its reason.
     """
 
@@ -188,7 +188,8 @@ def discover(config: IngestConfig) -> Source:
         len(found),
         "synthetic" if synthetic else "measured",
         frozenset(feature for each in usable.values() for feature in each.narrow),
-        frozenset((each.whole.split or "", each.whole.class19) for each in usable.values() if each.whole.class19),
+        frozenset((each.whole.split or "", each.whole.class19) for each in usable.values() if each.whole.class19)
+        | {named for file in listing if file.reason is not None and (named := _named(file.name)) is not None},
         tuple(file for file in listing if file.reason is not None),
     )
 
@@ -223,6 +224,15 @@ def _same_faults_once(faults: Sequence[InputError], names: Sequence[str]) -> lis
         name = next((name for name in sorted(names, key=len, reverse=True) if text.startswith(name)), "")
         files_of.setdefault(text.removeprefix(name), []).append(name)
     return [f"{shown(found, _NAMES_SHOWN)}{text}" for text, found in files_of.items()]
+
+
+def _named(name: str) -> tuple[str, str] | None:
+    """Return split and class in the name of a file, whatever its endings; None if it is not named for them."""
+    *folders, base = name.split("/")
+    stem = base.split(".", 1)[0]
+    class19 = taxonomy.find_class19(stem)
+    split = taxonomy.split_of(stem) or next((f.lower() for f in reversed(folders) if f.lower() in SOURCE_SPLITS), None)
+    return None if class19 is None or split is None else (split, class19)
 
 
 def _is_capture(file: File) -> bool:

@@ -137,11 +137,12 @@ def test_a_source_without_a_row_and_a_class_without_a_flow(
     header = ",".join(synthetic_frame(1, 1).columns)
     (source / "train" / "MQTT-Malformed_Data_train.csv").write_text(header)
     synthetic_frame(0, 1).to_parquet(source / "train" / "Recon-Port_Scan_train.parquet", index=False)
+    synthetic_frame(2, 1).to_csv(source / "train" / "TCP_IP-DoS-SYN_train.pcap.txt", index=False)
     broken = synthetic_frame(2, 1).to_csv(index=False).replace("\n", ",\n").replace(",\n", "\n", 1)
     (source / "train" / "DoS-UDP_train.csv").write_text(broken)
     assert run_job("ingest", ingest__source=source) == 0
-    for class19 in ("MQTT-Malformed_Data", "Recon-Port_Scan"):
-        assert f"no flow of {class19} in train: its files hold no row" in caplog.text
+    for class19 in ("MQTT-Malformed_Data", "Recon-Port_Scan", "DoS-SYN"):
+        assert f"no flow of {class19} in train: its files are not read or hold no row" in caplog.text
     assert "no flow of DoS-UDP in train: all rows are in quarantine (2 wrong_field_count)" in caplog.text
     for path in source.rglob("*.csv"):
         path.write_text(header)
