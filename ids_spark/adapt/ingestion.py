@@ -118,6 +118,11 @@ def _write_data_set(
             " share to accept the rest"
         )
     splits = {split: sum(n for (s, _), n in done.flows.items() if s == split) for split in SOURCE_SPLITS}
+    if not any(splits.values()):  # an empty table would replace good flows
+        raise InputError(
+            f"{config.source}: none of its {report.rows_in} rows in {source.files} file(s) can be used; expected flows"
+            " of the classes of CICIoMT2024. The flows of the lake stay as they are; correct the source"
+        )
     log.info("rows train=%d test=%d quarantined=%d", splits["train"], splits["test"], report.rows_quarantined)
     if not all(splits.values()):
         report.notes.append(f"the source has rows of one split only: {splits}; training needs train, evaluation test")

@@ -151,6 +151,19 @@ def test_a_source_without_a_row_and_a_class_without_a_flow(
     assert "hold no row; expected flows" in message
 
 
+@pytest.mark.usefixtures("_lake")
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_source_without_a_row_that_can_be_used_replaces_no_flows(
+    run_job: RunJob, tmp_path: Path, caplog: Caplog, rows: int
+) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "none" / split).mkdir(parents=True)
+        frame = synthetic_frame(5, 1).head(rows).assign(Rate=np.nan)
+        frame.to_csv(tmp_path / "none" / split / f"Benign_{split}.pcap.csv", index=False)
+    message = refused(run_job, tmp_path, caplog, ingest__source=tmp_path / "none", ingest__max_rejected_share=1)
+    assert f"none of its {2 * rows} rows in 2 file(s) can be used" in message
+
+
 def test_an_unknown_configuration_key(run_job: RunJob, tmp_path: Path, caplog: Caplog) -> None:
     message = refused(run_job, tmp_path, caplog, ingest__sorce="x", train__epochs="many")
     assert "2 fault(s)" in message
