@@ -67,6 +67,7 @@ def run(context: job.Context) -> Report:
         report.lines += _stored_card(models, model, report)
     elif config.alias == "champion" and before.champion != version:
         _compare(context, model, _champion(models, config, before, signing.trust, report), report, now)
+    registry.require_unchanged(models, config.model, before, trust)  # a comparison takes minutes
     report.tables += registry.stage_aliases(context.staged, config.model, after, signing.key)
     if config.sign and signing.key is not None:
         _sign(context, model, signing.key, report)

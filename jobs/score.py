@@ -87,7 +87,7 @@ def run(context: job.Context) -> Report:
         return report
     if config.trusted_keys:
         return report  # a signed promotion names the champion
-    adopted = registry.adopt(context.lake.uri("models"), card.name, context.run_id, now)
+    adopted = registry.adopt(context.lake.uri("models"), card.name, card.version, context.run_id, now)
     if adopted is not None:
         report.tables += registry.stage_aliases(context.staged, card.name, adopted, None)
         report.aliases[card.name] = adopted.recorded() or report.aliases[card.name]

@@ -22,7 +22,7 @@ from ids_spark.config.train import TrainConfig
 from ids_spark.dataset.features import SchemaMismatch
 from ids_spark.features import fitting
 from ids_spark.lake.filesystem import absolute, write_bytes
-from ids_spark.lake.store import Lake
+from ids_spark.lake.store import Lake, TableMissing
 from ids_spark.models import artifact, registry, signatures
 from ids_spark.models.artifact import Model, ModelCard
 from ids_spark.models.registry import Aliases
@@ -30,6 +30,7 @@ from ids_spark.models.signatures import Signing, SignKey, Trust
 from ids_spark.report import adaptation_page
 from ids_spark.report.adaptation_page import Adaptation, Flagged, Learned, LeftOut, ModelFigures
 from ids_spark.score import night_files
+from ids_spark.score.identifiers import identifiers_of
 from ids_spark.score.night_files import NightMissing
 from ids_spark.train import blending, boosting, training
 from ids_spark.train.tasks import FeatureTable, open_features
@@ -87,7 +88,7 @@ def adapt(run: Run) -> Report:
         ModelUnusable: the model has no champion that can be read and compared.
         SignatureRefused: `score.trusted_keys` is set, and the champion or the aliases are not signed as they should be.
         SignKeyUnusable: the challenger and its alias cannot be signed.
-        TableMissing: the lake has no flows of the data set.
+        TableMissing: the lake has no flows of the data set, or none of split train.
         SchemaMismatch: they are of another release than the champion.
         ClientMissing: MLflow is to be told, but its client is not installed.
     """
@@ -104,7 +105,14 @@ def adapt(run: Run) -> Report:
     with clock.step("review"):
         if own.review:
             minutes = run.config.alerts.window_minutes
-            left_out = review.review(run.spark_context, lake, run.staged, champion, minutes, run.run_id).left_out
+            key_id = identifiers_of(run.config.score).key_id
+            reviewed = review.review(run.spark_context, lake, run.staged, champion, minutes, run.run_id, key_id)
+            left_out = reviewed.left_out
+            if reviewed.unmatched:
+                report.notes.append(
+                    f"verdicts on {reviewed.unmatched} incident(s) were not used: their nights name devices under"
+                    " another key of pseudonyms than this run"
+                )
             run.commit([local_rows.TABLE])
     with clock.step("features"):
         same = {"recipe": own.recipe, "local": True, "ratios": bool(champion.preprocessor.recipe.ratios)}
@@ -142,11 +150,17 @@ def _champion(lake: Lake, name: str, trust: Trust | None) -> Model:
         raise artifact.ModelUnusable(
             f"model {name} has no champion with validation scores, with which a challenger is compared; train it again"
         )
-    found, expected = lake.facts("flows", "jobs/ingest.py")["feature_schema"], champion.preprocessor.schema.name
+    facts = lake.facts("flows", "jobs/ingest.py")
+    found, expected = facts["feature_schema"], champion.preprocessor.schema.name
     if found != expected:
         raise SchemaMismatch(
             f"{lake.uri('flows')} is of feature schema {found}, the champion {champion.card.version} of {name} of"
             f" {expected}; ingest the data set of {expected} again, or name a model of {found} in adapt.model"
+        )
+    if not facts["rows"]["train"]:
+        raise TableMissing(
+            f"{lake.uri('flows')} holds no train row of the data set, from which a challenger is trained; run"
+            " jobs/ingest.py on a source with both splits"
         )
     return champion
 
@@ -171,7 +185,7 @@ def _nights(config: Config, today: dt.date) -> Config:
             " LOGS=FOLDER)"
         )
     found = night_files.dates_in(absolute(own.flow_logs))
-    dates = [date for date in found if date != today and (own.last_date is None or date <= own.last_date)]
+    dates = [date for date in found if date < today and (own.last_date is None or date <= own.last_date)]
     if not dates:
         until = f" up to {own.last_date or 'yesterday'}" if found else ""
         raise NightMissing(
@@ -191,7 +205,7 @@ def _train(run: Run, champion: Model, table: FeatureTable, signing: Signing) -> 
         tables = _train_trees(run, champion.card, parts.boosting, signing.key)
     else:
         tables = _train_blend(run, champion, table, signing)
-    adopted = registry.adopt(models, name, run.run_id, run.now, signing.trust)
+    adopted = registry.adopt(models, name, champion.card.version, run.run_id, run.now, signing.trust)
     if adopted is not None:
         tables += registry.stage_aliases(run.staged, name, adopted, signing.key)
     run.commit(tables)

@@ -120,7 +120,8 @@ def replay(
 ) -> Replayed:
     """Score test rows and local rows with every model, and count what each flags.
 
-    Rows that are marked as duplicates or left out are not counted. A split that the lake lacks has no rows.
+    Test rows that are marked as duplicates are not counted, nor local rows that are left out; equal local rows are
+    events of their own, as in a night. A split that the lake lacks has no rows.
 
     Args:
         spark_context: Its executors read and score.

@@ -8,9 +8,10 @@ the reason `incident` (`suspicious_cells`), and with them the rows of that devic
 row that is e times nearer to attacks than to all else is left out by itself.
 
 Other reasons: `verdict`, flows of an incident that people found true; `outlier`, rows at a distance from everything
-known that hardly any other local row has. Flows of an incident that people found benign stay. Without two dates, source
-files take the place of nights, or else runs of rows; rows of a device that only one of them shows must be nearer to
-attacks. Executors read, score and compare; the driver sees counts and the rows that may be left out.
+known that hardly any other local row has, or with values so large that the champion overflows. Flows of an incident
+that people found benign stay. Without two dates, source files take the place of nights, or else runs of rows; rows of a
+device that only one of them shows must be nearer to attacks. Executors read, score and compare; the driver sees counts
+and the rows that may be left out.
 """
 
 import datetime as dt
@@ -31,12 +32,12 @@ from ids_spark.adapt import local_rows
 from ids_spark.adapt.known_rows import Known, compressed, distances_of, known
 from ids_spark.adapt.suspicious_cells import Places, suspicious
 from ids_spark.alerts import verdicts
-from ids_spark.alerts.evidence import groups_of
+from ids_spark.alerts.evidence import groups_of, windows_of
 from ids_spark.alerts.severity import category_of, lineage_of
-from ids_spark.base.arrays import Floats, Floats32, Ids, Ints, Mask, as_rows
+from ids_spark.base.arrays import Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset.tables import TABLES
-from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19
+from ids_spark.dataset.taxonomy import BENIGN_ID, CLASS19, UNKNOWN
 from ids_spark.ingest import sources
 from ids_spark.ingest.sources import RowGroup, bin_pack, scoring_tasks
 from ids_spark.lake.filesystem import files_in
@@ -78,7 +79,6 @@ _NEARLY_CALLED: Final = -2.0  # log-odds from which a row is compared, as flows 
 _NEARLY_ALIKE: Final = -0.5  # likeness from which a row of a suspicious place is left out
 _PLAINLY_ALIKE: Final = 1.0  # likeness from which a row is left out by itself: one of 5,000 benign synthetic flows
 _MIX: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))  # odd: permute 64-bit numbers
-_MICROSECONDS: Final = 60_000_000  # of a minute
 _NO_DATE: Final = -1
 _COLUMNS: Final = ("source_file", "source_row", "row_key", "event_date", "event_time", "device")
 _PLACE: Final = ("group", "device", "window")
@@ -116,6 +116,7 @@ class Reviewed:
         by_reason: Rows left out by reason.
         judged_by: What takes the part of other nights.
         seconds: Duration.
+        unmatched: Incidents with a verdict whose flows are not known, as their night names devices under another key.
     """
 
     left_out: pa.Table
@@ -123,6 +124,7 @@ class Reviewed:
     by_reason: Mapping[str, int]
     judged_by: Literal["date", "source", "rows"]
     seconds: float
+    unmatched: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class _Rows:
         table: Columns of `_COLUMNS`.
         file: Number of the source file of each row.
         group: Group of each row.
-        window: Window of time of each row: minutes since 1970, or a number below -1 without a time.
+        window: Window of time of each row: its start in minutes since 1970, or a number below -1 without a time.
         device: Name of the device; a row without one takes the source file where groups are source files.
     """
 
@@ -181,7 +183,7 @@ class _Rows:
         file = numbers[pc.index_in(table["source_file"].cast(pa.string()), value_set=names).to_numpy()]
         runs = table["source_row"].to_numpy() * layout.shares[file] // layout.lengths[file]
         times = table["event_time"].cast(pa.int64()).fill_null(-1).to_numpy()
-        window = np.where(times >= 0, times // (window_minutes * _MICROSECONDS), -2 - (file * _RUNS + runs))
+        window = np.where(times >= 0, windows_of(times, window_minutes), -2 - (file * _RUNS + runs))
         dates = table["event_date"].cast(pa.int32()).fill_null(_NO_DATE).to_numpy().astype(np.int64)
         by_run = table["source_row"].to_numpy() * _GROUPS_OF_RUNS // layout.lengths[file]
         group = {"date": dates, "source": file, "rows": by_run}[layout.by]
@@ -205,7 +207,9 @@ class _Task:
         what: What is known.
         layout: Of the local rows.
         window_minutes: Minutes of a window of time.
-        categories: Of each class of the model; -1 for Benign.
+        categories: Of each class of the model; -1 for Benign. The next number is that of unknown attacks.
+        operating_point: Attack logit from which the champion flags a row.
+        unknown: Distance of the second detector from which it flags a row below that, as an unknown attack.
         far: Distance of the second detector beyond which a row is compared with everything known.
         found_true: Device, window and category of alerts of incidents that people found true.
         found_benign: The same of incidents that people found benign, without those.
@@ -216,6 +220,8 @@ class _Task:
     layout: _Layout
     window_minutes: int
     categories: Ints
+    operating_point: float
+    unknown: float
     far: float
     found_true: frozenset[_AlertKey]
     found_benign: frozenset[_AlertKey]
@@ -228,6 +234,7 @@ def review(
     model: Model,
     window_minutes: int,
     run_id: str,
+    key_id: str | None = None,
 ) -> Reviewed:
     """Stage `flows/split=local` with the reasons why rows are left out; those of an earlier review are replaced.
 
@@ -238,6 +245,7 @@ def review(
         model: The champion.
         window_minutes: Minutes of a window of time: `alerts.window_minutes`, as those of alerts with verdicts.
         run_id: Of the run.
+        key_id: Of the key under which local rows name devices; None if they have plain names.
 
     Raises:
         TableMissing: there are no local rows.
@@ -253,15 +261,18 @@ def review(
     what = known(attacks, classes_of, benign, matrix, own.fold, _FOLDS, model.card.classes)
     names = model.card.class_names
     categories = list(dict.fromkeys(category_of(name) for name in names[1:]))
-    far = model.novelty.levels(RATES)[-1] if model.novelty is not None else np.inf
-    decided = _decided(lake, categories, window_minutes)
+    levels = model.novelty.levels(RATES) if model.novelty is not None else np.full(len(RATES), np.inf)
+    flagged_from = model.validation_scores.levels()[0] if model.validation_scores is not None else np.inf
+    decided, unmatched = _decided(lake, (*categories, UNKNOWN), window_minutes, key_id)
     task = _Task(
         model,
         what,
         layout,
         window_minutes,
         np.array([-1, *(categories.index(category_of(name)) for name in names[1:])]),
-        float(far),
+        flagged_from,
+        float(levels[0]),
+        float(levels[-1]),
         frozenset(decided["true"]),
         frozenset(decided["benign"] - decided["true"]),
     )
@@ -275,7 +286,7 @@ def review(
     by_reason = dict(Counter(named.tolist()))
     rows, seconds = int(places["rows"].to_numpy().sum()), time.monotonic() - started
     log.info("reviewed local rows=%d left_out=%d judged_by=%s seconds=%.1f", rows, len(chosen), layout.by, seconds)
-    return Reviewed(table, rows, by_reason, layout.by, seconds)
+    return Reviewed(table, rows, by_reason, layout.by, seconds, unmatched)
 
 
 def _row_groups(uri: str) -> list[RowGroup]:
@@ -382,11 +393,21 @@ def _at_level(name: str, level: Sequence[str]) -> int:
     return level.index(next(each for each in lineage_of(name) if each in level))
 
 
-def _decided(lake: Lake, categories: Sequence[str], window_minutes: int) -> dict[str, set[_AlertKey]]:
-    """Return the alerts of incidents whose newest verdict is that they were attacks, `true`, or not, `benign`."""
+def _decided(
+    lake: Lake, categories: Sequence[str], window_minutes: int, key_id: str | None
+) -> tuple[dict[str, set[_AlertKey]], int]:
+    """Return the alerts of incidents whose newest verdict is that they were attacks, `true`, or not, `benign`.
+
+    Incidents of nights with names under another key are counted instead.
+    """
     found: dict[str, set[_AlertKey]] = {"true": set(), "benign": set()}
+    unmatched = 0
     for (date, incident), given in verdicts.by_incident(verdicts.read(lake)).items():
         if given.kind is None:
+            continue
+        keys = lake.read("nights", ["key_id"], event_date=date)["key_id"].to_pylist()
+        if any(each not in (None, key_id) for each in keys):
+            unmatched += 1
             continue
         alerts = lake.read("alerts", equal={"incident_id": incident}, event_date=date).to_pylist()
         devices = {each["name"] for each in given.kind["entities"]}
@@ -394,11 +415,11 @@ def _decided(lake: Lake, categories: Sequence[str], window_minutes: int) -> dict
             start = alert["window_start"]
             if start is None or alert["category"] not in categories:
                 continue
-            window = int(start.timestamp()) // (60 * window_minutes)
+            [window] = windows_of(np.array([int(start.timestamp()) * 1_000_000]), window_minutes).tolist()
             names = devices if alert["is_source"] else {alert["entity"]}
-            keys = {(name, window, categories.index(alert["category"])) for name in names}
-            found[given.kind["verdict"]] |= keys
-    return found
+            own = {(name, window, categories.index(alert["category"])) for name in names}
+            found[given.kind["verdict"]] |= own
+    return found, unmatched
 
 
 def _compared(spark_context: SparkContext, row_groups: Sequence[RowGroup], task: _Task) -> tuple[pa.Table, pa.Table]:
@@ -428,15 +449,19 @@ def _compare(table: pa.Table, task: _Task) -> tuple[pa.Table, pa.Table]:
     matrix = _matrix(table, model)
     probabilities = inference.forward(model, matrix, _BATCH_ROWS)
     class_ids, logits = threshold.most_probable_attacks(probabilities), threshold.attack_logits(probabilities)
-    novel = (
-        model.novelty.distances(matrix) >= task.far if model.novelty is not None else np.zeros(len(matrix), np.bool_)
-    )
+    distances = model.novelty.distances(matrix) if model.novelty is not None else np.full(len(matrix), -np.inf)
+    novel, unknown = distances >= task.far, (logits < task.operating_point) & (distances >= task.unknown)
     category = task.categories[class_ids]
-    true = _in_alerts(rows, category, logits, task.found_true)
-    benign = _in_alerts(rows, category, logits, task.found_benign) & ~true
-    at = np.flatnonzero(((logits > _NEARLY_CALLED) | novel | true) & ~benign)
+    kinds = ((category, logits > _NEARLY_CALLED), (np.full(len(matrix), task.categories.max() + 1), unknown))
+    true, benign = (
+        np.any([_in_alerts(rows, of, eligible, alerts) for of, eligible in kinds], axis=0)
+        for alerts in (task.found_true, task.found_benign)
+    )
+    benign &= ~true
+    unscorable = np.isnan(logits)  # finite, but so large that a night refuses it, and that training would diverge
+    at = np.flatnonzero(((logits > _NEARLY_CALLED) | novel | true | unscorable) & ~benign)
     found = distances_of(compressed(matrix[at]), rows.fold[at], task.what)
-    outlier = novel[at] & (np.minimum(found.attacks, found.normal) > task.what.far)
+    outlier = unscorable[at] | (novel[at] & (np.minimum(found.attacks, found.normal) > task.what.far))
     likeness = np.where((logits[at] > _NEARLY_CALLED) & ~np.isnan(found.likeness), found.likeness, -np.inf)
     nearly = likeness > _NEARLY_ALIKE
     kept = np.flatnonzero(nearly | outlier | true[at])
@@ -461,11 +486,11 @@ def _compare(table: pa.Table, task: _Task) -> tuple[pa.Table, pa.Table]:
     ).cast(_CANDIDATE)
 
 
-def _in_alerts(rows: _Rows, category: Ints, logits: Floats, alerts: Collection[_AlertKey]) -> Mask:
-    """Return which rows are flows of some alerts, shape (rows,)."""
-    found = np.zeros(len(logits), dtype=np.bool_)
+def _in_alerts(rows: _Rows, category: Ints, eligible: Mask, alerts: Collection[_AlertKey]) -> Mask:
+    """Return which eligible rows are flows of some alerts, given the category of each row; shape (rows,)."""
+    found = np.zeros(len(eligible), dtype=np.bool_)
     windows = np.array(sorted({window for _, window, _ in alerts}), dtype=np.int64)
-    own = np.flatnonzero((logits > _NEARLY_CALLED) & np.isin(rows.window, windows))
+    own = np.flatnonzero(eligible & np.isin(rows.window, windows))
     names = rows.device.take(pa.array(own)).to_pylist()
     found[own] = [key in alerts for key in zip(names, rows.window[own].tolist(), category[own].tolist(), strict=True)]
     return found

@@ -152,10 +152,7 @@ def keys_of(
     if event_date is not None:
         times = _near(times, event_date)
     moments, known = times.cast(pa.int64()).fill_null(0).to_numpy(), np.asarray(times.is_valid())
-    of_day = moments % _DAY  # not negative, also before 1970
-    length = window_minutes * _MINUTE
-    numbers = ((moments - of_day) // _DAY) * (_DAY // _MINUTE) + of_day // length * window_minutes  # minutes
-    distinct, windows = _distinct(numbers[known])
+    distinct, windows = _distinct(windows_of(moments, window_minutes)[known])
     places = np.full(len(flows), len(distinct), dtype=np.int64)
     places[known] = windows
     return FlowKeys(
@@ -167,6 +164,18 @@ def keys_of(
         flows[target] if target in flows.column_names else None,
         (lambda plain: plain) if pseudonymised is None else functools.partial(pseudonymised, target),
     )
+
+
+def windows_of(moments: Ints, window_minutes: int) -> Ints:
+    """Return the start of the window of each time, in minutes since 1970.
+
+    Args:
+        moments: Microseconds since 1970 in UTC.
+        window_minutes: Length of a window; the first of a day starts at midnight in UTC, the last one may be shorter.
+    """
+    of_day = moments % _DAY  # not negative, also before 1970
+    found: Ints = (moments - of_day) // _MINUTE + of_day // (window_minutes * _MINUTE) * window_minutes
+    return found
 
 
 def _near(times: pa.ChunkedArray, night: dt.date) -> pa.ChunkedArray:

@@ -201,13 +201,13 @@ class Config(Section):
 
     Attributes:
         lake: Root URI or folder of every table.
-        seed: Seed of initial weights, dropout, batch order, trees, forests and synthetic flows.
+        seed: Seed of initial weights, dropout, batch order, trees, forests and synthetic flows; less than 2^32.
         open_cluster: Also run on a cluster whose connections are not authenticated and encrypted as in
             `conf/cluster/security.conf`; default: such a cluster is refused.
     """
 
     lake: str = "lake"
-    seed: int = 7
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
     open_cluster: bool = False
     synthesize: SynthesizeConfig = SynthesizeConfig()
     synthesize_night: SynthesizeNightConfig = SynthesizeNightConfig()

@@ -189,7 +189,7 @@ def promote(
     had = present.holder(alias) == version
     if had and not again:
         return present
-    if alias == "challenger" and present.champion == version:
+    if alias == "challenger" and version == (present.champion or _only_version(models_uri, name, trust)):
         raise ModelUnusable(f"model {name} version {version} is the champion; expected another version as challenger")
     change = Change(
         alias=alias,
@@ -271,18 +271,48 @@ def model_of_alias(models_uri: str, name: str, alias: Alias, trust: Trust | None
     return model
 
 
-def adopt(models_uri: str, name: str, run_id: str, now: dt.datetime, trust: Trust | None = None) -> Aliases | None:
-    """Return aliases with the single version as champion, to be staged; None if a champion was promoted already.
+def adopt(
+    models_uri: str, name: str, version: str, run_id: str, now: dt.datetime, trust: Trust | None = None
+) -> Aliases | None:
+    """Return aliases with a version as champion, to be staged; None if a champion was promoted already.
 
     So training a second version neither changes the champion nor stops the scoring of nights.
 
+    Args:
+        models_uri: The lake's `models`.
+        name: Name of the model.
+        version: That was champion as the only one when the run began; others may have been trained since.
+        run_id: Id of this run.
+        now: Present time in UTC.
+        trust: As for `promote`.
+
     Raises:
-        ModelUnusable: as `version_of_alias` and `promote`.
+        ModelUnusable: as `promote`.
+        SignatureRefused: as `version_of_alias`.
     """
     if read_aliases(models_uri, name, trust).champion is not None:
         return None
-    version = version_of_alias(models_uri, name, "champion", trust)
+    if trust is not None:
+        version = version_of_alias(models_uri, name, "champion", trust)  # raises: no signed promotion names one
     return promote(models_uri, name, version, "champion", run_id, now, trust=trust)
+
+
+def require_unchanged(models_uri: str, name: str, before: Aliases, trust: Trust | None = None) -> None:
+    """Check that aliases are those from which new ones were derived: the change of another run would be lost.
+
+    Raises:
+        ModelUnusable: they were changed since, or as `read_aliases`.
+        SignatureRefused: see `Trust.require_aliases`.
+    """
+    present = read_aliases(models_uri, name, trust)
+    if present == before:
+        return
+    holders = ", ".join(f"{alias} is {present.holder(alias) or 'none'}" for alias in ALIASES)
+    by = f" by run {present.history[-1].run_id}" if present.history else ""
+    raise ModelUnusable(
+        f"the aliases of model {name} were changed{by} while this run compared versions: {holders}. Nothing was"
+        " promoted; run jobs/promote.py again"
+    )
 
 
 def read_version(models_uri: str, name: str, version: str, trust: Trust | None = None) -> Model:
@@ -302,6 +332,12 @@ def read_version(models_uri: str, name: str, version: str, trust: Trust | None =
     if trust is not None:
         trust.require_model(f"{models_uri}/{name}/{version}", name, version, model.sha256)
     return model
+
+
+def _only_version(models_uri: str, name: str, trust: Trust | None) -> str | None:
+    """Return the version that is champion without a promotion; None with several, or where signatures are checked."""
+    versions = artifact.model_versions(models_uri, name)
+    return versions[0] if trust is None and len(versions) == 1 else None
 
 
 def _before(present: Aliases, alias: Alias) -> str | None:

@@ -53,9 +53,9 @@ def resumed(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
             unusable = error
     if unusable and not any(found):
         raise unusable
-    from_start = tasks[0].config.model_copy(update={"resume": False})
     return [
-        task if resumable else replace(task, config=from_start) for task, resumable in zip(tasks, found, strict=True)
+        task if resumable else replace(task, config=task.config.model_copy(update={"resume": False}))
+        for task, resumable in zip(tasks, found, strict=True)
     ]
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import datetime as dt
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -17,6 +19,7 @@ from ids_spark.adapt import known_rows, review, suspicious_cells
 from ids_spark.adapt.suspicious_cells import Places
 from ids_spark.base.arrays import as_rows
 from ids_spark.config.train import ModelConfig
+from ids_spark.dataset import tables
 from ids_spark.dataset.features import RELEASE_39
 from ids_spark.dataset.tables import ALERTS, VERDICTS, flows_contract
 from ids_spark.dataset.taxonomy import CLASS19
@@ -112,9 +115,11 @@ def lake_of(folder: Path, rows: pa.Table) -> Lake:
     return lake
 
 
-def reviewed(spark: SparkSession, lake: Lake, folder: Path) -> tuple[review.Reviewed, pd.DataFrame]:
-    staged = folder / "staged"
-    found = review.review(spark.sparkContext, lake, lambda table: f"{staged}/{table}", champion(lake), 60, "run")
+def reviewed(
+    spark: SparkSession, lake: Lake, folder: Path, model: Model | None = None, minutes: int = 60
+) -> tuple[review.Reviewed, pd.DataFrame]:
+    staged, model = folder / "staged", model or champion(lake)
+    found = review.review(spark.sparkContext, lake, lambda table: f"{staged}/{table}", model, minutes, "run")
     parts = sorted((staged / "flows/split=local").glob("*.parquet"))
     return found, pd.concat([pq.ParquetFile(part).read().to_pandas() for part in parts])
 
@@ -190,29 +195,55 @@ def test_rows_far_from_everything_known_are_outliers(spark: SparkSession, tmp_pa
     assert found.by_reason == {"incident": 10, "outlier": 2}
 
 
-def decide(lake: Lake, verdict: str, night: dt.date, device: str, hour: int) -> None:
+def test_rows_without_a_finite_score_are_outliers_also_without_a_second_detector(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows, planted = local()
+    at = np.flatnonzero(~planted)[5]
+    name = CARD.features[0]
+    column = rows[name].to_numpy().copy()
+    column[at] = 1e60  # of a finite feature, beyond the range of the network
+    rows = rows.set_column(rows.column_names.index(name), rows.field(name), pa.array(column))
+    model = dataclasses.replace(champion(Lake(str(tmp_path / "lake"))), novelty=None)
+    found, written = reviewed(spark, lake_of(tmp_path, rows), tmp_path, model)
+    assert np.flatnonzero(left_out_of(written, rows) == "outlier").tolist() == [at]
+    assert found.by_reason == {"incident": 10, "outlier": 1}
+
+
+def decide(
+    lake: Lake, verdict: str, night: dt.date, device: str, hour: int, minute: int = 0, category: str = "DDoS"
+) -> None:
     """Write the alert of an incident and a verdict on it."""
-    start = dt.datetime.combine(night, dt.time(hour), dt.UTC)
+    start = dt.datetime.combine(night, dt.time(hour, minute), dt.UTC)
     entity = {"kind": "device_id", "name": device, "flows": 10}
     alert = {"incident_id": "i1", "entity_kind": "device_id", "entity": device, "is_source": False}
-    alert |= {"window_start": start, "category": "DDoS"}
-    given = {"event_date": night, "incident_id": "i1", "verdict": verdict, "category": "DDoS", "entities": [entity]}
+    alert |= {"window_start": start, "category": category}
+    given = {"event_date": night, "incident_id": "i1", "verdict": verdict, "category": category, "entities": [entity]}
     given |= {"run_id": "20260302T000000Z-aa", "created_at": start}
     write_rows(lake.uri(f"alerts/event_date={night}/part-00000.parquet"), [alert], ALERTS)
-    write_rows(lake.uri("verdicts/20260302T000000Z-aa.parquet"), [given], VERDICTS)
+    write_rows(lake.uri(f"verdicts/20260302T000000Z-{category}.parquet"), [given], VERDICTS)
 
 
 def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSession, tmp_path: Path) -> None:
     rows, _ = local()
+    own_way = (pc.hour(rows["event_time"]).to_numpy() == 4) & (rows["device"].to_numpy() == "pump-1")
+    below = raw(around((-3.0, 2.0), len(rows), 7))  # the operating point, every night
+    for name in CARD.features:
+        column = pa.array(np.where(own_way, below[name], rows[name].to_numpy()))
+        rows = rows.set_column(rows.column_names.index(name), rows.field(name), column)
     lake = lake_of(tmp_path, rows)
-    night, device, hour = NIGHTS[1], "pump-2", 7
-    decide(lake, "true", night, device, hour)
-    _, written = reviewed(spark, lake, tmp_path)
+    decide(lake, "true", NIGHTS[1], "pump-2", 8, 20)  # the eleventh window of 50 minutes from midnight on
+    decide(lake, "true", NIGHTS[3], "pump-1", 3, 20, category="Unknown")
+    decide(lake, "true", NIGHTS[4], "pump-2", 3, 20, category="Recon")
+    for night, key in ((NIGHTS[3], None), (NIGHTS[4], "0123456789abcdef")):
+        write_rows(lake.uri(f"nights/event_date={night}/part-00000.parquet"), [{"key_id": key}], tables.NIGHTS)
+    reviewed_rows, written = reviewed(spark, lake, tmp_path, minutes=50)
+    assert reviewed_rows.unmatched == 1  # whose names are under another key
     out = written[written["left_out"] == "verdict"]
-    assert len(out) == 10
-    assert set(out["device"]) == {device}
-    assert {time.hour for time in out["event_time"]} == {hour}
-    assert set(out["event_date"]) == {night}
+    found = [
+        (date, device, time.hour) for date, device, time in zip(out.event_date, out.device, out.event_time, strict=True)
+    ]
+    assert Counter(found) == {(NIGHTS[1], "pump-2", 9): 10, (NIGHTS[3], "pump-1", 4): 10}
 
 
 def test_flows_of_an_incident_that_was_found_benign_are_learned(spark: SparkSession, tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
             "train.dnn.gru=5",
             "train.dnn.gru: unknown key. Known here: bins, embedding, ensemble_size, units, dense, dropout",
         ),
+        ("seed=-1", "seed: Input should be greater than or equal to 0; found -1"),
+        ("seed=4294967296", "seed: Input should be less than 4294967296; found 4294967296"),
         ("boost.min_child_weight=.inf", "boost.min_child_weight: Input should be less than or equal to 1000000000"),
         ("boost.reg_lambda=1e300", "boost.reg_lambda: Input should be less than or equal to 1000000000"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),

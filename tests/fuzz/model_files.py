@@ -1,31 +1,42 @@
 """Stored models and checkpoints, changed with and without their hashes."""
 
+import dataclasses
 import hashlib
 import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ids_spark.models import artifact
 from ids_spark.train import checkpoint
 from tests.fuzz import documents, nights, raw
 from tests.fuzz.case import Base, Case, start
 from tests.fuzz.draw import Draw
+from tests.support import trees
 from tests.support.nights import MODEL
 
 
 def make_model(draw: Draw, base: Base, folder: Path) -> Case:
-    """Return a promotion of a second version of the model, which was changed; if it is accepted, it scores a night."""
+    """Return a promotion of a second version of the model, or of its blend with boosted trees, which was changed.
+
+    If it is accepted, it scores a night.
+    """
     case = start(folder, base.night)
     models = case.lake / "models" / MODEL
     [first] = [path for path in models.iterdir() if path.is_dir()]
     version = models / "20260302T010203Z-0a1b2c3d"
-    shutil.copytree(first, version)
-    card = json.loads((version / "model.json").read_text())
-    card["version"] = version.name
-    _seal(version, "model.json", json.dumps(card).encode())
+    if draw.chance(0.4):
+        draw.note("a blend")
+        _write_blend(first, version)
+    else:
+        shutil.copytree(first, version)
+        card = json.loads((version / "model.json").read_text())
+        card["version"] = version.name
+        _seal(version, "model.json", json.dumps(card).encode())
     for _ in range(draw.times(2)):
         _change(draw, version)
     case.job = "promote"
@@ -68,6 +79,14 @@ def make_checkpoint(draw: Draw, base: Base, folder: Path) -> Case:
     return case
 
 
+def _write_blend(first: Path, version: Path) -> None:
+    """Write a version that is a blend of the network of the first one with trees."""
+    model = artifact.read_model(str(first))
+    card = dataclasses.replace(trees.blend_card(model.card), name=model.card.name, version=version.name)
+    parts = model.weights, model.preprocessor, model.validation_scores, model.novelty
+    artifact.write_model(str(version), card, *parts, trees.booster_of(card))
+
+
 def _seal(folder: Path, name: str, content: bytes) -> None:
     """Replace a file of a model and its hash, as somebody who can write the lake may."""
     (folder / name).write_bytes(content)
@@ -87,6 +106,7 @@ def _change(draw: Draw, folder: Path) -> None:
             "weights.npz",
             "novelty.npz",
             "manifest.json",
+            *("booster.json",) * (4 if (folder / "booster.json").exists() else 0),
         )
     )
     file, sealed = folder / name, draw.chance(0.85)
@@ -99,8 +119,11 @@ def _change(draw: Draw, folder: Path) -> None:
     draw.note(f"{name}{'' if sealed else ', hash as before'}")
     content = file.read_bytes()
     if name.endswith(".npz") and draw.chance(0.7):
-        with np.load(file) as packed:
-            content = _packed(draw, {key: packed[key] for key in packed.files})
+        try:
+            with np.load(file) as packed:
+                content = _packed(draw, {key: packed[key] for key in packed.files})
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile):  # broken by a change before
+            content = raw.mutate(draw, content)
     elif name.endswith(".json") and draw.chance(0.9):
         try:
             content = documents.mutated(draw, json.loads(content), "json")

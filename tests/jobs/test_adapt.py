@@ -1,5 +1,6 @@
 """Adaptation end to end: nights of flow logs to a challenger. All flows are synthetic."""
 
+import datetime as dt
 from pathlib import Path
 
 import pandas as pd
@@ -105,12 +106,16 @@ def test_progress_is_logged_step_by_step(adapted: tuple[Path, str]) -> None:
     ]
 
 
-def test_what_is_missing_is_named(hospital: Path) -> None:
+def test_what_is_missing_is_named(hospital: Path, tmp_path: Path) -> None:
     code, log = in_process.run(hospital, "adapt", f"adapt.model={NAME}")
     assert (code, "adapt.flow_logs is not set" in log) == (2, True)
     settings = (f"adapt.flow_logs={hospital}/logs", "adapt.last_date=2026-02-01")
     code, log = in_process.run(hospital, "adapt", f"adapt.model={NAME}", *settings)
     assert (code, "no folder event_date=YYYY-MM-DD up to 2026-02-01" in log) == (2, True)
+    for days in (1, 2):  # in a zone ahead of UTC a later date has begun
+        (tmp_path / f"event_date={dt.datetime.now(dt.UTC).date() + dt.timedelta(days)}").mkdir()
+    code, log = in_process.run(hospital, "adapt", f"adapt.model={NAME}", f"adapt.flow_logs={tmp_path}")
+    assert (code, "no folder event_date=YYYY-MM-DD up to yesterday" in log) == (2, True)
 
 
 def test_a_lake_without_the_data_set_of_the_champion_is_refused_before_anything_is_written(
@@ -126,6 +131,9 @@ def test_a_lake_without_the_data_set_of_the_champion_is_refused_before_anything_
     write_json(lake.uri("flows/_table.json"), {"feature_schema": "original45"})
     code, log = in_process.run(tmp_path, "adapt", *settings)
     assert (code, "is of feature schema original45" in log) == (2, True), log
+    write_json(lake.uri("flows/_table.json"), {"feature_schema": "release39", "rows": {"train": 0, "test": 9}})
+    code, log = in_process.run(tmp_path, "adapt", *settings)
+    assert (code, "holds no train row of the data set" in log) == (2, True), log
     assert not (tmp_path / "lake/flows/split=local").exists()
 
 

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
+from ids_spark.adapt import gate
 from ids_spark.adapt.evaluation import read_evaluation
 from ids_spark.adapt.replay import replay
 from ids_spark.features.local_split import LocalHeldOut
@@ -144,6 +146,24 @@ def test_models_are_compared_at_the_same_share_of_held_out_local_rows(
     notes = list(last_audit(lake, tmp_path)["notes"])
     assert any("held-out local flows, is lower" in note and "none of 18" in note for note in notes)
     assert any("its own threshold" in note and "→ 0.000" in note for note in notes)
+
+
+def test_a_promotion_during_a_comparison_is_not_lost(
+    run_job: RunJob, lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    versions(lake, 0.5)
+    assert promote(run_job, OLD) == 0
+    compare = gate.judge
+
+    def meanwhile(*arguments: Any) -> gate.Judged:
+        assert promote(run_job, NEW, promote__alias="challenger") == 0
+        return compare(*arguments)
+
+    monkeypatch.setattr(gate, "judge", meanwhile)
+    assert promote(run_job, NEW) == 2
+    assert f"while this run compared versions: champion is {OLD}, challenger is {NEW}. Nothing" in caplog.text
+    found = registry.read_aliases(lake.uri("models"), NAME)
+    assert [(change.alias, change.version) for change in found.history] == [("champion", OLD), ("challenger", NEW)]
 
 
 def test_a_loss_that_the_settings_allow_is_promoted(run_job: RunJob, lake: Lake) -> None:

@@ -114,12 +114,12 @@ def test_a_copy_of_a_model_under_another_name_is_not_used(lake, caplog):
 
 def test_the_first_night_makes_its_champion_explicit_so_that_training_does_not_stop_the_second(lake):
     train(lake, V1)
-    adopted = adopt(lake.uri("models"), NAME, "night1", NOW)
+    train(lake, V2)  # while the night is scored
+    adopted = adopt(lake.uri("models"), NAME, V1, "night1", NOW)
     assert (adopted.champion, len(adopted.history)) == (V1, 1)
     write_bytes(lake.uri(registry.aliases_path(NAME)), adopted.to_json())
-    train(lake, V2)
     assert holders(lake) == (V1, None)
-    assert adopt(lake.uri("models"), NAME, "night2", NOW) is None
+    assert adopt(lake.uri("models"), NAME, V1, "night2", NOW) is None
 
 
 def test_every_change_stays_in_the_history(lake):
@@ -174,9 +174,11 @@ def test_the_same_promotion_again_changes_nothing(lake):
     assert promote(lake.uri("models"), NAME, "latest", "champion", "r2", NOW) == once
 
 
-def test_a_champion_is_not_its_own_challenger(lake):
+@pytest.mark.parametrize("promoted", [True, False])
+def test_a_champion_is_not_its_own_challenger(lake, promoted):
     train(lake, V1)
-    put(lake, V1)
+    if promoted:  # else it is champion as the only version
+        put(lake, V1)
     assert refusal(promote, lake.uri("models"), NAME, V1, "challenger", "r", NOW) == (
         f"model {NAME} version {V1} is the champion; expected another version as challenger"
     )

@@ -428,6 +428,8 @@ def test_a_model_that_the_interrupted_job_had_not_started_is_trained_from_the_be
     checkpoint.write_checkpoint(reached.checkpoint, stood, reached.fingerprint)
     assert [task.config.resume for task in resumed([reached, earlier, none])] == [True, False, False]
     assert resumed([none, none])[0].config.resume is False
+    own = none.config.model_copy(update={"ranks": 1})  # each architecture has its own with train.ranks=auto
+    assert [task.config.ranks for task in resumed([reached, dataclasses.replace(none, config=own)])] == [2, 1]
 
 
 def wait_for_epoch(folder: Path, epoch: int, process: object) -> None:
