@@ -73,7 +73,7 @@ class TrainConfig(Section):
             those of the `last` epoch, without early stopping, for a learning rate that decays to 0 and few
             validation rows.
         patience: Epochs without improvement before training stops.
-        min_delta: Smallest change that counts as an improvement.
+        min_delta: Smallest change that counts as an improvement; no effect with `last`.
         cache_memory_mb: Memory (MB) a worker may use to cache its shard; a larger shard is read anew in each epoch.
         steps_per_execution: Training steps in one call of the compiled loop; at most the steps of an epoch.
         xla: Compile each step with XLA; compilation takes some seconds.
@@ -96,15 +96,15 @@ class TrainConfig(Section):
     ranks: Annotated[int, Field(ge=0)] = 2
     epochs: Count = 50
     batch_size: Count = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
     reference_batch: Count | None = None
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     local_weight: Annotated[float, Field(gt=0, le=1_000)] | None = None
     monitor: Literal["loss", "accuracy", "last"] = "loss"
     patience: Count = 5
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     cache_memory_mb: Annotated[int, Field(ge=0)] = 1_000
     steps_per_execution: Count = 32
     xla: bool = False

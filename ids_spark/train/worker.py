@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ids_spark.base import process
 from ids_spark.base.packaging import code_version
+from ids_spark.config.train import TrainConfig
 from ids_spark.lake.filesystem import write_bytes
 from ids_spark.models import architectures, novelty
 from ids_spark.models.artifact import Weights, read_model, write_model
@@ -212,7 +213,7 @@ def _run_epochs(
             )
             state.weights, state.optimizer = steps.weights(), steps.optimizer_state()
             cost = monitored_cost(state.history[-1], config.monitor)
-            if cost < state.best_cost - config.min_delta:
+            if improves(cost, state.best_cost, config):
                 state.best_cost, state.best_epoch, state.best = cost, epoch, state.weights
             if ranks.rank == 0:
                 checkpoint.write_checkpoint(task.checkpoint, state, task.fingerprint)
@@ -226,6 +227,11 @@ def monitored_cost(entry: Mapping[str, float], monitor: str) -> float:
     if monitor == "last":
         return -entry["epoch"]
     return entry["validation_loss"] if monitor == "loss" else 1.0 - entry["validation_accuracy"]
+
+
+def improves(cost: float, best: float, config: TrainConfig) -> bool:
+    """Return whether an epoch with this value is the new best one; every epoch is where the last one is kept."""
+    return config.monitor == "last" or cost < best - config.min_delta
 
 
 def _blocks(ranks: Ranks, task: TrainingTask, steps: TrainSteps, first: int) -> Iterator[data_loader.LoadedRows]:

@@ -122,6 +122,8 @@ def test_a_malformed_setting_is_shown_with_an_example(setting):
         ("seed=4294967296", "seed: Input should be less than 4294967296; found 4294967296"),
         ("boost.min_child_weight=.inf", "boost.min_child_weight: Input should be less than or equal to 1000000000"),
         ("boost.reg_lambda=1e300", "boost.reg_lambda: Input should be less than or equal to 1000000000"),
+        ("train.min_delta=.inf", "train.min_delta: Input should be a finite number"),
+        ("train.warmup_epochs=.inf", "train.warmup_epochs: Input should be a finite number"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1; found 0"),
         ("train.models=[dnn,cnn]", "train.models.#2: Input should be 'dnn', 'gru_dnn' or 'lstm'; found 'cnn'"),
         ("train.classes=[2,2]", "train.classes: found 2, 2; expected each once"),

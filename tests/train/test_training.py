@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -527,12 +528,16 @@ def test_one_rank_trains_the_same_model_up_to_noise(
     np.testing.assert_allclose(np.array(one)[-1, 1], np.array(two)[-1, 1], rtol=0.2)
 
 
-@pytest.mark.parametrize(("monitor", "kept"), [("loss", 0), ("accuracy", 1), ("last", 2)])
-def test_the_epoch_that_is_kept_is_the_best_by_what_is_monitored(monitor: str, kept: int) -> None:
+@pytest.mark.parametrize(("monitor", "min_delta", "kept"), [("loss", 0.05, 0), ("accuracy", 0.05, 1), ("last", 2.0, 2)])
+def test_the_epoch_that_is_kept_is_the_best_by_what_is_monitored(monitor: str, min_delta: float, kept: int) -> None:
     measured = [(0.2, 0.8), (0.4, 0.9), (0.3, 0.7)]
     epochs = [{"epoch": i, "validation_loss": x, "validation_accuracy": y} for i, (x, y) in enumerate(measured, 1)]
-    costs = [worker.monitored_cost(epoch, monitor) for epoch in epochs]
-    assert costs.index(min(costs)) == kept
+    config, best, found = TrainConfig.model_validate({"monitor": monitor, "min_delta": min_delta}), math.inf, None
+    for i, epoch in enumerate(epochs):
+        cost = worker.monitored_cost(epoch, monitor)
+        if worker.improves(cost, best, config):
+            best, found = cost, i
+    assert found == kept
 
 
 def test_a_loss_that_is_not_a_number_names_epoch_and_learning_rate(features: Path, tmp_path: Path) -> None:
