@@ -33,7 +33,7 @@ from ids_spark.adapt.known_rows import Known, compressed, distances_of, known
 from ids_spark.adapt.suspicious_cells import Places, suspicious
 from ids_spark.alerts import verdicts
 from ids_spark.alerts.evidence import groups_of, windows_of
-from ids_spark.alerts.severity import category_of, lineage_of
+from ids_spark.alerts.severity import CATEGORIES, category_of, lineage_of
 from ids_spark.base.arrays import Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
 from ids_spark.dataset.tables import TABLES
@@ -412,14 +412,24 @@ def _decided(
         alerts = lake.read("alerts", equal={"incident_id": incident}, event_date=date).to_pylist()
         devices = {each["name"] for each in given.kind["entities"]}
         for alert in alerts:
-            start = alert["window_start"]
-            if start is None or alert["category"] not in categories:
+            if alert["window_start"] is None:
                 continue
-            [window] = windows_of(np.array([int(start.timestamp()) * 1_000_000]), window_minutes).tolist()
-            names = devices if alert["is_source"] else {alert["entity"]}
-            own = {(name, window, categories.index(alert["category"])) for name in names}
-            found[given.kind["verdict"]] |= own
+            start = int(alert["window_start"].timestamp()) * 1_000_000
+            [window] = windows_of(np.array([start]), window_minutes).tolist()
+            names, of = (
+                devices if alert["is_source"] else {alert["entity"]},
+                _of_category(alert["category"], categories),
+            )
+            found[given.kind["verdict"]] |= {(name, window, number) for name in names for number in of}
     return found, unmatched
+
+
+def _of_category(category: str, categories: Sequence[str]) -> list[int]:
+    """Return the numbers of the categories of flows of an alert, which a model of other classes may have raised."""
+    if category == UNKNOWN or category not in CATEGORIES:
+        return [i for i, own in enumerate(categories) if own == category]
+    known = ((i, own) for i, own in enumerate(categories) if own != UNKNOWN)
+    return [i for i, own in known if own in lineage_of(category) or category in lineage_of(own)]
 
 
 def _compared(spark_context: SparkContext, row_groups: Sequence[RowGroup], task: _Task) -> tuple[pa.Table, pa.Table]:

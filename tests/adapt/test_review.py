@@ -234,7 +234,8 @@ def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSessi
     lake = lake_of(tmp_path, rows)
     decide(lake, "true", NIGHTS[1], "pump-2", 8, 20)  # the eleventh window of 50 minutes from midnight on
     decide(lake, "true", NIGHTS[3], "pump-1", 3, 20, category="Unknown")
-    decide(lake, "true", NIGHTS[4], "pump-2", 3, 20, category="Recon")
+    decide(lake, "true", NIGHTS[2], "pump-2", 8, 20, category="Attack")  # of an earlier model of two classes
+    decide(lake, "true", NIGHTS[4], "pump-2", 8, 20, category="Recon")
     for night, key in ((NIGHTS[3], None), (NIGHTS[4], "0123456789abcdef")):
         write_rows(lake.uri(f"nights/event_date={night}/part-00000.parquet"), [{"key_id": key}], tables.NIGHTS)
     reviewed_rows, written = reviewed(spark, lake, tmp_path, minutes=50)
@@ -243,7 +244,11 @@ def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSessi
     found = [
         (date, device, time.hour) for date, device, time in zip(out.event_date, out.device, out.event_time, strict=True)
     ]
-    assert Counter(found) == {(NIGHTS[1], "pump-2", 9): 10, (NIGHTS[3], "pump-1", 4): 10}
+    assert Counter(found) == {
+        (NIGHTS[1], "pump-2", 9): 10,
+        (NIGHTS[2], "pump-2", 9): 10,
+        (NIGHTS[3], "pump-1", 4): 10,
+    }
 
 
 def test_flows_of_an_incident_that_was_found_benign_are_learned(spark: SparkSession, tmp_path: Path) -> None:
