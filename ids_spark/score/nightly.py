@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
+import pyarrow as pa
 from pyspark import SparkContext
 
 from ids_spark.alerts import looks, quarantined
@@ -66,6 +68,57 @@ class ModelOutcome:
     found: FoundIncidents
 
 
+@dataclass(frozen=True)
+class _Flows:
+    """The flows of a night as the executors have scored and counted them.
+
+    Attributes:
+        source: The night.
+        scoring: Models, policies and keys; without a challenger that could not be used.
+        levels: Levels of evidence of each model, by role.
+        counts: Sum of the counts of all tasks.
+    """
+
+    source: NightSource
+    scoring: ScoringContext
+    levels: Mapping[str, Levels]
+    counts: NightCounts
+
+    @property
+    def date(self) -> dt.date:
+        """The night."""
+        return self.source.event_date
+
+    @cached_property
+    def traffic(self) -> pa.Table:
+        """As `tables.TRAFFIC`, of all flows with a prediction."""
+        return self.counts.merged_traffic()
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What a night is compared with, and the incidents that this leaves.
+
+    Attributes:
+        before: Rows of `nights/` of earlier nights, by date.
+        stage: Whether the site still learns.
+        refusals: The refused rows as evidence.
+        look: Which run at the date this is.
+        outcomes: Of each model, the champion first.
+    """
+
+    before: Mapping[dt.date, Sequence[Mapping[str, Any]]]
+    stage: SiteStage
+    refusals: Refusals
+    look: Look
+    outcomes: Sequence[ModelOutcome]
+
+    @property
+    def found(self) -> FoundIncidents:
+        """The incidents of the night: those of the champion."""
+        return self.outcomes[0].found
+
+
 @dataclass
 class ScoredNights:
     """Nights that a run has scored and not yet committed; later nights of the run see them.
@@ -85,6 +138,17 @@ class ScoredNights:
         for day, found in self.found.items():
             earlier = earlier.with_night(day, found, self.rows[day][0], self.devices[day])
         return earlier
+
+    def add(self, date: dt.date, rows: list[Row], found: FoundIncidents, traffic: pa.Table) -> None:
+        """Add a night.
+
+        Args:
+            date: The night.
+            rows: Of `nights/`.
+            found: Incidents of the champion.
+            traffic: As `tables.TRAFFIC`.
+        """
+        self.rows[date], self.found[date], self.devices[date] = rows, found, stages.devices_of(traffic)
 
 
 def score_night(
@@ -113,78 +177,17 @@ def score_night(
         NotReconciled: a row was neither scored nor quarantined, a fault of this program.
     """
     begin, date = time.monotonic(), source.event_date
-    scoring.identifiers.require_key(
-        source.columns, f"{scoring.config.score.flow_logs}/event_date={date}", scoring.config.score
-    )
-    models = {
-        role: model
-        for role, model in (("champion", scoring.champion), ("challenger", scoring.challenger))
-        if model is not None
-    }
-    notes = window_length.check(source, *models.values())
-    levels = {role: night_incidents.levels_of(model) for role, model in models.items()}
-    task = _task(source, scoring, models, levels, staged)
-    counts = night_rows.score_row_groups(spark_context, source.row_groups, task)
-    if counts.rows_read != source.rows or counts.rows_scored + counts.quarantined.total() != source.rows:
-        raise NotReconciled(
-            f"{source.rows} rows in the files of {date}, {counts.rows_read} read, {counts.rows_scored} scored and"
-            f" {counts.quarantined.total()} quarantined; nothing was committed"
-        )
-    if counts.challenger_fault:
-        models.pop("challenger")
-        scoring = replace(scoring, challenger=None, challenger_refused=counts.challenger_fault)
-    drift_rows = _drift(source, scoring, counts)
-    earlier, traffic = scored_nights.before(night_incidents.earlier_of(lake, date)), counts.merged_traffic()
-    names = [file.name for file in source.files]
-    stage = stages.stage_of(date, traffic, names, earlier, scoring.champion.card, scoring.config.score)
-    before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
-    refusals = _refusals(date, counts, before)
-    look = _look(lake, scoring, date)
-    outcomes = [
-        _outcome(source, scoring, role, model, levels[role], counts, earlier, stage, refusals, look)
-        for role, model in models.items()
-    ]
-    found = outcomes[0].found
-    late, alike = night_files.late_rows(lake, source), quarantined.alike(refusals)
-    degraded = (
-        [missing] if missing else degradation.reasons(source, counts, before, scoring.config.score, alike, look.partial)
-    )
-    if scoring.challenger_refused is not None:
-        degraded.append(degradation.challenger(scoring.challenger_refused))
-    shared = {"rows_late": late, "seconds": time.monotonic() - begin, "degraded": degraded}
-    shared |= _quarantine_columns(date, refusals, before)
-    shared |= {**stage.row(), **_unknown_devices(scoring, counts)}
-    shared |= {"run_of_night": look.number, "runs_per_night": look.of}
-    rows = [shared | _night_row(source, scoring, counts, outcome, drift_rows) for outcome in outcomes]
-    inputs = _page_inputs(scoring, counts)
-    rows[0]["page_inputs"] = inputs.model_dump_json()
-    cards = {role: model.card for role, model in models.items()}
-    others = night_page.neighbours({*lake.dates("reports/night"), *scored_nights.rows}, date)
-    page = Night(date, (), drift_rows, {**before, date: rows}, cards=cards, before=others[0], after=others[1])
-    tables = {
-        "evidence": counts.champion.merged_evidence(),
-        "traffic": traffic,
-        "entity_history": found.history,
-    }
-    for name, table in tables.items():
-        lake.write(name, table, staged, event_date=date)
-    lake.write("drift", drift_rows, staged, event_date=date)
-    page = night_outputs.stage(lake, staged, page, found.incidents, found.alerts, inputs)
-    scored_nights.rows[date], scored_nights.found[date] = rows, found
-    scored_nights.devices[date] = stages.devices_of(traffic)
-    log.info(
-        "scored night=%s in=%d scored=%d quarantined=%d imputed=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
-        date,
-        counts.rows_read,
-        counts.rows_scored,
-        counts.quarantined.total(),
-        counts.rows_imputed,
-        counts.champion.flagged,
-        rows[0]["incidents"],
-        rows[0]["incidents_shown"],
-        rows[0]["seconds"],
-    )
-    report = _night_report(source, scoring, counts, outcomes[0], rows[0])
+    notes = _check(source, scoring)
+    flows = _scored(spark_context, staged, source, scoring)
+    tested = _tested(lake, flows, scored_nights)
+    drift_rows = _drift(flows)
+    late, degraded = night_files.late_rows(lake, source), _degraded(flows, tested, missing)
+    shared = {"rows_late": late, "degraded": degraded, "seconds": time.monotonic() - begin}
+    rows = [{**shared, **_night_row(flows, tested, outcome, drift_rows)} for outcome in tested.outcomes]
+    page = _stage_tables(lake, staged, flows, tested, rows, drift_rows, scored_nights)
+    scored_nights.add(date, rows, tested.found, flows.traffic)
+    _log(flows, rows[0])
+    report = _night_report(flows, tested.outcomes[0], rows[0])
     report.notes += [f"{date}: {note}" for note in notes]
     if runs := night_text.runs(page):
         report.notes.append(f"{date}: {runs}")
@@ -192,16 +195,50 @@ def score_night(
     return report
 
 
+def _check(source: NightSource, scoring: ScoringContext) -> list[str]:
+    """Return notes on a night that may be scored.
+
+    Raises:
+        KeyUnusable, WindowLengthMismatch: as `score_night`.
+    """
+    logs = f"{scoring.config.score.flow_logs}/event_date={source.event_date}"
+    scoring.identifiers.require_key(source.columns, logs, scoring.config.score)
+    return window_length.check(source, *_models(scoring).values())
+
+
+def _models(scoring: ScoringContext) -> dict[str, Model]:
+    """Return the models by role, the champion first."""
+    models = {"champion": scoring.champion, "challenger": scoring.challenger}
+    return {role: model for role, model in models.items() if model is not None}
+
+
+def _scored(
+    spark_context: SparkContext, staged: Callable[[str], str], source: NightSource, scoring: ScoringContext
+) -> _Flows:
+    """Score the flows of a night on the executors; their predictions and refused rows are staged.
+
+    Raises:
+        NotReconciled: as `score_night`.
+    """
+    levels = {role: night_incidents.levels_of(model) for role, model in _models(scoring).items()}
+    counts = night_rows.score_row_groups(spark_context, source.row_groups, _task(source, scoring, levels, staged))
+    if counts.rows_read != source.rows or counts.rows_scored + counts.quarantined.total() != source.rows:
+        raise NotReconciled(
+            f"{source.rows} rows in the files of {source.event_date}, {counts.rows_read} read, {counts.rows_scored}"
+            f" scored and {counts.quarantined.total()} quarantined; nothing was committed"
+        )
+    if counts.challenger_fault:
+        scoring = replace(scoring, challenger=None, challenger_refused=counts.challenger_fault)
+    return _Flows(source, scoring, levels, counts)
+
+
 def _task(
-    source: NightSource,
-    scoring: ScoringContext,
-    models: Mapping[str, Model],
-    levels: Mapping[str, Levels],
-    staged: Callable[[str], str],
+    source: NightSource, scoring: ScoringContext, levels: Mapping[str, Levels], staged: Callable[[str], str]
 ) -> NightTask:
     config, place = scoring.config, f"event_date={source.event_date}"
     levelled = {
-        role: LevelledModel(model, levels[role].logits, levels[role].distances) for role, model in models.items()
+        role: LevelledModel(model, levels[role].logits, levels[role].distances)
+        for role, model in _models(scoring).items()
     }
     return NightTask(
         event_date=source.event_date,
@@ -227,26 +264,32 @@ def _task(
     )
 
 
-def _refusals(date: dt.date, counts: NightCounts, before: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> Refusals:
+def _tested(lake: Lake, flows: _Flows, scored_nights: ScoredNights) -> _Tested:
+    """Test the evidence of a night, and join it to incidents."""
+    source, scoring, date = flows.source, flows.scoring, flows.date
+    earlier = scored_nights.before(night_incidents.earlier_of(lake, date))
+    names = [file.name for file in source.files]
+    stage = stages.stage_of(date, flows.traffic, names, earlier, scoring.champion.card, scoring.config.score)
+    before: dict[dt.date, Sequence[Mapping[str, Any]]] = {**night_page.earlier(lake, date), **scored_nights.rows}
+    refusals, look = _refusals(flows, before), _look(lake, scoring, date)
+    outcomes = []
+    for role, model in _models(scoring).items():
+        # What is known of other nights and runs, and refused rows, concern the champion alone.
+        known = (earlier, refusals, look) if role == "champion" else (Earlier(), None, None)
+        outcomes.append(_outcome(flows, role, model, stage, *known))
+    return _Tested(before, stage, refusals, look, outcomes)
+
+
+def _refusals(flows: _Flows, before: Mapping[dt.date, Sequence[Mapping[str, Any]]]) -> Refusals:
     """Return the refused rows of a night as evidence; none costs nothing."""
+    counts = flows.counts
     if not counts.quarantined:
         return Refusals()
     rows, traffic = counts.merged_refused()
-    all_flows = merge_traffic([counts.merged_traffic(), traffic])
     unread = tuple(sorted(counts.refused_unread.items()))
-    return Refusals(rows, all_flows, unread, degradation.refused_before(date, before))
-
-
-def _quarantine_columns(
-    date: dt.date, refusals: Refusals, before: Mapping[dt.date, Sequence[Mapping[str, Any]]]
-) -> Row:
-    """Return the columns of `tables.NIGHTS` on whose rows are in quarantine, and on how many are usual."""
-    listed, number = quarantined.entities(refusals)
-    return {
-        "quarantine_usual": degradation.usual_refused(date, before),
-        "quarantine_entities": listed,
-        "quarantine_entities_found": number,
-    }
+    return Refusals(
+        rows, merge_traffic([flows.traffic, traffic]), unread, degradation.refused_before(flows.date, before)
+    )
 
 
 def _look(lake: Lake, scoring: ScoringContext, date: dt.date) -> Look:
@@ -257,79 +300,146 @@ def _look(lake: Lake, scoring: ScoringContext, date: dt.date) -> Look:
 
 
 def _outcome(
-    source: NightSource,
-    scoring: ScoringContext,
+    flows: _Flows,
     role: str,
     model: Model,
-    levels: Levels,
-    counts: NightCounts,
-    earlier: Earlier,
     stage: SiteStage,
-    refusals: Refusals,
-    look: Look,
+    earlier: Earlier,
+    refusals: Refusals | None,
+    look: Look | None,
 ) -> ModelOutcome:
-    """Return the incidents of a model; those of a challenger are compared with no earlier night or run at the date.
-
-    Incidents of refused rows are the champion's.
-    """
-    card, config, own = model.card, scoring.config.alerts, getattr(counts, role)
+    """Return the incidents of a model."""
+    source, scoring, card = flows.source, flows.scoring, model.card
+    own: ModelCounts = getattr(flows.counts, role)
     point = scoring.operating_point(model)
     facts = NightFacts(
-        source.event_date, card.name, card.version, point.logit, scoring.run_id, scoring.now, scoring.origin(source)
+        flows.date, card.name, card.version, point.logit, scoring.run_id, scoring.now, scoring.origin(source)
     )
-    before = earlier if role == "champion" else Earlier()
-    evidence, traffic = own.merged_evidence(), counts.merged_traffic()
-    own_refusals, own_look = (refusals, look) if role == "champion" else (None, None)
-    learns, known = stage.learning, None if scoring.inventory is None else scoring.known
     found = night_incidents.find(
-        evidence, traffic, levels, config, scoring.policy, facts, before, learns, known, own_refusals, own_look
+        own.merged_evidence(),
+        flows.traffic,
+        flows.levels[role],
+        scoring.config.alerts,
+        scoring.policy,
+        facts,
+        earlier,
+        stage.learning,
+        None if scoring.inventory is None else scoring.known,
+        refusals,
+        look,
     )
     return ModelOutcome(role, model, point, own, found)
 
 
-def _unknown_devices(scoring: ScoringContext, counts: NightCounts) -> Row:
+def _degraded(flows: _Flows, tested: _Tested, missing: Row | None) -> list[Row]:
+    """Return why the result of a night is degraded."""
+    scoring, alike = flows.scoring, quarantined.alike(tested.refusals)
+    reasons = (
+        degradation.reasons(flows.source, flows.counts, tested.before, scoring.config.score, alike, tested.look.partial)
+        if missing is None
+        else [missing]
+    )
+    if scoring.challenger_refused is not None:
+        reasons.append(degradation.challenger(scoring.challenger_refused))
+    return reasons
+
+
+def _stage_tables(
+    lake: Lake,
+    staged: Callable[[str], str],
+    flows: _Flows,
+    tested: _Tested,
+    rows: list[Row],
+    drift_rows: Sequence[Row],
+    scored_nights: ScoredNights,
+) -> Night:
+    """Stage the tables of a night but those of its flows, its exports and its page; return what the page shows."""
+    date, found, inputs = flows.date, tested.found, _page_inputs(flows)
+    rows[0]["page_inputs"] = inputs.model_dump_json()
+    tables = {
+        "evidence": flows.counts.champion.merged_evidence(),
+        "traffic": flows.traffic,
+        "entity_history": found.history,
+        "drift": drift_rows,
+    }
+    for name, table in tables.items():
+        lake.write(name, table, staged, event_date=date)
+    cards = {outcome.role: outcome.model.card for outcome in tested.outcomes}
+    others = night_page.neighbours({*lake.dates("reports/night"), *scored_nights.rows}, date)
+    nights = {**tested.before, date: rows}
+    page = Night(date, (), drift_rows, nights, cards=cards, before=others[0], after=others[1])
+    return night_outputs.stage(lake, staged, page, found.incidents, found.alerts, inputs)
+
+
+def _log(flows: _Flows, row: Row) -> None:
+    counts = flows.counts
+    log.info(
+        "scored night=%s in=%d scored=%d quarantined=%d imputed=%d flagged=%d incidents=%d shown=%d seconds=%.1f",
+        flows.date,
+        counts.rows_read,
+        counts.rows_scored,
+        counts.quarantined.total(),
+        counts.rows_imputed,
+        counts.champion.flagged,
+        row["incidents"],
+        row["incidents_shown"],
+        row["seconds"],
+    )
+
+
+def _quarantine_columns(tested: _Tested, date: dt.date) -> Row:
+    """Return the columns of `tables.NIGHTS` on whose rows are in quarantine, and on how many are usual."""
+    listed, number = quarantined.entities(tested.refusals)
+    return {
+        "quarantine_usual": degradation.usual_refused(date, tested.before),
+        "quarantine_entities": listed,
+        "quarantine_entities_found": number,
+    }
+
+
+def _unknown_devices(flows: _Flows) -> Row:
     """Return the columns of `tables.NIGHTS` on devices that the inventory lacks; null without one."""
-    if scoring.inventory is None:
+    if flows.scoring.inventory is None:
         return {"devices_unknown": None, "devices_unknown_found": None}
-    found = sorted(counts.unknown_devices.items(), key=lambda item: (-item[1], item[0]))
-    listed = [{"kind": kind, "name": name, "flows": flows} for (kind, name), flows in found[:_LISTED_UNKNOWN]]
+    found = sorted(flows.counts.unknown_devices.items(), key=lambda item: (-item[1], item[0]))
+    listed = [{"kind": kind, "name": name, "flows": n} for (kind, name), n in found[:_LISTED_UNKNOWN]]
     return {"devices_unknown": listed, "devices_unknown_found": len(found)}
 
 
-def _page_inputs(scoring: ScoringContext, counts: NightCounts) -> night_outputs.PageInputs:
+def _page_inputs(flows: _Flows) -> night_outputs.PageInputs:
+    scoring = flows.scoring
     return night_outputs.PageInputs(
         allow_list=tuple(
             {name: str(value) for name, value in entry.as_text(scoring.identifiers.hidden).items()}
             for entry in scoring.allow_list.entries
         ),
-        agreement=counts.agreement if scoring.challenger is not None else None,
+        agreement=flows.counts.agreement if scoring.challenger is not None else None,
         facts=scoring.facts(),
         most_lines=scoring.config.alerts.most_lines,
         pseudonymised=scoring.identifiers.hidden,
     )
 
 
-def _drift(source: NightSource, scoring: ScoringContext, counts: NightCounts) -> list[Row]:
-    card = scoring.champion.card
+def _drift(flows: _Flows) -> list[Row]:
+    scoring, counts, card = flows.scoring, flows.counts, flows.scoring.champion.card
     facts = {
         "model": card.name,
         "model_version": card.version,
         "run_id": scoring.run_id,
-        "data_origin": scoring.origin(source),
+        "data_origin": scoring.origin(flows.source),
     }
     histograms = scoring.champion.preprocessor.histograms(card.features)
     predicted = Counter[int]()
-    for (_, class_id), flows in counts.champion.class_mix.items():
-        predicted[class_id] += flows
+    for (_, class_id), n in counts.champion.class_mix.items():
+        predicted[class_id] += n
     flows_of_class = [predicted[i] for i in range(card.classes)]
     mix = drift.class_mix_row(validation_scores_of_model(scoring.champion).class_mix, flows_of_class, facts)
     return [*drift.rows_of(counts.bin_counts, histograms, facts), mix]
 
 
-def _night_row(
-    source: NightSource, scoring: ScoringContext, counts: NightCounts, outcome: ModelOutcome, drift_rows: Sequence[Row]
-) -> Row:
-    """Return the row of `nights/` of one model, without `rows_late`, `seconds` and `degraded`."""
+def _night_row(flows: _Flows, tested: _Tested, outcome: ModelOutcome, drift_rows: Sequence[Row]) -> Row:
+    """Return the row of `nights/` of one model, without `rows_late`, `seconds`, `degraded` and `page_inputs`."""
+    source, scoring, counts = flows.source, flows.scoring, flows.counts
     levels = Counter(row["drift_level"] for row in drift_rows if row["kind"] == "feature")
     model, threshold = outcome.model, outcome.threshold
     champion, n = outcome.role == "champion", counts.rows_scored + counts.rows_imputed
@@ -337,6 +447,8 @@ def _night_row(
     return {
         "run_id": scoring.run_id,
         "role": outcome.role,
+        "run_of_night": tested.look.number,
+        "runs_per_night": tested.look.of,
         "model": model.card.name,
         "model_version": model.card.version,
         "model_sha256": model.sha256,
@@ -357,14 +469,17 @@ def _night_row(
             {
                 "hour": None if hour == UNKNOWN_HOUR else hour,
                 "class_name": model.card.class_names[class_id],
-                "flows": flows,
+                "flows": flows_of_class,
             }
-            for (hour, class_id), flows in sorted(outcome.counts.class_mix.items())
+            for (hour, class_id), flows_of_class in sorted(outcome.counts.class_mix.items())
         ],
         "flows_flagged": outcome.counts.flagged,
         "flows_allowed": counts.flows_allowed if champion else None,
         "flows_explained": counts.flows_explained if champion else None,
         "flows_unknown": outcome.counts.unknown,
+        **_quarantine_columns(tested, flows.date),
+        **tested.stage.row(),
+        **_unknown_devices(flows),
         **outcome.found.facts,
         "threshold_logit": threshold.logit,
         "expected_false_alarms": None if threshold.expected_rate is None else threshold.expected_rate * n,
@@ -382,11 +497,9 @@ def _night_row(
     }
 
 
-def _night_report(
-    source: NightSource, scoring: ScoringContext, counts: NightCounts, champion: ModelOutcome, row: Row
-) -> Report:
+def _night_report(flows: _Flows, champion: ModelOutcome, row: Row) -> Report:
     """Return the facts of a night for the audit."""
-    date = str(source.event_date)
+    source, scoring, counts, date = flows.source, flows.scoring, flows.counts, str(flows.date)
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name, data_origin=scoring.origin(source))
     report.rows_in, report.rows_out = counts.rows_read, counts.rows_scored
     report.rows_quarantined, report.rows_imputed = counts.quarantined.total(), counts.rows_imputed
@@ -419,7 +532,7 @@ def _night_report(
         f"event_date={date}/{file.name}: {file.rows} rows{f', not scored: {file.reason}' if file.reason else ''}"
         for file in source.files
     ]
-    report.notes += [f"{date}: {note}" for note in (*_file_notes(source), *_column_notes(source, scoring, counts))]
+    report.notes += [f"{date}: {note}" for note in (*_file_notes(source), *_column_notes(flows))]
     if row["packets"]:
         report.notes.append(f"{date}: {packet_counts.sentences(row['packets'])}")
     return report
@@ -437,9 +550,9 @@ def _file_notes(source: NightSource) -> list[str]:
     ]
 
 
-def _column_notes(source: NightSource, scoring: ScoringContext, counts: NightCounts) -> list[str]:
+def _column_notes(flows: _Flows) -> list[str]:
     """Return notes on columns that were ignored, or whose values could not be used."""
-    notes = []
+    source, scoring, counts, notes = flows.source, flows.scoring, flows.counts, []
     if source.extra_columns:
         notes.append(f"{len(source.extra_columns)} extra column(s) were ignored: {shown(source.extra_columns)}")
     if counts.unread_times:
