@@ -10,6 +10,7 @@ Of any age: what ended runs staged. Each table has its rule in `dataset.tables`.
 """
 
 import datetime as dt
+import logging
 import sys
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from pyspark import SparkContext
 
 from ids_spark.adapt import local_purge
 from ids_spark.alerts import verdict_purge
-from ids_spark.base.errors import InputError
+from ids_spark.base.errors import Message
 from ids_spark.base.report import Report
 from ids_spark.base.text import one_line, shown
 from ids_spark.dataset.tables import TABLES
@@ -26,6 +27,8 @@ from ids_spark.lake import retention
 from ids_spark.lake.filesystem import exists
 from ids_spark.runtime import job
 from ids_spark.score import night_purge
+
+log = logging.getLogger(__name__)
 
 
 def run(context: job.Context) -> Report:
@@ -44,8 +47,11 @@ def run(context: job.Context) -> Report:
     for what, step in steps.items():
         try:
             rows |= step()
-        except (InputError, *UNREADABLE) as error:  # the other steps are done all the same
-            damaged.append(f"{what} were not purged: {one_line(error)}")
+        except Exception as error:  # the other steps are done all the same, and the audit says what was removed
+            known = error if isinstance(error, (Message, *UNREADABLE)) else job.known_fault(error, lake.root)
+            damaged.append(f"{what} were not purged: {one_line(known or error)}")
+            if known is None:
+                log.error("%s were not purged", what, exc_info=error)
     report.tables = list(rows)
     for table in retention.WHOLE:
         what = "dates" if table in retention.BY_DATE else "entries"

@@ -70,7 +70,9 @@ def lake(tmp_path):
         write_bytes(made.uri(f"{table}/{of_run(name, n)}"), b"x")
     for name in KEPT:
         write_bytes(made.uri(name), b"x")
-    made.write("verdicts", [], run_id="20200101T000000Z-aa")  # the job reads these
+    run_id, at = "20200101T000000Z-aa", dt.datetime.combine(TODAY, dt.time(12), dt.UTC)  # the job reads what follows
+    decided = {"event_date": TODAY, "incident_id": "abcdef", "verdict": "close", "run_id": run_id, "created_at": at}
+    made.write("verdicts", [decided | {"entities": [], "learned": []}], run_id=run_id)
     made.write("quarantine/job=ingest", [])
     for n in (0, 89, 90, 91, 400):
         made.write("nights", [], event_date=days_ago(n))
@@ -349,6 +351,20 @@ def test_a_damaged_table_costs_what_is_in_it_and_the_job_says_so(run_job, lake):
     assert kept == expected_files(0, 89, 90)
     [audit] = Path(resolve(lake.root)[1]).glob("audit/*-purge.parquet")
     assert "verdicts" in pd.read_parquet(audit)["notes"].iloc[0][-1]
+
+
+def test_a_step_that_fails_leaves_the_removal_in_the_audit(run_job, lake, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("an executor was lost")
+
+    monkeypatch.setattr("ids_spark.alerts.verdict_purge.purge_verdicts", fail)
+    assert run_job("purge", purge__older_than_days=90, purge__today=TODAY) == 3
+    [audit] = Path(resolve(lake.root)[1]).glob("audit/*-purge.parquet")
+    [row] = pd.read_parquet(audit).to_dict("records")
+    assert {count["what"]: count["rows"] for count in row["counts"]}["dates removed from alerts"] == 2
+    assert row["notes"][-1] == "degraded: verdicts were not purged: an executor was lost"
+    [error] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert error.exc_info is not None
 
 
 def test_the_job_refuses_a_today_to_come_and_removes_nothing(run_job, lake, caplog):
