@@ -189,13 +189,31 @@ def _lasting(cells: NightCells, stored: StoredCounts, found: Mask, settled: OwnC
     of devices do not count if a source that is found, and is not so itself, sent most of their flagged flows.
     """
     lasting = _in_most_windows(cells, stored, found)
-    rows = np.flatnonzero((cells.device_cell >= 0) & (cells.source_cell >= 0))
-    rows = rows[(found & ~lasting)[cells.source_cell[rows]]]
-    sent = np.bincount(cells.device_cell[rows], cells.row_flagged[rows], minlength=len(found))
+    sent = _of_sources(cells, found & ~lasting)[:, 0]
     lasting = _in_most_windows(cells, stored, found & (2 * sent < cells.flagged[:, 0]))
     if settled is not None and lasting.any():
         lasting &= ~_changed(cells, stored, settled)[cells.entity[cells.place], cells.category]
     return lasting
+
+
+def _of_sources(cells: NightCells, left_out: Mask) -> Ints:
+    """Return the flagged flows of each cell of a device that cells of sources `left_out` sent; shape (cells, L)."""
+    rows = np.flatnonzero((cells.device_cell >= 0) & (cells.source_cell >= 0))
+    rows = rows[left_out[cells.source_cell[rows]]]
+    found = np.zeros_like(cells.flagged)
+    np.add.at(found, cells.device_cell[rows], cells.row_flagged[rows])
+    return found
+
+
+def _kept(cells: NightCells, left_out: Mask) -> tuple[Ints, Ints]:
+    """Return what each cell says of false alarms: flagged flows, shape (cells, L), and all flows, shape (cells,).
+
+    Nothing if it is left out. The flows that sources which are left out sent to a device are those of an attack too,
+    also where the device has too few of them to be left out itself.
+    """
+    sent = _of_sources(cells, left_out)
+    flagged = np.where(left_out[:, np.newaxis], 0, cells.flagged - sent)
+    return flagged, np.where(left_out, 0, cells.flows[cells.place] - sent[:, 0])
 
 
 def _in_most_windows(cells: NightCells, stored: StoredCounts, found: Mask) -> Mask:
@@ -266,8 +284,8 @@ class _Null:
         most: Highest shape of K, from the blocks; infinite without; shape (G, L).
         known: Index in the arrays below of each entity, -1 if it has few flows; shape (entities,).
         flagged, expected: Of known entities, earlier nights and tonight without left out cells; shape (known, G, L).
-        cell_flagged: Flagged flows that each cell adds to `flagged`: 0 if left out; shape (cells, L).
-        cell_left_out: Shape (cells,).
+        cell_flagged, cell_flows: What each cell adds to `flagged`, and flows that it adds to `expected`, see `_kept`; 0
+            without tonight; shape (cells, L) and (cells,).
         windows: Whether `flagged` and `expected` contain tonight.
         weights: Factor of the p-values of each category; shape (G,).
     """
@@ -281,7 +299,7 @@ class _Null:
     flagged: Floats
     expected: Floats
     cell_flagged: Ints
-    cell_left_out: Mask
+    cell_flows: Ints
     windows: bool
     weights: Floats
 
@@ -309,7 +327,8 @@ class _Null:
 
 def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mask, tonight: bool) -> _Null:
     """Return what false alarms give, without the cells `left_out`; without tonight's counts if they are not wanted."""
-    found, flows = _of_tonight(cells, stored, left_out)
+    kept = _kept(cells, left_out)
+    found, flows = _of_tonight(cells, stored, *kept)
     rows = stored.rows.astype(np.float64)[:, np.newaxis]
     a, n = stored.counts + 0.5, np.repeat(flows[:, None], stored.counts.shape[1], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -321,28 +340,32 @@ def _null(cells: NightCells, stored: StoredCounts, own: OwnCounts, left_out: Mas
     counts = np.where(apart, found, stored.counts + np.where(pooled, found, 0)) + 0.5
     base = np.where(apart, n, rows + np.where(pooled, n, 0))
     rates = np.minimum(counts / np.maximum(base, 1.0), 1.0)
-    known, flagged, expected, cell_flagged = _own(cells, own, rates, left_out if tonight else None)
+    if not tonight:
+        kept = np.zeros_like(kept[0]), np.zeros_like(kept[1])
+    known, flagged, expected = _own(cells, own, rates, *kept, tonight)
     shapes = _best(np.stack([_likelihood(flagged, expected, shape) for shape in _SHAPES]))
     return _Null(
-        counts, rates, (found, flows), shapes, _most(stored), known, flagged, expected, cell_flagged, left_out,
+        counts, rates, (found, flows), shapes, _most(stored), known, flagged, expected, *kept,
         tonight, np.where(np.array(stored.categories) == UNKNOWN, _UNKNOWN_WEIGHT, 1.0),
     )  # fmt: skip
 
 
-def _of_tonight(cells: NightCells, stored: StoredCounts, left_out: Mask) -> tuple[Floats, Floats]:
-    """Return flagged flows outside of the cells `left_out`, shape (G, L), and all flows there, shape (G,)."""
+def _of_tonight(cells: NightCells, stored: StoredCounts, cell_flagged: Ints, cell_flows: Ints) -> tuple[Floats, Floats]:
+    """Return flagged flows outside of alerts, shape (G, L), and all flows there, shape (G,); of cells as `_kept`."""
     sent, found = cells.sent, np.zeros(stored.counts.shape)
     by_source = sent[cells.is_source].sum() > 2 * sent[~cells.is_source].sum()
     counts_here = cells.is_source[cells.entity] == by_source  # so that each flow counts once
     flows = np.full(len(found), float(cells.flows[counts_here].sum()))
-    kept, gone = (counts_here[cells.place] & mask for mask in (~left_out, left_out))
-    np.add.at(found, cells.category[kept], cells.flagged[kept])
-    np.subtract.at(flows, cells.category[gone], cells.flows[cells.place[gone]])
+    here = counts_here[cells.place]
+    np.add.at(found, cells.category[here], cell_flagged[here])
+    np.subtract.at(flows, cells.category[here], (cells.flows[cells.place] - cell_flows)[here])
     return found, flows
 
 
-def _own(cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask | None) -> tuple[Ints, Floats, Floats, Ints]:
-    """Return the arrays of `_Null` on known entities; without tonight's windows if `left_out` is None."""
+def _own(
+    cells: NightCells, own: OwnCounts, rates: Floats, cell_flagged: Ints, cell_flows: Ints, tonight: bool
+) -> tuple[Ints, Floats, Floats]:
+    """Return the arrays of `_Null` on known entities; of cells as `_kept`."""
     sent = cells.sent
     entities = np.flatnonzero((sent >= _KNOWN_FLOWS) | (own.index >= 0))
     known = np.full(len(cells.keys), -1, dtype=np.int64)
@@ -350,16 +373,14 @@ def _own(cells: NightCells, own: OwnCounts, rates: Floats, left_out: Mask | None
     flagged, expected = (np.zeros((len(entities), *rates.shape)) for _ in range(2))
     before = np.flatnonzero(own.index >= 0)
     flagged[known[before]], expected[known[before]] = own.flagged[own.index[before]], own.expected[own.index[before]]
-    if left_out is None:
-        return known, flagged, expected, np.zeros_like(cells.flagged)
+    if not tonight:
+        return known, flagged, expected
     expected += sent[entities][:, None, None] * rates
-    of_cell, flows = known[cells.entity[cells.place]], cells.flows[cells.place]
-    cell_flagged = np.where(left_out[:, None], 0, cells.flagged)
+    of_cell, gone = known[cells.entity[cells.place]], cells.flows[cells.place] - cell_flows
     has = of_cell >= 0
     np.add.at(flagged, (of_cell[has], cells.category[has]), cell_flagged[has])
-    gone = has & left_out
-    np.subtract.at(expected, (of_cell[gone], cells.category[gone]), flows[gone][:, None] * rates[cells.category[gone]])
-    return known, flagged, np.maximum(expected, 0), cell_flagged
+    np.subtract.at(expected, (of_cell[has], cells.category[has]), gone[has][:, None] * rates[cells.category[has]])
+    return known, flagged, np.maximum(expected, 0)
 
 
 def _best(likelihoods: Floats) -> Floats:
@@ -415,9 +436,8 @@ def _p_values(cells: NightCells, null: _Null) -> tuple[Floats, Ints, Floats]:
     if not len(cells.place):
         return np.empty(0), np.empty(0, dtype=np.int64), np.empty((0, null.rates.shape[1]))
     flows = cells.flows[cells.place]
-    own_flows = np.where(null.cell_left_out | ~np.bool_(null.windows), 0, flows)
     shape, mean = null.parameters(
-        cells.entity[cells.place], flows, cells.category, null.cell_flagged.astype(np.float64), own_flows
+        cells.entity[cells.place], flows, cells.category, null.cell_flagged.astype(np.float64), null.cell_flows
     )
     of_level = reached(cells.flagged.astype(np.float64), shape, mean)
     level = of_level.argmin(axis=1)
@@ -449,9 +469,8 @@ def _distinct_cells(cells: NightCells, null: _Null, fresh: Mask) -> tuple[Floats
             flows, entity = cells.flows[start : start + _BLOCK], cells.entity[start : start + _BLOCK]
             here = own & (cells.place >= start) & (cells.place < start + _BLOCK)
             inside, own_flows = np.zeros((len(flows), null.rates.shape[1])), flows * null.windows
-            kept, gone = here & ~null.cell_left_out, here & null.cell_left_out
-            inside[cells.place[kept] - start] = null.cell_flagged[kept]
-            own_flows[cells.place[gone] - start] = 0
+            inside[cells.place[here] - start] = null.cell_flagged[here]
+            own_flows[cells.place[here] - start] = null.cell_flows[here]
             shape, mean = null.parameters(entity, flows, np.full(len(flows), category), inside, own_flows)
             rounded_mean = np.ceil(np.log(np.maximum(mean, _SMALLEST_MEAN)) / _GRID).astype(np.int64) + _OFFSET
             rounded_shape = np.floor(np.log(shape) / (2 * _GRID)).astype(np.int64) + _OFFSET
@@ -497,10 +516,10 @@ def _history(cells: NightCells, categories: Sequence[str], null: _Null, left_out
     index[entities] = np.arange(len(entities))
     groups, levels = null.rates.shape
     flagged, flows = np.zeros((len(entities), groups, levels)), np.repeat(sent[entities][:, None], groups, axis=1)
-    of_cell = index[cells.entity[cells.place]]
-    kept, gone = (of_cell >= 0) & ~left_out, (of_cell >= 0) & left_out
-    np.add.at(flagged, (of_cell[kept], cells.category[kept]), cells.flagged[kept])
-    np.subtract.at(flows, (of_cell[gone], cells.category[gone]), cells.flows[cells.place[gone]])
+    of_cell, (cell_flagged, cell_flows) = index[cells.entity[cells.place]], _kept(cells, left_out)
+    has, gone = of_cell >= 0, cells.flows[cells.place] - cell_flows
+    np.add.at(flagged, (of_cell[has], cells.category[has]), cell_flagged[has])
+    np.subtract.at(flows, (of_cell[has], cells.category[has]), gone[has])
     expected = flows[:, :, None] * null.rates
     rows = len(entities) * groups
     offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * levels)

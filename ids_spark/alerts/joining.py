@@ -1,8 +1,9 @@
 """Which alerts belong to one attack, as numbers.
 
 Alerts of one category are joined if they are of the same entity in adjacent windows, or if they share at least half of
-the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A small incident of
-another category is joined to a large one in the windows of the same source: the model takes some flows of an attack for
+the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A device that one source
+attacks in one window and another source in the next joins nothing: these are two attacks. A small incident of another
+category is joined to a large one in the windows of the same source: the model takes some flows of an attack for
 another. Incidents of one category whose flows each have a source of their own, which sent nothing else, are joined as
 well, and apart from other sources: an attacker who invents sources gets one line, however many devices he chooses, and
 changes no other one. Incidents that an earlier run at the date has listed stay apart, and get the new alerts that
@@ -46,7 +47,8 @@ def joined(
     invented = _invented_sources(cells, evidence)
     of_invented = _share_of_alerts(invented > 0, sides, flagged, len(chosen)) >= _SINGLE_USE
     shared = _sharing(sides, flagged, cells, chosen)
-    pairs = np.concatenate([_adjacent(cells, chosen, window_minutes), shared, _beside_invented(shared, of_invented)])
+    adjacent = _of_one_attacker(_adjacent(cells, chosen, window_minutes), _main_sources(sides, flagged, cells, chosen))
+    pairs = np.concatenate([adjacent, shared, _beside_invented(shared, of_invented)])
     pairs = pairs[of_invented[pairs[:, 0]] == of_invented[pairs[:, 1]]]
     incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
     incident = _with_invented_sources(incident, cells, chosen, invented, sides, flagged)
@@ -70,6 +72,25 @@ def _adjacent(cells: NightCells, chosen: Ints, window_minutes: int) -> Ints:
     same = (entity[first] == entity[second]) & (category[first] == category[second])
     near = (window[second] - window[first] <= window_minutes * 60_000_000) & (window[first] >= 0)
     found: Ints = np.column_stack([first, second])[same & near]
+    return found
+
+
+def _main_sources(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen: Ints) -> Ints:
+    """Return the source with an alert that sent most flagged flows of each alert of a device, -1 for none."""
+    device, source = sides
+    both = (device >= 0) & (source >= 0)
+    pairs, at = np.unique(np.column_stack([device[both], source[both]]), axis=0, return_inverse=True)
+    sent = np.bincount(at.ravel(), flagged[both], minlength=len(pairs))
+    most = pairs[2 * sent > cells.flagged[chosen, 0][pairs[:, 0]]] if len(pairs) else pairs.reshape(-1, 2)
+    main = np.full(len(chosen), -1, dtype=np.int64)
+    main[most[:, 0]] = cells.entity[cells.place[chosen[most[:, 1]]]]
+    return main
+
+
+def _of_one_attacker(pairs: Ints, main: Ints) -> Ints:
+    """Return the pairs of alerts without those that have different main sources."""
+    first, second = main[pairs[:, 0]], main[pairs[:, 1]]
+    found: Ints = pairs[(first == second) | (first < 0) | (second < 0)]
     return found
 
 

@@ -27,7 +27,7 @@ class NightCells:
         kinds, names: Of its entity.
         flagged: Its flagged flows at each level, without those on the allow-list; shape (cells, L).
         device_cell, source_cell: Cell of each row of the evidence, -1 if it has no device or no source.
-        row_flagged: Flagged flows of each row of the evidence at the first level, without those on the allow-list.
+        row_flagged: Flagged flows of each row of the evidence at each level, as `flagged`; shape (rows, L).
     """
 
     keys: Ints
@@ -132,10 +132,10 @@ def cells_of(traffic: pa.Table, evidence: pa.Table, category_of: Mapping[str, in
         category=known % groups,
         kinds=kinds,
         names=names,
-        flagged=_flagged(evidence, of_side, len(known)),
+        flagged=_flagged(_flagged_of_rows(evidence), of_side, len(known)),
         device_cell=of_side[: len(evidence)],
         source_cell=of_side[len(evidence) :],
-        row_flagged=_flagged_of_rows(evidence, counted.LEVELS[0]),
+        row_flagged=_flagged_of_rows(evidence),
     )
 
 
@@ -147,19 +147,21 @@ def _keys_of(evidence: pa.Table, side: str) -> Ints:
     return of_group[number] if groups else np.empty(0, dtype=np.int64)
 
 
-def _flagged(evidence: pa.Table, cell: Ints, cells: int) -> Ints:
-    """Return the flagged flows of each cell at each level, without those on the allow-list; shape (cells, L)."""
-    rows, has = np.tile(np.arange(len(evidence)), 2), cell >= 0
-    columns = []
-    for level in counted.LEVELS:
-        counts = _flagged_of_rows(evidence, level)
-        columns.append(np.bincount(cell[has], counts[rows[has]], minlength=cells).astype(np.int64))
+def _flagged(of_rows: Ints, cell: Ints, cells: int) -> Ints:
+    """Return the flagged flows of each cell at each level; shape (cells, L)."""
+    has = cell >= 0
+    rows = np.tile(np.arange(len(of_rows)), 2)[has]
+    columns = [np.bincount(cell[has], counts[rows], minlength=cells).astype(np.int64) for counts in of_rows.T]
     return np.column_stack(columns)
 
 
-def _flagged_of_rows(evidence: pa.Table, level: int) -> Ints:
-    found: Ints = evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
-    return found
+def _flagged_of_rows(evidence: pa.Table) -> Ints:
+    """Return the flagged flows of each row at each level, without those on the allow-list; shape (rows, L)."""
+    columns = [
+        evidence[f"flagged_{level}"].to_numpy().astype(np.int64) - evidence[f"allowed_{level}"].to_numpy()
+        for level in counted.LEVELS
+    ]
+    return np.column_stack(columns)
 
 
 FEW_NIGHTS: Final = 3

@@ -58,7 +58,7 @@ def cells(flows: np.ndarray, flagged: np.ndarray) -> NightCells:
         flagged=flagged[category, place],
         device_cell=np.empty(0, dtype=np.int64),
         source_cell=np.empty(0, dtype=np.int64),
-        row_flagged=np.empty(0, dtype=np.int64),
+        row_flagged=np.empty((0, 3), dtype=np.int64),
     )
 
 

@@ -64,6 +64,28 @@ def test_a_source_that_attacks_one_device_all_night_is_an_incident_however_much_
     assert row["log10_p"] < -1.5 * flows
 
 
+DEVICES = [f"monitor-{i:02d}" for i in range(20)]
+SECOND = Group(6, 4, "monitor-05", "192.0.2.105", "Recon-VulScan")
+
+
+@pytest.mark.parametrize("flows", [20, 60])
+def test_a_scan_of_all_devices_all_night_hides_no_second_attack(flows: int) -> None:
+    """Of each device it is one flow an hour, or three, of which none says how often its category is a false alarm."""
+    scan = [Group(flows, hour, DEVICES, "198.51.100.9", "Recon-Port_Scan") for hour in range(24)]
+    found = found_in([*background(flows_an_hour=60), *scan, SECOND])[0].to_pylist()
+    assert sorted(row["flows"] for row in found) == [6, 24 * flows]
+    [alone] = found_in([*background(flows_an_hour=60), SECOND])[0].to_pylist()
+    assert min(row["log10_p"] for row in found if row["flows"] == 6) < alone["log10_p"] / 2
+
+
+def test_a_device_joins_no_attacks_of_two_sources_in_adjacent_hours() -> None:
+    first, last = (Group(40, hour, "bed-04", "192.0.2.240", "ARP_Spoofing") for hour in (3, 5))
+    other = Group(60, 4, "bed-04", "192.0.2.241", "ARP_Spoofing")
+    assert sorted(row["flows"] for row in rows(first, other, last)) == [40, 40, 60]
+    unknown = [Group(group.flows, group.hour, "bed-04", None, "ARP_Spoofing") for group in (first, other, last)]
+    assert [row["flows"] for row in rows(*unknown)] == [140]
+
+
 def test_a_night_that_is_one_attack_does_not_explain_itself() -> None:
     flood = [Group(500, hour, "broker", "203.0.113.66", "MQTT-DDoS-Publish_Flood") for hour in range(24)]
     [row] = found_in(flood)[0].to_pylist()
