@@ -348,10 +348,15 @@ class Change:
         return self.recent > self.before if self.is_share else self.recent >= self.before + 1
 
 
-def changes_of(nights: Sequence[NightFacts]) -> list[Change]:
-    """Return the figures of the newest `RECENT` complete nights with flows, compared with the `BEFORE` before them."""
+def _compared(nights: Sequence[NightFacts]) -> tuple[Sequence[NightFacts], Sequence[NightFacts]]:
+    """Return the newest complete nights with flows, at most `RECENT`, and those before them, at most `BEFORE`."""
     scored = [night for night in nights if night.predicted and night.runs is None]
-    recent, before = scored[-RECENT:], scored[-RECENT - BEFORE : -RECENT]
+    return scored[-RECENT:], scored[-RECENT - BEFORE : -RECENT]
+
+
+def changes_of(nights: Sequence[NightFacts]) -> list[Change]:
+    """Return the figures of the newest complete nights with flows, compared with those before them, see `_compared`."""
+    recent, before = _compared(nights)
     if not recent:
         return []
 
@@ -379,6 +384,7 @@ def render_page(index: Index) -> str:
     newest = next((cell for cell in reversed(list(index.cells.values())) if cell.night is not None), None)
     facts = newest.night if newest is not None else None
     origins = {night.data_origin for night in index.nights}
+    recent, before = map(len, _compared(index.nights))
     return html.render(
         "index.html.j2",
         run_id=facts.run_id if facts is not None else "none",
@@ -396,8 +402,8 @@ def render_page(index: Index) -> str:
         open_months=OPEN_MONTHS,
         trends=trends_of(drawn, order[::-1]),
         drawn=drawn,
-        recent=RECENT,
-        before=BEFORE,
+        recent=recent,
+        before=before,
         severities=order,
         models=models,
         not_searched=[night.date for night in index.nights if night.incidents is None],

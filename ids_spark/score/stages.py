@@ -108,13 +108,14 @@ def _stage(
     found = _budget(own[-nights:], earlier)
     held = "at most" if found.at_least == found.at_most else f"{found.at_least} to"
     observed = (
-        f"the last {nights} nights had {held} {counted(found.at_most, 'false incident')}, {amount(found.promised)}"
+        f"the last {counted(nights, 'night')} had {held} {counted(found.at_most, 'false incident')},"
+        f" {amount(found.promised)} {'was' if found.promised == 1 else 'were'} accepted"
     )
     if found.held:
-        return "operating", f"Operating: {observed} were accepted."
+        return "operating", f"Operating: {observed}."
     undecided = found.at_most - found.at_least
     remedy = f"; {counted(undecided, 'incident')} without a verdict true or benign" if undecided else ""
-    return "provisional", f"Provisional: {observed} were accepted{remedy}."
+    return "provisional", f"Provisional: {observed}{remedy}."
 
 
 def _budget(nights: list[dt.date], earlier: Earlier) -> Budget:

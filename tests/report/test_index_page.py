@@ -119,6 +119,7 @@ def test_the_cards_say_how_the_newest_night_is_what_is_missing_and_whether_peopl
     assert page.all("data-degraded")[0][0] == "1"
     changes = {name: numbers(text) for name, text in page.all("data-change")}
     assert changes["incidents to look at"] == ["0.8"]  # four incidents on five complete nights with flows
+    assert page.text("changes").startswith("What changed? Means of the last 5 nights")
     decided = page.element("precision")
     assert numbers(text_of(decided)) == ["1", "2", "50.0%", "95%", "1.3%", "98.74%", "2", "4"]
     assert page.texts("data-origin").keys() == {"synthetic"}
