@@ -36,6 +36,7 @@ from ids_spark.lake.store import Lake
 from ids_spark.models import artifact, inference, registry, signatures
 from ids_spark.models.artifact import Model
 from ids_spark.models.levels import at_levels
+from ids_spark.report.format import counted
 from ids_spark.score import prediction_columns
 
 log = logging.getLogger(__name__)
@@ -153,9 +154,8 @@ def score_split(
         report.data_origin = combined_origin(report.data_origin, origin)
         unseen = unseen_classes(card, labelled.confusions[card.classes])
         if unseen:
-            report.notes.append(
-                f"{len(unseen)} classes of the flows are absent from the train rows of {card.name}: {', '.join(unseen)}"
-            )
+            absent = counted(len(unseen), "class of the flows is", "classes of the flows are")
+            report.notes.append(f"{absent} absent from the train rows of {card.name}: {', '.join(unseen)}")
     report.tables += results.write(lake, staged)
     return report
 
