@@ -3,10 +3,10 @@
 Alerts of one category are joined if they are of the same entity in adjacent windows, or if they share at least half of
 the flagged flows of the smaller one; so a scan of one source on six devices is one incident. A device that one source
 attacks in one window and another source in the next joins nothing: these are two attacks. A small incident of another
-category is joined to a large one in the windows of the same source: the model takes some flows of an attack for
-another. Incidents of one category whose flows each have a source of their own, which sent nothing else, are joined as
-well, and apart from other sources: an attacker who invents sources gets one line, however many devices he chooses, and
-changes no other one. Incidents that an earlier run at the date has listed stay apart, and get the new alerts that
+category is joined to a large one in the windows of the same source and devices: the model takes some flows of an attack
+for another. Incidents of one category whose flows each have a source of their own, which sent nothing else, are joined
+as well, and apart from other sources: an attacker who invents sources gets one line, however many devices he chooses,
+and changes no other one. Incidents that an earlier run at the date has listed stay apart, and get the new alerts that
 belong to them. A flow of two incidents, one of its source and one of its device, counts for that of its source.
 """
 
@@ -23,6 +23,9 @@ from ids_spark.base.arrays import Floats, Ints, Mask
 _SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts, or of an incident without a source
 _SPILLED: Final = 0.5  # of the flagged flows of the larger of two incidents in common windows of one source
 _SPILLED_FLOWS, _SPILLED_OF_MANY = 50, 0.05  # more flows, and a larger share, are an attack that could hide there
+_ELSEWHERE: Final = (
+    3  # flagged flows of a device, none of them as those of the large incident, from which they are apart
+)
 _SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
 _FEWEST_SOURCES: Final = 5  # invented ones of a category, from which their incidents are joined
 _HARDLY_ANY: Final = 2  # flows of a source in the night, up to which it may be invented
@@ -50,7 +53,7 @@ def joined(
     adjacent = _of_one_attacker(_adjacent(cells, chosen, window_minutes), _main_sources(sides, flagged, cells, chosen))
     pairs = np.concatenate([adjacent, shared, _beside_invented(shared, of_invented)])
     pairs = pairs[of_invented[pairs[:, 0]] == of_invented[pairs[:, 1]]]
-    incident = _with_spilled(_components(len(chosen), pairs), cells, chosen)
+    incident = _with_spilled(_components(len(chosen), pairs), cells, chosen, sides, flagged)
     incident = _with_invented_sources(incident, cells, chosen, invented, sides, flagged)
     if listed is not None and (listed >= 0).any():
         incident = _as_listed(incident, listed, cells, chosen)
@@ -94,9 +97,10 @@ def _of_one_attacker(pairs: Ints, main: Ints) -> Ints:
     return found
 
 
-def _with_spilled(incident: Ints, cells: NightCells, chosen: Ints) -> Ints:
+def _with_spilled(incident: Ints, cells: NightCells, chosen: Ints, sides: tuple[Ints, Ints], flagged: Ints) -> Ints:
     """Join small incidents to large ones of the same source and windows: flows that the model called otherwise.
 
+    Most of them go to devices that the large one reaches in the same window: what goes to others is another attack.
     Where no flow has a source, those of the same device.
     """
     which = np.flatnonzero(cells.is_source[cells.entity[cells.place[chosen]]] == bool(cells.is_source.any()))
@@ -107,8 +111,32 @@ def _with_spilled(incident: Ints, cells: NightCells, chosen: Ints) -> Ints:
     distinct, at = np.unique(pairs, axis=0, return_inverse=True)
     sums = [np.bincount(at.ravel(), counts[side], minlength=len(distinct)) for side in (largest, order)]
     few = sums[1] <= np.maximum(_SPILLED_FLOWS, _SPILLED_OF_MANY * sums[0])
-    spilled = distinct[(sums[1] <= _SPILLED * sums[0]) & few]
+    beside = np.full(len(chosen), -1, dtype=np.int64)
+    beside[which[order]] = which[largest]
+    elsewhere = np.bincount(at.ravel(), _elsewhere(beside, cells, sides[1], flagged)[which[order]], len(distinct))
+    spilled = distinct[(sums[1] <= _SPILLED * sums[0]) & few & (2 * elsewhere <= sums[1])]
     return np.asarray(_components(int(incident.max()) + 1, spilled)[incident])
+
+
+def _elsewhere(beside: Ints, cells: NightCells, source: Ints, flagged: Ints) -> Ints:
+    """Return the flagged flows of each alert to devices that another alert does not reach in the window; (alerts,).
+
+    Devices with fewer than `_ELSEWHERE` do not count: of a sweep with a flow for each, any may be called otherwise.
+
+    Args:
+        beside: The other alert of each.
+        cells: Of the night.
+        source: Alert of the source of each row of the evidence, -1 for none.
+        flagged: Flagged flows of each row.
+    """
+    rows = np.flatnonzero((source >= 0) & (cells.device_cell >= 0))
+    alert, place = source[rows], cells.place[cells.device_cell[rows]]
+    target = beside[alert] * len(cells.flows) + place
+    other = ~np.isin(target, target[alert == beside[alert]])
+    pairs, at = np.unique(np.column_stack([alert[other], place[other]]), axis=0, return_inverse=True)
+    counts = np.bincount(at.ravel(), flagged[rows[other]], minlength=len(pairs))
+    found = np.bincount(pairs[:, 0], np.where(counts >= _ELSEWHERE, counts, 0), minlength=len(beside))
+    return found.astype(np.int64)
 
 
 def _sharing(sides: tuple[Ints, Ints], flagged: Ints, cells: NightCells, chosen: Ints) -> Ints:

@@ -175,6 +175,21 @@ def test_a_small_alert_of_the_same_source_and_hour_is_part_of_the_large_one() ->
     assert len(rows(scan, Group(8, 22, "bed-09", "198.51.100.99", "ARP_Spoofing"))) == 2
 
 
+def test_a_small_alert_of_the_same_source_against_another_device_is_an_incident_of_its_own() -> None:
+    flood = Group(300, 3, "broker", "203.0.113.66", "MQTT-DDoS-Publish_Flood")
+    found = rows(flood, Group(40, 3, ["pump-01", "pump-02"], "203.0.113.66", "Recon-VulScan"))
+    assert {row["category"]: (row["flows"], row["devices_found"]) for row in found} == {
+        "MQTT": (300, 1),
+        "Recon": (40, 2),
+    }
+    [row] = rows(flood, Group(40, 3, ["pump-01", "broker", "broker"], "203.0.113.66", "Recon-VulScan"))
+    assert (row["category"], row["flows"]) == ("MQTT", 340)
+    sweep = Group(120, 3, [f"pump-{i}" for i in range(120)], "203.0.113.66", "Recon-Ping_Sweep")
+    called_otherwise = Group(30, 3, [f"monitor-{i}" for i in range(30)], "203.0.113.66", "ARP_Spoofing")
+    [row] = rows(sweep, called_otherwise)
+    assert (row["category"], row["flows"], row["devices_found"]) == ("Recon", 150, 150)
+
+
 def test_a_flood_does_not_hide_in_a_larger_scan_of_the_same_source() -> None:
     scan = Group(600, 22, ["pump-03", "vent-01"], "198.51.100.23", "Recon-Port_Scan")
     found = rows(scan, Group(100, 22, "broker", "198.51.100.23", "DDoS-SYN"))
