@@ -249,6 +249,12 @@ def test_what_verdicts_took_off_the_list_what_ended_and_what_did_not_fit_is_show
     assert [answer for answer, _ in page.all("data-answer")] == ["no", "yes"]
 
 
+def test_more_flagged_flows_than_false_alarms_explain_need_action_although_no_incident_stands_out() -> None:
+    page = Page(page_of(with_row(QUIET, flows_flagged=900_000, flows_allowed=0)))
+    assert page.element("headline").get("data-state") == "unexplained"
+    assert [answer for answer, _ in page.all("data-answer")] == ["yes", "yes"]
+
+
 def test_a_quiet_night_needs_no_action() -> None:
     page = Page(page_of(QUIET))
     check_structure(page)
