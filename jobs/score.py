@@ -41,30 +41,50 @@ _MOST_PRINTED = 7  # nights
 def run(context: job.Context) -> Report:
     """Score the configured nights or split."""
     # Imported here, while the Spark session starts.
-    from ids_spark.models import registry
-    from ids_spark.score import night_context, night_files, nightly, pending_nights, split
+    from ids_spark.score import night_context, nightly, split
 
     config, now = context.config.score, dt.datetime.now(dt.UTC)
     if config.flow_logs is None:
         spark, seed = context.spark.sparkContext, context.config.seed
         return split.score_split(spark, context.lake, context.staged, config, context.run_id, seed)
     scoring = night_context.open_context(context.lake, context.config, context.run_id, now)
-    card = scoring.champion.card
     models = [model.card for model in (scoring.champion, scoring.challenger) if model is not None]
     report = Report(feature_schema=scoring.champion.preprocessor.schema.name)
     report.models = [f"{model.name}/{model.version}" for model in models]
     if scoring.aliases is not None:
-        report.aliases[card.name] = scoring.aliases
-    if not config.pending_nights:
-        dates = night_files.dates_of(config, scoring.time.date())
-    else:
-        dates = pending_nights.pending(context.lake, scoring)
-        if silent := pending_nights.silent_date(scoring):
-            report.notes.append(silent)
-        if not dates:
-            report.notes.append(pending_nights.nothing_pending(context.lake, scoring))
-            return report
+        report.aliases[scoring.champion.card.name] = scoring.aliases
     scored = nightly.ScoredNights()
+    if dates := _dates(context, scoring, report):
+        failures = _score_each(context, scoring, dates, scored, report)
+        _report_failures(failures, report, context.lake.root)
+    any_scored = any(row["rows_scored"] for rows in scored.rows.values() for row in rows)
+    if any_scored and not config.trusted_keys:  # with keys, a signed promotion names the champion
+        _adopt(context, scoring, report, now)
+    return report
+
+
+def _dates(context: job.Context, scoring: "ScoringContext", report: Report) -> list[dt.date]:
+    """Return the nights to score, oldest first; notes in the report why there is none."""
+    from ids_spark.score import night_files, pending_nights
+
+    if not context.config.score.pending_nights:
+        return night_files.dates_of(context.config.score, scoring.time.date())
+    dates = pending_nights.pending(context.lake, scoring)
+    if silent := pending_nights.silent_date(scoring):
+        report.notes.append(silent)
+    if not dates:
+        report.notes.append(pending_nights.nothing_pending(context.lake, scoring))
+    return dates
+
+
+def _score_each(
+    context: job.Context,
+    scoring: "ScoringContext",
+    dates: Sequence[dt.date],
+    scored: "ScoredNights",
+    report: Report,
+) -> list[tuple[dt.date, Exception]]:
+    """Score nights, add them to the report, and return those that failed; a single one that fails is raised."""
     failures: list[tuple[dt.date, Exception]] = []
     printed: list[list[str]] = []
     for date in dates:
@@ -82,22 +102,25 @@ def run(context: job.Context) -> Report:
         report.lines.append(f"{len(printed) - _MOST_PRINTED:,} earlier nights: see {context.lake.uri('reports/night')}")
     report.lines += [line for lines in printed[-_MOST_PRINTED:] for line in lines]
     report.lines.append(f"all nights: {context.lake.uri('reports/index.html')}")
-    _report_failures(failures, report, context.lake.root)
-    if not any(row["rows_scored"] for rows in scored.rows.values() for row in rows):
-        return report
-    if config.trusted_keys:
-        return report  # a signed promotion names the champion
-    adopted = registry.adopt(context.lake.uri("models"), card.name, card.version, context.run_id, now)
-    if adopted is not None:
-        report.tables += registry.stage_aliases(context.staged, card.name, adopted, None)
-        report.aliases[card.name] = adopted.recorded() or report.aliases[card.name]
-        report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
-        promote = context.config.promote
-        if promote.mlflow_uri is not None:
-            from ids_spark.adapt import mlflow_mirror
+    return failures
 
-            report.after_commit.append(mlflow_mirror.follow_up(context.lake, card.name, promote, None))
-    return report
+
+def _adopt(context: job.Context, scoring: "ScoringContext", report: Report, now: dt.datetime) -> None:
+    """Make the model that scored a first night its champion, if it has none."""
+    from ids_spark.models import registry
+
+    card = scoring.champion.card
+    adopted = registry.adopt(context.lake.uri("models"), card.name, card.version, context.run_id, now)
+    if adopted is None:
+        return
+    report.tables += registry.stage_aliases(context.staged, card.name, adopted, None)
+    report.aliases[card.name] = adopted.recorded() or report.aliases[card.name]
+    report.notes.append(f"{card.name}: {card.version} became champion: it scored its first night")
+    promote = context.config.promote
+    if promote.mlflow_uri is not None:
+        from ids_spark.adapt import mlflow_mirror
+
+        report.after_commit.append(mlflow_mirror.follow_up(context.lake, card.name, promote, None))
 
 
 def _night(context: job.Context, scoring: "ScoringContext", date: dt.date, scored: "ScoredNights") -> Report:
