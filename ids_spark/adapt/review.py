@@ -20,7 +20,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ from ids_spark.adapt import local_rows
 from ids_spark.adapt.known_rows import Known, compressed, distances_of, known
 from ids_spark.adapt.suspicious_cells import Places, suspicious
 from ids_spark.alerts import verdicts
-from ids_spark.alerts.evidence import groups_of, windows_of
+from ids_spark.alerts.evidence import FILE_KIND, groups_of, windows_of
 from ids_spark.alerts.severity import CATEGORIES, category_of, lineage_of
 from ids_spark.base.arrays import Floats32, Ids, Ints, Mask, as_rows
 from ids_spark.base.spark_tasks import run_each
@@ -416,12 +416,20 @@ def _decided(
                 continue
             start = int(alert["window_start"].timestamp()) * 1_000_000
             [window] = windows_of(np.array([start]), window_minutes).tolist()
-            names, of = (
-                devices if alert["is_source"] else {alert["entity"]},
-                _of_category(alert["category"], categories),
-            )
+            names = {alert["entity"]}
+            if alert["is_source"]:
+                names = devices | _devices_of_source(lake, date, alert)
+            elif alert["entity_kind"] == FILE_KIND:
+                names = {f"event_date={date}/{alert['entity']}"}  # as `source_file` of local rows
+            of = _of_category(alert["category"], categories)
             found[given.kind["verdict"]] |= {(name, window, number) for name in names for number in of}
     return found, unmatched
+
+
+def _devices_of_source(lake: Lake, date: dt.date, alert: Mapping[str, Any]) -> set[str]:
+    """Return the devices with flagged flows of the source of an alert, in its window of time."""
+    rows = lake.read("evidence", ["device", "window_start"], {"source": alert["entity"]}, event_date=date).to_pylist()
+    return {row["device"] for row in rows if row["device"] and row["window_start"] == alert["window_start"]}
 
 
 def _of_category(category: str, categories: Sequence[str]) -> list[int]:
@@ -501,7 +509,8 @@ def _in_alerts(rows: _Rows, category: Ints, eligible: Mask, alerts: Collection[_
     found = np.zeros(len(eligible), dtype=np.bool_)
     windows = np.array(sorted({window for _, window, _ in alerts}), dtype=np.int64)
     own = np.flatnonzero(eligible & np.isin(rows.window, windows))
-    names = rows.device.take(pa.array(own)).to_pylist()
+    named = pc.coalesce(rows.table["device"].cast(pa.string()), rows.table["source_file"].cast(pa.string()))
+    names = named.take(pa.array(own)).to_pylist()
     found[own] = [key in alerts for key in zip(names, rows.window[own].tolist(), category[own].tolist(), strict=True)]
     return found
 

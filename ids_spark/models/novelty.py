@@ -78,8 +78,9 @@ class Novelty:
     def levels(self, rates: Sequence[float]) -> Floats:
         """Return for each benign rate the distance that at most this share of the benign rows reach, shape (rates,).
 
-        The rate is a share of all benign rows, flagged by the network or not. It is infinite where it is less than one
-        validation row. A rate above the stored share gives its lowest distance.
+        The rate is a share of all benign rows, flagged by the network or not. Rows at equal distances reach a level
+        together, which may be more of them (`counts`). It is infinite where the rate is less than one validation row.
+        A rate above the stored share gives its lowest distance.
         """
         wanted = [min(math.floor(rate * self.rows + 1e-9), len(self.tail)) for rate in rates]
         return np.array([float(self.tail[k - 1]) if k > 0 else math.inf for k in wanted])

@@ -211,17 +211,24 @@ def test_rows_without_a_finite_score_are_outliers_also_without_a_second_detector
 
 
 def decide(
-    lake: Lake, verdict: str, night: dt.date, device: str, hour: int, minute: int = 0, category: str = "DDoS"
+    lake: Lake,
+    verdict: str,
+    night: dt.date,
+    device: str,
+    hour: int,
+    minute: int = 0,
+    category: str = "DDoS",
+    kind: str = "device_id",
 ) -> None:
     """Write the alert of an incident and a verdict on it."""
     start = dt.datetime.combine(night, dt.time(hour, minute), dt.UTC)
-    entity = {"kind": "device_id", "name": device, "flows": 10}
-    alert = {"incident_id": "i1", "entity_kind": "device_id", "entity": device, "is_source": False}
+    entity = {"kind": kind, "name": device, "flows": 10}
+    alert = {"incident_id": "i1", "entity_kind": kind, "entity": device, "is_source": kind == "src_ip"}
     alert |= {"window_start": start, "category": category}
     given = {"event_date": night, "incident_id": "i1", "verdict": verdict, "category": category, "entities": [entity]}
     given |= {"run_id": "20260302T000000Z-aa", "created_at": start}
     write_rows(lake.uri(f"alerts/event_date={night}/part-00000.parquet"), [alert], ALERTS)
-    write_rows(lake.uri(f"verdicts/20260302T000000Z-{category}.parquet"), [given], VERDICTS)
+    write_rows(lake.uri(f"verdicts/20260302T000000Z-{night}.parquet"), [given], VERDICTS)
 
 
 def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSession, tmp_path: Path) -> None:
@@ -231,8 +238,16 @@ def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSessi
     for name in CARD.features:
         column = pa.array(np.where(own_way, below[name], rows[name].to_numpy()))
         rows = rows.set_column(rows.column_names.index(name), rows.field(name), column)
+    nameless = pc.and_(pc.equal(rows["event_date"], NIGHTS[0]), pc.equal(rows["device"].cast(pa.string()), "monitor-1"))
+    for name, value in (("device", None), ("source_file", f"event_date={NIGHTS[0]}/a.parquet")):
+        column = pc.if_else(nameless, pa.scalar(value, pa.string()), rows[name].cast(pa.string()))
+        rows = rows.set_column(rows.column_names.index(name), rows.field(name), column.cast(rows.field(name).type))
     lake = lake_of(tmp_path, rows)
-    decide(lake, "true", NIGHTS[1], "pump-2", 8, 20)  # the eleventh window of 50 minutes from midnight on
+    decide(lake, "true", NIGHTS[0], "a.parquet", 8, 20, kind="source_file")
+    source, start = "198.51.100.7", dt.datetime.combine(NIGHTS[1], dt.time(8, 20), dt.UTC)
+    decide(lake, "true", NIGHTS[1], source, 8, 20, kind="src_ip")  # the eleventh window of 50 minutes from midnight on
+    flagged = {"device": "pump-2", "source": source, "window_start": start}
+    write_rows(lake.uri(f"evidence/event_date={NIGHTS[1]}/part-00000.parquet"), [flagged], tables.EVIDENCE)
     decide(lake, "true", NIGHTS[3], "pump-1", 3, 20, category="Unknown")
     decide(lake, "true", NIGHTS[2], "pump-2", 8, 20, category="Attack")  # of an earlier model of two classes
     decide(lake, "true", NIGHTS[4], "pump-2", 8, 20, category="Recon")
@@ -245,6 +260,7 @@ def test_flows_of_an_incident_that_was_found_true_are_left_out(spark: SparkSessi
         (date, device, time.hour) for date, device, time in zip(out.event_date, out.device, out.event_time, strict=True)
     ]
     assert Counter(found) == {
+        (NIGHTS[0], None, 9): 10,
         (NIGHTS[1], "pump-2", 9): 10,
         (NIGHTS[2], "pump-2", 9): 10,
         (NIGHTS[3], "pump-1", 4): 10,
