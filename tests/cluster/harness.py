@@ -23,7 +23,12 @@ from tests.support.flows import PLAIN
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPARK = Path(pyspark.__file__).parent
+# Processes that live for seconds start faster without Java's optimising compiler.
+_QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+_JAVA = ("SPARK_DAEMON_JAVA_OPTS", "SPARK_LAUNCHER_OPTS")
 _SMALL = {
+    "spark.driver.extraJavaOptions": _QUICK,
+    "spark.executor.extraJavaOptions": _QUICK,
     "spark.driver.memory": "1g",
     "spark.executor.memory": "1g",
     "spark.executor.cores": "1",
@@ -58,10 +63,11 @@ class Night:
 
 
 def free_port() -> int:
-    """Return the number of an unused port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return the number of an unused port, below those that Linux gives to other processes meanwhile (32768 and up)."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 20_000 + secrets.randbelow(12_000)))
+            return int(probe.getsockname()[1])
 
 
 def waited(
@@ -118,10 +124,12 @@ class Cluster:
         kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG") if name in os.environ}
         python = {name: str(Path(os.environ["PYSPARK_PYTHON"])) for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")}
         local = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.local_dirs)}
+        java = dict.fromkeys(_JAVA, _QUICK)
         return (
             kept
             | python
             | local
+            | java
             | {"HOME": str(self.folder), "SPARK_CONF_DIR": str(self.settings), "TF_CPP_MIN_LOG_LEVEL": "2"}
         )
 
@@ -132,7 +140,7 @@ class Cluster:
         if not spark.exists():
             spark.symlink_to(_SPARK)
         ours = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder / "home"), "SPARK_HOME": str(spark)}
-        kept = ("JAVA_HOME", "LANG", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_CONF_DIR")
+        kept = ("JAVA_HOME", "LANG", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_CONF_DIR", *_JAVA)
         return {name: value for name, value in self.environment.items() if name in kept} | ours
 
     def start(self) -> None:

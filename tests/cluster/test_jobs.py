@@ -86,8 +86,7 @@ def in_both(cluster: Cluster, there: Path, here: Path, job: str, *settings: str)
 def test_real_flows_give_the_rows_and_metrics_of_local_mode(cluster: Cluster, real_flows: Path, tmp_path: Path) -> None:
     training = (*TRAINING, "train.classes=[19]", "train.epochs=3")
     there, here = (prepare(tmp_path / name) for name in ("there", "here"))
-    in_both(cluster, there, here, "ingest", *training, f"ingest.source={real_flows / 'release39'}")
-    in_both(cluster, there, here, "features", *training)
+    in_both(cluster, there, here, "prepare", *training, f"ingest.source={real_flows / 'release39'}")
     assert_same_rows(there / "lake", here / "lake", "flows/split=train", "flows/split=test")
     assert_same_rows(
         there / "lake", here / "lake", *(f"features/paper/split={s}" for s in ("train", "validation", "test"))

@@ -1,6 +1,7 @@
 """Files that are small and would take a lot of memory if they were read as a whole."""
 
-import gzip
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CELL_BYTES: Final = 5_000_000
-CELLS: Final = 300  # of 5 MB: 1.5 GB in memory
+CELLS: Final = 200  # of 5 MB: 1 GB in memory
 ROWS: Final = 50_000_000
 CLAIMED_ROWS: Final = 10**12
 
@@ -45,7 +46,7 @@ def many_columns(table: pa.Table, more: int = 20_000) -> pa.Table:
 def large_cells(path: Path, table: pa.Table, name: str, dictionary: bool) -> None:
     """Write a table in which one column holds texts of 5 MB: one text in all rows, or another in each.
 
-    Both compress to little; they take 1.5 GB in memory.
+    Both compress to little; they take 1 GB in memory.
     """
     rows = table.slice(0, CELLS)
     text = "7" * CELL_BYTES
@@ -66,17 +67,28 @@ def large_csv_cells(path: Path, header: list[str], row: list[str], at: int) -> N
     before, after = ",".join(row[:at]), ",".join(row[at + 1 :])
     with path.open("w") as stream:
         stream.write(",".join(header) + "\n")
-        for i in range(CELLS // 3):
+        for i in range(CELLS // 2):
             stream.write(f"{before}{',' * bool(before)}{i}{'7' * CELL_BYTES}{',' * bool(after)}{after}\n")
 
 
 def bomb(path: Path, header: list[str], row: list[str] | None) -> None:
-    """Write a gzip file of a few megabytes that holds 2 GB of CSV: rows, or one line without an end."""
+    """Write a gzip file of a few megabytes that holds 1 GB of CSV: rows, or one line without an end.
+
+    After a full flush the compressed bytes of a block do not depend on those before it, so that a block is compressed
+    only once.
+    """
+    first = (",".join(header) + "\n").encode()
     block = ((",".join(row) + "\n") * 20_000).encode() if row else b"7" * 10_000_000
-    with gzip.open(path, "wb", compresslevel=6) as stream:
-        stream.write((",".join(header) + "\n").encode())
-        for _ in range(2_000_000_000 // len(block)):
-            stream.write(block)
+    times = 1_000_000_000 // len(block)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    head, body = [deflate.compress(each) + deflate.flush(zlib.Z_FULL_FLUSH) for each in (first, block)]
+    checksum = zlib.crc32(first)
+    with path.open("wb") as stream:
+        stream.write(b"\x1f\x8b\x08" + bytes(7) + head)  # RFC 1952, section 2.3
+        for _ in range(times):
+            stream.write(body)
+            checksum = zlib.crc32(block, checksum)
+        stream.write(deflate.flush() + struct.pack("<II", checksum, len(first) + times * len(block)))
 
 
 def nested_columns(path: Path, depth: int) -> None:
