@@ -104,8 +104,6 @@ def _write_data_set(
         report.notes.append(
             f"{len(source.narrow)} columns of the source are float32: rows that differ in double may be equal here"
         )
-    if not report.rows_in:
-        raise InputError(f"{config.source}: its {source.files} file(s) hold no row; expected flows; fetch them again")
     rejected = report.rows_quarantined > config.max_rejected_share * report.rows_in
     repeated = any(n > _DAMAGED_LABELS for n in done.unknown_labels.values())
     if repeated or (rejected and done.unknown_labels):
