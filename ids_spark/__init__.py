@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 
 # Before pyarrow's first allocation, in driver, tasks and ranks: with its default allocator, jemalloc, the kernel clears
 # three times as many pages, a fifth of the CPU time of ingest and features.
