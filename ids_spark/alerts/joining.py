@@ -23,9 +23,7 @@ from ids_spark.base.arrays import Floats, Ints, Mask
 _SHARED: Final = 0.5  # of the flagged flows of the smaller of two alerts, or of an incident without a source
 _SPILLED: Final = 0.5  # of the flagged flows of the larger of two incidents in common windows of one source
 _SPILLED_FLOWS, _SPILLED_OF_MANY = 50, 0.05  # more flows, and a larger share, are an attack that could hide there
-_ELSEWHERE: Final = (
-    3  # flagged flows of a device, none of them as those of the large incident, from which they are apart
-)
+_ELSEWHERE: Final = 3  # flagged flows of a device that the large incident does not reach, from which they are apart
 _SINGLE_USE: Final = 0.8  # share of flows from a source of their own, from which sources are taken for invented
 _FEWEST_SOURCES: Final = 5  # invented ones of a category, from which their incidents are joined
 _HARDLY_ANY: Final = 2  # flows of a source in the night, up to which it may be invented
