@@ -156,10 +156,10 @@ class _Tree:
         if len([size for size in resident.values() if size]) == 1:
             self.peak = total
             return
-        started = time.monotonic()
-        if started >= self._not_before:
+        if time.monotonic() >= self._not_before:
+            started = time.thread_time()  # while others have the CPU, nothing is taken from the command
             self.peak = max(self.peak, sum(_pss(pid, size) for pid, size in resident.items()))
-            self._not_before = started + (time.monotonic() - started) / _PSS_SHARE
+            self._not_before = time.monotonic() + (time.thread_time() - started) / _PSS_SHARE
 
 
 def _ignores_children(pid: int) -> bool:

@@ -37,7 +37,7 @@ def test_meter_measures_the_memory_of_a_grandchild(tmp_path: Path) -> None:
 
 
 def test_meter_counts_pages_that_forks_share_once(tmp_path: Path) -> None:
-    fork = "import os, time; held = b'x' * 300_000_000; [os.fork() for _ in range(2)]; time.sleep(2)"
+    fork = "import os, time; held = b'x' * 300_000_000; [os.fork() for _ in range(2)]; time.sleep(4)"
     usage = measured(python(fork), tmp_path / "log", CPUS)
     assert 300 <= usage.peak_rss_mb <= 400  # four processes, 1,200 MB of resident sizes
 
