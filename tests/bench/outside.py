@@ -35,7 +35,7 @@ from tests.bench import (
     outside_windows,
 )
 from tests.bench.measure import ROOT
-from tests.bench.outside_measures import Run, TestRows
+from tests.bench.outside_measures import HeldOutRows, Run
 from tests.bench.outside_nights import Halves
 from tests.bench.outside_report import ADAPTED, LABORATORY, Results
 from tests.bench.outside_shift import WARD, Shift, of_ward
@@ -89,7 +89,7 @@ class Bench:
         return outside_shift.measure({LABORATORY: self.laboratory, ADAPTED: self._adapted}, found)
 
     def _figures(
-        self, model: Model, measured: pa.Table, seconds: float, test: TestRows, compared: gate.Comparison | None
+        self, model: Model, measured: pa.Table, seconds: float, test: HeldOutRows, compared: gate.Comparison | None
     ) -> Run:
         incidents, shown = self._site.false_incidents(model, measured)
         return Run(

@@ -54,7 +54,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class TestRows:
+class HeldOutRows:
     """What a model does with the test rows of the data set; recalls are shares called an attack of any class."""
 
     macro_f1: float
@@ -84,7 +84,7 @@ class Run:
     everyday: Windows
     scan: Windows
     floods: dict[int, Windows]
-    test: TestRows
+    test: HeldOutRows
     false_incidents: int
     false_shown: int
     threshold: float
@@ -129,13 +129,13 @@ def statement(model: Model) -> str:
     return "" if model.validation_scores is None else model.validation_scores.operating_point().statement()
 
 
-def test_rows(replayed: Replayed, place: int) -> TestRows:
+def test_rows(replayed: Replayed, place: int) -> HeldOutRows:
     """Return the figures of a model of a replay."""
     confusion, rows, flagged = replayed.confusions[place], replayed.rows(), replayed.flagged(place)
     of_class = confusion.sum(axis=1)
     known = [i for i in range(len(confusion)) if of_class[i] and i != BENIGN_ID]
     recalls = {CLASS19[i]: 1 - confusion[i, BENIGN_ID] / of_class[i] for i in known}
-    return TestRows(
+    return HeldOutRows(
         replayed.macro_f1(place) or 0.0,
         replayed.attack_recall(place) or 0.0,
         {name: float(value) for name, value in recalls.items()},

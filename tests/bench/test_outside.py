@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from ids_spark.lake.store import Lake
 from tests.bench import outside_captures, outside_measures, outside_nights, outside_report, outside_shift
-from tests.bench.outside_measures import Run, TestRows, Windows
+from tests.bench.outside_measures import HeldOutRows, Run, Windows
 from tests.bench.outside_nights import FIRST, NIGHTS, blocks, halves, windows_of, write_learned
 from tests.bench.outside_report import ADAPTED, LABORATORY, Results
 from tests.support import in_process
@@ -103,7 +103,7 @@ def test_shares_of_windows_are_those_of_the_scores(tmp_path: Path) -> None:
 def run(called: int, flagged: int, incidents: int, **others: object) -> Run:
     everyday = Windows(1_000, called, flagged, {}, 1, 10)
     attack = Windows(100, 100, 97, {"DDoS-SYN": 60, "DoS-SYN": 35, "Benign": 5})
-    test = TestRows(0.76, 0.985, {"DDoS-SYN": 0.99}, {"DDoS-SYN": 0.99, "Benign": 0.01})
+    test = HeldOutRows(0.76, 0.985, {"DDoS-SYN": 0.99}, {"DDoS-SYN": 0.99, "Benign": 0.01})
     whole = Run(everyday, attack, {10: attack, 100: attack}, test, incidents, 0, 1.5, "", "DDoS-SYN", True, 2.0)
     return dataclasses.replace(whole, **others)  # type: ignore[arg-type]
 
